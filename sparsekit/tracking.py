@@ -1,0 +1,246 @@
+"""The run folder first, Weights & Biases as its mirror.
+
+Every event is a line of `metrics.jsonl` and the result is `summary.json`, whatever W&B does: W&B
+that is off, unreachable or that breaks while training costs its mirror, never the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import netrc
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from sparsekit.config import UserError
+
+if TYPE_CHECKING:
+    import wandb
+
+LOG = logging.getLogger(__name__)
+MODES = ("auto", "online", "offline", "disabled")
+NAME_LENGTH = 128  # what W&B accepts for names and groups
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    """Where W&B puts the run, and whether it is used.
+
+    `auto` is online when a key is configured, else offline; `$WANDB_MODE` outranks it.
+    `name` null is the job's overrides, `group` null the sweep's. `artifact` logs `deployment/`.
+    """
+
+    project: str = "sparsekit"
+    entity: str | None = None
+    mode: str = "auto"
+    name: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    artifact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UserError(f"tracking.mode={self.mode!r} must be one of {', '.join(MODES)}")
+
+
+class Tracker:
+    """Writes a run's events and summary; made by `track`."""
+
+    def __init__(self, folder: Path, run: wandb.Run | None = None) -> None:
+        self._folder = folder
+        self._run = run
+        self._summary: dict[str, Any] = {}
+        self.finished = False
+
+    def log(self, event: Mapping[str, float | int | str], step: int | None = None) -> None:
+        """Append one event to `metrics.jsonl`, with the time in seconds since the epoch."""
+        values = dict(event) if step is None else {"step": step, **event}
+        line = json.dumps(_json({"time": time.time(), **values}))
+        with (self._folder / "metrics.jsonl").open("a") as file:
+            file.write(line + "\n")
+        # The step is a column, not W&B's own counter, which drops events that arrive late.
+        self._mirror(lambda run: run.log(values))
+
+    def record(self, part: Mapping[str, Any]) -> None:
+        """Add keys to the summary that is written at the end, also when the run fails."""
+        self._summary.update(part)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write `summary.json` with these keys and the recorded ones; mirror its scalars."""
+        self.record({"status": "completed", "error": None, **summary})
+        write_summary(self._folder, self._summary)
+        self._mirror(lambda run: run.summary.update(scalars(self._summary)))
+        self.finished = True
+
+    def log_deployment(self) -> None:
+        """Log `deployment/` to W&B as a model artifact."""
+
+        def log(run: wandb.Run) -> None:
+            import wandb
+
+            artifact = wandb.Artifact(f"deployment-{run.id}", type="model")
+            artifact.add_dir(str(self._folder / "deployment"))
+            run.log_artifact(artifact)
+
+        self._mirror(log)
+
+    def _mirror(self, action: Callable[[wandb.Run], Any]) -> None:
+        if self._run is None:
+            return
+        try:
+            action(self._run)
+        except Exception as error:  # a service must not end a run, whatever it raises
+            LOG.warning("W&B stopped recording; the run folder goes on: %s", error)
+            self._run = None
+
+
+@contextlib.contextmanager
+def track(
+    config: TrackingConfig,
+    folder: Path,
+    resolved: dict[str, Any],
+    overrides: Sequence[str],
+    group: str | None,
+) -> Iterator[Tracker]:
+    """Track one run in `folder`, an existing directory.
+
+    If the block raises, `summary.json` gets status failed and the error, and the W&B run ends
+    with exit code 1; the exception goes on. W&B runs never merge: each ends here.
+    """
+    run, tracker = None, Tracker(folder)
+    try:
+        run = _start(config, folder, resolved, overrides, group)
+        tracker._run = run
+        yield tracker
+        if not tracker.finished:
+            tracker.finish({})
+        if config.artifact and (folder / "deployment").is_dir():
+            tracker.log_deployment()
+    except BaseException as error:
+        tracker.finish({"status": "failed", "error": describe(error)})
+        _end(run, exit_code=1)
+        raise
+    _end(run, exit_code=0)
+
+
+def describe(error: BaseException) -> str:
+    """The text for `summary.error`: a user's mistake as it reads, anything else with its type."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write `summary.json` so that a reader sees the whole file or none."""
+    temporary = folder / ".summary.json.tmp"
+    temporary.write_text(json.dumps(_json(summary), indent=2) + "\n")
+    temporary.replace(folder / "summary.json")
+
+
+def scalars(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary as W&B's flat columns: `validation/accuracy`, `sparsity`, `export/bytes`, ...
+
+    Left out are the per-layer sparsities, too many for columns, and what W&B has in other places:
+    the config and the environment.
+    """
+    flat: dict[str, Any] = {}
+
+    def walk(value: Any, name: str) -> None:
+        if isinstance(value, Mapping):
+            for key, child in value.items():
+                walk(child, f"{name}/{key}" if name else str(key))
+        elif isinstance(value, bool | int | float | str):
+            flat[name.removeprefix("metrics/")] = value
+
+    walk({key: summary[key] for key in summary.keys() - {"config", "environment", "sparsity"}}, "")
+    sparsity = summary.get("sparsity", {})
+    return flat | ({"sparsity": sparsity["overall"]} if "overall" in sparsity else {})
+
+
+def wandb_mode(mode: str) -> str:
+    """online, offline or disabled: what `auto` means here; never asks for a key."""
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    elif mode == "online" and not _has_key():
+        raise UserError(
+            "tracking.mode=online needs a W&B key: run `wandb login`, set WANDB_API_KEY, "
+            "or use tracking.mode=offline"
+        )
+    return mode
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _start(
+    config: TrackingConfig,
+    folder: Path,
+    resolved: dict[str, Any],
+    overrides: Sequence[str],
+    group: str | None,
+) -> wandb.Run | None:
+    mode = wandb_mode(config.mode)
+    if mode == "disabled":
+        return None
+    import wandb
+
+    name = config.name or " ".join(overrides) or folder.name
+    group = config.group or group
+
+    def init(mode: str) -> wandb.Run:
+        run = wandb.init(
+            project=config.project,
+            entity=config.entity,
+            mode=mode,  # type: ignore[arg-type]
+            name=name[:NAME_LENGTH],
+            group=group[:NAME_LENGTH] if group else None,
+            tags=config.tags,
+            dir=folder,
+            config={"sparsekit": resolved},
+            settings=wandb.Settings(silent=True, console="off", init_timeout=30),
+        )
+        run.define_metric("*", step_metric="step")
+        return run
+
+    try:
+        return init(mode)
+    except wandb.errors.Error as error:
+        if config.mode == "online":
+            raise UserError(f"W&B did not start: {error}; try tracking.mode=offline") from error
+        LOG.warning("W&B did not start, the run is recorded offline instead: %s", error)
+        return init("offline")
+
+
+def _end(run: wandb.Run | None, exit_code: int) -> None:
+    if run is None:
+        return
+    try:
+        run.finish(exit_code=exit_code)
+    except Exception as error:  # the run's own outcome must not be hidden by its mirror's
+        LOG.warning("W&B did not finish: %s", error)
+
+
+def _json(value: Any) -> Any:
+    """Plain JSON: NumPy scalars as numbers, paths as text, nan and inf as text (JSON has none)."""
+    if isinstance(value, Mapping):
+        return {str(key): _json(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(child) for child in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        value = value.item()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
