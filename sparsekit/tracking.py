@@ -72,12 +72,13 @@ class Tracker:
         """Add keys to the summary that is written at the end, also when the run fails."""
         self._summary.update(part)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write `summary.json` with these keys and the recorded ones; mirror its scalars."""
+    def finish(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Write `summary.json`, these keys and the recorded ones, mirror its scalars, return it."""
         self.record({"status": "completed", "error": None, **summary})
         write_summary(self._folder, self._summary)
         self._mirror(lambda run: run.summary.update(scalars(self._summary)))
         self.finished = True
+        return dict(self._summary)
 
     def log_deployment(self) -> None:
         """Log `deployment/` to W&B as a model artifact."""

@@ -1,0 +1,90 @@
+"""A run folder's `summary.json` as a table. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from sparsekit.config import UserError
+
+SPLITS = ("validation", "test")
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """The `summary.json` of a run folder; UserError where there is none or it is cut short."""
+    path = run / "summary.json"
+    try:
+        summary = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{run} is no run folder: it holds no summary.json") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    assert isinstance(summary, dict)
+    return summary
+
+
+def closing_table(summary: Mapping[str, Any], run: Path | None = None) -> Group:
+    """What a run reached, and the commands to try next on its folder `run` (None: a blank RUN).
+
+    `summary` is that of `summary.json`; a stage that did not run has no row.
+    """
+    view = Table(title=f"run {summary['status']}", show_header=False)
+    view.add_column("what")
+    view.add_column("value", justify="right", overflow="fold")
+    for what, value in rows(summary):
+        view.add_row(what, Text(value))
+    commands = next_commands(summary, "RUN" if run is None else _short(run))
+    lines = [Text(f"  {command}", overflow="fold") for command in commands]
+    return Group(view, Text("Try next:"), *lines) if lines else Group(view)
+
+
+def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and value of each row of the closing table."""
+    if summary["status"] != "completed":
+        yield "error", str(summary.get("error"))
+    yield from _metrics("", summary.get("metrics", {}))
+    yield from _metrics("teacher ", summary.get("teacher", {}).get("metrics", {}))
+    if "sparsity" in summary:
+        yield "sparsity", f"{summary['sparsity']['overall']:.2%}"
+    if export := summary.get("export"):
+        yield from _metrics("exported ", {"validation": export["metrics"]})
+        products = export["int8_matmuls"] + export["fp32_matmuls"]
+        yield "int8 products", f"{export['int8_matmuls']} of {products}"
+        size, compressed = export["bytes"] / 1e6, export["bytes_compressed"] / 1e6
+        yield "size", f"{size:.1f} MB, compressed {compressed:.1f} MB"
+    for name, timing in summary.get("runtime", {}).items():
+        p50, p99 = timing["latency_ms_p50"], timing["latency_ms_p99"]
+        yield f"{name} latency p50, p99", f"{p50:.2f} ms, {p99:.2f} ms"
+        yield f"{name} throughput", f"{timing['items_per_second']:,.0f} items/s"
+    if train := summary.get("train"):
+        yield "training", f"{train['seconds']:.0f} s, {train['steps']} steps"
+
+
+def next_commands(summary: Mapping[str, Any], run: str) -> list[str]:
+    """Commands that work on what this run left behind."""
+    commands = []
+    if summary.get("export"):
+        commands.append(f'sparsekit predict {run} "I loved that new monster movie!"')
+    if "sparsity" in summary:
+        commands.append(f"sparsekit inspect {run}/model")
+    if summary.get("runtime"):
+        commands.append(f"sparsekit benchmark {run}")
+    return commands
+
+
+def _metrics(prefix: str, metrics: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, str]]:
+    for split in SPLITS:
+        for name, value in metrics.get(split, {}).items():
+            yield f"{prefix}{name}, {split}", f"{value:.2%}"
+
+
+def _short(run: Path) -> str:
+    """`run` as a user in this directory would type it."""
+    run, here = run.absolute(), Path.cwd()
+    return str(run.relative_to(here) if run.is_relative_to(here) else run)
