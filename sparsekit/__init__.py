@@ -1,0 +1,1 @@
+"""sparsekit: sparse transfer learning of NLP transformers, from one composed config."""

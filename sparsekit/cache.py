@@ -1,0 +1,53 @@
+"""Work that is done once and kept: folders named by the hash of what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from filelock import FileLock
+
+from sparsekit.config import cache_folder
+
+
+def content_hash(parts: Iterable[str | bytes]) -> str:
+    """A hash of the parts in order, each told apart from its neighbours by its length."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """The hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
+    """The folder `kind/key` in the cache, made by `make(folder)` if it is not there yet.
+
+    One process makes it while others wait. It appears under its name only when `make` has
+    returned, so a process that dies leaves nothing that another would trust.
+    """
+    folder = cache_folder() / kind / key
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if folder.exists():
+            return folder
+        unfinished = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=folder.parent))
+        try:
+            make(unfinished)
+            os.replace(unfinished, folder)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+    return folder

@@ -1,0 +1,123 @@
+"""What this machine can run: the answers behind `sparsekit doctor`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsekit.config import UserError, cache_folder
+from sparsekit.environment import cores, cpu_name, cpu_units, versions
+from sparsekit.tracking import wandb_mode
+
+HUB_SECONDS = 3.0
+INT8_UNITS = ("amx_int8", "avx512_vnni", "avx_vnni")
+BF16_UNITS = ("amx_bf16", "avx512_bf16")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One answer; `fix` is what to do where something is missing."""
+
+    what: str
+    value: str
+    fix: str | None = None
+
+
+def diagnose() -> Iterator[Finding]:
+    """Every finding, the machine first. Imports torch where it is installed."""
+    yield Finding("python", platform.python_version())
+    yield Finding("platform", platform.platform())
+    yield Finding("cpu", f"{cpu_name()}, {cores()} cores")
+    yield from _units()
+    yield _gpu()
+    yield from _packages()
+    yield _wandb()
+    yield from _caches()
+    yield _hub()
+
+
+def _units() -> Iterator[Finding]:
+    units = cpu_units()
+    for what, names, without in (
+        ("int8 units", INT8_UNITS, "int8 models are smaller here, not faster"),
+        ("bf16 units", BF16_UNITS, "training runs in fp32 on this CPU"),
+    ):
+        if units is None:
+            yield Finding(what, "unknown: this system does not list them")
+        else:
+            yield Finding(what, ", ".join(n for n in names if units[n]) or f"none: {without}")
+
+
+def _gpu() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("gpu", "unknown: torch is not installed")
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return Finding("gpu", ", ".join(names))
+    if torch.backends.mps.is_available():
+        return Finding("gpu", "Apple (mps)")
+    return Finding("gpu", "none: training runs on the CPU")
+
+
+def _packages() -> Iterator[Finding]:
+    for name, version in versions().items():
+        fix = None if version else f"pip install {name}"
+        yield Finding(name, version or "missing", fix)
+
+
+def _wandb() -> Finding:
+    mode = wandb_mode("auto")
+    if mode == "offline" and "WANDB_MODE" not in os.environ:
+        return Finding("W&B", "offline: no key; `wandb login` or WANDB_API_KEY makes it online")
+    return Finding("W&B", mode)
+
+
+def _caches() -> Iterator[Finding]:
+    from huggingface_hub import constants
+
+    for what, folder in (
+        ("sparsekit cache", cache_folder()),
+        ("Hugging Face cache", Path(constants.HF_HOME)),
+    ):
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(existing).free / 1e9
+        writable = os.access(existing, os.W_OK)
+        yield Finding(
+            what,
+            f"{folder}, {free:.1f} GB free",
+            None if writable else f"{existing} cannot be written; set SPARSEKIT_CACHE or HF_HOME",
+        )
+
+
+def _hub() -> Finding:
+    from huggingface_hub import constants
+
+    endpoint = constants.ENDPOINT
+    local = "give local folders (student.checkpoint=FOLDER), or set HF_ENDPOINT to a mirror"
+    if constants.is_offline_mode():
+        return Finding("Hub", f"{endpoint}, offline (HF_HUB_OFFLINE)", local)
+    try:
+        urllib.request.urlopen(
+            urllib.request.Request(endpoint, method="HEAD"), timeout=HUB_SECONDS
+        ).close()
+    except urllib.error.HTTPError:
+        pass  # it answered
+    except (OSError, ValueError) as error:
+        return Finding("Hub", f"{endpoint}, not reached: {error}", local)
+    return Finding("Hub", f"{endpoint}, reachable")
+
+
+def missing(findings: list[Finding]) -> None:
+    """Raise UserError if a package that sparsekit needs is missing."""
+    names = [finding.what for finding in findings if finding.value == "missing"]
+    if names:
+        raise UserError(f"missing: {', '.join(names)}; run pip install {' '.join(names)}")

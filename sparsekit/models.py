@@ -1,0 +1,193 @@
+"""Models: loaded as sequence classifiers, pruned at load, measured, and run over a data set."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from sparsekit.cache import content_hash, file_hash
+from sparsekit.config import ConfigError, UserError
+from sparsekit.hub import fetch, weight_files
+from sparsekit.masks import magnitude_mask
+
+# Inputs of a batch, sorted by length, hold at most this many tokens.
+BATCH_TOKENS = 4096
+_IN_A_LAYER_STACK = re.compile(r"\.\d+\.")
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model with its tokenizer and what identifies them: hashes of weights and vocabulary."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    tokenizer_hash: str
+
+
+@dataclass(kw_only=True)
+class Student:
+    """The model to train: a Hub id or folder; `sparsity` prunes it by magnitude as it is loaded."""
+
+    checkpoint: str | dict[str, Any]
+    sparsity: float | None = None
+    revision: str | None = None
+
+    def problems(self) -> list[str]:
+        if self.sparsity is not None and not 0 <= self.sparsity < 1:
+            return [f"student.sparsity {self.sparsity} lies outside of [0, 1)"]
+        return []
+
+    def config(self) -> PreTrainedConfig:
+        """The checkpoint's config, with the label names that it was trained for."""
+        return read_config(fetch(self.checkpoint, self.revision))
+
+    def load(self, label_names: Sequence[str], max_length: int) -> Classifier:
+        """The model with a head for `label_names`, new where the checkpoint has none."""
+        folder = fetch(self.checkpoint, self.revision)
+        loaded, _ = load_classifier(folder, label_names, max_length)
+        if self.sparsity is not None:
+            prune(loaded.model, self.sparsity)
+        return loaded
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """The config of the checkpoint in `folder`."""
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (ValueError, OSError) as error:
+        raise UserError(f"cannot read {folder / 'config.json'}: {error}") from error
+
+
+def load_classifier(
+    folder: Path, label_names: Sequence[str], max_length: int
+) -> tuple[Classifier, list[str]]:
+    """The classifier in `folder` in float32, and the names of weights that the folder lacks.
+
+    Raises UserError for weights that cannot be read and for a `max_length` beyond the model's.
+    """
+    config = read_config(folder)
+    positions = getattr(config, "max_position_embeddings", max_length)
+    if max_length > positions:
+        raise ConfigError(
+            [f"dataset.max_length {max_length} is more than the {positions} positions of {folder}"]
+        )
+    labels = dict(enumerate(label_names))
+    weights = weight_files(folder)
+    # A head that the checkpoint lacks is expected of a student, and checked for a teacher, so
+    # transformers' own report of it would only worry.
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            num_labels=len(labels),
+            id2label=labels,
+            label2id={name: i for i, name in labels.items()},
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
+        names = ", ".join(path.name for path in weights)
+        raise UserError(
+            f"cannot read the weights {names} in {folder}: {str(error).splitlines()[0]}; the file "
+            "may be cut short: fetch or save it again"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.model_max_length = max_length
+    # Hashed before its first use, which writes truncation settings into it.
+    tokenizer_hash = content_hash([tokenizer.backend_tokenizer.to_str()])
+    missing = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
+    return Classifier(model, tokenizer, tokenizer_hash), missing
+
+
+def weights_hash(folder: Path) -> str:
+    """A hash of the config and weights in `folder`."""
+    return content_hash(file_hash(path) for path in [folder / "config.json", *weight_files(folder)])
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Linear]:
+    """The Linear layers of the stack of transformer layers, by name: not pooler, not head.
+
+    That is what sparse checkpoints prune, and what `sparsity` in a summary is about.
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and _IN_A_LAYER_STACK.search(name)
+    }
+
+
+@torch.no_grad()
+def prune(model: nn.Module, sparsity: float) -> None:
+    """Set the smallest magnitudes of each prunable layer to zero, to exactly `sparsity`."""
+    for module in prunable(model).values():
+        module.weight.mul_(magnitude_mask(module.weight, sparsity))
+
+
+def sparsity(model: nn.Module) -> dict[str, Any]:
+    """`overall`: share of zeros over the prunable layers; `layers`: of each Linear layer."""
+    zeros, sizes, layers = 0, 0, {}
+    counted = prunable(model)
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear):
+            continue
+        layer_zeros = int((module.weight == 0).sum())
+        layers[name] = layer_zeros / module.weight.numel()
+        if name in counted:
+            zeros, sizes = zeros + layer_zeros, sizes + module.weight.numel()
+    return {"overall": zeros / max(sizes, 1), "layers": layers}
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: PreTrainedModel, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> np.ndarray:
+    """Logits [rows, labels] in float32 and in the rows' order, with dropout off.
+
+    Batches are sorted by length and hold up to `BATCH_TOKENS` tokens, so little is padding.
+    """
+    inputs = [name for name in rows.column_names if name in tokenizer.model_input_names]
+    columns = {name: rows[name][:] for name in inputs}
+    lengths = np.array(rows["length"])
+    logits = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
+    training = model.training
+    model.eval()
+    for batch in length_batches(lengths, BATCH_TOKENS):
+        features = [{name: columns[name][i] for name in inputs} for i in batch]
+        padded = tokenizer.pad(features, return_tensors="pt").to(model.device)
+        logits[batch] = model(**padded).logits.float().cpu().numpy()
+    model.train(training)
+    return logits
+
+
+def length_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Row indices in batches of similar length, each of at most `batch_tokens` when padded."""
+    order = np.argsort(-lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        rows = max(1, batch_tokens // int(lengths[order[start]]))
+        batches.append(order[start : start + rows])
+        start += rows
+    return batches

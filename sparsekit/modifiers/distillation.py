@@ -1,0 +1,77 @@
+"""Knowledge distillation: the student learns the teacher's softened outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparsekit.modifiers.base import Modifier
+
+OUTPUT_KEYS = ("logits",)
+
+
+def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student) of the softened distributions, summed, times T^2, per row.
+
+    `student` and `teacher` are logits [rows, labels]. The factor T^2 keeps the gradient's size
+    independent of the temperature (Hinton et al., 2015, section 2).
+    """
+    divergence = F.kl_div(
+        F.log_softmax(student.float() / temperature, dim=-1),
+        F.log_softmax(teacher.float() / temperature, dim=-1),
+        reduction="sum",
+        log_target=True,
+    )
+    return divergence * temperature**2 / (student.numel() / student.shape[-1])
+
+
+@dataclass(kw_only=True)
+class Distillation(Modifier):
+    """Mixes the loss: (1 - hardness) * task + hardness * KL to the teacher.
+
+    The batch carries the teacher's outputs as `teacher_<key>` for each of `distill_output_keys`.
+    """
+
+    hardness: float
+    temperature: float = 2.0
+    distill_output_keys: list[str] = field(default_factory=lambda: list(OUTPUT_KEYS))
+
+    def problems(self, num_epochs: float) -> list[str]:
+        found = super().problems(num_epochs)
+        if not 0 <= self.hardness <= 1:
+            found.append(f"hardness {self.hardness} lies outside of [0, 1]")
+        if not self.temperature > 0:
+            found.append(f"temperature {self.temperature} must be more than 0")
+        unknown = [key for key in self.distill_output_keys if key not in OUTPUT_KEYS]
+        if unknown or not self.distill_output_keys:
+            found.append(
+                f"distill_output_keys {self.distill_output_keys} must be chosen from "
+                f"{', '.join(OUTPUT_KEYS)}"
+            )
+        return found
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any weight falls on the teacher: with hardness 0 it is the plain task loss."""
+        return self.hardness > 0
+
+    def update(self, epoch: float) -> None:
+        self._on = self.active(epoch) and self.needs_teacher
+        self.kd_loss: Tensor | None = None
+
+    def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
+        if not self._on:
+            return loss
+        kd = sum(
+            (
+                kl_divergence(outputs[key], inputs[f"teacher_{key}"], self.temperature)
+                for key in self.distill_output_keys
+            ),
+            start=loss.new_zeros(()),
+        )
+        self.kd_loss = kd.detach()
+        return (1 - self.hardness) * loss + self.hardness * kd

@@ -1,0 +1,60 @@
+"""A run's parts, built from the resolved config and checked before anything is downloaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sparsekit import metrics
+from sparsekit.config import ConfigError, UserError, build
+from sparsekit.data import TextClassification
+from sparsekit.export.onnx import ExportConfig
+from sparsekit.models import Student
+from sparsekit.precision import SparseTrainingArguments
+from sparsekit.recipe import Recipe
+from sparsekit.runtime.benchmark import BenchmarkConfig
+from sparsekit.teacher import NoTeacher, Teacher
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is made of, each part typed and checked."""
+
+    dataset: TextClassification
+    student: Student
+    teacher: Teacher
+    recipe: Recipe
+    training: SparseTrainingArguments
+    export: ExportConfig | None
+    runtime: BenchmarkConfig | None
+
+    @classmethod
+    def build(cls, values: dict[str, Any]) -> Plan:
+        """The plan of resolved config `values`; raises ConfigError with all problems at once."""
+        parts: dict[str, Any] = {}
+        problems = []
+        for name in cls.__dataclass_fields__:
+            try:
+                parts[name] = _part(name, values[name])
+            except ConfigError as error:
+                problems += error.problems
+        if "recipe" in parts:
+            has_teacher = not isinstance(parts.get("teacher"), NoTeacher)
+            problems += parts["recipe"].problems(has_teacher)
+        if "student" in parts:
+            problems += parts["student"].problems()
+        if "dataset" in parts:
+            try:
+                metrics.check(parts["dataset"].metrics)
+            except UserError as error:
+                problems.append(str(error))
+        if problems:
+            raise ConfigError(problems)
+        return cls(**parts)
+
+
+def _part(name: str, node: dict[str, Any]) -> Any:
+    if name == "recipe":
+        return Recipe.build(node)
+    # export=none and runtime=none are nodes without a target.
+    return build(node, name) if node.get("_target_") else None

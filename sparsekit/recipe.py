@@ -1,0 +1,157 @@
+"""A recipe: the modifiers of a run, checked, applied at each step, and saved beside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from sparsekit.config import ConfigError, UserError, build, plain
+from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.distillation import Distillation
+from sparsekit.modifiers.optimizer import LearningRateFunction, SetWeightDecay
+from sparsekit.modifiers.pruning import ConstantPruning
+from sparsekit.modifiers.quantization import Quantization
+
+M = TypeVar("M", bound=Modifier)
+
+
+@dataclass
+class Recipe:
+    """The enabled modifiers by name; `values` is the resolved config that they were built from."""
+
+    num_epochs: float
+    modifiers: dict[str, Modifier]
+    values: dict[str, Any]
+
+    @classmethod
+    def build(cls, values: dict[str, Any]) -> Recipe:
+        """A recipe from resolved plain values; raises ConfigError with every problem of a field."""
+        modifiers, problems = {}, []
+        for name, node in (values.get("modifiers") or {}).items():
+            if node is None:
+                continue
+            if not isinstance(node, Mapping) or "_target_" not in node:
+                problems.append(f"recipe.modifiers.{name} has no _target_ that names a modifier")
+                continue
+            try:
+                modifier = build(dict(node), f"recipe.modifiers.{name}")
+            except ConfigError as error:
+                problems += error.problems
+                continue
+            if not isinstance(modifier, Modifier):
+                problems.append(f"recipe.modifiers.{name}: {node['_target_']} is no modifier")
+            elif modifier.enabled:
+                modifiers[name] = modifier
+        num_epochs = values.get("num_epochs")
+        if not isinstance(num_epochs, int | float) or not num_epochs > 0:
+            problems.append(f"recipe.num_epochs is {num_epochs!r}; set a number above 0")
+        if problems:
+            raise ConfigError(problems)
+        assert isinstance(num_epochs, int | float)
+        return cls(num_epochs, modifiers, values)
+
+    @classmethod
+    def load(cls, path: Path) -> Recipe:
+        """A recipe from a yaml file, native (with interpolations) or as `save` wrote it."""
+        try:
+            node = OmegaConf.load(path)
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"cannot read the recipe {path}: {error}") from error
+        if not isinstance(node, DictConfig) or "num_epochs" not in node:
+            raise UserError(f"{path} is no sparsekit recipe: it has no num_epochs at its top level")
+        node.pop("metadata", None)
+        return cls.build(plain(OmegaConf.create({"recipe": node}))["recipe"])
+
+    def problems(self, has_teacher: bool) -> list[str]:
+        """Everything that can be known to be wrong before any download or model load."""
+        found = [
+            f"recipe.modifiers.{name} {problem}"
+            for name, modifier in self.modifiers.items()
+            for problem in modifier.problems(self.num_epochs)
+        ]
+        for kind in (LearningRateFunction, SetWeightDecay, Quantization):
+            found += self._overlaps(kind)
+        for name, modifier in self.modifiers.items():
+            if isinstance(modifier, Distillation) and modifier.needs_teacher and not has_teacher:
+                found.append(
+                    f"recipe.modifiers.{name} distils with hardness {modifier.hardness:g} but "
+                    "teacher=none; choose a teacher (teacher=self, teacher=finetuned, "
+                    "teacher=checkpoint) or set recipe.distill_hardness=0"
+                )
+        return found
+
+    def _overlaps(self, kind: type[Modifier]) -> list[str]:
+        named = [(name, m) for name, m in self.modifiers.items() if isinstance(m, kind)]
+        return [
+            f"recipe.modifiers.{a} and recipe.modifiers.{b} are both {kind.__name__} at epoch "
+            f"{max(first.start, second.start):g}; give them windows that do not overlap"
+            for i, (a, first) in enumerate(named)
+            for b, second in named[i + 1 :]
+            if first.active(second.start) or second.active(first.start)
+        ]
+
+    def attach(self, model: nn.Module) -> None:
+        """Prepare the model, once, before the optimizer; raises ConfigError with all problems."""
+        problems = []
+        for name, modifier in self.modifiers.items():
+            try:
+                modifier.attach(model)
+            except ConfigError as error:
+                problems += [f"recipe.modifiers.{name}: {text}" for text in error.problems]
+        if problems:
+            raise ConfigError(problems)
+        self.update(0.0)
+
+    def update(self, epoch: float) -> None:
+        """Set every modifier to `epoch`; calling it with any epoch in any order is safe."""
+        for modifier in self.modifiers.values():
+            modifier.update(epoch)
+
+    def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
+        """The training loss: the task's, changed by each modifier in turn."""
+        for modifier in self.modifiers.values():
+            loss = modifier.loss(loss, inputs, outputs)
+        return loss
+
+    def constrain(self) -> None:
+        """Restore the masks after an optimizer step."""
+        for modifier in self.modifiers.values():
+            modifier.constrain()
+
+    def lr(self, epoch: float, steps_per_epoch: float) -> float | None:
+        """The learning rate that the recipe sets at `epoch`; None where it sets none."""
+        for modifier in self.of(LearningRateFunction):
+            if modifier.active(epoch):
+                return modifier.lr(epoch, self.num_epochs, steps_per_epoch)
+        return None
+
+    @property
+    def sets_lr(self) -> bool:
+        """Whether any modifier sets the learning rate, at any epoch."""
+        return bool(self.of(LearningRateFunction))
+
+    def weight_decay(self, epoch: float) -> float | None:
+        """The weight decay that the recipe sets at `epoch`; None where it sets none."""
+        for modifier in self.of(SetWeightDecay):
+            if modifier.active(epoch):
+                return modifier.weight_decay
+        return None
+
+    def of(self, kind: type[M]) -> list[M]:
+        """The modifiers of one kind, in the recipe's order."""
+        return [m for m in self.modifiers.values() if isinstance(m, kind)]
+
+    def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
+        """What in `weights`, by parameter name, breaks a mask of this run."""
+        return [text for m in self.of(ConstantPruning) for text in m.violations(weights)]
+
+    def save(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        """Write the resolved recipe, with what it was run with, as a recipe that `load` reads."""
+        text = yaml.safe_dump({**self.values, "metadata": dict(metadata)}, sort_keys=False)
+        path.write_text("# The resolved recipe of this run, written by sparsekit.\n" + text)

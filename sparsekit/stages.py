@@ -1,0 +1,185 @@
+"""The stages of a run before its export; each reads and writes the run folder. `run` orders them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from datasets import Dataset
+from rich.console import Console
+from safetensors.torch import load_file
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sparsekit import metrics, schedule
+from sparsekit.config import UserError, config_hash
+from sparsekit.data import TextData
+from sparsekit.environment import versions
+from sparsekit.labels import matching_order
+from sparsekit.models import Classifier, predict_logits, sparsity
+from sparsekit.modifiers.distillation import Distillation
+from sparsekit.modifiers.quantization import Quantization
+from sparsekit.plan import Plan
+from sparsekit.precision import matmul_precision
+from sparsekit.progress import EpochLines
+from sparsekit.recipe import Recipe
+from sparsekit.teacher import Checkpoint, Self, add_logits, logits_of, teacher_logits
+from sparsekit.tracking import Tracker
+from sparsekit.tracking_callback import TrackerCallback
+from sparsekit.trainer import Collator, SparseTrainer, assert_masks
+
+# Keys that say where a run is kept and shown, not what it is.
+NOT_IDENTITY = ("output_dir", "tracking")
+Rows = dict[str, Dataset]
+Logits = npt.NDArray[np.float32]
+
+
+def identity(values: Mapping[str, Any], names: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """Save the resolved config; return what tells this run from others: names, hash and seed."""
+    text = yaml.safe_dump(dict(values), sort_keys=False)
+    (folder / "config.yaml").write_text(text)
+    identifying = {key: value for key, value in values.items() if key not in NOT_IDENTITY}
+    identifying["training"] = {k: v for k, v in values["training"].items() if k != "output_dir"}
+    return {"config": {**names, "hash": config_hash(identifying)}, "seed": values["seed"]}
+
+
+def load_data(plan: Plan) -> TextData:
+    """The data, its labels in the student's order where the student names the same labels."""
+    data = plan.dataset.load()
+    id2label = plan.student.config().id2label
+    order = matching_order(data.label_names, id2label)
+    if order is None or order == sorted(order):
+        return data
+    return data.with_label_order([data.label_names[order.index(i)] for i in range(len(order))])
+
+
+def teach(
+    plan: Plan, student: Classifier, data: TextData, rows: Rows, finetune: Callable[[], Path]
+) -> tuple[Rows, dict[str, Any]]:
+    """Training rows with the column `teacher_logits`, and the teacher's own scores.
+
+    A recipe that gives the teacher no weight does not run it.
+    """
+    if not any(modifier.needs_teacher for modifier in plan.recipe.of(Distillation)):
+        return rows, {}
+    folders = []
+    if isinstance(plan.teacher, Checkpoint):
+        folders = plan.teacher.fetch(data.label_names)
+    elif not isinstance(plan.teacher, Self):
+        folders = [finetune()]
+
+    def logits(split: str) -> Logits:
+        with matmul_precision(plan.training.matmul_precision):
+            if not folders:
+                return logits_of(student, data, split)
+            return np.mean([teacher_logits(f, data, split) for f in folders], axis=0)
+
+    labels = np.array(rows["validation"]["labels"])
+    scores = metrics.compute(plan.dataset.metrics, logits("validation"), labels)
+    taught = {**rows, "train": add_logits(rows["train"], logits("train"))}
+    return taught, {"teacher": {"validation": scores}}
+
+
+def make_trainer(
+    plan: Plan, student: Classifier, rows: Rows, folder: Path, tracker: Tracker
+) -> SparseTrainer:
+    """The trainer, with the schedule printed and everything it logs kept in the run folder."""
+
+    def compute_metrics(prediction: Any) -> dict[str, float]:
+        return metrics.compute(
+            plan.dataset.metrics, prediction.predictions, prediction.label_ids
+        )
+
+    trainer = SparseTrainer(
+        plan.recipe,
+        student.model,
+        plan.training,
+        train_dataset=rows["train"],
+        eval_dataset=rows["validation"],
+        processing_class=student.tokenizer,
+        data_collator=Collator(student.tokenizer),
+        compute_metrics=compute_metrics,
+        callbacks=[ScheduleCallback(plan.recipe, folder), TrackerCallback(tracker)],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(EpochLines)
+    return trainer
+
+
+class ScheduleCallback(TrainerCallback):
+    """Prints and saves the recipe in optimizer steps, once the Trainer knows how many there are."""
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self._recipe, self._folder = recipe, folder
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        Console(stderr=True).print(schedule.table(self._recipe, state.max_steps))
+        rows = schedule.windows(self._recipe, state.max_steps)
+        text = json.dumps({"total_steps": state.max_steps, "modifiers": rows}, indent=2)
+        (self._folder / "schedule.json").write_text(text + "\n")
+
+
+def train(plan: Plan, trainer: SparseTrainer, folder: Path) -> dict[str, Any]:
+    """Train, save `model/` with its recipe, and prove from the saved file that masks held."""
+    plan.recipe.save(folder / "recipe.yaml", {})
+    try:
+        result = trainer.train(resume_from_checkpoint=plan.training.resume_from_checkpoint)
+    except FileNotFoundError as error:
+        if plan.training.resume_from_checkpoint is None:
+            raise
+        raise UserError(f"cannot resume: {error}; name a checkpoints/checkpoint-* folder") from error
+    model = folder / "model"
+    trainer.save_model(str(model))
+    trainer.save_state()
+    plan.recipe.save(
+        model / "recipe.yaml",
+        {
+            "per_device_train_batch_size": plan.training.per_device_train_batch_size,
+            "gradient_accumulation_steps": plan.training.gradient_accumulation_steps,
+            "precision": plan.training.precision,
+            "seed": plan.training.seed,
+            "steps": result.global_step,
+            "versions": versions(),
+        },
+    )
+    assert_masks(plan.recipe, load_file(model / "model.safetensors"), f"in {model}")
+    quantized = [name for modifier in plan.recipe.of(Quantization) for name in modifier.modules]
+    return {
+        "train": {
+            "seconds": result.metrics["train_runtime"],
+            "steps": result.global_step,
+            "samples_per_second": result.metrics["train_samples_per_second"],
+        },
+        "sparsity": sparsity(trainer.model),
+        "quantization": {"modules": quantized},
+    }
+
+
+def evaluate(
+    plan: Plan, student: Classifier, data: TextData, rows: Rows, folder: Path
+) -> dict[str, Any]:
+    """Score every split but train as it ships, quantizers on; keep each row's logits on disk."""
+    scores = {}
+    (folder / "evaluation").mkdir(exist_ok=True)
+    for split in rows.keys() - {"train"}:
+        logits = predict_logits(student.model, rows[split], student.tokenizer)
+        labels = np.array(rows[split]["labels"])
+        scores[split] = metrics.compute(plan.dataset.metrics, logits, labels)
+        table = data.splits[split]
+        if "text_pair" not in table.column_names:
+            table = table.add_column("text_pair", [None] * len(table))
+        table = table.add_column("logits", logits.tolist())
+        table.to_parquet(str(folder / "evaluation" / f"{split}.parquet"))
+    return {"metrics": scores}
+
+
+def without_saving(training: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """Training arguments for a teacher, whose checkpoints nobody resumes."""
+    return {**training, "save_strategy": "no", "resume_from_checkpoint": None, **changes}
+

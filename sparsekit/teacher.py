@@ -1,0 +1,141 @@
+"""Teachers: their logits, computed once per teacher and text, and kept on disk.
+
+Training reads the logits as a column, so a teacher with another tokenizer or another order of
+labels is no special case, and no teacher runs while the student trains.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets import Dataset
+
+from sparsekit.cache import cached, content_hash
+from sparsekit.config import UserError
+from sparsekit.data import TextData, tokenize
+from sparsekit.hub import fetch
+from sparsekit.labels import is_generic, matching_order
+from sparsekit.models import (
+    Classifier,
+    load_classifier,
+    predict_logits,
+    read_config,
+    weights_hash,
+)
+
+log = logging.getLogger(__name__)
+
+@dataclass(kw_only=True)
+class NoTeacher:
+    """No teacher: the recipe may not distil."""
+
+
+@dataclass(kw_only=True)
+class Checkpoint:
+    """One or several fine-tuned classifiers, by Hub id or folder; several are averaged."""
+
+    checkpoint: str | list[str]
+
+    def fetch(self, label_names: list[str]) -> list[Path]:
+        """The teachers' folders; raises UserError for one that does not fit the labels."""
+        names = [self.checkpoint] if isinstance(self.checkpoint, str) else self.checkpoint
+        folders = [fetch(name) for name in names]
+        for folder, name in zip(folders, names, strict=True):
+            label_order(folder, name, label_names)
+        return folders
+
+
+@dataclass(kw_only=True)
+class Finetuned:
+    """`base`, fine-tuned with `recipe` on this very data set first, once, and kept.
+
+    Its `seed` is its own, so that runs of several seeds share one teacher.
+    """
+
+    base: str | dict[str, Any]
+    recipe: dict[str, Any]
+    seed: int = 42
+
+
+@dataclass(kw_only=True)
+class Self:
+    """The student as it starts, before its first step: self-distillation."""
+
+
+Teacher = NoTeacher | Checkpoint | Finetuned | Self
+
+
+def label_order(folder: Path, name: str, label_names: list[str]) -> list[int]:
+    """For each of the data's labels its index in the teacher's logits.
+
+    Raises UserError for a checkpoint that is no classifier or has another number of labels.
+    """
+    config = read_config(folder)
+    architectures = config.architectures or []
+    if not any(a.endswith("ForSequenceClassification") for a in architectures):
+        raise UserError(
+            f"the teacher {name!r} is {' '.join(architectures) or 'of unknown architecture'}, not "
+            "a sequence classifier, so it has no labels to teach; choose a checkpoint fine-tuned "
+            "for this task (textattack/bert-base-uncased-rotten-tomatoes, with hyphens, is one; "
+            "its twin with underscores is a masked language model)"
+        )
+    if config.num_labels != len(label_names):
+        raise UserError(
+            f"the teacher {name!r} has {config.num_labels} labels, the data set "
+            f"{len(label_names)} ({', '.join(label_names)}); choose a teacher of the same task"
+        )
+    order = matching_order(label_names, config.id2label)
+    if order is None:
+        order = list(range(len(label_names)))
+        if not is_generic(config.id2label):
+            log.warning(
+                "the teacher calls its labels %s, the data set %s: taken to be in the same order",
+                ", ".join(config.id2label.values()),
+                ", ".join(label_names),
+            )
+    return order
+
+
+def teacher_logits(folder: Path, data: TextData, split: str) -> np.ndarray:
+    """The logits [rows, labels] of the teacher in `folder`, in the data's label order."""
+    order = label_order(folder, str(folder), data.label_names)
+    texts_only = TextData({split: data.splits[split]}, data.label_names, data.max_length)
+
+    def make(target: Path) -> None:
+        loaded, missing = load_classifier(folder, data.label_names, data.max_length)
+        if missing:
+            raise UserError(
+                f"the teacher in {folder} lacks the weights {', '.join(missing[:4])}, so its "
+                "logits would be random; choose a complete checkpoint"
+            )
+        log.info("teacher %s reads %d rows of %s, once", folder, len(data.splits[split]), split)
+        logits = logits_of(loaded, texts_only, split)[:, order]
+        Dataset.from_dict({"logits": logits.tolist()}).save_to_disk(str(target))
+
+    key = content_hash(
+        [weights_hash(folder), _vocabulary_hash(folder), data.fingerprint(split),
+         str(data.max_length), *data.label_names]
+    )  # fmt: skip
+    stored = datasets.load_from_disk(str(cached("teacher-logits", key, make)))
+    return np.array(stored["logits"][:], dtype=np.float32)
+
+
+def logits_of(classifier: Classifier, data: TextData, split: str) -> np.ndarray:
+    """The logits [rows, labels] of a model in memory."""
+    rows = tokenize(data, classifier.tokenizer, classifier.tokenizer_hash)[split]
+    return predict_logits(classifier.model, rows, classifier.tokenizer)
+
+
+def add_logits(rows: Dataset, logits: np.ndarray) -> Dataset:
+    """`rows` with the teacher's logits [rows, labels] as the column `teacher_logits`."""
+    return rows.add_column("teacher_logits", logits.tolist())
+
+
+def _vocabulary_hash(folder: Path) -> str:
+    files = [folder / name for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json")]
+    return content_hash(path.read_bytes() for path in files if path.is_file())

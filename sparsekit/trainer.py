@@ -1,0 +1,187 @@
+"""The trainer: transformers' own, with a recipe that acts at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import (
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from sparsekit.models import sparsity
+from sparsekit.modifiers.distillation import Distillation
+from sparsekit.modifiers.quantization import Quantization
+from sparsekit.precision import SparseTrainingArguments, matmul_precision
+from sparsekit.recipe import Recipe
+
+
+@dataclass
+class Collator:
+    """Pads a batch to its longest row; labels and teacher logits become tensors as they are."""
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        names = [name for name in rows[0] if name in self.tokenizer.model_input_names]
+        batch = self.tokenizer.pad(
+            [{name: row[name] for name in names} for row in rows], return_tensors="pt"
+        )
+        batch["labels"] = torch.tensor([row["labels"] for row in rows])
+        if "teacher_logits" in rows[0]:
+            batch["teacher_logits"] = torch.tensor([row["teacher_logits"] for row in rows])
+        return dict(batch)
+
+
+class SparseTrainer(Trainer):
+    """A Trainer whose learning rate, weight decay, loss and masks come from a recipe.
+
+    The recipe must be attached to `model` already. Its epoch is the share of the steps that are
+    done, times its `num_epochs`: a run cut short with `max_steps` passes through every window.
+    """
+
+    def __init__(
+        self, recipe: Recipe, model: nn.Module, args: SparseTrainingArguments, **options: Any
+    ) -> None:
+        super().__init__(model=model, args=args, **options)
+        self.recipe = recipe
+        # Our loss is a mean over the batch: without this, gradients accumulated over N batches
+        # would be N times too large.
+        self.loss_is_scaled_for_ga = False
+        self._task_loss = LossMean()
+        self._kd_loss = LossMean()
+        self.add_callback(RecipeCallback(recipe))
+
+    def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **options)
+        weight_decay = self.recipe.weight_decay(0.0)
+        if weight_decay is not None:
+            for group in optimizer.param_groups:
+                group["weight_decay"] = weight_decay
+        return optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> Any:
+        """The recipe's learning rate where it sets one, otherwise the arguments' scheduler."""
+        steps_per_epoch = num_training_steps / self.recipe.num_epochs
+        if not self.recipe.sets_lr:
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is None:
+            base = self.args.learning_rate
+
+            def factor(step: int) -> float:
+                lr = self.recipe.lr(step / steps_per_epoch, steps_per_epoch)
+                return 1.0 if lr is None else lr / base
+
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        teacher = {name: inputs[name] for name in inputs if name.startswith("teacher_")}
+        inputs = {name: value for name, value in inputs.items() if name not in teacher}
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training:
+            self._task_loss.add(loss)
+            loss = self.recipe.loss(loss, teacher, outputs)
+            for modifier in self.recipe.of(Distillation):
+                if modifier.kd_loss is not None:
+                    self._kd_loss.add(modifier.kd_loss)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
+        """Adds the parts of the loss and the state of masks and quantizers to the Trainer's log."""
+        if "loss" in logs:
+            logs = {**logs, **self._recipe_log()}
+        super().log(logs, *args, **options)
+
+    def _recipe_log(self) -> dict[str, float]:
+        parts = {"task_loss": self._task_loss.take(), "kd_loss": self._kd_loss.take()}
+        found = {name: value for name, value in parts.items() if value is not None}
+        found["sparsity"] = sparsity(self.model)["overall"]
+        for modifier in self.recipe.of(Quantization):
+            found["quantizers_on"] = float(modifier.on)
+            found["observers_on"] = float(modifier.observing)
+        return found
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        with matmul_precision(self.args.matmul_precision):
+            return super().train(*args, **options)
+
+
+class LossMean:
+    """The mean of scalar tensors, summed on their device: nothing waits for it until `take`."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._count = 0
+
+    def add(self, value: Tensor) -> None:
+        value = value.detach().float()
+        self._sum = value if self._sum is None else self._sum + value
+        self._count += 1
+
+    def take(self) -> float | None:
+        """The mean since the last call, or None if nothing was added."""
+        if self._sum is None:
+            return None
+        mean = self._sum.item() / self._count
+        self._sum, self._count = None, 0
+        return mean
+
+
+class RecipeCallback(TrainerCallback):
+    """Moves the recipe along with the steps, and proves after each epoch that masks held."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def _update(self, state: TrainerState) -> None:
+        self.recipe.update(state.global_step / state.max_steps * self.recipe.num_epochs)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._update(state)
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.recipe.constrain()
+
+    def on_epoch_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module,
+        **_: Any,
+    ) -> None:
+        assert_masks(self.recipe, dict(model.named_parameters()), f"after step {state.global_step}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._update(state)
+
+
+def assert_masks(recipe: Recipe, weights: Mapping[str, Tensor], when: str) -> None:
+    """Raise RuntimeError naming the layers if `weights` break a mask: a fault of ours."""
+    if violations := recipe.violations(weights):
+        raise RuntimeError(f"a mask was broken {when}: " + "; ".join(violations))
