@@ -49,7 +49,7 @@ def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if summary["status"] != "completed":
         yield "error", str(summary.get("error"))
     yield from _metrics("", summary.get("metrics", {}))
-    yield from _metrics("teacher ", summary.get("teacher", {}).get("metrics", {}))
+    yield from _metrics("teacher ", summary.get("teacher", {}))
     if "sparsity" in summary:
         yield "sparsity", f"{summary['sparsity']['overall']:.2%}"
     if export := summary.get("export"):

@@ -14,7 +14,7 @@ SUMMARY = {
     "status": "completed",
     "error": None,
     "metrics": {"validation": {"accuracy": 0.8321, "f1": 0.8}, "test": {"accuracy": 0.84}},
-    "teacher": {"metrics": {"validation": {"accuracy": 0.85}}},
+    "teacher": {"validation": {"accuracy": 0.85}},
     "sparsity": {"overall": 0.8, "layers": {}},
     "train": {"seconds": 65.4, "steps": 300, "samples_per_second": 100.0},
     "export": {
