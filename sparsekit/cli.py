@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ from sparsekit.config import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from sparsekit.recipe import Recipe
 
 Run = Annotated[Path, typer.Argument(help="A run folder, as `run: <folder>` names it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -55,6 +58,46 @@ def inspect(
         _console().print(table(inspection))
 
 
+@app.command()
+def export(run: Run) -> None:
+    """Export a run's model again, with the run's own export config and all its checks."""
+    from sparsekit.config import build
+    from sparsekit.export.onnx import ExportConfig
+    from sparsekit.export.onnx import export as export_run
+    from sparsekit.report import closing_table, read_summary
+    from sparsekit.tracking import write_summary
+
+    node = _node(run, "export")
+    result = export_run(run, build(node, "export") if node else ExportConfig())
+    summary = {**read_summary(run), "export": result}
+    write_summary(run, summary)
+    _console().print(closing_table(summary, run))
+
+
+@app.command()
+def benchmark(runs: Annotated[list[Path], typer.Argument(help="Run folders.")]) -> None:
+    """Time the exported models of runs, one after the other, on this machine."""
+    from rich.table import Table
+
+    from sparsekit.config import build
+    from sparsekit.report import read_summary
+    from sparsekit.runtime.benchmark import BenchmarkConfig
+    from sparsekit.runtime.benchmark import benchmark as time_run
+    from sparsekit.tracking import write_summary
+
+    view = Table("run", "runtime")
+    for heading in ("p50 ms", "p99 ms", "items/s"):
+        view.add_column(heading, justify="right")
+    for run in runs:
+        node, summary = _node(run, "runtime"), read_summary(run)
+        timings = time_run(run, build(node, "runtime") if node else BenchmarkConfig())
+        write_summary(run, {**summary, "runtime": timings})
+        for name, timing in timings.items():
+            keys = ("latency_ms_p50", "latency_ms_p99", "items_per_second")
+            view.add_row(str(run), name, *(f"{timing[key]:.2f}" for key in keys))
+    _console().print(view)
+
+
 @recipes.command("show")
 def show_recipe(
     file: Annotated[Path, typer.Argument(help="A recipe: conf/recipe/*.yaml or a run's.")],
@@ -62,10 +105,9 @@ def show_recipe(
     as_json: Json = False,
 ) -> None:
     """Print when each modifier of a recipe acts; as JSON, its values at every step."""
-    from sparsekit.recipe import Recipe
     from sparsekit.schedule import steps, table
 
-    recipe = Recipe.load(file)
+    recipe = _recipe(file)
     if as_json:
         typer.echo(json.dumps(steps(recipe, steps_per_epoch), indent=2))
     else:
@@ -90,6 +132,37 @@ def doctor(as_json: Json = False) -> None:
             view.add_row(finding.what, Text(f"{finding.value}{fix}", overflow="fold"))
         _console().print(view)
     missing(findings)
+
+
+def _recipe(file: Path) -> Recipe:
+    """The recipe in `file`; one that builds on others of its folder is composed by Hydra."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+
+    from sparsekit.config import plain
+    from sparsekit.recipe import Recipe
+
+    if not (file.is_file() and re.search(r"^defaults:", file.read_text(), re.MULTILINE)):
+        return Recipe.load(file)
+    folder = file.absolute().parent
+    try:
+        with initialize_config_dir(str(folder.parent), version_base="1.3"):
+            config = compose(overrides=[f"+{folder.name}@recipe={file.stem}"])
+    except HydraException as error:
+        raise UserError(f"cannot compose the recipe {file}: {error}") from error
+    return Recipe.build(plain(config)["recipe"])
+
+
+def _node(run: Path, name: str) -> dict[str, Any] | None:
+    """A group's node in a run's resolved config; None where the run left that stage out."""
+    import yaml
+
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text())
+    except OSError as error:
+        raise UserError(f"{run} is no run folder: it holds no config.yaml") from error
+    node: dict[str, Any] = config.get(name) or {}
+    return node if node.get("_target_") else None
 
 
 def _console() -> Console:

@@ -32,7 +32,9 @@ class ConfigError(UserError):
         self.problems = list(problems)
         listed = "".join(f"\n- {problem}" for problem in self.problems)
         super().__init__(
-            self.problems[0] if len(self.problems) == 1 else f"{len(self.problems)} problems{listed}"
+            self.problems[0]
+            if len(self.problems) == 1
+            else f"{len(self.problems)} problems{listed}"
         )
 
 
@@ -94,9 +96,15 @@ def cache_folder() -> Path:
 
 
 def plain(node: DictConfig) -> dict[str, Any]:
-    """The node as plain Python, interpolations resolved."""
+    """The node as plain Python, interpolations resolved.
+
+    Raises ConfigError naming every value that is still to be given.
+    """
+    missing = sorted(OmegaConf.missing_keys(node))
+    if missing:
+        raise ConfigError([f"{key} is not set: add {key}=VALUE" for key in missing])
     try:
-        container = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+        container = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError([_first_line(error)]) from error
     assert isinstance(container, dict)
@@ -119,7 +127,10 @@ def build(node: DictConfig | dict[str, Any], name: str) -> Any:
         unknown = sorted(values.keys() - known - {"_target_"})
         if unknown:
             raise ConfigError(
-                [f"{name}.{key} is no field of {target.__name__}; {_hint(key, known)}" for key in unknown]
+                [
+                    f"{name}.{key} is no field of {target.__name__}; {_hint(key, known)}"
+                    for key in unknown
+                ]
             )
     try:
         return instantiate(values, _convert_="all", _recursive_=False)

@@ -67,12 +67,14 @@ class TextClassification:
     def load(self) -> TextData:
         """The data in one form; raises ConfigError with every problem of columns and rows."""
         if not 1 <= len(self.text_columns) <= 2:
-            raise ConfigError([f"dataset.text_columns {self.text_columns} must name 1 or 2 columns"])
+            raise ConfigError(
+                [f"dataset.text_columns {self.text_columns} must name 1 or 2 columns"]
+            )
         raw = self.raw()
         problems = [
             problem
             for split in REQUIRED_SPLITS
-            if not (problem := _split_problem(raw, split)) is None
+            if (problem := _split_problem(raw, split)) is not None
         ] or [problem for split, rows in raw.items() for problem in self._problems(split, rows)]
         if problems:
             raise ConfigError(problems)

@@ -38,7 +38,8 @@ def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path
         return stored
     except RepositoryNotFoundError as error:
         raise UserError(
-            f"the Hub has no model {checkpoint!r} (or it is private); check the id, or give a local folder"
+            f"the Hub has no model {checkpoint!r}, or it is private; check the id, or give a "
+            "local folder"
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(

@@ -35,6 +35,7 @@ def run(cfg: DictConfig, hydra: HydraConf) -> Path:
     Whatever goes wrong, the folder's `summary.json` says so before the exception goes on.
     """
     folder = Path(cfg.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
     quiet_libraries()
     try:
         values = plain(cfg)

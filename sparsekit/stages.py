@@ -1,4 +1,4 @@
-"""The stages of a run before its export; each reads and writes the run folder. `run` orders them."""
+"""The stages of a run before its export: each writes its part of the run folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ import yaml
 from datasets import Dataset
 from rich.console import Console
 from safetensors.torch import load_file
-from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from sparsekit import metrics, schedule
 from sparsekit.config import UserError, config_hash
@@ -90,9 +96,7 @@ def make_trainer(
     """The trainer, with the schedule printed and everything it logs kept in the run folder."""
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
-        return metrics.compute(
-            plan.dataset.metrics, prediction.predictions, prediction.label_ids
-        )
+        return metrics.compute(plan.dataset.metrics, prediction.predictions, prediction.label_ids)
 
     trainer = SparseTrainer(
         plan.recipe,
@@ -133,7 +137,9 @@ def train(plan: Plan, trainer: SparseTrainer, folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         if plan.training.resume_from_checkpoint is None:
             raise
-        raise UserError(f"cannot resume: {error}; name a checkpoints/checkpoint-* folder") from error
+        raise UserError(
+            f"cannot resume: {error}; name a checkpoints/checkpoint-* folder"
+        ) from error
     model = folder / "model"
     trainer.save_model(str(model))
     trainer.save_state()
@@ -182,4 +188,3 @@ def evaluate(
 def without_saving(training: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     """Training arguments for a teacher, whose checkpoints nobody resumes."""
     return {**training, "save_strategy": "no", "resume_from_checkpoint": None, **changes}
-

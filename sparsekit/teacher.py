@@ -30,6 +30,7 @@ from sparsekit.models import (
 
 log = logging.getLogger(__name__)
 
+
 @dataclass(kw_only=True)
 class NoTeacher:
     """No teacher: the recipe may not distil."""

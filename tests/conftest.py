@@ -1,0 +1,71 @@
+"""What the tests share: a cache of their own, tiny models, and the data beside the project."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hub_seed
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or fills the user's cache, or asks the real Hub."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARSEKIT_CACHE", str(tmp_path_factory.getbasetemp() / "sparsekit-cache"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def seed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models and data under the seed's ids: `models/<id>`, `datasets/<id>`."""
+    folder = tmp_path_factory.mktemp("seed")
+    hub_seed.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def student_folder(seed_folder: Path) -> str:
+    """A 2-layer BERT of hidden size 32 whose encoder is 90 % zeros."""
+    return str(seed_folder / "models" / hub_seed.STUDENT)
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(seed_folder: Path) -> str:
+    """A dense 2-label classifier with the student's vocabulary."""
+    return str(seed_folder / "models" / hub_seed.TEACHER)
+
+
+@pytest.fixture(scope="session")
+def csv_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The tiny reviews as csv files, one a split."""
+    folder = tmp_path_factory.mktemp("csv")
+    rows = hub_seed.reviews(160, seed=0)
+    files = {}
+    for split, part in (("train", rows[:96]), ("validation", rows[96:128]), ("test", rows[128:])):
+        files[split] = str(write_csv(folder / f"{split}.csv", part))
+    return files
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write rows, whose keys are the columns, and return the path."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, Any]:
+    """SparseML's own outputs; see golden/README.md in shared."""
+    path = SHARED / "golden" / "golden.json"
+    if not path.is_file():
+        pytest.skip("the golden values of shared/golden are not here")
+    return json.loads(path.read_text())
