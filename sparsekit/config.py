@@ -121,8 +121,11 @@ def build(node: DictConfig | dict[str, Any], name: str) -> Any:
     from hydra.utils import get_object, instantiate
 
     values = plain(node) if isinstance(node, DictConfig) else node
-    target = get_object(values["_target_"])
-    if dataclasses.is_dataclass(target):
+    try:
+        target = get_object(values["_target_"])
+    except (ImportError, ValueError) as error:
+        raise ConfigError([f"{name}._target_ {values['_target_']!r} cannot be imported"]) from error
+    if isinstance(target, type) and dataclasses.is_dataclass(target):
         known = {field.name for field in dataclasses.fields(target) if field.init}
         unknown = sorted(values.keys() - known - {"_target_"})
         if unknown:

@@ -72,9 +72,15 @@ class Student:
 def read_config(folder: Path) -> PreTrainedConfig:
     """The config of the checkpoint in `folder`."""
     try:
-        return AutoConfig.from_pretrained(folder)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder)
     except (ValueError, OSError) as error:
         raise UserError(f"cannot read {folder / 'config.json'}: {error}") from error
+    return config
+
+
+def id2label(config: PreTrainedConfig) -> dict[int, str]:
+    """What the model calls its labels, by index."""
+    return {int(index): str(name) for index, name in (config.id2label or {}).items()}
 
 
 def load_classifier(
@@ -171,7 +177,7 @@ def predict_logits(
     inputs = [name for name in rows.column_names if name in tokenizer.model_input_names]
     columns = {name: rows[name][:] for name in inputs}
     lengths = np.array(rows["length"])
-    logits = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
+    logits = np.empty((len(rows), len(id2label(model.config))), dtype=np.float32)
     training = model.training
     model.eval()
     for batch in length_batches(lengths, BATCH_TOKENS):

@@ -40,7 +40,7 @@ class SparseTrainingArguments(TrainingArguments):
             self.precision = "bf16" if fast else "fp32"
         self.bf16 = on_gpu and self.precision == "bf16"
         self.fp16 = self.precision == "fp16"
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
 
     @property
     def matmul_precision(self) -> Literal["medium", "highest"]:

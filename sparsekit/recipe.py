@@ -125,11 +125,17 @@ class Recipe:
             modifier.constrain()
 
     def lr(self, epoch: float, steps_per_epoch: float) -> float | None:
-        """The learning rate that the recipe sets at `epoch`; None where it sets none."""
-        for modifier in self.of(LearningRateFunction):
-            if modifier.active(epoch):
-                return modifier.lr(epoch, self.num_epochs, steps_per_epoch)
-        return None
+        """The learning rate that the recipe sets at `epoch`; None where it has set none yet.
+
+        After a window it stays where that window left it.
+        """
+        begun = [m for m in self.of(LearningRateFunction) if m.start <= epoch]
+        if not begun:
+            return None
+        latest = max(begun, key=lambda modifier: modifier.start)
+        if not latest.active(epoch):
+            return latest.final_lr
+        return latest.lr(epoch, self.num_epochs, steps_per_epoch)
 
     @property
     def sets_lr(self) -> bool:

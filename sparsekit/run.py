@@ -67,7 +67,7 @@ def experiment(
     tracker.record(taught)
     plan.recipe.attach(student.model)
     trainer = stages.make_trainer(plan, student, rows, folder, tracker)
-    tracker.record(stages.train(plan, trainer, folder))
+    tracker.record(stages.train(plan, student, trainer, folder))
     tracker.record(stages.evaluate(plan, student, data, rows, folder))
     if plan.export is not None:
         tracker.record({"export": export(folder, plan.export)})

@@ -26,7 +26,7 @@ from sparsekit.config import UserError, config_hash
 from sparsekit.data import TextData
 from sparsekit.environment import versions
 from sparsekit.labels import matching_order
-from sparsekit.models import Classifier, predict_logits, sparsity
+from sparsekit.models import Classifier, id2label, predict_logits, sparsity
 from sparsekit.modifiers.distillation import Distillation
 from sparsekit.modifiers.quantization import Quantization
 from sparsekit.plan import Plan
@@ -56,8 +56,7 @@ def identity(values: Mapping[str, Any], names: Mapping[str, str], folder: Path) 
 def load_data(plan: Plan) -> TextData:
     """The data, its labels in the student's order where the student names the same labels."""
     data = plan.dataset.load()
-    id2label = plan.student.config().id2label
-    order = matching_order(data.label_names, id2label)
+    order = matching_order(data.label_names, id2label(plan.student.config()))
     if order is None or order == sorted(order):
         return data
     return data.with_label_order([data.label_names[order.index(i)] for i in range(len(order))])
@@ -82,7 +81,9 @@ def teach(
         with matmul_precision(plan.training.matmul_precision):
             if not folders:
                 return logits_of(student, data, split)
-            return np.mean([teacher_logits(f, data, split) for f in folders], axis=0)
+            each = [teacher_logits(f, data, split) for f in folders]
+            mean: Logits = np.stack(each).mean(axis=0)
+            return mean
 
     labels = np.array(rows["validation"]["labels"])
     scores = metrics.compute(plan.dataset.metrics, logits("validation"), labels)
@@ -129,7 +130,7 @@ class ScheduleCallback(TrainerCallback):
         (self._folder / "schedule.json").write_text(text + "\n")
 
 
-def train(plan: Plan, trainer: SparseTrainer, folder: Path) -> dict[str, Any]:
+def train(plan: Plan, student: Classifier, trainer: SparseTrainer, folder: Path) -> dict[str, Any]:
     """Train, save `model/` with its recipe, and prove from the saved file that masks held."""
     plan.recipe.save(folder / "recipe.yaml", {})
     try:
@@ -162,7 +163,7 @@ def train(plan: Plan, trainer: SparseTrainer, folder: Path) -> dict[str, Any]:
             "steps": result.global_step,
             "samples_per_second": result.metrics["train_samples_per_second"],
         },
-        "sparsity": sparsity(trainer.model),
+        "sparsity": sparsity(student.model),
         "quantization": {"modules": quantized},
     }
 

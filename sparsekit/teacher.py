@@ -22,6 +22,7 @@ from sparsekit.hub import fetch
 from sparsekit.labels import is_generic, matching_order
 from sparsekit.models import (
     Classifier,
+    id2label,
     load_classifier,
     predict_logits,
     read_config,
@@ -90,13 +91,14 @@ def label_order(folder: Path, name: str, label_names: list[str]) -> list[int]:
             f"the teacher {name!r} has {config.num_labels} labels, the data set "
             f"{len(label_names)} ({', '.join(label_names)}); choose a teacher of the same task"
         )
-    order = matching_order(label_names, config.id2label)
+    theirs = id2label(config)
+    order = matching_order(label_names, theirs)
     if order is None:
         order = list(range(len(label_names)))
-        if not is_generic(config.id2label):
+        if not is_generic(theirs):
             log.warning(
                 "the teacher calls its labels %s, the data set %s: taken to be in the same order",
-                ", ".join(config.id2label.values()),
+                ", ".join(theirs.values()),
                 ", ".join(label_names),
             )
     return order

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,9 @@ class SparseTrainer(Trainer):
     done, times its `num_epochs`: a run cut short with `max_steps` passes through every window.
     """
 
+    args: SparseTrainingArguments
+    model: nn.Module
+
     def __init__(
         self, recipe: Recipe, model: nn.Module, args: SparseTrainingArguments, **options: Any
     ) -> None:
@@ -83,7 +86,9 @@ class SparseTrainer(Trainer):
                 lr = self.recipe.lr(step / steps_per_epoch, steps_per_epoch)
                 return 1.0 if lr is None else lr / base
 
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+            self.lr_scheduler = LambdaLR(
+                optimizer or cast(torch.optim.Optimizer, self.optimizer), factor
+            )
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -170,10 +175,10 @@ class RecipeCallback(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        model: nn.Module,
-        **_: Any,
+        **now: Any,
     ) -> None:
-        assert_masks(self.recipe, dict(model.named_parameters()), f"after step {state.global_step}")
+        weights = dict(now["model"].named_parameters())
+        assert_masks(self.recipe, weights, f"after step {state.global_step}")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -29,6 +29,7 @@ Untagged.add_multi_constructor("!", lambda loader, _, node: loader.construct_map
 def test_learning_rate_at_every_step(golden: dict[str, Any], case: int) -> None:
     recorded = golden["learning_rate"][case]
     fields = yaml.load(recorded["recipe"], Untagged)["modifiers"][1]
+    fields = {k: v if k == "lr_func" else float(v) for k, v in fields.items()}
     modifier = LearningRateFunction(
         start=fields.pop("start_epoch"), end=fields.pop("end_epoch"), **fields
     )

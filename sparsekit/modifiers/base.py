@@ -6,9 +6,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from sparsekit.config import ConfigError
@@ -69,22 +68,20 @@ class Modifier:
         """Restore what the optimizer step may have broken, such as the zeros of a mask."""
 
 
-def match_parameters(
-    model: nn.Module, patterns: str | Sequence[str]
-) -> dict[str, torch.nn.Parameter]:
+def match_parameters(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, nn.Parameter]:
     """The parameters that `patterns` name, by name.
 
     `__ALL_PRUNABLE__` is the weight of every Linear and Conv layer; `re:` starts a regular
     expression that must match from the start of the name; anything else is an exact name.
     Raises ConfigError for each pattern that matches nothing.
     """
-    prunable = {
-        f"{name}.weight": module.weight
+    prunable: dict[str, nn.Parameter] = {
+        f"{name}.weight": cast(nn.Parameter, module.weight)
         for name, module in model.named_modules()
         if isinstance(module, PRUNABLE_LAYERS)
     }
     parameters = dict(model.named_parameters())
-    found: dict[str, torch.nn.Parameter] = {}
+    found: dict[str, nn.Parameter] = {}
     problems = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         if pattern == ALL_PRUNABLE:

@@ -106,7 +106,9 @@ class QuantLinear(nn.Linear):
     def forward(self, values: Tensor) -> Tensor:
         weight = self.weight_quantizer(self.weight)
         result = F.linear(self.input_quantizer(values), weight, self.bias)
-        return result if self.output_quantizer is None else self.output_quantizer(result)
+        if self.output_quantizer is not None:
+            result = self.output_quantizer(result)
+        return result
 
 
 class QuantEmbedding(nn.Embedding):
@@ -125,4 +127,5 @@ class QuantEmbedding(nn.Embedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         table = self.weight_quantizer(self.weight)
-        return self.output_quantizer(F.embedding(ids, table, self.padding_idx))
+        result: Tensor = self.output_quantizer(F.embedding(ids, table, self.padding_idx))
+        return result

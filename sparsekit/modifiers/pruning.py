@@ -38,7 +38,7 @@ class ConstantPruning(Modifier):
                 ]
             )
         self._masks = {name: mask for name, mask in masks.items() if not mask.all()}
-        self._weights = [found[name] for name in self._masks]
+        self._weights: list[Tensor] = [found[name] for name in self._masks]
         # Kept in the weights' type: a product of equal types is one fused kernel.
         self._factors = [mask.to(found[name].dtype) for name, mask in self._masks.items()]
 
