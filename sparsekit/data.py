@@ -157,6 +157,8 @@ class FileDataset(TextClassification):
             return read(str(path), **options)
         except Exception as error:  # the reader wraps whatever pandas or arrow raise
             cause = error.__cause__ or error
+            if "no data" in str(cause):
+                raise UserError(f"{path} has no rows") from error
             raise UserError(f"cannot read {path} as {self.format}: {cause}") from error
 
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+# Before any library reads them: no test asks the real Hub or fills the user's caches.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="sparsekit-tests-")
 
 import hub_seed
 import pytest

@@ -1,0 +1,172 @@
+"""Data in one form, whatever it came from, and every way in which it can be wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import write_csv
+from datasets import ClassLabel, Dataset, DatasetDict
+from transformers import AutoTokenizer
+
+from sparsekit import data as data_module
+from sparsekit.config import ConfigError, UserError
+from sparsekit.data import FileDataset, TextData, tokenize
+from sparsekit.labels import is_generic, matching_order, number_labels
+
+GOOD = [{"text": "good one", "label": "pos"}, {"text": "bad NA one", "label": "neg"}]
+
+
+def files(
+    tmp_path: Path, train: list[dict[str, Any]], validation: list[dict[str, Any]]
+) -> FileDataset:
+    return FileDataset(
+        text_columns=["text"],
+        label_column="label",
+        format="csv",
+        data_files={
+            "train": str(write_csv(tmp_path / "train.csv", train)),
+            "validation": str(write_csv(tmp_path / "validation.csv", validation)),
+            "test": None,
+        },
+    )
+
+
+def test_names_are_sorted_and_numbered(tmp_path: Path) -> None:
+    loaded = files(tmp_path, GOOD, GOOD[::-1]).load()
+    assert loaded.label_names == ["neg", "pos"]
+    assert loaded.splits["train"]["label"][:] == [1, 0]
+    assert loaded.splits["validation"]["label"][:] == [0, 1]
+    assert loaded.splits["train"]["text"][1] == "bad NA one"
+
+
+def test_numbers_keep_their_order(tmp_path: Path) -> None:
+    rows = [{"text": f"row {i}", "label": label} for i, label in enumerate([3, 10, 1, 3])]
+    loaded = files(tmp_path, rows, rows).load()
+    assert loaded.label_names == ["1", "3", "10"]
+    assert loaded.splits["train"]["label"][:] == [1, 2, 0, 1]
+
+
+def test_json_and_two_text_columns(tmp_path: Path) -> None:
+    rows = [{"question": "why ?", "answer": "so", "ok": i % 2} for i in range(4)]
+    path = tmp_path / "rows.json"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    loaded = FileDataset(
+        text_columns=["question", "answer"],
+        label_column="ok",
+        format="json",
+        data_files={"train": str(path), "validation": str(path)},
+    ).load()
+    assert loaded.splits["train"].column_names == ["text", "text_pair", "label"]
+
+
+def test_class_labels_bring_names_and_unlabelled_tests_are_left_out() -> None:
+    def rows(labels: list[int]) -> Dataset:
+        made = Dataset.from_dict({"label": labels})
+        return made.cast_column("label", ClassLabel(names=["negative", "positive"]))
+
+    names, labels = number_labels(
+        {"train": rows([1, 0]), "validation": rows([1, 1]), "test": rows([-1, -1])}, "label"
+    )
+    assert names == ["negative", "positive"]
+    assert labels == {"train": [1, 0], "validation": [1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "problem"),
+    [
+        ([{"txt": "a", "label": 0}], GOOD, r"'train' has no column text; it has txt, label"),
+        ([{"text": "", "label": "pos"}, *GOOD], GOOD, r"'text', row 0 .*None is no text"),
+        ([{"text": " ", "label": "pos"}, *GOOD], GOOD, r"'text', row 0 .*' ' is no text"),
+        ([{"text": 3, "label": 0}, {"text": 4, "label": 1}], GOOD, r"row 0 .*3 is no text"),
+        (GOOD, [*GOOD, {"text": "x", "label": "odd"}], r"row 2 .*'odd' is never seen in train"),
+        (GOOD, [{"text": "x", "label": ""}], r"row 0 .*the label is missing"),
+        (GOOD[:1], GOOD[:1], "has 1 label in train; at least 2"),
+    ],
+)
+def test_rows_that_are_wrong(
+    tmp_path: Path, train: list[Any], validation: list[Any], problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        files(tmp_path, train, validation).load()
+
+
+def test_every_split_is_checked_at_once(tmp_path: Path) -> None:
+    bad = [{"txt": "a", "label": 0}]
+    with pytest.raises(ConfigError) as caught:
+        files(tmp_path, bad, bad).load()
+    assert len(caught.value.problems) == 2
+
+
+def test_files_that_are_not_there_or_empty(tmp_path: Path) -> None:
+    dataset = files(tmp_path, GOOD, GOOD)
+    Path(str(dataset.data_files["train"])).write_text("\n\n")
+    dataset.data_files["validation"] = str(tmp_path / "nowhere.csv")
+    with pytest.raises(ConfigError) as caught:
+        dataset.load()
+    assert len(caught.value.problems) == 2
+    assert "is empty" in str(caught.value)
+
+
+def test_a_header_without_rows(tmp_path: Path) -> None:
+    dataset = files(tmp_path, GOOD, GOOD)
+    Path(str(dataset.data_files["train"])).write_text("text,label\n")
+    with pytest.raises(UserError, match=r"train\.csv has no rows"):
+        dataset.load()
+
+
+def test_a_ragged_csv_names_the_file(tmp_path: Path) -> None:
+    dataset = files(tmp_path, GOOD, GOOD)
+    Path(str(dataset.data_files["train"])).write_text('text,label\na,1\nb,1,2,3\n"')
+    with pytest.raises(UserError, match=r"train\.csv as csv"):
+        dataset.load()
+
+
+def test_the_order_of_labels_follows_a_model() -> None:
+    assert matching_order(["neg", "pos"], {0: "POS", 1: "NEG"}) == [1, 0]
+    assert matching_order(["neg", "pos"], {0: "LABEL_0", 1: "LABEL_1"}) is None
+    assert is_generic({0: "LABEL_0", 1: "LABEL_1"})
+    rows = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
+    data = TextData({"train": rows}, ["neg", "pos"], 8).with_label_order(["pos", "neg"])
+    assert data.splits["train"]["label"][:] == [1, 0]
+    assert data.label_names == ["pos", "neg"]
+
+
+def test_tokens_are_made_once_and_again_when_anything_changes(
+    teacher_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    original = data_module.cached
+
+    def spy(kind: str, key: str, make: Any) -> Path:
+        return original(kind, key, lambda folder: (made.append(key), make(folder))[1])
+
+    monkeypatch.setattr(data_module, "cached", spy)
+    tokenizer = AutoTokenizer.from_pretrained(teacher_folder)
+    rows = Dataset.from_dict({"text": ["the plot is dull .", "warm and witty ."], "label": [0, 1]})
+    data = TextData({"train": rows}, ["neg", "pos"], 8)
+    first = tokenize(data, tokenizer, "a")["train"]
+    second = tokenize(data, tokenizer, "a")["train"]
+    assert first[:] == second[:]
+    assert len(made) == 1
+    assert first["labels"][:] == [0, 1]
+    assert first["length"][:] == [len(ids) for ids in first["input_ids"]]
+    tokenize(data, tokenizer, "b")
+    tokenize(TextData(data.splits, data.label_names, 4), tokenizer, "a")
+    assert len(made) == 3
+
+
+def test_built_datasets_come_from_their_source() -> None:
+    built = data_module.BuiltDataset(
+        text_columns=["text"],
+        label_column="label",
+        source={"_target_": "test_data.make_rows", "count": 4},
+    ).load()
+    assert len(built.splits["train"]) == 4
+
+
+def make_rows(count: int) -> DatasetDict:
+    rows = Dataset.from_dict({"text": ["a"] * count, "label": [i % 2 for i in range(count)]})
+    return DatasetDict({"train": rows, "validation": rows})

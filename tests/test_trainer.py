@@ -1,0 +1,281 @@
+"""The trainer on a tiny model: what it optimizes, what it keeps, and that it resumes exactly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from sparsekit.data import TextData, tokenize
+from sparsekit.models import Classifier, Student, sparsity
+from sparsekit.precision import SparseTrainingArguments, matmul_precision
+from sparsekit.recipe import Recipe
+from sparsekit.trainer import Collator, SparseTrainer, assert_masks
+
+MODIFIERS = "sparsekit.modifiers"
+
+
+def recipe(
+    num_epochs: float = 2,
+    hardness: float = 0.5,
+    qat_start: float | None = 1.0,
+    init_lr: float = 0.01,
+) -> Recipe:
+    modifiers: dict[str, Any] = {
+        "learning_rate": {
+            "_target_": f"{MODIFIERS}.optimizer.LearningRateFunction",
+            "init_lr": init_lr,
+            "final_lr": 0.0,
+        },
+        "pruning": {"_target_": f"{MODIFIERS}.pruning.ConstantPruning"},
+        "distillation": {
+            "_target_": f"{MODIFIERS}.distillation.Distillation",
+            "hardness": hardness,
+        },
+        "weight_decay": {
+            "_target_": f"{MODIFIERS}.optimizer.SetWeightDecay",
+            "weight_decay": 0.25,
+        },
+    }
+    if qat_start is not None:
+        modifiers["quantization"] = {
+            "_target_": f"{MODIFIERS}.quantization.Quantization",
+            "start": qat_start,
+            "disable_observer_epoch": num_epochs - 0.25,
+        }
+    return Recipe.build({"num_epochs": num_epochs, "modifiers": modifiers})
+
+
+@pytest.fixture
+def student(student_folder: str) -> Classifier:
+    torch.manual_seed(1)
+    loaded = Student(checkpoint=student_folder).load(["neg", "pos"], 64)
+    for module in loaded.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return loaded
+
+
+@pytest.fixture
+def rows(student: Classifier) -> dict[str, Dataset]:
+    import hub_seed
+
+    made = hub_seed.reviews(96, seed=0)
+    parts = {"train": made[:64], "validation": made[64:]}
+    splits = {name: Dataset.from_list(part) for name, part in parts.items()}
+    data = TextData(splits, ["neg", "pos"], 64)
+    tokens = tokenize(data, student.tokenizer, student.tokenizer_hash)
+    logits = torch.nn.functional.one_hot(torch.tensor(tokens["train"]["labels"]), 2) * 4.0
+    tokens["train"] = tokens["train"].add_column("teacher_logits", logits.tolist())
+    return tokens
+
+
+def trainer(
+    folder: Path,
+    student: Classifier,
+    rows: dict[str, Dataset],
+    recipe: Recipe,
+    callbacks: list[TrainerCallback] | None = None,
+    **arguments: Any,
+) -> SparseTrainer:
+    recipe.attach(student.model)
+    args = SparseTrainingArguments(
+        output_dir=str(folder),
+        use_cpu=True,
+        precision="fp32",
+        report_to="none",
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        logging_strategy="steps",
+        logging_steps=1,
+        **{
+            "num_train_epochs": recipe.num_epochs,
+            "save_strategy": "no",
+            "per_device_train_batch_size": 8,
+            **arguments,
+        },
+    )
+    return SparseTrainer(
+        recipe,
+        student.model,
+        args,
+        train_dataset=rows["train"],
+        eval_dataset=rows["validation"],
+        processing_class=student.tokenizer,
+        data_collator=Collator(student.tokenizer),
+        callbacks=callbacks,
+    )
+
+
+def test_masks_hold_and_the_rate_follows_the_recipe(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    before = {n: p.detach() == 0 for n, p in student.model.named_parameters() if "encoder" in n}
+    run = trainer(tmp_path, student, rows, recipe())
+    run.train()
+    for name, zeros in before.items():
+        if name.endswith("weight") and zeros.any():
+            assert torch.equal(student.model.get_parameter(name) == 0, zeros), name
+    logged = [entry for entry in run.state.log_history if "loss" in entry]
+    assert len(logged) == 16
+    rates = [entry["learning_rate"] for entry in logged]
+    assert rates == pytest.approx([0.01 * (1 - step / 16) for step in range(16)], abs=1e-7)
+    assert all(entry["sparsity"] == logged[0]["sparsity"] for entry in logged)
+    assert [entry["quantizers_on"] for entry in logged] == [0.0] * 8 + [1.0] * 8
+    assert [entry["observers_on"] for entry in logged[8:]] == [1.0] * 6 + [0.0] * 2
+    assert all(group["weight_decay"] == 0.25 for group in run.optimizer.param_groups)
+
+
+@pytest.mark.parametrize("hardness", [0.0, 0.25, 1.0])
+def test_the_logged_losses_add_up(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset], hardness: float
+) -> None:
+    run = trainer(tmp_path, student, rows, recipe(hardness=hardness), max_steps=3)
+    run.train()
+    for entry in run.state.log_history[:3]:
+        kd = entry.get("kd_loss", 0.0)
+        assert (kd > 0) == (hardness > 0)
+        mixed = (1 - hardness) * entry["task_loss"] + hardness * kd
+        assert entry["loss"] == pytest.approx(mixed, abs=2e-4)
+
+
+def test_it_learns(tmp_path: Path, teacher_folder: str, rows: dict[str, Dataset]) -> None:
+    torch.manual_seed(1)
+    student = Student(checkpoint=teacher_folder, sparsity=0.5).load(["neg", "pos"], 64)
+    run = trainer(tmp_path, student, rows, recipe(num_epochs=20, qat_start=18.0, init_lr=0.003))
+    run.train()
+    losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
+    assert sum(losses[-8:]) < 0.5 * sum(losses[:8])
+
+
+class Gradients(TrainerCallback):
+    """Keeps the norm of the gradient of each optimizer step."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **now: Any) -> None:
+        gradients = [p.grad for p in now["model"].parameters() if p.grad is not None]
+        self.norms.append(torch.nn.utils.get_total_norm(gradients).item())
+
+
+@pytest.mark.parametrize("accumulation", [2, 4])
+def test_accumulated_gradients_are_those_of_the_whole_batch(
+    tmp_path: Path, student_folder: str, rows: dict[str, Dataset], accumulation: int
+) -> None:
+    norms = []
+    for steps in (1, accumulation):
+        torch.manual_seed(1)
+        loaded = Student(checkpoint=student_folder).load(["neg", "pos"], 64)
+        loaded.model.config.hidden_dropout_prob = 0.0
+        for module in loaded.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        seen = Gradients()
+        run = trainer(
+            tmp_path,
+            loaded,
+            rows,
+            recipe(num_epochs=1, qat_start=None),
+            [seen],
+            per_device_train_batch_size=8 // steps,
+            gradient_accumulation_steps=steps,
+            max_grad_norm=0.0,
+            train_sampling_strategy="sequential",
+        )
+        run.train()
+        norms.append(seen.norms)
+    assert len(norms[0]) == len(norms[1]) == 8
+    assert norms[0][0] == pytest.approx(norms[1][0], rel=1e-4)
+
+
+class Stop(TrainerCallback):
+    """Ends training after so many steps, as a crash would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = state.global_step == self.step
+
+
+@pytest.mark.parametrize("stop", [6, 12], ids=["before-qat", "in-qat"])
+def test_a_resumed_run_ends_where_an_unbroken_one_does(
+    tmp_path: Path, student_folder: str, rows: dict[str, Dataset], stop: int
+) -> None:
+    def run(folder: Path, callbacks: list[TrainerCallback], resume: str | None) -> dict[str, Any]:
+        torch.manual_seed(1)
+        loaded = Student(checkpoint=student_folder).load(["neg", "pos"], 64)
+        made = trainer(
+            folder,
+            loaded,
+            rows,
+            recipe(),
+            callbacks,
+            save_strategy="steps",
+            save_steps=2,
+            seed=5,
+        )
+        made.train(resume_from_checkpoint=resume)
+        return {name: value.clone() for name, value in loaded.model.state_dict().items()}
+
+    unbroken = run(tmp_path / "unbroken", [], None)
+    run(tmp_path / "broken", [Stop(stop)], None)
+    resumed = run(tmp_path / "broken", [], str(tmp_path / "broken" / f"checkpoint-{stop}"))
+    assert unbroken.keys() == resumed.keys()
+    for name, value in unbroken.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_max_steps_pass_through_every_window(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    run = trainer(tmp_path, student, rows, recipe(), max_steps=4)
+    run.train()
+    logged = [entry["quantizers_on"] for entry in run.state.log_history if "loss" in entry]
+    assert logged == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_a_saved_model_loads_in_plain_transformers(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoModelForSequenceClassification
+
+    run = trainer(tmp_path, student, rows, recipe(), max_steps=2)
+    run.train()
+    run.save_model(str(tmp_path / "model"))
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    assert sparsity(plain)["overall"] == sparsity(student.model)["overall"]
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["id2label"]["1"] == "pos"
+    assert_masks(run.recipe, load_file(tmp_path / "model" / "model.safetensors"), "on disk")
+
+
+def test_a_broken_mask_is_an_error_that_names_the_layer(student: Classifier) -> None:
+    made = recipe()
+    made.attach(student.model)
+    with torch.no_grad():
+        student.model.bert.encoder.layer[0].output.dense.weight.fill_(1.0)
+    with pytest.raises(RuntimeError, match=r"broken by hand: bert\.encoder\.layer\.0\.output"):
+        assert_masks(made, dict(student.model.named_parameters()), "by hand")
+
+
+@pytest.mark.parametrize(("precision", "matmul"), [("fp32", "highest"), ("bf16", "medium")])
+def test_precision_on_a_cpu(tmp_path: Path, precision: str, matmul: str) -> None:
+    args = SparseTrainingArguments(output_dir=str(tmp_path), precision=precision, use_cpu=True)
+    assert not args.bf16
+    with matmul_precision(args.matmul_precision):
+        assert torch.get_float32_matmul_precision() == matmul
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_precisions_that_do_not_exist(tmp_path: Path) -> None:
+    for precision, problem in (("int4", "is not one of"), ("fp16", "needs a GPU")):
+        with pytest.raises(Exception, match=problem):
+            SparseTrainingArguments(output_dir=str(tmp_path), precision=precision, use_cpu=True)
