@@ -12,7 +12,8 @@ from typing import Any
 
 # Before any library reads them: no test asks the real Hub or fills the user's caches.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="sparsekit-tests-")
+_HOME = tempfile.TemporaryDirectory(prefix="sparsekit-tests-")
+os.environ["HF_HOME"] = _HOME.name
 
 import hub_seed
 import pytest

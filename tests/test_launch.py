@@ -1,0 +1,281 @@
+"""The launcher as a user runs it, against a Hub on loopback, and what it says to bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hub_seed
+import pytest
+from conftest import write_csv
+from hub import serve
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from sparsekit.config import UserError
+from sparsekit.run import run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def hub_environment(
+    seed_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """The environment of a user whose Hub is the one on loopback."""
+    home = tmp_path_factory.mktemp("home")
+    with serve(seed_folder) as hub:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "WANDB_"))}
+        theirs = hub.environment(home / "hf")
+        # Users do not set it, so loading must not need it.
+        del theirs["DISABLE_SAFETENSORS_CONVERSION"]
+        yield (
+            kept
+            | theirs
+            | {
+                "HOME": str(home),
+                "SPARSEKIT_CACHE": str(home / "sparsekit"),
+                "OMP_NUM_THREADS": "1",
+            }
+        )
+
+
+def launch(
+    arguments: str, folder: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """`python launch.py <arguments>` from another working directory."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "launch.py"), *arguments.split()],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_seeds_command_verbatim(tmp_path: Path, hub_environment: dict[str, str]) -> None:
+    done = launch("dataset=rotten_tomatoes teacher=textattack", tmp_path, hub_environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("run: ")
+    folder = tmp_path / last.removeprefix("run: ")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert set(summary["metrics"]) == {"validation", "test"}
+    assert summary["sparsity"]["overall"] == pytest.approx(0.9, abs=1e-3)
+    assert len(summary["quantization"]["modules"]) == 3 + 2 * 6 + 2
+    assert summary["export"]["verified"] is True
+    assert summary["export"]["int8_matmuls"] == 2 * 6 + 2
+    assert summary["runtime"]["onnxruntime"]["latency_ms_p50"] > 0
+    assert summary["train"]["steps"] == 13 * hub_seed.ROWS["train"] // 32
+    assert summary["config"]["teacher"] == "textattack"
+    for name in (
+        "config.yaml",
+        "recipe.yaml",
+        "schedule.json",
+        "metrics.jsonl",
+        "benchmark.json",
+        "model/model.safetensors",
+        "model/recipe.yaml",
+        "deployment/model.onnx",
+        "deployment/README.md",
+        "checkpoints/trainer_state.json",
+        "checkpoints/checkpoint-39/optimizer.pt",
+        "checkpoints/checkpoint-39/scheduler.pt",
+    ):
+        assert (folder / name).is_file(), name
+    assert list(folder.glob("wandb/offline-run-*"))
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    epochs = [event for event in events if "kd_loss" in event]
+    assert len(epochs) == 13
+    assert [event["quantizers_on"] for event in epochs] == [0.0] * 8 + [1.0] * 5
+
+
+def test_a_sweep_makes_a_run_of_each_job(tmp_path: Path, hub_environment: dict[str, str]) -> None:
+    done = launch(
+        "-m dataset=rotten_tomatoes teacher=textattack training=smoke training.max_steps=4 "
+        "recipe.distill_hardness=0.0,1.0 recipe.qat_epochs=0,2 runtime=none",
+        tmp_path,
+        hub_environment,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    folders = sorted(tmp_path.glob("multirun/*/*/*/summary.json"))
+    summaries = [json.loads(path.read_text()) for path in folders]
+    assert len(summaries) == 4
+    assert len({summary["config"]["hash"] for summary in summaries}) == 4
+    assert [len(s["quantization"]["modules"]) for s in summaries] == [0, 17, 0, 17]
+    assert ["teacher" in s for s in summaries] == [False, False, True, True]
+    assert len(list(tmp_path.glob("multirun/*/*/*/wandb/offline-run-*"))) == 4
+
+
+def test_printing_the_config_imports_no_torch() -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['launch.py', '--cfg', 'job', 'dataset=rotten_tomatoes'];"
+        f"runpy.run_path({str(ROOT / 'launch.py')!r}, run_name='__main__');"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "num_epochs: 13" in done.stdout
+
+
+def test_no_data_set_lists_the_choices(tmp_path: Path, hub_environment: dict[str, str]) -> None:
+    done = launch("", tmp_path, hub_environment)
+    assert done.returncode != 0
+    assert "rotten_tomatoes" in done.stderr
+
+
+def test_a_mistake_ends_in_one_message_and_code_1(
+    tmp_path: Path, hub_environment: dict[str, str]
+) -> None:
+    done = launch(
+        "dataset=rotten_tomatoes recipe.qat_epochs=20 student.sparsity=2", tmp_path, hub_environment
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for problem in ("start -7 lies before epoch 0", "teacher=none", "student.sparsity 2"):
+        assert problem in done.stderr
+    (path,) = tmp_path.glob("outputs/*/*/summary.json")
+    summary = json.loads(path.read_text())
+    assert summary["status"] == "failed"
+    assert "start -7" in summary["error"]
+    assert not (path.parent / "model").exists()
+
+
+def test_an_unreachable_hub_names_the_id_and_the_way_out(
+    tmp_path: Path, hub_environment: dict[str, str]
+) -> None:
+    files = {s: write_csv(tmp_path / f"{s}.csv", hub_seed.reviews(8, 1)) for s in "ab"}
+    gone = hub_environment | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf")}
+    done = launch(
+        f"dataset=csv dataset.data_files.train={files['a']} "
+        f"dataset.data_files.validation={files['b']} teacher=textattack",
+        tmp_path,
+        gone,
+    )
+    assert done.returncode == 1
+    assert "oBERT-12-upstream-pruned-unstructured-90" in done.stderr
+    assert "student.checkpoint=FOLDER" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# In this process from here on: the same `run`, without the seconds that an interpreter takes.
+
+
+def run_here(folder: Path, *overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(
+            "config",
+            [f"output_dir={folder}", "tracking=none", "training.disable_tqdm=true", *overrides],
+            return_hydra_config=True,
+        )
+    run(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), cfg.hydra)
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
+
+
+def local(csv_files: dict[str, str], student: str) -> list[str]:
+    return [
+        "dataset=csv",
+        *(f"dataset.data_files.{split}={path}" for split, path in csv_files.items()),
+        f"student.checkpoint={student}",
+        "training=smoke",
+        "training.max_steps=4",
+        "runtime=none",
+    ]
+
+
+def test_a_teacher_is_finetuned_once(
+    tmp_path: Path,
+    csv_files: dict[str, str],
+    student_folder: str,
+    teacher_folder: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SPARSEKIT_CACHE", str(tmp_path / "cache"))
+    choices = [
+        *local(csv_files, student_folder),
+        "teacher=finetuned",
+        f"teacher.base={teacher_folder}",
+    ]
+    first = run_here(tmp_path / "first", *choices)
+    (made,) = (tmp_path / "cache" / "teachers").glob("*/summary.json")
+    before = made.stat().st_mtime_ns
+    second = run_here(tmp_path / "second", *choices, "seed=7")
+    assert first["status"] == second["status"] == "completed"
+    assert made.stat().st_mtime_ns == before
+    assert len(list((tmp_path / "cache" / "teachers").glob("*/summary.json"))) == 1
+    assert json.loads(made.read_text())["sparsity"]["overall"] == 0
+    assert first["teacher"] == second["teacher"]
+
+
+def test_the_student_teaches_itself(
+    tmp_path: Path, csv_files: dict[str, str], student_folder: str
+) -> None:
+    summary = run_here(tmp_path, *local(csv_files, student_folder), "teacher=self")
+    assert summary["status"] == "completed"
+    events = (tmp_path / "metrics.jsonl").read_text()
+    assert "kd_loss" in events
+
+
+def test_two_teachers_are_averaged(
+    tmp_path: Path, csv_files: dict[str, str], student_folder: str, teacher_folder: str
+) -> None:
+    summary = run_here(
+        tmp_path,
+        *local(csv_files, student_folder),
+        "teacher=checkpoint",
+        f"teacher.checkpoint=[{teacher_folder},{teacher_folder}]",
+    )
+    assert summary["status"] == "completed"
+
+
+def test_equal_runs_are_equal(
+    tmp_path: Path, csv_files: dict[str, str], student_folder: str
+) -> None:
+    choices = [*local(csv_files, student_folder), "teacher=self", "export=none"]
+    first, second = (run_here(tmp_path / name, *choices) for name in ("a", "b"))
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+    assert first["config"]["hash"] == second["config"]["hash"]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (["dataset.label_column=stars"], "no column stars; it has text, label"),
+        (["dataset.metrics=[bleu]"], "'bleu' is not known; known: accuracy"),
+        (["teacher=checkpoint", "teacher.checkpoint={twin}"], "BertForMaskedLM, not a sequence"),
+        (["teacher=checkpoint", "teacher.checkpoint=./nowhere"], "no checkpoint folder ./nowhere"),
+        (["student.checkpoint={dense}"], "weights are zero"),
+        (["+recipe.modifiers.pruning.sparsity=1"], "sparsity is no field of ConstantPruning"),
+        (["recipe.modifiers.pruning.params=[nose]"], "'nose' matches no parameter"),
+        (["dataset.max_length=4096"], "max_length 4096 is more than the 512 positions"),
+        (["recipe.num_epochs=5", "recipe.qat_epochs=6"], "start -1 lies before epoch 0"),
+        (["+training.sead=1"], "did you mean"),
+    ],
+)
+def test_bad_input_fails_with_a_summary(
+    tmp_path: Path,
+    csv_files: dict[str, str],
+    student_folder: str,
+    teacher_folder: str,
+    seed_folder: Path,
+    change: list[str],
+    problem: str,
+) -> None:
+    twin = str(seed_folder / "models" / hub_seed.MASKED_LM_TWIN)
+    filled = [text.format(twin=twin, dense=teacher_folder) for text in change]
+    with pytest.raises(UserError, match=problem.replace("[", r"\[")):
+        run_here(tmp_path, *local(csv_files, student_folder), "teacher=self", *filled)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert problem in summary["error"]
+    assert not (tmp_path / "deployment").exists()
+    assert not (tmp_path / "model").exists()
