@@ -1,7 +1,6 @@
 """The run folder first, Weights & Biases as its mirror.
 
-Every event is a line of `metrics.jsonl` and the result is `summary.json`, whatever W&B does: W&B
-that is off, unreachable or that breaks while training costs its mirror, never the run.
+Every event is a line of `metrics.jsonl` and the result is `summary.json`, whatever W&B does.
 """
 
 from __future__ import annotations
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 MODES = ("auto", "online", "offline", "disabled")
+# W&B's cloud moved; `wandb login` stores a key under either name, and takes it from both.
+CLOUD_HOSTS = {"api.wandb.ai", "api.forge.coreweave.com"}
 NAME_LENGTH = 128  # what W&B accepts for names and groups
 
 
@@ -146,8 +147,7 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
 def scalars(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The summary as W&B's flat columns: `validation/accuracy`, `sparsity`, `export/bytes`, ...
 
-    Left out are the per-layer sparsities, too many for columns, and what W&B has in other places:
-    the config and the environment.
+    Left out: per-layer sparsities, too many for columns; what W&B has already.
     """
     flat: dict[str, Any] = {}
 
@@ -176,14 +176,17 @@ def wandb_mode(mode: str) -> str:
 
 
 def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    import wandb
+
+    host = urlsplit(wandb.setup().settings.base_url).netloc
+    hosts = CLOUD_HOSTS if host in CLOUD_HOSTS else {host}
     try:
-        return netrc.netrc(path).authenticators(host) is not None
+        known = netrc.netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser())
     except (OSError, netrc.NetrcParseError):
         return False
+    return any(known.authenticators(host) for host in hosts)
 
 
 def _start(

@@ -53,7 +53,9 @@ def hub(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub")
     hub_seed.write(folder)
     with serve(folder) as running, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NO_PROXY", "127.0.0.1")  # for the clients inside this process
+        # For the clients inside this process.
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         yield running
 
 

@@ -16,6 +16,7 @@ import wandb_file
 from sparsekit.config import UserError
 from sparsekit.environment import PACKAGES, UNITS, environment
 from sparsekit.tracking import (
+    CLOUD_HOSTS,
     Tracker,
     TrackingConfig,
     describe,
@@ -167,28 +168,51 @@ def test_wandb_that_breaks_while_training_costs_only_the_mirror(tmp_path, caplog
     assert [record.message.endswith("goes on: gone") for record in caplog.records] == [True]
 
 
-def test_unreachable_wandb_is_said_and_recorded_offline(tmp_path, monkeypatch, caplog):
-    """A configured key and a server that is not there; only the wait is shortened."""
+UNREACHABLE = """
+import sys, wandb
+from pathlib import Path
+from sparsekit.tracking import TrackingConfig, track
+
+settings = wandb.Settings
+wandb.Settings = lambda **given: settings(**{**given, "init_timeout": 2})
+folder = Path(sys.argv[1])
+folder.mkdir()
+with track(TrackingConfig(mode=sys.argv[2]), folder, {}, ["a=1"], None) as tracker:
+    tracker.log({"loss": 1.0}, step=1)
+"""
+
+
+@pytest.mark.parametrize("mode", ["auto", "online"])
+def test_unreachable_wandb(tmp_path, monkeypatch, mode):
+    """A key, and a server that is not there; W&B reads its host once, hence the subprocess."""
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    settings = wandb.Settings
-    monkeypatch.setattr(wandb, "Settings", lambda **kw: settings(**{**kw, "init_timeout": 2}))
-    with caplog.at_level(logging.WARNING):
-        one_run(tmp_path / "run", TrackingConfig(), ["a=1"])
-    assert "recorded offline instead" in caplog.text
-    assert len(lines(tmp_path / "run")) == 3
-    assert wandb_file.read(offline_files(tmp_path / "run")[-1]).name == "a=1"
-    with pytest.raises(UserError, match=r"try tracking\.mode=offline"):
-        one_run(tmp_path / "asked", TrackingConfig(mode="online"))
-    assert summary(tmp_path / "asked")["status"] == "failed"
+    result = subprocess.run(
+        [sys.executable, "-c", UNREACHABLE, str(tmp_path / "run"), mode],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout == ""
+    if mode == "auto":
+        assert result.returncode == 0, result.stderr
+        assert "recorded offline instead" in result.stderr
+        assert [line["loss"] for line in lines(tmp_path / "run")] == [1.0]
+        assert wandb_file.read(offline_files(tmp_path / "run")[-1]).name == "a=1"
+    else:
+        assert "try tracking.mode=offline" in result.stderr
+        assert summary(tmp_path / "run")["status"] == "failed"
 
 
 def test_mode_needs_no_question(monkeypatch, tmp_path):
     assert wandb_mode("auto") == "offline"
     with pytest.raises(UserError, match="wandb login"):
         wandb_mode("online")
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password " + "b" * 40)
-    assert wandb_mode("auto") == wandb_mode("online") == "online"
+    for host in sorted(CLOUD_HOSTS):
+        (tmp_path / "netrc").write_text(f"machine {host} login user password {'b' * 40}")
+        assert wandb_mode("auto") == wandb_mode("online") == "online"
+    (tmp_path / "netrc").write_text("machine example.org login user password secret")
+    assert wandb_mode("auto") == "offline"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb_mode("auto") == "disabled"
     monkeypatch.delenv("WANDB_MODE")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,16 @@ def items(entries: Any) -> dict[str, Any]:
     }
 
 
-def read(path: Path) -> Contents:
+def read(path: Path, seconds: float = 20.0) -> Contents:
+    """The contents of a finished run's file; W&B's service ends it just after `finish` returns."""
+    deadline = time.monotonic() + seconds
+    while (contents := read_now(path)).exit_code is None:
+        assert time.monotonic() < deadline, f"{path} has no exit record"
+        time.sleep(0.05)
+    return contents
+
+
+def read_now(path: Path) -> Contents:
     contents = Contents()
     for record in records(path):
         match record.WhichOneof("record_type"):
