@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sparsekit.recipe import Recipe
 
 Run = Annotated[Path, typer.Argument(help="A run folder, as `run: <folder>` names it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class Verbs(TyperGroup):
@@ -41,6 +41,25 @@ app = typer.Typer(
 )
 recipes = typer.Typer(no_args_is_help=True, help="Look at recipes.")
 app.add_typer(recipes, name="recipe")
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run folder, or its deployment folder.")],
+    texts: Annotated[list[str], typer.Argument(help="Texts to label.")],
+    as_json: Json = False,
+) -> None:
+    """Label texts with a run's exported model: label, probability and text, tab-separated."""
+    from sparsekit.runtime.pipeline import predict
+
+    inner = run / "deployment"
+    answers = predict(inner if inner.is_dir() else run, texts)
+    if as_json:
+        rows = [{"text": text, **answer} for text, answer in zip(texts, answers, strict=True)]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for text, answer in zip(texts, answers, strict=True):
+        typer.echo(f"{answer['label']}\t{answer['score']:.3f}\t{text}")
 
 
 @app.command()
