@@ -1,0 +1,130 @@
+"""The model card: what the deployed model is, what was measured, and how to run it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sparsekit.export.layers import Layers
+from sparsekit.export.trace import OPSET
+
+CARD = """\
+---
+library_name: onnx
+pipeline_tag: text-classification
+tags: [sparsekit, onnx, onnxruntime, sparse, int8]
+---
+
+# {title}
+
+{architecture}, a text classifier with the labels {labels}, made by sparsekit from
+`{student}`: {recipe}.
+
+| | |
+|---|---|
+{table}
+
+{checks}
+
+## Run it
+
+```sh
+sparsekit predict {run} "I loved that new monster movie!"
+```
+
+or with onnxruntime alone (`pip install onnxruntime tokenizers`), in this folder:
+
+```python
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+tokenizer = Tokenizer.from_file("tokenizer.json")
+tokenizer.enable_truncation({max_length})
+tokenizer.enable_padding(pad_id={pad})
+session = onnxruntime.InferenceSession("model.onnx")
+rows = tokenizer.encode_batch(["I loved that new monster movie!", "What a waste of time."])
+inputs = {{"input_ids": [row.ids for row in rows],
+          "attention_mask": [row.attention_mask for row in rows],
+          "token_type_ids": [row.type_ids for row in rows]}}
+names = [value.name for value in session.get_inputs()]
+logits = session.run(None, {{name: np.array(inputs[name]) for name in names}})[0]
+labels = {label_list}
+print([labels[best] for best in logits.argmax(axis=1)])
+```
+
+## Limits
+
+- Texts are cut after {max_length} tokens; the model knows only the language and the kind of text
+  that it was trained on, and may have learned that data's biases.
+- Zeros alone bring no speed on onnxruntime: what is faster here is int8. The zeros make the file
+  smaller when compressed, and faster on runtimes with sparse kernels.
+- Int8 is fast on CPUs with VNNI or AMX; without them onnxruntime gains little.
+- ONNX opset {opset}; inputs int64 `[batch, sequence]`, output float32 logits `[batch, labels]`.
+"""
+
+
+def model_card(
+    folder: Path, settings: dict[str, Any], layers: Layers, result: dict[str, Any]
+) -> str:
+    """The card of the deployment in `folder`, from the run's config and what export returns."""
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    labels = [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
+    return CARD.format(
+        title=f"{config['architectures'][0]}, sparse and quantized",
+        architecture=config["architectures"][0],
+        labels=", ".join(labels),
+        label_list=json.dumps(labels),
+        student=_checkpoint(settings),
+        recipe=_recipe(settings),
+        table="\n".join(f"| {name} | {value} |" for name, value in _facts(layers, result).items()),
+        checks=_checks(result),
+        run="RUN",
+        max_length=tokenizer["model_max_length"],
+        pad=config.get("pad_token_id") or 0,
+        opset=OPSET,
+    )
+
+
+def _facts(layers: Layers, result: dict[str, Any]) -> dict[str, str]:
+    facts = {
+        f"{name} (validation, onnxruntime)": f"{value:.4f}"
+        for name, value in (result["metrics"] or {}).items()
+    }
+    linears = [layer for layer in layers.values() if not layer.embedding]
+    tables = [layer for layer in layers.values() if layer.embedding]
+    int8_tables = sum(layer.weights is not None for layer in tables)
+    return {
+        **facts,
+        "zeros in the encoder's weights": f"{result['zero_fraction']:.2%}",
+        "products on int8": f"{result['int8_matmuls']} of {len(linears)} Linear layers",
+        "int8 embedding tables": f"{int8_tables} of {len(tables)}",
+        "size": f"{result['bytes'] / 1e6:.1f} MB, {result['bytes_compressed'] / 1e6:.1f} MB "
+        "compressed with zstd",
+    }
+
+
+def _checks(result: dict[str, Any]) -> str:
+    if not result["verified"]:
+        return "The answers of this file were **not** compared with the trained model's."
+    return (
+        "Checked when it was exported: logits against torch's on real rows, singly and in padded "
+        f"batches (largest difference {result['max_abs_diff']:.2g}), metrics on the validation "
+        "split, every quantized product on int8 kernels, every pruned weight still zero."
+    )
+
+
+def _checkpoint(settings: dict[str, Any]) -> str:
+    checkpoint = settings.get("student", {}).get("checkpoint", "a checkpoint")
+    if isinstance(checkpoint, dict):
+        return str(checkpoint["_target_"])
+    # A folder's place on the machine that trained says nothing to a reader.
+    return Path(checkpoint).name if Path(checkpoint).is_absolute() else str(checkpoint)
+
+
+def _recipe(settings: dict[str, Any]) -> str:
+    recipe = settings.get("recipe", {})
+    modifiers = ", ".join(recipe.get("modifiers", {})) or "plain fine-tuning"
+    return f"{recipe.get('num_epochs', '?')} epochs of {modifiers}"

@@ -1,0 +1,147 @@
+"""Checks of the exported file itself: what is stored in it, and what onnxruntime makes of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+from onnx import numpy_helper
+
+from sparsekit.config import UserError
+from sparsekit.export.layers import Array, Layer, Layers
+from sparsekit.export.trace import OPSET
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+
+# What onnxruntime calls a product of integers.
+INT8_PRODUCTS = {"MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm"}
+# What it appends to the name of a weight that it converts, on CPUs without VNNI.
+AS_UINT8 = "_s8_2_u8"
+# The graph without its weights: names, nodes and index constants, of up to 24 layers.
+GRAPH_BYTES = 500_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """What is in the file; the products counted are those with a weight, not attention's two."""
+
+    int8_matmuls: int
+    fp32_matmuls: int
+    zero_fraction: float
+    bytes: int
+    bytes_compressed: int
+
+
+def check_structure(
+    file: Path, layers: Layers, other_bytes: int, counted: Iterable[str]
+) -> Structure:
+    """Check `file` against the layers it was made from; raises UserError for the first failure.
+
+    counted: the layers that `zero_fraction` is about, those of the transformer stack.
+    """
+    model = onnx.load(file)
+    check_form(file, model)
+    stored = {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}
+    check_weights(stored, layers)
+    check_size(file, layers, other_bytes)
+    linears = {layer.stored_name for layer in layers.values() if not layer.embedding}
+    int8 = int8_products(file) & linears
+    check_products(int8, {x.stored_name for x in layers.values() if x.int8_product})
+    chosen = [stored[layers[name].stored_name] for name in counted]
+    zeros = sum(int(np.count_nonzero(weight == 0)) for weight in chosen)
+    data = file.read_bytes()
+    return Structure(
+        int8_matmuls=len(int8),
+        fp32_matmuls=len(linears - int8),
+        zero_fraction=zeros / max(sum(weight.size for weight in chosen), 1),
+        bytes=len(data),
+        bytes_compressed=pa.compress(data, codec="zstd").size,
+    )
+
+
+def check_form(file: Path, model: onnx.ModelProto) -> None:
+    """The file is valid ONNX, of the opset that runtimes are known to read."""
+    try:
+        onnx.checker.check_model(str(file), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UserError(f"check 'form' failed: {file.name} is not valid ONNX: {error}") from error
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if versions != {"": OPSET}:
+        raise UserError(
+            f"check 'form' failed: {file.name} uses the opsets {versions}, it must be plain ONNX "
+            f"{OPSET}; use the versions of constraints.txt"
+        )
+
+
+def check_weights(stored: dict[str, Array], layers: Layers) -> None:
+    """Every weight, scale and zero point is in the file as training left it, zeros as zeros."""
+    for layer in layers.values():
+        array = stored.get(layer.stored_name)
+        if array is None:
+            raise UserError(
+                f"check 'weights' failed: the file has no {layer.stored_name}; the exporter did "
+                f"not recognise {layer.name}: keep it out with recipe exclusions, or report it"
+            )
+        weight = layer.weight if layer.embedding else layer.weight.T
+        _check_zeros(layer, weight, array)
+        expected = layer.weights.quantize(layer.weight) if layer.weights else layer.weight
+        expected = expected if layer.embedding else expected.T
+        if array.dtype != expected.dtype or not np.array_equal(array, expected):
+            raise UserError(
+                f"check 'weights' failed: {layer.stored_name} is not the trained weight as "
+                f"{expected.dtype}; export again from an untouched model/"
+            )
+
+
+def _check_zeros(layer: Layer, weight: Array, array: Array) -> None:
+    zero = layer.weights.zero_point if layer.weights else np.float32(0)
+    lost = int(np.count_nonzero((weight == 0) & (array != zero)))
+    if lost:
+        raise UserError(
+            f"check 'zeros' failed: {lost} of the {np.count_nonzero(weight == 0)} zeros of "
+            f"{layer.name} are not the zero point in the file; 0 may be lost, so quantize weights "
+            "symmetrically"
+        )
+
+
+def check_size(file: Path, layers: Layers, other_bytes: int) -> None:
+    """The file holds each weight once, as one byte where it is quantized.
+
+    other_bytes: the size of the model's other parameters (biases, LayerNorm).
+    """
+    weights = sum(layer.weight.size * (1 if layer.weights else 4) for layer in layers.values())
+    limit = weights + other_bytes + GRAPH_BYTES
+    size = file.stat().st_size
+    if size > limit:
+        raise UserError(
+            f"check 'size' failed: {file.name} has {size} bytes, its weights account for {limit}; "
+            "a weight is stored twice or not as int8: use the versions of constraints.txt"
+        )
+
+
+def check_products(int8: set[str], expected: set[str]) -> None:
+    """Every product that is to run on integers does."""
+    missing = sorted(expected - int8)
+    if missing:
+        raise UserError(
+            f"check 'int8' failed: onnxruntime runs {len(expected) - len(missing)} of "
+            f"{len(expected)} quantized products on integers, not {', '.join(missing)}; use the "
+            "onnxruntime of constraints.txt, or leave those layers out of the recipe's quantization"
+        )
+
+
+def int8_products(file: Path) -> set[str]:
+    """The names of the weights whose products onnxruntime runs on integers.
+
+    Read from the graph that its optimizer leaves, so a fusion that does not happen is seen.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        OnnxRuntime(file, threads=1, optimized=optimized)
+        nodes = onnx.load(optimized).graph.node
+    names = {name for node in nodes if node.op_type in INT8_PRODUCTS for name in node.input}
+    return {name.removesuffix(AS_UINT8) for name in names}

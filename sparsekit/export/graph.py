@@ -1,0 +1,51 @@
+"""Helpers on onnx_ir graphs that several passes need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from sparsekit.export.layers import Layer, Layers, Quantizer
+
+# What a Linear becomes: MatMul for inputs [batch, sequence, in], Gemm for [batch, in].
+PRODUCTS = ("MatMul", "Gemm")
+
+
+def layer_nodes(model: ir.Model, layers: Layers, *op_types: str) -> Iterator[tuple[ir.Node, Layer]]:
+    """The nodes of these types that came from a Linear or Embedding, with that layer."""
+    for node in list(model.graph):
+        layer = layers.get(node.meta["module"])
+        if layer is not None and node.op_type in op_types:
+            yield node, layer
+
+
+def initializer(model: ir.Model, name: str, array: npt.NDArray[Any]) -> ir.Value:
+    """A new constant of the graph."""
+    value = ir.val(name, const_value=ir.tensor(array, name=name))
+    model.graph.register_initializer(value)
+    return value
+
+
+def new_node(
+    module: str, op_type: str, inputs: list[ir.Value], name: str, **attributes: int
+) -> ir.Node:
+    """A node that belongs to `module`; it and its output are called `name`."""
+    node = ir.node(op_type, inputs, attributes=attributes, outputs=[ir.val(name)], name=name)
+    node.meta["module"] = module
+    return node
+
+
+def quantizer_constants(model: ir.Model, prefix: str, quantizer: Quantizer) -> list[ir.Value]:
+    """The quantizer's scale and zero point as constants of the graph."""
+    return [
+        initializer(model, f"{prefix}_scale", quantizer.scale),
+        initializer(model, f"{prefix}_zero_point", quantizer.zero_point),
+    ]
+
+
+def remove_unused(model: ir.Model) -> None:
+    """Drop constants and nodes that nothing reads any more."""
+    ir.passes.common.RemoveUnusedNodesPass()(model)

@@ -1,0 +1,133 @@
+"""The Linear and Embedding layers of a saved model, with the quantizers that training left.
+
+The keys in `model.safetensors` are the truth about what is quantized: `<module>.weight_quantizer`,
+`.input_quantizer` and `.output_quantizer`, each with a `scale` and a `zero_point`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from sparsekit.config import UserError
+
+Array = npt.NDArray[Any]
+# What the keys of quantizers hold, and those of parameters do not.
+QUANTIZER = "_quantizer."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizer:
+    """x is stored as q = clip(round(x / scale) + zero_point), the limits being those of `dtype`.
+
+    scale: float32, a scalar, or [out] with one for each output channel; zero_point: `dtype`, the
+    same shape.
+    """
+
+    scale: Array
+    zero_point: Array
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """int8 for weights, uint8 for activations."""
+        return self.zero_point.dtype
+
+    def quantize(self, weight: Array) -> Array:
+        """The stored integers of `weight` [out, in], bit by bit as torch's fake quantization.
+
+        torch multiplies by the float32 inverse of the scale, so dividing would differ at ties.
+        """
+        shape = (-1,) + (1,) * (weight.ndim - 1)
+        inverse = (np.float32(1) / self.scale).reshape(shape)
+        zero_point = self.zero_point.astype(np.float32).reshape(shape)
+        limits = np.iinfo(self.dtype)
+        levels = np.rint(weight * inverse) + zero_point
+        return np.clip(levels, limits.min, limits.max).astype(self.dtype)
+
+    def same(self, other: Quantizer) -> bool:
+        """Whether both map every value to the same integer."""
+        return np.array_equal(self.scale, other.scale) and np.array_equal(
+            self.zero_point, other.zero_point
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One Linear (weight [out, in]) or Embedding (weight [tokens, features])."""
+
+    name: str
+    weight: Array
+    embedding: bool
+    weights: Quantizer | None
+    inputs: Quantizer | None
+    outputs: Quantizer | None
+
+    @property
+    def quantized(self) -> bool:
+        """Whether anything of it is."""
+        return any((self.weights, self.inputs, self.outputs))
+
+    @property
+    def int8_product(self) -> bool:
+        """Whether its product is to run on integers: a Linear with both operands quantized."""
+        return not self.embedding and self.weights is not None and self.inputs is not None
+
+    @property
+    def stored_name(self) -> str:
+        """Its weight's name in the graph: int8 where quantized; a Linear's is stored [in, out]."""
+        if self.weights is not None:
+            return f"{self.name}.weight_quantized"
+        return f"{self.name}.weight" if self.embedding else f"{self.name}.weight_transposed"
+
+
+Layers = dict[str, Layer]
+
+
+def read_layers(model: nn.Module, state: dict[str, Tensor]) -> Layers:
+    """The layers of `model`, by module name, with the quantizers in `state`.
+
+    Raises UserError for a scale or zero point that no int8 graph can express.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            found[name] = Layer(
+                name=name,
+                weight=state[f"{name}.weight"].float().numpy(),
+                embedding=isinstance(module, nn.Embedding),
+                weights=_quantizer(state, f"{name}.weight_quantizer", np.int8),
+                inputs=_quantizer(state, f"{name}.input_quantizer", np.uint8),
+                outputs=_quantizer(state, f"{name}.output_quantizer", np.uint8),
+            )
+    return found
+
+
+def other_bytes(state: dict[str, Tensor], layers: Layers) -> int:
+    """The size in float32 of the parameters that are no layer's weight: biases, LayerNorm."""
+    weights = {f"{name}.weight" for name in layers}
+    names = [name for name in state if QUANTIZER not in name and name not in weights]
+    return sum(state[name].numel() * 4 for name in names)
+
+
+def _quantizer(state: dict[str, Tensor], prefix: str, dtype: type[np.integer]) -> Quantizer | None:
+    if f"{prefix}.scale" not in state:
+        return None
+    scale = state[f"{prefix}.scale"].float().numpy()
+    zero_point = state[f"{prefix}.zero_point"].double().numpy()
+    limits = np.iinfo(dtype)
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise UserError(
+            f"{prefix}.scale holds {scale.min()}, a scale must be positive and finite: the "
+            "quantizer's range diverged; lower recipe.init_lr or start quantization later"
+        )
+    inside = (zero_point >= limits.min) & (zero_point <= limits.max)
+    if not (inside & (zero_point == np.rint(zero_point))).all():
+        raise UserError(
+            f"{prefix}.zero_point holds {zero_point.flat[0]}, it must be an integer in "
+            f"{limits.min}..{limits.max}; the weights file was changed after training"
+        )
+    return Quantizer(scale=scale, zero_point=zero_point.astype(dtype))

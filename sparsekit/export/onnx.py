@@ -1,0 +1,142 @@
+"""From a run's `model/` to its `deployment/`: trace, rewrite, check, describe, publish."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import yaml
+from transformers import PreTrainedModel
+
+from sparsekit.config import UserError
+from sparsekit.environment import cores
+from sparsekit.export.card import model_card
+from sparsekit.export.check import check_structure
+from sparsekit.export.layers import Layers, other_bytes, read_layers
+from sparsekit.export.parity import (
+    FP32_TOLERANCE,
+    check_logits,
+    check_metrics,
+    check_trace,
+    quantization_effect,
+    read_rows,
+)
+from sparsekit.export.passes.activations import input_activations, output_activations
+from sparsekit.export.passes.embeddings import embeddings
+from sparsekit.export.passes.linears import linears
+from sparsekit.export.passes.weights import weights
+from sparsekit.export.trace import load_model, trace
+from sparsekit.models import prunable
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.pipeline import TextEncoder
+
+PASSES = (linears, embeddings, weights, input_activations, output_activations)
+# Weights and the training recipe stay in model/; all else there is what a runtime needs.
+_NOT_DEPLOYED = ("model.safetensors", "recipe.yaml")
+
+
+@dataclass(kw_only=True)
+class ExportConfig:
+    """How to check what is exported.
+
+    check_rows: validation rows whose logits are compared, singly and in padded batches;
+    max_logit_diff: their allowed mean difference, as a share of what quantization itself changes;
+    max_metric_drop: the allowed difference of each metric on the whole validation split;
+    verify: false leaves out these three, which need `evaluation/`, and keeps the checks of the
+    file.
+    """
+
+    verify: bool = True
+    check_rows: int = 256
+    max_logit_diff: float = 0.75
+    max_metric_drop: float = 0.005
+
+    def __post_init__(self) -> None:
+        if self.check_rows < 1:
+            raise UserError(
+                f"export.check_rows is {self.check_rows}, it must be at least 1; to leave the "
+                "comparison with torch out set export.verify=false"
+            )
+
+
+def export(run: Path, config: ExportConfig) -> dict[str, Any]:
+    """Write `run/deployment/` and return the `summary.export` dict.
+
+    Reads `model/`, `evaluation/` and `config.yaml` of the run folder. The deployment is built
+    beside its place and moved there once every check has passed; an older one is removed first.
+    Raises UserError naming the check that failed.
+    """
+    deployment = run / "deployment"
+    if deployment.exists():
+        shutil.rmtree(deployment)
+    settings = read_settings(run / "config.yaml")
+    model, state = load_model(run / "model")
+    layers = read_layers(model, state)
+    with tempfile.TemporaryDirectory(prefix=".deployment-", dir=run) as scratch:
+        folder, traced = Path(scratch) / "deployment", Path(scratch) / "float32.onnx"
+        copy_folder(run / "model", folder)
+        write_graphs(model, layers, folder / "model.onnx", traced)
+        structure = check_structure(
+            folder / "model.onnx", layers, other_bytes(state, layers), prunable(model)
+        )
+        verified = verify(run, folder, traced, model, layers, settings, config)
+        result = {"path": "deployment/model.onnx", **verified, **asdict(structure)}
+        (folder / "README.md").write_text(model_card(folder, settings, layers, result))
+        folder.rename(deployment)
+    return result
+
+
+def write_graphs(model: PreTrainedModel, layers: Layers, file: Path, traced: Path) -> None:
+    """Write the graph as it is traced to `traced`, and as the passes leave it to `file`."""
+    graph = trace(model)
+    ir.save(graph, traced)
+    for rewrite in PASSES:
+        rewrite(graph, layers)
+    ir.save(graph, file)
+
+
+def verify(
+    run: Path,
+    folder: Path,
+    traced: Path,
+    model: PreTrainedModel,
+    layers: Layers,
+    settings: dict[str, Any],
+    config: ExportConfig,
+) -> dict[str, Any]:
+    """Compare with torch, unless the config says not to: logits, then metrics."""
+    if not config.verify:
+        return {"verified": False, "max_abs_diff": None, "metrics": None}
+    encoder = TextEncoder(folder)
+    rows = read_rows(run / "evaluation" / "validation.parquet", encoder)
+    chosen = rows.first(config.check_rows)
+    check_trace(model, traced, encoder, chosen.encodings)
+    limit = FP32_TOLERANCE
+    if any(layer.quantized for layer in layers.values()):
+        limit = config.max_logit_diff * quantization_effect(traced, encoder, chosen)
+    runtime = OnnxRuntime(folder / "model.onnx", cores())
+    worst = check_logits(runtime, encoder, chosen, limit)
+    names = settings["dataset"]["metrics"]
+    exported = check_metrics(runtime, encoder, rows, names, config.max_metric_drop)
+    return {"verified": True, "max_abs_diff": worst, "metrics": exported}
+
+
+def copy_folder(model: Path, folder: Path) -> None:
+    """Copy the config and the tokenizer's files, all that a runtime needs beside the graph."""
+    folder.mkdir()
+    for file in sorted(model.iterdir()):
+        if file.name not in _NOT_DEPLOYED and file.is_file():
+            shutil.copyfile(file, folder / file.name)
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The run's resolved config."""
+    if not file.is_file():
+        raise UserError(f"there is no {file}; export a folder that launch.py wrote")
+    settings = yaml.safe_load(file.read_text())
+    assert isinstance(settings, dict)
+    return settings

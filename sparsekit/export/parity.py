@@ -1,0 +1,131 @@
+"""Checks of what the exported file answers: torch's logits and metrics on real rows.
+
+A quantizer rounds, so a difference of the last float bit can move one activation by one step,
+and every later layer with it: two correct int8 programs agree on most rows exactly and differ on
+some by a part of what quantization itself changes. That change, measured on the same rows by
+running the graph before quantization, is therefore the unit in which the difference is limited.
+Everything that involves no rounding is held to float32 precision: the traced graph against torch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+from tokenizers import Encoding
+from transformers import PreTrainedModel
+
+from sparsekit import metrics
+from sparsekit.config import UserError
+from sparsekit.environment import cores
+from sparsekit.export.trace import input_names
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.pipeline import BATCH, TextEncoder, predict_logits
+
+log = logging.getLogger(__name__)
+
+Logits = npt.NDArray[np.float32]
+TRACE_ROWS = 8
+# Float32 sums in another order, over up to 24 layers.
+FP32_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Validation rows: token ids, labels, and the logits that torch gave with quantizers on."""
+
+    encodings: list[Encoding]
+    labels: npt.NDArray[np.int64]
+    logits: Logits
+
+    def first(self, count: int) -> Rows:
+        """The first `count` rows."""
+        return Rows(self.encodings[:count], self.labels[:count], self.logits[:count])
+
+
+def read_rows(file: Path, encoder: TextEncoder) -> Rows:
+    """The rows of `evaluation/validation.parquet`, tokenized as the deployment does."""
+    if not file.is_file():
+        raise UserError(
+            f"there is no {file} to check the export against; export a folder that launch.py "
+            "wrote, or set export.verify=false"
+        )
+    columns = pq.read_table(file).to_pydict()
+    return Rows(
+        encoder.encode(columns["text"], columns["text_pair"]),
+        np.array(columns["label"]),
+        np.array(columns["logits"], dtype=np.float32),
+    )
+
+
+def check_trace(
+    model: PreTrainedModel, traced: Path, encoder: TextEncoder, encodings: Sequence[Encoding]
+) -> None:
+    """The graph before quantization equals the plain torch model, on a batch with padding."""
+    inputs = encoder.batch(encodings[:TRACE_ROWS])
+    answers = OnnxRuntime(traced, cores()).run(inputs)
+    tensors = {name: torch.from_numpy(inputs[name]) for name in input_names(model)}
+    with torch.inference_mode():
+        expected = model(**tensors).logits.numpy()
+    worst = float(np.abs(answers - expected).max())
+    if not worst <= FP32_TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise UserError(
+            f"check 'trace' failed: before quantization the graph's logits differ from torch's by "
+            f"{worst:.2g}, the limit is {FP32_TOLERANCE:g} of their size; the architecture "
+            f"{type(model).__name__} does not export faithfully"
+        )
+
+
+def quantization_effect(traced: Path, encoder: TextEncoder, rows: Rows) -> float:
+    """How much quantization changes a logit on average: the unquantized graph against torch's."""
+    plain = predict_logits(OnnxRuntime(traced, cores()), encoder, rows.encodings)
+    return float(np.abs(plain - rows.logits).mean())
+
+
+def check_logits(runtime: OnnxRuntime, encoder: TextEncoder, rows: Rows, limit: float) -> float:
+    """Torch's logits, on average within `limit`, from single rows and from padded batches.
+
+    Returns the largest difference.
+    """
+    worst = 0.0
+    for batch in (1, BATCH):
+        diff = np.abs(predict_logits(runtime, encoder, rows.encodings, batch) - rows.logits)
+        mean = float(diff.mean())
+        log.info("logits: mean difference %.2g, limit %.2g, in batches of %d", mean, limit, batch)
+        if not mean <= limit:
+            raise UserError(
+                f"check 'logits' failed: in batches of {batch} the exported logits differ from "
+                f"torch's by {mean:.2g} on average over {len(diff)} rows, the limit is "
+                f"{limit:.2g}; was model/ changed after evaluation/ was written? Train again, or "
+                "raise export.max_logit_diff"
+            )
+        worst = max(worst, float(diff.max()))
+    return worst
+
+
+def check_metrics(
+    runtime: OnnxRuntime,
+    encoder: TextEncoder,
+    rows: Rows,
+    names: Sequence[str],
+    max_metric_drop: float,
+) -> dict[str, float]:
+    """The metrics on all rows through onnxruntime, within the limit of those through torch."""
+    logits = predict_logits(runtime, encoder, rows.encodings)
+    exported = metrics.compute(names, logits, rows.labels)
+    recorded = metrics.compute(names, rows.logits, rows.labels)
+    for name, value in recorded.items():
+        if not abs(exported[name] - value) <= max_metric_drop:
+            raise UserError(
+                f"check 'metrics' failed: validation {name} is {exported[name]:.4f} through "
+                f"onnxruntime and {value:.4f} through torch, the limit is {max_metric_drop:g} "
+                "apart; train longer with quantization (recipe.qat_epochs), or raise "
+                "export.max_metric_drop"
+            )
+    return exported

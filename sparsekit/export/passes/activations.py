@@ -1,0 +1,71 @@
+"""Quantize what Linear layers read, and what Embedding layers (and some Linears) yield.
+
+    x --> MatMul (query)              x --> QuantizeLinear --> DequantizeLinear --> MatMul (query)
+     \--> MatMul (key)        =>      |                               \---------> MatMul (key)
+     \--> Add (residual)              \--> Add (residual)
+
+    Gather --> ... --> y      =>      Gather --> ... --> QuantizeLinear --> DequantizeLinear --> y
+
+Readers of one tensor with the same scale and zero point (query, key and value) share one pair.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import onnx_ir as ir
+
+from sparsekit.export.graph import PRODUCTS, layer_nodes, new_node, quantizer_constants
+from sparsekit.export.layers import Layers, Quantizer
+
+log = logging.getLogger(__name__)
+
+
+def input_activations(model: ir.Model, layers: Layers) -> int:
+    """Insert the pairs in front of Linear layers; returns how many pairs were inserted."""
+    pairs: dict[tuple[ir.Value, bytes, bytes], ir.Value] = {}
+    readers = 0
+    for node, layer in layer_nodes(model, layers, *PRODUCTS):
+        values = node.inputs[0]
+        if layer.inputs is None or values is None:
+            continue
+        key = (values, layer.inputs.scale.tobytes(), layer.inputs.zero_point.tobytes())
+        if key not in pairs:
+            nodes = _pair(model, layer.name, "input", values, layer.inputs)
+            model.graph.insert_before(node, nodes)
+            pairs[key] = nodes[-1].outputs[0]
+        node.replace_input_with(0, pairs[key])
+        readers += 1
+    log.info("input activations: %d pairs for %d readers", len(pairs), readers)
+    return len(pairs)
+
+
+def output_activations(model: ir.Model, layers: Layers) -> int:
+    """Insert a pair behind each layer with an output quantizer; returns how many."""
+    last = {node.meta["module"]: node for node in model.graph}
+    count = 0
+    for name, layer in layers.items():
+        node = last.get(name)
+        if layer.outputs is None or node is None:
+            continue
+        values = node.outputs[0]
+        nodes = _pair(model, name, "output", values, layer.outputs)
+        values.replace_all_uses_with(nodes[-1].outputs[0], replace_graph_outputs=True)
+        nodes[0].replace_input_with(0, values)
+        model.graph.insert_after(node, nodes)
+        count += 1
+    log.info("output activations: %d pairs", count)
+    return count
+
+
+def _pair(
+    model: ir.Model, module: str, side: str, values: ir.Value, quantizer: Quantizer
+) -> list[ir.Node]:
+    """QuantizeLinear and DequantizeLinear of `values`, not yet in the graph."""
+    prefix = f"{module}.{side}"
+    constants = quantizer_constants(model, prefix, quantizer)
+    name = f"{prefix}_quantized"
+    quantize = new_node(module, "QuantizeLinear", [values, *constants], name)
+    name = f"{prefix}_dequantized"
+    dequantize = new_node(module, "DequantizeLinear", [quantize.outputs[0], *constants], name)
+    return [quantize, dequantize]

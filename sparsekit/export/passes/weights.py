@@ -1,0 +1,49 @@
+"""Store the weights of quantized Linear layers as int8.
+
+    x --> MatMul                  x ------------> MatMul
+            ^             =>                        ^
+      W (float32)          W (int8) --> DequantizeLinear <-- scale, zero point
+
+A runtime that sees both operands dequantized runs the product on the integers. A scale for each
+output channel runs along axis 1, since the weight is stored [in, out].
+"""
+
+from __future__ import annotations
+
+import logging
+
+import onnx_ir as ir
+
+from sparsekit.export.graph import (
+    PRODUCTS,
+    initializer,
+    layer_nodes,
+    new_node,
+    quantizer_constants,
+    remove_unused,
+)
+from sparsekit.export.layers import Layers
+
+log = logging.getLogger(__name__)
+
+
+def weights(model: ir.Model, layers: Layers) -> int:
+    """Rewrite the graph in place; returns how many weights became int8."""
+    count = 0
+    for node, layer in layer_nodes(model, layers, *PRODUCTS):
+        if layer.weights is None:
+            continue
+        stored = initializer(
+            model, layer.stored_name, layer.weights.quantize(layer.weight).T.copy()
+        )
+        constants = quantizer_constants(model, f"{layer.name}.weight", layer.weights)
+        axis = {"axis": 1} if layer.weights.scale.ndim else {}
+        inputs = [stored, *constants]
+        name = f"{layer.name}.weight_dequantized"
+        dequantize = new_node(layer.name, "DequantizeLinear", inputs, name, **axis)
+        model.graph.insert_before(node, dequantize)
+        node.replace_input_with(1, dequantize.outputs[0])
+        count += 1
+    remove_unused(model)
+    log.info("weights: %d stored as int8", count)
+    return count

@@ -1,0 +1,135 @@
+"""From a saved transformers classifier to a float32 ONNX graph that knows its modules."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from sparsekit.config import UserError
+from sparsekit.export.layers import QUANTIZER
+
+# Gelu and LayerNormalization are one node each from 20 on; 21 only adds 4-bit and blocked
+# quantization, so 20 is the lowest opset, and the most widely read, that gives the short graph.
+OPSET = 20
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+OUTPUT = "logits"
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_WRAPPER = "model."
+
+
+def load_model(folder: Path) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+    """The plain float32 model in `folder`, in eval mode, and every tensor of its weights file.
+
+    Raises UserError when the weights cannot be read or are not all there.
+    """
+    try:
+        state = load_file(folder / "model.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"cannot read {folder / 'model.safetensors'}: {error}; train or save the model again"
+        ) from error
+    verbosity = transformers_logging.get_verbosity()
+    # The report of keys that a plain model does not use would list each quantizer: the keys are
+    # judged below instead.
+    transformers_logging.set_verbosity_error()
+    try:
+        # Eager attention is two plain products and a softmax, which every runtime knows.
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        )
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    unknown = [key for key in info["unexpected_keys"] if QUANTIZER not in key]
+    if info["missing_keys"] or unknown:
+        raise UserError(
+            f"the weights in {folder} do not fit its config.json: missing "
+            f"{sorted(info['missing_keys'])}, unknown {sorted(unknown)}; train or save it again"
+        )
+    return model.eval(), state
+
+
+def input_names(model: PreTrainedModel) -> list[str]:
+    """The inputs that the model takes: not every architecture has token types."""
+    return [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
+
+
+class _Traced(nn.Module):
+    """Takes the mask as the four-dimensional sum term that attention adds.
+
+    transformers would otherwise build it by index arithmetic, which becomes GatherND and Range
+    nodes where one subtraction is enough.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        hidden = 1.0 - attention_mask[:, None, None, :].to(torch.float32)
+        inputs = {"input_ids": input_ids, "attention_mask": hidden * torch.finfo(torch.float32).min}
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
+        logits: Tensor = self.model(**inputs).logits
+        return logits
+
+
+def trace(model: PreTrainedModel) -> ir.Model:
+    """The graph of `model`: int64 inputs [batch, sequence], float32 logits [batch, labels].
+
+    Each node's `meta["module"]` names the module that it came from; torch's own records, which
+    hold source lines of this machine, are dropped.
+    """
+    names = input_names(model)
+    # One named axis pair, the others derived from it: naming each would make torch warn that the
+    # names coincide.
+    named = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
+    derived = dict.fromkeys((0, 1), torch.export.Dim.AUTO)
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            _Traced(model).eval(),
+            # One tensor each: torch takes inputs that are the same tensor for the same input.
+            kwargs={name: torch.ones((2, 8), dtype=torch.long) for name in names},
+            output_names=[OUTPUT],
+            dynamic_shapes={n: named if n == "input_ids" else derived for n in names},
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    graph = program.model
+    for node in graph.graph:
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "['', '']"))
+        node.meta["module"] = scopes[-2].removeprefix(_WRAPPER)
+    for value in list(graph.graph.initializers.values()):
+        assert value.name is not None
+        value.name = value.name.removeprefix(_WRAPPER)
+    ir.passes.common.ClearMetadataAndDocStringPass()(graph)
+    return graph
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silences what the exporter says about itself: absent torchvision, a deprecated check."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+            yield
+    finally:
+        registration.setLevel(level)

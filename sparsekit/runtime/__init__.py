@@ -1,0 +1,1 @@
+"""Running a `deployment/` folder: no torch, no training stack."""

@@ -1,0 +1,27 @@
+"""What a runtime is: something that turns token ids into logits, from a deployment folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Inputs = Mapping[str, npt.NDArray[np.int64]]
+
+
+class Runtime(Protocol):
+    """`name` is its key in `summary.runtime`."""
+
+    name: str
+
+    def __init__(self, model: Path, threads: int) -> None:
+        """Load the ONNX file `model`; raises UserError when it cannot be read."""
+
+    def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
+        """Logits [batch, labels] of `input_ids`, `attention_mask`, ..., each [batch, sequence]."""
+
+    def describe(self) -> dict[str, Any]:
+        """Version and settings, for `benchmark.json`."""

@@ -1,0 +1,106 @@
+"""How fast a run's deployment answers, at the sequence lengths of its own validation data."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from hydra.utils import get_class
+from tokenizers import Encoding
+
+from sparsekit.config import UserError
+from sparsekit.environment import cores, cpu_name, cpu_units
+from sparsekit.runtime.base import Runtime
+from sparsekit.runtime.pipeline import TextEncoder
+
+
+@dataclass(kw_only=True)
+class BenchmarkConfig:
+    """What to time. `threads: null` uses every core that this process may use.
+
+    Latency is that of single requests at their own length; throughput that of batches in the
+    data's order, padded to their longest row. Tokenizing is not part of either, and is given
+    beside them.
+    """
+
+    runtime: str = "sparsekit.runtime.onnxruntime.OnnxRuntime"
+    requests: int = 200
+    batches: int = 20
+    batch_size: int = 32
+    warmup: int = 10
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests", "batches", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"runtime.{name} is {getattr(self, name)}, it must be at least 1")
+
+
+def benchmark(run: Path, config: BenchmarkConfig) -> dict[str, Any]:
+    """Time `run`'s deployment; writes `benchmark.json`, returns the `summary.runtime` dict."""
+    deployment, validation = run / "deployment", run / "evaluation" / "validation.parquet"
+    if not validation.is_file():
+        raise UserError(f"there is no {validation}; benchmark a folder that launch.py wrote")
+    encoder = TextEncoder(deployment)
+    threads = config.threads or cores()
+    runtime: Runtime = get_class(config.runtime)(deployment / "model.onnx", threads)
+    columns = pq.read_table(validation, columns=["text", "text_pair"]).to_pydict()
+    wanted = max(config.requests, config.batches * config.batch_size)
+    texts, pairs = columns["text"][:wanted], columns["text_pair"][:wanted]
+    started = time.perf_counter()
+    encodings = encoder.encode(texts, pairs)
+    tokenize_ms = (time.perf_counter() - started) / len(texts) * 1e3
+
+    single = _time(runtime, encoder, encodings, 1, config.requests, config.warmup)
+    batched = _time(runtime, encoder, encodings, config.batch_size, config.batches, config.warmup)
+    timing = {
+        "latency_ms_p50": float(np.percentile(single, 50) * 1e3),
+        "latency_ms_p99": float(np.percentile(single, 99) * 1e3),
+        "items_per_second": config.batch_size * len(batched) / sum(batched),
+    }
+    lengths = [len(encoding) for encoding in encodings]
+    details = {
+        "config": asdict(config),
+        "cpu": cpu_name(),
+        "cpu_units": cpu_units(),
+        "tokens": {f"p{p}": float(np.percentile(lengths, p)) for p in (50, 99)},
+        "tokenize_ms": tokenize_ms,
+        "runtimes": {
+            runtime.name: {
+                **timing,
+                **runtime.describe(),
+                "latency_ms": [seconds * 1e3 for seconds in single],
+                "batch_ms": [seconds * 1e3 for seconds in batched],
+            }
+        },
+    }
+    (run / "benchmark.json").write_text(json.dumps(details, indent=2) + "\n")
+    return {runtime.name: timing}
+
+
+def _time(
+    runtime: Runtime,
+    encoder: TextEncoder,
+    encodings: Sequence[Encoding],
+    batch_size: int,
+    repetitions: int,
+    warmup: int,
+) -> list[float]:
+    """Seconds of each of `repetitions` runs on batches of real rows, taken round and round."""
+    rows = cycle(encodings)
+    batches = [encoder.batch(list(islice(rows, batch_size))) for _ in range(repetitions)]
+    for inputs in islice(cycle(batches), warmup):
+        runtime.run(inputs)
+    seconds = []
+    for inputs in batches:
+        started = time.perf_counter()
+        runtime.run(inputs)
+        seconds.append(time.perf_counter() - started)
+    return seconds

@@ -1,0 +1,67 @@
+"""onnxruntime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
+
+from sparsekit.config import UserError
+from sparsekit.environment import cpu_units
+from sparsekit.runtime.base import Inputs
+
+ERRORS_ONLY = 3
+
+
+class OnnxRuntime:
+    """A session with all graph optimizations, and `threads` threads inside of each operator.
+
+    `optimized` names a file to write the optimized graph to: what really runs.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, model: Path, threads: int, optimized: Path | None = None) -> None:
+        if not model.is_file():
+            raise UserError(f"there is no {model}; export the run first: sparsekit export RUN")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = ERRORS_ONLY
+        if sums_overflow():
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        if optimized is not None:
+            options.optimized_model_filepath = str(optimized)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(model), options, providers=["CPUExecutionProvider"]
+            )
+        except (Fail, InvalidGraph, InvalidProtobuf) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"onnxruntime cannot load {model}: {reason}; the file may be cut short: export "
+                "the run again: sparsekit export RUN"
+            ) from error
+        self._threads = threads
+        self._names = [value.name for value in self._session.get_inputs()]
+
+    def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
+        feed = {name: inputs[name] for name in self._names}
+        logits: npt.NDArray[np.float32] = self._session.run(None, feed)[0]
+        return logits
+
+    def describe(self) -> dict[str, Any]:
+        return {"version": onnxruntime.__version__, "threads": self._threads}
+
+
+def sums_overflow() -> bool:
+    """Whether the CPU adds pairs of uint8 x int8 products in 16 bits: x86 without VNNI.
+
+    onnxruntime then gets exact results from uint8 weights, to which it converts when told to; with
+    VNNI int8 weights are exact, and faster.
+    """
+    units = cpu_units() or {}
+    return units.get("avx2", False) and not (units["avx512_vnni"] or units["avx_vnni"])

@@ -1,0 +1,118 @@
+"""From text to label, as the deployment folder says: its tokenizer, its graph, its label names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from sparsekit.config import UserError
+from sparsekit.environment import cores
+from sparsekit.runtime.base import Inputs, Runtime
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+
+BATCH = 32
+
+
+class TextEncoder:
+    """The tokenizer in `folder` (`tokenizer.json`, `tokenizer_config.json`, `config.json`).
+
+    Texts longer than `model_max_length` are truncated; padding is to the longest of a batch.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        config = read_json(folder / "config.json")
+        settings = read_json(folder / "tokenizer_config.json")
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise UserError(f"there is no {file}; export the run again: sparsekit export RUN")
+        self.labels = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
+        self.max_length = int(
+            min(settings["model_max_length"], config.get("max_position_embeddings", np.inf))
+        )
+        self._padding = int(config.get("pad_token_id") or 0)
+        self._tokenizer = Tokenizer.from_file(str(file))
+        self._tokenizer.enable_truncation(self.max_length)
+        self._tokenizer.no_padding()
+
+    def encode(
+        self, texts: Sequence[str], pairs: Sequence[str | None] | None = None
+    ) -> list[Encoding]:
+        """Token ids of each text, or of each text and its pair. Raises UserError for empty text."""
+        for row, text in enumerate(texts):
+            if not isinstance(text, str) or not text.strip():
+                raise UserError(f"text {row + 1} of {len(texts)} is empty: {text!r}; give it words")
+        rows = [
+            text if pair is None else (text, pair)
+            for text, pair in zip(texts, pairs or [None] * len(texts), strict=True)
+        ]
+        encodings: list[Encoding] = self._tokenizer.encode_batch(rows)
+        return encodings
+
+    def batch(self, encodings: Sequence[Encoding]) -> Inputs:
+        """The three inputs of BERT-like models, int64 [batch, longest]."""
+        shape = (len(encodings), max(len(encoding) for encoding in encodings))
+        ids = np.full(shape, self._padding, dtype=np.int64)
+        mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for row, encoding in enumerate(encodings):
+            length = len(encoding)
+            ids[row, :length] = encoding.ids
+            mask[row, :length] = encoding.attention_mask
+            types[row, :length] = encoding.type_ids
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def predict_logits(
+    runtime: Runtime, encoder: TextEncoder, encodings: Sequence[Encoding], batch: int = BATCH
+) -> npt.NDArray[np.float32]:
+    """Logits [rows, labels] in the rows' order; batches hold rows of similar length."""
+    order = sorted(range(len(encodings)), key=lambda row: len(encodings[row]))
+    logits = np.empty((len(encodings), len(encoder.labels)), dtype=np.float32)
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        logits[rows] = runtime.run(encoder.batch([encodings[row] for row in rows]))
+    return logits
+
+
+def predict(deployment: Path, texts: Sequence[str]) -> list[dict[str, Any]]:
+    """For each text `label`, `score` (its probability) and `scores` (of every label)."""
+    encoder = TextEncoder(deployment)
+    runtime = OnnxRuntime(deployment / "model.onnx", cores())
+    logits = predict_logits(runtime, encoder, encoder.encode(texts))
+    results = []
+    for row in softmax(logits):
+        scores = {label: float(score) for label, score in zip(encoder.labels, row, strict=True)}
+        best = max(scores, key=scores.__getitem__)
+        results.append({"label": best, "score": scores[best], "scores": scores})
+    return results
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Probabilities over the last axis.
+
+    >>> softmax(np.array([[0.0, 0.0]], dtype=np.float32)).tolist()
+    [[0.5, 0.5]]
+    """
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: npt.NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in `file`; raises UserError when there is none."""
+    try:
+        values = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"there is no {file}: not a deployment folder; export the run first: sparsekit "
+            "export RUN"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file} is not JSON ({error}); export the run again") from error
+    assert isinstance(values, dict)
+    return values
