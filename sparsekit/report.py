@@ -53,7 +53,8 @@ def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "sparsity" in summary:
         yield "sparsity", f"{summary['sparsity']['overall']:.2%}"
     if export := summary.get("export"):
-        yield from _metrics("exported ", {"validation": export["metrics"]})
+        # Absent where the export left the comparison with torch out.
+        yield from _metrics("exported ", {"validation": export.get("metrics") or {}})
         products = export["int8_matmuls"] + export["fp32_matmuls"]
         yield "int8 products", f"{export['int8_matmuls']} of {products}"
         size, compressed = export["bytes"] / 1e6, export["bytes_compressed"] / 1e6

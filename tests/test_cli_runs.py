@@ -1,0 +1,138 @@
+"""The verbs that work on a run folder: predict, benchmark, export."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from typer.testing import CliRunner
+
+from sparsekit.cli import app
+
+VOCABULARY = {"[UNK]": 0, "bad": 1, "good": 2}
+
+
+def sparsekit(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run with a model that anybody can check: logits = sum of a row of VOTES per word."""
+    votes = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]], dtype=np.float32)
+    folder = tmp_path / "run" / "deployment"
+    folder.mkdir(parents=True)
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])
+    mask = helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch", "sequence"])
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["votes", "input_ids"], ["words"]),
+            helper.make_node("Cast", ["attention_mask"], ["weights"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["weights", "last"], ["columns"]),
+            helper.make_node("Mul", ["words", "columns"], ["kept"]),
+            helper.make_node("ReduceSum", ["kept", "first"], ["logits"], keepdims=0),
+        ],
+        "votes",
+        [ids, mask],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
+        [
+            numpy_helper.from_array(votes, "votes"),
+            numpy_helper.from_array(np.array([2]), "last"),
+            numpy_helper.from_array(np.array([1]), "first"),
+        ],
+    )
+    opset = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), folder / "model.onnx")
+    tokenizer = Tokenizer(WordLevel(VOCABULARY, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 16}')
+    labels = {"id2label": {"0": "negative", "1": "positive"}, "pad_token_id": 0}
+    (folder / "config.json").write_text(json.dumps(labels))
+    return tmp_path / "run"
+
+
+def test_predict(run_folder):
+    for folder in (run_folder, run_folder / "deployment"):
+        result = sparsekit("predict", folder, "a good film", "bad , bad , bad")
+        assert result.exit_code == 0, result.output
+        assert result.stdout.splitlines() == [
+            f"positive\t{1 / (1 + np.exp(-2)):.3f}\ta good film",
+            f"negative\t{1 / (1 + np.exp(-3)):.3f}\tbad , bad , bad",
+        ]
+
+
+def test_predict_as_json(run_folder):
+    [answer] = json.loads(sparsekit("predict", run_folder, "good good", "--json").stdout)
+    assert answer["text"] == "good good"
+    assert answer["label"] == "positive"
+    assert sum(answer["scores"].values()) == pytest.approx(1.0)
+
+
+def test_benchmark_times_every_run_and_records_it(run_folder):
+    rows = [{"text": "good film", "text_pair": None}, {"text": "a bad one", "text_pair": None}]
+    (run_folder / "evaluation").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), run_folder / "evaluation" / "validation.parquet")
+    node = {"_target_": "sparsekit.runtime.benchmark.BenchmarkConfig", "requests": 3, "batches": 2}
+    (run_folder / "config.yaml").write_text(json.dumps({"runtime": node}))
+    before = {"status": "completed", "seed": 7}
+    (run_folder / "summary.json").write_text(json.dumps(before))
+    result = sparsekit("benchmark", run_folder, run_folder)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("onnxruntime") == 2
+    summary = json.loads((run_folder / "summary.json").read_text())
+    assert summary.items() >= before.items()
+    assert summary["runtime"]["onnxruntime"]["latency_ms_p50"] > 0
+
+
+def test_export_makes_a_deployment_that_predicts(tmp_path, teacher_folder):
+    run = tmp_path / "run"
+    texts = ["the plot is witty .", "the cast is dull ."] * 4
+    labels = {0: "negative", 1: "positive"}
+    model = AutoModelForSequenceClassification.from_pretrained(teacher_folder, id2label=labels)
+    tokenizer = AutoTokenizer.from_pretrained(teacher_folder)
+    tokenizer.model_max_length = 32
+    model.save_pretrained(run / "model")
+    tokenizer.save_pretrained(run / "model")
+    with torch.inference_mode():
+        logits = model.eval()(**tokenizer(texts, return_tensors="pt")).logits.tolist()
+    rows = [
+        {"text": text, "text_pair": None, "label": int(np.argmax(row)), "logits": row}
+        for text, row in zip(texts, logits, strict=True)
+    ]
+    (run / "evaluation").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), run / "evaluation" / "validation.parquet")
+    node = {"_target_": "sparsekit.export.onnx.ExportConfig", "check_rows": 8}
+    config = {"dataset": {"metrics": ["accuracy"], "max_length": 32}, "export": node}
+    (run / "config.yaml").write_text(json.dumps(config))
+    (run / "summary.json").write_text('{"status": "completed", "seed": 7}')
+
+    result = sparsekit("export", run)
+    assert result.exit_code == 0, result.output
+    assert "exported accuracy, validation" in result.stdout
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["seed"] == 7
+    assert summary["export"]["metrics"]["accuracy"] == 1.0
+    answers = json.loads(sparsekit("predict", run, *texts[:2], "--json").stdout)
+    assert [answer["label"] for answer in answers] == [labels[row["label"]] for row in rows[:2]]
+
+
+def test_predict_needs_no_torch(run_folder):
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from sparsekit.cli import app\n"
+        f"result = CliRunner().invoke(app, ['predict', {str(run_folder)!r}, 'good'])\n"
+        "sys.exit('torch' in sys.modules or result.exit_code)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
