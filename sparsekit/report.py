@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -57,8 +58,8 @@ def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _metrics("exported ", {"validation": export.get("metrics") or {}})
         products = export["int8_matmuls"] + export["fp32_matmuls"]
         yield "int8 products", f"{export['int8_matmuls']} of {products}"
-        size, compressed = export["bytes"] / 1e6, export["bytes_compressed"] / 1e6
-        yield "size", f"{size:.1f} MB, compressed {compressed:.1f} MB"
+        size, compressed = decimal(export["bytes"]), decimal(export["bytes_compressed"])
+        yield "size", f"{size}, compressed {compressed}"
     for name, timing in summary.get("runtime", {}).items():
         p50, p99 = timing["latency_ms_p50"], timing["latency_ms_p99"]
         yield f"{name} latency p50, p99", f"{p50:.2f} ms, {p99:.2f} ms"
