@@ -72,7 +72,7 @@ def next_commands(summary: Mapping[str, Any], run: str) -> list[str]:
     """Commands that work on what this run left behind."""
     commands = []
     if summary.get("export"):
-        commands.append(f'sparsekit predict {run} "I loved that new monster movie!"')
+        commands.append(f'sparsekit predict {run} "I loved it!"')
     if "sparsity" in summary:
         commands.append(f"sparsekit inspect {run}/model")
     if summary.get("runtime"):

@@ -81,17 +81,9 @@ class Tracker:
         self.finished = True
         return dict(self._summary)
 
-    def log_deployment(self) -> None:
-        """Log `deployment/` to W&B as a model artifact."""
-
-        def log(run: wandb.Run) -> None:
-            import wandb
-
-            artifact = wandb.Artifact(f"deployment-{run.id}", type="model")
-            artifact.add_dir(str(self._folder / "deployment"))
-            run.log_artifact(artifact)
-
-        self._mirror(log)
+    def log_artifact(self, folder: Path) -> None:
+        """Log a folder of the run to W&B as a model."""
+        self._mirror(lambda run: run.log_artifact(folder, f"{folder.name}-{run.id}", type="model"))
 
     def _mirror(self, action: Callable[[wandb.Run], Any]) -> None:
         if self._run is None:
@@ -124,7 +116,7 @@ def track(
         if not tracker.finished:
             tracker.finish({})
         if config.artifact and (folder / "deployment").is_dir():
-            tracker.log_deployment()
+            tracker.log_artifact(folder / "deployment")
     except BaseException as error:
         tracker.finish({"status": "failed", "error": describe(error)})
         _end(run, exit_code=1)
@@ -209,8 +201,8 @@ def _start(
             project=config.project,
             entity=config.entity,
             mode=mode,  # type: ignore[arg-type]
-            name=name[:NAME_LENGTH],
-            group=group[:NAME_LENGTH] if group else None,
+            name=_fit(name),
+            group=_fit(group) if group else None,
             tags=config.tags,
             dir=folder,
             config={"sparsekit": resolved},
@@ -226,6 +218,12 @@ def _start(
             raise UserError(f"W&B did not start: {error}; try tracking.mode=offline") from error
         LOG.warning("W&B did not start, the run is recorded offline instead: %s", error)
         return init("offline")
+
+
+def _fit(name: str) -> str:
+    """`name` in W&B's limit, without its middle: what a sweep varies is often the last override."""
+    half = NAME_LENGTH // 2
+    return name if len(name) <= NAME_LENGTH else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _end(run: wandb.Run | None, exit_code: int) -> None:

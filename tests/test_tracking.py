@@ -105,6 +105,15 @@ def test_without_overrides_the_folder_names_the_run(tmp_path):
     assert wandb_file.read(offline_files(tmp_path / "12-30-00")[0]).name == "12-30-00"
 
 
+def test_a_long_name_keeps_both_ends(tmp_path):
+    overrides = [f"recipe.x{i}=1.0" for i in range(20)] + ["seed=17"]
+    one_run(tmp_path / "run", TrackingConfig(), overrides)
+    name = wandb_file.read(offline_files(tmp_path / "run")[0]).name
+    assert len(name) == 128
+    assert name.startswith("recipe.x0=1.0 ")
+    assert name.endswith(" seed=17")
+
+
 def test_files_hold_the_run_when_wandb_is_off(tmp_path):
     one_run(tmp_path / "run", TrackingConfig(mode="disabled"))
     assert not (tmp_path / "run" / "wandb").exists()
@@ -235,7 +244,8 @@ def test_deployment_is_logged_as_an_artifact(tmp_path, monkeypatch):
     with track(TrackingConfig(artifact=True), tmp_path / "run", {}, [], None) as tracker:
         tracker.finish(SUMMARY)
     [path] = offline_files(tmp_path / "run")
-    assert wandb_file.read(path).artifacts == [f"deployment-{path.stem.removeprefix('run-')}"]
+    name = f"deployment-{path.stem.removeprefix('run-')}"
+    assert wandb_file.read(path).artifacts == {name: ["model.onnx"]}
 
 
 def test_scalars():

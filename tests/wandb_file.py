@@ -31,7 +31,7 @@ class Contents:
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
-    artifacts: list[str] = field(default_factory=list)
+    artifacts: dict[str, list[str]] = field(default_factory=dict)
     exit_code: int | None = None
 
 
@@ -84,7 +84,8 @@ def read_now(path: Path) -> Contents:
             case "summary":
                 contents.summary |= items(record.summary.update)
             case "artifact":
-                contents.artifacts.append(record.artifact.name)
+                files = [entry.path for entry in record.artifact.manifest.contents]
+                contents.artifacts[record.artifact.name] = files
             case "exit":
                 contents.exit_code = record.exit.exit_code
     return contents
