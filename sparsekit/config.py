@@ -106,7 +106,7 @@ def plain(node: DictConfig) -> dict[str, Any]:
     try:
         container = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError([_first_line(error)]) from error
+        raise ConfigError([first_line(error)]) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
@@ -155,5 +155,6 @@ def config_hash(values: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from sparsekit.config import UserError, build
+from sparsekit.config import UserError, build, first_line
 
 # Top-level files only: some repositories carry ONNX or TensorFlow twins in folders.
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]
@@ -43,7 +43,7 @@ def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"cannot reach the Hub for the model {checkpoint!r}: {str(error).splitlines()[0]}\n"
+            f"cannot reach the Hub for the model {checkpoint!r}: {first_line(error)}\n"
             "Give a local folder with its files instead, as in student.checkpoint=FOLDER or "
             "teacher=checkpoint teacher.checkpoint=FOLDER"
         ) from error

@@ -25,7 +25,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from sparsekit.cache import content_hash, file_hash
-from sparsekit.config import ConfigError, UserError
+from sparsekit.config import ConfigError, UserError, first_line
 from sparsekit.hub import fetch, weight_files
 from sparsekit.masks import magnitude_mask
 
@@ -115,7 +115,7 @@ def load_classifier(
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
         names = ", ".join(path.name for path in weights)
         raise UserError(
-            f"cannot read the weights {names} in {folder}: {str(error).splitlines()[0]}; the file "
+            f"cannot read the weights {names} in {folder}: {first_line(error)}; the file "
             "may be cut short: fetch or save it again"
         ) from error
     finally:

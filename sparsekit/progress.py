@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import datasets
 from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
@@ -45,6 +47,8 @@ class EpochLines(ProgressCallback):
 
 
 def quiet_libraries() -> None:
-    """Turn off the bars of loading and saving files, which hide the one that matters."""
+    """Turn off the bars and notes of loading, saving and exporting, which hide what matters."""
+    for name in ("onnxscript", "onnx_ir", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()

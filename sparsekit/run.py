@@ -44,7 +44,8 @@ def run(cfg: DictConfig, hydra: HydraConf) -> Path:
         write_summary(folder, {"status": "failed", "error": describe(error)})
         raise
     names = {key: name for key, name in hydra.runtime.choices.items() if key in values}
-    sweep = Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
+    # The sweep's date and time, as Hydra names its folder.
+    sweep = "/".join(Path(hydra.sweep.dir).parts[-2:]) if hydra.mode == RunMode.MULTIRUN else None
     with track(tracking, folder, values, list(hydra.overrides.task), sweep) as tracker:
         experiment(values, names, folder, tracker)
     Console().print(closing_table(json.loads((folder / "summary.json").read_text()), folder))
