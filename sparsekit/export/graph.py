@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from sparsekit.export.layers import Layer, Layers, Quantizer
 
@@ -48,4 +49,4 @@ def quantizer_constants(model: ir.Model, prefix: str, quantizer: Quantizer) -> l
 
 def remove_unused(model: ir.Model) -> None:
     """Drop constants and nodes that nothing reads any more."""
-    ir.passes.common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedNodesPass()(model)

@@ -115,10 +115,9 @@ def verify(
     rows = read_rows(run / "evaluation" / "validation.parquet", encoder)
     chosen = rows.first(config.check_rows)
     check_trace(model, traced, encoder, chosen.encodings)
-    limit = FP32_TOLERANCE
+    runtime, limit = OnnxRuntime(folder / "model.onnx", cores()), FP32_TOLERANCE
     if any(layer.quantized for layer in layers.values()):
-        limit = config.max_logit_diff * quantization_effect(traced, encoder, chosen)
-    runtime = OnnxRuntime(folder / "model.onnx", cores())
+        limit = config.max_logit_diff * quantization_effect(runtime, traced, encoder, chosen)
     worst = check_logits(runtime, encoder, chosen, limit)
     names = settings["dataset"]["metrics"]
     exported = check_metrics(runtime, encoder, rows, names, config.max_metric_drop)

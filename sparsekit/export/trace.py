@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes import common
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -117,7 +118,7 @@ def trace(model: PreTrainedModel) -> ir.Model:
     for value in list(graph.graph.initializers.values()):
         assert value.name is not None
         value.name = value.name.removeprefix(_WRAPPER)
-    ir.passes.common.ClearMetadataAndDocStringPass()(graph)
+    common.ClearMetadataAndDocStringPass()(graph)
     return graph
 
 

@@ -15,6 +15,7 @@ from sparsekit.environment import cpu_units
 from sparsekit.runtime.base import Inputs
 
 ERRORS_ONLY = 3
+FLOAT32_INPUTS = "1"
 
 
 class OnnxRuntime:
@@ -31,6 +32,8 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = ERRORS_ONLY
+        # A layer with int8 weights and float inputs stays so: the default would round its inputs.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", FLOAT32_INPUTS)
         if sums_overflow():
             options.add_session_config_entry("session.x64quantprecision", "1")
         if optimized is not None:

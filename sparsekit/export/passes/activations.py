@@ -1,10 +1,10 @@
 """Quantize what Linear layers read, and what Embedding layers (and some Linears) yield.
 
-    x --> MatMul (query)              x --> QuantizeLinear --> DequantizeLinear --> MatMul (query)
-     \--> MatMul (key)        =>      |                               \---------> MatMul (key)
-     \--> Add (residual)              \--> Add (residual)
+    x --> MatMul (query)             x --> QuantizeLinear --> DequantizeLinear --> MatMul (query)
+    +---> MatMul (key)        =>     |                               +-----------> MatMul (key)
+    +---> Add (residual)             +---> Add (residual)
 
-    Gather --> ... --> y      =>      Gather --> ... --> QuantizeLinear --> DequantizeLinear --> y
+    Gather --> y              =>     Gather --> QuantizeLinear --> DequantizeLinear --> y
 
 Readers of one tensor with the same scale and zero point (query, key and value) share one pair.
 """
@@ -50,7 +50,11 @@ def output_activations(model: ir.Model, layers: Layers) -> int:
             continue
         values = node.outputs[0]
         nodes = _pair(model, name, "output", values, layer.outputs)
-        values.replace_all_uses_with(nodes[-1].outputs[0], replace_graph_outputs=True)
+        rounded = nodes[-1].outputs[0]
+        # The graph's own output keeps its name.
+        rounded.type, rounded.shape = values.type, values.shape
+        rounded.name, values.name = values.name, f"{name}.output"
+        values.replace_all_uses_with(rounded, replace_graph_outputs=True)
         nodes[0].replace_input_with(0, values)
         model.graph.insert_after(node, nodes)
         count += 1
