@@ -40,7 +40,7 @@ def built(values: dict[str, Any]) -> Plan:
 
 
 def test_the_walk_finds_all_of_them() -> None:
-    assert len(CHOICES) == 33
+    assert len(CHOICES) == 32
     assert len(EXPERIMENTS) == 2
     assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml"}
 

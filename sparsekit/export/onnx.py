@@ -18,6 +18,7 @@ from sparsekit.export.card import model_card
 from sparsekit.export.check import check_structure
 from sparsekit.export.layers import Layers, other_bytes, read_layers
 from sparsekit.export.parity import (
+    EFFECT_ROWS,
     FP32_TOLERANCE,
     check_logits,
     check_metrics,
@@ -32,7 +33,7 @@ from sparsekit.export.passes.weights import weights
 from sparsekit.export.trace import load_model, trace
 from sparsekit.models import prunable
 from sparsekit.runtime.onnxruntime import OnnxRuntime
-from sparsekit.runtime.pipeline import TextEncoder
+from sparsekit.runtime.pipeline import TextEncoder, predict_logits
 
 PASSES = (linears, embeddings, weights, input_activations, output_activations)
 # Weights and the training recipe stay in model/; all else there is what a runtime needs.
@@ -43,7 +44,7 @@ _NOT_DEPLOYED = ("model.safetensors", "recipe.yaml")
 class ExportConfig:
     """How to check what is exported.
 
-    check_rows: validation rows whose logits are compared, singly and in padded batches;
+    check_rows: validation rows that are run one by one too; all are run in padded batches;
     max_logit_diff: their allowed mean difference, as a share of what quantization itself changes;
     max_metric_drop: the allowed difference of each metric on the whole validation split;
     verify: false leaves out these three, which need `evaluation/`, and keeps the checks of the
@@ -111,17 +112,23 @@ def verify(
     """Compare with torch, unless the config says not to: logits, then metrics."""
     if not config.verify:
         return {"verified": False, "max_abs_diff": None, "metrics": None}
-    encoder = TextEncoder(folder)
+    encoder, names = TextEncoder(folder), settings["dataset"]["metrics"]
     rows = read_rows(run / "evaluation" / "validation.parquet", encoder)
-    chosen = rows.first(config.check_rows)
-    check_trace(model, traced, encoder, chosen.encodings)
-    runtime, limit = OnnxRuntime(folder / "model.onnx", cores()), FP32_TOLERANCE
+    plain, runtime = OnnxRuntime(traced, cores()), OnnxRuntime(folder / "model.onnx", cores())
+    check_trace(model, plain, encoder, rows.encodings)
+    batched = predict_logits(runtime, encoder, rows.encodings)
+    single = predict_logits(runtime, encoder, rows.encodings[: config.check_rows], batch=1)
+    limit = FP32_TOLERANCE
     if any(layer.quantized for layer in layers.values()):
-        limit = config.max_logit_diff * quantization_effect(runtime, traced, encoder, chosen)
-    worst = check_logits(runtime, encoder, chosen, limit)
-    names = settings["dataset"]["metrics"]
-    exported = check_metrics(runtime, encoder, rows, names, config.max_metric_drop)
-    return {"verified": True, "max_abs_diff": worst, "metrics": exported}
+        unquantized = predict_logits(plain, encoder, rows.encodings[:EFFECT_ROWS])
+        effect = quantization_effect(unquantized, rows.logits[:EFFECT_ROWS], batched[:EFFECT_ROWS])
+        limit = config.max_logit_diff * effect
+    differences = [
+        check_logits(single, rows.logits[: config.check_rows], limit, "row by row"),
+        check_logits(batched, rows.logits, limit, "in padded batches"),
+    ]
+    found = check_metrics(names, batched, rows, config.max_metric_drop)
+    return {"verified": True, "max_abs_diff": max(differences), "metrics": found}
 
 
 def copy_folder(model: Path, folder: Path) -> None:

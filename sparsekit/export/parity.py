@@ -23,15 +23,16 @@ from transformers import PreTrainedModel
 
 from sparsekit import metrics
 from sparsekit.config import UserError
-from sparsekit.environment import cores
 from sparsekit.export.trace import input_names
 from sparsekit.runtime.onnxruntime import OnnxRuntime
-from sparsekit.runtime.pipeline import BATCH, TextEncoder, predict_logits
+from sparsekit.runtime.pipeline import TextEncoder
 
 log = logging.getLogger(__name__)
 
 Logits = npt.NDArray[np.float32]
 TRACE_ROWS = 8
+# Rows that the effect of quantization is measured on.
+EFFECT_ROWS = 64
 # Float32 sums in another order, over up to 24 layers.
 FP32_TOLERANCE = 1e-3
 
@@ -43,10 +44,6 @@ class Rows:
     encodings: list[Encoding]
     labels: npt.NDArray[np.int64]
     logits: Logits
-
-    def first(self, count: int) -> Rows:
-        """The first `count` rows."""
-        return Rows(self.encodings[:count], self.labels[:count], self.logits[:count])
 
 
 def read_rows(file: Path, encoder: TextEncoder) -> Rows:
@@ -65,11 +62,11 @@ def read_rows(file: Path, encoder: TextEncoder) -> Rows:
 
 
 def check_trace(
-    model: PreTrainedModel, traced: Path, encoder: TextEncoder, encodings: Sequence[Encoding]
+    model: PreTrainedModel, traced: OnnxRuntime, encoder: TextEncoder, encodings: Sequence[Encoding]
 ) -> None:
     """The graph before quantization equals the plain torch model, on a batch with padding."""
     inputs = encoder.batch(encodings[:TRACE_ROWS])
-    answers = OnnxRuntime(traced, cores()).run(inputs)
+    answers = traced.run(inputs)
     tensors = {name: torch.from_numpy(inputs[name]) for name in input_names(model)}
     with torch.inference_mode():
         expected = model(**tensors).logits.numpy()
@@ -82,57 +79,41 @@ def check_trace(
         )
 
 
-def quantization_effect(
-    runtime: OnnxRuntime, traced: Path, encoder: TextEncoder, rows: Rows
-) -> float:
-    """How much quantization changes a logit on average.
+def quantization_effect(plain: Logits, *quantized: Logits) -> float:
+    """How much quantization changes a logit on average, from the logits without it and with it.
 
-    That is the difference between the unquantized graph and the quantized model, of which there
-    are two, torch's and `runtime`'s; if one of them is wrong, the other is nearer.
+    There are two quantized models, torch's and the exported one; if one is wrong, the other is
+    nearer to `plain`.
     """
-    plain = predict_logits(OnnxRuntime(traced, cores()), encoder, rows.encodings)
-    exported = predict_logits(runtime, encoder, rows.encodings)
-    return float(min(np.abs(plain - logits).mean() for logits in (rows.logits, exported)))
+    return min(float(np.abs(plain - logits).mean()) for logits in quantized)
 
 
-def check_logits(runtime: OnnxRuntime, encoder: TextEncoder, rows: Rows, limit: float) -> float:
-    """Torch's logits, on average within `limit`, from single rows and from padded batches.
-
-    Returns the largest difference.
-    """
-    worst = 0.0
-    for batch in (1, BATCH):
-        diff = np.abs(predict_logits(runtime, encoder, rows.encodings, batch) - rows.logits)
-        mean = float(diff.mean())
-        log.info("logits: mean difference %.2g, limit %.2g, in batches of %d", mean, limit, batch)
-        if not mean <= limit:
-            raise UserError(
-                f"check 'logits' failed: in batches of {batch} the exported logits differ from "
-                f"torch's by {mean:.2g} on average over {len(diff)} rows, the limit is "
-                f"{limit:.2g}; was model/ changed after evaluation/ was written? Train again, or "
-                "raise export.max_logit_diff"
-            )
-        worst = max(worst, float(diff.max()))
-    return worst
+def check_logits(exported: Logits, recorded: Logits, limit: float, where: str) -> float:
+    """The logits are torch's, on average within `limit`; returns the largest difference."""
+    diff = np.abs(exported - recorded)
+    mean = float(diff.mean())
+    log.info("logits %s: mean difference %.2g, limit %.2g", where, mean, limit)
+    if not mean <= limit:
+        raise UserError(
+            f"check 'logits' failed: {where} the exported logits differ from torch's by {mean:.2g} "
+            f"on average over {len(diff)} rows, the limit is {limit:.2g}; was model/ changed after "
+            "evaluation/ was written? Train again, or raise export.max_logit_diff"
+        )
+    return float(diff.max())
 
 
 def check_metrics(
-    runtime: OnnxRuntime,
-    encoder: TextEncoder,
-    rows: Rows,
-    names: Sequence[str],
-    max_metric_drop: float,
+    names: Sequence[str], exported: Logits, rows: Rows, max_metric_drop: float
 ) -> dict[str, float]:
-    """The metrics on all rows through onnxruntime, within the limit of those through torch."""
-    logits = predict_logits(runtime, encoder, rows.encodings)
-    exported = metrics.compute(names, logits, rows.labels)
+    """The metrics of the exported logits, within the limit of those of torch's."""
+    found = metrics.compute(names, exported, rows.labels)
     recorded = metrics.compute(names, rows.logits, rows.labels)
     for name, value in recorded.items():
-        if not abs(exported[name] - value) <= max_metric_drop:
+        if not abs(found[name] - value) <= max_metric_drop:
             raise UserError(
-                f"check 'metrics' failed: validation {name} is {exported[name]:.4f} through "
+                f"check 'metrics' failed: validation {name} is {found[name]:.4f} through "
                 f"onnxruntime and {value:.4f} through torch, the limit is {max_metric_drop:g} "
                 "apart; train longer with quantization (recipe.qat_epochs), or raise "
                 "export.max_metric_drop"
             )
-    return exported
+    return found
