@@ -1,12 +1,20 @@
-"""What a training run shows in the terminal: one bar, and one line for each thing it logs."""
+"""What a training run shows: a line for each thing it logs, and in a terminal a bar."""
 
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Mapping
 
 import datasets
 from tqdm.auto import tqdm
-from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.utils import logging as transformers_logging
 
 _SHOWN = {
@@ -20,8 +28,8 @@ _SHOWN = {
 }
 
 
-class EpochLines(ProgressCallback):
-    """The Trainer's progress bar, with a short line where it would print a dictionary."""
+class EpochLines(TrainerCallback):
+    """One line for each thing the Trainer logs, for files and pipes."""
 
     def on_log(
         self,
@@ -31,19 +39,37 @@ class EpochLines(ProgressCallback):
         logs: dict[str, float] | None = None,
         **kwargs: object,
     ) -> None:
-        """Write the values that a reader follows; the run folder has all of them."""
-        if not logs or not state.is_world_process_zero or "train_runtime" in logs:
-            return
-        shown = {label: logs[name] for name, label in _SHOWN.items() if name in logs}
-        shown |= {
-            name.replace("eval_", "validation "): value
-            for name, value in logs.items()
-            if name.startswith("eval_")
-            and name not in _SHOWN
-            and not name.endswith(("runtime", "per_second"))
-        }
-        values = "  ".join(f"{label} {value:.4g}" for label, value in shown.items())
-        tqdm.write(f"epoch {logs.get('epoch', state.epoch or 0):5.2f}  {values}", nolock=True)
+        if state.is_world_process_zero and logs and "train_runtime" not in logs:
+            tqdm.write(epoch_line(logs, state.epoch or 0.0), file=sys.stderr)
+
+
+class EpochBar(ProgressCallback):
+    """The Trainer's progress bar, with the same line where it would print a dictionary."""
+
+    on_log = EpochLines.on_log
+
+
+def progress() -> TrainerCallback:
+    """A bar where somebody watches; elsewhere its redrawing would bury the lines."""
+    return EpochBar() if sys.stderr.isatty() else EpochLines()
+
+
+def epoch_line(logs: Mapping[str, float], epoch: float) -> str:
+    """The values that a reader follows; the run folder has all of them.
+
+    >>> epoch_line({"loss": 0.25, "grad_norm": 3.0, "epoch": 2.0}, 0.0)
+    'epoch  2.00  loss 0.25'
+    """
+    shown = {label: logs[name] for name, label in _SHOWN.items() if name in logs}
+    shown |= {
+        name.replace("eval_", "validation "): value
+        for name, value in logs.items()
+        if name.startswith("eval_")
+        and name not in _SHOWN
+        and not name.endswith(("runtime", "per_second"))
+    }
+    values = "  ".join(f"{label} {value:.4g}" for label, value in shown.items())
+    return f"epoch {logs.get('epoch', epoch):5.2f}  {values}"
 
 
 def quiet_libraries() -> None:

@@ -31,7 +31,7 @@ from sparsekit.modifiers.distillation import Distillation
 from sparsekit.modifiers.quantization import Quantization
 from sparsekit.plan import Plan
 from sparsekit.precision import matmul_precision
-from sparsekit.progress import EpochLines
+from sparsekit.progress import progress
 from sparsekit.recipe import Recipe
 from sparsekit.teacher import Checkpoint, Self, add_logits, logits_of, teacher_logits
 from sparsekit.tracking import Tracker
@@ -111,7 +111,7 @@ def make_trainer(
         callbacks=[ScheduleCallback(plan.recipe, folder), TrackerCallback(tracker)],
     )
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(EpochLines)
+    trainer.add_callback(progress())
     return trainer
 
 

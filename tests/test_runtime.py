@@ -46,6 +46,13 @@ def test_predict(deployment: Path) -> None:
         )
 
 
+def test_labels_without_names(deployment: Path) -> None:
+    config = json.loads((deployment / "config.json").read_text())
+    del config["id2label"]
+    (deployment / "config.json").write_text(json.dumps(config))
+    assert predict(deployment, TEXTS)[0]["label"] in ("LABEL_0", "LABEL_1")
+
+
 def test_one_text_or_many_is_the_same(deployment: Path) -> None:
     together = predict(deployment, TEXTS * 20)
     alone = predict(deployment, TEXTS[1:])[0]

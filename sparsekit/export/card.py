@@ -8,6 +8,7 @@ from typing import Any
 
 from sparsekit.export.layers import Layers
 from sparsekit.export.trace import OPSET
+from sparsekit.runtime.pipeline import label_names
 
 CARD = """\
 ---
@@ -71,7 +72,7 @@ def model_card(
     """The card of the deployment in `folder`, from the run's config and what export returns."""
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
-    labels = [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
+    labels = label_names(config)
     return CARD.format(
         title=f"{config['architectures'][0]}, sparse and quantized",
         architecture=config["architectures"][0],

@@ -36,8 +36,17 @@ from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.pipeline import TextEncoder, predict_logits
 
 PASSES = (linears, embeddings, weights, input_activations, output_activations)
-# Weights and the training recipe stay in model/; all else there is what a runtime needs.
-_NOT_DEPLOYED = ("model.safetensors", "recipe.yaml")
+# What a runtime needs of model/; weights, recipe and pickled training arguments stay there.
+_DEPLOYED = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
 
 
 @dataclass(kw_only=True)
@@ -135,7 +144,7 @@ def copy_folder(model: Path, folder: Path) -> None:
     """Copy the config and the tokenizer's files, all that a runtime needs beside the graph."""
     folder.mkdir()
     for file in sorted(model.iterdir()):
-        if file.name not in _NOT_DEPLOYED and file.is_file():
+        if file.name in _DEPLOYED:
             shutil.copyfile(file, folder / file.name)
 
 

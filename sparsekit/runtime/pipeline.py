@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class TextEncoder:
         file = folder / "tokenizer.json"
         if not file.is_file():
             raise UserError(f"there is no {file}; export the run again: sparsekit export RUN")
-        self.labels = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
+        self.labels = label_names(config)
         self.max_length = int(
             min(settings["model_max_length"], config.get("max_position_embeddings", np.inf))
         )
@@ -101,6 +101,18 @@ def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: npt.NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+def label_names(config: Mapping[str, Any]) -> list[str]:
+    """The labels in the order of the logits, from what `config.json` says.
+
+    transformers leaves two labels without names of their own out of it.
+
+    >>> label_names({"id2label": {"0": "no", "1": "yes"}}), label_names({})
+    (['no', 'yes'], ['LABEL_0', 'LABEL_1'])
+    """
+    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    return [names[str(index)] for index in range(len(names))]
 
 
 def read_json(file: Path) -> dict[str, Any]:
