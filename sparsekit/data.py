@@ -88,7 +88,7 @@ class TextClassification:
             return [
                 f"split {split!r} has no column {', '.join(missing)}; it has "
                 f"{', '.join(rows.column_names)}; set dataset.text_columns and "
-                "dataset.label_column"
+                "dataset.label_column (csv files are separated by commas)"
             ]
         found = []
         for column in self.text_columns:

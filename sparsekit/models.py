@@ -94,7 +94,10 @@ def load_classifier(
     positions = getattr(config, "max_position_embeddings", max_length)
     if max_length > positions:
         raise ConfigError(
-            [f"dataset.max_length {max_length} is more than the {positions} positions of {folder}"]
+            [
+                f"dataset.max_length {max_length} is more than the {positions} positions of "
+                f"{folder}; set dataset.max_length={positions} or less"
+            ]
         )
     labels = dict(enumerate(label_names))
     weights = weight_files(folder)

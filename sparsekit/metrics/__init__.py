@@ -15,10 +15,11 @@ import numpy.typing as npt
 from sparsekit.config import UserError
 
 _FOLDER = Path(__file__).parent
+_SHORT = {"matthews": "matthews_correlation"}
 
 
 def known() -> list[str]:
-    """The names that `compute` accepts."""
+    """The names that `compute` accepts, besides `matthews` for short."""
     return sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem != "__init__")
 
 
@@ -27,7 +28,7 @@ def check(names: Sequence[str]) -> None:
     if not names:
         raise UserError(f"dataset.metrics is empty; name at least one of {', '.join(known())}")
     for name in names:
-        if name not in known():
+        if _SHORT.get(name, name) not in known():
             raise UserError(f"dataset.metrics: {name!r} is not known; known: {', '.join(known())}")
 
 
@@ -46,7 +47,7 @@ def compute(
     predictions = logits.argmax(axis=1)
     values: dict[str, float] = {}
     for name in names:
-        metric = evaluate.load(str(_FOLDER / f"{name}.py"), keep_in_memory=True)
+        metric = evaluate.load(str(_FOLDER / f"{_SHORT.get(name, name)}.py"), keep_in_memory=True)
         result = metric.compute(
             predictions=predictions, references=labels, num_labels=logits.shape[1]
         )
