@@ -11,14 +11,17 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from sparsekit.fields import type_problems
 
 
 class UserError(Exception):
@@ -38,6 +41,14 @@ class ConfigError(UserError):
         )
 
 
+def _power(base: float, exponent: float) -> float:
+    """`base ** exponent`; whole numbers stay whole where that is small, since 9**9**9 is not."""
+    whole = isinstance(base, int) and isinstance(exponent, int)
+    if whole and 0 <= exponent <= 64 and abs(base) <= 1000:
+        return base**exponent
+    return math.pow(base, exponent)
+
+
 _OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -45,6 +56,7 @@ _OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
+    ast.Pow: _power,
     ast.UAdd: operator.pos,
     ast.USub: operator.neg,
     ast.Lt: operator.lt,
@@ -52,15 +64,25 @@ _OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
-_FUNCTIONS: dict[str, Callable[..., float]] = {"min": min, "max": max, "round": round}
+FUNCTIONS: dict[str, Callable[..., float]] = {
+    "min": min,
+    "max": max,
+    "round": round,
+    "abs": abs,
+    "int": int,
+    "float": float,
+}
 
 
-def calc(expression: str) -> float:
-    """Evaluate arithmetic: numbers, `+ - * / // %`, `< <= > >=`, parentheses, min, max, round.
+def calc(expression: str, variables: Mapping[str, float] | None = None) -> float:
+    """Evaluate arithmetic: numbers, names in `variables`, `+ - * / // % **`, comparisons, min ...
 
-    >>> calc("13 - 5"), calc("max(0, 2 - 5)"), calc("5 > 0")
-    (8, 0, True)
+    Nothing but what is listed here is ever called. Raises UserError for all else.
+
+    >>> calc("13 - 5"), calc("max(0, 2 - 5)"), calc("5 > 0"), calc("a / 2", {"a": 3})
+    (8, 0, True, 1.5)
     """
+    known = variables or {}
 
     def value(node: ast.AST) -> float:
         match node:
@@ -68,23 +90,28 @@ def calc(expression: str) -> float:
                 return value(body)
             case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
                 return number
+            case ast.Name(id=name) if name in known:
+                return known[name]
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
                 return _OPERATORS[type(op)](value(left), value(right))
             case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
                 return _OPERATORS[type(op)](value(operand))
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _OPERATORS:
                 return _OPERATORS[type(op)](value(left), value(right))
-            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
-                return _FUNCTIONS[name](*(value(arg) for arg in args))
+            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
+                return FUNCTIONS[name](*(value(arg) for arg in args))
         raise UserError(
-            f"calc cannot evaluate {expression!r}: only numbers, + - * / // %, one of < <= > >=, "
-            f"parentheses and {', '.join(_FUNCTIONS)} are allowed"
+            f"calc cannot evaluate {expression!r}: only numbers, + - * / // % **, one of "
+            f"< <= > >=, parentheses and {', '.join(FUNCTIONS)} are allowed"
         )
 
     try:
-        return value(ast.parse(str(expression).strip(), mode="eval"))
-    except (SyntaxError, ZeroDivisionError, TypeError) as error:
+        result = value(ast.parse(str(expression).strip(), mode="eval"))
+        if not math.isfinite(result):
+            raise ValueError(f"the result is {result}")
+    except (SyntaxError, ArithmeticError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"calc cannot evaluate {expression!r}: {error}") from error
+    return result
 
 
 OmegaConf.register_new_resolver("calc", calc, replace=True)
@@ -100,22 +127,38 @@ def plain(node: DictConfig) -> dict[str, Any]:
 
     Raises ConfigError naming every value that is still to be given.
     """
-    missing = sorted(OmegaConf.missing_keys(node))
-    if missing:
-        raise ConfigError([f"{key} is not set: add {key}=VALUE" for key in missing])
     try:
+        missing = sorted(OmegaConf.missing_keys(node))
+        if missing:
+            raise ConfigError([f"{key} is not set: add {key}=VALUE" for key in missing])
         container = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError([first_line(error)]) from error
+        raise _cause(error) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def _cause(error: OmegaConfBaseException) -> ConfigError:
+    """What lies under an error of OmegaConf, which keeps a resolver's own error as its context."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, ConfigError):
+            return below
+        if isinstance(below, UserError):
+            return ConfigError([str(below)])
+        if isinstance(below, MissingMandatoryValue):
+            key = first_line(below).rpartition(" ")[2]
+            return ConfigError([f"{key} is not set: add {key}=VALUE"])
+        below = below.__context__
+    return ConfigError([first_line(error)])
 
 
 def build(node: DictConfig | dict[str, Any], name: str) -> Any:
     """Build what the node's `_target_` names from its other keys; `name` is used in errors.
 
     Nested nodes stay plain values, for the target to build when it needs them. Raises ConfigError
-    for a field that the target does not have, listing those that it has.
+    for a field that the target does not have, listing those that it has, and for a value of
+    another type than the field's.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import get_object, instantiate
@@ -127,14 +170,13 @@ def build(node: DictConfig | dict[str, Any], name: str) -> Any:
         raise ConfigError([f"{name}._target_ {values['_target_']!r} cannot be imported"]) from error
     if isinstance(target, type) and dataclasses.is_dataclass(target):
         known = {field.name for field in dataclasses.fields(target) if field.init}
-        unknown = sorted(values.keys() - known - {"_target_"})
-        if unknown:
-            raise ConfigError(
-                [
-                    f"{name}.{key} is no field of {target.__name__}; {_hint(key, known)}"
-                    for key in unknown
-                ]
-            )
+        problems = [
+            f"{name}.{key} is no field of {target.__name__}; {_hint(key, known)}"
+            for key in sorted(values.keys() - known - {"_target_"})
+        ]
+        problems += type_problems(target, values, name)
+        if problems:
+            raise ConfigError(problems)
     try:
         return instantiate(values, _convert_="all", _recursive_=False)
     except InstantiationException as error:

@@ -1,0 +1,67 @@
+"""Config values held against the types that a dataclass declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+_SAID = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text (in quotes where it reads as a number or true: \"'7'\")",
+    list: "a list, as in [a,b]",
+    dict: "a mapping",
+    NoneType: "null",
+}
+
+
+def type_problems(target: type, values: Mapping[str, Any], name: str) -> list[str]:
+    """What in `values` is not of the type of `target`'s field; `name` leads to it in the config."""
+    hints = get_type_hints(target)
+    return [
+        f"{name}.{key} is {value!r}; it must be {said(hints[key])}"
+        for key, value in values.items()
+        if key in hints and not fits(value, hints[key])
+    ]
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value (number, text, list, mapping, None) has the type `hint`.
+
+    Whole numbers are numbers, 0 and 1 are booleans. Types that yaml has no values for are left to
+    their owners.
+
+    >>> fits(2, float), fits("2", float), fits(True, int), fits(["a"], str | list[str])
+    (True, False, False, True)
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(fits(value, choice) for choice in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin is list:
+        return isinstance(value, list) and all(fits(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, Mapping) and all(fits(v, arguments[1]) for v in value.values())
+    if hint is bool:
+        return isinstance(value, bool) or value in (0, 1)
+    if hint in (int, float):
+        known = int if hint is int else int | float
+        return isinstance(value, known) and not isinstance(value, bool)
+    return isinstance(value, hint) if hint in _SAID else True
+
+
+def said(hint: Any) -> str:
+    """The type in a user's words.
+
+    >>> said(int | None), said(list[str])
+    ('a whole number or null', 'a list, as in [a,b]')
+    """
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(said(choice) for choice in get_args(hint))
+    if origin is Literal:
+        return " or ".join(map(str, get_args(hint)))
+    return _SAID.get(origin or hint, str(hint))
