@@ -1,0 +1,58 @@
+"""Gradients of the loss, example by example, for the weights of Linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Calls = dict[str, list[tuple[Tensor, Tensor]]]
+
+
+@contextmanager
+def recorded(layers: Mapping[str, nn.Linear]) -> Iterator[Calls]:
+    """The (input, output) pairs of each layer's calls within the context, by name."""
+    calls: Calls = {name: [] for name in layers}
+
+    def recorder(name: str) -> Any:
+        def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            calls[name].append((inputs[0].detach(), output))
+
+        return record
+
+    hooks = [layer.register_forward_hook(recorder(name)) for name, layer in layers.items()]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def example_gradients(
+    model: nn.Module, batch: Mapping[str, Tensor], layers: Mapping[str, nn.Linear], examples: int
+) -> Iterator[tuple[str, Tensor]]:
+    """Each layer's name with gradients [rows / examples, out * in] of its weight.
+
+    A gradient is that of the mean loss over `examples` consecutive rows of the batch, which must be
+    a multiple of them. The model's `loss` must be the mean over the rows. One backward pass through
+    the activations serves all: the weight's gradient is the product of a layer's input and its
+    output's gradient, so rows are told apart at no cost.
+    """
+    rows = len(batch["labels"])
+    with recorded(layers) as calls, torch.enable_grad():
+        loss = model(**batch).loss
+    outputs = [output for pairs in calls.values() for _, output in pairs]
+    errors = iter(torch.autograd.grad(loss, outputs))
+    for name, pairs in calls.items():
+        gradient: Tensor | None = None
+        for inputs, _ in pairs:
+            error = next(errors).reshape(rows // examples, -1, layers[name].out_features)
+            seen = inputs.reshape(rows // examples, -1, layers[name].in_features)
+            product = torch.bmm(error.transpose(1, 2), seen.to(error.dtype))
+            gradient = product if gradient is None else gradient + product
+        if gradient is not None:
+            # The loss divides by all rows, this gradient's own divides by `examples`.
+            yield name, gradient.flatten(1).float() * (rows / examples)
