@@ -7,6 +7,8 @@ inputs of the model, `labels` and `length`.
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,14 +18,19 @@ import datasets
 import numpy as np
 from datasets import Dataset, DatasetDict
 from datasets.exceptions import DatasetNotFoundError
+from pandas.errors import ParserWarning
 from transformers import PreTrainedTokenizerBase
 
 from sparsekit.cache import cached, content_hash
-from sparsekit.config import ConfigError, UserError, build
+from sparsekit.config import ConfigError, UserError, build, first_line
 from sparsekit.labels import number_labels
+
+log = logging.getLogger(__name__)
 
 REQUIRED_SPLITS = ("train", "validation")
 SPLITS = (*REQUIRED_SPLITS, "test")
+# One token of each of two texts, and the three marks around them.
+MIN_LENGTH = 5
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,13 @@ class TextClassification:
             raise ConfigError(
                 [f"dataset.text_columns {self.text_columns} must name 1 or 2 columns"]
             )
+        if self.max_length < MIN_LENGTH:
+            raise ConfigError(
+                [
+                    f"dataset.max_length {self.max_length} leaves no room for text; set "
+                    f"{MIN_LENGTH} or more"
+                ]
+            )
         raw = self.raw()
         problems = [
             problem
@@ -92,6 +106,13 @@ class TextClassification:
             ]
         found = []
         for column in self.text_columns:
+            kind = getattr(rows.features[column], "dtype", "no plain value")
+            if kind not in ("string", "large_string", "null"):
+                found.append(
+                    f"split {split!r}, column {column!r} holds {kind}, not text; set "
+                    "dataset.text_columns to a column of text"
+                )
+                continue
             for row, text in enumerate(rows[column]):
                 if not isinstance(text, str) or not text.strip():
                     found.append(
@@ -147,19 +168,43 @@ class FileDataset(TextClassification):
                 problems.append(f"dataset.data_files.{split}: {path} is empty")
         if problems:
             raise ConfigError(problems)
+        for split in files.keys() - {"train"}:
+            if files[split].samefile(files["train"]):
+                log.warning(
+                    "dataset.data_files.%s is the training file: its scores say nothing about "
+                    "unseen text",
+                    split,
+                )
         return DatasetDict({split: self._read(path) for split, path in files.items()})
 
     def _read(self, path: Path) -> Dataset:
-        read = Dataset.from_csv if self.format == "csv" else Dataset.from_json
-        # "NA" or "null" in a review is a word, not a missing value; an empty field is missing.
-        options = {"keep_default_na": False, "na_values": [""]} if self.format == "csv" else {}
         try:
-            return read(str(path), **options)
+            if self.format == "json":
+                return Dataset.from_json(str(path))
+            with warnings.catch_warnings():
+                # Rows with more fields than the header: pandas would drop what is too much.
+                warnings.simplefilter("error", ParserWarning)
+                # "NA" or "null" in a review is a word, not a missing value; an empty field is
+                # missing. Without index_col, longer rows would shift all columns by one.
+                return Dataset.from_csv(
+                    str(path), keep_default_na=False, na_values=[""], index_col=False
+                )
         except Exception as error:  # the reader wraps whatever pandas or arrow raise
-            cause = error.__cause__ or error
-            if "no data" in str(cause):
-                raise UserError(f"{path} has no rows") from error
-            raise UserError(f"cannot read {path} as {self.format}: {cause}") from error
+            raise UserError(_unreadable(path, self.format, error.__cause__ or error)) from error
+
+
+def _unreadable(path: Path, form: str, cause: BaseException) -> str:
+    """What a file's reader said, with what to do about it."""
+    if "no data" in str(cause):
+        return f"{path} has no rows"
+    if isinstance(cause, ParserWarning):
+        return f'{path}: a row has more fields than the header; put text with commas in "quotes"'
+    fix = {"csv": 'separate fields by commas, and put text with commas in "quotes"'}.get(
+        form, "write one object per line, or one list of objects"
+    )
+    if isinstance(cause, UnicodeDecodeError):
+        fix = "save it as UTF-8"
+    return f"cannot read {path} as {form}: {first_line(cause)}; {fix}"
 
 
 @dataclass(kw_only=True)

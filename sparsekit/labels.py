@@ -31,14 +31,15 @@ def number_labels(
         classes = sorted({v for v in values["train"] if v is not None}, key=_sort_key)
         names = [_name(value) for value in classes]
     index = {value: i for i, value in enumerate(classes)}
-    problems = [
+    problems = []
+    if len(names) < 2:
+        problems.append(f"column {column!r} has {len(names)} label in train; at least 2 are needed")
+    problems += [
         _problem(split, column, row, value, names)
         for split, labels in values.items()
         for row, value in enumerate(labels)
         if value not in index
     ]
-    if len(names) < 2:
-        problems.append(f"column {column!r} has {len(names)} label in train; at least 2 are needed")
     if problems:
         more = [f"... and {len(problems) - 5} more rows"] if len(problems) > 5 else []
         raise ConfigError(problems[:5] + more)

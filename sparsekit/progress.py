@@ -76,5 +76,7 @@ def quiet_libraries() -> None:
     """Turn off the bars and notes of loading, saving and exporting, which hide what matters."""
     for name in ("onnxscript", "onnx_ir", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Its readers log what they then raise.
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_class_labels_bring_names_and_unlabelled_tests_are_left_out() -> None:
         ([{"txt": "a", "label": 0}], GOOD, r"'train' has no column text; it has txt, label"),
         ([{"text": "", "label": "pos"}, *GOOD], GOOD, r"'text', row 0 .*None is no text"),
         ([{"text": " ", "label": "pos"}, *GOOD], GOOD, r"'text', row 0 .*' ' is no text"),
-        ([{"text": 3, "label": 0}, {"text": 4, "label": 1}], GOOD, r"row 0 .*3 is no text"),
+        ([{"text": 3, "label": 0}, {"text": 4, "label": 1}], GOOD, "holds int64, not text"),
         (GOOD, [*GOOD, {"text": "x", "label": "odd"}], r"row 2 .*'odd' is never seen in train"),
         (GOOD, [{"text": "x", "label": ""}], r"row 0 .*the label is missing"),
         (GOOD[:1], GOOD[:1], "has 1 label in train; at least 2"),
@@ -117,10 +118,52 @@ def test_a_header_without_rows(tmp_path: Path) -> None:
         dataset.load()
 
 
-def test_a_ragged_csv_names_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'text,label\na,1\nb,1,2,3\n"', r"train\.csv as csv: .*separate fields by commas"),
+        (b"text,label\n" + b"good, really,1\n" * 3, "more fields than the header.*quotes"),
+        ("text,label\ncaf\xe9,1\n".encode("latin-1"), "save it as UTF-8"),
+        (b"text;label\na, b;1\n", "more fields than the header"),
+    ],
+)
+def test_a_csv_that_is_none(tmp_path: Path, content: bytes, problem: str) -> None:
     dataset = files(tmp_path, GOOD, GOOD)
-    Path(str(dataset.data_files["train"])).write_text('text,label\na,1\nb,1,2,3\n"')
-    with pytest.raises(UserError, match=r"train\.csv as csv"):
+    Path(str(dataset.data_files["train"])).write_bytes(content)
+    with pytest.raises(UserError, match=problem):
+        dataset.load()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: text.replace("\n", ",\n").encode(),
+    ],
+    ids=["byte order mark", "windows", "trailing comma"],
+)
+def test_a_csv_as_spreadsheets_write_it(tmp_path: Path, change: Callable[[str], bytes]) -> None:
+    dataset = files(tmp_path, GOOD, GOOD)
+    path = Path(str(dataset.data_files["train"]))
+    path.write_bytes(change(path.read_text()))
+    loaded = dataset.load()
+    assert loaded.splits["train"]["text"][:] == [row["text"] for row in GOOD]
+
+
+def test_training_on_the_validation_file_is_mentioned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = files(tmp_path, GOOD, GOOD)
+    dataset.data_files["validation"] = dataset.data_files["train"]
+    dataset.load()
+    assert "data_files.validation is the training file" in caplog.text
+
+
+def test_a_length_without_room_for_text(tmp_path: Path) -> None:
+    dataset = files(tmp_path, GOOD, GOOD)
+    dataset.max_length = 2
+    with pytest.raises(ConfigError, match=r"max_length 2 leaves no room for text; set 5 or more"):
         dataset.load()
 
 
