@@ -137,6 +137,7 @@ def test_a_revived_weight_is_found(net: Net) -> None:
     prune_body(net)
     modifier = ConstantPruning()
     modifier.attach(net)
+    modifier.update(0.0)
     with torch.no_grad():
         net.body[0].weight[net.body[0].weight == 0] = 1.0
     (found,) = modifier.violations(dict(net.named_parameters()))
@@ -145,16 +146,31 @@ def test_a_revived_weight_is_found(net: Net) -> None:
 
 def test_constant_pruning_outside_its_window_does_nothing(net: Net) -> None:
     prune_body(net)
-    modifier = ConstantPruning(start=1.0)
+    modifier = ConstantPruning(end=1.0)
     modifier.attach(net)
-    modifier.update(0.5)
+    modifier.update(1.0)
     with torch.no_grad():
         net.body[0].weight.fill_(1.0)
     modifier.constrain()
     assert (net.body[0].weight == 1).all()
+    assert modifier.violations(dict(net.named_parameters())) == []
+
+
+def test_a_later_window_keeps_the_zeros_of_its_start(net: Net) -> None:
+    modifier = ConstantPruning(start=1.0)
+    modifier.attach(net)
+    modifier.update(0.5)
+    prune_body(net)
     modifier.update(1.0)
+    before = {name: p.detach() == 0 for name, p in net.named_parameters()}
+    with torch.no_grad():
+        net.body[0].weight.add_(1.0)
     modifier.constrain()
-    assert (net.body[0].weight == 0).sum() == 32
+    assert torch.equal(net.body[0].weight == 0, before["body.0.weight"])
+    dense = ConstantPruning(start=1.0, params="head.weight")
+    dense.attach(net)
+    with pytest.raises(ConfigError, match=r"0 of 16 weights are zero"):
+        dense.update(1.0)
 
 
 def test_constant_pruning_refuses_a_dense_model(net: Net) -> None:

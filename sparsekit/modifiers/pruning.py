@@ -1,15 +1,15 @@
-"""Pruning: masks of zeros that training must keep."""
+"""Constant pruning: the zeros that are there stay."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from sparsekit.config import ConfigError
 from sparsekit.modifiers.base import ALL_PRUNABLE, Modifier, match_parameters
+from sparsekit.modifiers.masked import MaskedWeights
 
 # A dense checkpoint has a few exact zeros by chance; a pruned one has at least this share.
 MIN_SPARSITY = 0.01
@@ -17,18 +17,22 @@ MIN_SPARSITY = 0.01
 
 @dataclass(kw_only=True)
 class ConstantPruning(Modifier):
-    """Keeps every weight that is zero at the start at zero: the sparsity of the student stays.
+    """Keeps every weight that is zero at the window's start at zero.
 
-    `params` names weights: `__ALL_PRUNABLE__`, exact names, or `re:` patterns.
+    `params` names weights: `__ALL_PRUNABLE__`, exact names, or `re:` patterns. A window that
+    starts later takes the zeros that other modifiers have made by then.
     """
 
     params: str | list[str] = ALL_PRUNABLE
 
     def attach(self, model: nn.Module) -> None:
-        found = match_parameters(model, self.params)
-        masks = {name: parameter.detach() != 0 for name, parameter in found.items()}
-        zeros = sum(int((~mask).sum()) for mask in masks.values())
-        total = sum(mask.numel() for mask in masks.values())
+        self._masked = MaskedWeights(match_parameters(model, self.params))
+        self._on = False
+        if self.start == 0:
+            self._hold()
+
+    def _hold(self) -> None:
+        zeros, total = self._masked.zeros(), self._masked.size()
         if zeros < MIN_SPARSITY * total:
             raise ConfigError(
                 [
@@ -37,27 +41,18 @@ class ConstantPruning(Modifier):
                     "student.sparsity=0.8, or remove the modifier"
                 ]
             )
-        self._masks = {name: mask for name, mask in masks.items() if not mask.all()}
-        self._weights: list[Tensor] = [found[name] for name in self._masks]
-        # Kept in the weights' type: a product of equal types is one fused kernel.
-        self._factors = [mask.to(found[name].dtype) for name, mask in self._masks.items()]
+        self._masked.hold_zeros()
 
     def update(self, epoch: float) -> None:
-        self._on = self.active(epoch)
+        on = self.active(epoch)
+        if on and not self._masked.masks:
+            self._hold()
+        self._on = on
 
-    @torch.no_grad()
     def constrain(self) -> None:
-        if not self._on:
-            return
-        if self._factors[0].device != self._weights[0].device:
-            self._factors = [factor.to(self._weights[0].device) for factor in self._factors]
-        torch._foreach_mul_(self._weights, self._factors)
+        if self._on:
+            self._masked.apply()
 
     def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
-        """What in `weights`, by parameter name, breaks the mask: checked after save and reload."""
-        found = []
-        for name, mask in self._masks.items():
-            revived = int((weights[name].cpu() != 0).logical_and(~mask.cpu()).sum())
-            if revived:
-                found.append(f"{name}: {revived} weights that the mask holds at zero are not zero")
-        return found
+        """What in `weights`, by parameter name, breaks the mask that is held now."""
+        return self._masked.violations(weights) if self._on else []

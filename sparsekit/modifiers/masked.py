@@ -1,0 +1,63 @@
+"""Weights with masks that hold some of them at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class MaskedWeights:
+    """Parameters by name, and for each a boolean mask of its shape; False is held at zero.
+
+    The zeros of the weights are the state: masks are set from them, saved with them, and come back
+    with them when a run is resumed.
+    """
+
+    def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
+        self.weights = dict(weights)
+        self.masks: dict[str, Tensor] = {}
+        self._masked: list[Tensor] = []
+        self._factors: list[Tensor] = []
+
+    def hold(self, masks: Mapping[str, Tensor]) -> None:
+        """Replace the masks; weights that they do not name are free."""
+        self.masks = dict(masks)
+        self._masked = [self.weights[name] for name in self.masks]
+        # Kept in the weights' type: a product of equal types is one fused kernel.
+        self._factors = [
+            mask.to(self.weights[name].device, self.weights[name].dtype)
+            for name, mask in self.masks.items()
+        ]
+
+    def hold_zeros(self) -> None:
+        """Hold at zero what is zero now."""
+        masks = {name: weight.detach() != 0 for name, weight in self.weights.items()}
+        self.hold({name: mask for name, mask in masks.items() if not mask.all()})
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Set what is masked to zero."""
+        if not self._masked:
+            return
+        if self._factors[0].device != self._masked[0].device:
+            self._factors = [factor.to(self._masked[0].device) for factor in self._factors]
+        torch._foreach_mul_(self._masked, self._factors)
+
+    def zeros(self) -> int:
+        """How many weights are zero."""
+        return sum(int((weight == 0).sum()) for weight in self.weights.values())
+
+    def size(self) -> int:
+        """How many weights there are."""
+        return sum(weight.numel() for weight in self.weights.values())
+
+    def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
+        """What in `weights`, by parameter name, breaks a mask: checked after save and reload."""
+        found = []
+        for name, mask in self.masks.items():
+            revived = int((weights[name].cpu() != 0).logical_and(~mask.cpu()).sum())
+            if revived:
+                found.append(f"{name}: {revived} weights that the mask holds at zero are not zero")
+        return found
