@@ -10,6 +10,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+import sparsekit.sparseml_recipes.load  # noqa: F401  # recipe=sparseml
 from sparsekit.config import UserError
 
 # conf/config.yaml finds experiments/ through it, from any working directory.

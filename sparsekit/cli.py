@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from sparsekit.cli_recipe import recipes
 from sparsekit.config import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from sparsekit.recipe import Recipe
 
 Run = Annotated[Path, typer.Argument(help="A run folder, as `run: <folder>` names it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -39,7 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Prune, distil, quantize, export, prove, deploy. Train with launch.py; use runs here.",
 )
-recipes = typer.Typer(no_args_is_help=True, help="Look at recipes.")
 app.add_typer(recipes, name="recipe")
 
 
@@ -117,22 +114,6 @@ def benchmark(runs: Annotated[list[Path], typer.Argument(help="Run folders.")]) 
     _console().print(view)
 
 
-@recipes.command("show")
-def show_recipe(
-    file: Annotated[Path, typer.Argument(help="A recipe: conf/recipe/*.yaml or a run's.")],
-    steps_per_epoch: Annotated[int, typer.Option(min=1, help="Optimizer steps per epoch.")] = 100,
-    as_json: Json = False,
-) -> None:
-    """Print when each modifier of a recipe acts; as JSON, its values at every step."""
-    from sparsekit.schedule import steps, table
-
-    recipe = _recipe(file)
-    if as_json:
-        typer.echo(json.dumps(steps(recipe, steps_per_epoch), indent=2))
-    else:
-        _console().print(table(recipe, round(recipe.num_epochs * steps_per_epoch)))
-
-
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Show what this machine can run; exit code 1 if a needed package is missing."""
@@ -151,25 +132,6 @@ def doctor(as_json: Json = False) -> None:
             view.add_row(finding.what, Text(f"{finding.value}{fix}", overflow="fold"))
         _console().print(view)
     missing(findings)
-
-
-def _recipe(file: Path) -> Recipe:
-    """The recipe in `file`; one that builds on others of its folder is composed by Hydra."""
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-
-    from sparsekit.config import plain
-    from sparsekit.recipe import Recipe
-
-    if not (file.is_file() and re.search(r"^defaults:", file.read_text(), re.MULTILINE)):
-        return Recipe.load(file)
-    folder = file.absolute().parent
-    try:
-        with initialize_config_dir(str(folder.parent), version_base="1.3"):
-            config = compose(overrides=[f"+{folder.name}@recipe={file.stem}"])
-    except HydraException as error:
-        raise UserError(f"cannot compose the recipe {file}: {error}") from error
-    return Recipe.build(plain(config)["recipe"])
 
 
 def _node(run: Path, name: str) -> dict[str, Any] | None:

@@ -43,10 +43,9 @@ class ConfigError(UserError):
 
 def _power(base: float, exponent: float) -> float:
     """`base ** exponent`; whole numbers stay whole where that is small, since 9**9**9 is not."""
-    whole = isinstance(base, int) and isinstance(exponent, int)
-    if whole and 0 <= exponent <= 64 and abs(base) <= 1000:
-        return base**exponent
-    return math.pow(base, exponent)
+    power = math.pow(base, exponent)
+    exact = isinstance(base, int) and isinstance(exponent, int) and abs(power) < 2**53
+    return int(power) if exact and exponent >= 0 else power
 
 
 _OPERATORS: dict[type[ast.AST], Callable[..., float]] = {

@@ -11,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+import sparsekit.sparseml_recipes.load  # noqa: F401  # the resolver of recipe=sparseml
 from sparsekit.config import ConfigError, UserError, build, plain
 from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.distillation import Distillation

@@ -23,6 +23,7 @@ NEEDED = {
     "dataset/csv": ["dataset.data_files.train=a.csv", "dataset.data_files.validation=b.csv"],
     "dataset/json": ["dataset.data_files.train=a.json", "dataset.data_files.validation=b.json"],
     "teacher/checkpoint": ["teacher.checkpoint=folder"],
+    "recipe/sparseml": [f"recipe.path={ROOT / 'tests' / 'sparseml_recipes' / 'transfer_qat.yaml'}"],
     "teacher/none": ["recipe.distill_hardness=0"],
 }
 
@@ -40,7 +41,7 @@ def built(values: dict[str, Any]) -> Plan:
 
 
 def test_the_walk_finds_all_of_them() -> None:
-    assert len(CHOICES) == 32
+    assert len(CHOICES) == 34
     assert len(EXPERIMENTS) == 2
     assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml"}
 

@@ -1,0 +1,213 @@
+"""A SparseML recipe file as it is written: variables and modifiers, whatever their nesting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparsekit.config import UserError
+from sparsekit.sparseml_recipes.expressions import map_expressions, rename
+
+# Who wrote a recipe and with what; nothing that it does depends on it.
+UNREAD = ("__metadata__", "version")
+# A variable of such a name would be read as something else at the top of a native recipe.
+RESERVED = ("metadata", "defaults", "path", "variables")
+_FRONT_MATTER = re.compile(r"\s*(---|\+\+\+)[ \t]*\n(.*?)^\1[ \t]*$", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A `!Modifier` with its fields, before it is known where it stands."""
+
+    kind: str
+    fields: Any
+    line: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A modifier of a recipe: SparseML's class name, its fields as written, and where it stands."""
+
+    kind: str
+    fields: dict[str, Any]
+    place: str
+
+
+@dataclass
+class Document:
+    """A recipe's variables and modifiers; expressions are still text.
+
+    `scopes` gives the variables that a name stands for: one, or one for each stage that sets it.
+    """
+
+    variables: dict[str, Any] = field(default_factory=dict)
+    scopes: dict[str, list[str]] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+
+    def override(self, values: Mapping[str, Any]) -> None:
+        """Set variables; one of a name that several stages set is set in each of them."""
+        for name, value in values.items():
+            if name not in self.scopes:
+                listed = ", ".join(sorted(self.scopes)) or "none"
+                raise UserError(
+                    f"recipe.variables.{name}: the recipe has no such variable; it has {listed}"
+                )
+            for variable in self.scopes[name]:
+                self.variables[variable] = value
+
+    def renamed(self, old: str, new: str) -> Document:
+        """The same recipe with the variable `old` called `new`."""
+
+        def changed(value: Any) -> Any:
+            return map_expressions(value, lambda text: f"eval({rename(text, {old: new})})")
+
+        return Document(
+            {new if n == old else n: changed(v) for n, v in self.variables.items()},
+            {name: [new if n == old else n for n in flat] for name, flat in self.scopes.items()},
+            [Entry(e.kind, changed(e.fields), e.place) for e in self.entries],
+        )
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, with `!Modifier` tags, and 1e-4 as the number it is in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> Tagged:
+    fields: Any = None
+    if isinstance(node, yaml.MappingNode):
+        fields = loader.construct_mapping(node, deep=True)
+    elif not isinstance(node, yaml.ScalarNode) or node.value:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"!{suffix} must be followed by its fields", node.start_mark
+        )
+    # SparseML writes the framework before the class in some files: !pytorch.EpochRangeModifier
+    return Tagged(suffix.rpartition(".")[2], fields, node.start_mark.line + 1)
+
+
+_Loader.add_multi_constructor("!", _tagged)
+
+
+def read(path: Path) -> Document:
+    """The recipe in a YAML file, or in a Markdown file's YAML front matter.
+
+    Raises UserError for a file that cannot be read, with line and column where it is not YAML.
+    """
+    if str(path).startswith("zoo:"):
+        raise UserError(f"{path}: SparseZoo is gone; give the path of a recipe file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the recipe {path}: {error}") from error
+    front = _FRONT_MATTER.match(text)
+    if front and (path.suffix == ".md" or front.end() < len(text.rstrip())):
+        # Empty lines in the place of what stands before keep the line numbers of errors true.
+        text = "\n" * text[: front.start(2)].count("\n") + front[2]
+    elif path.suffix == ".md":
+        raise UserError(f"{path} has no YAML front matter between two lines of ---")
+    return parse(text, str(path))
+
+
+def parse(text: str, path: str) -> Document:
+    """The recipe in YAML text; `path` is used in errors."""
+    try:
+        content = yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = error.problem or error.context
+        raise UserError(f"{path} is not readable YAML{where}: {problem}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} is not readable YAML: {error}") from error
+    if isinstance(content, list):
+        content = {"modifiers": content}
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no recipe: it holds no modifiers")
+    document = Document()
+    _scope(document, content, {}, [])
+    if not document.entries:
+        raise UserError(f"{path} is no SparseML recipe: it has no list of modifiers")
+    return document
+
+
+def _scope(
+    document: Document, content: dict[Any, Any], outer: Mapping[str, str], stages: list[str]
+) -> None:
+    """Add a recipe's or a stage's variables, then its modifiers, then the stages within."""
+    content = {key: value for key, value in content.items() if key not in UNREAD}
+    written = {
+        str(key): value
+        for key, value in content.items()
+        if not _is_group(key) and not _holds_modifiers(value)
+    }
+    known = dict(outer)
+    for name in written:
+        flat_name = f"{name}_variable" if name in RESERVED else name
+        taken = flat_name in document.variables
+        known[name] = "_".join([*stages, flat_name]) if taken else flat_name
+        document.scopes.setdefault(name, []).append(known[name])
+
+    def flat(value: Any) -> Any:
+        return map_expressions(value, lambda text: f"eval({rename(text, known)})")
+
+    for name, value in written.items():
+        document.variables[known[name]] = flat(value)
+    for key, value in content.items():
+        if _is_group(key):
+            for found in _modifiers(value, str(key)):
+                document.entries.append(Entry(found.kind, flat(found.fields), found.place))
+        elif isinstance(value, Tagged):
+            document.entries.append(_entry(value.kind, flat(value.fields), f"line {value.line}"))
+        elif isinstance(value, dict) and _holds_modifiers(value):
+            _scope(document, value, known, [*stages, str(key)])
+        elif isinstance(value, list) and _holds_modifiers(value):
+            raise UserError(
+                f"{key}: modifiers must stand in a list whose name ends in modifiers, such as "
+                f"{key}_modifiers"
+            )
+
+
+def _modifiers(value: Any, place: str) -> Iterator[Entry]:
+    """The modifiers in a group: tagged, or `Name: fields`, in lists and mappings of any nesting."""
+    if isinstance(value, Tagged):
+        yield _entry(value.kind, value.fields, f"line {value.line}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _modifiers(item, f"{place}[{index}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if _is_group(key) or isinstance(item, Tagged):
+                yield from _modifiers(item, f"{place}.{key}")
+            else:
+                yield _entry(str(key), item, f"{place}.{key}")
+    elif value is not None:
+        raise UserError(f"{place}: {value!r} is no modifier; write Name: {{field: value}}")
+
+
+def _entry(kind: str, fields: Any, place: str) -> Entry:
+    if fields is not None and not isinstance(fields, dict):
+        raise UserError(f"{place}: the fields of {kind} are {fields!r}; write field: value lines")
+    return Entry(kind, {str(key): value for key, value in (fields or {}).items()}, place)
+
+
+def _is_group(key: Any) -> bool:
+    return isinstance(key, str) and key.endswith("modifiers")
+
+
+def _holds_modifiers(value: Any) -> bool:
+    if isinstance(value, Tagged):
+        return True
+    if isinstance(value, list):
+        return any(_holds_modifiers(item) for item in value)
+    return isinstance(value, dict) and any(
+        _is_group(key) or _holds_modifiers(item) for key, item in value.items()
+    )
