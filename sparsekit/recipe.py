@@ -15,6 +15,7 @@ import sparsekit.sparseml_recipes.load  # noqa: F401  # the resolver of recipe=s
 from sparsekit.config import ConfigError, UserError, build, plain
 from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.distillation import Distillation
+from sparsekit.modifiers.gradual import GradualPruning
 from sparsekit.modifiers.optimizer import LearningRateFunction, SetWeightDecay
 from sparsekit.modifiers.pruning import ConstantPruning
 from sparsekit.modifiers.quantization import Quantization
@@ -156,7 +157,21 @@ class Recipe:
 
     def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
         """What in `weights`, by parameter name, breaks a mask of this run."""
-        return [text for m in self.of(ConstantPruning) for text in m.violations(weights)]
+        constant = [text for m in self.of(ConstantPruning) for text in m.violations(weights)]
+        return constant + [t for m in self.of(GradualPruning) for t in m.violations(weights)]
+
+    def sparsity(self, epoch: float) -> dict[str, float | None]:
+        """The planned sparsity of each group of weights at `epoch`; None: as the weights are.
+
+        A group is a gradual modifier's name, with the pattern of its params where it has several.
+        """
+        found = {}
+        for name, modifier in self.modifiers.items():
+            if isinstance(modifier, GradualPruning):
+                planned = modifier.sparsity(epoch)
+                for pattern, share in planned.items():
+                    found[name if len(planned) == 1 else f"{name}: {pattern}"] = share
+        return found
 
     def save(self, path: Path, metadata: Mapping[str, Any]) -> None:
         """Write the resolved recipe, with what it was run with, as a recipe that `load` reads."""

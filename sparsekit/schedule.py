@@ -31,7 +31,7 @@ def windows(recipe: Recipe, total_steps: int) -> list[dict[str, Any]]:
 
 
 def steps(recipe: Recipe, steps_per_epoch: int) -> list[dict[str, Any]]:
-    """One object per optimizer step: step, epoch, lr (null: the optimizer's own), active."""
+    """One object per optimizer step: step, epoch, lr (null: the optimizer's own), ..."""
     rows = []
     for step in range(round(recipe.num_epochs * steps_per_epoch)):
         epoch = step / steps_per_epoch
@@ -41,10 +41,26 @@ def steps(recipe: Recipe, steps_per_epoch: int) -> list[dict[str, Any]]:
                 "epoch": epoch,
                 "lr": recipe.lr(epoch, steps_per_epoch),
                 "weight_decay": recipe.weight_decay(epoch),
+                "sparsity": recipe.sparsity(epoch),
                 "active": [n for n, m in recipe.modifiers.items() if m.active(epoch)],
             }
         )
     return rows
+
+
+def epochs(recipe: Recipe, steps_per_epoch: int) -> Table:
+    """What the recipe sets at the first step of each epoch, as a table for the terminal."""
+    view = Table(title=f"At the start of each epoch, {steps_per_epoch} steps an epoch")
+    view.add_column("epoch", justify="right")
+    view.add_column("learning rate", justify="right")
+    view.add_column("sparsity")
+    view.add_column("active")
+    for row in steps(recipe, steps_per_epoch)[::steps_per_epoch]:
+        lr = "" if row["lr"] is None else f"{row['lr']:.3g}"
+        planned = row["sparsity"].items()
+        held = ", ".join(f"{name} {share:.1%}" for name, share in planned if share is not None)
+        view.add_row(f"{row['epoch']:g}", lr, held, ", ".join(row["active"]))
+    return view
 
 
 def table(recipe: Recipe, total_steps: int) -> Table:
