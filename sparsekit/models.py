@@ -17,7 +17,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -28,10 +27,16 @@ from sparsekit.cache import content_hash, file_hash
 from sparsekit.config import ConfigError, UserError, first_line
 from sparsekit.hub import fetch, weight_files
 from sparsekit.masks import magnitude_mask
+from sparsekit.tokenizer import load_tokenizer
 
 # Inputs of a batch, sorted by length, hold at most this many tokens.
 BATCH_TOKENS = 4096
 _IN_A_LAYER_STACK = re.compile(r"\.\d+\.")
+_CHOOSE = "choose an encoder such as a BERT, RoBERTa or DistilBERT"
+# What a checkpoint of any task has; a pooler and a head may be new.
+_BODY = re.compile(r"\.\d+\.|embeddings\.")
+# Architectures that number positions from the padding token's id plus one.
+_COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,12 @@ class Student:
     def load(self, label_names: Sequence[str], max_length: int) -> Classifier:
         """The model with a head for `label_names`, new where the checkpoint has none."""
         folder = fetch(self.checkpoint, self.revision)
-        loaded, _ = load_classifier(folder, label_names, max_length)
+        loaded, missing = load_classifier(folder, label_names, max_length)
+        if body := [name for name in missing if _BODY.search(name)]:
+            raise UserError(
+                f"the student in {folder} lacks the weights {', '.join(body[:4])}, so they would "
+                "start at random; choose a complete checkpoint"
+            )
         if self.sparsity is not None:
             prune(loaded.model, self.sparsity)
         return loaded
@@ -91,8 +101,10 @@ def load_classifier(
     Raises UserError for weights that cannot be read and for a `max_length` beyond the model's.
     """
     config = read_config(folder)
-    positions = getattr(config, "max_position_embeddings", max_length)
-    if max_length > positions:
+    if config.is_encoder_decoder:
+        raise UserError(f"{folder} is an encoder-decoder, {config.model_type}; {_CHOOSE}")
+    positions = _positions(config)
+    if positions is not None and max_length > positions:
         raise ConfigError(
             [
                 f"dataset.max_length {max_length} is more than the {positions} positions of "
@@ -121,14 +133,25 @@ def load_classifier(
             f"cannot read the weights {names} in {folder}: {first_line(error)}; the file "
             "may be cut short: fetch or save it again"
         ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{folder} cannot become a text classifier: {first_line(error)}; {_CHOOSE}"
+        ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.model_max_length = max_length
+    tokenizer = load_tokenizer(folder, max_length, model.get_input_embeddings().num_embeddings)
     # Hashed before its first use, which writes truncation settings into it.
     tokenizer_hash = content_hash([tokenizer.backend_tokenizer.to_str()])
     missing = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
     return Classifier(model, tokenizer, tokenizer_hash), missing
+
+
+def _positions(config: PreTrainedConfig) -> int | None:
+    """How many tokens the model can number; None where it has no limit."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in _COUNTED_FROM_PADDING:
+        return positions - int(config.pad_token_id) - 1
+    return positions
 
 
 def weights_hash(folder: Path) -> str:

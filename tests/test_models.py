@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from transformers import RobertaConfig, T5Config, ViTConfig
 
 from sparsekit.config import UserError
 from sparsekit.data import TextData, tokenize
@@ -81,6 +82,53 @@ def test_a_folder_without_weights(teacher_folder: str, tmp_path: Path) -> None:
     (folder / "pytorch_model.bin").unlink()
     with pytest.raises(UserError, match="holds no weights"):
         load_classifier(folder, LABELS, 64)
+
+
+def test_a_student_with_half_of_its_weights(teacher_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(teacher_folder, folder)
+    file = folder / "pytorch_model.bin"
+    weights = torch.load(file)
+    torch.save({k: v for k, v in weights.items() if "layer.1" not in k}, file)
+    with pytest.raises(UserError, match=r"lacks the weights bert\.encoder\.layer\.1"):
+        Student(checkpoint=str(folder)).load(LABELS, 64)
+
+
+def test_a_folder_without_tokenizer(teacher_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "wordless"
+    shutil.copytree(teacher_folder, folder)
+    (folder / "vocab.txt").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(UserError, match="has 5 special tokens and no words"):
+        load_classifier(folder, LABELS, 64)
+
+
+def test_a_tokenizer_of_another_model(teacher_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(teacher_folder, folder)
+    with (folder / "vocab.txt").open("a") as file:
+        file.writelines(f"word{i}\n" for i in range(500))
+    with pytest.raises(UserError, match="tokens, but the model embeds"):
+        load_classifier(folder, LABELS, 64)
+
+
+def test_what_is_no_encoder(teacher_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "t5"
+    shutil.copytree(teacher_folder, folder)
+    (folder / "config.json").write_text(T5Config().to_json_string())
+    with pytest.raises(UserError, match="an encoder-decoder, t5; choose an encoder"):
+        load_classifier(folder, LABELS, 64)
+    (folder / "config.json").write_text(ViTConfig().to_json_string())
+    with pytest.raises(UserError, match=r"cannot become a text classifier.*choose an encoder"):
+        load_classifier(folder, LABELS, 64)
+
+
+def test_roberta_counts_positions_from_its_padding(teacher_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "roberta"
+    shutil.copytree(teacher_folder, folder)
+    (folder / "config.json").write_text(RobertaConfig(max_position_embeddings=34).to_json_string())
+    with pytest.raises(UserError, match="max_length 33 is more than the 32 positions"):
+        load_classifier(folder, LABELS, 33)
 
 
 def test_a_folder_that_is_not_there() -> None:
