@@ -13,6 +13,11 @@ from transformers import TrainingArguments
 from sparsekit.config import ConfigError
 from sparsekit.environment import cpu_units
 
+_AT_LEAST_ONE = (
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+)
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -28,6 +33,10 @@ class SparseTrainingArguments(TrainingArguments):
     precision: str = field(default="auto", metadata={"help": ", ".join(PRECISIONS)})
 
     def __post_init__(self) -> None:
+        if too_small := [name for name in _AT_LEAST_ONE if getattr(self, name) < 1]:
+            raise ConfigError(
+                [f"training.{name} is {getattr(self, name)}; set 1 or more" for name in too_small]
+            )
         on_gpu = torch.cuda.is_available() and not self.use_cpu
         if self.precision not in PRECISIONS:
             raise ConfigError(

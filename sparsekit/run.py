@@ -15,12 +15,13 @@ from transformers import set_seed
 
 from sparsekit import stages
 from sparsekit.cache import cached, content_hash
-from sparsekit.config import UserError, build, plain
+from sparsekit.config import ConfigError, UserError, build, plain
 from sparsekit.data import TextData, tokenize
 from sparsekit.environment import environment
 from sparsekit.export.onnx import export
 from sparsekit.hub import fetch
 from sparsekit.models import weights_hash
+from sparsekit.overrides import unread_variables
 from sparsekit.plan import Plan
 from sparsekit.progress import quiet_libraries
 from sparsekit.report import closing_table
@@ -39,6 +40,8 @@ def run(cfg: DictConfig, hydra: HydraConf) -> Path:
     quiet_libraries()
     try:
         values = plain(cfg)
+        if unread := unread_variables(cfg, hydra.overrides.task):
+            raise ConfigError(unread)
         tracking = build(values["tracking"], "tracking")
     except UserError as error:
         write_summary(folder, {"status": "failed", "error": describe(error)})

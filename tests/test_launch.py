@@ -259,6 +259,10 @@ def test_equal_runs_are_equal(
         (["dataset.max_length=4096"], "max_length 4096 is more than the 512 positions"),
         (["recipe.num_epochs=5", "recipe.qat_epochs=6"], "start -1 lies before epoch 0"),
         (["+training.sead=1"], "did you mean"),
+        (["+recipe.hardness=0.5"], "nothing in the recipe reads hardness"),
+        (["seed=soon"], "training.seed is 'soon'; it must be a whole number"),
+        (["dataset.max_length=3"], "max_length 3 leaves no room for text"),
+        (["training.per_device_train_batch_size=0"], "batch_size is 0; set 1 or more"),
     ],
 )
 def test_bad_input_fails_with_a_summary(

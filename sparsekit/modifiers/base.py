@@ -32,7 +32,13 @@ class Modifier:
     def problems(self, num_epochs: float) -> list[str]:
         """What is wrong with the fields themselves, each with value, limit and fix."""
         if self.start < 0:
-            return [f"start {self.start:g} lies before epoch 0; set start >= 0"]
+            # Counted back from the end, as recipe.qat_epochs is, it says how far back.
+            reached = num_epochs - self.start
+            return [
+                f"start {self.start:g} lies before epoch 0; set start >= 0, or, if it is counted "
+                f"back from the end as recipe.qat_epochs is, go back {num_epochs:g} epochs at most "
+                f"instead of {reached:g}"
+            ]
         if self.end is not None and self.end <= self.start:
             return [
                 f"its window is empty: start {self.start:g} is not before end {self.end:g}; "
