@@ -49,18 +49,32 @@ def steps(recipe: Recipe, steps_per_epoch: int) -> list[dict[str, Any]]:
 
 
 def epochs(recipe: Recipe, steps_per_epoch: int) -> Table:
-    """What the recipe sets at the first step of each epoch, as a table for the terminal."""
+    """What the recipe sets at the first step of each epoch and at the last of all, as a table."""
     view = Table(title=f"At the start of each epoch, {steps_per_epoch} steps an epoch")
     view.add_column("epoch", justify="right")
     view.add_column("learning rate", justify="right")
     view.add_column("sparsity")
     view.add_column("active")
-    for row in steps(recipe, steps_per_epoch)[::steps_per_epoch]:
+    rows = steps(recipe, steps_per_epoch)
+    for row in [*rows[::steps_per_epoch], rows[-1]]:
         lr = "" if row["lr"] is None else f"{row['lr']:.3g}"
-        planned = row["sparsity"].items()
-        held = ", ".join(f"{name} {share:.1%}" for name, share in planned if share is not None)
-        view.add_row(f"{row['epoch']:g}", lr, held, ", ".join(row["active"]))
+        active = ", ".join(row["active"])
+        view.add_row(f"{row['epoch']:g}", lr, _shares(row["sparsity"]), active)
     return view
+
+
+def _shares(planned: dict[str, float | None]) -> str:
+    """Planned sparsities, a modifier's groups together: `pruning 80%, other 60-70%`."""
+    shares: dict[str, list[float]] = {}
+    for group, share in planned.items():
+        if share is not None:
+            shares.setdefault(group.partition(":")[0], []).append(100 * share)
+    return ", ".join(
+        f"{name} {min(each):.1f}%"
+        if min(each) == max(each)
+        else f"{name} {min(each):.1f}-{max(each):.1f}%"
+        for name, each in shares.items()
+    )
 
 
 def table(recipe: Recipe, total_steps: int) -> Table:

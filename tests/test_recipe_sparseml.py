@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import SHARED
 from hydra import compose, initialize_config_dir
 from hypothesis import given
@@ -15,10 +17,14 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from sparsekit.config import ConfigError, UserError, calc, plain
+from sparsekit.modifiers.base import Modifier
+from sparsekit.recipe import Recipe
 from sparsekit.sparseml_recipes import expressions
 from sparsekit.sparseml_recipes.document import parse, read
 from sparsekit.sparseml_recipes.load import is_sparseml, load
+from sparsekit.sparseml_recipes.mapping import MODIFIERS
 from sparsekit.sparseml_recipes.native import native
+from sparsekit.sparseml_recipes.write import to_sparseml
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 STYLES = sorted((Path(__file__).parent / "sparseml_recipes").glob("*.*"))
@@ -282,6 +288,15 @@ def test_an_override_reaches_every_stage_that_has_the_variable(tmp_path: Path) -
     assert [node["learning_rate"] for node in values["modifiers"].values()] == [0.3, 0.3]
 
 
+def test_an_override_of_one_stage_only(tmp_path: Path) -> None:
+    values = loaded(STAGED, tmp_path, second_stage_num_epochs=7)
+    assert values["num_epochs"] == 7
+    assert values["modifiers"]["set_learning_rate"]["learning_rate"] == 0.1
+    assert values["modifiers"]["set_learning_rate_2"]["learning_rate"] == 0.07
+    with pytest.raises(ConfigError, match=r"recipe\.variables\.first_stage_num_epochs > 2"):
+        loaded(STAGED, tmp_path, num_epochs=1)
+
+
 def test_overrides_and_what_depends_on_them(tmp_path: Path) -> None:
     values = loaded(RECIPE, tmp_path, num_epochs=10)
     assert values["num_epochs"] == 10
@@ -304,9 +319,16 @@ def test_training_is_never_lengthened(tmp_path: Path) -> None:
 
 
 def test_an_override_that_would_not_change_the_length_is_refused(tmp_path: Path) -> None:
-    text = RECIPE.replace("end_epoch: eval(num_epochs)", "end_epoch: 6")
+    text = RECIPE.replace("end_epoch: eval(num_epochs)", "end_epoch: 6", 1)
     with pytest.raises(ConfigError, match="does not change the training, which ends at epoch 6"):
         loaded(text, tmp_path, num_epochs=3, qat_start=1)
+
+
+def test_an_override_of_what_only_an_anchor_reads_is_refused(tmp_path: Path) -> None:
+    text = RECIPE.replace("lr: 1e-4", "lr: &lr 1e-4").replace("eval(lr)", "*lr")
+    assert loaded(text, tmp_path)["modifiers"]["learning_rate"]["init_lr"] == 1e-4
+    with pytest.raises(ConfigError, match=r"variables\.lr: nothing reads .* write eval\(lr\)"):
+        loaded(text, tmp_path, lr=0.1)
 
 
 def test_a_variable_num_epochs_that_is_not_the_length(tmp_path: Path) -> None:
@@ -437,3 +459,81 @@ def test_the_launcher_says_what_is_wrong(tmp_path: Path) -> None:
 
 def test_calc_knows_what_sparsemls_expressions_use() -> None:
     assert calc("2 ** 3 + abs(-1) + int(2.7)") == 11
+
+
+# --- there and back
+
+
+@pytest.mark.parametrize("path", STYLES, ids=lambda path: path.stem)
+def test_every_style_converts(path: Path) -> None:
+    assert len(STYLES) == 6
+    node = native(read(path), str(path))
+    # What the launcher reads from the converted file is what it reads from SparseML's.
+    text = yaml.safe_dump(node, sort_keys=False)
+    again = plain(OmegaConf.create({"recipe": OmegaConf.create(text)}))["recipe"]
+    assert again == load(str(path), {})
+    for modifier in again["modifiers"].values():
+        assert modifier["_target_"] in {mapped.target for mapped in MODIFIERS.values()}
+
+
+def back_and_forth(values: dict[str, Any]) -> dict[str, Any]:
+    """A native recipe, as written, through SparseML's language and back."""
+    settled = resolved(values)
+    text = to_sparseml(values, settled, Recipe.build(settled).modifiers)
+    return of_text(text)
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Equal modifiers, built: a field left at its default is one that says the same."""
+    first, second = Recipe.build(one), Recipe.build(other)
+    assert first.num_epochs == second.num_epochs
+    kinds = sorted(map(repr, (ended(m, first) for m in first.modifiers.values())))
+    assert kinds == sorted(map(repr, (ended(m, second) for m in second.modifiers.values())))
+
+
+def ended(modifier: Modifier, recipe: Recipe) -> Modifier:
+    end = recipe.num_epochs if modifier.end is None else modifier.end
+    return dataclasses.replace(modifier, start=float(modifier.start), end=float(end))
+
+
+BUILDABLE = [path for path in STYLES if path.stem not in ("obert", "block4")]
+
+
+@pytest.mark.parametrize("path", BUILDABLE, ids=lambda path: path.stem)
+def test_a_sparseml_recipe_survives_the_way_there_and_back(path: Path) -> None:
+    node = native(read(path), str(path))
+    same(back_and_forth(node), resolved(node))
+
+
+@pytest.mark.parametrize("name", ["dense", "pruned90", "pruned90_quant", "gradual90_quant"])
+def test_a_native_recipe_survives_the_way_there_and_back(name: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(overrides=[f"+recipe@recipe={name}"])
+    written = OmegaConf.to_container(cfg.recipe)
+    assert isinstance(written, dict)
+    back = back_and_forth({str(key): value for key, value in written.items()})
+    same(back, plain(cfg)["recipe"])
+    # Variables stay variables: what depends on one still moves with it.
+    assert back.keys() - {"modifiers"} == written.keys() - {"modifiers"}
+
+
+def test_expressions_come_back_as_expressions() -> None:
+    node = native(parse(RECIPE, "recipe.yaml"), "recipe.yaml")
+    settled = resolved(node)
+    text = to_sparseml(node, settled, Recipe.build(settled).modifiers)
+    assert "qat_start: eval(num_epochs - 2)" in text
+    assert "init_lr: eval(lr)" in text
+    assert native(parse(text, "back"), "back")["qat_start"] == node["qat_start"]
+
+
+def test_what_sparseml_has_no_word_for() -> None:
+    quantization = {
+        "_target_": "sparsekit.modifiers.quantization.Quantization",
+        "per_channel_weights": True,
+        "end": 1,
+    }
+    with pytest.raises(ConfigError, match=r"modifiers\.q: QuantizationModifier has no end"):
+        back_and_forth({"num_epochs": 2, "modifiers": {"q": quantization}})
+    quantization["end"] = None
+    with pytest.raises(ConfigError, match="no field for per_channel_weights: True"):
+        back_and_forth({"num_epochs": 2, "modifiers": {"q": quantization}})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from sparsekit.config import UserError
-from sparsekit.sparseml_recipes.expressions import map_expressions, rename
+from sparsekit.sparseml_recipes.expressions import map_expressions, names, rename
 
 # Who wrote a recipe and with what; nothing that it does depends on it.
 UNREAD = ("__metadata__", "version")
@@ -52,13 +53,22 @@ class Document:
     def override(self, values: Mapping[str, Any]) -> None:
         """Set variables; one of a name that several stages set is set in each of them."""
         for name, value in values.items():
-            if name not in self.scopes:
-                listed = ", ".join(sorted(self.scopes)) or "none"
+            if name not in self.scopes and name not in self.variables:
+                listed = ", ".join(sorted({*self.scopes, *self.variables})) or "none"
                 raise UserError(
                     f"recipe.variables.{name}: the recipe has no such variable; it has {listed}"
                 )
-            for variable in self.scopes[name]:
+            for variable in self.scopes.get(name, [name]):
                 self.variables[variable] = value
+
+    def read_names(self) -> set[str]:
+        """The variables that any expression reads."""
+        read: set[str] = set()
+        map_expressions(
+            [self.variables, [entry.fields for entry in self.entries]],
+            lambda text: read.update(names(text)),
+        )
+        return read
 
     def renamed(self, old: str, new: str) -> Document:
         """The same recipe with the variable `old` called `new`."""
@@ -133,27 +143,30 @@ def parse(text: str, path: str) -> Document:
     if not isinstance(content, dict):
         raise UserError(f"{path} is no recipe: it holds no modifiers")
     document = Document()
-    _scope(document, content, {}, [])
+    repeated = {name for name, count in Counter(_all_names(content)).items() if count > 1}
+    _scope(document, content, {}, [], repeated)
     if not document.entries:
         raise UserError(f"{path} is no SparseML recipe: it has no list of modifiers")
     return document
 
 
 def _scope(
-    document: Document, content: dict[Any, Any], outer: Mapping[str, str], stages: list[str]
+    document: Document,
+    content: dict[Any, Any],
+    outer: Mapping[str, str],
+    stages: list[str],
+    repeated: Collection[str],
 ) -> None:
-    """Add a recipe's or a stage's variables, then its modifiers, then the stages within."""
+    """Add a recipe's or a stage's variables, then its modifiers and the stages within.
+
+    A variable of a stage goes by the stage's name too where `repeated` says that others have it.
+    """
     content = {key: value for key, value in content.items() if key not in UNREAD}
-    written = {
-        str(key): value
-        for key, value in content.items()
-        if not _is_group(key) and not _holds_modifiers(value)
-    }
+    written = _variables(content)
     known = dict(outer)
     for name in written:
         flat_name = f"{name}_variable" if name in RESERVED else name
-        taken = flat_name in document.variables
-        known[name] = "_".join([*stages, flat_name]) if taken else flat_name
+        known[name] = "_".join([*stages, flat_name]) if name in repeated else flat_name
         document.scopes.setdefault(name, []).append(known[name])
 
     def flat(value: Any) -> Any:
@@ -168,12 +181,27 @@ def _scope(
         elif isinstance(value, Tagged):
             document.entries.append(_entry(value.kind, flat(value.fields), f"line {value.line}"))
         elif isinstance(value, dict) and _holds_modifiers(value):
-            _scope(document, value, known, [*stages, str(key)])
+            _scope(document, value, known, [*stages, str(key)], repeated)
         elif isinstance(value, list) and _holds_modifiers(value):
             raise UserError(
                 f"{key}: modifiers must stand in a list whose name ends in modifiers, such as "
                 f"{key}_modifiers"
             )
+
+
+def _variables(content: dict[Any, Any]) -> dict[str, Any]:
+    return {
+        str(key): value
+        for key, value in content.items()
+        if key not in UNREAD and not _is_group(key) and not _holds_modifiers(value)
+    }
+
+
+def _all_names(content: dict[Any, Any]) -> Iterator[str]:
+    yield from _variables(content)
+    for key, value in content.items():
+        if isinstance(value, dict) and key not in UNREAD and not _is_group(key):
+            yield from _all_names(value) if _holds_modifiers(value) else ()
 
 
 def _modifiers(value: Any, place: str) -> Iterator[Entry]:

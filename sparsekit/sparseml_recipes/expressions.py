@@ -29,6 +29,9 @@ def expression(value: Any) -> str | None:
 def map_expressions(value: Any, change: Callable[[str], Any]) -> Any:
     """`value` with each `eval(...)` in it, however deep, replaced by `change(its expression)`."""
     if isinstance(value, dict):
+        for key in value:
+            if expression(key) is not None:
+                raise UserError(f"{key}: an expression cannot be a key; write its value")
         return {key: map_expressions(item, change) for key, item in value.items()}
     if isinstance(value, list):
         return [map_expressions(item, change) for item in value]

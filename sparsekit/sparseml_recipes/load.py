@@ -38,8 +38,8 @@ def load(path: str, variables: Mapping[str, Any]) -> Values:
     document.override(variables)
     node = native(document, path)
     epochs = evaluated(training_length(document, path), resolved(document, path))
-    problems = _windows(document, path, epochs)
-    if variables.get("num_epochs", epochs) != epochs == written:
+    problems = _windows(document, path, epochs) + _unread(document, path, variables)
+    if not problems and variables.get("num_epochs", epochs) != epochs == written:
         problems.append(
             f"{path}: recipe.variables.num_epochs={variables['num_epochs']} does not change the "
             f"training, which ends at epoch {epochs}; write end_epoch: eval(num_epochs) there"
@@ -55,8 +55,10 @@ def is_sparseml(path: Path) -> bool:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the recipe {path}: {error}") from error
+    if path.suffix == ".md":
+        return True
     is_native = re.search(r"^defaults:|_target_", text, re.MULTILINE)
-    return path.suffix == ".md" or (not is_native and re.search(r"modifiers:", text) is not None)
+    return not is_native and re.search(r"modifiers:|Modifier\b", text) is not None
 
 
 def _windows(document: Document, path: str, last: float) -> list[str]:
@@ -80,6 +82,17 @@ def _windows(document: Document, path: str, last: float) -> list[str]:
                     f"longer: {_fix('end_epoch', length, f'{above} {epoch:g}')}"
                 )
     return problems
+
+
+def _unread(document: Document, path: str, variables: Mapping[str, Any]) -> list[str]:
+    """Overrides that would change nothing: an anchor's aliases keep the value that the file has."""
+    read = document.read_names()
+    return [
+        f"{path}: recipe.variables.{name}: nothing reads {name}, so it would change nothing; where "
+        f"the file repeats its value or an alias of it, write eval({name})"
+        for name in variables
+        if not read.intersection(document.scopes.get(name, [name]))
+    ]
 
 
 def _fix(name: str, written: Any, limit: str) -> str:

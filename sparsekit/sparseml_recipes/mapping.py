@@ -21,7 +21,8 @@ class Mapped:
 
     `fields` maps its field names to ours. `defaults` are its own defaults where ours differ, in
     our names. `fixed` are fields that have one meaning here: the values that are accepted, with
-    what to do about others. `ignored` have no effect on a transformer's training.
+    what to do about others. `ignored` have no effect on a transformer's training. `aliases` are
+    older names of a field's values.
     """
 
     target: str
@@ -31,6 +32,7 @@ class Mapped:
     defaults: dict[str, Any] = field(default_factory=dict)
     fixed: dict[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    aliases: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def known(self) -> list[str]:
@@ -72,7 +74,8 @@ _TRAINING = "training_modifiers"
 
 
 def _gradual(target: str, name: str, fields: Mapping[str, str] = _GRADUAL, **more: Any) -> Mapped:
-    return Mapped(target, name, "pruning_modifiers", dict(fields), **more)
+    masks = {"mask_type": {"block": "block4"}}
+    return Mapped(target, name, "pruning_modifiers", dict(fields), aliases=masks, **more)
 
 
 MODIFIERS: dict[str, Mapped] = {
@@ -106,7 +109,7 @@ MODIFIERS: dict[str, Mapped] = {
         fixed=_ALL_GROUPS,
     ),
     "TrainableParamsModifier": Mapped(
-        _OPTIMIZER + "TrainableParams",
+        "sparsekit.modifiers.trainable.TrainableParams",
         "trainable_params",
         _TRAINING,
         _same("params", "trainable"),
@@ -133,7 +136,7 @@ MODIFIERS: dict[str, Mapped] = {
         "pruning",
         fixed={"global_sparsity": ((True, 1), "write MagnitudePruningModifier for it")},
     ),
-    "MovementPruningModifier": _gradual(_PRUNING + "MovementPruning", "pruning"),
+    "MovementPruningModifier": _gradual("sparsekit.modifiers.movement.MovementPruning", "pruning"),
     "OBSPruningModifier": _gradual(
         "sparsekit.modifiers.obs.OBSPruning",
         "pruning",
@@ -146,7 +149,7 @@ MODIFIERS: dict[str, Mapped] = {
         ignored=("use_gradient_buffering", "grads_device", "num_pages", "available_devices"),
     ),
     "ACDCPruningModifier": _gradual(
-        _PRUNING + "ACDCPruning",
+        "sparsekit.modifiers.acdc.ACDCPruning",
         "pruning",
         _same(
             "compression_sparsity",
@@ -154,9 +157,10 @@ MODIFIERS: dict[str, Mapped] = {
             "params",
             "global_sparsity",
             "leave_enabled",
-            "momentum_buffer_reset",
             "mask_type",
         ),
+        # AdamW, which trains transformers, has no buffer of that name.
+        ignored=("momentum_buffer_reset",),
     ),
     "DistillationModifier": Mapped(
         "sparsekit.modifiers.distillation.Distillation",
@@ -168,7 +172,7 @@ MODIFIERS: dict[str, Mapped] = {
         ignored=("update_frequency",),
     ),
     "PerLayerDistillationModifier": Mapped(
-        "sparsekit.modifiers.distillation.PerLayerDistillation",
+        "sparsekit.modifiers.layer_distillation.PerLayerDistillation",
         "layer_distillation",
         "distillation_modifiers",
         _same(

@@ -101,7 +101,10 @@ def _modifier(entry: Entry, mapped: Mapped, values: Values) -> Values:
         if value is None or (name in WINDOW and isinstance(value, int | float) and value < 0):
             # SparseML writes "from the beginning" and "to the end" as -1.
             continue
-        node[ours] = map_expressions(_escaped(entry.fields[name]), interpolation)
+        written = entry.fields[name]
+        if isinstance(value, str):
+            written = mapped.aliases.get(name, {}).get(value, written)
+        node[ours] = map_expressions(_escaped(written), interpolation)
         defaults.pop(ours, None)
     return {**node, **defaults}
 
