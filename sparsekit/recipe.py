@@ -16,8 +16,8 @@ from sparsekit.config import ConfigError, UserError, build, plain
 from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.distillation import Distillation
 from sparsekit.modifiers.gradual import GradualPruning
-from sparsekit.modifiers.optimizer import LearningRateFunction, SetWeightDecay
-from sparsekit.modifiers.pruning import ConstantPruning
+from sparsekit.modifiers.masked import Pruning
+from sparsekit.modifiers.optimizer import LearningRateSchedule, SetLearningRate, SetWeightDecay
 from sparsekit.modifiers.quantization import Quantization
 
 M = TypeVar("M", bound=Modifier)
@@ -77,7 +77,7 @@ class Recipe:
             for name, modifier in self.modifiers.items()
             for problem in modifier.problems(self.num_epochs)
         ]
-        for kind in (LearningRateFunction, SetWeightDecay, Quantization):
+        for kind in (LearningRateSchedule, SetWeightDecay, Quantization):
             found += self._overlaps(kind)
         for name, modifier in self.modifiers.items():
             if isinstance(modifier, Distillation) and modifier.needs_teacher and not has_teacher:
@@ -95,7 +95,7 @@ class Recipe:
             f"{max(first.start, second.start):g}; give them windows that do not overlap"
             for i, (a, first) in enumerate(named)
             for b, second in named[i + 1 :]
-            if first.active(second.start) or second.active(first.start)
+            if _overlap(*sorted((first, second), key=lambda modifier: modifier.start))
         ]
 
     def attach(self, model: nn.Module) -> None:
@@ -121,28 +121,38 @@ class Recipe:
             loss = modifier.loss(loss, inputs, outputs)
         return loss
 
+    def before_step(self) -> None:
+        """Let every modifier see the gradients that the optimizer is about to use."""
+        for modifier in self.modifiers.values():
+            modifier.before_step()
+
     def constrain(self) -> None:
         """Restore the masks after an optimizer step."""
         for modifier in self.modifiers.values():
             modifier.constrain()
+
+    def detach(self, model: nn.Module) -> None:
+        """Take from the model what was there for training only; the recipe is over."""
+        for modifier in self.modifiers.values():
+            modifier.detach(model)
 
     def lr(self, epoch: float, steps_per_epoch: float) -> float | None:
         """The learning rate that the recipe sets at `epoch`; None where it has set none yet.
 
         After a window it stays where that window left it.
         """
-        begun = [m for m in self.of(LearningRateFunction) if m.start <= epoch]
+        begun = [m for m in self.of(LearningRateSchedule) if m.start <= epoch]
         if not begun:
             return None
         latest = max(begun, key=lambda modifier: modifier.start)
         if not latest.active(epoch):
-            return latest.final_lr
+            return latest.lr_after(self.num_epochs, steps_per_epoch)
         return latest.lr(epoch, self.num_epochs, steps_per_epoch)
 
     @property
     def sets_lr(self) -> bool:
         """Whether any modifier sets the learning rate, at any epoch."""
-        return bool(self.of(LearningRateFunction))
+        return bool(self.of(LearningRateSchedule))
 
     def weight_decay(self, epoch: float) -> float | None:
         """The weight decay that the recipe sets at `epoch`; None where it sets none."""
@@ -157,8 +167,7 @@ class Recipe:
 
     def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
         """What in `weights`, by parameter name, breaks a mask of this run."""
-        constant = [text for m in self.of(ConstantPruning) for text in m.violations(weights)]
-        return constant + [t for m in self.of(GradualPruning) for t in m.violations(weights)]
+        return [text for m in self.of(Pruning) for text in m.violations(weights)]
 
     def sparsity(self, epoch: float) -> dict[str, float | None]:
         """The planned sparsity of each group of weights at `epoch`; None: as the weights are.
@@ -177,3 +186,10 @@ class Recipe:
         """Write the resolved recipe, with what it was run with, as a recipe that `load` reads."""
         text = yaml.safe_dump({**self.values, "metadata": dict(metadata)}, sort_keys=False)
         path.write_text("# The resolved recipe of this run, written by sparsekit.\n" + text)
+
+
+def _overlap(earlier: Modifier, later: Modifier) -> bool:
+    # A rate that is set stays only until a schedule starts.
+    if isinstance(earlier, SetLearningRate) and earlier.start < later.start:
+        return False
+    return earlier.active(later.start)

@@ -141,6 +141,7 @@ def train(plan: Plan, student: Classifier, trainer: SparseTrainer, folder: Path)
         raise UserError(
             f"cannot resume: {error}; name a checkpoints/checkpoint-* folder"
         ) from error
+    plan.recipe.detach(student.model)
     model = folder / "model"
     trainer.save_model(str(model))
     trainer.save_state()

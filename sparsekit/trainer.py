@@ -65,7 +65,13 @@ class SparseTrainer(Trainer):
         self.add_callback(RecipeCallback(recipe))
 
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
+        # What a recipe freezes now it may train later: the optimizer must know it.
+        frozen = [p for p in self.model.parameters() if not p.requires_grad]
+        for parameter in frozen:
+            parameter.requires_grad_(True)
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **options)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
         weight_decay = self.recipe.weight_decay(0.0)
         if weight_decay is not None:
             for group in optimizer.param_groups:
@@ -164,6 +170,11 @@ class RecipeCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self._update(state)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.recipe.before_step()
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

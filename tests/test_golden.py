@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
 from sparsekit.modifiers.distillation import kl_divergence
-from sparsekit.modifiers.optimizer import LearningRateFunction
+from sparsekit.modifiers.optimizer import LearningRate, LearningRateFunction, SetLearningRate
 from sparsekit.modifiers.quantization import Quantization
+from sparsekit.recipe import Recipe
 
 NOT_SET = 0.123  # the learning rate that the recorded optimizers start with
 
@@ -22,24 +23,32 @@ class Untagged(yaml.SafeLoader):
     """Reads SparseML's `!Modifier` tags as plain mappings."""
 
 
-Untagged.add_multi_constructor("!", lambda loader, _, node: loader.construct_mapping(node))
+Untagged.add_multi_constructor(
+    "!", lambda loader, _, node: loader.construct_mapping(node, deep=True)
+)
 
 
-@pytest.mark.parametrize("case", range(3))
+KINDS = {
+    "!LearningRateFunctionModifier": LearningRateFunction,
+    "!LearningRateModifier": LearningRate,
+    "!SetLearningRateModifier": SetLearningRate,
+}
+
+
+@pytest.mark.parametrize("case", range(7))
 def test_learning_rate_at_every_step(golden: dict[str, Any], case: int) -> None:
     recorded = golden["learning_rate"][case]
+    kind = KINDS[recorded["recipe"].split("- ")[2].split("\n")[0].strip()]
     fields = yaml.load(recorded["recipe"], Untagged)["modifiers"][1]
-    fields = {k: v if k == "lr_func" else float(v) for k, v in fields.items()}
-    modifier = LearningRateFunction(
-        start=fields.pop("start_epoch"), end=fields.pop("end_epoch"), **fields
-    )
+    # PyYAML reads 1e-05 as text.
+    fields |= {k: float(v) for k, v in fields.items() if k in ("init_lr", "final_lr")}
+    modifier = kind(start=fields.pop("start_epoch"), end=fields.pop("end_epoch", None), **fields)
+    assert modifier.problems(recorded["epochs"]) == []
     per_epoch = recorded["steps_per_epoch"]
-    rates = [
-        modifier.lr(step / per_epoch, recorded["epochs"], per_epoch)
-        if modifier.active(step / per_epoch)
-        else NOT_SET
-        for step in range(recorded["epochs"] * per_epoch)
-    ]
+    recipe = Recipe(recorded["epochs"], {"lr": modifier}, {})
+    steps = [step / per_epoch for step in range(recorded["epochs"] * per_epoch)]
+    rates = [recipe.lr(epoch, per_epoch) for epoch in steps]
+    rates = [NOT_SET if rate is None else rate for rate in rates]
     assert rates == pytest.approx(recorded["lr"], abs=1e-9)
 
 

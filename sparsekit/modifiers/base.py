@@ -1,4 +1,4 @@
-"""What a modifier is: a window of epochs and at most four hooks."""
+"""What a modifier is: a window of epochs, and hooks into the training loop."""
 
 from __future__ import annotations
 
@@ -70,8 +70,14 @@ class Modifier:
         """The training loss, given the loss so far, the batch and the model's outputs."""
         return loss
 
+    def before_step(self) -> None:
+        """See the gradients, after they were clipped and before the optimizer uses them."""
+
     def constrain(self) -> None:
         """Restore what the optimizer step may have broken, such as the zeros of a mask."""
+
+    def detach(self, model: nn.Module) -> None:
+        """Take away what `attach` added for training only, before the model is saved for good."""
 
 
 def match_parameters(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, nn.Parameter]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from sparsekit.config import ConfigError
 from sparsekit.masks import NOfM, parse_mask_type, score_masks
-from sparsekit.modifiers.base import ALL_PRUNABLE, Modifier, match_parameters
-from sparsekit.modifiers.masked import MaskedWeights
+from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
+from sparsekit.modifiers.masked import MaskedWeights, Pruning
 
 FROM_PARAM = "__FROM_PARAM__"
 # Epochs are sums of floats: 13.999... of an epoch's 14 steps are 14.
@@ -39,7 +39,7 @@ INTER_FUNCTIONS = {"linear": linear, "cubic": cubic, "inverse_cubic": inverse_cu
 
 
 @dataclass(kw_only=True)
-class GradualPruning(Modifier):
+class GradualPruning(Pruning):
     """What every gradual pruning shares: its curve, its masks, its groups; not used by itself.
 
     params: the weights, as in `ConstantPruning`; empty if `final_sparsity` is a map.
@@ -154,7 +154,6 @@ class GradualPruning(Modifier):
         if problems:
             raise ConfigError(problems)
         self._masked = MaskedWeights(weights)
-        self._on = False
         self._reached: float | None = None
         self._init = self._initial()
 
@@ -254,14 +253,6 @@ class GradualPruning(Modifier):
 
     def compensate(self, masks: Mapping[str, Tensor]) -> None:
         """Change the weights that stay, before those that `masks` newly drop become zero."""
-
-    def constrain(self) -> None:
-        if self._on:
-            self._masked.apply()
-
-    def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
-        """What in `weights`, by parameter name, breaks the mask that is held now."""
-        return self._masked.violations(weights) if self._on else []
 
 
 @dataclass(kw_only=True)

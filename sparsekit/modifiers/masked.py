@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from sparsekit.modifiers.base import Modifier
 
 
 class MaskedWeights:
@@ -61,3 +64,23 @@ class MaskedWeights:
             if revived:
                 found.append(f"{name}: {revived} weights that the mask holds at zero are not zero")
         return found
+
+
+@dataclass(kw_only=True)
+class Pruning(Modifier):
+    """What every pruning shares: it holds masks while it is on; not used by itself.
+
+    A subclass sets `_masked` in `attach`, and `_on` in `update`.
+    """
+
+    def __post_init__(self) -> None:
+        self._masked = MaskedWeights({})
+        self._on = False
+
+    def constrain(self) -> None:
+        if self._on:
+            self._masked.apply()
+
+    def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
+        """What in `weights`, by parameter name, breaks a mask that is held now."""
+        return self._masked.violations(weights) if self._on else []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from sparsekit.modifiers.base import Modifier
 
@@ -20,12 +21,37 @@ def cosine(progress: float, init_lr: float, final_lr: float) -> float:
     return final_lr + (init_lr - final_lr) * (1 + math.cos(math.pi * progress)) / 2
 
 
+# What LearningRate's `lr_kwargs` must and may hold.
+LR_CLASSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "StepLR": (("step_size", "gamma"), ()),
+    "MultiStepLR": (("milestones", "gamma"), ()),
+    "ExponentialLR": (("gamma",), ()),
+    "CosineAnnealingWarmRestarts": (("lr_min", "cycle_epochs"), ("cycle_mult",)),
+}
+# Epochs are sums of floats: 13.999... of an epoch's 14 steps are 14.
+_EPSILON = 1e-9
+
+
 @dataclass(kw_only=True)
-class LearningRateFunction(Modifier):
+class LearningRateSchedule(Modifier):
+    """A modifier that sets the learning rate within its window; not used by itself."""
+
+    def lr(self, epoch: float, num_epochs: float, steps_per_epoch: float) -> float:
+        """The learning rate at `epoch`, which lies in the window, of a run of that length."""
+        raise NotImplementedError
+
+    def lr_after(self, num_epochs: float, steps_per_epoch: float) -> float:
+        """The learning rate that stays when the window has ended: that of its last step."""
+        end = num_epochs if self.end is None else self.end
+        return self.lr(end - 1 / steps_per_epoch, num_epochs, steps_per_epoch)
+
+
+@dataclass(kw_only=True)
+class LearningRateFunction(LearningRateSchedule):
     """The learning rate as a function of the epoch, SparseML's LearningRateFunctionModifier.
 
     `lr_func` is linear, cosine or cyclic_linear; the last falls from `init_lr` to `final_lr`
-    once in every `cycle_epochs`. Outside of the window the learning rate stays as it was set.
+    once in every `cycle_epochs`. After the window the learning rate is `final_lr`.
     """
 
     init_lr: float
@@ -45,12 +71,10 @@ class LearningRateFunction(Modifier):
         return found
 
     def lr(self, epoch: float, num_epochs: float, steps_per_epoch: float) -> float:
-        """The learning rate at `epoch`, which lies in the window, of a run of that length."""
         end = num_epochs if self.end is None else self.end
         since, length = epoch - self.start, end - self.start
         if self.lr_func == "cyclic_linear":
-            # The epsilon keeps 13.999... of a cycle's 14 steps from counting as the old cycle.
-            cycle = math.floor(since / self.cycle_epochs + 1e-9)
+            cycle = math.floor(since / self.cycle_epochs + _EPSILON)
             since = max(0.0, since - cycle * self.cycle_epochs)
             length = min(self.cycle_epochs, length - cycle * self.cycle_epochs)
             # SparseML reaches final_lr at the last step of a cycle, not one step past it.
@@ -58,9 +82,83 @@ class LearningRateFunction(Modifier):
         function = linear if self.lr_func == "linear" else cosine
         return function(since / length, *self._ends)
 
+    def lr_after(self, num_epochs: float, steps_per_epoch: float) -> float:
+        return self.final_lr
+
     @property
     def _ends(self) -> tuple[float, float]:
         return self.init_lr, self.final_lr
+
+
+@dataclass(kw_only=True)
+class SetLearningRate(LearningRateSchedule):
+    """One learning rate from `start` on, until another schedule starts."""
+
+    learning_rate: float
+
+    def problems(self, num_epochs: float) -> list[str]:
+        found = super().problems(num_epochs)
+        if not self.learning_rate >= 0:
+            found.append(f"learning_rate {self.learning_rate} must be 0 or more")
+        if self.end is not None:
+            found.append(f"end is {self.end:g}, but a rate that is set stays; remove it")
+        return found
+
+    def lr(self, epoch: float, num_epochs: float, steps_per_epoch: float) -> float:
+        return self.learning_rate
+
+
+@dataclass(kw_only=True)
+class LearningRate(LearningRateSchedule):
+    """The learning rate as torch's schedulers have it, counted in epochs, not in steps.
+
+    lr_class: StepLR (lr_kwargs: step_size, gamma), MultiStepLR (milestones, which are epochs of
+    the run, gamma), ExponentialLR (gamma, once an epoch) or CosineAnnealingWarmRestarts (lr_min,
+    cycle_epochs, cycle_mult).
+    """
+
+    lr_class: str
+    init_lr: float
+    lr_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def problems(self, num_epochs: float) -> list[str]:
+        found = super().problems(num_epochs)
+        if not self.init_lr > 0:
+            found.append(f"init_lr {self.init_lr} must be more than 0")
+        if self.lr_class not in LR_CLASSES:
+            known = ", ".join(LR_CLASSES)
+            return [*found, f"lr_class {self.lr_class!r} is not one of {known}"]
+        needed, optional = LR_CLASSES[self.lr_class]
+        for name in needed:
+            if name not in self.lr_kwargs:
+                found.append(f"lr_kwargs of {self.lr_class} lacks {name}; add it")
+        for name, value in self.lr_kwargs.items():
+            if name not in (*needed, *optional):
+                known = ", ".join((*needed, *optional))
+                found.append(f"lr_kwargs of {self.lr_class} has no {name!r}; known: {known}")
+            elif name in ("step_size", "cycle_epochs", "cycle_mult", "gamma") and not value > 0:
+                found.append(f"lr_kwargs: {name} {value} must be more than 0")
+        return found
+
+    def lr(self, epoch: float, num_epochs: float, steps_per_epoch: float) -> float:
+        options, since = self.lr_kwargs, epoch - self.start + _EPSILON
+        match self.lr_class:
+            case "StepLR":
+                drops = math.floor(since / options["step_size"])
+            case "MultiStepLR":
+                drops = sum(epoch + _EPSILON >= milestone for milestone in options["milestones"])
+            case "ExponentialLR":
+                drops = math.floor(since)
+            case _:
+                return self._warm_restarts(since)
+        return float(self.init_lr * options["gamma"] ** drops)
+
+    def _warm_restarts(self, since: float) -> float:
+        length: float = self.lr_kwargs["cycle_epochs"]
+        while since >= length:
+            since -= length
+            length *= self.lr_kwargs.get("cycle_mult", 1)
+        return cosine(since / length, self.init_lr, self.lr_kwargs["lr_min"])
 
 
 @dataclass(kw_only=True)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from sparsekit.config import ConfigError
-from sparsekit.modifiers.base import ALL_PRUNABLE, Modifier, match_parameters
-from sparsekit.modifiers.masked import MaskedWeights
+from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
+from sparsekit.modifiers.masked import MaskedWeights, Pruning
 
 # A dense checkpoint has a few exact zeros by chance; a pruned one has at least this share.
 MIN_SPARSITY = 0.01
 
 
 @dataclass(kw_only=True)
-class ConstantPruning(Modifier):
+class ConstantPruning(Pruning):
     """Keeps every weight that is zero at the window's start at zero.
 
     `params` names weights: `__ALL_PRUNABLE__`, exact names, or `re:` patterns. A window that
@@ -27,7 +26,6 @@ class ConstantPruning(Modifier):
 
     def attach(self, model: nn.Module) -> None:
         self._masked = MaskedWeights(match_parameters(model, self.params))
-        self._on = False
         if self.start == 0:
             self._hold()
 
@@ -48,11 +46,3 @@ class ConstantPruning(Modifier):
         if on and not self._masked.masks:
             self._hold()
         self._on = on
-
-    def constrain(self) -> None:
-        if self._on:
-            self._masked.apply()
-
-    def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
-        """What in `weights`, by parameter name, breaks the mask that is held now."""
-        return self._masked.violations(weights) if self._on else []

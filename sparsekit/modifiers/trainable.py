@@ -1,0 +1,37 @@
+"""Which parameters are trained, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from sparsekit.modifiers.base import Modifier, match_parameters
+
+ALL = "__ALL__"
+
+
+@dataclass(kw_only=True)
+class TrainableParams(Modifier):
+    """Freezes parameters, or trains them, within its window; after it they are as before.
+
+    `params` names them: `__ALL__`, `__ALL_PRUNABLE__`, exact names, or `re:` patterns. A frozen
+    parameter keeps its value to the last bit: weight decay and momentum do not reach it.
+    """
+
+    params: str | list[str]
+    trainable: bool
+
+    def attach(self, model: nn.Module) -> None:
+        patterns = [self.params] if isinstance(self.params, str) else self.params
+        found = match_parameters(model, ["re:.*" if p == ALL else p for p in patterns])
+        self._parameters = list(found.values())
+        self._before = [parameter.requires_grad for parameter in self._parameters]
+
+    def update(self, epoch: float) -> None:
+        on = self.active(epoch)
+        for parameter, before in zip(self._parameters, self._before, strict=True):
+            parameter.requires_grad_(self.trainable if on else before)
+            if not parameter.requires_grad:
+                # An optimizer leaves alone what has no gradient.
+                parameter.grad = None
