@@ -12,6 +12,7 @@ from sparsekit.recipe import Recipe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INCHES_WIDE, INCHES_PER_WINDOW = 8.0, 0.32
 
@@ -19,28 +20,33 @@ INCHES_WIDE, INCHES_PER_WINDOW = 8.0, 0.32
 def plot(recipe: Recipe, steps_per_epoch: int, target: Path, title: str) -> None:
     """Write the PNG `target`. Raises UserError where matplotlib is missing."""
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        figure = draw(recipe, steps_per_epoch, title)
     except ImportError as error:
         raise UserError("plots need matplotlib: pip install 'sparsekit[plot]'") from error
+    try:
+        figure.savefig(target, format="png", dpi=120)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error}") from error
+
+
+def draw(recipe: Recipe, steps_per_epoch: int, title: str) -> Figure:
+    """Three panels over one axis of epochs: learning rate, planned sparsity, windows."""
+    from matplotlib.figure import Figure
+
     windows = schedule.windows(recipe, round(recipe.num_epochs * steps_per_epoch))
     rows = schedule.steps(recipe, steps_per_epoch)
     heights = [2.2, 1.8, INCHES_PER_WINDOW * len(windows) + 0.4]
     figure = Figure(figsize=(INCHES_WIDE, sum(heights) + 1.0), layout="constrained")
-    FigureCanvasAgg(figure)
     rate, sparsity, spans = figure.subplots(3, 1, sharex=True, height_ratios=heights)
-    epochs = [row["epoch"] for row in rows]
-    rate.step(epochs, [math.nan if row["lr"] is None else row["lr"] for row in rows], where="post")
+    rates = [math.nan if row["lr"] is None else row["lr"] for row in rows]
+    rate.step([row["epoch"] for row in rows], rates, where="post")
     rate.set_ylabel("learning rate")
     rate.set_title(title)
     _sparsity(sparsity, rows)
     _windows(spans, windows)
     spans.set_xlim(0, recipe.num_epochs)
     spans.set_xlabel("epoch")
-    try:
-        figure.savefig(target, format="png", dpi=120)
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error}") from error
+    return figure
 
 
 def _sparsity(axes: Axes, rows: list[dict[str, Any]]) -> None:
