@@ -349,6 +349,16 @@ def test_without_an_epoch_range_the_last_window_ends_training(tmp_path: Path) ->
         loaded(text.replace("4.5", "-1"), tmp_path)
 
 
+def test_an_end_that_sparseml_does_not_read() -> None:
+    text = """
+        modifiers:
+          - !EpochRangeModifier {start_epoch: 0, end_epoch: 4}
+          - !SetLearningRateModifier {start_epoch: 1, end_epoch: 2, learning_rate: 0.1}
+          - !QuantizationModifier {start_epoch: 1, end_epoch: -1.0, submodules: [classifier]}
+        """
+    assert all("end" not in node for node in of_text(text)["modifiers"].values())
+
+
 def test_defaults_of_sparseml_that_are_not_ours() -> None:
     text = """
         modifiers:
@@ -370,6 +380,10 @@ def test_defaults_of_sparseml_that_are_not_ours() -> None:
         ("!QuantizationModifier {submodules: [x], weight_bits: 4}", "weight_bits: 4 .* 8 bits"),
         ("!DistillationModifier {hardness: eval(h)}", "no variable 'h'; there are epochs"),
         ("!DistillationModifier {hardness: eval(print(1))}", "refused: print"),
+        (
+            "!QuantizationModifier {submodules: [x], end_epoch: 2}",
+            "end_epoch: 2 has no counterpart",
+        ),
         ("!DistillationModifier 3", "must be followed by its fields"),
         ("3", "3 is no modifier"),
         ("{DistillationModifier: 3}", "fields of DistillationModifier are 3"),

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from sparsekit.config import ConfigError, UserError, plain
 from sparsekit.sparseml_recipes.document import Document, read
 from sparsekit.sparseml_recipes.expressions import expression, names
-from sparsekit.sparseml_recipes.mapping import EPOCH_RANGE
+from sparsekit.sparseml_recipes.mapping import EPOCH_RANGE, MODIFIERS
 from sparsekit.sparseml_recipes.native import (
     Values,
     evaluated,
@@ -73,7 +73,8 @@ def _windows(document: Document, path: str, last: float) -> list[str]:
             ("start_epoch", "starts", "<", ">"),
             ("end_epoch", "ends", "<=", ">="),
         ):
-            written = entry.fields.get(name)
+            endless = entry.kind in MODIFIERS and MODIFIERS[entry.kind].endless
+            written = None if endless and name == "end_epoch" else entry.fields.get(name)
             epoch = number(evaluated(written, values))
             if epoch > last or (name == "start_epoch" and epoch == last):
                 problems.append(

@@ -22,7 +22,8 @@ class Mapped:
     `fields` maps its field names to ours. `defaults` are its own defaults where ours differ, in
     our names. `fixed` are fields that have one meaning here: the values that are accepted, with
     what to do about others. `ignored` have no effect on a transformer's training. `aliases` are
-    older names of a field's values.
+    older names of a field's values. An `endless` modifier acts from its start on, whatever its
+    end_epoch says.
     """
 
     target: str
@@ -33,6 +34,7 @@ class Mapped:
     fixed: dict[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     aliases: dict[str, dict[str, str]] = field(default_factory=dict)
+    endless: bool = False
 
     @property
     def known(self) -> list[str]:
@@ -93,6 +95,7 @@ MODIFIERS: dict[str, Mapped] = {
         _TRAINING,
         _same("learning_rate"),
         fixed=_ALL_GROUPS,
+        endless=True,
     ),
     "LearningRateModifier": Mapped(
         _OPTIMIZER + "LearningRate",
@@ -107,6 +110,7 @@ MODIFIERS: dict[str, Mapped] = {
         "regularization_modifiers",
         _same("weight_decay"),
         fixed=_ALL_GROUPS,
+        endless=True,
     ),
     "TrainableParamsModifier": Mapped(
         "sparsekit.modifiers.trainable.TrainableParams",
@@ -195,7 +199,9 @@ MODIFIERS: dict[str, Mapped] = {
             **_same("quantize_linear_activations"),
             **_same("scheme", "scheme_overrides", "ignore", "strict"),
         },
+        endless=True,
         fixed={
+            "end_epoch": ((-1,), "remove it: quantization lasts to the end"),
             "reduce_range": ((False, 0), "remove it: integers of 8 bits use their whole range"),
             "activation_bits": ((8,), _EIGHT_BITS),
             "weight_bits": ((8,), _EIGHT_BITS),

@@ -98,8 +98,9 @@ def _modifier(entry: Entry, mapped: Mapped, values: Values) -> Values:
         defaults |= LEGACY_DEFAULTS
     for name, ours in {**WINDOW, **mapped.fields}.items():
         value = known.get(name)
-        if value is None or (name in WINDOW and isinstance(value, int | float) and value < 0):
-            # SparseML writes "from the beginning" and "to the end" as -1.
+        # SparseML writes "from the beginning" and "to the end" as -1.
+        unset = name in WINDOW and isinstance(value, int | float) and value < 0
+        if value is None or unset or (name == "end_epoch" and mapped.endless):
             continue
         written = entry.fields[name]
         if isinstance(value, str):

@@ -14,7 +14,6 @@ from sparsekit.sparseml_recipes.expressions import from_interpolation
 from sparsekit.sparseml_recipes.mapping import EPOCH_RANGE, MODIFIERS, WINDOW, Mapped
 
 HEADER = "# Written by sparsekit for SparseML 1.8.\n"
-_ENDLESS = ("quantization", "weight_decay", "set_learning_rate")  # have no end_epoch of their own
 
 
 class _Dumper(yaml.SafeDumper):
@@ -75,7 +74,7 @@ def _fields(modifier: Any, node: Mapping[str, Any], kind: str, mapped: Mapped) -
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(modifier):
         value = getattr(modifier, field.name)
-        if field.name == "end" and mapped.name in _ENDLESS:
+        if field.name == "end" and mapped.endless:
             if value is not None:
                 raise UserError(f"{kind} has no end, but it ends at epoch {value:g}; set end: null")
         elif field.name in theirs:
