@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -112,20 +112,36 @@ def load_classifier(
             ]
         )
     labels = dict(enumerate(label_names))
+    model, missing = load_weights(
+        folder,
+        AutoModelForSequenceClassification,
+        num_labels=len(labels),
+        id2label=labels,
+        label2id={name: i for i, name in labels.items()},
+        ignore_mismatched_sizes=True,
+    )
+    embeddings = cast(nn.Embedding, model.get_input_embeddings())
+    tokenizer = load_tokenizer(folder, max_length, embeddings.num_embeddings)
+    # Hashed before its first use, which writes truncation settings into it.
+    tokenizer_hash = content_hash([tokenizer.backend_tokenizer.to_str()])
+    return Classifier(model, tokenizer, tokenizer_hash), missing
+
+
+def load_weights(
+    folder: Path, architecture: type[Any], **options: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model in `folder` in float32 and the names of weights that the folder lacks.
+
+    Raises UserError for weights that cannot be read or are of another architecture.
+    """
     weights = weight_files(folder)
     # A head that the checkpoint lacks is expected of a student, and checked for a teacher, so
     # transformers' own report of it would only worry.
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            num_labels=len(labels),
-            id2label=labels,
-            label2id={name: i for i, name in labels.items()},
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
+        model, info = architecture.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, **options
         )
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
         names = ", ".join(path.name for path in weights)
@@ -139,11 +155,8 @@ def load_classifier(
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
-    tokenizer = load_tokenizer(folder, max_length, model.get_input_embeddings().num_embeddings)
-    # Hashed before its first use, which writes truncation settings into it.
-    tokenizer_hash = content_hash([tokenizer.backend_tokenizer.to_str()])
     missing = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
-    return Classifier(model, tokenizer, tokenizer_hash), missing
+    return model, missing
 
 
 def _positions(config: PreTrainedConfig) -> int | None:
