@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sparsekit.cli_prune import prune
 from sparsekit.cli_recipe import recipes
 from sparsekit.config import UserError
 
@@ -38,6 +39,7 @@ app = typer.Typer(
     help="Prune, distil, quantize, export, prove, deploy. Train with launch.py; use runs here.",
 )
 app.add_typer(recipes, name="recipe")
+app.command()(prune)
 
 
 @app.command()

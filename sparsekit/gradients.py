@@ -49,10 +49,11 @@ def example_gradients(
     for name, pairs in calls.items():
         gradient: Tensor | None = None
         for inputs, _ in pairs:
-            error = next(errors).reshape(rows // examples, -1, layers[name].out_features)
+            # The loss divides by all rows, the loss of one gradient's rows by `examples`.
+            error = next(errors) * (rows / examples)
+            error = error.reshape(rows // examples, -1, layers[name].out_features)
             seen = inputs.reshape(rows // examples, -1, layers[name].in_features)
             product = torch.bmm(error.transpose(1, 2), seen.to(error.dtype))
             gradient = product if gradient is None else gradient + product
         if gradient is not None:
-            # The loss divides by all rows, this gradient's own divides by `examples`.
-            yield name, gradient.flatten(1).float() * (rows / examples)
+            yield name, gradient.flatten(1).float()

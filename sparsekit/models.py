@@ -159,6 +159,11 @@ def load_weights(
     return model, missing
 
 
+def embedded_tokens(model: PreTrainedModel) -> int:
+    """How many tokens the model has an embedding for."""
+    return len(cast(nn.Embedding, model.get_input_embeddings()).weight)
+
+
 def _positions(config: PreTrainedConfig) -> int | None:
     """How many tokens the model can number; None where it has no limit."""
     positions: int | None = getattr(config, "max_position_embeddings", None)

@@ -1,0 +1,210 @@
+"""One-shot pruning: a dense model gets its zeros at once, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sparsekit.fisher import BlockFisher, Fisher
+from sparsekit.gradients import recorded
+from sparsekit.masks import Blocks, NOfM, Pattern, parse_mask_type
+from sparsekit.surgeon import Batch, masks_of, measure, repair, saliencies
+
+Layers = Mapping[str, nn.Linear]
+Masks = dict[str, Tensor]
+# Batches of so many rows in all, with a seed; their rows are a multiple of the third number.
+Draw = Callable[[int, int, int], Iterator[Batch]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneShot:
+    """How to prune at once.
+
+    sparsity: the share of zeros in the pruned layers; null for an N:M pattern, which has its own.
+    method: `magnitude` drops the smallest weights; `wanda` the smallest products of weight and
+        input norm within each output row (Sun et al. 2023); `obs` those that cost the loss least,
+        and moves the others to make up for them (oBERT, Kurtic et al. 2022).
+    global_sparsity: rank all layers together; null: only for `obs`.
+    num_grads, damp, fisher_block_size, num_recomputations: of `obs`; the Fisher is measured anew
+        each time that an equal part of the sparsity is reached.
+    grad_batch_size: rows whose mean loss gives one gradient.
+    rows: that `wanda` looks at.
+    """
+
+    sparsity: float | None = None
+    method: str = "magnitude"
+    pattern: str = "unstructured"
+    global_sparsity: bool | None = None
+    num_grads: int = 1024
+    damp: float = 1e-7
+    fisher_block_size: int = 50
+    num_recomputations: int = 1
+    grad_batch_size: int = 1
+    rows: int = 256
+    seed: int = 0
+
+    def problems(self) -> list[str]:
+        """What is wrong with the settings, each with the option, its limit and the fix."""
+        found = []
+        if self.method not in METHODS:
+            found.append(f"--method {self.method} is none of {', '.join(METHODS)}")
+        if self.method == "wanda" and self.global_sparsity:
+            found.append("--method wanda compares weights within a row; leave out --global")
+        for option, value in (
+            ("--num-grads", self.num_grads),
+            ("--fisher-block-size", self.fisher_block_size),
+            ("--num-recomputations", self.num_recomputations),
+            ("--grad-batch-size", self.grad_batch_size),
+            ("--rows", self.rows),
+        ):
+            if value < 1:
+                found.append(f"{option} {value} must be 1 or more")
+        if not self.damp > 0:
+            found.append(f"--damp {self.damp:g} must be above 0")
+        try:
+            pattern = parse_mask_type(self.pattern)
+        except ValueError:
+            return [*found, f"--pattern {self.pattern} is none of unstructured, block4, 2:4"]
+        return found + self._pattern_problems(pattern)
+
+    def _pattern_problems(self, pattern: Pattern) -> list[str]:
+        found = []
+        if isinstance(pattern, NOfM):
+            if self.sparsity not in (None, pattern.sparsity):
+                found.append(
+                    f"--pattern {self.pattern} has a sparsity of {pattern.sparsity:g}, not "
+                    f"{self.sparsity:g}; leave out --sparsity"
+                )
+            if self.method == "obs" and self.num_recomputations > 1:
+                found.append(
+                    f"--pattern {self.pattern} is applied at once; leave out --num-recomputations"
+                )
+        elif self.sparsity is None:
+            found.append("--sparsity is not set: add --sparsity 0.8")
+        elif not 0 < self.sparsity < 1:
+            found.append(f"--sparsity {self.sparsity:g} must lie between 0 and 1")
+        elif self.method == "obs" and self.fisher_block_size % pattern.columns:
+            found.append(
+                f"--fisher-block-size {self.fisher_block_size} must be a multiple of "
+                f"{pattern.columns} for --pattern {self.pattern}; set 48 or 64"
+            )
+        return found
+
+    @property
+    def mask_pattern(self) -> Pattern:
+        """The pattern by its type."""
+        return parse_mask_type(self.pattern)
+
+    @property
+    def target(self) -> float:
+        """The sparsity, the pattern's own where it has one."""
+        pattern = self.mask_pattern
+        if isinstance(pattern, NOfM):
+            return pattern.sparsity
+        assert self.sparsity is not None
+        return self.sparsity
+
+    @property
+    def ranks_globally(self) -> bool:
+        """Whether all layers are ranked together."""
+        return self.method == "obs" if self.global_sparsity is None else self.global_sparsity
+
+    def masks(self, scores: Mapping[str, Tensor], share: float, kept: Masks) -> Masks:
+        """Masks within `kept` that bring the layers to this share of the target."""
+        target = share * self.target
+        return masks_of(scores, target, self.mask_pattern, kept, self.ranks_globally)
+
+
+def prune(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot) -> None:
+    """Prune the weights of `layers`, parts of `model`, in place; zeros that are there stay.
+
+    `draw` gives calibration batches; `magnitude` needs none.
+    """
+    METHODS[config.method](model, layers, draw, config)
+
+
+def _magnitude(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot) -> None:
+    scores = {name: layer.weight.detach().abs() for name, layer in layers.items()}
+    _apply(layers, config.masks(scores, 1.0, _kept(layers)))
+
+
+def _wanda(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot) -> None:
+    assert draw is not None
+    norms = input_norms(model, layers, draw(config.rows, config.seed, 1))
+    pattern = config.mask_pattern
+    columns = pattern.columns if isinstance(pattern, Blocks) else 1
+    scores = {
+        name: row_ranks(layer.weight.detach().abs() * norms[name], columns)
+        for name, layer in layers.items()
+    }
+    _apply(layers, config.masks(scores, 1.0, _kept(layers)))
+
+
+def _obs(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot) -> None:
+    assert draw is not None
+    rows = config.num_grads * config.grad_batch_size
+
+    def empty(weights: int) -> Fisher:
+        device = next(iter(layers.values())).weight.device
+        return BlockFisher.zeros(weights, config.fisher_block_size, device)
+
+    for done in range(config.num_recomputations):
+        # Fresh rows each time: a seed for each.
+        batches = draw(rows, config.seed + 1_000_000 * done, config.grad_batch_size)
+        fishers = measure(model, layers, batches, empty, config.grad_batch_size)
+        kept = _kept(layers)
+        scores = saliencies(layers, fishers, kept, config.damp, config.mask_pattern)
+        masks = config.masks(scores, (done + 1) / config.num_recomputations, kept)
+        repair(layers, fishers, masks, config.damp)
+
+
+METHODS: dict[str, Callable[[nn.Module, Layers, Draw | None, OneShot], None]] = {
+    "magnitude": _magnitude,
+    "obs": _obs,
+    "wanda": _wanda,
+}
+
+
+@torch.no_grad()
+def input_norms(model: nn.Module, layers: Layers, batches: Iterator[Batch]) -> dict[str, Tensor]:
+    """The L2 norm of each input feature of each layer [in], over all tokens that are no padding."""
+    squares: dict[str, Tensor] = {
+        name: torch.zeros(layer.in_features, device=layer.weight.device)
+        for name, layer in layers.items()
+    }
+    model.eval()
+    for batch in batches:
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        with recorded(layers) as calls:
+            model(**inputs)
+        real = inputs["attention_mask"].bool()
+        for name, pairs in calls.items():
+            for seen, _ in pairs:
+                squares[name] += seen[real].float().square().sum(0)
+    return {name: square.sqrt() for name, square in squares.items()}
+
+
+def row_ranks(scores: Tensor, columns: int = 1) -> Tensor:
+    """The place of each score [out, in] in its row, 0 for the least, by the mean of its block.
+
+    Masks made from places drop the same number in every row.
+
+    >>> row_ranks(torch.tensor([[5.0, 1.0, 3.0], [0.1, 0.3, 0.2]])).tolist()
+    [[2.0, 0.0, 1.0], [0.0, 2.0, 1.0]]
+    """
+    blocks = scores.view(len(scores), -1, columns).mean(2)
+    ranks: Tensor = blocks.argsort(dim=1, stable=True).argsort(dim=1).float()
+    return ranks.repeat_interleave(columns, dim=1)
+
+
+def _kept(layers: Layers) -> Masks:
+    return {name: layer.weight.detach() != 0 for name, layer in layers.items()}
+
+
+@torch.no_grad()
+def _apply(layers: Layers, masks: Masks) -> None:
+    for name, layer in layers.items():
+        layer.weight.mul_(masks[name])

@@ -1,0 +1,160 @@
+"""A pruned copy of a checkpoint: read, pruned at once, counted, and written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+
+from sparsekit import oneshot
+from sparsekit.calibration import Calibration, read
+from sparsekit.config import ConfigError, UserError
+from sparsekit.hub import fetch
+from sparsekit.inspection import inspect
+from sparsekit.labels import is_generic, matching_order
+from sparsekit.models import embedded_tokens, id2label, load_weights, prunable, read_config
+from sparsekit.oneshot import OneShot
+from sparsekit.tokenizer import load_tokenizer
+
+# Everything of a checkpoint but its weights: tokenizer, settings of generation and pooling.
+_BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A csv or json file for calibration."""
+
+    file: Path
+    text_columns: list[str]
+    label_column: str = "label"
+    max_length: int = 128
+
+
+def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | None) -> None:
+    """Write a pruned copy of `source` (run folder, model folder, Hub id) to the folder `output`.
+
+    Raises UserError before anything is read for wrong settings, and leaves no `output` behind.
+    """
+    problems = config.problems()
+    if config.method != "magnitude" and data is None:
+        problems.append(f"--method {config.method} looks at texts: add --data FILE.csv")
+    if output.exists():
+        problems.append(f"--output {output} exists already; remove it or choose another folder")
+    if problems:
+        raise ConfigError(problems)
+    folder = _dense_folder(source, config)
+    architecture = read_config(folder)
+    model, missing = load_weights(folder, _architecture(architecture))
+    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    layers = prunable(model)
+    _check_layers(source, layers, config)
+    draw = None
+    if config.method != "magnitude":
+        assert data is not None
+        draw = _calibration(folder, model, missing, config, data).draw
+    oneshot.prune(model, layers, draw, config)
+    _check_zeros(layers, config)
+    with _whole(output) as target:
+        for pattern in _BESIDE_WEIGHTS:
+            for path in folder.glob(pattern):
+                if not path.name.endswith(".index.json"):
+                    shutil.copyfile(path, target / path.name)
+        model.cpu().save_pretrained(target)
+        record = {"source": source, **asdict(config), "data": str(data.file) if data else None}
+        (target / "pruning.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _dense_folder(source: str, config: OneShot) -> Path:
+    """The checkpoint's folder, once its weights are seen to be unquantized and dense enough."""
+    inner = Path(source).expanduser() / "model"
+    folder = fetch(str(inner) if inner.is_dir() else source)
+    found = inspect(str(folder))
+    if any(layer.weights.startswith("int8") for layer in found.layers):
+        raise UserError(f"{source} is quantized already; prune the model before it is quantized")
+    if found.sparsity > config.target:
+        raise UserError(
+            f"{source} has {found.sparsity:.1%} zeros already, more than --sparsity "
+            f"{config.target:g}; zeros do not come back, so ask for more"
+        )
+    return folder
+
+
+def _architecture(config: PreTrainedConfig) -> type[PreTrainedModel] | type[AutoModel]:
+    """The class that the checkpoint was saved from, so that its copy keeps every head."""
+    for name in config.architectures or []:
+        found = getattr(transformers, name, None)
+        if isinstance(found, type) and issubclass(found, PreTrainedModel):
+            return found
+    return AutoModel
+
+
+def _check_layers(source: str, layers: oneshot.Layers, config: OneShot) -> None:
+    if not layers:
+        raise UserError(
+            f"{source} has no Linear layers in a stack of transformer layers, so there is nothing "
+            "to prune; choose an encoder such as BERT"
+        )
+    problems = [
+        f"--pattern {config.pattern} does not divide {name} of shape {tuple(layer.weight.shape)}; "
+        "use --pattern unstructured"
+        for name, layer in layers.items()
+        if not config.mask_pattern.divides(layer.weight.shape)
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _calibration(
+    folder: Path, model: PreTrainedModel, missing: list[str], config: OneShot, data: Data
+) -> Calibration:
+    found = read(data.file, data.text_columns, data.label_column, data.max_length)
+    if config.method == "obs":
+        kind = type(model).__name__
+        if missing or not kind.endswith("ForSequenceClassification"):
+            raise UserError(
+                f"--method obs follows the loss of a trained classifier, and {folder} is "
+                f"{'one without ' + ', '.join(missing[:3]) if missing else 'a ' + kind}; "
+                "fine-tune it first, or use --method wanda"
+            )
+        theirs = id2label(model.config)
+        order = matching_order(found.label_names, theirs)
+        if order is not None:
+            found = found.with_label_order([theirs[i] for i in sorted(theirs)])
+        elif len(theirs) != len(found.label_names) or not is_generic(theirs):
+            raise UserError(
+                f"--data {data.file} has the labels {', '.join(found.label_names)}, but "
+                f"{folder} tells apart {', '.join(theirs.values())}; use the data of its task"
+            )
+    tokenizer = load_tokenizer(folder, data.max_length, embedded_tokens(model))
+    return Calibration(found.splits["train"], tokenizer, data.max_length, model.device)
+
+
+def _check_zeros(layers: oneshot.Layers, config: OneShot) -> None:
+    """A fault of ours if not as many weights are zero as were asked for."""
+    zeros = sum(int((layer.weight == 0).sum()) for layer in layers.values())
+    size = sum(layer.weight.numel() for layer in layers.values())
+    # Each layer is exact to half a block of weights.
+    if zeros < config.target * size - 4 * len(layers):
+        raise RuntimeError(f"{zeros} of {size} weights are zero, not {config.target:.1%}")
+
+
+@contextmanager
+def _whole(output: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `output` when the block ends well."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        yield unfinished
+        unfinished.chmod(0o755)
+        unfinished.rename(output)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
