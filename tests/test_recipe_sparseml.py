@@ -551,3 +551,17 @@ def test_what_sparseml_has_no_word_for() -> None:
     quantization["end"] = None
     with pytest.raises(ConfigError, match="no field for per_channel_weights: True"):
         back_and_forth({"num_epochs": 2, "modifiers": {"q": quantization}})
+
+
+# --- the documentation
+
+
+def test_the_documentation_names_every_modifier_and_field() -> None:
+    text = (CONF.parent / "docs" / "recipes.md").read_text()
+    assert len(MODIFIERS) == 16
+    for kind, mapped in MODIFIERS.items():
+        rows = [line for line in text.splitlines() if line.startswith(f"| `{kind}`")]
+        assert rows, kind
+        assert mapped.target.removeprefix("sparsekit.modifiers.") in rows[0]
+        for name in mapped.known:
+            assert f"`{name}`" in text or f"`{name}: " in text, (kind, name)
