@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,11 +24,23 @@ def main(cfg: DictConfig) -> None:
     """Run what the config says; a mistake of the user ends in one clear message and code 1."""
     from sparsekit.run import run
 
+    signal.signal(signal.SIGTERM, stop)
     try:
         folder = run(cfg, HydraConfig.get())
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt as stopped:
+        signal_name = str(stopped) or "SIGINT"
+        sys.stderr.write(f"stopped by {signal_name}; to go on, give the newest folder of ")
+        sys.stderr.write(f"{cfg.training.output_dir} as training.resume_from_checkpoint\n")
+        # What a shell makes of a process that a signal ended.
+        sys.exit(128 + signal.Signals[signal_name])
     sys.stdout.write(f"run: {folder}\n")
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """End the run as Ctrl-C does: its summary is written, W&B closed, half-made folders removed."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def epoch_line(logs: Mapping[str, float], epoch: float) -> str:
 
 def quiet_libraries() -> None:
     """Turn off the bars and notes of loading, saving and exporting, which hide what matters."""
-    for name in ("onnxscript", "onnx_ir", "httpx"):
+    for name in ("onnxscript", "onnx_ir", "httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Its readers log what they then raise.
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)

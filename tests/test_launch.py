@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,36 @@ def test_an_unreachable_hub_names_the_id_and_the_way_out(
     assert "oBERT-12-upstream-pruned-unstructured-90" in done.stderr
     assert "student.checkpoint=FOLDER" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_stopped_run_says_so(tmp_path: Path, hub_environment: dict[str, str], name: str) -> None:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, str(ROOT / "launch.py"), "dataset=rotten_tomatoes"),
+            *(
+                "teacher=self",
+                "tracking=none",
+                "recipe.num_epochs=2000",
+                f"output_dir={tmp_path}/run",
+            ),
+        ],
+        env=hub_environment,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    begun = tmp_path / "run" / "metrics.jsonl"
+    while not begun.is_file() and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(signal.Signals[name])
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.Signals[name]
+    assert "Traceback" not in shown
+    assert "HTTP Request" not in shown
+    assert "run/checkpoints as training.resume_from_checkpoint" in shown
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["error"]) == ("failed", f"stopped by {name}")
 
 
 # In this process from here on: the same `run`, without the seconds that an interpreter takes.

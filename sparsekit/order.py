@@ -1,0 +1,41 @@
+"""The order of the training rows: one for each seed and epoch, however the run came there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+# Keeps the epochs of one seed apart from those of the next.
+_STRIDE = 1_000_003
+
+
+class EpochOrder(Sampler[int]):
+    """A length-grouped order that is drawn from the seed and `epoch()` at the start of each epoch.
+
+    transformers draws it from torch's global generator, whose state depends on every step before.
+    So a run that is resumed within an epoch would get another order, see some rows of that epoch
+    twice and others not at all.
+    """
+
+    def __init__(self, sampler: LengthGroupedSampler, seed: int, epoch: Callable[[], int]) -> None:
+        self._sampler, self._seed, self._epoch = sampler, seed, epoch
+
+    def __iter__(self) -> Iterator[int]:
+        seed = self._seed * _STRIDE + self._epoch()
+        self._sampler.generator = torch.Generator().manual_seed(seed)
+        return cast(Iterator[int], iter(self._sampler))
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+
+def order_by_epoch(loader: DataLoader[object], seed: int, epoch: Callable[[], int]) -> None:
+    """Give `loader` the order of its seed and epoch, where it groups rows by length."""
+    batches = loader.batch_sampler
+    sampler = getattr(batches, "sampler", None)
+    if isinstance(sampler, LengthGroupedSampler):
+        batches.sampler = EpochOrder(sampler, seed, epoch)  # type: ignore[union-attr]
