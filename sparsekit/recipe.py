@@ -16,6 +16,7 @@ from sparsekit.config import ConfigError, UserError, build, plain
 from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.distillation import Distillation
 from sparsekit.modifiers.gradual import GradualPruning
+from sparsekit.modifiers.layer_distillation import PerLayerDistillation
 from sparsekit.modifiers.masked import Pruning
 from sparsekit.modifiers.optimizer import LearningRateSchedule, SetLearningRate, SetWeightDecay
 from sparsekit.modifiers.quantization import Quantization
@@ -79,14 +80,22 @@ class Recipe:
         ]
         for kind in (LearningRateSchedule, SetWeightDecay, Quantization):
             found += self._overlaps(kind)
-        for name, modifier in self.modifiers.items():
-            if isinstance(modifier, Distillation) and modifier.needs_teacher and not has_teacher:
-                found.append(
-                    f"recipe.modifiers.{name} distils with hardness {modifier.hardness:g} but "
-                    "teacher=none; choose a teacher (teacher=self, teacher=finetuned, "
-                    "teacher=checkpoint) or set recipe.distill_hardness=0"
-                )
-        return found
+        return found if has_teacher else found + self._missing_teacher()
+
+    def _missing_teacher(self) -> list[str]:
+        found = [
+            f"recipe.modifiers.{name} distils with hardness {modifier.hardness:g} but "
+            "teacher=none; choose a teacher (teacher=self, teacher=finetuned, teacher=checkpoint) "
+            "or set recipe.distill_hardness=0"
+            for name, modifier in self.modifiers.items()
+            if isinstance(modifier, Distillation) and modifier.needs_teacher
+        ]
+        return found + [
+            f"recipe.modifiers.{name} imitates a teacher's layers but teacher=none; choose a "
+            "teacher, or remove the modifier"
+            for name, modifier in self.modifiers.items()
+            if isinstance(modifier, PerLayerDistillation) and modifier.needs_teacher
+        ]
 
     def _overlaps(self, kind: type[Modifier]) -> list[str]:
         named = [(name, m) for name, m in self.modifiers.items() if isinstance(m, kind)]

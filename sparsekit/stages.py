@@ -28,12 +28,20 @@ from sparsekit.environment import versions
 from sparsekit.labels import matching_order
 from sparsekit.models import Classifier, id2label, predict_logits, sparsity
 from sparsekit.modifiers.distillation import Distillation
+from sparsekit.modifiers.layer_distillation import PerLayerDistillation
 from sparsekit.modifiers.quantization import Quantization
 from sparsekit.plan import Plan
 from sparsekit.precision import matmul_precision
 from sparsekit.progress import progress
 from sparsekit.recipe import Recipe
-from sparsekit.teacher import Checkpoint, Self, add_logits, logits_of, teacher_logits
+from sparsekit.teacher import (
+    Checkpoint,
+    Self,
+    add_logits,
+    live_teacher,
+    logits_of,
+    teacher_logits,
+)
 from sparsekit.tracking import Tracker
 from sparsekit.tracking_callback import TrackerCallback
 from sparsekit.trainer import Collator, SparseTrainer, assert_masks
@@ -67,9 +75,12 @@ def teach(
 ) -> tuple[Rows, dict[str, Any]]:
     """Training rows with the column `teacher_logits`, and the teacher's own scores.
 
-    A recipe that gives the teacher no weight does not run it.
+    Layers that are to be imitated get the teacher itself. A recipe that gives the teacher no weight
+    does not run it.
     """
-    if not any(modifier.needs_teacher for modifier in plan.recipe.of(Distillation)):
+    distilled = any(modifier.needs_teacher for modifier in plan.recipe.of(Distillation))
+    imitating = [m for m in plan.recipe.of(PerLayerDistillation) if m.needs_teacher]
+    if not distilled and not imitating:
         return rows, {}
     folders = []
     if isinstance(plan.teacher, Checkpoint):
@@ -85,9 +96,11 @@ def teach(
             mean: Logits = np.stack(each).mean(axis=0)
             return mean
 
+    for modifier in imitating:
+        modifier.use_teacher(live_teacher(folders, student, data))
     labels = np.array(rows["validation"]["labels"])
     scores = metrics.compute(plan.dataset.metrics, logits("validation"), labels)
-    taught = {**rows, "train": add_logits(rows["train"], logits("train"))}
+    taught = {**rows, "train": add_logits(rows["train"], logits("train"))} if distilled else rows
     return taught, {"teacher": {"validation": scores}}
 
 

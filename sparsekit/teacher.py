@@ -6,7 +6,9 @@ labels is no special case, and no teacher runs while the student trains.
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import datasets
 import numpy as np
 from datasets import Dataset
+from transformers import PreTrainedModel
 
 from sparsekit.cache import cached, content_hash
 from sparsekit.config import UserError
@@ -126,6 +129,29 @@ def teacher_logits(folder: Path, data: TextData, split: str) -> np.ndarray:
     )  # fmt: skip
     stored = datasets.load_from_disk(str(cached("teacher-logits", key, make)))
     return np.array(stored["logits"][:], dtype=np.float32)
+
+
+def live_teacher(folders: Sequence[Path], student: Classifier, data: TextData) -> PreTrainedModel:
+    """The teacher as a model, for layers to imitate: of no folder, a copy of the student.
+
+    Raises UserError for several teachers, and for one with another vocabulary: it reads the
+    student's own tokens.
+    """
+    if not folders:
+        return copy.deepcopy(student.model)
+    if len(folders) > 1:
+        raise UserError(
+            f"teacher.checkpoint names {len(folders)} teachers, but layers can imitate only one; "
+            "name one, or distil logits only"
+        )
+    loaded, _ = load_classifier(folders[0], data.label_names, data.max_length)
+    if loaded.tokenizer.get_vocab() != student.tokenizer.get_vocab():
+        raise UserError(
+            f"the teacher in {folders[0]} has another vocabulary than the student, so its layers "
+            "cannot be compared on the same tokens; choose a teacher of the student's family, or "
+            "distil logits only"
+        )
+    return loaded.model
 
 
 def logits_of(classifier: Classifier, data: TextData, split: str) -> np.ndarray:

@@ -17,6 +17,7 @@ os.environ["HF_HOME"] = _HOME.name
 
 import hub_seed
 import pytest
+import tiny_training
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -43,6 +44,16 @@ def student_folder(seed_folder: Path) -> str:
     return str(seed_folder / "models" / hub_seed.STUDENT)
 
 
+@pytest.fixture
+def student(student_folder: str) -> tiny_training.Classifier:
+    return tiny_training.load_student(student_folder)
+
+
+@pytest.fixture
+def rows(student: tiny_training.Classifier) -> tiny_training.Rows:
+    return tiny_training.make_rows(student)
+
+
 @pytest.fixture(scope="session")
 def teacher_folder(seed_folder: Path) -> str:
     """A dense 2-label classifier with the student's vocabulary."""
@@ -53,9 +64,9 @@ def teacher_folder(seed_folder: Path) -> str:
 def csv_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The tiny reviews as csv files, one a split."""
     folder = tmp_path_factory.mktemp("csv")
-    rows = hub_seed.reviews(160, seed=0)
+    made = hub_seed.reviews(160, seed=0)
     files = {}
-    for split, part in (("train", rows[:96]), ("validation", rows[96:128]), ("test", rows[128:])):
+    for split, part in (("train", made[:96]), ("validation", made[96:128]), ("test", made[128:])):
         files[split] = str(write_csv(folder / f"{split}.csv", part))
     return files
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from tiny_training import load_student, trainer
 from transformers import TrainerCallback
 
-from sparsekit.data import TextData, tokenize
 from sparsekit.models import Classifier, Student, sparsity
 from sparsekit.precision import SparseTrainingArguments, matmul_precision
 from sparsekit.recipe import Recipe
-from sparsekit.trainer import Collator, SparseTrainer, assert_masks
+from sparsekit.trainer import assert_masks
 
 MODIFIERS = "sparsekit.modifiers"
 
@@ -49,68 +49,6 @@ def recipe(
             "disable_observer_epoch": num_epochs - 0.25,
         }
     return Recipe.build({"num_epochs": num_epochs, "modifiers": modifiers})
-
-
-@pytest.fixture
-def student(student_folder: str) -> Classifier:
-    torch.manual_seed(1)
-    loaded = Student(checkpoint=student_folder).load(["neg", "pos"], 64)
-    for module in loaded.model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return loaded
-
-
-@pytest.fixture
-def rows(student: Classifier) -> dict[str, Dataset]:
-    import hub_seed
-
-    made = hub_seed.reviews(96, seed=0)
-    parts = {"train": made[:64], "validation": made[64:]}
-    splits = {name: Dataset.from_list(part) for name, part in parts.items()}
-    data = TextData(splits, ["neg", "pos"], 64)
-    tokens = tokenize(data, student.tokenizer, student.tokenizer_hash)
-    logits = torch.nn.functional.one_hot(torch.tensor(tokens["train"]["labels"]), 2) * 4.0
-    tokens["train"] = tokens["train"].add_column("teacher_logits", logits.tolist())
-    return tokens
-
-
-def trainer(
-    folder: Path,
-    student: Classifier,
-    rows: dict[str, Dataset],
-    recipe: Recipe,
-    callbacks: list[TrainerCallback] | None = None,
-    **arguments: Any,
-) -> SparseTrainer:
-    recipe.attach(student.model)
-    args = SparseTrainingArguments(
-        output_dir=str(folder),
-        use_cpu=True,
-        precision="fp32",
-        report_to="none",
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        disable_tqdm=True,
-        logging_strategy="steps",
-        logging_steps=1,
-        **{
-            "num_train_epochs": recipe.num_epochs,
-            "save_strategy": "no",
-            "per_device_train_batch_size": 8,
-            **arguments,
-        },
-    )
-    return SparseTrainer(
-        recipe,
-        student.model,
-        args,
-        train_dataset=rows["train"],
-        eval_dataset=rows["validation"],
-        processing_class=student.tokenizer,
-        data_collator=Collator(student.tokenizer),
-        callbacks=callbacks,
-    )
 
 
 def test_masks_hold_and_the_rate_follows_the_recipe(
@@ -171,8 +109,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
 ) -> None:
     norms = []
     for steps in (1, accumulation):
-        torch.manual_seed(1)
-        loaded = Student(checkpoint=student_folder).load(["neg", "pos"], 64)
+        loaded = load_student(student_folder)
         loaded.model.config.hidden_dropout_prob = 0.0
         for module in loaded.model.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -205,13 +142,13 @@ class Stop(TrainerCallback):
         control.should_training_stop = state.global_step == self.step
 
 
+@pytest.mark.parametrize("sampling", ["random", "group_by_length"])
 @pytest.mark.parametrize("stop", [6, 12], ids=["before-qat", "in-qat"])
 def test_a_resumed_run_ends_where_an_unbroken_one_does(
-    tmp_path: Path, student_folder: str, rows: dict[str, Dataset], stop: int
+    tmp_path: Path, student_folder: str, rows: dict[str, Dataset], stop: int, sampling: str
 ) -> None:
     def run(folder: Path, callbacks: list[TrainerCallback], resume: str | None) -> dict[str, Any]:
-        torch.manual_seed(1)
-        loaded = Student(checkpoint=student_folder).load(["neg", "pos"], 64)
+        loaded = load_student(student_folder)
         made = trainer(
             folder,
             loaded,
@@ -221,6 +158,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
             save_strategy="steps",
             save_steps=2,
             seed=5,
+            train_sampling_strategy=sampling,
         )
         made.train(resume_from_checkpoint=resume)
         return {name: value.clone() for name, value in loaded.model.state_dict().items()}
@@ -231,6 +169,26 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
     assert unbroken.keys() == resumed.keys()
     for name, value in unbroken.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_every_epoch_and_seed_has_an_order_of_its_own(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    def orders(seed: int) -> list[list[int]]:
+        run = trainer(
+            tmp_path, student, rows, recipe(), seed=seed, train_sampling_strategy="group_by_length"
+        )
+        loader, found = run.get_train_dataloader(), []
+        for epoch in (0.0, 1.0, 1.5):
+            run.state.epoch = epoch
+            found.append([row for batch in loader.batch_sampler for row in batch])
+        return found
+
+    first, second, within_second = orders(seed=1)
+    assert sorted(first) == sorted(second) == list(range(64))
+    assert first != second == within_second
+    assert orders(seed=1) == [first, second, second]
+    assert first not in orders(seed=2)
 
 
 def test_max_steps_pass_through_every_window(

@@ -1,0 +1,81 @@
+"""Every modifier trains, resumes in the middle of its window to the last bit, keeps its word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from modifier_settings import EPOCHS, SETTINGS, Setting, every_modifier
+from tiny_training import Rows, load_student, trainer
+from torch import Tensor
+from transformers import PreTrainedModel, TrainerCallback
+
+import sparsekit.modifiers
+from sparsekit.modifiers.layer_distillation import PerLayerDistillation
+from sparsekit.recipe import Recipe
+
+# Half-way through an epoch, and through every window of the settings.
+STOP = 12
+
+
+class Stop(TrainerCallback):
+    """Ends the run after a number of steps, as an interruption would."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = state.global_step >= STOP
+
+
+def made(setting: Setting, checkpoint: str) -> Recipe:
+    node = {"_target_": f"sparsekit.modifiers.{setting.target}", **setting.fields}
+    recipe = Recipe.build({"num_epochs": EPOCHS, "modifiers": {"it": node}})
+    assert recipe.problems(has_teacher=True) == []
+    for modifier in recipe.of(PerLayerDistillation):
+        torch.manual_seed(7)
+        teacher = load_student(checkpoint).model
+        torch.nn.init.normal_(teacher.get_parameter("bert.encoder.layer.0.output.dense.weight"))
+        modifier.use_teacher(teacher)
+    return recipe
+
+
+def run(
+    setting: Setting,
+    checkpoint: str,
+    folder: Path,
+    rows: Rows,
+    callbacks: list[TrainerCallback],
+    resume: Path | None = None,
+) -> tuple[PreTrainedModel, Recipe, dict[str, Tensor]]:
+    student, recipe = load_student(checkpoint), made(setting, checkpoint)
+    before = {name: value.clone() for name, value in student.model.state_dict().items()}
+    training = trainer(
+        folder, student, rows, recipe, callbacks, save_strategy="steps", save_steps=STOP, seed=5
+    )
+    result = training.train(resume_from_checkpoint=None if resume is None else str(resume))
+    assert torch.isfinite(torch.tensor(result.training_loss))
+    recipe.detach(student.model)
+    return student.model, recipe, before
+
+
+@every_modifier
+def test_it_trains_and_keeps_its_word(
+    setting: Setting, student_folder: str, teacher_folder: str, tmp_path: Path, rows: Rows
+) -> None:
+    start = teacher_folder if setting.dense_student else student_folder
+    model, recipe, before = run(setting, start, tmp_path / "whole", rows, [])
+    setting.invariant(before, model)
+    assert recipe.violations(dict(model.named_parameters())) == []
+    run(setting, start, tmp_path / "broken", rows, [Stop()])
+    checkpoint = tmp_path / "broken" / f"checkpoint-{STOP}"
+    resumed, _, _ = run(setting, start, tmp_path / "broken", rows, [], checkpoint)
+    state = resumed.state_dict()
+    assert state.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(state[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_the_list_names_every_modifier() -> None:
+    [folder] = sparsekit.modifiers.__path__
+    bases = {"base", "masked", "fake_quantize", "__init__"}
+    modules = {path.stem for path in Path(folder).glob("*.py")} - bases
+    assert {setting.target.split(".")[0] for setting in SETTINGS} == modules
