@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsekit.config import ConfigError, UserError, plain
+from sparsekit.config import ConfigError, UserError, first_line, plain
 
 if TYPE_CHECKING:
     from sparsekit.recipe import Recipe
@@ -169,8 +169,8 @@ def _native_config(file: Path) -> Any:
     try:
         text = file.read_text()
         node = OmegaConf.load(file)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read the recipe {file}: {error}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"cannot read the recipe {file}: {first_line(error)}") from error
     if not isinstance(node, DictConfig) or not ("num_epochs" in node or "defaults" in node):
         raise UserError(f"{file} is no sparsekit recipe: it has no num_epochs at its top level")
     node.pop("metadata", None)

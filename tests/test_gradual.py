@@ -186,6 +186,10 @@ def test_curves_run_from_0_to_1(name: str) -> None:
         ({"mask_type": "2:4"}, "fixes the sparsity at 0.5"),
         ({"params": []}, "name the params in one of them"),
         ({"final_sparsity": {"0.5": ["a.weight"]}}, "name the params in one of them"),
+        (
+            {"params": [], "final_sparsity": {"half": ["a.weight"]}},
+            "of a.weight is nan; set a share",
+        ),
     ],
 )
 def test_fields_that_are_wrong(fields: dict[str, Any], problem: str) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
+from sparsekit import schedule
 from sparsekit.config import ConfigError, UserError, calc, plain
 from sparsekit.modifiers.base import Modifier
 from sparsekit.recipe import Recipe
@@ -43,6 +44,12 @@ modifiers:
       start_epoch: eval(qat_start)
       submodules: [bert.encoder]
 """
+
+
+# Nine lists, each of nine aliases of the one before: a few bytes that stand for 9**9 values.
+LAUGHS = "a0: &a0 [1]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
+)
 
 
 def loaded(text: str, path: Path, **variables: Any) -> dict[str, Any]:
@@ -416,6 +423,12 @@ def test_every_wrong_modifier_is_named() -> None:
         ("a: !!python/object/apply:os.system ['true']", "line 1, column 4"),
         ("just text", "holds no modifiers"),
         ("a: 1", "has no list of modifiers"),
+        ("modifiers: &a [*a]", "an alias stands within what it names"),
+        (LAUGHS, "more than 100000 values"),
+        (
+            "a: eval(b)\nmodifiers: [!A {x: eval(2 +)}]",
+            r"recipe\.yaml: eval\(2 \+\) is no expression",
+        ),
         ("pruning:\n  - !GMPruningModifier {}", "name ends in modifiers.*pruning_modifiers"),
     ],
 )
@@ -551,6 +564,43 @@ def test_what_sparseml_has_no_word_for() -> None:
     quantization["end"] = None
     with pytest.raises(ConfigError, match="no field for per_channel_weights: True"):
         back_and_forth({"num_epochs": 2, "modifiers": {"q": quantization}})
+
+
+# --- SparseML's recorded outputs
+
+
+@pytest.mark.parametrize("case", range(7))
+def test_learning_rates_of_recorded_recipes(
+    golden: dict[str, Any], tmp_path: Path, case: int
+) -> None:
+    recorded = golden["learning_rate"][case]
+    assert len(golden["learning_rate"]) == 7
+    recipe = Recipe.build(loaded(recorded["recipe"], tmp_path))
+    assert recipe.num_epochs == recorded["epochs"]
+    rows = schedule.steps(recipe, recorded["steps_per_epoch"])
+    # The recorded optimizer started with 0.123: where it still has it, nothing was set.
+    rates = [0.123 if row["lr"] is None else row["lr"] for row in rows]
+    assert rates == pytest.approx(recorded["lr"], abs=1e-7)
+
+
+@pytest.mark.parametrize("case", range(7))
+def test_planned_sparsity_of_recorded_recipes(
+    golden: dict[str, Any], tmp_path: Path, case: int
+) -> None:
+    recorded = golden["gradual_pruning"][case]
+    assert len(golden["gradual_pruning"]) == 7
+    recipe = Recipe.build(loaded(recorded["recipe"], tmp_path))
+    rows = schedule.steps(recipe, recorded["steps_per_epoch"])
+    assert len(rows) == len(recorded["sparsity_by_epoch_a_b"])
+    if "Global" in recorded["recipe"]:
+        # Each of the two weights has its own share; its recorded end is compared elsewhere.
+        assert rows[-1]["sparsity"] == {"pruning": pytest.approx(0.7)}
+        return
+    for row, (epoch, share, _) in zip(rows, recorded["sparsity_by_epoch_a_b"], strict=True):
+        assert row["epoch"] == pytest.approx(epoch)
+        # SparseML skips an update that falls on a rounded multiple of its frequency (epoch 0.6).
+        planned = [near["sparsity"]["pruning"] for near in rows[max(0, row["step"] - 1) :][:2]]
+        assert min(abs(plan - share) for plan in planned) < 0.003
 
 
 # --- the documentation

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +61,10 @@ class GradualPruning(Pruning):
     mask_type: str | list[int] = "unstructured"
     leave_enabled: bool = True
 
-    # Whether weights are ranked over all layers together, or each layer reaches the sparsity.
-    ranks_globally: ClassVar[bool] = False
+    @property
+    def ranks_globally(self) -> bool:
+        """Whether weights are ranked over all layers together, or each layer by itself."""
+        return False
 
     def problems(self, num_epochs: float) -> list[str]:
         found = super().problems(num_epochs)
@@ -93,10 +94,7 @@ class GradualPruning(Pruning):
         if self.init_sparsity != FROM_PARAM:
             named["init_sparsity"] = self.init_sparsity
         for name, value in named.items():
-            try:
-                share = float(value)
-            except ValueError:
-                share = math.nan
+            share = _share(value)
             if not 0 <= share <= 1:
                 found.append(f"{name} is {value!r}; set a share between 0 and 1")
             elif isinstance(self.init_sparsity, int | float) and share < self.init_sparsity:
@@ -125,7 +123,7 @@ class GradualPruning(Pruning):
         if isinstance(self.final_sparsity, dict):
             # A sparsity is a key of the map, and keys of a config are text.
             return {
-                pattern: float(share)
+                pattern: _share(share)
                 for share, patterns in self.final_sparsity.items()
                 for pattern in patterns
             }
@@ -216,6 +214,10 @@ class GradualPruning(Pruning):
             # A checkpoint taken after this update: its zeros are the mask.
             self._masked.hold(kept)
             return
+        self.reach(targets, kept)
+
+    def reach(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> None:
+        """Prune each weight from what is `kept` to its target sparsity, and hold the masks."""
         masks = self._masks(targets, kept)
         self.compensate(masks)
         self._masked.hold(masks)
@@ -255,6 +257,14 @@ class GradualPruning(Pruning):
         """Change the weights that stay, before those that `masks` newly drop become zero."""
 
 
+def _share(text: float | str) -> float:
+    # Text that is no number is no share between 0 and 1 either.
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 @dataclass(kw_only=True)
 class MagnitudePruning(GradualPruning):
     """Drops the smallest magnitudes of each weight (SparseML's GMPruning and MagnitudePruning)."""
@@ -264,4 +274,6 @@ class MagnitudePruning(GradualPruning):
 class GlobalMagnitudePruning(GradualPruning):
     """Drops the smallest magnitudes over all of its weights: layers end at their own sparsities."""
 
-    ranks_globally: ClassVar[bool] = True
+    @property
+    def ranks_globally(self) -> bool:
+        return True

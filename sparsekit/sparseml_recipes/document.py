@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sparsekit.config import UserError
 from sparsekit.sparseml_recipes.expressions import map_expressions, names, rename
+from sparsekit.sparseml_recipes.text import Tagged, text_of, values_of
 
 # Who wrote a recipe and with what; nothing that it does depends on it.
 UNREAD = ("__metadata__", "version")
 # A variable of such a name would be read as something else at the top of a native recipe.
 RESERVED = ("metadata", "defaults", "path", "variables")
-_FRONT_MATTER = re.compile(r"\s*(---|\+\+\+)[ \t]*\n(.*?)^\1[ \t]*$", re.DOTALL | re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Tagged:
-    """A `!Modifier` with its fields, before it is known where it stands."""
-
-    kind: str
-    fields: Any
-    line: int
 
 
 @dataclass(frozen=True)
@@ -83,68 +71,24 @@ class Document:
         )
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with `!Modifier` tags, and 1e-4 as the number it is in YAML 1.2."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> Tagged:
-    fields: Any = None
-    if isinstance(node, yaml.MappingNode):
-        fields = loader.construct_mapping(node, deep=True)
-    elif not isinstance(node, yaml.ScalarNode) or node.value:
-        raise yaml.constructor.ConstructorError(
-            None, None, f"!{suffix} must be followed by its fields", node.start_mark
-        )
-    # SparseML writes the framework before the class in some files: !pytorch.EpochRangeModifier
-    return Tagged(suffix.rpartition(".")[2], fields, node.start_mark.line + 1)
-
-
-_Loader.add_multi_constructor("!", _tagged)
-
-
 def read(path: Path) -> Document:
-    """The recipe in a YAML file, or in a Markdown file's YAML front matter.
-
-    Raises UserError for a file that cannot be read, with line and column where it is not YAML.
-    """
-    if str(path).startswith("zoo:"):
-        raise UserError(f"{path}: SparseZoo is gone; give the path of a recipe file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the recipe {path}: {error}") from error
-    front = _FRONT_MATTER.match(text)
-    if front and (path.suffix == ".md" or front.end() < len(text.rstrip())):
-        # Empty lines in the place of what stands before keep the line numbers of errors true.
-        text = "\n" * text[: front.start(2)].count("\n") + front[2]
-    elif path.suffix == ".md":
-        raise UserError(f"{path} has no YAML front matter between two lines of ---")
-    return parse(text, str(path))
+    """The recipe in a YAML file, or in a Markdown file's front matter; raises UserError."""
+    return parse(text_of(path), str(path))
 
 
 def parse(text: str, path: str) -> Document:
     """The recipe in YAML text; `path` is used in errors."""
-    try:
-        content = yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = error.problem or error.context
-        raise UserError(f"{path} is not readable YAML{where}: {problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{path} is not readable YAML: {error}") from error
+    content = values_of(text, path)
     if isinstance(content, list):
         content = {"modifiers": content}
     if not isinstance(content, dict):
         raise UserError(f"{path} is no recipe: it holds no modifiers")
     document = Document()
     repeated = {name for name, count in Counter(_all_names(content)).items() if count > 1}
-    _scope(document, content, {}, [], repeated)
+    try:
+        _scope(document, content, {}, [], repeated)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     if not document.entries:
         raise UserError(f"{path} is no SparseML recipe: it has no list of modifiers")
     return document

@@ -34,6 +34,7 @@ def load(path: str, variables: Mapping[str, Any]) -> Values:
     Raises ConfigError for what is wrong with it, and for windows that do not fit the training.
     """
     document = read(Path(path).expanduser())
+    native(document, path)
     written = evaluated(training_length(document, path), resolved(document, path))
     document.override(variables)
     node = native(document, path)

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from sparsekit.config import ConfigError, UserError
-from sparsekit.sparseml_recipes.document import Tagged
 from sparsekit.sparseml_recipes.expressions import from_interpolation
 from sparsekit.sparseml_recipes.mapping import EPOCH_RANGE, MODIFIERS, WINDOW, Mapped
+from sparsekit.sparseml_recipes.text import Tagged
 
 HEADER = "# Written by sparsekit for SparseML 1.8.\n"
 

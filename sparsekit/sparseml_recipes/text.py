@@ -1,0 +1,98 @@
+"""The text of a SparseML recipe as plain Python values, its `!Modifier` tags kept."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparsekit.config import UserError
+
+_FRONT_MATTER = re.compile(r"\s*(---|\+\+\+)[ \t]*\n(.*?)^\1[ \t]*$", re.DOTALL | re.MULTILINE)
+# Far more than any recipe holds; aliases within aliases reach it at once.
+MOST_VALUES = 100_000
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A `!Modifier` with its fields, before it is known where it stands."""
+
+    kind: str
+    fields: Any
+    line: int
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, with `!Modifier` tags, and 1e-4 as the number it is in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> Tagged:
+    fields: Any = None
+    if isinstance(node, yaml.MappingNode):
+        fields = loader.construct_mapping(node, deep=True)
+    elif not isinstance(node, yaml.ScalarNode) or node.value:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"!{suffix} must be followed by its fields", node.start_mark
+        )
+    # SparseML writes the framework before the class in some files: !pytorch.EpochRangeModifier
+    return Tagged(suffix.rpartition(".")[2], fields, node.start_mark.line + 1)
+
+
+_Loader.add_multi_constructor("!", _tagged)
+
+
+def text_of(path: Path) -> str:
+    """The YAML of a file, or of a Markdown file's front matter, with its line numbers kept.
+
+    Raises UserError for a file that cannot be read.
+    """
+    if str(path).startswith("zoo:"):
+        raise UserError(f"{path}: SparseZoo is gone; give the path of a recipe file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the recipe {path}: {error}") from error
+    front = _FRONT_MATTER.match(text)
+    if front and (path.suffix == ".md" or front.end() < len(text.rstrip())):
+        # Empty lines in the place of what stands before keep the line numbers of errors true.
+        return "\n" * text[: front.start(2)].count("\n") + front[2]
+    if path.suffix == ".md":
+        raise UserError(f"{path} has no YAML front matter between two lines of ---")
+    return text
+
+
+def values_of(text: str, path: str) -> Any:
+    """What YAML text holds, `!Modifier` as Tagged; `path` is used in errors.
+
+    Raises UserError with line and column where it is not YAML.
+    """
+    try:
+        content = yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = error.problem or error.context
+        raise UserError(f"{path} is not readable YAML{where}: {problem}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} is not readable YAML: {error}") from error
+    waiting, seen = [content], 0
+    while waiting:
+        value = waiting.pop()
+        inner = value.fields if isinstance(value, Tagged) else value
+        waiting += inner.values() if isinstance(inner, dict) else []
+        waiting += inner if isinstance(inner, list) else []
+        seen += 1
+        if seen > MOST_VALUES:
+            raise UserError(
+                f"{path} holds more than {MOST_VALUES} values: an alias stands within what it "
+                "names, or within too many others; write its content out"
+            )
+    return content
