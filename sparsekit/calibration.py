@@ -1,10 +1,11 @@
-"""Calibration data: batches of labelled rows that a one-shot method looks at."""
+"""Calibration data: batches of labelled rows that a pruning method looks at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict
@@ -42,35 +43,41 @@ def read(path: Path, text_columns: list[str], label_column: str, max_length: int
     ).load()
 
 
-@dataclass
-class Calibration:
-    """Rows with text, label and perhaps text_pair, and what turns them into a model's inputs."""
+Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
 
-    rows: Dataset
+
+def draw(
+    rows: Dataset, collate: Collate, count: int, seed: int, multiple: int = 1
+) -> Iterator[Mapping[str, Tensor]]:
+    """Batches of `count` random rows in all; no row twice until all came once.
+
+    The rows of a batch are a multiple of `multiple`; `count` must be one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    passes = -(-count // len(rows))
+    order = torch.cat([torch.randperm(len(rows), generator=generator) for _ in range(passes)])
+    size = max(1, ROWS // multiple) * multiple
+    for start in range(0, count, size):
+        chosen = order[start : min(start + size, count)].tolist()
+        yield collate([rows[index] for index in chosen])
+
+
+@dataclass
+class TextCollator:
+    """Rows with text, label and perhaps text_pair as a model's inputs and `labels`."""
+
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     device: torch.device
 
-    def draw(self, count: int, seed: int, multiple: int = 1) -> Iterator[dict[str, Tensor]]:
-        """Batches with `labels`, of `count` random rows in all; no row twice until all came once.
-
-        The rows of a batch are a multiple of `multiple`; `count` must be one.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        passes = -(-count // len(self.rows))
-        order = torch.cat(
-            [torch.randperm(len(self.rows), generator=generator) for _ in range(passes)]
-        )[:count]
-        size = max(1, ROWS // multiple) * multiple
-        for start in range(0, count, size):
-            rows = self.rows[order[start : start + size].tolist()]
-            texts = [rows[column] for column in ("text", "text_pair") if column in rows]
-            batch = self.tokenizer(
-                *texts,
-                truncation=True,
-                max_length=self.max_length,
-                padding=True,
-                return_tensors="pt",
-            )
-            labels = torch.tensor(rows["label"])
-            yield {**batch.to(self.device), "labels": labels.to(self.device)}
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        columns = [name for name in ("text", "text_pair") if name in rows[0]]
+        batch = self.tokenizer(
+            *([row[name] for row in rows] for name in columns),
+            truncation=True,
+            max_length=self.max_length,
+            padding=True,
+            return_tensors="pt",
+        )
+        batch["labels"] = torch.tensor([row["label"] for row in rows])
+        return dict(batch.to(self.device))

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from sparsekit.fisher import BlockFisher, Fisher
 from sparsekit.gradients import recorded
 from sparsekit.masks import Blocks, NOfM, Pattern, parse_mask_type
-from sparsekit.surgeon import Batch, masks_of, measure, repair, saliencies
+from sparsekit.surgeon import Batch, Draw, masks_of, measure, repair, saliencies
 
 Layers = Mapping[str, nn.Linear]
 Masks = dict[str, Tensor]
-# Batches of so many rows in all, with a seed; their rows are a multiple of the third number.
-Draw = Callable[[int, int, int], Iterator[Batch]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,13 +16,14 @@ import transformers
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from sparsekit import oneshot
-from sparsekit.calibration import Calibration, read
+from sparsekit.calibration import TextCollator, draw, read
 from sparsekit.config import ConfigError, UserError
 from sparsekit.hub import fetch
 from sparsekit.inspection import inspect
 from sparsekit.labels import is_generic, matching_order
 from sparsekit.models import embedded_tokens, id2label, load_weights, prunable, read_config
 from sparsekit.oneshot import OneShot
+from sparsekit.surgeon import Draw
 from sparsekit.tokenizer import load_tokenizer
 
 # Everything of a checkpoint but its weights: tokenizer, settings of generation and pooling.
@@ -56,11 +58,11 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     layers = prunable(model)
     _check_layers(source, layers, config)
-    draw = None
+    batches = None
     if config.method != "magnitude":
         assert data is not None
-        draw = _calibration(folder, model, missing, config, data).draw
-    oneshot.prune(model, layers, draw, config)
+        batches = _calibration(folder, model, missing, config, data)
+    oneshot.prune(model, layers, batches, config)
     _check_zeros(layers, config)
     with _whole(output) as target:
         for pattern in _BESIDE_WEIGHTS:
@@ -114,7 +116,8 @@ def _check_layers(source: str, layers: oneshot.Layers, config: OneShot) -> None:
 
 def _calibration(
     folder: Path, model: PreTrainedModel, missing: list[str], config: OneShot, data: Data
-) -> Calibration:
+) -> Draw:
+    """What draws batches from the file's rows, labelled in the model's order."""
     found = read(data.file, data.text_columns, data.label_column, data.max_length)
     if config.method == "obs":
         kind = type(model).__name__
@@ -134,7 +137,8 @@ def _calibration(
                 f"{folder} tells apart {', '.join(theirs.values())}; use the data of its task"
             )
     tokenizer = load_tokenizer(folder, data.max_length, embedded_tokens(model))
-    return Calibration(found.splits["train"], tokenizer, data.max_length, model.device)
+    collate = TextCollator(tokenizer, data.max_length, model.device)
+    return partial(draw, found.splits["train"], collate)
 
 
 def _check_zeros(layers: oneshot.Layers, config: OneShot) -> None:

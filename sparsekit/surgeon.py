@@ -5,7 +5,7 @@ Takes any `Fisher`; oBERT and M-FAC differ in which one they make.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from sparsekit.gradients import example_gradients
 from sparsekit.masks import Blocks, Pattern, score_masks
 
 Batch = Mapping[str, Tensor]
+# Batches of so many rows in all, with a seed; their rows are a multiple of the third number.
+Draw = Callable[[int, int, int], Iterator[Batch]]
 
 
 def measure(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedTokenizerBase,
     Trainer,
@@ -18,9 +19,13 @@ from transformers import (
     TrainingArguments,
 )
 
+from sparsekit.calibration import draw
 from sparsekit.models import sparsity
 from sparsekit.modifiers.distillation import Distillation
+from sparsekit.modifiers.layer_distillation import PerLayerDistillation
+from sparsekit.modifiers.obs import SurgeonPruning
 from sparsekit.modifiers.quantization import Quantization
+from sparsekit.order import order_by_epoch
 from sparsekit.precision import SparseTrainingArguments, matmul_precision
 from sparsekit.recipe import Recipe
 
@@ -62,7 +67,24 @@ class SparseTrainer(Trainer):
         self.loss_is_scaled_for_ga = False
         self._task_loss = LossMean()
         self._kd_loss = LossMean()
+        self._layer_loss = LossMean()
+        for modifier in recipe.of(SurgeonPruning):
+            modifier.use_rows(self._draw)
         self.add_callback(RecipeCallback(recipe))
+
+    def _draw(self, count: int, seed: int, multiple: int) -> Iterator[dict[str, Tensor]]:
+        """Training rows as batches for the task's loss; see `sparsekit.calibration.draw`."""
+        collate = cast(Collator, self.data_collator)
+        for batch in draw(self.train_dataset, collate, count, self.args.seed + seed, multiple):
+            task = {name: batch[name] for name in batch if not name.startswith("teacher_")}
+            yield self._prepare_inputs(task)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches in an order that a resumed run repeats."""
+        loader: DataLoader[Any] = super().get_train_dataloader()
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        order_by_epoch(loader, seed, lambda: int(self.state.epoch or 0))
+        return loader
 
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
         # What a recipe freezes now it may train later: the optimizer must know it.
@@ -114,6 +136,9 @@ class SparseTrainer(Trainer):
             for modifier in self.recipe.of(Distillation):
                 if modifier.kd_loss is not None:
                     self._kd_loss.add(modifier.kd_loss)
+            for layers in self.recipe.of(PerLayerDistillation):
+                if layers.layer_loss is not None:
+                    self._layer_loss.add(layers.layer_loss)
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
@@ -123,7 +148,11 @@ class SparseTrainer(Trainer):
         super().log(logs, *args, **options)
 
     def _recipe_log(self) -> dict[str, float]:
-        parts = {"task_loss": self._task_loss.take(), "kd_loss": self._kd_loss.take()}
+        parts = {
+            "task_loss": self._task_loss.take(),
+            "kd_loss": self._kd_loss.take(),
+            "layer_loss": self._layer_loss.take(),
+        }
         found = {name: value for name, value in parts.items() if value is not None}
         found["sparsity"] = sparsity(self.model)["overall"]
         for modifier in self.recipe.of(Quantization):

@@ -114,6 +114,10 @@ def both(*checks: Invariant) -> Invariant:
     return check
 
 
+# A measurement of the Fisher information costs many steps.
+_FEW = {"num_grads": 16, "update_frequency": 1.0}
+
+
 def _gradual(kind: str, invariant: Invariant, name: str = "", **fields: Any) -> Setting:
     given = {"start": 0.5, "end": 2.5, "params": [LAYERS], "init_sparsity": 0.0}
     given |= {"final_sparsity": 0.75, "update_frequency": 0.25} | fields
@@ -164,6 +168,16 @@ SETTINGS = [
     _gradual("gradual.MagnitudePruning", whole_blocks(4, 2), "4 x 2 blocks", mask_type=[4, 2]),
     _gradual("gradual.MagnitudePruning", two_of_four, "2:4", mask_type="2:4", final_sparsity=0.5),
     _gradual("gradual.GlobalMagnitudePruning", over_all_layers(0.75)),
+    _gradual("obs.OBSPruning", over_all_layers(0.75), **_FEW),
+    _gradual(
+        "obs.OBSPruning",
+        both(each_layer(0.75), whole_blocks(1, 4)),
+        "oBERT block4",
+        **_FEW | {"mask_type": "block4", "fisher_block_size": 48, "num_recomputations": 2},
+        global_sparsity=False,
+        grad_sampler_kwargs={"batch_size": 2},
+    ),
+    _gradual("mfac.MFACPruning", each_layer(0.75), **_FEW),
     _gradual("movement.MovementPruning", both(each_layer(0.75), no_training_aids)),
     Setting(
         "acdc",
