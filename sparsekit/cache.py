@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sparsekit.config import cache_folder
+from sparsekit.config import UserError, cache_folder
 
 
 def content_hash(parts: Iterable[str | bytes]) -> str:
@@ -34,13 +34,21 @@ def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     """The folder `kind/key` in the cache, made by `make(folder)` if it is not there yet.
 
     One process makes it while others wait. It appears under its name only when `make` has
-    returned, so a process that dies leaves nothing that another would trust.
+    returned, so a process that dies leaves nothing that another would trust. Raises UserError
+    where the cache cannot be written.
     """
     folder = cache_folder() / kind / key
     if folder.exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(f"{folder}.lock").acquire()
+    except OSError as error:
+        raise UserError(
+            f"the cache {cache_folder()} cannot be written: {error}; set SPARSEKIT_CACHE to a "
+            "folder that can"
+        ) from error
+    with held:
         if folder.exists():
             return folder
         unfinished = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=folder.parent))

@@ -8,21 +8,20 @@ inputs of the model, `labels` and `length`.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import numpy as np
 from datasets import Dataset, DatasetDict
 from datasets.exceptions import DatasetNotFoundError
-from pandas.errors import ParserWarning
 from transformers import PreTrainedTokenizerBase
 
 from sparsekit.cache import cached, content_hash
-from sparsekit.config import ConfigError, UserError, build, first_line
+from sparsekit.config import ConfigError, UserError, build
+from sparsekit.files import read_file
 from sparsekit.labels import number_labels
 
 log = logging.getLogger(__name__)
@@ -155,7 +154,7 @@ class HubDataset(TextClassification):
 class FileDataset(TextClassification):
     """Local files, one a split; `format` is csv or json (one object per line, or a list)."""
 
-    format: str
+    format: Literal["csv", "json"]
     data_files: dict[str, str | None]
 
     def raw(self) -> DatasetDict:
@@ -175,36 +174,7 @@ class FileDataset(TextClassification):
                     "unseen text",
                     split,
                 )
-        return DatasetDict({split: self._read(path) for split, path in files.items()})
-
-    def _read(self, path: Path) -> Dataset:
-        try:
-            if self.format == "json":
-                return Dataset.from_json(str(path))
-            with warnings.catch_warnings():
-                # Rows with more fields than the header: pandas would drop what is too much.
-                warnings.simplefilter("error", ParserWarning)
-                # "NA" or "null" in a review is a word, not a missing value; an empty field is
-                # missing. Without index_col, longer rows would shift all columns by one.
-                return Dataset.from_csv(
-                    str(path), keep_default_na=False, na_values=[""], index_col=False
-                )
-        except Exception as error:  # the reader wraps whatever pandas or arrow raise
-            raise UserError(_unreadable(path, self.format, error.__cause__ or error)) from error
-
-
-def _unreadable(path: Path, form: str, cause: BaseException) -> str:
-    """What a file's reader said, with what to do about it."""
-    if "no data" in str(cause):
-        return f"{path} has no rows"
-    if isinstance(cause, ParserWarning):
-        return f'{path}: a row has more fields than the header; put text with commas in "quotes"'
-    fix = {"csv": 'separate fields by commas, and put text with commas in "quotes"'}.get(
-        form, "write one object per line, or one list of objects"
-    )
-    if isinstance(cause, UnicodeDecodeError):
-        fix = "save it as UTF-8"
-    return f"cannot read {path} as {form}: {first_line(cause)}; {fix}"
+        return DatasetDict({split: read_file(path, self.format) for split, path in files.items()})
 
 
 @dataclass(kw_only=True)

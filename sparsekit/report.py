@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def closing_table(summary: Mapping[str, Any], run: Path | None = None) -> Group:
     view.add_column("value", justify="right", overflow="fold")
     for what, value in rows(summary):
         view.add_row(what, Text(value))
-    commands = next_commands(summary, "RUN" if run is None else _short(run))
+    commands = next_commands(summary, "RUN" if run is None else shlex.quote(_short(run)))
     lines = [Text(f"  {command}", overflow="fold") for command in commands]
     return Group(view, Text("Try next:"), *lines) if lines else Group(view)
 

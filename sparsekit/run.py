@@ -36,7 +36,10 @@ def run(cfg: DictConfig, hydra: HydraConf) -> Path:
     Whatever goes wrong, the folder's `summary.json` says so before the exception goes on.
     """
     folder = Path(cfg.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the run folder: {error}; set output_dir=FOLDER") from error
     quiet_libraries()
     try:
         values = plain(cfg)

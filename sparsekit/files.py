@@ -1,0 +1,48 @@
+"""Local data files: csv and json, read so that nothing shifts, is dropped or guessed in silence."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import datasets
+from datasets import Dataset
+from pandas.errors import ParserWarning
+
+from sparsekit.config import UserError, first_line
+
+_FIXES = {
+    "csv": 'separate fields by commas, and put text with commas in "quotes"',
+    "json": "write one object per line, or one list of objects",
+}
+
+
+def read_file(path: Path, form: str) -> Dataset:
+    """The rows of a csv or json file; raises UserError with what its reader found wrong."""
+    try:
+        if form == "json":
+            return Dataset.from_json(str(path))
+        with warnings.catch_warnings():
+            # Rows with more fields than the header: pandas would drop what is too much.
+            warnings.simplefilter("error", ParserWarning)
+            # "NA" or "null" in a review is a word, not a missing value; an empty field is missing.
+            # Without index_col, longer rows would shift all columns by one.
+            return Dataset.from_csv(
+                str(path), keep_default_na=False, na_values=[""], index_col=False
+            )
+    except Exception as error:  # the reader wraps whatever pandas or arrow raise
+        raise UserError(_unreadable(path, form, error.__cause__ or error)) from error
+
+
+def _unreadable(path: Path, form: str, cause: BaseException) -> str:
+    if "no data" in str(cause):
+        return f"{path} has no rows"
+    if isinstance(cause, ParserWarning):
+        return f'{path}: a row has more fields than the header; put text with commas in "quotes"'
+    if isinstance(cause, OSError):
+        return (
+            f"cannot read {path}: {cause}; the file must be readable, and HF_HOME, now "
+            f"{datasets.config.HF_CACHE_HOME}, a folder that can be written"
+        )
+    fix = "save it as UTF-8" if isinstance(cause, UnicodeDecodeError) else _FIXES[form]
+    return f"cannot read {path} as {form}: {first_line(cause)}; {fix}"
