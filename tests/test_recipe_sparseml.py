@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from sparsekit import schedule
 from sparsekit.config import ConfigError, UserError, calc, plain
 from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.quantization import Quantization
 from sparsekit.recipe import Recipe
 from sparsekit.sparseml_recipes import expressions
 from sparsekit.sparseml_recipes.document import parse, read
@@ -391,6 +395,7 @@ def test_defaults_of_sparseml_that_are_not_ours() -> None:
             "!QuantizationModifier {submodules: [x], end_epoch: 2}",
             "end_epoch: 2 has no counterpart",
         ),
+        ("!MFACPruningModifier {fisher_block_size: null}", "is null: a Fisher without blocks"),
         ("!DistillationModifier 3", "must be followed by its fields"),
         ("3", "3 is no modifier"),
         ("{DistillationModifier: 3}", "fields of DistillationModifier are 3"),
@@ -601,6 +606,45 @@ def test_planned_sparsity_of_recorded_recipes(
         # SparseML skips an update that falls on a rounded multiple of its frequency (epoch 0.6).
         planned = [near["sparsity"]["pruning"] for near in rows[max(0, row["step"] - 1) :][:2]]
         assert min(abs(plan - share) for plan in planned) < 0.003
+
+
+# --- whole runs
+
+DENSE = ["student.sparsity=null"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", STYLES, ids=lambda path: path.stem)
+def test_a_style_runs_end_to_end(path: Path, tmp_path: Path) -> None:
+    """The quickstart's data and model, with the recipe squeezed into a few steps."""
+    command = [sys.executable, str(CONF.parent / "launch.py"), "dataset=quickstart"]
+    options = [
+        "student=quickstart",
+        "teacher=self",
+        "training=quickstart",
+        "training.max_steps=24",
+        "training.eval_strategy=no",
+        "runtime=none",
+        "tracking=none",
+        "recipe=sparseml",
+        f"recipe.path={path}",
+        f"output_dir={tmp_path / 'run'}",
+        *([] if path.stem == "transfer_qat" else DENSE),
+    ]
+    done = subprocess.run(command + options, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["train"]["steps"] == 24
+    assert summary["export"]["verified"] is True
+    saved = Recipe.load(tmp_path / "run" / "model" / "recipe.yaml")
+    reached = {"held": 0.8} if path.stem == "transfer_qat" else {}
+    for row in schedule.steps(saved, 10):
+        reached |= {name: share for name, share in row["sparsity"].items() if share is not None}
+    assert min(reached.values()) - 0.01 <= summary["sparsity"]["overall"]
+    assert summary["sparsity"]["overall"] <= max(reached.values()) + 0.01
+    quantized = any(isinstance(m, Quantization) for m in saved.modifiers.values())
+    assert bool(summary["quantization"]["modules"]) == quantized
 
 
 # --- the documentation

@@ -23,7 +23,7 @@ class Mapped:
     our names. `fixed` are fields that have one meaning here: the values that are accepted, with
     what to do about others. `ignored` have no effect on a transformer's training. `aliases` are
     older names of a field's values. An `endless` modifier acts from its start on, whatever its
-    end_epoch says.
+    end_epoch says. `not_null` are fields in which null is not the default, with what to do.
     """
 
     target: str
@@ -35,6 +35,7 @@ class Mapped:
     ignored: tuple[str, ...] = ()
     aliases: dict[str, dict[str, str]] = field(default_factory=dict)
     endless: bool = False
+    not_null: dict[str, str] = field(default_factory=dict)
 
     @property
     def known(self) -> list[str]:
@@ -151,6 +152,7 @@ MODIFIERS: dict[str, Mapped] = {
         "pruning",
         _FISHER,
         ignored=("use_gradient_buffering", "grads_device", "num_pages", "available_devices"),
+        not_null={"fisher_block_size": "a Fisher without blocks is too large; set it, say 2000"},
     ),
     "ACDCPruningModifier": _gradual(
         "sparsekit.modifiers.acdc.ACDCPruning",
@@ -215,7 +217,8 @@ MODIFIERS: dict[str, Mapped] = {
     ),
 }
 # SparseML quantizes the outputs of Linear layers unless a legacy recipe says otherwise.
-LEGACY_QUANTIZATION = frozenset(
+LEGACY = frozenset(
     {"submodules", "quantize_embeddings", "quantize_linear_activations", "exclude_module_types"}
 )
+NEWER = frozenset({"scheme", "scheme_overrides", "ignore", "strict"})
 LEGACY_DEFAULTS = {"quantize_linear_activations": True}

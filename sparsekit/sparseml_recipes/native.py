@@ -16,10 +16,11 @@ from sparsekit.sparseml_recipes.expressions import (
 )
 from sparsekit.sparseml_recipes.mapping import (
     EPOCH_RANGE,
+    LEGACY,
     LEGACY_DEFAULTS,
-    LEGACY_QUANTIZATION,
     LOGGING,
     MODIFIERS,
+    NEWER,
     WINDOW,
     Mapped,
 )
@@ -94,8 +95,12 @@ def _modifier(entry: Entry, mapped: Mapped, values: Values) -> Values:
             raise UserError(f"{name}: {known[name]!r} has no counterpart here; {fix}")
     node: Values = {"_target_": mapped.target}
     defaults = dict(mapped.defaults)
-    if entry.kind == "QuantizationModifier" and LEGACY_QUANTIZATION & entry.fields.keys():
-        defaults |= LEGACY_DEFAULTS
+    for name, fix in mapped.not_null.items():
+        if name in known and known[name] is None:
+            raise UserError(f"{name} is null: {fix}")
+    if entry.kind == "QuantizationModifier":
+        newer, legacy = (words & entry.fields.keys() for words in (NEWER, LEGACY))
+        defaults |= LEGACY_DEFAULTS if legacy and not newer else {}
     for name, ours in {**WINDOW, **mapped.fields}.items():
         value = known.get(name)
         # SparseML writes "from the beginning" and "to the end" as -1.
