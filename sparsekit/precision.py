@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ _AT_LEAST_ONE = (
     "per_device_eval_batch_size",
     "gradient_accumulation_steps",
 )
+_CHECKPOINT = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -37,6 +39,8 @@ class SparseTrainingArguments(TrainingArguments):
             raise ConfigError(
                 [f"training.{name} is {getattr(self, name)}; set 1 or more" for name in too_small]
             )
+        if problem := _checkpoint_problem(self.resume_from_checkpoint):
+            raise ConfigError([problem])
         on_gpu = torch.cuda.is_available() and not self.use_cpu
         if self.precision not in PRECISIONS:
             raise ConfigError(
@@ -55,6 +59,19 @@ class SparseTrainingArguments(TrainingArguments):
     def matmul_precision(self) -> Literal["medium", "highest"]:
         """What torch is told of float32 products; medium allows bf16 units on a CPU."""
         return "medium" if self.precision == "bf16" and not self.bf16 else "highest"
+
+
+def _checkpoint_problem(name: str | None) -> str | None:
+    """What keeps training from going on at this checkpoint; a killed run may leave half a one."""
+    if name is None:
+        return None
+    lacking = [file for file in _CHECKPOINT if not (Path(name) / file).is_file()]
+    if not lacking:
+        return None
+    return (
+        f"training.resume_from_checkpoint {name} is no whole checkpoint: it lacks "
+        f"{', '.join(lacking)}; name a checkpoints/checkpoint-* folder of a run"
+    )
 
 
 def cpu_has_bf16_units() -> bool:

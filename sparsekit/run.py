@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ from sparsekit.runtime.benchmark import benchmark
 from sparsekit.teacher import Finetuned
 from sparsekit.tracking import Tracker, TrackingConfig, describe, track, write_summary
 
+log = logging.getLogger(__name__)
+
 
 def run(cfg: DictConfig, hydra: HydraConf) -> Path:
     """Run the composed config and return its run folder.
@@ -43,6 +47,7 @@ def run(cfg: DictConfig, hydra: HydraConf) -> Path:
     quiet_libraries()
     try:
         values = plain(cfg)
+        remove_results(folder, resumed=bool(values["training"].get("resume_from_checkpoint")))
         if unread := unread_variables(cfg, hydra.overrides.task):
             raise ConfigError(unread)
         tracking = build(values["tracking"], "tracking")
@@ -56,6 +61,20 @@ def run(cfg: DictConfig, hydra: HydraConf) -> Path:
         experiment(values, names, folder, tracker)
     Console().print(closing_table(json.loads((folder / "summary.json").read_text()), folder))
     return folder
+
+
+def remove_results(folder: Path, resumed: bool) -> None:
+    """Remove what an earlier run left in `folder`, so that it is not taken for this run's.
+
+    Events stay where this run goes on after an earlier one. `model/` stays, to be overwritten by
+    training: it may be this run's student.
+    """
+    if (folder / "summary.json").exists() and not resumed:
+        log.warning("%s holds an earlier run, which this one replaces", folder)
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+    for name in ("summary.json", "benchmark.json"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "deployment", ignore_errors=True)
 
 
 def experiment(

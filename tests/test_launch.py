@@ -278,6 +278,20 @@ def test_equal_runs_are_equal(
     assert first["config"]["hash"] == second["config"]["hash"]
 
 
+def test_a_run_in_the_folder_of_an_earlier_one_replaces_it(
+    tmp_path: Path, csv_files: dict[str, str], student_folder: str
+) -> None:
+    choices = [*local(csv_files, student_folder), "teacher=self"]
+    first = run_here(tmp_path, *choices)
+    events = len((tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert run_here(tmp_path, *choices)["metrics"] == first["metrics"]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == events
+    with pytest.raises(UserError):
+        run_here(tmp_path, *choices, "dataset.label_column=stars")
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
+    assert not (tmp_path / "deployment").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -292,6 +306,7 @@ def test_equal_runs_are_equal(
         (["recipe.num_epochs=5", "recipe.qat_epochs=6"], "start -1 lies before epoch 0"),
         (["+training.sead=1"], "did you mean"),
         (["+recipe.hardness=0.5"], "nothing in the recipe reads hardness"),
+        (["training.resume_from_checkpoint=./nowhere"], "lacks trainer_state.json, optimizer.pt"),
         (["seed=soon"], "training.seed is 'soon'; it must be a whole number"),
         (["dataset.max_length=3"], "max_length 3 leaves no room for text"),
         (["training.per_device_train_batch_size=0"], "batch_size is 0; set 1 or more"),
