@@ -218,5 +218,11 @@ SETTINGS = [
         },
         finite_ranges,
     ),
+    Setting(
+        "quantization by scheme",
+        "quantization.Quantization",
+        {"start": 1.0, "scheme": "tensorrt", "scheme_overrides": {"classifier": "default"}},
+        finite_ranges,
+    ),
 ]
 every_modifier = pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)

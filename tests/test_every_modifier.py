@@ -76,6 +76,6 @@ def test_it_trains_and_keeps_its_word(
 
 def test_the_list_names_every_modifier() -> None:
     [folder] = sparsekit.modifiers.__path__
-    bases = {"base", "masked", "fake_quantize", "__init__"}
+    bases = {"base", "masked", "fake_quantize", "rounding", "scheme", "__init__"}
     modules = {path.stem for path in Path(folder).glob("*.py")} - bases
     assert {setting.target.split(".")[0] for setting in SETTINGS} == modules

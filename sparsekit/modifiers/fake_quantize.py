@@ -1,7 +1,7 @@
 """Fake quantization: values rounded to int8 in the forward pass, straight-through in the backward.
 
-Written on `torch.fake_quantize_per_{tensor,channel}_affine`, since `torch.ao.quantization` is
-deprecated. Parameter names stay those of the plain layers, so a saved model loads without us.
+Written on functions, since `torch.ao.quantization` is deprecated. Parameter names stay those of the
+plain layers, so a saved model loads without us.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparsekit.modifiers.rounding import INT8, UINT8, fake_quantize, quantized_linear
+from sparsekit.modifiers.scheme import Activations, Scheme, Weights
+
 # Moving average of the observed ranges: SparseML's and torch's default.
 AVERAGING = 0.01
 EPSILON = float(torch.finfo(torch.float32).eps)
-INT8 = (-128, 127)
-UINT8 = (0, 255)
 
 
 def quantization_parameters(
@@ -27,7 +28,8 @@ def quantization_parameters(
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
     if symmetric:
         scale = torch.maximum(-low, high) / ((limits[1] - limits[0]) / 2)
-        return scale.clamp(min=EPSILON), torch.zeros_like(scale, dtype=torch.int32)
+        middle = (limits[0] + limits[1] + 1) // 2
+        return scale.clamp(min=EPSILON), torch.full_like(scale, middle, dtype=torch.int32)
     scale = ((high - low) / (limits[1] - limits[0])).clamp(min=EPSILON)
     zero_point = (limits[0] - torch.round(low / scale)).clamp(*limits)
     return scale, zero_point.to(torch.int32)
@@ -75,46 +77,54 @@ class FakeQuantizer(nn.Module):
         self.scale.copy_(scale)
         self.zero_point.copy_(zero_point)
 
-    def forward(self, values: Tensor) -> Tensor:
+    def watch(self, values: Tensor) -> None:
+        """Observe `values` if it is time to."""
         if self.observing and self.training:
             self.observe(values.detach())
+
+    def round(self, values: Tensor) -> Tensor:
+        """`values` rounded, if it is time to."""
         if not self.enabled:
             return values
-        values = values.float()
-        if self.per_channel:
-            return torch.fake_quantize_per_channel_affine(
-                values, self.scale, self.zero_point, 0, *self.limits
-            )
-        return torch.fake_quantize_per_tensor_affine(
-            values, self.scale, self.zero_point, *self.limits
-        )
+        return fake_quantize(values.float(), self.scale, self.zero_point, self.limits)
+
+    def forward(self, values: Tensor) -> Tensor:
+        self.watch(values)
+        return self.round(values)
 
 
 class QuantLinear(nn.Linear):
-    """A Linear whose input (uint8, asymmetric) and weight (int8, symmetric) are fake-quantized."""
+    """A Linear whose input, weight and output are fake-quantized as `scheme` says."""
 
-    def __init__(self, source: nn.Linear, per_channel: bool, quantize_output: bool) -> None:
+    def __init__(self, source: nn.Linear, scheme: Scheme) -> None:
         has_bias = source.bias is not None
         super().__init__(source.in_features, source.out_features, bias=has_bias, device="meta")
         self.weight, self.bias = source.weight, source.bias
-        self.input_quantizer = FakeQuantizer(UINT8, symmetric=False)
-        self.weight_quantizer = FakeQuantizer(
-            INT8, symmetric=True, channels=source.out_features if per_channel else 0
-        )
-        self.output_quantizer = FakeQuantizer(UINT8, symmetric=False) if quantize_output else None
+        self.input_quantizer = activation_quantizer(scheme.inputs)
+        self.weight_quantizer = weight_quantizer(scheme.weights, source.out_features)
+        self.output_quantizer = activation_quantizer(scheme.outputs)
 
     def forward(self, values: Tensor) -> Tensor:
-        weight = self.weight_quantizer(self.weight)
-        result = F.linear(self.input_quantizer(values), weight, self.bias)
-        if self.output_quantizer is not None:
-            result = self.output_quantizer(result)
-        return result
+        result = self._product(values)
+        return result if self.output_quantizer is None else self.output_quantizer(result)
+
+    def _product(self, values: Tensor) -> Tensor:
+        inputs, weights = self.input_quantizer, self.weight_quantizer
+        plain = values.device.type != "cpu" or torch.is_autocast_enabled("cpu")
+        if plain or not (inputs and weights and inputs.enabled and weights.enabled):
+            values = inputs(values) if inputs else values
+            return F.linear(values, weights(self.weight) if weights else self.weight, self.bias)
+        inputs.watch(values)
+        weights.watch(self.weight)
+        return quantized_linear(
+            values, self.weight, self.bias, inputs.scale, inputs.zero_point, weights.scale
+        )
 
 
 class QuantEmbedding(nn.Embedding):
-    """An Embedding whose table (int8, symmetric) and output (uint8) are fake-quantized."""
+    """An Embedding whose table and output are fake-quantized as `scheme` says; ids are exact."""
 
-    def __init__(self, source: nn.Embedding) -> None:
+    def __init__(self, source: nn.Embedding, scheme: Scheme) -> None:
         super().__init__(
             source.num_embeddings,
             source.embedding_dim,
@@ -122,10 +132,26 @@ class QuantEmbedding(nn.Embedding):
             device="meta",
         )
         self.weight = source.weight
-        self.weight_quantizer = FakeQuantizer(INT8, symmetric=True)
-        self.output_quantizer = FakeQuantizer(UINT8, symmetric=False)
+        # One scale for the table: its rows are tokens, not channels of a product.
+        self.weight_quantizer = weight_quantizer(scheme.weights and Weights(), 0)
+        self.output_quantizer = activation_quantizer(scheme.outputs)
 
     def forward(self, ids: Tensor) -> Tensor:
-        table = self.weight_quantizer(self.weight)
-        result: Tensor = self.output_quantizer(F.embedding(ids, table, self.padding_idx))
-        return result
+        rows = F.embedding(ids, self.weight, self.padding_idx)
+        if self.weight_quantizer is not None:
+            # Ranges are of the whole table, but only the rows in use need rounding.
+            self.weight_quantizer.watch(self.weight)
+            rows = self.weight_quantizer.round(rows)
+        return rows if self.output_quantizer is None else self.output_quantizer(rows)
+
+
+def activation_quantizer(settings: Activations | None) -> FakeQuantizer | None:
+    """The quantizer of a layer's input or output; None leaves it as it is."""
+    return None if settings is None else FakeQuantizer(UINT8, settings.symmetric)
+
+
+def weight_quantizer(settings: Weights | None, channels: int) -> FakeQuantizer | None:
+    """The quantizer of a weight with that many output channels; None leaves it as it is."""
+    if settings is None:
+        return None
+    return FakeQuantizer(INT8, symmetric=True, channels=channels if settings.per_channel else 0)

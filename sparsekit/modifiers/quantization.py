@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
 from sparsekit.config import ConfigError
 from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.fake_quantize import FakeQuantizer, QuantEmbedding, QuantLinear
+from sparsekit.modifiers.scheme import Activations, Scheme, Weights, parse_scheme
 
 
 @dataclass(kw_only=True)
 class Quantization(Modifier):
     """Int8 weights and uint8 activations for Linear and Embedding layers, from `start` on.
 
-    Ranges are moving averages, frozen at `disable_observer_epoch` (null: never). As in SparseML
-    that freezes what the `submodules` hold; a layer that `submodules` names itself, such as
-    `classifier`, goes on observing, since SparseML swaps it for a wrapper that it does not freeze.
-    `submodules` limits it to those modules and what they hold (empty: the whole model),
-    `exclude_module_types` skips classes by name, `quantize_linear_activations` adds a quantizer
-    to each Linear's output, `per_channel_weights` gives each output channel a scale of its own.
+    Ranges are moving averages, frozen at `disable_observer_epoch` (null: never). Two dialects say
+    what is quantized; a recipe uses one of them.
+
+    submodules: only these modules and what they hold (empty: the whole model);
+    exclude_module_types: skip classes by name;
+    quantize_embeddings: Embedding layers too, their tables and outputs;
+    quantize_linear_activations: a quantizer for each Linear's output;
+    per_channel_weights: a scale for each output channel.
+    As in SparseML, freezing spares a layer that `submodules` names itself, such as `classifier`:
+    there it is swapped for a wrapper that is not frozen.
+
+    scheme: default, deepsparse, tensorrt, or a map (see `parse_scheme`), for the whole model;
+    scheme_overrides: schemes of classes or modules by name;
+    ignore: classes or modules that stay as they are;
+    strict: a name of these two that the model lacks is an error.
     """
 
     disable_observer_epoch: float | None = None
@@ -29,6 +40,15 @@ class Quantization(Modifier):
     quantize_embeddings: bool = True
     quantize_linear_activations: bool = False
     per_channel_weights: bool = False
+    scheme: str | dict[str, Any] | None = None
+    scheme_overrides: dict[str, Any] = field(default_factory=dict)
+    ignore: list[str] = field(default_factory=list)
+    strict: bool = True
+
+    @property
+    def by_scheme(self) -> bool:
+        """Whether the newer dialect is used."""
+        return self.scheme is not None or bool(self.scheme_overrides or self.ignore)
 
     def problems(self, num_epochs: float) -> list[str]:
         found = super().problems(num_epochs)
@@ -38,19 +58,34 @@ class Quantization(Modifier):
                 f"{self.start:g}, so no range would ever be observed; set recipe.observer_epoch "
                 f"> {self.start:g}"
             )
+        legacy = ("submodules", "exclude_module_types", "quantize_linear_activations")
+        mixed = [name for name in (*legacy, "per_channel_weights") if getattr(self, name)]
+        if self.by_scheme and mixed:
+            found.append(
+                f"{', '.join(mixed)} and scheme, scheme_overrides or ignore are two ways to say "
+                "what is quantized; use one"
+            )
+        for name, scheme in {"scheme": self.scheme, **self.scheme_overrides}.items():
+            try:
+                parse_scheme(scheme)
+            except ValueError as error:
+                found.append(f"{name}: {error}")
         return found
 
     def attach(self, model: nn.Module) -> None:
         self._frozen: list[FakeQuantizer] = []
         self._never_frozen: list[FakeQuantizer] = []
         self.modules: list[str] = []
-        problems = []
+        problems = self._unknown_names(model) if self.by_scheme and self.strict else []
         for name in self.submodules or [""]:
             try:
                 root = model.get_submodule(name)
             except AttributeError:
                 children = ", ".join(child for child, _ in model.named_children())
-                problems.append(f"submodules: the model has no {name!r}; it has {children}")
+                problems.append(
+                    f"submodules: the model has no {name!r}; name some of {children}, or set [] "
+                    "for the whole model"
+                )
                 continue
             self._convert(model, name, root)
         if not problems and not self.modules:
@@ -58,16 +93,40 @@ class Quantization(Modifier):
         if problems:
             raise ConfigError(problems)
 
+    def _unknown_names(self, model: nn.Module) -> list[str]:
+        known = {name for name, _ in model.named_modules()}
+        known |= {type(module).__name__ for module in model.modules()}
+        return [
+            f"{name!r} is neither a module nor a class of the model; correct it in ignore or "
+            "scheme_overrides, or set strict=false"
+            for name in (*self.ignore, *self.scheme_overrides)
+            if name not in known
+        ]
+
+    def _scheme_of(self, name: str, module: nn.Module) -> Scheme | None:
+        # What the recipe says of a layer; None leaves it as it is.
+        if not isinstance(module, nn.Linear | nn.Embedding):
+            return None
+        if self.by_scheme:
+            by_name = self.scheme_overrides.get(type(module).__name__, self.scheme)
+            return parse_scheme(self.scheme_overrides.get(name, by_name))
+        outputs = Activations() if self.quantize_linear_activations else None
+        if isinstance(module, nn.Embedding):
+            outputs = Activations()
+        return Scheme(Activations(), Weights(self.per_channel_weights), outputs)
+
     def _convert(self, model: nn.Module, name: str, module: nn.Module) -> None:
-        if type(module).__name__ in self.exclude_module_types:
+        skipped = {*self.exclude_module_types, *self.ignore}
+        if name in self.ignore or type(module).__name__ in skipped:
             return
+        scheme = self._scheme_of(name, module)
         quantized: nn.Module
-        if isinstance(module, nn.Linear):
-            quantized = QuantLinear(
-                module, self.per_channel_weights, bool(self.quantize_linear_activations)
-            )
-        elif isinstance(module, nn.Embedding) and self.quantize_embeddings:
-            quantized = QuantEmbedding(module)
+        if isinstance(module, nn.Linear) and scheme is not None:
+            quantized = QuantLinear(module, scheme)
+        elif isinstance(module, nn.Embedding) and scheme is not None:
+            if not self.quantize_embeddings:
+                return
+            quantized = QuantEmbedding(module, scheme)
         else:
             for child, below in list(module.named_children()):
                 self._convert(model, f"{name}.{child}" if name else child, below)

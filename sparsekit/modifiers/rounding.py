@@ -1,0 +1,164 @@
+"""Rounding with straight-through gradients, and products of the rounded integers themselves.
+
+torch's own fake-quantize rounds one number after the other on a CPU; here whole vectors are, to the
+same bits. A product of quantized values is a product of integers times two scales. So the integers
+are multiplied, exactly, where the CPU has units for int8, and scaled afterwards.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sparsekit.environment import cpu_units
+
+INT8 = (-128, 127)
+UINT8 = (0, 255)
+# The longest sums of uint8 times int8 that are exact in the worst case, all 255 times -128: in
+# int32, and in float32, whose integers are exact up to 2**24.
+EXACT_IN_INT32 = (2**31 - 1) // (255 * 128)
+EXACT_IN_FLOAT32 = 2**24 // (255 * 128)
+
+
+@functools.cache
+def has_int8_units() -> bool:
+    """Whether the CPU multiplies int8 faster than float32: AVX512-VNNI or AMX.
+
+    On two cores with AVX512-VNNI, `torch._int_mm` did 1,200 billion operations a second and the
+    float32 product 300 (torch 2.13). Without such units torch falls back to slower kernels.
+    """
+    units = cpu_units() or {}
+    return units.get("avx512_vnni", False) or units.get("amx_int8", False)
+
+
+def to_integers(
+    values: Tensor, scale: Tensor, zero_point: Tensor | None, limits: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """The integers that stand for `values`, as float32, and which of them lay within `limits`.
+
+    `scale` must broadcast against `values`; no `zero_point` is one of 0. Halves are rounded to
+    even, and so is the reciprocal of the scale, as in `torch.fake_quantize_per_tensor_affine`.
+    """
+    integers = values.mul(scale.reciprocal()).round_()
+    if zero_point is not None:
+        integers.add_(zero_point)
+    clamped = integers.clamp(*limits)
+    return clamped, clamped == integers
+
+
+def fake_quantize(
+    values: Tensor, scale: Tensor, zero_point: Tensor, limits: tuple[int, int]
+) -> Tensor:
+    """`values`, float32, rounded to the numbers that integers within `limits` can stand for.
+
+    `scale` and `zero_point` are scalars, or have one entry for each index of dimension 0. The
+    gradient passes unchanged where a value lay within the limits, and is 0 elsewhere.
+    """
+    if values.device.type == "cpu":
+        if scale.ndim:
+            scale, zero_point = (_along_first(t, values.ndim) for t in (scale, zero_point))
+        rounded: Tensor = _FakeQuantize.apply(values, scale, zero_point, limits)  # type: ignore[no-untyped-call]
+        return rounded
+    if scale.ndim:
+        return torch.fake_quantize_per_channel_affine(values, scale, zero_point, 0, *limits)
+    return torch.fake_quantize_per_tensor_affine(values, scale, zero_point, *limits)
+
+
+def quantized_linear(
+    values: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor,
+    zero_point: Tensor,
+    weight_scale: Tensor,
+) -> Tensor:
+    """`F.linear` of values rounded to uint8 and of a weight [out, in] rounded to symmetric int8.
+
+    The same as `F.linear(fake_quantize(values), fake_quantize(weight), bias)`, in values and in
+    straight-through gradients, but for the order in which float32 rounds. On a CPU only.
+    """
+    if weight_scale.ndim:
+        weight_scale = _along_first(weight_scale, 2)
+    arguments = (values, weight, bias, scale, zero_point, weight_scale)
+    result: Tensor = _QuantizedLinear.apply(*arguments)  # type: ignore[no-untyped-call]
+    return result
+
+
+def integer_product(left: Tensor, zero_point: Tensor, right: Tensor, int8_units: bool) -> Tensor:
+    """(left - zero_point) @ right.T as float32 [rows, out], from integer-valued float32 tensors.
+
+    `left` [rows, in] holds uint8 values, `right` [out, in] int8 ones. On int8 units the sums are
+    exact up to `in` = 65,793 and rounded once, to float32. In float32 they are exact up to
+    `in` = 514, and beyond it as long as no partial sum passes 2**24.
+    """
+    if int8_units and left.shape[1] <= EXACT_IN_INT32:
+        sums = torch._int_mm(left.to(torch.uint8), right.to(torch.int8).t())
+        return sums.sub_(right.sum(1).to(torch.int32) * zero_point).float()
+    return F.linear(left - zero_point, right)
+
+
+class _FakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, scale: Tensor, zero_point: Tensor, limits: tuple[int, int]
+    ) -> Tensor:
+        integers, inside = to_integers(values, scale, zero_point, limits)
+        ctx.save_for_backward(inside)
+        return integers.sub_(zero_point).mul_(scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (inside,) = ctx.saved_tensors
+        return torch.where(inside, gradient, 0.0), None, None, None
+
+
+class _QuantizedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: Tensor,
+        zero_point: Tensor,
+        weight_scale: Tensor,
+    ) -> Tensor:
+        rows = values.reshape(-1, values.shape[-1])
+        left, left_inside = to_integers(rows, scale, zero_point, UINT8)
+        right, right_inside = to_integers(weight, weight_scale, None, INT8)
+        result = integer_product(left, zero_point, right, has_int8_units())
+        result.mul_(scale * weight_scale.view(-1))
+        if bias is not None:
+            result.add_(bias)
+        # Bytes are a quarter of what float32 would keep until the backward pass.
+        ctx.save_for_backward(left.to(torch.uint8), left_inside, right.to(torch.int8), right_inside,
+                              scale, zero_point, weight_scale)  # fmt: skip
+        return result.view(*values.shape[:-1], len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        left, left_inside, right, right_inside, scale, zero_point, weight_scale = ctx.saved_tensors
+        rows = gradient.reshape(-1, len(right))
+        to_values = to_weight = to_bias = None
+        if ctx.needs_input_grad[0]:
+            product = rows @ right.float().mul_(weight_scale)
+            to_values = torch.where(left_inside, product, 0.0)
+            to_values = to_values.view(*gradient.shape[:-1], left.shape[1])
+        if ctx.needs_input_grad[1]:
+            product = rows.t() @ left.float().sub_(zero_point)
+            to_weight = torch.where(right_inside, product.mul_(scale), 0.0)
+        if ctx.needs_input_grad[2]:
+            to_bias = rows.sum(0)
+        return to_values, to_weight, to_bias, None, None, None
+
+
+def _along_first(parameter: Tensor, dimensions: int) -> Tensor:
+    # One entry for each index of dimension 0, so that it broadcasts over the others.
+    return parameter.view(-1, *[1] * (dimensions - 1))
