@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from datasets import Dataset, DatasetDict
@@ -17,7 +17,7 @@ from sparsekit.data import FileDataset, TextData
 
 # Rows of one forward and backward pass.
 ROWS = 32
-FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json"}
+FORMATS: dict[str, Literal["csv", "json"]] = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 
 
 @dataclass(kw_only=True)
