@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from sparsekit import metrics, schedule
-from sparsekit.config import UserError, config_hash
+from sparsekit.config import UserError, identity_hash
 from sparsekit.data import TextData
 from sparsekit.environment import versions
 from sparsekit.labels import matching_order
@@ -46,8 +46,6 @@ from sparsekit.tracking import Tracker
 from sparsekit.tracking_callback import TrackerCallback
 from sparsekit.trainer import Collator, SparseTrainer, assert_masks
 
-# Keys that say where a run is kept and shown, not what it is.
-NOT_IDENTITY = ("output_dir", "tracking")
 Rows = dict[str, Dataset]
 Logits = npt.NDArray[np.float32]
 
@@ -56,9 +54,7 @@ def identity(values: Mapping[str, Any], names: Mapping[str, str], folder: Path) 
     """Save the resolved config; return what tells this run from others: names, hash and seed."""
     text = yaml.safe_dump(dict(values), sort_keys=False)
     (folder / "config.yaml").write_text(text)
-    identifying = {key: value for key, value in values.items() if key not in NOT_IDENTITY}
-    identifying["training"] = {k: v for k, v in values["training"].items() if k != "output_dir"}
-    return {"config": {**names, "hash": config_hash(identifying)}, "seed": values["seed"]}
+    return {"config": {**names, "hash": identity_hash(values)}, "seed": values["seed"]}
 
 
 def load_data(plan: Plan) -> TextData:

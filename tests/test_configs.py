@@ -41,9 +41,9 @@ def built(values: dict[str, Any]) -> Plan:
 
 
 def test_the_walk_finds_all_of_them() -> None:
-    assert len(CHOICES) == 34
-    assert len(EXPERIMENTS) == 2
-    assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml"}
+    assert len(CHOICES) == 37
+    assert len(EXPERIMENTS) == 7
+    assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml", "hydra"}
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
@@ -52,8 +52,8 @@ def test_a_choice_composes_and_builds(
 ) -> None:
     name = str(choice.with_suffix(""))
     chosen = {"dataset": "rotten_tomatoes", "teacher": "textattack"}
-    if len(choice.parts) == 2:
-        chosen[choice.parts[0]] = choice.stem
+    if len(choice.parts) > 1:
+        chosen[str(choice.parent)] = choice.stem
     overrides = [f"{group}={option}" for group, option in chosen.items()]
     cfg = composed(monkeypatch, tmp_path, overrides + NEEDED.get(name, []))
     values = plain(cfg)

@@ -1,0 +1,115 @@
+"""Hydra launcher `process`: every job of a sweep in a process of its own on this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import (
+    JobReturn,
+    JobStatus,
+    configure_log,
+    run_job,
+    setup_globals,
+)
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from sparsekit.config import UserError
+
+
+class ProcessLauncher(Launcher):
+    """Runs `n_jobs` jobs at a time, each in a fork of this process.
+
+    The libraries are imported once, before the first fork; no thread runs and no accelerator is
+    in use by then, so that the fork is safe. With several at a time each gets its share of the
+    cores as torch threads.
+    """
+
+    def __init__(self, n_jobs: int = 1) -> None:
+        super().__init__()
+        if n_jobs < 1:
+            raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be 1 or more")
+        self.n_jobs = n_jobs
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self._config, self._context = config, hydra_context
+        self._task = task_function
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run the jobs; each return says how its process ended. The run folder holds the rest."""
+        import sparsekit.run  # noqa: F401  # seconds of imports that all forks share
+
+        setup_globals()
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        Path(str(self._config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        waiting = list(enumerate(job_overrides, initial_job_idx))
+        running: dict[int, Any] = {}
+        codes: dict[int, int] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.n_jobs:
+                    number, overrides = waiting.pop(0)
+                    running[number] = self._start(number, overrides)
+                multiprocessing.connection.wait([job.sentinel for job in running.values()])
+                for number in [n for n, job in running.items() if not job.is_alive()]:
+                    running[number].join()
+                    codes[number] = running.pop(number).exitcode
+        finally:
+            for job in running.values():
+                job.terminate()
+        return [_outcome(codes[n], o) for n, o in enumerate(job_overrides, initial_job_idx)]
+
+    def _start(self, number: int, overrides: Sequence[str]) -> Any:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        process = multiprocessing.get_context("fork").Process(
+            target=self._job, args=(number, list(overrides)), name=f"job {number}"
+        )
+        process.start()
+        return process
+
+    def _job(self, number: int, overrides: list[str]) -> None:
+        if self.n_jobs > 1:
+            _use_threads(max(1, len(os.sched_getaffinity(0)) // self.n_jobs))
+        loader = self._context.config_loader
+        config = loader.load_sweep_config(self._config, overrides)
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        result = run_job(
+            hydra_context=self._context,
+            task_function=self._task,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        # Raises the job's exception, which ends this process with code 1.
+        _ = result.return_value
+
+
+def _use_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+    os.environ["OMP_NUM_THREADS"] = str(count)
+
+
+def _outcome(code: int, overrides: Sequence[str]) -> JobReturn:
+    ended = f"the job's process ended with code {code}"
+    if code < 0:
+        ended = f"the job's process was killed by {signal.Signals(-code).name}"
+    result = JobReturn(overrides=list(overrides))
+    result.status = JobStatus.FAILED if code else JobStatus.COMPLETED
+    result.return_value = RuntimeError(ended) if code else None
+    return result

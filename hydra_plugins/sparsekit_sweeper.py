@@ -1,0 +1,207 @@
+"""Hydra sweeper `sparsekit`: jobs that fail alone, and sweeps that go on where they stopped."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from sparsekit.config import UserError, identity_hash, plain
+from sparsekit.runs import ending
+from sparsekit.sweep import jobs as jobs_of
+from sparsekit.sweep.jobs import Job
+from sparsekit.sweep.table import failures, outcome, summary_table
+from sparsekit.tracking import describe, write_summary
+
+
+class ExitAsError:
+    """The task, with `sys.exit` as an exception: an exit would end launchers that share a process.
+
+    A class of this module, so that it can be sent to other processes and machines.
+    """
+
+    def __init__(self, task: TaskFunction) -> None:
+        self.task = task
+
+    def __call__(self, config: DictConfig) -> Any:
+        try:
+            return self.task(config)
+        except SystemExit as error:
+            if error.code in (None, 0):
+                return None
+            raise RuntimeError(f"the job exited: {error.code}") from error
+
+
+class ResumingSweeper(Sweeper):
+    """Runs the jobs that are missing or failed, each composed and recorded on its own."""
+
+    def __init__(
+        self,
+        rerun: str,
+        fail_fast: bool,
+        root: str,
+        max_batch_size: int | None = None,
+        params: dict[str, str] | None = None,
+    ) -> None:
+        self.rerun, self.fail_fast, self.root = rerun, fail_fast, Path(root)
+        self.max_batch_size = max_batch_size
+        self.params = params or {}
+        self.launcher: Launcher | None = None
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self._config, self._context = config, hydra_context
+        self._task = ExitAsError(task_function)
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the sweep; exits with the failed jobs' names as the message if there are any."""
+        try:
+            failed = self._sweep([*(f"{k}={v}" for k, v in self.params.items()), *arguments])
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        if failed:
+            sys.exit(f"error: {failed}")
+
+    def _sweep(self, arguments: list[str]) -> str | None:
+        parser = OverridesParser.create(config_loader=self._context.config_loader)
+        overrides = parser.parse_overrides(arguments)
+        expanded, axes = jobs_of.expand(overrides)
+        key = jobs_of.sweep_key(overrides)
+        folder = self._folder(key)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / ".sweep.lock", timeout=0):
+                jobs = [self._compose(job) for job in expanded]
+                self._run(jobs, folder, key, axes)
+        except Timeout as error:
+            raise UserError(
+                f"another process runs the sweep in {folder}: wait for it, or start one beside it "
+                "with hydra.sweep.dir=FOLDER"
+            ) from error
+        Console().print(summary_table(jobs, axes, folder))
+        sys.stdout.write(f"sweep: {folder}\n")
+        return failures(jobs, axes)
+
+    def _folder(self, key: str) -> Path:
+        """That of the same sweep's earlier call, unless all is to be run anew; else a new one."""
+        folder = Path(self._config.hydra.sweep.dir)
+        chosen = any(
+            text.startswith("hydra.sweep.dir=") for text in self._config.hydra.overrides.hydra
+        )
+        if chosen or self.rerun == "all":
+            return folder
+        return jobs_of.find_sweep(self.root, key) or folder
+
+    def _compose(self, overrides: list[str]) -> Job:
+        """The job with the hash that its run will have, or with what is wrong with its config."""
+        before = HydraConfig.instance().cfg
+        try:
+            config = self._context.config_loader.load_sweep_config(self._config, overrides)
+            with open_dict(config):
+                config.hydra.job.id = config.hydra.job.num = 0
+                config.hydra.runtime.output_dir = ""
+            HydraConfig.instance().set_config(config)
+            values = plain(OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"]))
+            return Job(overrides=overrides, hash=identity_hash(values))
+        except (HydraException, OmegaConfBaseException, UserError) as error:
+            # One line: Hydra puts what is wrong and how to mend it on lines of their own.
+            return Job(overrides=overrides, error=" ".join(str(error).split()))
+        finally:
+            HydraConfig.instance().cfg = before
+
+    def _run(self, jobs: list[Job], folder: Path, key: str, axes: Sequence[str]) -> None:
+        known = jobs_of.earlier_runs([self.root, folder])
+        missing = jobs_of.to_run(jobs, known, self.rerun)
+        number = jobs_of.next_number(folder)
+        for job in (*missing, *(job for job in jobs if job.hash is None)):
+            job.folder, number = folder / str(number), number + 1
+        folders = {job.hash: job.folder for job in missing}
+        for job in jobs:
+            job.folder = job.folder or folders[job.hash]
+        jobs_of.write_record(folder, key, axes, jobs)
+        for job in jobs:
+            if job.hash is None:
+                assert job.folder is not None
+                job.folder.mkdir()
+                _fail(job, job.error or "")
+        if missing and not (self.fail_fast and any(job.hash is None for job in jobs)):
+            self._launch(missing, folder)
+
+    def _launch(self, jobs: list[Job], folder: Path) -> None:
+        """Hand the jobs to the launcher, in batches; stop after a failure if that is asked for."""
+        config = self._config
+        with open_dict(config):
+            # In the overrides too: each job's config is composed from them.
+            config.hydra.sweep.dir, config.hydra.sweep.subdir = str(folder), "${hydra.job.num}"
+            config.hydra.overrides.hydra += [
+                f"hydra.sweep.dir='{folder}'",
+                "hydra.sweep.subdir=${hydra.job.num}",
+            ]
+        OmegaConf.save(config, folder / "multirun.yaml")
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self._context, task_function=self._task, config=config
+        )
+        size = self.max_batch_size or (1 if self.fail_fast else len(jobs))
+        for start in range(0, len(jobs), size):
+            batch = jobs[start : start + size]
+            self._launch_batch(batch)
+            if self.fail_fast and any(outcome(job).status != "completed" for job in batch):
+                break
+
+    def _launch_batch(self, batch: list[Job]) -> None:
+        """Launch jobs of consecutive numbers and see that each leaves a summary behind.
+
+        A launcher that breaks over one job (a killed worker of a pool) takes the others of its
+        batch with it: those that did not end are launched once more, one at a time.
+        """
+        assert self.launcher is not None
+        results: Sequence[JobReturn] = []
+        first = int(_folder_of(batch[0]).name)
+        try:
+            results = self.launcher.launch([job.overrides for job in batch], first)
+        except Exception as error:
+            if len(batch) > 1:
+                sys.stderr.write(f"the launcher failed ({describe(error)}); one job at a time:\n")
+                for job in batch:
+                    if outcome(job).status not in ("completed", "failed"):
+                        self._launch_batch([job])
+                return
+            _fail(batch[0], describe(error))
+        for job, result in zip(batch, results, strict=bool(results)):
+            if result.status == JobStatus.FAILED:
+                _fail(job, describe(result._return_value))
+            elif outcome(job).status != "completed":
+                _fail(job, "the job ended without a summary.json")
+
+
+def _folder_of(job: Job) -> Path:
+    assert job.folder is not None
+    return job.folder
+
+
+def _fail(job: Job, error: str) -> None:
+    """Record the failure in the job's folder, where the run did not live to do it itself."""
+    folder = _folder_of(job)
+    folder.mkdir(parents=True, exist_ok=True)
+    if ending(folder).status not in ("completed", "failed"):
+        parts: dict[str, Any] = {"status": "failed", "error": error, "overrides": job.overrides}
+        if job.hash is not None:
+            parts["config"] = {"hash": job.hash}
+        write_summary(folder, parts)
+        sys.stderr.write(f"{os.path.relpath(folder)}: {error.splitlines()[0] if error else ''}\n")

@@ -1,0 +1,1 @@
+"""Run folders side by side: tables, a page, the Pareto front. Imports no torch."""

@@ -1,0 +1,58 @@
+"""Run folders on disk: finding them and reading how they ended. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Below a run folder lie models and checkpoints, never another run.
+MARKS = {"summary.json", "config.yaml"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a run ended: `status` completed, failed, broken or unfinished, and why.
+
+    broken: `summary.json` cannot be read; unfinished: there is none.
+    """
+
+    status: str
+    error: str | None = None
+    hash: str | None = None
+    summary: dict[str, Any] | None = None
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """Every run folder at or below `folder`, in the order of their names, numbers by value."""
+    for path, folders, files in os.walk(folder):
+        if MARKS & set(files):
+            folders.clear()
+            yield Path(path)
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith(".")),
+            key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name),
+        )
+
+
+def ending(run: Path) -> Ending:
+    """Read a run folder's `summary.json`; never raises for what is in it."""
+    path = run / "summary.json"
+    try:
+        summary = json.loads(path.read_text())
+        if not isinstance(summary, dict) or summary.get("status") not in ("completed", "failed"):
+            raise ValueError("it has no status")
+    except FileNotFoundError:
+        return Ending(status="unfinished", error="no summary.json: it runs, or it was killed")
+    except (OSError, ValueError) as error:
+        return Ending(status="broken", error=f"summary.json: {error}")
+    config = summary.get("config")
+    return Ending(
+        status=summary["status"],
+        error=summary.get("error"),
+        hash=config.get("hash") if isinstance(config, dict) else None,
+        summary=summary,
+    )

@@ -1,0 +1,1 @@
+"""Sweeps: which jobs there are, which of them are done, what became of each. Imports no torch."""

@@ -1,0 +1,165 @@
+"""The jobs of a sweep: expanded from its axes, told apart by their configs, matched with runs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.types import Override
+
+from sparsekit.config import UserError, config_hash
+from sparsekit.runs import Ending, ending, find_runs
+
+RERUN = ("failed", "all", "none")
+RECORD = "sweep.json"
+
+
+@dataclass(kw_only=True)
+class Job:
+    """One job: its overrides, the hash of its resolved config, and the folder of its run.
+
+    `hash` is None where the config does not compose; `error` then says why. `reused` marks a run
+    of an earlier call.
+    """
+
+    overrides: list[str]
+    hash: str | None = None
+    error: str | None = None
+    folder: Path | None = None
+    reused: bool = False
+
+    @property
+    def key(self) -> str:
+        """What the job is the same by in a later call: its config, or its overrides without one."""
+        return self.hash or " ".join(self.overrides)
+
+
+def expand(overrides: Sequence[Override]) -> tuple[list[list[str]], list[str]]:
+    """Every combination of the axes' values as overrides, the last axis fastest, and the axes.
+
+    A key given twice counts as given last. Raises UserError for an axis that has no values.
+    """
+    axes: dict[str, list[str]] = {}
+    swept: dict[str, bool] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            value = override.get_value_element_as_str()
+            axes[key] = [key if override.is_delete() else f"{key}={value}"]
+        elif override.is_discrete_sweep():
+            axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise UserError(f"{override.input_line} is an interval; list its values: {key}=1,2,3")
+        if not axes[key]:
+            raise UserError(f"{override.input_line} has no values; give at least one: {key}=VALUE")
+        swept[key] = override.is_sweep_override()
+    jobs = [list(job) for job in itertools.product(*axes.values())]
+    return jobs, [key for key, is_swept in swept.items() if is_swept]
+
+
+def sweep_key(overrides: Sequence[Override]) -> str:
+    """What a sweep keeps when an axis gets another value: its fixed overrides and its axes."""
+    parts = {
+        override.get_key_element(): None
+        if override.is_sweep_override()
+        else override.get_value_element_as_str()
+        for override in overrides
+        if not override.get_key_element().startswith(("hydra.", "hydra/", "sweep.", "tracking"))
+    }
+    return config_hash(parts)
+
+
+def earlier_runs(folders: Iterable[Path]) -> dict[str, tuple[Path, Ending]]:
+    """The best run of each config hash below the folders: a completed one, else the last."""
+    best: dict[str, tuple[Path, Ending]] = {}
+    for folder in folders:
+        for run in find_runs(folder):
+            end = ending(run)
+            if end.hash is None:
+                continue
+            known = best.get(end.hash)
+            if known is None or known[1].status != "completed":
+                best[end.hash] = (run, end)
+    return best
+
+
+def to_run(jobs: Sequence[Job], known: Mapping[str, tuple[Path, Ending]], rerun: str) -> list[Job]:
+    """The jobs that are to run; the others get the folder of their earlier run.
+
+    `rerun` is failed (what is missing or failed), none (what is missing) or all. A job that is
+    listed twice runs once.
+    """
+    if rerun not in RERUN:
+        raise UserError(f"sweep.rerun={rerun!r} must be one of {', '.join(RERUN)}")
+    missing: dict[str, Job] = {}
+    for job in jobs:
+        if job.hash is None or job.hash in missing:
+            continue
+        run, end = known.get(job.hash, (None, None))
+        done = end is not None and (end.status == "completed" or rerun == "none")
+        if done and rerun != "all":
+            job.folder, job.reused = run, True
+        else:
+            missing[job.hash] = job
+    return list(missing.values())
+
+
+def read_record(folder: Path) -> tuple[str, list[Job]] | None:
+    """The key and jobs of `sweep.json` in a sweep's folder; None where there is no whole one."""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        jobs = [
+            Job(
+                overrides=job["overrides"],
+                hash=job["hash"],
+                folder=(folder / job["folder"]) if job["folder"] else None,
+            )
+            for job in record["jobs"]
+        ]
+        return record["key"], jobs
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_record(folder: Path, key: str, axes: Sequence[str], jobs: Sequence[Job]) -> None:
+    """Write `sweep.json`: where each job's run lies, relative to the sweep's folder.
+
+    Jobs of an earlier call with this folder stay listed.
+    """
+    listed = {job.key: job for job in (read_record(folder) or ("", []))[1]}
+    listed |= {job.key: job for job in jobs}
+    record = {
+        "key": key,
+        "axes": list(axes),
+        "jobs": [
+            {
+                "overrides": job.overrides,
+                "hash": job.hash,
+                "folder": os.path.relpath(job.folder, folder) if job.folder else None,
+            }
+            for job in listed.values()
+        ],
+    }
+    temporary = folder / f".{RECORD}.tmp"
+    temporary.write_text(json.dumps(record, indent=2) + "\n")
+    temporary.replace(folder / RECORD)
+
+
+def find_sweep(root: Path, key: str) -> Path | None:
+    """The newest sweep below `root` with this key."""
+    found = []
+    for record in root.glob(f"*/*/{RECORD}"):
+        known = read_record(record.parent)
+        if known is not None and known[0] == key:
+            found.append(record.parent)
+    return max(found, default=None)
+
+
+def next_number(folder: Path) -> int:
+    """The first job number above all that have a folder: no job writes into another's."""
+    taken = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+    return max(taken, default=-1) + 1
