@@ -96,7 +96,8 @@ def integer_product(left: Tensor, zero_point: Tensor, right: Tensor, int8_units:
     exact up to `in` = 65,793 and rounded once, to float32. In float32 they are exact up to
     `in` = 514, and beyond it as long as no partial sum passes 2**24.
     """
-    if int8_units and left.shape[1] <= EXACT_IN_INT32:
+    # torch 2.13 returns memory that it never wrote for an inner size of 1.
+    if int8_units and 1 < left.shape[1] <= EXACT_IN_INT32:
         sums = torch._int_mm(left.to(torch.uint8), right.to(torch.int8).t())
         return sums.sub_(right.sum(1).to(torch.int32) * zero_point).float()
     return F.linear(left - zero_point, right)
