@@ -84,7 +84,7 @@ def test_each_quantized_weight_is_int8(graph: onnx.GraphProto) -> None:
     types = collections.Counter(
         value.data_type for value in graph.initializer if value.name.endswith("weight_quantized")
     )
-    assert types == {TensorProto.INT8: LINEARS + 3}
+    assert types == {TensorProto.INT8: LINEARS, TensorProto.UINT8: 3}
     floats = [v for v in graph.initializer if v.data_type == TensorProto.FLOAT]
     assert [value.name for value in floats if len(value.dims) > 1] == []
 
@@ -92,8 +92,24 @@ def test_each_quantized_weight_is_int8(graph: onnx.GraphProto) -> None:
 def test_readers_of_one_tensor_share_one_pair(graph: onnx.GraphProto) -> None:
     # A layer: attention input, attention output, intermediate, output; pooler; classifier; tables.
     types = collections.Counter(node.op_type for node in graph.node)
-    assert types["QuantizeLinear"] == 2 * 4 + 2 + 3
+    assert types["QuantizeLinear"] == 2 * 4 + 2
     assert types["DequantizeLinear"] == types["QuantizeLinear"] + LINEARS + 3
+
+
+def test_deepsparse_form(run: Path, result: dict[str, Any], tmp_path: Path) -> None:
+    """MatMulInteger for every product, and onnxruntime answers as it does to the other form."""
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("deployment"))
+    found = export(tmp_path / "run", ExportConfig(form="deepsparse", max_metric_drop=0.1))
+    assert (found["int8_matmuls"], found["fp32_matmuls"]) == (LINEARS, 0)
+    assert found["zero_fraction"] == result["zero_fraction"]
+    graph = onnx.load(tmp_path / "run" / found["path"]).graph
+    ops = collections.Counter(node.op_type for node in graph.node)
+    assert ops["MatMulInteger"] == LINEARS
+    assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (2 * 4 + 2, 3)
+    assert (ops["MatMul"], ops["Gemm"]) == (2 * 2, 0)  # attention's own products
+    logits, _ = logits_and_recorded(tmp_path / "run", 16)
+    others, _ = logits_and_recorded(run, 16)
+    assert np.median(np.abs(logits - others).max(axis=1)) < 1e-5
 
 
 def test_inputs_are_dynamic_and_named(graph: onnx.GraphProto) -> None:
@@ -236,3 +252,5 @@ def test_sparseml_logits(golden: dict[str, Any], tmp_path: Path) -> None:
 def test_config_is_checked() -> None:
     with pytest.raises(UserError, match=r"export.check_rows is 0.*export.verify=false"):
         ExportConfig(check_rows=0)
+    with pytest.raises(UserError, match=r"export.form is 'int4'.*one of qdq, deepsparse"):
+        ExportConfig(form="int4")

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sparsekit.config import UserError
-from sparsekit.export import onnx as export_module
 from sparsekit.export.check import check_structure, int8_products
+from sparsekit.export.forms import FORMS
 from sparsekit.export.layers import Layers, other_bytes, read_layers
 from sparsekit.export.onnx import ExportConfig, export
 from sparsekit.export.parity import check_metrics, check_trace, read_rows
@@ -190,7 +190,7 @@ def test_a_graph_with_another_scale_fails(run: Path, monkeypatch: pytest.MonkeyP
                 layer.inputs.scale[...] *= 4
         return 0
 
-    monkeypatch.setattr(export_module, "PASSES", (double_scales, *export_module.PASSES))
+    monkeypatch.setitem(FORMS, "qdq", (double_scales, *FORMS["qdq"]))
     with pytest.raises(UserError, match="check 'logits' failed"):
         export(run, LOOSE)
     assert not (run / "deployment").exists()

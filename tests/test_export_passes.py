@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from sparsekit.export.check import int8_products
+from sparsekit.export.forms import FORMS
 from sparsekit.export.layers import Layer, Layers, Quantizer
-from sparsekit.export.onnx import PASSES
 from sparsekit.export.passes.activations import input_activations, output_activations
 from sparsekit.export.passes.embeddings import embeddings
 from sparsekit.export.passes.linears import linears
+from sparsekit.export.passes.matmul_integer import matmul_integer
 from sparsekit.export.passes.weights import weights
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 
@@ -202,9 +203,41 @@ def test_nothing_to_quantize_changes_nothing(tmp_path: Path) -> None:
     assert before[1] == after[1]
 
 
-def test_all_of_them_run_on_integers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantizer", [INT8, CHANNELS], ids=["tensor", "channel"])
+def test_matmul_integer(tmp_path: Path, quantizer: Quantizer) -> None:
+    plain, model = layers(weights=INT8, inputs=UINT8), graph()
+    found = {**plain, "query": layers(weights=quantizer, inputs=UINT8)["query"]}
+    linears(model, found)
+    assert matmul_integer(model, found) == 3
+    logits, ops = run(model, tmp_path)
+    table_as_it_is = {**found, "table": layers()["table"]}
+    np.testing.assert_allclose(logits, expected(table_as_it_is), atol=1e-5)
+    assert ops["QuantizeLinear"] == 2  # query and key share one
+    assert ops["MatMulInteger"] == ops["Cast"] == 3
+    assert ops["MatMul"] == ops["Gemm"] == ops["DequantizeLinear"] == 0
+
+
+def test_matmul_integer_needs_both_operands(tmp_path: Path) -> None:
+    model, found = graph(), layers(inputs=UINT8)
+    linears(model, found)
+    assert matmul_integer(model, found) == 0
+
+
+def test_a_table_holds_its_rounded_outputs(tmp_path: Path) -> None:
+    model, found = graph(), layers(weights=INT8, outputs=UINT8)
+    found = {name: found[name] if name == "table" else layers()[name] for name in found}
+    assert embeddings(model, found) == 1
+    assert output_activations(model, found) == 0
+    logits, ops = run(model, tmp_path)
+    np.testing.assert_allclose(logits, expected(found), atol=1e-6)
+    assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (0, 1)
+    assert model.graph.initializers["table.weight_quantized"].dtype == ir.DataType.UINT8
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_all_of_them_run_on_integers(tmp_path: Path, form: str) -> None:
     model, found = graph(), layers(weights=INT8, inputs=UINT8, outputs=UINT8)
-    for rewrite in PASSES:
+    for rewrite in FORMS[form]:
         rewrite(model, found)
     np.testing.assert_allclose(run(model, tmp_path)[0], expected(found), atol=0.031)
     names = {"query.weight_quantized", "key.weight_quantized", "head.weight_quantized"}

@@ -88,8 +88,7 @@ def check_weights(stored: dict[str, Array], layers: Layers) -> None:
             )
         weight = layer.weight if layer.embedding else layer.weight.T
         _check_zeros(layer, weight, array)
-        expected = layer.weights.quantize(layer.weight) if layer.weights else layer.weight
-        expected = expected if layer.embedding else expected.T
+        expected = layer.stored
         if array.dtype != expected.dtype or not np.array_equal(array, expected):
             raise UserError(
                 f"check 'weights' failed: {layer.stored_name} is not the trained weight as "
@@ -98,7 +97,7 @@ def check_weights(stored: dict[str, Array], layers: Layers) -> None:
 
 
 def _check_zeros(layer: Layer, weight: Array, array: Array) -> None:
-    zero = layer.weights.zero_point if layer.weights else np.float32(0)
+    zero = layer.storage.zero_point if layer.storage else np.float32(0)
     lost = int(np.count_nonzero((weight == 0) & (array != zero)))
     if lost:
         raise UserError(

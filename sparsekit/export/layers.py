@@ -48,11 +48,12 @@ class Quantizer:
         levels = np.rint(weight * inverse) + zero_point
         return np.clip(levels, limits.min, limits.max).astype(self.dtype)
 
-    def same(self, other: Quantizer) -> bool:
-        """Whether both map every value to the same integer."""
-        return np.array_equal(self.scale, other.scale) and np.array_equal(
-            self.zero_point, other.zero_point
-        )
+    def dequantize(self, integers: Array) -> Array:
+        """The float32 values of `integers` [out, in]."""
+        shape = (-1,) + (1,) * (integers.ndim - 1)
+        zero_point = self.zero_point.astype(np.float32).reshape(shape)
+        values: Array = (integers.astype(np.float32) - zero_point) * self.scale.reshape(shape)
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,26 @@ class Layer:
     def int8_product(self) -> bool:
         """Whether its product is to run on integers: a Linear with both operands quantized."""
         return not self.embedding and self.weights is not None and self.inputs is not None
+
+    @property
+    def storage(self) -> Quantizer | None:
+        """How its weight is stored; None for float32.
+
+        An Embedding's output is a row of its table, so where both are quantized the table holds the
+        output's integers: the same values, and nothing left to round at run time.
+        """
+        rounded = self.embedding and self.weights is not None and self.outputs is not None
+        return self.outputs if rounded else self.weights
+
+    @property
+    def stored(self) -> Array:
+        """Its weight as the graph holds it: integers where quantized, a Linear's [in, out]."""
+        array = self.weight
+        if self.weights is not None:
+            array = self.weights.quantize(self.weight)
+            if self.embedding and self.outputs is not None:
+                array = self.outputs.quantize(self.weights.dequantize(array))
+        return array if self.embedding else array.T
 
     @property
     def stored_name(self) -> str:

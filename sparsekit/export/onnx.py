@@ -16,6 +16,7 @@ from sparsekit.config import UserError
 from sparsekit.environment import cores
 from sparsekit.export.card import model_card
 from sparsekit.export.check import check_structure
+from sparsekit.export.forms import FORMS
 from sparsekit.export.layers import Layers, other_bytes, read_layers
 from sparsekit.export.parity import (
     EFFECT_ROWS,
@@ -26,16 +27,11 @@ from sparsekit.export.parity import (
     quantization_effect,
     read_rows,
 )
-from sparsekit.export.passes.activations import input_activations, output_activations
-from sparsekit.export.passes.embeddings import embeddings
-from sparsekit.export.passes.linears import linears
-from sparsekit.export.passes.weights import weights
 from sparsekit.export.trace import load_model, trace
 from sparsekit.models import prunable
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.pipeline import TextEncoder, predict_logits
 
-PASSES = (linears, embeddings, weights, input_activations, output_activations)
 # What a runtime needs of model/; weights, recipe and pickled training arguments stay there.
 _DEPLOYED = (
     "config.json",
@@ -51,8 +47,9 @@ _DEPLOYED = (
 
 @dataclass(kw_only=True)
 class ExportConfig:
-    """How to check what is exported.
+    """What to export, and how to check it.
 
+    form: of the graph, a key of `FORMS`;
     check_rows: validation rows that are run one by one too; all are run in padded batches;
     max_logit_diff: their allowed mean difference, as a share of what quantization itself changes;
     max_metric_drop: the allowed difference of each metric on the whole validation split;
@@ -60,12 +57,15 @@ class ExportConfig:
     file.
     """
 
+    form: str = "qdq"
     verify: bool = True
     check_rows: int = 256
     max_logit_diff: float = 0.75
     max_metric_drop: float = 0.005
 
     def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise UserError(f"export.form is {self.form!r}, it must be one of {', '.join(FORMS)}")
         if self.check_rows < 1:
             raise UserError(
                 f"export.check_rows is {self.check_rows}, it must be at least 1; to leave the "
@@ -89,7 +89,7 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix=".deployment-", dir=run) as scratch:
         folder, traced = Path(scratch) / "deployment", Path(scratch) / "float32.onnx"
         copy_folder(run / "model", folder)
-        write_graphs(model, layers, folder / "model.onnx", traced)
+        write_graphs(model, layers, folder / "model.onnx", traced, config.form)
         structure = check_structure(
             folder / "model.onnx", layers, other_bytes(state, layers), prunable(model)
         )
@@ -100,11 +100,13 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
     return result
 
 
-def write_graphs(model: PreTrainedModel, layers: Layers, file: Path, traced: Path) -> None:
-    """Write the graph as it is traced to `traced`, and as the passes leave it to `file`."""
+def write_graphs(
+    model: PreTrainedModel, layers: Layers, file: Path, traced: Path, form: str = "qdq"
+) -> None:
+    """Write the graph as it is traced to `traced`, and as the form's passes leave it to `file`."""
     graph = trace(model)
     ir.save(graph, traced)
-    for rewrite in PASSES:
+    for rewrite in FORMS[form]:
         rewrite(graph, layers)
     ir.save(graph, file)
 

@@ -1,10 +1,10 @@
-"""Quantize what Linear layers read, and what Embedding layers (and some Linears) yield.
+"""Quantize what Linear layers read, and what some layers yield.
 
     x --> MatMul (query)             x --> QuantizeLinear --> DequantizeLinear --> MatMul (query)
     +---> MatMul (key)        =>     |                               +-----------> MatMul (key)
     +---> Add (residual)             +---> Add (residual)
 
-    Gather --> y              =>     Gather --> QuantizeLinear --> DequantizeLinear --> y
+    Add --> y                 =>     Add --> QuantizeLinear --> DequantizeLinear --> y
 
 Readers of one tensor with the same scale and zero point (query, key and value) share one pair.
 """
@@ -41,12 +41,16 @@ def input_activations(model: ir.Model, layers: Layers) -> int:
 
 
 def output_activations(model: ir.Model, layers: Layers) -> int:
-    """Insert a pair behind each layer with an output quantizer; returns how many."""
+    """Insert a pair behind each layer with an output quantizer; returns how many.
+
+    An Embedding whose table holds its rounded outputs needs none.
+    """
     last = {node.meta["module"]: node for node in model.graph}
     count = 0
     for name, layer in layers.items():
         node = last.get(name)
-        if layer.outputs is None or node is None:
+        stored = layer.embedding and layer.weights is not None
+        if layer.outputs is None or node is None or stored:
             continue
         values = node.outputs[0]
         nodes = _pair(model, name, "output", values, layer.outputs)

@@ -4,6 +4,7 @@
               ^             =>              ^                ^
        table (float32)                table (int8)   scale, zero point
 
+A table whose output is quantized too holds the output's integers (uint8), with the output's scale.
 So the table is a quarter of the size in the file and in memory, and only the rows that are read
 become float32.
 """
@@ -30,13 +31,13 @@ def embeddings(model: ir.Model, layers: Layers) -> int:
     """Rewrite the graph in place; returns how many tables became int8."""
     count = 0
     for node, layer in layer_nodes(model, layers, "Gather"):
-        if not layer.embedding or layer.weights is None:
+        if not layer.embedding or layer.storage is None:
             continue
-        table = initializer(model, layer.stored_name, layer.weights.quantize(layer.weight))
+        table = initializer(model, layer.stored_name, layer.stored)
         ids = node.inputs[1]
         assert ids is not None
         gather = new_node(layer.name, "Gather", [table, ids], f"{layer.name}.rows", axis=0)
-        constants = quantizer_constants(model, f"{layer.name}.weight", layer.weights)
+        constants = quantizer_constants(model, f"{layer.name}.weight", layer.storage)
         inputs = [gather.outputs[0], *constants]
         dequantize = new_node(layer.name, "DequantizeLinear", inputs, f"{layer.name}.values")
         ir.convenience.replace_nodes_and_values(

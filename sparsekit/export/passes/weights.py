@@ -33,9 +33,7 @@ def weights(model: ir.Model, layers: Layers) -> int:
     for node, layer in layer_nodes(model, layers, *PRODUCTS):
         if layer.weights is None:
             continue
-        stored = initializer(
-            model, layer.stored_name, layer.weights.quantize(layer.weight).T.copy()
-        )
+        stored = initializer(model, layer.stored_name, layer.stored.copy())
         constants = quantizer_constants(model, f"{layer.name}.weight", layer.weights)
         axis = {"axis": 1} if layer.weights.scale.ndim else {}
         inputs = [stored, *constants]
