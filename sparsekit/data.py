@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import datasets
 import numpy as np
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Value
 from datasets.exceptions import DatasetNotFoundError
 from transformers import PreTrainedTokenizerBase
 
@@ -104,6 +104,11 @@ class TextClassification:
                 "dataset.label_column (csv files are separated by commas)"
             ]
         found = []
+        if not isinstance(rows.features[self.label_column], Value | ClassLabel):
+            found.append(
+                f"split {split!r}, column {self.label_column!r} holds lists or objects, not one "
+                "label for each row; set dataset.label_column to a column of numbers or names"
+            )
         for column in self.text_columns:
             kind = getattr(rows.features[column], "dtype", "no plain value")
             if kind not in ("string", "large_string", "null"):

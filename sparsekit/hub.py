@@ -27,7 +27,9 @@ def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise UserError(f"{folder} is no checkpoint: it holds no config.json")
+            inner = folder / "model"
+            fix = f"; give {inner}" if (inner / "config.json").is_file() else ""
+            raise UserError(f"{folder} is no checkpoint: it holds no config.json{fix}")
         return folder
     if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
         raise UserError(f"there is no checkpoint folder {checkpoint}")

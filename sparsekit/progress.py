@@ -76,6 +76,8 @@ def quiet_libraries() -> None:
     """Turn off the bars and notes of loading, saving and exporting, which hide what matters."""
     for name in ("onnxscript", "onnx_ir", "httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # How it orders checkpoints where files have no fine times.
+    logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
     # Its readers log what they then raise.
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
     datasets.disable_progress_bars()

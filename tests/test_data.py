@@ -50,6 +50,15 @@ def test_numbers_keep_their_order(tmp_path: Path) -> None:
     assert loaded.splits["train"]["label"][:] == [1, 2, 0, 1]
 
 
+def test_labels_that_are_lists(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"text": "a", "label": [1]}, {"text": "b", "label": [0]}]))
+    dataset = files(tmp_path, GOOD, GOOD)
+    dataset.format, dataset.data_files = "json", {"train": str(path), "validation": str(path)}
+    with pytest.raises(ConfigError, match="'label' holds lists or objects"):
+        dataset.load()
+
+
 def test_json_and_two_text_columns(tmp_path: Path) -> None:
     rows = [{"question": "why ?", "answer": "so", "ok": i % 2} for i in range(4)]
     path = tmp_path / "rows.json"

@@ -136,6 +136,12 @@ def test_a_folder_that_is_not_there() -> None:
         fetch("./nowhere")
 
 
+def test_a_run_folder_in_place_of_its_model(teacher_folder: str, tmp_path: Path) -> None:
+    shutil.copytree(teacher_folder, tmp_path / "run" / "model")
+    with pytest.raises(UserError, match=r"holds no config.json; give .*run/model"):
+        fetch(str(tmp_path / "run"))
+
+
 def test_the_weights_hash_sees_every_weight(teacher_folder: str, student_folder: str) -> None:
     assert weights_hash(Path(teacher_folder)) == weights_hash(Path(teacher_folder))
     assert weights_hash(Path(teacher_folder)) != weights_hash(Path(student_folder))
