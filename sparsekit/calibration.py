@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from sparsekit.config import UserError
 from sparsekit.data import FileDataset, TextData
 
-# Rows of one forward and backward pass.
-ROWS = 32
+# Rows of one forward and backward pass, all of whose gradients are in memory for one layer.
+ROWS = 64
 FORMATS: dict[str, Literal["csv", "json"]] = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 
 

@@ -32,7 +32,7 @@ class Fisher(Protocol):
     """What pruning asks of the Fisher information of one weight with d entries."""
 
     def add(self, gradients: Tensor) -> None:
-        """Take in gradients [n, d]."""
+        """Take in gradients [n, d], which may be overwritten afterwards."""
 
     def saliency(self, weight: Tensor, keep: Tensor, damp: float, group: int = 1) -> Tensor:
         """The rise of the loss when each group of `group` entries in a row is removed alone.
@@ -108,7 +108,7 @@ class GradientFisher:
         self._gradients: list[Tensor] = []
 
     def add(self, gradients: Tensor) -> None:
-        self._gradients.append(as_blocks(gradients, self.block_size))
+        self._gradients.append(as_blocks(gradients.clone(), self.block_size))
 
     def saliency(self, weight: Tensor, keep: Tensor, damp: float, group: int = 1) -> Tensor:
         weights, kept = as_blocks(weight, self.block_size), as_blocks(keep, self.block_size)

@@ -39,21 +39,26 @@ def example_gradients(
     A gradient is that of the mean loss over `examples` consecutive rows of the batch, which must be
     a multiple of them. The model's `loss` must be the mean over the rows. One backward pass through
     the activations serves all: the weight's gradient is the product of a layer's input and its
-    output's gradient, so rows are told apart at no cost.
+    output's gradient, so rows are told apart at no cost. What was given is overwritten by the next.
     """
     rows = len(batch["labels"])
     with recorded(layers) as calls, torch.enable_grad():
         loss = model(**batch).loss
     outputs = [output for pairs in calls.values() for _, output in pairs]
     errors = iter(torch.autograd.grad(loss, outputs))
+    # Gradients are large: fresh memory for each layer costs as much as computing them.
+    buffers: dict[int, Tensor] = {}
     for name, pairs in calls.items():
-        gradient: Tensor | None = None
-        for inputs, _ in pairs:
+        layer = layers[name]
+        size = layer.weight.numel()
+        if size not in buffers:
+            buffers[size] = torch.empty(rows // examples, size, device=layer.weight.device)
+        gradient = buffers[size].view(-1, layer.out_features, layer.in_features)
+        for call, (inputs, _) in enumerate(pairs):
             # The loss divides by all rows, the loss of one gradient's rows by `examples`.
-            error = next(errors) * (rows / examples)
-            error = error.reshape(rows // examples, -1, layers[name].out_features)
-            seen = inputs.reshape(rows // examples, -1, layers[name].in_features)
-            product = torch.bmm(error.transpose(1, 2), seen.to(error.dtype))
-            gradient = product if gradient is None else gradient + product
-        if gradient is not None:
-            yield name, gradient.flatten(1).float()
+            error = next(errors).float() * (rows / examples)
+            error = error.reshape(rows // examples, -1, layer.out_features).transpose(1, 2)
+            seen = inputs.float().reshape(rows // examples, -1, layer.in_features)
+            torch.baddbmm(gradient, error, seen, beta=float(call > 0), out=gradient)
+        if pairs:
+            yield name, buffers[size]

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from sparsekit.fisher import BlockFisher, Fisher
 from sparsekit.gradients import recorded
 from sparsekit.masks import Blocks, NOfM, Pattern, parse_mask_type
-from sparsekit.surgeon import Batch, Draw, masks_of, measure, repair, saliencies
+from sparsekit.surgeon import Batch, Draw, Layers, masks_of, measure, repair, saliencies
 
-Layers = Mapping[str, nn.Linear]
 Masks = dict[str, Tensor]
 
 

@@ -23,7 +23,7 @@ from sparsekit.inspection import inspect
 from sparsekit.labels import is_generic, matching_order
 from sparsekit.models import embedded_tokens, id2label, load_weights, prunable, read_config
 from sparsekit.oneshot import OneShot
-from sparsekit.surgeon import Draw
+from sparsekit.surgeon import Draw, Layers
 from sparsekit.tokenizer import load_tokenizer
 
 # Everything of a checkpoint but its weights: tokenizer, settings of generation and pooling.
@@ -98,7 +98,7 @@ def _architecture(config: PreTrainedConfig) -> type[PreTrainedModel] | type[Auto
     return AutoModel
 
 
-def _check_layers(source: str, layers: oneshot.Layers, config: OneShot) -> None:
+def _check_layers(source: str, layers: Layers, config: OneShot) -> None:
     if not layers:
         raise UserError(
             f"{source} has no Linear layers in a stack of transformer layers, so there is nothing "
@@ -141,7 +141,7 @@ def _calibration(
     return partial(draw, found.splits["train"], collate)
 
 
-def _check_zeros(layers: oneshot.Layers, config: OneShot) -> None:
+def _check_zeros(layers: Layers, config: OneShot) -> None:
     """A fault of ours if not as many weights are zero as were asked for."""
     zeros = sum(int((layer.weight == 0).sum()) for layer in layers.values())
     size = sum(layer.weight.numel() for layer in layers.values())

@@ -6,6 +6,7 @@ Takes any `Fisher`; oBERT and M-FAC differ in which one they make.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from sparsekit.fisher import Fisher
 from sparsekit.gradients import example_gradients
 from sparsekit.masks import Blocks, Pattern, score_masks
 
+Layers = Mapping[str, nn.Linear]
 Batch = Mapping[str, Tensor]
 # Batches of so many rows in all, with a seed; their rows are a multiple of the third number.
 Draw = Callable[[int, int, int], Iterator[Batch]]
@@ -21,7 +23,7 @@ Draw = Callable[[int, int, int], Iterator[Batch]]
 
 def measure(
     model: nn.Module,
-    layers: Mapping[str, nn.Linear],
+    layers: Layers,
     batches: Iterable[Batch],
     make: Callable[[int], Fisher],
     examples: int = 1,
@@ -44,7 +46,7 @@ def measure(
 
 @torch.no_grad()
 def saliencies(
-    layers: Mapping[str, nn.Linear],
+    layers: Layers,
     fishers: Mapping[str, Fisher],
     kept: Mapping[str, Tensor],
     damp: float,
@@ -52,25 +54,30 @@ def saliencies(
 ) -> dict[str, Tensor]:
     """What the loss loses with each weight (each block), by name and of the weight's shape."""
     group = pattern.columns if isinstance(pattern, Blocks) else 1
-    return {
-        name: fishers[name]
-        .saliency(layer.weight.detach().flatten(), kept[name].flatten(), damp, group)
-        .view_as(layer.weight)
-        for name, layer in layers.items()
-    }
+
+    def saliency(name: str) -> Tensor:
+        weight = layers[name].weight.detach()
+        rises = fishers[name].saliency(weight.flatten(), kept[name].flatten(), damp, group)
+        return rises.view_as(weight)
+
+    return _in_parallel(saliency, layers)
 
 
 @torch.no_grad()
 def repair(
-    layers: Mapping[str, nn.Linear],
+    layers: Layers,
     fishers: Mapping[str, Fisher],
     masks: Mapping[str, Tensor],
     damp: float,
 ) -> None:
     """Set what `masks` drop to zero and move what they keep to where the loss is least."""
-    for name, layer in layers.items():
-        weight, mask = layer.weight.detach().flatten(), masks[name].flatten()
-        layer.weight.copy_(fishers[name].compensate(weight, mask, damp).view_as(layer.weight))
+
+    def moved(name: str) -> Tensor:
+        weight = layers[name].weight.detach()
+        return fishers[name].compensate(weight.flatten(), masks[name].flatten(), damp)
+
+    for name, weight in _in_parallel(moved, layers).items():
+        layers[name].weight.copy_(weight.view_as(layers[name].weight))
 
 
 def masks_of(
@@ -89,3 +96,9 @@ def masks_of(
         )
         masks |= zip(names, chosen, strict=True)
     return masks
+
+
+def _in_parallel(work: Callable[[str], Tensor], layers: Layers) -> dict[str, Tensor]:
+    """`work` of each layer, on as many threads as torch has: its small solvers take one each."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return dict(zip(layers, pool.map(work, layers), strict=True))

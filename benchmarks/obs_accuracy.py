@@ -1,0 +1,248 @@
+"""What Optimal Brain Surgeon brings over magnitude, one-shot and gradual.
+
+python benchmarks/obs_accuracy.py oneshot --output oneshot.jsonl
+    the quickstart's model, fine-tuned anew for each seed (15 minutes on one core)
+python benchmarks/obs_accuracy.py oneshot --model RUN/model --train train.csv \
+    --validation validation.csv --output minilm.jsonl
+    a classifier of yours; seeds choose the calibration rows
+python benchmarks/obs_accuracy.py gradual --output gradual.jsonl
+    the quickstart's model, pruned while it trains; magnitude trains longer by what the
+    measurements of the Fisher cost
+python benchmarks/obs_accuracy.py table oneshot.jsonl
+    means over the seeds as Markdown
+
+Smallest run: oneshot --sparsities 0.8 --seeds 0 --recomputations 1 --num-grads 64 --output x.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import tempfile
+import time
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import set_seed
+
+from sparsekit import oneshot
+from sparsekit.calibration import TextCollator, draw
+from sparsekit.calibration import read as read_file
+from sparsekit.data import BuiltDataset, TextData, tokenize
+from sparsekit.metrics import compute
+from sparsekit.models import Classifier, Student, predict_logits, prunable, sparsity
+from sparsekit.oneshot import OneShot
+from sparsekit.precision import SparseTrainingArguments
+from sparsekit.progress import quiet_libraries
+from sparsekit.recipe import Recipe
+from sparsekit.trainer import Collator, SparseTrainer
+
+REVIEWS = "sparsekit.quickstart.reviews.reviews"
+CHECKPOINT = {"_target_": "sparsekit.quickstart.checkpoint.checkpoint"}
+LEARNING_RATE = {
+    "_target_": "sparsekit.modifiers.optimizer.LearningRateFunction",
+    "lr_func": "linear",
+    "init_lr": 1e-3,
+    "final_lr": 0.0,
+}
+EPOCHS, UPDATES = 6.0, 6
+
+
+def quickstart() -> TextData:
+    return BuiltDataset(
+        source={"_target_": REVIEWS}, text_columns=["text"], label_column="label", max_length=64
+    ).load()
+
+
+def files(train: Path, validation: Path, max_length: int = 128) -> TextData:
+    parts = [read_file(path, ["text"], "label", max_length) for path in (train, validation)]
+    assert parts[0].label_names == parts[1].label_names
+    splits = {"train": parts[0].splits["train"], "validation": parts[1].splits["train"]}
+    return TextData(splits, parts[0].label_names, max_length)
+
+
+def trained(data: TextData, seed: int, recipe: Recipe) -> tuple[Classifier, float]:
+    """The quickstart's model trained by a recipe, and the seconds that it took."""
+    set_seed(seed)
+    student = Student(checkpoint=CHECKPOINT).load(data.label_names, data.max_length)
+    recipe.attach(student.model)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = SparseTrainingArguments(
+            output_dir=folder,
+            num_train_epochs=recipe.num_epochs,
+            per_device_train_batch_size=64,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            logging_strategy="no",
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            train_sampling_strategy="group_by_length",
+            seed=seed,
+        )
+        trainer = SparseTrainer(
+            recipe,
+            student.model,
+            arguments,
+            train_dataset=tokenize(data, student.tokenizer, student.tokenizer_hash)["train"],
+            processing_class=student.tokenizer,
+            data_collator=Collator(student.tokenizer),
+        )
+        start = time.perf_counter()
+        trainer.train()
+    return student, time.perf_counter() - start
+
+
+def accuracy(student: Classifier, rows: Dataset) -> float:
+    logits = predict_logits(student.model, rows, student.tokenizer)
+    return compute(["accuracy"], logits, torch.tensor(rows["labels"]).numpy())["accuracy"]
+
+
+def run_oneshot(args: argparse.Namespace) -> None:
+    own = args.model is not None
+    data = files(args.train, args.validation) if own else quickstart()
+    for seed in args.seeds:
+        if own:
+            student = Student(checkpoint=str(args.model)).load(data.label_names, data.max_length)
+        else:
+            dense = Recipe.build({"num_epochs": 5, "modifiers": {"lr": LEARNING_RATE}})
+            student, _ = trained(data, seed, dense)
+        rows = tokenize(data, student.tokenizer, student.tokenizer_hash)["validation"]
+        collate = TextCollator(student.tokenizer, data.max_length, student.model.device)
+        batches = partial(draw, data.splits["train"], collate)
+        weights = copy.deepcopy(student.model.state_dict())
+        write(args.output, {"method": "dense", "sparsity": 0.0}, seed, accuracy(student, rows))
+        for share in args.sparsities:
+            for settings in methods(args):
+                student.model.load_state_dict(weights)
+                config = OneShot(sparsity=share, seed=seed, **settings)
+                start = time.perf_counter(), time.process_time()
+                oneshot.prune(student.model, prunable(student.model), batches, config)
+                seconds = time.perf_counter() - start[0]
+                cpu = time.process_time() - start[1]
+                reached = sparsity(student.model)["overall"]
+                assert abs(reached - share) < 1e-3, reached
+                score = accuracy(student, rows)
+                what = {**settings, "sparsity": share, "seconds": seconds, "cpu_seconds": cpu}
+                write(args.output, what, seed, score)
+
+
+def methods(args: argparse.Namespace) -> list[dict[str, Any]]:
+    magnitude = [{"method": "magnitude", "global_sparsity": g} for g in (False, True)]
+    surgeon = [
+        {"method": "obs", "num_recomputations": times, "num_grads": args.num_grads}
+        for times in args.recomputations
+    ]
+    return [*magnitude, {"method": "wanda"}, *surgeon]
+
+
+def run_gradual(args: argparse.Namespace) -> None:
+    data = quickstart()
+    # Rows that the Fisher is measured on, as epochs of training.
+    extra = UPDATES * args.num_grads / len(data.splits["train"])
+    for seed in args.seeds:
+        for share in args.sparsities:
+            for method, epochs in (
+                ("gradual.MagnitudePruning", EPOCHS + extra),
+                ("gradual.GlobalMagnitudePruning", EPOCHS + extra),
+                ("obs.OBSPruning", EPOCHS),
+            ):
+                student, seconds = trained(data, seed, gradual(method, epochs, share, args))
+                rows = tokenize(data, student.tokenizer, student.tokenizer_hash)["validation"]
+                what = {
+                    "method": method,
+                    "sparsity": share,
+                    "reached": sparsity(student.model)["overall"],
+                    "epochs": epochs,
+                    "seconds": seconds,
+                }
+                write(args.output, what, seed, accuracy(student, rows))
+
+
+def gradual(method: str, epochs: float, share: float, args: argparse.Namespace) -> Recipe:
+    """Dense for the first sixth of training, pruned until two thirds, then at rest."""
+    start, end = epochs / 6, epochs * 2 / 3
+    pruning = {
+        "_target_": f"sparsekit.modifiers.{method}",
+        "params": [r"re:.*\.layer\.\d+\..*(query|key|value|dense)\.weight"],
+        "start": start,
+        "end": end,
+        "init_sparsity": 0.3,
+        "final_sparsity": share,
+        "update_frequency": (end - start) / (UPDATES - 1),
+    }
+    if method == "obs.OBSPruning":
+        pruning["num_grads"] = args.num_grads
+    modifiers = {"lr": LEARNING_RATE, "pruning": pruning}
+    recipe = Recipe.build({"num_epochs": epochs, "modifiers": modifiers})
+    assert not recipe.problems(has_teacher=False)
+    return recipe
+
+
+def write(output: Path, what: dict[str, Any], seed: int, score: float) -> None:
+    row = {**what, "seed": seed, "accuracy": score}
+    with output.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
+
+
+def table(args: argparse.Namespace) -> None:
+    found: dict[str, dict[float, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for line in args.file.read_text().splitlines():
+        row = json.loads(line)
+        name = row["method"].rpartition(".")[2]
+        name += {True: ", global", False: ", per layer"}.get(row.get("global_sparsity"), "")
+        if "num_recomputations" in row:
+            name += f", {row['num_recomputations']} x {row['num_grads']} gradients"
+        found[name][row["sparsity"]].append(row)
+    shares = sorted({share for rows in found.values() for share in rows})
+    print("| method | " + " | ".join(f"{share:.0%}" for share in shares) + " | seconds |")
+    print("|---|" + "---|" * (len(shares) + 1))
+    for name, by_share in found.items():
+        cells = [score_cell(by_share[share]) for share in shares]
+        seconds = [row["seconds"] for rows in by_share.values() for row in rows if "seconds" in row]
+        cells.append(f"{mean(seconds):.1f}" if seconds else "-")
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def score_cell(rows: list[dict[str, Any]]) -> str:
+    scores = [100 * row["accuracy"] for row in rows]
+    if not scores:
+        return "-"
+    spread = f" ({min(scores):.1f} - {max(scores):.1f})" if len(scores) > 1 else ""
+    return f"{mean(scores):.1f}{spread}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    for name, run in (("oneshot", run_oneshot), ("gradual", run_gradual)):
+        command = commands.add_parser(name)
+        command.set_defaults(run=run)
+        command.add_argument("--sparsities", type=float, nargs="+", default=[0.7, 0.8, 0.9])
+        command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+        command.add_argument("--num-grads", type=int, default=256)
+        command.add_argument("--output", type=Path, required=True)
+        if name == "oneshot":
+            command.add_argument("--recomputations", type=int, nargs="+", default=[1, 8])
+            command.add_argument("--model", type=Path)
+            command.add_argument("--train", type=Path)
+            command.add_argument("--validation", type=Path)
+    command = commands.add_parser("table")
+    command.set_defaults(run=table)
+    command.add_argument("file", type=Path)
+    args = parser.parse_args()
+    quiet_libraries()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
