@@ -61,8 +61,10 @@ def prune(
 
     from sparsekit.inspection import inspect, table
     from sparsekit.oneshot import OneShot
+    from sparsekit.progress import quiet_libraries
     from sparsekit.prune import Data, prune_checkpoint
 
+    quiet_libraries()
     config = OneShot(
         sparsity=sparsity,
         method=method.value,
