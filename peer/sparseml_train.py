@@ -31,7 +31,7 @@ from transformers import (
 
 
 class Turns(TrainerCallback):
-    """Times every step; after each block of them it reports, and waits for its next turn."""
+    """Times every step with the fetching of its batch; reports and waits after each block."""
 
     def __init__(self, block):
         self.block, self.steps = block, []
@@ -40,10 +40,15 @@ class Turns(TrainerCallback):
         if self.block and state.global_step % self.block == 0:
             report({"turn": state.global_step})
             sys.stdin.readline()
-        self._begin = time.perf_counter()
+            self._mark = time.perf_counter()
+
+    def on_train_begin(self, args, state, control, **_):
+        self._mark = time.perf_counter()
 
     def on_step_end(self, args, state, control, **_):
-        self.steps.append([state.epoch, time.perf_counter() - self._begin])
+        now = time.perf_counter()
+        self.steps.append([state.epoch, now - self._mark])
+        self._mark = now
 
 
 def report(values):
@@ -111,6 +116,10 @@ def main():
     parser.add_argument("--block", type=int, default=0)
     parser.add_argument("--evaluate", action="store_true")
     options = parser.parse_args()
+    for name in ("student", "teacher", "train", "validation", "recipe", "output"):
+        setattr(options, name, os.path.abspath(getattr(options, name)))
+    os.makedirs(options.output, exist_ok=True)
+    os.chdir(options.output)  # SparseML writes its logs into the working directory
     begin = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(options.student)
     data = tokenized(options, tokenizer)

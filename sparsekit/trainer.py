@@ -19,7 +19,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from sparsekit.allocator import keep_freed_memory
 from sparsekit.calibration import draw
+from sparsekit.config import UserError
+from sparsekit.dropout import use_bit_dropout
 from sparsekit.models import sparsity
 from sparsekit.modifiers.distillation import Distillation
 from sparsekit.modifiers.layer_distillation import PerLayerDistillation
@@ -71,6 +74,8 @@ class SparseTrainer(Trainer):
         for modifier in recipe.of(SurgeonPruning):
             modifier.use_rows(self._draw)
         self.add_callback(RecipeCallback(recipe))
+        if self.args.device.type == "cpu":
+            use_bit_dropout(model)
 
     def _draw(self, count: int, seed: int, multiple: int) -> Iterator[dict[str, Tensor]]:
         """Training rows as batches for the task's loss; see `sparsekit.calibration.draw`."""
@@ -161,6 +166,8 @@ class SparseTrainer(Trainer):
         return found
 
     def train(self, *args: Any, **options: Any) -> Any:
+        if self.args.device.type == "cpu":
+            keep_freed_memory()
         with matmul_precision(self.args.matmul_precision):
             return super().train(*args, **options)
 
@@ -227,6 +234,15 @@ class RecipeCallback(TrainerCallback):
 
 
 def assert_masks(recipe: Recipe, weights: Mapping[str, Tensor], when: str) -> None:
-    """Raise RuntimeError naming the layers if `weights` break a mask: a fault of ours."""
-    if violations := recipe.violations(weights):
+    """Raise RuntimeError naming the layers if `weights` break a mask: a fault of ours.
+
+    Weights that are not finite are no such fault: a UserError says that training diverged.
+    """
+    violations = recipe.violations(weights)
+    if violations and not all(torch.isfinite(weight).all() for weight in weights.values()):
+        raise UserError(
+            f"training diverged: {when} there are weights that are not finite; lower "
+            "recipe.init_lr, or train in fp32 (training.precision=fp32)"
+        )
+    if violations:
         raise RuntimeError(f"a mask was broken {when}: " + "; ".join(violations))

