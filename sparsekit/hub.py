@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from sparsekit.config import UserError, build, first_line
 
@@ -38,6 +43,10 @@ def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path
         if not any(stored.glob("*.safetensors")):
             stored = _download(checkpoint, revision, ["pytorch_model*.bin"])
         return stored
+    except HFValidationError as error:
+        raise UserError(
+            f"{checkpoint!r} is neither a folder here nor an id of the Hub; check its spelling"
+        ) from error
     except RepositoryNotFoundError as error:
         raise UserError(
             f"the Hub has no model {checkpoint!r}, or it is private; check the id, or give a "

@@ -39,6 +39,8 @@ class SparseTrainingArguments(TrainingArguments):
             raise ConfigError(
                 [f"training.{name} is {getattr(self, name)}; set 1 or more" for name in too_small]
             )
+        if self.max_steps == 0:
+            raise ConfigError(["training.max_steps is 0; set 1 or more, or -1 for whole epochs"])
         if problem := _checkpoint_problem(self.resume_from_checkpoint):
             raise ConfigError([problem])
         on_gpu = torch.cuda.is_available() and not self.use_cpu

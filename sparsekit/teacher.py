@@ -46,6 +46,10 @@ class Checkpoint:
 
     checkpoint: str | list[str]
 
+    def __post_init__(self) -> None:
+        if not self.checkpoint:
+            raise UserError("teacher.checkpoint is empty; name a folder or id, or a list of them")
+
     def fetch(self, label_names: list[str]) -> list[Path]:
         """The teachers' folders; raises UserError for one that does not fit the labels."""
         names = [self.checkpoint] if isinstance(self.checkpoint, str) else self.checkpoint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -307,6 +308,12 @@ def test_a_run_in_the_folder_of_an_earlier_one_replaces_it(
         (["+training.sead=1"], "did you mean"),
         (["+recipe.hardness=0.5"], "nothing in the recipe reads hardness"),
         (["training.resume_from_checkpoint=./nowhere"], "lacks trainer_state.json, optimizer.pt"),
+        (["training.max_steps=0"], "max_steps is 0; set 1 or more"),
+        (["recipe.init_lr=1e30"], "training diverged"),
+        (["recipe.modifiers.pruning.params=['re:(a']"], "'re:(a' is no regular expression"),
+        (["teacher=checkpoint", "teacher.checkpoint=[]"], "teacher.checkpoint is empty"),
+        (["student.checkpoint='my model'"], "'my model' is neither a folder here nor an id"),
+        (["runtime=onnxruntime", "runtime.runtime=foo.Bar"], "runtime.runtime 'foo.Bar'"),
         (["seed=soon"], "training.seed is 'soon'; it must be a whole number"),
         (["dataset.max_length=3"], "max_length 3 leaves no room for text"),
         (["training.per_device_train_batch_size=0"], "batch_size is 0; set 1 or more"),
@@ -323,7 +330,7 @@ def test_bad_input_fails_with_a_summary(
 ) -> None:
     twin = str(seed_folder / "models" / hub_seed.MASKED_LM_TWIN)
     filled = [text.format(twin=twin, dense=teacher_folder) for text in change]
-    with pytest.raises(UserError, match=problem.replace("[", r"\[")):
+    with pytest.raises(UserError, match=re.escape(problem)):
         run_here(tmp_path, *local(csv_files, student_folder), "teacher=self", *filled)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["status"] == "failed"

@@ -99,7 +99,11 @@ def match_parameters(model: nn.Module, patterns: str | Sequence[str]) -> dict[st
         if pattern == ALL_PRUNABLE:
             matched = prunable
         elif pattern.startswith("re:"):
-            expression = re.compile(pattern.removeprefix("re:"))
+            try:
+                expression = re.compile(pattern.removeprefix("re:"))
+            except re.error as error:
+                problems.append(f"params: {pattern!r} is no regular expression: {error}")
+                continue
             matched = {n: p for n, p in parameters.items() if expression.match(n)}
         else:
             matched = {pattern: parameters[pattern]} if pattern in parameters else {}

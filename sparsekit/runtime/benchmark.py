@@ -41,6 +41,13 @@ class BenchmarkConfig:
         for name in ("requests", "batches", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"runtime.{name} is {getattr(self, name)}, it must be at least 1")
+        try:
+            get_class(self.runtime)
+        except (ImportError, ValueError) as error:
+            raise UserError(
+                f"runtime.runtime {self.runtime!r} cannot be imported; choose a runtime of "
+                "conf/runtime/"
+            ) from error
 
 
 def benchmark(run: Path, config: BenchmarkConfig) -> dict[str, Any]:
