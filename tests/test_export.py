@@ -107,9 +107,21 @@ def test_deepsparse_form(run: Path, result: dict[str, Any], tmp_path: Path) -> N
     assert ops["MatMulInteger"] == LINEARS
     assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (2 * 4 + 2, 3)
     assert (ops["MatMul"], ops["Gemm"]) == (2 * 2, 0)  # attention's own products
+    assert ops.keys().isdisjoint({"LayerNormalization", "Gelu", "Sum"})
+    assert (ops["Erf"], ops["Sqrt"]) == (2, 5)
     logits, _ = logits_and_recorded(tmp_path / "run", 16)
     others, _ = logits_and_recorded(run, 16)
     assert np.median(np.abs(logits - others).max(axis=1)) < 1e-5
+
+
+def test_fusions_that_cost_more_than_they_save_do_not_happen(
+    run: Path, result: dict[str, Any], tmp_path: Path
+) -> None:
+    OnnxRuntime(run / result["path"], threads=1, optimized=tmp_path / "optimized.onnx")
+    ops = collections.Counter(n.op_type for n in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    assert ops["LayerNormalization"] == 5
+    assert ops["Gelu"] == 2
+    assert ops.keys().isdisjoint({"SkipLayerNormalization", "BiasGelu"})
 
 
 def test_inputs_are_dynamic_and_named(graph: onnx.GraphProto) -> None:

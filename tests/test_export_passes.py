@@ -12,13 +12,16 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from sparsekit.config import UserError
 from sparsekit.export.check import int8_products
-from sparsekit.export.forms import FORMS
+from sparsekit.export.forms import FORMS, Pass
 from sparsekit.export.layers import Layer, Layers, Quantizer
 from sparsekit.export.passes.activations import input_activations, output_activations
 from sparsekit.export.passes.embeddings import embeddings
 from sparsekit.export.passes.linears import linears
 from sparsekit.export.passes.matmul_integer import matmul_integer
+from sparsekit.export.passes.older_operators import older_operators
+from sparsekit.export.passes.separate_sums import separate_sums
 from sparsekit.export.passes.weights import weights
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 
@@ -242,6 +245,54 @@ def test_all_of_them_run_on_integers(tmp_path: Path, form: str) -> None:
     np.testing.assert_allclose(run(model, tmp_path)[0], expected(found), atol=0.031)
     names = {"query.weight_quantized", "key.weight_quantized", "head.weight_quantized"}
     assert int8_products(tmp_path / "model.onnx") & names == names
+
+
+def normalized(approximate: str = "none") -> ir.Model:
+    """x [2, 4] -> Add -> LayerNormalization -> Add -> Gelu -> logits."""
+    scale, bias = np.array([1.0, 2, 3, 4], np.float32), np.array([0.5, 0, -1, 2], np.float32)
+    value, x = {}, ir.val("input_ids", dtype=ir.DataType.FLOAT, shape=ir.Shape([2, 4]))
+    for name, array in (("scale", scale), ("bias", bias)):
+        value[name] = ir.val(name, const_value=ir.tensor(array, name=name))
+    nodes = []
+    for op, inputs, attributes in (
+        ("Add", ["bias"], {}),
+        ("LayerNormalization", ["scale", "bias"], {"epsilon": 1e-12}),
+        ("Add", ["bias"], {}),
+        ("Gelu", [], {"approximate": approximate}),
+    ):
+        before = nodes[-1].outputs[0] if nodes else x
+        out = ir.val(f"{op}{len(nodes)}", dtype=ir.DataType.FLOAT, shape=ir.Shape([2, 4]))
+        inputs = [before, *(value[i] for i in inputs)]
+        nodes.append(ir.node(op, inputs, attributes, outputs=[out], name=out.name))
+        nodes[-1].meta["module"] = "layer"
+    made = ir.Graph(
+        [x],
+        [nodes[-1].outputs[0]],
+        nodes=nodes,
+        initializers=list(value.values()),
+        opset_imports={"": 20},
+        name="test",
+    )
+    return ir.Model(made, ir_version=10)
+
+
+@pytest.mark.parametrize(("rewrite", "count"), [(older_operators, 2), (separate_sums, 2)])
+def test_norms_and_gelus(tmp_path: Path, rewrite: Pass, count: int) -> None:
+    model = normalized()
+    assert rewrite(model, {}) == count
+    ir.save(model, tmp_path / "model.onnx")
+    onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
+    values = torch.from_numpy(RANDOM.normal(size=(2, 4)).astype(np.float32))
+    scale, bias = (v.const_value.numpy() for v in normalized().graph.initializers.values())
+    bias, scale = torch.from_numpy(bias), torch.from_numpy(scale)
+    norm = torch.nn.functional.layer_norm(values + bias, (4,), scale, bias, 1e-12)
+    answer = OnnxRuntime(tmp_path / "model.onnx", threads=1).run({"input_ids": values.numpy()})
+    torch.testing.assert_close(torch.from_numpy(answer), torch.nn.functional.gelu(norm + bias))
+
+
+def test_older_operators_know_no_other_gelu() -> None:
+    with pytest.raises(UserError, match=r"tanh approximation.*export.form=qdq"):
+        older_operators(normalized("tanh"), {})
 
 
 @pytest.mark.parametrize("channels", [False, True])

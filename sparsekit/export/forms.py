@@ -11,14 +11,23 @@ from sparsekit.export.passes.activations import input_activations, output_activa
 from sparsekit.export.passes.embeddings import embeddings
 from sparsekit.export.passes.linears import linears
 from sparsekit.export.passes.matmul_integer import matmul_integer
+from sparsekit.export.passes.older_operators import older_operators
+from sparsekit.export.passes.separate_sums import separate_sums
 from sparsekit.export.passes.weights import weights
 
 Pass = Callable[[ir.Model, Layers], int]
 
 FORMS: dict[str, tuple[Pass, ...]] = {
     # QuantizeLinear and DequantizeLinear: for onnxruntime, OpenVINO, TensorRT.
-    "qdq": (linears, embeddings, weights, input_activations, output_activations),
-    # MatMulInteger, Cast, Mul: DeepSparse runs the other form several times slower.
+    "qdq": (
+        linears,
+        embeddings,
+        weights,
+        input_activations,
+        output_activations,
+        separate_sums,
+    ),
+    # MatMulInteger, Cast, Mul, and no operator newer than DeepSparse is.
     "deepsparse": (
         linears,
         embeddings,
@@ -26,5 +35,6 @@ FORMS: dict[str, tuple[Pass, ...]] = {
         weights,
         input_activations,
         output_activations,
+        older_operators,
     ),
 }

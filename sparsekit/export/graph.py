@@ -31,7 +31,7 @@ def initializer(model: ir.Model, name: str, array: npt.NDArray[Any]) -> ir.Value
 
 
 def new_node(
-    module: str, op_type: str, inputs: list[ir.Value], name: str, **attributes: int
+    module: str, op_type: str, inputs: list[ir.Value], name: str, **attributes: int | list[int]
 ) -> ir.Node:
     """A node that belongs to `module`; it and its output are called `name`."""
     node = ir.node(op_type, inputs, attributes=attributes, outputs=[ir.val(name)], name=name)

@@ -1,0 +1,101 @@
+"""Spell out the operators that runtimes of before 2022 do not know, in the pattern they look for.
+
+    x --> LayerNormalization --> y   =>   ReduceMean, Sub, Pow, ReduceMean, Add, Sqrt, Div, Mul, Add
+    x --> Gelu --> y                 =>   Div, Erf, Add, Mul, Mul
+
+These are the nodes that torch wrote then; DeepSparse and onnxruntime both find and fuse them. What
+is left is known since opset 16, so the graph says that it needs no more.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsekit.config import UserError
+from sparsekit.export.graph import initializer, new_node, remove_unused
+from sparsekit.export.layers import Layers
+
+log = logging.getLogger(__name__)
+
+# DeepSparse 1.8 reads IR 9 at most.
+OPSET, IR_VERSION = 16, 8
+
+
+def older_operators(model: ir.Model, layers: Layers) -> int:
+    """Rewrite the graph in place; returns how many nodes were spelled out."""
+    count = 0
+    for node in list(model.graph):
+        spelled = _SPELLED.get(node.op_type)
+        if spelled is None:
+            continue
+        nodes = spelled(model, node)
+        ir.convenience.replace_nodes_and_values(
+            model.graph, node, [node], nodes, node.outputs[:1], nodes[-1].outputs
+        )
+        count += 1
+    model.graph.opset_imports[""] = OPSET
+    model.ir_version = IR_VERSION
+    remove_unused(model)
+    log.info("older operators: %d nodes spelled out", count)
+    return count
+
+
+def _layer_norm(model: ir.Model, node: ir.Node) -> list[ir.Node]:
+    values, weight, bias = node.inputs
+    assert values is not None and weight is not None and bias is not None
+    epsilon = node.attributes["epsilon"].as_float()
+    add, nodes = _chain(model, node)
+    mean = add("ReduceMean", [values], "mean", axes=[-1])
+    centered = add("Sub", [values, mean], "centered")
+    squares = add("Pow", [centered, _constant(model, 2.0, "two")], "squares")
+    variance = add("ReduceMean", [squares], "variance", axes=[-1])
+    stable = add("Add", [variance, _constant(model, epsilon, f"epsilon_{epsilon:g}")], "stable")
+    deviation = add("Sqrt", [stable], "deviation")
+    normal = add("Div", [centered, deviation], "normal")
+    add("Add", [add("Mul", [normal, weight], "scaled"), bias], "shifted")
+    return nodes
+
+
+def _gelu(model: ir.Model, node: ir.Node) -> list[ir.Node]:
+    values = node.inputs[0]
+    assert values is not None
+    if "approximate" in node.attributes and node.attributes["approximate"].as_string() != "none":
+        raise UserError(
+            "export.form=deepsparse cannot express the tanh approximation of GELU; set "
+            "export.form=qdq"
+        )
+    add, nodes = _chain(model, node)
+    divided = add("Div", [values, _constant(model, math.sqrt(2), "sqrt_two")], "divided")
+    share = add("Add", [add("Erf", [divided], "erf"), _constant(model, 1.0, "one")], "share")
+    product = add("Mul", [values, share], "product")
+    add("Mul", [product, _constant(model, 0.5, "half")], "halved")
+    return nodes
+
+
+_SPELLED: dict[str, Callable[[ir.Model, ir.Node], list[ir.Node]]] = {
+    "LayerNormalization": _layer_norm,
+    "Gelu": _gelu,
+}
+
+
+def _chain(model: ir.Model, node: ir.Node) -> tuple[Callable[..., ir.Value], list[ir.Node]]:
+    """A function that makes nodes in the place of `node`, and the list that it fills."""
+    nodes: list[ir.Node] = []
+
+    def add(op_type: str, inputs: list[ir.Value], name: str, **attributes: list[int]) -> ir.Value:
+        made = new_node(node.meta["module"], op_type, inputs, f"{node.name}.{name}", **attributes)
+        nodes.append(made)
+        return made.outputs[0]
+
+    return add, nodes
+
+
+def _constant(model: ir.Model, value: float, name: str) -> ir.Value:
+    """A scalar of the graph, made once."""
+    known = model.graph.initializers.get(name)
+    return known or initializer(model, name, np.array(value, np.float32))
