@@ -19,6 +19,9 @@ def recorded(layers: Mapping[str, nn.Linear]) -> Iterator[Calls]:
 
     def recorder(name: str) -> Any:
         def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            # Below it everything may be frozen.
+            if torch.is_grad_enabled() and not output.requires_grad:
+                output.requires_grad_()
             calls[name].append((inputs[0].detach(), output))
 
         return record

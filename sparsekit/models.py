@@ -103,7 +103,7 @@ def load_classifier(
     config = read_config(folder)
     if config.is_encoder_decoder:
         raise UserError(f"{folder} is an encoder-decoder, {config.model_type}; {_CHOOSE}")
-    positions = _positions(config)
+    positions = positions_of(config)
     if positions is not None and max_length > positions:
         raise ConfigError(
             [
@@ -164,7 +164,7 @@ def embedded_tokens(model: PreTrainedModel) -> int:
     return len(cast(nn.Embedding, model.get_input_embeddings()).weight)
 
 
-def _positions(config: PreTrainedConfig) -> int | None:
+def positions_of(config: PreTrainedConfig) -> int | None:
     """How many tokens the model can number; None where it has no limit."""
     positions: int | None = getattr(config, "max_position_embeddings", None)
     if positions is not None and config.model_type in _COUNTED_FROM_PADDING:

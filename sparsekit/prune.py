@@ -21,7 +21,14 @@ from sparsekit.config import ConfigError, UserError
 from sparsekit.hub import fetch
 from sparsekit.inspection import inspect
 from sparsekit.labels import is_generic, matching_order
-from sparsekit.models import embedded_tokens, id2label, load_weights, prunable, read_config
+from sparsekit.models import (
+    embedded_tokens,
+    id2label,
+    load_weights,
+    positions_of,
+    prunable,
+    read_config,
+)
 from sparsekit.oneshot import OneShot
 from sparsekit.surgeon import Draw, Layers
 from sparsekit.tokenizer import load_tokenizer
@@ -118,6 +125,12 @@ def _calibration(
     folder: Path, model: PreTrainedModel, missing: list[str], config: OneShot, data: Data
 ) -> Draw:
     """What draws batches from the file's rows, labelled in the model's order."""
+    limit = positions_of(model.config)
+    if limit is not None and data.max_length > limit:
+        raise UserError(
+            f"--max-length {data.max_length} is more than the {limit} positions of {folder}; set "
+            f"{limit} or less"
+        )
     found = read(data.file, data.text_columns, data.label_column, data.max_length)
     if config.method == "obs":
         kind = type(model).__name__

@@ -149,6 +149,15 @@ def test_gradients_of_rows_are_those_of_batches_that_hold_only_them(examples) ->
     assert model.body.weight.grad is None
 
 
+def test_frozen_layers_have_gradients_too() -> None:
+    model = Shared()
+    model.body.requires_grad_(False)
+    batch = {"inputs": torch.randn(2, 4, 6), "labels": torch.tensor([0, 1])}
+    found = dict(example_gradients(model, batch, {"body": model.body}, 1))
+    assert found["body"].abs().sum() > 0
+    assert not model.body.weight.requires_grad
+
+
 def least_rise(matrix: Tensor, weight: Tensor, stays: Tensor) -> Tensor:
     """The minimum of the quadratic over the survivors, by solving its normal equations densely."""
     moved = torch.zeros_like(weight)

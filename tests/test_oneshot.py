@@ -217,6 +217,10 @@ def test_wrong_data_and_models_are_named(
         ([teacher_folder, *obs, "--data", three], "has the labels a, b, c"),
         ([teacher_folder, *obs, "--data", str(tmp_path / "none.csv")], "there is no file"),
         ([teacher_folder, *obs, "--data", str(tmp_path / "x.txt")], "is none of .csv"),
+        (
+            [teacher_folder, *obs, "--data", csv_files["train"], "--max-length", "9999"],
+            "--max-length 9999 is more than the",
+        ),
         ([student_folder, *obs, "--data", csv_files["train"]], "zeros already"),
         ([str(tmp_path), *obs, "--data", csv_files["train"]], "holds no config.json"),
         ([teacher_folder, "--sparsity", "0.8", "-o", str(tmp_path)], "exists already"),
