@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from sparsekit import metrics, schedule
-from sparsekit.config import UserError, identity_hash
+from sparsekit.config import identity_hash
 from sparsekit.data import TextData
 from sparsekit.environment import versions
 from sparsekit.labels import matching_order
@@ -142,14 +142,7 @@ class ScheduleCallback(TrainerCallback):
 def train(plan: Plan, student: Classifier, trainer: SparseTrainer, folder: Path) -> dict[str, Any]:
     """Train, save `model/` with its recipe, and prove from the saved file that masks held."""
     plan.recipe.save(folder / "recipe.yaml", {})
-    try:
-        result = trainer.train(resume_from_checkpoint=plan.training.resume_from_checkpoint)
-    except FileNotFoundError as error:
-        if plan.training.resume_from_checkpoint is None:
-            raise
-        raise UserError(
-            f"cannot resume: {error}; name a checkpoints/checkpoint-* folder"
-        ) from error
+    result = trainer.train(resume_from_checkpoint=plan.training.resume_from_checkpoint)
     plan.recipe.detach(student.model)
     model = folder / "model"
     trainer.save_model(str(model))
