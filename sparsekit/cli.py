@@ -117,6 +117,26 @@ def benchmark(runs: Annotated[list[Path], typer.Argument(help="Run folders.")]) 
 
 
 @app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Runs, sweeps, or folders above them.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write; default: FOLDER.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help='What to rank by, such as "test accuracy".')
+    ] = None,
+) -> None:
+    """Compare runs over their seeds: a table here, compare.md, compare.csv and compare.html."""
+    from sparsekit.compare.write import table, write_comparison
+
+    comparison, files = write_comparison(folders, out, metric)
+    if comparison.groups:
+        _console().print(table(comparison))
+    for run in comparison.others:
+        why = (run.error or "").partition("\n")[0]
+        typer.echo(f"{run.status}: {run.folder}: {why}", err=True)
+    typer.echo("compare: " + " ".join(map(str, files)))
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Show what this machine can run; exit code 1 if a needed package is missing."""
     from rich.table import Table

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Below a run folder lie models and checkpoints, never another run.
-MARKS = {"summary.json", "config.yaml"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
@@ -26,10 +23,16 @@ class Ending:
     summary: dict[str, Any] | None = None
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a run ended here, or began: Hydra leaves `.hydra/` before all else."""
+    return (folder / "summary.json").is_file() or (folder / ".hydra").is_dir()
+
+
 def find_runs(folder: Path) -> Iterator[Path]:
     """Every run folder at or below `folder`, in the order of their names, numbers by value."""
-    for path, folders, files in os.walk(folder):
-        if MARKS & set(files):
+    for path, folders, _ in os.walk(folder):
+        if is_run(Path(path)):
+            # Below lie models and checkpoints, never another run.
             folders.clear()
             yield Path(path)
         folders[:] = sorted(

@@ -1,0 +1,132 @@
+"""Run folders as plain values: what was configured, what was measured, what is broken."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparsekit.config import NOT_IDENTITY, UserError, identity_hash
+from sparsekit.runs import ending, find_runs
+
+# libyaml where PyYAML has it: ten times as fast, and a sweep has a thousand of these files.
+Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+SWEEP = "sweep.json"
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One run folder.
+
+    `config` has a key a value (`recipe.modifiers.pruning.start`), the group choices among them
+    (`student: minilm`); `measures` has results by their labels (`validation accuracy`).
+    """
+
+    folder: Path
+    status: str
+    error: str | None = None
+    hash: str | None = None
+    seed: int | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+
+
+def load(folders: Sequence[Path]) -> list[Run]:
+    """Every run below the folders, once each; those a sweep took over from earlier ones too.
+
+    A failed run that was repeated with success is left out, and of two completed runs of one
+    config the earlier. Raises UserError for a folder without runs.
+    """
+    found: dict[Path, Run] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}; `run:` and `sweep:` name those of launch.py")
+        paths = [*find_runs(folder), *_taken_over(folder)]
+        if not paths:
+            raise UserError(
+                f"{folder} holds no run: give a run folder, a sweep's folder "
+                "(multirun/<date>/<time>) or any folder above them"
+            )
+        for path in paths:
+            real = path.resolve()
+            if real not in found:
+                found[real] = read(path)
+    return list(_latest(list(found.values())))
+
+
+def read(folder: Path) -> Run:
+    """A run folder as it is; never raises for what is in it."""
+    end = ending(folder)
+    run = Run(folder=folder, status=end.status, error=end.error, hash=end.hash)
+    run.overrides = [str(text) for text in _yaml(folder / ".hydra" / "overrides.yaml") or []]
+    config = _yaml(folder / "config.yaml")
+    if isinstance(config, dict):
+        run.config = dict(_flat({k: v for k, v in config.items() if k not in NOT_IDENTITY}))
+        run.config.pop("training.output_dir", None)
+        run.seed = config.get("seed")
+        run.hash = run.hash or identity_hash(config)
+    elif end.status == "completed":
+        run.status, run.error = "broken", "config.yaml is missing or cannot be read"
+    if end.summary is not None:
+        choices = end.summary.get("config")
+        if isinstance(choices, dict):
+            run.config |= {key: value for key, value in choices.items() if key != "hash"}
+        try:
+            run.measures = dict(_measures(end.summary))
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
+            run.status, run.error = "broken", f"summary.json: {type(error).__name__}: {error}"
+    return run
+
+
+def _taken_over(folder: Path) -> Iterator[Path]:
+    """Runs of other sweeps that the sweeps below this folder did not have to repeat."""
+    for record in sorted(folder.rglob(SWEEP)):
+        jobs = _yaml(record)
+        for job in jobs.get("jobs", []) if isinstance(jobs, dict) else []:
+            path = record.parent / str(job.get("folder"))
+            if job.get("folder") and path.is_dir():
+                yield Path(os.path.relpath(path))
+
+
+def _latest(runs: Sequence[Run]) -> Iterator[Run]:
+    last = {run.hash: run for run in runs if run.status == "completed"}
+    for run in runs:
+        if run.hash is None or run.hash not in last or last[run.hash] is run:
+            yield run
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_bytes(), Loader)
+    except (OSError, yaml.YAMLError, ValueError):
+        return None
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, str(value) if isinstance(value, list | dict) else value
+
+
+def _measures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for split, metrics in (summary.get("metrics") or {}).items():
+        for name, value in metrics.items():
+            yield f"{split} {name}", float(value)
+    if overall := summary.get("sparsity"):
+        yield "sparsity", float(overall["overall"])
+    for name, timing in (summary.get("runtime") or {}).items():
+        yield f"{name} latency ms", float(timing["latency_ms_p50"])
+        yield f"{name} items/s", float(timing["items_per_second"])
+    if export := summary.get("export"):
+        yield "size MB", export["bytes"] / 1e6
+        yield "compressed MB", export["bytes_compressed"] / 1e6
+    if train := summary.get("train"):
+        yield "training s", float(train["seconds"])

@@ -1,0 +1,78 @@
+"""A comparison as one HTML page that needs nothing else: no server, no network."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sparsekit.compare.load import Run
+from sparsekit.compare.statistics import Comparison, less_is_better
+from sparsekit.compare.text import marks
+
+HERE = Path(__file__).parent
+
+
+def page(comparison: Comparison, folder: Path) -> str:
+    """The page, to be written into `folder`, from which its links to run folders start."""
+    # "<" cannot end the script element that holds the data when it is written as an escape.
+    data = json.dumps(page_data(comparison, folder), separators=(",", ":")).replace("<", "\\u003c")
+    text = (HERE / "page.html").read_text()
+    for name in ("page.css", "plots.js", "page.js"):
+        text = text.replace(f"/*{name}*/", (HERE / name).read_text())
+    return text.replace("/*data*/", data)
+
+
+def page_data(comparison: Comparison, folder: Path) -> dict[str, Any]:
+    """What the page's scripts read. Of the configs only what differs between runs is kept."""
+    runs = [run for group in comparison.groups for run in group.runs]
+    number = {id(run): index for index, run in enumerate(runs)}
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    varied = [key for key in keys if len({str(run.config.get(key)) for run in runs}) > 1]
+    return {
+        "axes": comparison.axes,
+        "measures": [{"name": name, "less": less_is_better(name)} for name in comparison.measures],
+        "metric": comparison.metric,
+        "costs": comparison.costs,
+        "keys": varied,
+        "groups": [
+            {
+                "values": [_plain(group.values[axis]) for axis in comparison.axes],
+                "runs": [number[id(run)] for run in group.runs],
+                "mark": marks(group, index == 0),
+                "front": group.front,
+                "stats": {
+                    name: [_plain(s.mean), _plain(s.deviation), s.n]
+                    for name, s in group.statistics.items()
+                },
+            }
+            for index, group in enumerate(comparison.groups)
+        ],
+        "runs": [
+            {
+                **_named(run, folder),
+                "seed": run.seed,
+                "config": [_plain(run.config.get(key)) for key in varied],
+            }
+            for run in runs
+        ],
+        "others": [
+            {**_named(run, folder), "status": run.status, "error": run.error or ""}
+            for run in comparison.others
+        ],
+    }
+
+
+def _named(run: Run, folder: Path) -> dict[str, Any]:
+    relative = os.path.relpath(run.folder, folder)
+    return {"name": relative, "href": quote(relative) + "/"}
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types; what JSON lacks (nan, dates) as text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,210 @@
+"""Runs that differ by their seed as one group: mean, deviation, ties, the Pareto front."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparsekit.compare.load import Run
+from sparsekit.config import UserError, config_hash
+
+# Less is better of these; of the others more is.
+COSTS = ("latency ms", "MB", " s")
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean and sample standard deviation over `n` seeds; a single seed has no deviation."""
+
+    mean: float
+    deviation: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Statistic:
+        """
+        >>> Statistic.of([1.0, 3.0])
+        Statistic(mean=2.0, deviation=1.4142135623730951, n=2)
+        """
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        return cls(statistics.fmean(values), deviation, len(values))
+
+
+@dataclass(kw_only=True)
+class Group:
+    """Runs of one config, apart from the seed.
+
+    `values` are its places on the axes. `tie` says whether it differs from the best group by less
+    than two standard errors: None where one of them has a single seed. `front` says that no other
+    group is better in one of accuracy, latency and size and as good in the rest.
+    """
+
+    runs: list[Run]
+    values: dict[str, Any]
+    statistics: dict[str, Statistic]
+    tie: bool | None = None
+    front: bool = False
+
+
+@dataclass(kw_only=True)
+class Comparison:
+    """All that is shown: groups, best first by `metric`; runs without a result in `others`."""
+
+    axes: list[str]
+    measures: list[str]
+    metric: str | None
+    costs: list[str]
+    groups: list[Group]
+    others: list[Run] = field(default_factory=list)
+
+
+def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
+    """Group the completed runs and rank them by `metric`, else by the commonest validation metric.
+
+    Raises UserError for a metric that no run has.
+    """
+    done = [run for run in runs if run.status == "completed"]
+    by_config: dict[str, list[Run]] = defaultdict(list)
+    for run in done:
+        by_config[config_hash(_without_seed(run))].append(run)
+    found = find_axes(list(by_config.values()))
+    groups = [
+        Group(
+            runs=members,
+            values={axis: members[0].config.get(axis) for axis in found},
+            statistics=_statistics(members),
+        )
+        for members in by_config.values()
+    ]
+    counts = Counter(key for group in groups for key in group.statistics)
+    measures = list(counts)
+    chosen = _metric(counts, metric)
+    latencies = [m for m, _ in counts.most_common() if m.endswith("latency ms")][:1]
+    costs = latencies + [m for m in ("size MB",) if m in counts]
+    if chosen is not None:
+        _rank(groups, chosen, costs)
+    return Comparison(
+        axes=found,
+        measures=measures,
+        metric=chosen,
+        costs=costs,
+        groups=groups,
+        others=[run for run in runs if run.status != "completed"],
+    )
+
+
+def less_is_better(measure: str) -> bool:
+    """
+    >>> less_is_better("onnxruntime latency ms"), less_is_better("validation accuracy")
+    (True, False)
+    """
+    return measure.endswith(COSTS)
+
+
+def find_axes(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """The config keys that tell the groups apart.
+
+    A key is left out where those before it determine its value, as `recipe.qat_epochs` does that
+    of `recipe.qat_start_epoch`; keys that somebody overrode come first, then choices, then short
+    names.
+    """
+    configs = [_without_seed(members[0]) for members in groups]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    varied = [key for key in keys if len({str(config.get(key)) for config in configs}) > 1]
+    given = {
+        text.lstrip("+~").partition("=")[0]
+        for members in groups
+        for run in members
+        for text in run.overrides
+    }
+    varied.sort(key=lambda key: (key not in given, "." in key, len(key), key))
+    kept: list[str] = []
+    cells = [""] * len(configs)
+    for key in varied:
+        finer = [f"{cell}|{config.get(key)}" for cell, config in zip(cells, configs, strict=True)]
+        if len(set(finer)) > len(set(cells)):
+            kept.append(key)
+            cells = finer
+    return kept
+
+
+def differ(first: Statistic, second: Statistic) -> bool | None:
+    """Whether two means lie two standard errors of their difference apart, or more.
+
+    None where one of them is of a single seed, unless they are equal.
+
+    >>> differ(Statistic(0.80, 0.01, 4), Statistic(0.805, 0.01, 4))
+    False
+    """
+    if first.mean == second.mean:
+        return False
+    if first.deviation is None or second.deviation is None:
+        return None
+    error = math.sqrt(first.deviation**2 / first.n + second.deviation**2 / second.n)
+    return abs(first.mean - second.mean) >= 2 * error
+
+
+def pareto(points: Sequence[Sequence[float]]) -> list[bool]:
+    """For each point whether no other is at most as large in all coordinates and less in one.
+
+    >>> pareto([(1, 3), (2, 2), (2, 3), (3, 1)])
+    [True, True, False, True]
+    """
+
+    def beaten(point: Sequence[float]) -> bool:
+        return any(
+            all(a <= b for a, b in zip(other, point, strict=True)) and tuple(other) != tuple(point)
+            for other in points
+        )
+
+    return [not beaten(point) for point in points]
+
+
+def _rank(groups: list[Group], metric: str, costs: Sequence[str]) -> None:
+    sign = 1 if less_is_better(metric) else -1
+    groups.sort(
+        key=lambda g: sign * g.statistics[metric].mean if metric in g.statistics else math.inf
+    )
+    best = groups[0].statistics[metric]
+    for group in groups[1:]:
+        if metric in group.statistics:
+            apart = differ(best, group.statistics[metric])
+            group.tie = None if apart is None else not apart
+    measured = [group for group in groups if {metric, *costs} <= group.statistics.keys()]
+    points = [
+        (sign * g.statistics[metric].mean, *(g.statistics[cost].mean for cost in costs))
+        for g in measured
+    ]
+    for group, front in zip(measured, pareto(points), strict=True):
+        group.front = front and bool(costs)
+
+
+def _metric(counts: Counter[str], wanted: str | None) -> str | None:
+    if wanted is not None and wanted not in counts:
+        raise UserError(f"no run has {wanted!r}; there are: {', '.join(counts) or 'no measures'}")
+    for start in ("validation ", "test ", ""):
+        names = [name for name, _ in counts.most_common() if name.startswith(start)]
+        if wanted is None and names:
+            return names[0]
+    return wanted
+
+
+def _statistics(runs: Sequence[Run]) -> dict[str, Statistic]:
+    values: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        for key, value in run.measures.items():
+            values[key].append(value)
+    return {key: Statistic.of(found) for key, found in values.items()}
+
+
+def _without_seed(run: Run) -> dict[str, Any]:
+    """The config without the run's seed, wherever it was interpolated to."""
+    return {
+        key: value
+        for key, value in run.config.items()
+        if not (key.rpartition(".")[2] == "seed" and value == run.seed)
+    }
