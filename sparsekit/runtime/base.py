@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,5 +24,15 @@ class Runtime(Protocol):
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
         """Logits [batch, labels] of `input_ids`, `attention_mask`, ..., each [batch, sequence]."""
 
+    def seconds(self, inputs: Inputs) -> float:
+        """The time that one run takes."""
+
     def describe(self) -> dict[str, Any]:
         """Version and settings, for `benchmark.json`."""
+
+
+def clock(run: Callable[[Inputs], object], inputs: Inputs) -> float:
+    """Seconds that `run(inputs)` takes."""
+    started = time.perf_counter()
+    run(inputs)
+    return time.perf_counter() - started

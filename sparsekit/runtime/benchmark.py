@@ -105,9 +105,4 @@ def _time(
     batches = [encoder.batch(list(islice(rows, batch_size))) for _ in range(repetitions)]
     for inputs in islice(cycle(batches), warmup):
         runtime.run(inputs)
-    seconds = []
-    for inputs in batches:
-        started = time.perf_counter()
-        runtime.run(inputs)
-        seconds.append(time.perf_counter() - started)
-    return seconds
+    return [runtime.seconds(inputs) for inputs in batches]

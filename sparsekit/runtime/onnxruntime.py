@@ -12,7 +12,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, Inva
 
 from sparsekit.config import UserError
 from sparsekit.environment import cpu_units
-from sparsekit.runtime.base import Inputs
+from sparsekit.runtime.base import Inputs, clock
 
 ERRORS_ONLY = 3
 FLOAT32_INPUTS = "1"
@@ -55,6 +55,9 @@ class OnnxRuntime:
         feed = {name: inputs[name] for name in self._names}
         logits: npt.NDArray[np.float32] = self._session.run(None, feed)[0]
         return logits
+
+    def seconds(self, inputs: Inputs) -> float:
+        return clock(self.run, inputs)
 
     def describe(self) -> dict[str, Any]:
         return {"version": onnxruntime.__version__, "threads": self._threads}

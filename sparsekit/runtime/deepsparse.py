@@ -1,0 +1,132 @@
+"""DeepSparse 1.8 in the peer environment, through a subprocess.
+
+Its engines have fixed shapes, so rows are padded to the next of a few lengths; and it rewrites the
+shapes inside of the file that it is given, so it gets a copy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import weakref
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsekit.config import UserError
+from sparsekit.peer import MAKE, peer_python
+from sparsekit.runtime.base import Inputs
+
+LENGTHS = (32, 64, 128, 256, 512)
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_WORKER = Path(__file__).with_name("deepsparse_worker.py")
+
+
+class DeepSparseRuntime:
+    """A worker process that holds one engine for each shape that was asked for."""
+
+    name = "deepsparse"
+
+    def __init__(self, model: Path, threads: int) -> None:
+        python = peer_python()
+        if python is None:
+            raise UserError(f"DeepSparse is not installed: {MAKE}")
+        if not model.is_file():
+            raise UserError(f"there is no {model}; export the run first: sparsekit export RUN")
+        self._threads = threads
+        self._names = _input_names(model)
+        self._last: dict[str, Any] = {}
+        self._scratch = tempfile.TemporaryDirectory(prefix="sparsekit-deepsparse-")
+        copy = shutil.copy(model, self._scratch.name)
+        self._errors = open(Path(self._scratch.name) / "stderr", "w+b")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [python, "-I", _WORKER, copy, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            cwd=self._scratch.name,
+            env=os.environ | {"NM_DISABLE_ANALYTICS": "True"},
+        )
+        self._finalizer = weakref.finalize(self, _close, self._process, self._errors, self._scratch)
+        self._version = self._answer()["version"]
+
+    def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
+        batch, length = inputs["input_ids"].shape
+        fitting = [fixed for fixed in LENGTHS if fixed >= length]
+        if not fitting:
+            raise UserError(f"DeepSparse runs at most {LENGTHS[-1]} tokens here, not {length}")
+        header = {"shape": [batch, fitting[0]], "inputs": len(self._names)}
+        padding = ((0, 0), (0, fitting[0] - length))
+        arrays = [np.pad(inputs[name], padding).astype(np.int64) for name in self._names]
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(header).encode() + b"\n")
+            for array in arrays:
+                self._process.stdin.write(array.tobytes())
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._failed() from None
+        self._last = self._answer()
+        shape = self._last["shape"]
+        data = self._process.stdout.read(4 * shape[0] * shape[1])
+        return np.frombuffer(data, np.float32).reshape(shape).copy()
+
+    def seconds(self, inputs: Inputs) -> float:
+        """As the engine's own process measures it, without the way there and back."""
+        self.run(inputs)
+        return float(self._last["seconds"])
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "version": self._version,
+            "threads": self._threads,
+            "fraction_of_supported_ops": self._last.get("supported"),
+            "rss_bytes": self._last.get("rss_bytes"),
+        }
+
+    def close(self) -> None:
+        """End the worker."""
+        self._finalizer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._failed()
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _failed(self) -> UserError:
+        self._process.wait(timeout=60)
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        return UserError(
+            f"DeepSparse ended: {said[-1] if said else 'it said nothing'}; its CPU must have AVX2, "
+            "and the file the form that it knows: export.form=deepsparse"
+        )
+
+
+def _input_names(model: Path) -> list[str]:
+    """The graph's inputs, in the order in which the engine takes them."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+    assert set(names) <= set(_INPUTS)
+    return names
+
+
+def _close(
+    process: subprocess.Popen[bytes], errors: IO[bytes], scratch: tempfile.TemporaryDirectory[str]
+) -> None:
+    assert process.stdin is not None and process.stdout is not None
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout, errors):
+        stream.close()
+    scratch.cleanup()

@@ -1,0 +1,65 @@
+"""Runs in the peer environment: DeepSparse engines behind stdin and stdout.
+
+A request is one JSON line {"shape": [batch, sequence], "inputs": n} and n int64 arrays of that
+shape as raw bytes; the answer one JSON line {"shape": [batch, labels], "seconds": s} and float32
+bytes. The first line sent is {"version": ...}. Imports nothing of sparsekit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+import numpy as np
+
+
+def main(model: str, threads: int) -> None:
+    # The libraries print what they like; the answers go where nothing else is written.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    import deepsparse
+
+    engines = {}
+    answers.write(json.dumps({"version": deepsparse.__version__}).encode() + b"\n")
+    answers.flush()
+    requests = sys.stdin.buffer
+    while line := requests.readline():
+        request = json.loads(line)
+        batch, sequence = request["shape"]
+        size = batch * sequence * 8
+        arrays = [
+            np.frombuffer(requests.read(size), np.int64).reshape(batch, sequence)
+            for _ in range(request["inputs"])
+        ]
+        if (batch, sequence) not in engines:
+            engines[batch, sequence] = deepsparse.Engine(
+                model,
+                batch_size=batch,
+                num_cores=threads,
+                input_shapes=[[batch, sequence]] * len(arrays),
+            )
+        engine = engines[batch, sequence]
+        started = time.perf_counter()
+        logits = engine.run(arrays)[0]
+        seconds = time.perf_counter() - started
+        header = {
+            "shape": list(logits.shape),
+            "seconds": seconds,
+            "supported": engine.fraction_of_supported_ops,
+            "rss_bytes": resident(),
+        }
+        answers.write(json.dumps(header).encode() + b"\n")
+        answers.write(np.ascontiguousarray(logits, np.float32).tobytes())
+        answers.flush()
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
