@@ -86,6 +86,27 @@ def test_expressions_come_back_as_expressions() -> None:
     assert native(parse(text, "back"), "back")["qat_start"] == node["qat_start"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "there", "not_there"),
+    [
+        ({"submodules": ["classifier"]}, "submodules:\n  - classifier\n", "ignore"),
+        ({}, "submodules: null\n", "ignore"),
+        ({"scheme": "default"}, "scheme: default\n", "submodules"),
+        ({"ignore": ["classifier"]}, "ignore:\n  - classifier\n", "quantize_linear"),
+    ],
+)
+def test_quantization_is_written_in_one_dialect(
+    fields: dict[str, Any], there: str, not_there: str
+) -> None:
+    node = {"_target_": MODIFIERS["QuantizationModifier"].target, **fields}
+    values = {"num_epochs": 2, "modifiers": {"quantization": node}}
+    recipe = Recipe.build(values)
+    text = to_sparseml(values, values, recipe.modifiers)
+    assert there in text
+    assert not_there not in text
+    assert of_text(text)["modifiers"]["quantization"].items() >= fields.items()
+
+
 def test_what_sparseml_has_no_word_for() -> None:
     quantization = {
         "_target_": "sparsekit.modifiers.quantization.Quantization",

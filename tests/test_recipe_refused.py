@@ -61,6 +61,7 @@ def test_every_wrong_modifier_is_named() -> None:
         ("a: [1\nb: 2", "line 2, column 2"),
         ("a: 1\n  b: 2", "line 2, column 4"),
         ("a: !!python/object/apply:os.system ['true']", "line 1, column 4"),
+        ("---\na: 1\n---\nb: 2\n", "line 3, column 1: but found another document"),
         ("just text", "holds no modifiers"),
         ("a: 1", "has no list of modifiers"),
         ("modifiers: &a [*a]", "an alias stands within what it names"),

@@ -123,6 +123,9 @@ def test_defaults_of_sparseml_that_are_not_ours() -> None:
     modifiers = of_text(text)["modifiers"]
     assert modifiers["distillation"]["hardness"] == 0.5
     assert modifiers["quantization"]["quantize_linear_activations"] is True
+    newer = of_text(text.replace(", submodules: [classifier]", ""))["modifiers"]["quantization"]
+    assert newer["scheme"] == "default"
+    assert "quantize_linear_activations" not in newer
 
 
 def test_the_launcher_reads_and_overrides_it(tmp_path: Path) -> None:

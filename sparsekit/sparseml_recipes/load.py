@@ -26,6 +26,7 @@ from sparsekit.sparseml_recipes.native import (
     resolved,
     training_length,
 )
+from sparsekit.sparseml_recipes.text import MARKDOWN
 
 
 def load(path: str, variables: Mapping[str, Any]) -> Values:
@@ -56,7 +57,7 @@ def is_sparseml(path: Path) -> bool:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the recipe {path}: {error}") from error
-    if path.suffix == ".md":
+    if path.suffix in MARKDOWN:
         return True
     is_native = re.search(r"^defaults:|_target_", text, re.MULTILINE)
     return not is_native and re.search(r"modifiers:|Modifier\b", text) is not None

@@ -222,3 +222,4 @@ LEGACY = frozenset(
 )
 NEWER = frozenset({"scheme", "scheme_overrides", "ignore", "strict"})
 LEGACY_DEFAULTS = {"quantize_linear_activations": True}
+NEWER_DEFAULTS = {"scheme": "default"}

@@ -21,6 +21,7 @@ from sparsekit.sparseml_recipes.mapping import (
     LOGGING,
     MODIFIERS,
     NEWER,
+    NEWER_DEFAULTS,
     WINDOW,
     Mapped,
 )
@@ -100,7 +101,8 @@ def _modifier(entry: Entry, mapped: Mapped, values: Values) -> Values:
             raise UserError(f"{name} is null: {fix}")
     if entry.kind == "QuantizationModifier":
         newer, legacy = (words & entry.fields.keys() for words in (NEWER, LEGACY))
-        defaults |= LEGACY_DEFAULTS if legacy and not newer else {}
+        if not newer:
+            defaults |= LEGACY_DEFAULTS if legacy else NEWER_DEFAULTS
     for name, ours in {**WINDOW, **mapped.fields}.items():
         value = known.get(name)
         # SparseML writes "from the beginning" and "to the end" as -1.

@@ -12,6 +12,7 @@ import yaml
 from sparsekit.config import UserError
 
 _FRONT_MATTER = re.compile(r"\s*(---|\+\+\+)[ \t]*\n(.*?)^\1[ \t]*$", re.DOTALL | re.MULTILINE)
+MARKDOWN = (".md", ".markdown")
 # Far more than any recipe holds; aliases within aliases reach it at once.
 MOST_VALUES = 100_000
 
@@ -61,12 +62,12 @@ def text_of(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the recipe {path}: {error}") from error
     front = _FRONT_MATTER.match(text)
-    if front and (path.suffix == ".md" or front.end() < len(text.rstrip())):
-        # Empty lines in the place of what stands before keep the line numbers of errors true.
-        return "\n" * text[: front.start(2)].count("\n") + front[2]
-    if path.suffix == ".md":
+    if path.suffix not in MARKDOWN:
+        return text
+    if front is None:
         raise UserError(f"{path} has no YAML front matter between two lines of ---")
-    return text
+    # Empty lines in the place of what stands before keep the line numbers of errors true.
+    return "\n" * text[: front.start(2)].count("\n") + front[2]
 
 
 def values_of(text: str, path: str) -> Any:

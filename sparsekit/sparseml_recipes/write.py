@@ -10,7 +10,7 @@ import yaml
 
 from sparsekit.config import ConfigError, UserError
 from sparsekit.sparseml_recipes.expressions import from_interpolation
-from sparsekit.sparseml_recipes.mapping import EPOCH_RANGE, MODIFIERS, WINDOW, Mapped
+from sparsekit.sparseml_recipes.mapping import EPOCH_RANGE, LEGACY, MODIFIERS, NEWER, WINDOW, Mapped
 from sparsekit.sparseml_recipes.text import Tagged
 
 HEADER = "# Written by sparsekit for SparseML 1.8.\n"
@@ -51,6 +51,8 @@ def to_sparseml(
         try:
             kind, mapped = _counterpart(modifier)
             fields = _fields(modifier, nodes.get(name) or {}, kind, mapped)
+            if kind == "QuantizationModifier":
+                fields = _in_one_dialect(fields)
         except UserError as error:
             problems.append(f"recipe.modifiers.{name}: {error}")
             continue
@@ -85,6 +87,16 @@ def _fields(modifier: Any, node: Mapping[str, Any], kind: str, mapped: Mapped) -
         elif field.name != "enabled" and value != _default(field):
             raise UserError(f"{kind} has no field for {field.name}: {value!r}; remove it")
     return fields
+
+
+def _in_one_dialect(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A quantization's fields that SparseML reads together: it chooses by `submodules` being there.
+
+    There null is the whole model, and an empty list would be none of it.
+    """
+    newer = any(fields.get(name) for name in ("scheme", "scheme_overrides", "ignore"))
+    kept = {name: v for name, v in fields.items() if name not in (LEGACY if newer else NEWER)}
+    return kept if newer else {**kept, "submodules": fields.get("submodules") or None}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
