@@ -40,18 +40,23 @@ class Turns(TrainerCallback):
         self.steps: list[list[float]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._mark = time.perf_counter()
+        self._mark = now()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.block and state.global_step % self.block == 0:
             report({"turn": state.global_step})
             sys.stdin.readline()
-            self._mark = time.perf_counter()
+            self._mark = now()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        now = time.perf_counter()
-        self.steps.append([state.epoch, now - self._mark])
-        self._mark = now
+        mark = now()
+        self.steps.append([state.epoch, *(b - a for a, b in zip(self._mark, mark, strict=True))])
+        self._mark = mark
+
+
+def now() -> tuple[float, float]:
+    """Seconds of the clock, and of the processor for this process: other load changes only one."""
+    return time.perf_counter(), time.process_time()
 
 
 def report(values: dict[str, Any]) -> None:
@@ -115,10 +120,10 @@ def main() -> None:
     set_seed(options.seed)
     data = stages.load_data(plan)
     student = plan.student.load(data.label_names, data.max_length)
-    begin = time.perf_counter()
+    begin = now()
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
     rows, _ = stages.teach(plan, student, data, rows, finetune=lambda: options.teacher)
-    prepared = time.perf_counter() - begin
+    prepared = [b - a for a, b in zip(begin, now(), strict=True)]
     plan.recipe.attach(student.model)
     turns = Turns(options.block)
     trainer = SparseTrainer(
@@ -132,7 +137,7 @@ def main() -> None:
     )
     trainer.train()
     result = {
-        "prepare_seconds": prepared,
+        "prepare": prepared,
         "steps": turns.steps,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "sparsity": sparsity(student.model)["overall"],

@@ -36,6 +36,10 @@ def integers(rows: int, columns: int, limits: tuple[int, int]) -> Tensor:
     return torch.randint(limits[0], limits[1] + 1, (rows, columns))
 
 
+def constant(rows: int, columns: int, value: int) -> Tensor:
+    return torch.full((rows, columns), value)
+
+
 def zero_point(value: int) -> Tensor:
     return torch.tensor(value, dtype=torch.int32)
 
@@ -74,7 +78,7 @@ def test_integer_products_are_exact(
 ) -> None:
     torch.manual_seed(seed)
     left, right = integers(rows, inner, UINT8), integers(outer, inner, INT8)
-    product = integer_product(left.float(), zero_point(zero), right.float(), int8_units)
+    product = integer_product(left.byte(), zero_point(zero), right.char(), int8_units)
     assert torch.equal(product.long(), (left - zero) @ right.t())
 
 
@@ -83,7 +87,7 @@ def test_integer_products_are_exact(
     ("int8_units", "inner"), [(True, EXACT_IN_INT32), (False, EXACT_IN_FLOAT32)]
 )
 def test_the_largest_sums_are_exact(int8_units: bool, inner: int, low: int) -> None:
-    left, right = torch.full((3, inner), 255.0), torch.full((2, inner), float(low))
+    left, right = constant(3, inner, 255).byte(), constant(2, inner, low).char()
     product = integer_product(left, zero_point(0), right, int8_units)
     assert torch.equal(product, torch.full((3, 2), 255 * low * inner).float())
 
@@ -91,7 +95,7 @@ def test_the_largest_sums_are_exact(int8_units: bool, inner: int, low: int) -> N
 def test_float32_stops_being_exact_beyond_its_bound() -> None:
     # The last bit of an odd sum over 2**24 is lost, and so are bits on the way there.
     inner = 3 * EXACT_IN_FLOAT32 + 1
-    left, right = torch.full((3, inner), 255.0), torch.full((2, inner), 127.0)
+    left, right = constant(3, inner, 255).byte(), constant(2, inner, 127).char()
     exact = 255 * 127 * inner
     assert int(integer_product(left, zero_point(0), right, False)[0, 0]) != exact
     rounded_once = integer_product(left, zero_point(0), right, True)[0, 0]

@@ -90,17 +90,17 @@ def quantized_linear(
 
 
 def integer_product(left: Tensor, zero_point: Tensor, right: Tensor, int8_units: bool) -> Tensor:
-    """(left - zero_point) @ right.T as float32 [rows, out], from integer-valued float32 tensors.
+    """(left - zero_point) @ right.T as float32 [rows, out].
 
-    `left` [rows, in] holds uint8 values, `right` [out, in] int8 ones. On int8 units the sums are
-    exact up to `in` = 65,793 and rounded once, to float32. In float32 they are exact up to
-    `in` = 514, and beyond it as long as no partial sum passes 2**24.
+    `left` is uint8 [rows, in], `right` int8 [out, in]. On int8 units the sums are exact up to
+    `in` = 65,793 and rounded once, to float32. In float32 they are exact up to `in` = 514, and
+    beyond it as long as no partial sum passes 2**24.
     """
     # torch 2.13 returns memory that it never wrote for an inner size of 1.
     if int8_units and 1 < left.shape[1] <= EXACT_IN_INT32:
-        sums = torch._int_mm(left.to(torch.uint8), right.to(torch.int8).t())
-        return sums.sub_(right.sum(1).to(torch.int32) * zero_point).float()
-    return F.linear(left - zero_point, right)
+        sums = torch._int_mm(left, right.t())
+        return sums.sub_(right.sum(1, dtype=torch.int32) * zero_point).float()
+    return F.linear(left.float().sub_(zero_point), right.float())
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -131,15 +131,18 @@ class _QuantizedLinear(torch.autograd.Function):
         weight_scale: Tensor,
     ) -> Tensor:
         rows = values.reshape(-1, values.shape[-1])
-        left, left_inside = to_integers(rows, scale, zero_point, UINT8)
-        right, right_inside = to_integers(weight, weight_scale, None, INT8)
+        integers, left_inside = to_integers(rows, scale, zero_point, UINT8)
+        # Bytes are a quarter of what float32 would keep until the backward pass.
+        left = integers.to(torch.uint8)
+        integers, right_inside = to_integers(weight, weight_scale, None, INT8)
+        right = integers.to(torch.int8)
         result = integer_product(left, zero_point, right, has_int8_units())
         result.mul_(scale * weight_scale.view(-1))
         if bias is not None:
             result.add_(bias)
-        # Bytes are a quarter of what float32 would keep until the backward pass.
-        ctx.save_for_backward(left.to(torch.uint8), left_inside, right.to(torch.int8), right_inside,
-                              scale, zero_point, weight_scale)  # fmt: skip
+        ctx.save_for_backward(
+            left, left_inside, right, right_inside, scale, zero_point, weight_scale
+        )
         return result.view(*values.shape[:-1], len(weight))
 
     @staticmethod
