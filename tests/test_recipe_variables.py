@@ -8,6 +8,8 @@ import pytest
 from sparseml_text import RECIPE, loaded
 
 from sparsekit.config import ConfigError, UserError
+from sparsekit.sparseml_recipes.document import parse
+from sparsekit.sparseml_recipes.native import native
 
 STAGED = """
 rate: 0.1
@@ -89,3 +91,7 @@ def test_a_variable_num_epochs_that_is_not_the_length(tmp_path: Path) -> None:
     assert values["num_epochs"] == 7
     assert values["modifiers"]["learning_rate"]["end"] == 6
     assert loaded(text, tmp_path, num_epochs=3, qat_start=1)["num_epochs"] == 4
+    same = text.replace("eval(num_epochs + 1)", "eval(qat_start + 2)")
+    node = native(parse(same, "recipe.yaml"), "recipe.yaml")
+    assert node["num_epochs"] == "${calc:'${recipe.qat_start} + 2'}"
+    assert node["num_epochs_variable"] == 6

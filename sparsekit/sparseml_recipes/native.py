@@ -10,6 +10,7 @@ from sparsekit.config import ConfigError, UserError
 from sparsekit.sparseml_recipes.document import Document, Entry
 from sparsekit.sparseml_recipes.expressions import (
     evaluate,
+    expression,
     interpolation,
     map_expressions,
     resolve,
@@ -49,7 +50,7 @@ def native(document: Document, path: str) -> Values:
     if problems:
         raise ConfigError(problems)
     length = training_length(document, path)
-    if number(values.get("num_epochs", -1)) not in (-1.0, evaluated(length, values)):
+    if "num_epochs" in values and not _is_num_epochs(length, values):
         return native(document.renamed("num_epochs", "num_epochs_variable"), path)
     variables = {
         name: map_expressions(_escaped(value), interpolation)
@@ -58,6 +59,12 @@ def native(document: Document, path: str) -> Values:
     written = map_expressions(length, interpolation)
     # A variable num_epochs that the recipe trains for is the native recipe's own num_epochs.
     return {"num_epochs": written} | variables | {"modifiers": modifiers}
+
+
+def _is_num_epochs(length: Any, values: Values) -> bool:
+    # A number in the file that equals the variable is taken for it; another expression is not.
+    text = expression(length)
+    return text == "num_epochs" or (text is None and values["num_epochs"] == length)
 
 
 def evaluated(value: Any, values: Mapping[str, Any]) -> Any:
