@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import sparsekit.sparseml_recipes.load  # noqa: F401  # the resolver of recipe=sparseml
 from sparsekit.config import ConfigError, UserError, build, plain
+from sparsekit.modifiers.acdc import ACDCPruning
 from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.distillation import Distillation
 from sparsekit.modifiers.gradual import GradualPruning
@@ -110,18 +111,39 @@ class Recipe:
     def attach(self, model: nn.Module) -> None:
         """Prepare the model, once, before the optimizer; raises ConfigError with all problems."""
         problems = []
-        for name, modifier in self.modifiers.items():
+        # Quantization replaces modules, so it goes first: others keep buffers and hooks in them.
+        for name, modifier in sorted(
+            self.modifiers.items(), key=lambda item: not isinstance(item[1], Quantization)
+        ):
             try:
                 modifier.attach(model)
             except ConfigError as error:
                 problems += [f"recipe.modifiers.{name}: {text}" for text in error.problems]
+        problems = problems or self._pruned_twice()
         if problems:
             raise ConfigError(problems)
         self.update(0.0)
 
+    def _pruned_twice(self) -> list[str]:
+        pruning = [
+            (name, modifier)
+            for name, modifier in self.modifiers.items()
+            if isinstance(modifier, GradualPruning | ACDCPruning)
+        ]
+        return [
+            f"recipe.modifiers.{a} and recipe.modifiers.{b} prune "
+            f"{min(first.names & second.names)} at epoch {max(first.start, second.start):g}; give "
+            "them other params or windows that do not overlap"
+            for i, (a, first) in enumerate(pruning)
+            for b, second in pruning[i + 1 :]
+            if first.names & second.names
+            and (first.active(second.start) or second.active(first.start))
+        ]
+
     def update(self, epoch: float) -> None:
         """Set every modifier to `epoch`; calling it with any epoch in any order is safe."""
-        for modifier in self.modifiers.values():
+        # Those that are on come last: what one puts back at its end another may have changed.
+        for modifier in sorted(self.modifiers.values(), key=lambda each: each.active(epoch)):
             modifier.update(epoch)
 
     def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
@@ -181,11 +203,11 @@ class Recipe:
     def sparsity(self, epoch: float) -> dict[str, float | None]:
         """The planned sparsity of each group of weights at `epoch`; None: as the weights are.
 
-        A group is a gradual modifier's name, with the pattern of its params where it has several.
+        A group is a pruning modifier's name, with the pattern of its params where it has several.
         """
         found = {}
         for name, modifier in self.modifiers.items():
-            if isinstance(modifier, GradualPruning):
+            if isinstance(modifier, Pruning):
                 planned = modifier.sparsity(epoch)
                 for pattern, share in planned.items():
                     found[name if len(planned) == 1 else f"{name}: {pattern}"] = share

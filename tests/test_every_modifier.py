@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from modifier_settings import EPOCHS, SETTINGS, Setting, every_modifier
 from tiny_training import Rows, load_student, trainer
@@ -26,9 +27,12 @@ class Stop(TrainerCallback):
         control.should_training_stop = state.global_step >= STOP
 
 
+def node(setting: Setting) -> dict[str, Any]:
+    return {"_target_": f"sparsekit.modifiers.{setting.target}", **setting.fields}
+
+
 def made(setting: Setting, checkpoint: str) -> Recipe:
-    node = {"_target_": f"sparsekit.modifiers.{setting.target}", **setting.fields}
-    recipe = Recipe.build({"num_epochs": EPOCHS, "modifiers": {"it": node}})
+    recipe = Recipe.build({"num_epochs": EPOCHS, "modifiers": {"it": node(setting)}})
     assert recipe.problems(has_teacher=True) == []
     for modifier in recipe.of(PerLayerDistillation):
         torch.manual_seed(7)
@@ -74,8 +78,48 @@ def test_it_trains_and_keeps_its_word(
         torch.testing.assert_close(state[name], value, rtol=0, atol=0, msg=name)
 
 
+@pytest.mark.parametrize("first", ["movement", "quantization"])
+def test_scores_survive_the_replacement_of_layers(
+    first: str, teacher_folder: str, tmp_path: Path, rows: Rows
+) -> None:
+    by_name = {setting.name: setting for setting in SETTINGS}
+    pair = {"movement": by_name["MovementPruning"], "quantization": by_name["quantization"]}
+    order = sorted(pair, key=lambda name: name != first)
+
+    def trained(folder: Path, callbacks: list[TrainerCallback], resume: Path | None) -> Any:
+        student = load_student(teacher_folder)
+        recipe = Recipe.build(
+            {"num_epochs": EPOCHS, "modifiers": {name: node(pair[name]) for name in order}}
+        )
+        training = trainer(
+            folder, student, rows, recipe, callbacks, save_strategy="steps", save_steps=STOP, seed=5
+        )
+        training.train(resume_from_checkpoint=None if resume is None else str(resume))
+        return student.model.state_dict()
+
+    whole = trained(tmp_path / "whole", [], None)
+    trained(tmp_path / "broken", [Stop()], None)
+    resumed = trained(tmp_path / "broken", [], tmp_path / "broken" / f"checkpoint-{STOP}")
+    assert [name for name, value in whole.items() if not torch.equal(value, resumed[name])] == []
+
+
+@pytest.mark.parametrize("order", [("first", "later"), ("later", "first")])
+def test_what_one_window_frees_another_may_freeze(order: tuple[str, str]) -> None:
+    target = "sparsekit.modifiers.trainable.TrainableParams"
+    both = {
+        "first": {"_target_": target, "params": "__ALL__", "trainable": False, "end": 1.0},
+        "later": {"_target_": target, "params": ["bias"], "trainable": False, "start": 1.0},
+    }
+    recipe = Recipe.build({"num_epochs": 3, "modifiers": {name: both[name] for name in order}})
+    model = torch.nn.Linear(2, 2)
+    recipe.attach(model)
+    for epoch, trained in ((0.0, []), (1.0, ["weight"]), (0.5, [])):
+        recipe.update(epoch)
+        assert [n for n, p in model.named_parameters() if p.requires_grad] == trained
+
+
 def test_the_list_names_every_modifier() -> None:
     [folder] = sparsekit.modifiers.__path__
-    bases = {"base", "masked", "fake_quantize", "rounding", "scheme", "__init__"}
+    bases = {"base", "curves", "masked", "fake_quantize", "rounding", "scheme", "__init__"}
     modules = {path.stem for path in Path(folder).glob("*.py")} - bases
     assert {setting.target.split(".")[0] for setting in SETTINGS} == modules

@@ -13,12 +13,14 @@ from test_golden import Untagged
 from torch import nn
 
 from sparsekit.config import ConfigError
+from sparsekit.modifiers.acdc import ACDCPruning
+from sparsekit.modifiers.curves import INTER_FUNCTIONS
 from sparsekit.modifiers.gradual import (
-    INTER_FUNCTIONS,
     GlobalMagnitudePruning,
     GradualPruning,
     MagnitudePruning,
 )
+from sparsekit.recipe import Recipe
 
 KINDS = {
     "!MagnitudePruningModifier": MagnitudePruning,
@@ -204,3 +206,42 @@ def test_what_fits_no_weight_is_named() -> None:
     assert len(caught.value.problems) == 2
     assert "'nowhere' matches no parameter" in caught.value.problems[0]
     assert "does not divide a.weight of shape (16, 48)" in caught.value.problems[1]
+
+
+def test_a_weight_with_two_targets_is_refused() -> None:
+    modifier = gradual(params=[], final_sparsity={"0.5": ["a.weight"], "0.9": ["re:.*weight"]})
+    with pytest.raises(ConfigError, match=r"a.weight is to end at 0.5 and, as 're:.*', at 0.9"):
+        modifier.attach(net())
+
+
+def test_layers_of_uneven_sparsity_each_start_where_they_should() -> None:
+    model = net()
+    model.get_parameter("a.weight").data[:8] = 0
+    modifier = gradual(init_sparsity=0.2, update_frequency=1.0)
+    modifier.attach(model)
+    modifier.update(0.0)
+    assert (zeros(model, "a"), zeros(model, "b")) == (0.5, round(0.2 * 768) / 768)
+
+
+def test_two_prunings_of_one_weight_at_once_are_refused() -> None:
+    modifiers = {"a": gradual(), "b": gradual(GlobalMagnitudePruning, start=1.0, end=3.0)}
+    with pytest.raises(ConfigError, match=r"a and recipe.modifiers.b prune a.weight at epoch 1;"):
+        Recipe(3, dict(modifiers), {}).attach(net())
+    modifiers["b"] = gradual(start=2.0, end=3.0, init_sparsity=0.8, final_sparsity=0.9)
+    Recipe(3, dict(modifiers), {}).attach(net())
+
+
+def test_alternating_sparsity_is_planned_too() -> None:
+    recipe = Recipe(
+        4, {"it": ACDCPruning(end=4.0, update_frequency=1.0, compression_sparsity=0.9)}, {}
+    )
+    assert [recipe.sparsity(epoch)["it"] for epoch in (0.0, 1.5, 2.0, 3.9)] == [
+        None,
+        0.9,
+        None,
+        0.9,
+    ]
+    [problem] = ACDCPruning(
+        end=2.0, update_frequency=1.0, compression_sparsity=0.9, mask_type="2:4"
+    ).problems(4)
+    assert "fixes the sparsity at 0.5, but compression_sparsity is 0.9" in problem

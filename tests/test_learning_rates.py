@@ -73,6 +73,18 @@ def test_a_rate_set_within_a_schedule_is_refused(start: float) -> None:
         ({"lr_kwargs": {"step_size": 1.0}}, "StepLR lacks gamma"),
         ({"lr_kwargs": {"step_size": 0.0, "gamma": 0.5}}, "step_size 0.0 must be more than 0"),
         ({"lr_kwargs": {"step_size": 1, "gamma": 0.5, "last": 3}}, "has no 'last'; known: step"),
+        ({"lr_kwargs": {"step_size": 1, "gamma": "x"}}, "gamma 'x' must be a number"),
+        (
+            {"lr_class": "MultiStepLR", "lr_kwargs": {"milestones": 2, "gamma": 0.5}},
+            "milestones 2 must be a list of epochs",
+        ),
+        (
+            {
+                "lr_class": "CosineAnnealingWarmRestarts",
+                "lr_kwargs": {"lr_min": 0, "cycle_epochs": 1, "cycle_mult": 0.5},
+            },
+            "cycle_mult 0.5 must be 1 or more",
+        ),
         ({"init_lr": 0.0}, "init_lr 0.0 must be more than 0"),
     ],
 )

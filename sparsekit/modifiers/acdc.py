@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sparsekit.config import ConfigError
-from sparsekit.masks import parse_mask_type, score_masks
+from sparsekit.masks import NOfM, parse_mask_type, score_masks
 from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
 from sparsekit.modifiers.masked import MaskedWeights, Pruning
 
@@ -55,10 +55,24 @@ class ACDCPruning(Pruning):
                 f"or {last + 2 * self.update_frequency:g}, so that it ends pruned"
             )
         try:
-            parse_mask_type(self.mask_type)
+            pattern = parse_mask_type(self.mask_type)
         except ValueError as error:
-            found.append(str(error))
+            return [*found, str(error)]
+        if isinstance(pattern, NOfM) and pattern.sparsity != self.compression_sparsity:
+            found.append(
+                f"mask_type {self.mask_type} fixes the sparsity at {pattern.sparsity:g}, but "
+                f"compression_sparsity is {self.compression_sparsity:g}; set it to "
+                f"{pattern.sparsity:g}"
+            )
         return found
+
+    def sparsity(self, epoch: float) -> dict[str, float | None]:
+        patterns = [self.params] if isinstance(self.params, str) else self.params
+        if epoch < self.start or (not self.leave_enabled and not self.active(epoch)):
+            return dict.fromkeys(patterns)
+        # In a dense phase nothing is held at zero.
+        pruned = self._phase_at(epoch) % 2
+        return dict.fromkeys(patterns, self.compression_sparsity if pruned else None)
 
     def attach(self, model: nn.Module) -> None:
         self._pattern = parse_mask_type(self.mask_type)

@@ -12,29 +12,12 @@ from torch import Tensor, nn
 from sparsekit.config import ConfigError
 from sparsekit.masks import NOfM, parse_mask_type, score_masks
 from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
+from sparsekit.modifiers.curves import INTER_FUNCTIONS
 from sparsekit.modifiers.masked import MaskedWeights, Pruning
 
 FROM_PARAM = "__FROM_PARAM__"
 # Epochs are sums of floats: 13.999... of an epoch's 14 steps are 14.
 _EPSILON = 1e-9
-
-
-def linear(progress: float) -> float:
-    """Grows evenly from 0 to 1."""
-    return progress
-
-
-def cubic(progress: float) -> float:
-    """Grows fast at first, from 0 to 1 (Zhu and Gupta, 2017)."""
-    return 1 - (1 - progress) ** 3
-
-
-def inverse_cubic(progress: float) -> float:
-    """Grows slowly at first, from 0 to 1."""
-    return 1 - math.cbrt(1 - progress)
-
-
-INTER_FUNCTIONS = {"linear": linear, "cubic": cubic, "inverse_cubic": inverse_cubic}
 
 
 @dataclass(kw_only=True)
@@ -141,6 +124,12 @@ class GradualPruning(Pruning):
             except ConfigError as error:
                 problems += error.problems
                 continue
+            problems += [
+                f"{name} is to end at {self._final[name]:g} and, as {pattern!r}, at {share:g}; "
+                "name it once"
+                for name in matched
+                if self._final.get(name, share) != share
+            ]
             weights |= matched
             self._final |= dict.fromkeys(matched, share)
         problems += [
@@ -189,10 +178,6 @@ class GradualPruning(Pruning):
         return INTER_FUNCTIONS[self.inter_func](min(max(share, 0.0), 1.0))
 
     def sparsity(self, epoch: float) -> dict[str, float | None]:
-        """The planned sparsity of each pattern in `params` at `epoch`; None: as the weights are.
-
-        Known without a model, for the schedule.
-        """
         finals = {pattern: float(share) for pattern, share in self._finals().items()}
         if epoch < self.start or (not self.leave_enabled and not self.active(epoch)):
             return dict.fromkeys(finals)
@@ -228,11 +213,12 @@ class GradualPruning(Pruning):
         if self._reached is not None or isinstance(self._pattern, NOfM):
             return False
         size = self._pattern.rows * self._pattern.columns
-        blocks = {name: mask.numel() // size for name, mask in kept.items()}
-        shares = [targets[name] * count for name, count in blocks.items()]
-        wanted = round(sum(shares)) if self.ranks_globally else sum(map(round, shares))
-        found = sum(int((~mask).sum()) for mask in kept.values())
-        return found >= wanted * size > 0
+        wanted = {name: targets[name] * (mask.numel() // size) for name, mask in kept.items()}
+        found = {name: int((~mask).sum()) for name, mask in kept.items()}
+        if self.ranks_globally:
+            return sum(found.values()) >= round(sum(wanted.values())) * size > 0
+        each = all(found[name] >= round(blocks) * size for name, blocks in wanted.items())
+        return each and any(found.values())
 
     def _masks(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
         scores = self.scores()

@@ -77,6 +77,18 @@ class Pruning(Modifier):
         self._masked = MaskedWeights({})
         self._on = False
 
+    @property
+    def names(self) -> set[str]:
+        """The parameters that it prunes, once attached."""
+        return set(self._masked.weights)
+
+    def sparsity(self, epoch: float) -> dict[str, float | None]:
+        """The planned sparsity of each pattern in `params` at `epoch`; None: as the weights are.
+
+        Known without a model, for the schedule.
+        """
+        return {}
+
     def constrain(self) -> None:
         if self._on:
             self._masked.apply()

@@ -136,8 +136,8 @@ class LearningRate(LearningRateSchedule):
             if name not in (*needed, *optional):
                 known = ", ".join((*needed, *optional))
                 found.append(f"lr_kwargs of {self.lr_class} has no {name!r}; known: {known}")
-            elif name in ("step_size", "cycle_epochs", "cycle_mult", "gamma") and not value > 0:
-                found.append(f"lr_kwargs: {name} {value} must be more than 0")
+            elif problem := _kwarg_problem(name, value):
+                found.append(f"lr_kwargs: {name} {value!r} {problem}")
         return found
 
     def lr(self, epoch: float, num_epochs: float, steps_per_epoch: float) -> float:
@@ -159,6 +159,24 @@ class LearningRate(LearningRateSchedule):
             since -= length
             length *= self.lr_kwargs.get("cycle_mult", 1)
         return cosine(since / length, self.init_lr, self.lr_kwargs["lr_min"])
+
+
+def _kwarg_problem(name: str, value: Any) -> str | None:
+    # What is wrong with a value of lr_kwargs.
+    def number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
+    if name == "milestones":
+        good = isinstance(value, list) and bool(value) and all(number(each) for each in value)
+        return None if good else "must be a list of epochs"
+    if not number(value):
+        return "must be a number"
+    # A cycle that shrinks would restart ever faster and never reach the end.
+    if name == "cycle_mult" and value < 1:
+        return "must be 1 or more"
+    if name == "lr_min":
+        return None if value >= 0 else "must be 0 or more"
+    return None if value > 0 else "must be more than 0"
 
 
 @dataclass(kw_only=True)
