@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sparsekit.cli_benchmark import benchmark, run_node
 from sparsekit.cli_prune import prune
 from sparsekit.cli_recipe import recipes
 from sparsekit.config import UserError
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(recipes, name="recipe")
 app.command()(prune)
+app.command()(benchmark)
 
 
 @app.command()
@@ -85,35 +87,11 @@ def export(run: Run) -> None:
     from sparsekit.report import closing_table, read_summary
     from sparsekit.tracking import write_summary
 
-    node = _node(run, "export")
+    node = run_node(run, "export")
     result = export_run(run, build(node, "export") if node else ExportConfig())
     summary = {**read_summary(run), "export": result}
     write_summary(run, summary)
     _console().print(closing_table(summary, run))
-
-
-@app.command()
-def benchmark(runs: Annotated[list[Path], typer.Argument(help="Run folders.")]) -> None:
-    """Time the exported models of runs, one after the other, on this machine."""
-    from rich.table import Table
-
-    from sparsekit.config import build
-    from sparsekit.report import read_summary
-    from sparsekit.runtime.benchmark import BenchmarkConfig
-    from sparsekit.runtime.benchmark import benchmark as time_run
-    from sparsekit.tracking import write_summary
-
-    view = Table("run", "runtime")
-    for heading in ("p50 ms", "p99 ms", "items/s"):
-        view.add_column(heading, justify="right")
-    for run in runs:
-        node, summary = _node(run, "runtime"), read_summary(run)
-        timings = time_run(run, build(node, "runtime") if node else BenchmarkConfig())
-        write_summary(run, {**summary, "runtime": timings})
-        for name, timing in timings.items():
-            keys = ("latency_ms_p50", "latency_ms_p99", "items_per_second")
-            view.add_row(str(run), name, *(f"{timing[key]:.2f}" for key in keys))
-    _console().print(view)
 
 
 @app.command()
@@ -154,18 +132,6 @@ def doctor(as_json: Json = False) -> None:
             view.add_row(finding.what, Text(f"{finding.value}{fix}", overflow="fold"))
         _console().print(view)
     missing(findings)
-
-
-def _node(run: Path, name: str) -> dict[str, Any] | None:
-    """A group's node in a run's resolved config; None where the run left that stage out."""
-    import yaml
-
-    try:
-        config = yaml.safe_load((run / "config.yaml").read_text())
-    except OSError as error:
-        raise UserError(f"{run} is no run folder: it holds no config.yaml") from error
-    node: dict[str, Any] = config.get(name) or {}
-    return node if node.get("_target_") else None
 
 
 def _console() -> Console:

@@ -1,4 +1,4 @@
-"""The verbs that work on a run folder: predict, benchmark, export."""
+"""The verbs that work on a run folder: predict, export."""
 
 import json
 import subprocess
@@ -77,22 +77,6 @@ def test_predict_as_json(run_folder):
     assert answer["text"] == "good good"
     assert answer["label"] == "positive"
     assert sum(answer["scores"].values()) == pytest.approx(1.0)
-
-
-def test_benchmark_times_every_run_and_records_it(run_folder):
-    rows = [{"text": "good film", "text_pair": None}, {"text": "a bad one", "text_pair": None}]
-    (run_folder / "evaluation").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows), run_folder / "evaluation" / "validation.parquet")
-    node = {"_target_": "sparsekit.runtime.benchmark.BenchmarkConfig", "requests": 3, "batches": 2}
-    (run_folder / "config.yaml").write_text(json.dumps({"runtime": node}))
-    before = {"status": "completed", "seed": 7}
-    (run_folder / "summary.json").write_text(json.dumps(before))
-    result = sparsekit("benchmark", run_folder, run_folder)
-    assert result.exit_code == 0, result.output
-    assert result.stdout.count("onnxruntime") == 2
-    summary = json.loads((run_folder / "summary.json").read_text())
-    assert summary.items() >= before.items()
-    assert summary["runtime"]["onnxruntime"]["latency_ms_p50"] > 0
 
 
 def test_export_makes_a_deployment_that_predicts(tmp_path, teacher_folder):

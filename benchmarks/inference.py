@@ -1,0 +1,110 @@
+"""BERT-base, 90 % zeros and int8, on every runtime here against its dense fp32 twin on onnxruntime.
+
+    python benchmarks/inference.py                        # about three minutes
+    python benchmarks/inference.py --json                 # the last line is one JSON object
+    python benchmarks/inference.py --layers 2 --rounds 2  # the smallest one: seconds
+
+Speed does not depend on what the weights are, so they are random: nothing is downloaded. Batch 1,
+sequence 128, all runtimes in turns in one process; each ratio is of medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from sparsekit.environment import cores, cpu_name, cpu_units
+from sparsekit.inference.advice import advice
+from sparsekit.inference.candidates import DENSE, DYNAMIC, Candidate, candidates, missing
+from sparsekit.inference.grid import Grid, time_all
+from sparsekit.models import prune
+from sparsekit.modifiers.quantization import Quantization
+from sparsekit.progress import quiet_libraries
+
+
+def write_model(folder: Path, layers: int, sparsity: float) -> int:
+    """Save a random BERT with zeros and quantizers; returns the size of its vocabulary."""
+    torch.manual_seed(0)
+    config = BertConfig(num_hidden_layers=layers, num_labels=2)
+    model = BertForSequenceClassification(config).eval()
+    prune(model, sparsity)
+    quantization = Quantization(
+        start=0.0,
+        disable_observer_epoch=1.0,
+        submodules=["bert.embeddings", "bert.encoder", "bert.pooler", "classifier"],
+        exclude_module_types=["LayerNorm", "Tanh"],
+    )
+    quantization.attach(model)
+    quantization.update(0.0)
+    with torch.no_grad():
+        model.train()(input_ids=torch.randint(0, config.vocab_size, (2, 64)))
+    quantization.update(2.0)
+    model.eval().save_pretrained(folder)
+    return config.vocab_size
+
+
+def sizes(timed: list[Candidate]) -> dict[str, dict[str, int]]:
+    """Bytes of each file, as it is and compressed with zstd."""
+    found = {}
+    for candidate in timed:
+        data = candidate.file.read_bytes()
+        packed = pa.compress(data, codec="zstd").size
+        found[candidate.name] = {"bytes": len(data), "bytes_compressed": packed}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--sparsity", type=float, default=0.9)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--sequence", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=cores())
+    options = parser.parse_args()
+    quiet_libraries()
+    grid = Grid(
+        batches=[options.batch],
+        sequences=[options.sequence],
+        rounds=options.rounds,
+        threads=options.threads,
+    )
+    grid.check(512)
+    with tempfile.TemporaryDirectory() as scratch:
+        vocabulary = write_model(Path(scratch) / "model", options.layers, options.sparsity)
+        timed = candidates(Path(scratch) / "model", Path(scratch))
+        found = sizes(timed)
+        rows = time_all(timed, grid, vocabulary)
+    print(f"{cpu_name()}, {options.threads} threads")
+    for row in rows:
+        size = found[row["name"]]
+        latency = f"p50 {row['latency_ms_p50']:8.2f} ms  p99 {row['latency_ms_p99']:8.2f} ms"
+        file = f"file {size['bytes'] / 1e6:6.1f} MB, zstd {size['bytes_compressed'] / 1e6:6.1f} MB"
+        memory = f"{row['memory_bytes'] / 1e6:6.0f} MB"
+        print(f"{row['name']:34s} {latency}  {row['speedup']:5.2f}x  {memory}  {file}")
+    for name, fix in missing().items():
+        print(f"{name}: not installed: {fix}")
+    print("\n".join(advice(rows, cpu_units())))
+    if options.json:
+        speedup = {row["name"]: row["speedup"] for row in rows if row["name"] != DENSE}
+        baseline = speedup.pop(DYNAMIC)
+        result = {
+            "speedup": speedup | dict.fromkeys(missing()),
+            "speedup_dynamic_int8": baseline,
+            "cpu": cpu_name(),
+            "cpu_units": cpu_units(),
+            "sizes": found,
+            "rows": rows,
+        }
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

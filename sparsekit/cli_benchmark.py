@@ -1,0 +1,137 @@
+"""`sparsekit benchmark`: how fast runs answer here, beside their dense twins."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsekit.config import UserError, build
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sparsekit.inference.grid import Grid
+
+Sizes = list[int]
+
+
+def benchmark(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    batch: Annotated[Sizes, typer.Option(help="Batch size; several times for several.")] = [1, 32],  # noqa: B006
+    sequence: Annotated[Sizes, typer.Option(help="Tokens of each row.")] = [32, 128],  # noqa: B006
+    rounds: Annotated[int, typer.Option(help="Turns of each runtime.")] = 8,
+    repetitions: Annotated[int, typer.Option(help="Timed runs of a turn.")] = 5,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each runtime. [default: every core]")
+    ] = None,
+) -> None:
+    """Time runs on every runtime of this machine, beside their dense twins, in turns.
+
+    Writes benchmark.json and benchmark.png to each run folder.
+    """
+    from rich.console import Console
+
+    from sparsekit.environment import cores
+    from sparsekit.inference.grid import Grid
+    from sparsekit.report import read_summary
+    from sparsekit.runtime.benchmark import BenchmarkConfig
+    from sparsekit.runtime.benchmark import benchmark as time_run
+    from sparsekit.tracking import write_summary
+
+    grid = Grid(
+        batches=batch,
+        sequences=sequence,
+        rounds=rounds,
+        repetitions=repetitions,
+        threads=threads or cores(),
+    )
+    console = Console()
+    for run in runs:
+        node, summary = run_node(run, "runtime"), read_summary(run)
+        # Requests at their own length, as when the run ended; then the grid of fixed sizes.
+        timings = time_run(run, build(node, "runtime") if node else BenchmarkConfig())
+        rows, said = _compare(run, grid)
+        for row in rows:
+            if row["form"] is not None and row["name"] not in timings:
+                timings[row["name"]] = _at(rows, row["name"])
+        write_summary(run, {**summary, "runtime": timings})
+        console.print(_table(rows, str(run)))
+        for sentence in said:
+            typer.echo(sentence)
+
+
+def _compare(run: Path, grid: Grid) -> tuple[list[dict[str, Any]], list[str]]:
+    """Time the run's model and its twins; add the rows to benchmark.json and draw them."""
+    from sparsekit.environment import cpu_units
+    from sparsekit.inference.advice import advice
+    from sparsekit.inference.candidates import candidates, missing
+    from sparsekit.inference.chart import draw
+    from sparsekit.inference.grid import time_all
+    from sparsekit.runtime.pipeline import read_json
+
+    config = read_json(run / "deployment" / "config.json")
+    grid.check(config["max_position_embeddings"])
+    with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=run) as scratch:
+        timed = candidates(run / "model", Path(scratch))
+        rows = time_all(timed, grid, config["vocab_size"])
+    said = advice(rows, cpu_units())
+    said += [f"Not timed: {name} is not installed: {fix}" for name, fix in missing().items()]
+    file = run / "benchmark.json"
+    details = read_json(file) | {"grid": rows, "advice": said}
+    file.write_text(json.dumps(details, indent=2) + "\n")
+    try:
+        draw(rows, run.name, run / "benchmark.png")
+    except ImportError:
+        said.append("No chart: matplotlib is not installed: pip install 'sparsekit[plot]'")
+    return rows, said
+
+
+def _at(rows: list[dict[str, Any]], name: str) -> dict[str, float]:
+    """What summary.json holds of a runtime that was timed in the grid alone: latency of the
+    smallest batch, throughput of the largest, both at the longest sequence."""
+    own = [row for row in rows if row["name"] == name]
+    longest = max(row["sequence"] for row in own)
+    own = sorted(
+        (row for row in own if row["sequence"] == longest), key=lambda row: int(row["batch"])
+    )
+    return {
+        "latency_ms_p50": own[0]["latency_ms_p50"],
+        "latency_ms_p99": own[0]["latency_ms_p99"],
+        "items_per_second": own[-1]["items_per_second"],
+    }
+
+
+def _table(rows: list[dict[str, Any]], title: str) -> Table:
+    from rich.table import Table
+
+    view = Table("model, runtime", title=title)
+    for heading in ("batch", "tokens", "p50 ms", "p99 ms", "items/s", "speed-up", "MB", "threads"):
+        view.add_column(heading, justify="right")
+    for row in rows:
+        view.add_row(
+            row["name"],
+            str(row["batch"]),
+            str(row["sequence"]),
+            *(f"{row[key]:.2f}" for key in ("latency_ms_p50", "latency_ms_p99")),
+            f"{row['items_per_second']:.1f}",
+            f"{row['speedup']:.2f}x",
+            f"{row['memory_bytes'] / 1e6:.0f}",
+            str(row["threads"]),
+        )
+    return view
+
+
+def run_node(run: Path, name: str) -> dict[str, Any] | None:
+    """A group's node in a run's resolved config; None where the run left that stage out."""
+    import yaml
+
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text())
+    except OSError as error:
+        raise UserError(f"{run} is no run folder: it holds no config.yaml") from error
+    node: dict[str, Any] = config.get(name) or {}
+    return node if node.get("_target_") else None

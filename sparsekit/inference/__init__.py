@@ -1,0 +1,1 @@
+"""A model on every runtime of this machine, beside its dense twin: files, timings, words, chart."""

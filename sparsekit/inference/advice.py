@@ -1,0 +1,53 @@
+"""What the timings and the CPU's flags mean, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Runtimes whose kernels skip zeros; the others multiply by them.
+SPARSE_KERNELS = ("deepsparse",)
+_INT8 = {"amx_int8": "AMX", "avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI"}
+
+
+def advice(rows: Sequence[Mapping[str, Any]], units: Mapping[str, bool] | None) -> list[str]:
+    """Sentences for the cell of the smallest batch and the longest sequence.
+
+    rows: as `time_all` returns them; units: the CPU's flags, None where they are unknown.
+    """
+    batch, length = min(row["batch"] for row in rows), max(row["sequence"] for row in rows)
+    cell = [row for row in rows if (row["batch"], row["sequence"]) == (batch, length)]
+    ours = [row for row in cell if row["form"] is not None]
+    best = min(ours, key=lambda row: row["latency_ms_p50"])
+    said = [
+        f"Ship export.form={best['form']} and run it with {best['name']}: "
+        f"{best['latency_ms_p50']:.2f} ms at batch {batch}, sequence {length}, "
+        f"{best['speedup']:.1f}x the dense fp32 model on onnxruntime."
+    ]
+    twin = min(cell, key=lambda row: row["latency_ms_p50"])
+    if twin["form"] is None:
+        said[0] = (
+            f"Nothing here is faster than the {twin['name']} twin "
+            f"({twin['latency_ms_p50']:.2f} ms); the fastest of this model is {best['name']} with "
+            f"export.form={best['form']} ({best['latency_ms_p50']:.2f} ms)."
+        )
+    said.append(_units(units))
+    timed = {row["name"] for row in ours}
+    skipping = [name for name in SPARSE_KERNELS if name in timed]
+    said += [f"On {name} the zeros bring speed: its kernels skip them." for name in skipping]
+    if dense := sorted(timed - set(skipping)):
+        said.append(
+            f"On {' and '.join(dense)} the zeros bring size only: the speed is that of int8 and of "
+            "the graph, and the file compresses better."
+        )
+    return said
+
+
+def _units(units: Mapping[str, bool] | None) -> str:
+    if units is None:
+        return "Which int8 units this CPU has is unknown: the system does not list them."
+    found = [name for flag, name in _INT8.items() if units.get(flag)]
+    if found:
+        without = "" if units.get("amx_int8") else "; no AMX, with which int8 would be faster yet"
+        return f"This CPU multiplies int8 with {' and '.join(found)}{without}."
+    return "This CPU has no int8 units (VNNI, AMX): int8 makes the file smaller more than faster."

@@ -1,0 +1,113 @@
+"""What is timed: a model in the form that each runtime runs best, its dense twin, and that in int8.
+
+The twin has the model's architecture and no zeros: what a user would have without pruning. Its int8
+is onnxruntime's dynamic quantization, what a user would do without training for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from sparsekit.export.layers import read_layers
+from sparsekit.export.onnx import write_graphs
+from sparsekit.export.trace import load_model
+from sparsekit.peer import MAKE, peer_python
+from sparsekit.runtime.base import Runtime
+from sparsekit.runtime.deepsparse import DeepSparseRuntime
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.openvino import OpenVinoRuntime
+
+DENSE = "dense fp32, onnxruntime"
+DYNAMIC = "dense, dynamic int8, onnxruntime"
+# The form of the graph that each runtime runs fastest.
+BEST_FORM: dict[type[Runtime], str] = {
+    OnnxRuntime: "qdq",
+    OpenVinoRuntime: "qdq",
+    DeepSparseRuntime: "deepsparse",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One file on one runtime; `form` is None for the twins."""
+
+    name: str
+    runtime: type[Runtime]
+    file: Path
+    form: str | None = None
+
+
+def missing() -> dict[str, str]:
+    """The runtimes that are not installed, and what installs them."""
+    found = {}
+    if importlib.util.find_spec("openvino") is None:
+        found[OpenVinoRuntime.name] = "pip install 'sparsekit[openvino]'"
+    if peer_python() is None:
+        found[DeepSparseRuntime.name] = MAKE
+    return found
+
+
+def candidates(model: Path, scratch: Path) -> list[Candidate]:
+    """Write the graphs of the saved `model/` folder and of its twins to `scratch`; the twin first.
+
+    Leaves out runtimes that are not installed.
+    """
+    loaded, state = load_model(model)
+    layers = read_layers(loaded, state)
+    runtimes = [runtime for runtime in BEST_FORM if runtime.name not in missing()]
+    for form in sorted({BEST_FORM[runtime] for runtime in runtimes}):
+        write_graphs(loaded, layers, scratch / f"{form}.onnx", scratch / "traced.onnx", form)
+    (scratch / "traced.onnx").unlink()
+    write_twins(loaded, scratch)
+    return [
+        Candidate(DENSE, OnnxRuntime, scratch / "dense.onnx"),
+        Candidate(DYNAMIC, OnnxRuntime, scratch / "dynamic.onnx"),
+        *(
+            Candidate(runtime.name, runtime, scratch / f"{BEST_FORM[runtime]}.onnx", form)
+            for runtime in runtimes
+            for form in [BEST_FORM[runtime]]
+        ),
+    ]
+
+
+def write_twins(model: PreTrainedModel, scratch: Path) -> None:
+    """Write `dense.onnx` and `dynamic.onnx`; fills the zeros of `model` in place."""
+    fill_zeros(model)
+    layers = read_layers(model, dict(model.state_dict()))
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        # No passes for the twin but the export itself: as a user of torch would have it.
+        write_graphs(model, layers, Path(folder) / "rewritten.onnx", scratch / "dense.onnx")
+    with _without_advice():
+        from onnxruntime.quantization import quantize_dynamic
+
+        quantize_dynamic(scratch / "dense.onnx", scratch / "dynamic.onnx")
+
+
+@torch.no_grad()
+def fill_zeros(model: PreTrainedModel) -> None:
+    """Replace the zeros of each Linear's weight by noise of the other weights' size."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            noise = torch.randn(module.weight.shape, generator=generator)
+            scale = module.weight.std().clamp(min=1e-3)
+            module.weight.copy_(torch.where(module.weight == 0, noise * scale, module.weight))
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """The quantizer would advise a pre-processing that changes nothing for these graphs."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

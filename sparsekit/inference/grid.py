@@ -1,0 +1,103 @@
+"""Timings of several candidates, taken in turns, so that a busy moment touches all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsekit.config import UserError
+from sparsekit.inference.candidates import Candidate
+from sparsekit.runtime.base import Inputs, Runtime
+
+
+@dataclass(kw_only=True)
+class Grid:
+    """Every batch size with every sequence length, each `rounds` times `repetitions` runs."""
+
+    batches: Sequence[int] = (1, 32)
+    sequences: Sequence[int] = (32, 128)
+    rounds: int = 8
+    repetitions: int = 5
+    threads: int = 1
+
+    def check(self, positions: int) -> None:
+        """Raise UserError for sizes that are not positive or longer than the model's positions."""
+        numbers = [*self.batches, *self.sequences, self.rounds, self.repetitions, self.threads]
+        if min(numbers) < 1:
+            raise UserError(f"{min(numbers)} among the benchmark's sizes: each must be at least 1")
+        if max(self.sequences) > positions:
+            raise UserError(
+                f"sequence {max(self.sequences)} is longer than the model's {positions} positions; "
+                f"choose --sequence {positions} or less"
+            )
+
+    def cells(self) -> list[tuple[int, int]]:
+        return [(batch, length) for batch in self.batches for length in self.sequences]
+
+
+def time_all(candidates: Sequence[Candidate], grid: Grid, vocabulary: int) -> list[dict[str, Any]]:
+    """One row for each candidate and cell, the first candidate being what speed-ups refer to.
+
+    Latencies in milliseconds, memory in bytes: what the process grew by while the candidate was
+    loaded and first run, or all of the candidate's own process.
+    """
+    runtimes, memory = [], []
+    for candidate in candidates:
+        before = resident()
+        runtime = candidate.runtime(candidate.file, grid.threads)
+        for batch, length in grid.cells():
+            runtime.run(example(batch, length, vocabulary))
+        runtimes.append(runtime)
+        memory.append(runtime.describe().get("rss_bytes") or resident() - before)
+    rows: list[dict[str, Any]] = []
+    for batch, length in grid.cells():
+        seconds = _in_turns(runtimes, example(batch, length, vocabulary), grid)
+        for candidate, runtime, used, times in zip(
+            candidates, runtimes, memory, seconds, strict=True
+        ):
+            milliseconds = np.array(times) * 1e3
+            rows.append(
+                {
+                    "name": candidate.name,
+                    "form": candidate.form,
+                    "batch": batch,
+                    "sequence": length,
+                    "latency_ms_p50": float(np.percentile(milliseconds, 50)),
+                    "latency_ms_p99": float(np.percentile(milliseconds, 99)),
+                    "items_per_second": batch * len(times) / sum(times),
+                    "speedup": float(np.median(seconds[0]) / np.median(times)),
+                    "memory_bytes": used,
+                    "file_bytes": candidate.file.stat().st_size,
+                    **{k: v for k, v in runtime.describe().items() if k != "rss_bytes"},
+                }
+            )
+    return rows
+
+
+def _in_turns(runtimes: Sequence[Runtime], inputs: Inputs, grid: Grid) -> list[list[float]]:
+    """Seconds of each run of each runtime; the first of each turn, with cold caches, is dropped."""
+    seconds: list[list[float]] = [[] for _ in runtimes]
+    for _ in range(grid.rounds):
+        for runtime, times in zip(runtimes, seconds, strict=True):
+            runtime.run(inputs)
+            times.extend(runtime.seconds(inputs) for _ in range(grid.repetitions))
+    return seconds
+
+
+def example(batch: int, length: int, vocabulary: int) -> Inputs:
+    """Rows of random tokens without padding, int64 [batch, length]."""
+    ids = np.random.default_rng(0).integers(0, vocabulary, (batch, length))
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids * 0}
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not tell (no Linux)."""
+    file = Path("/proc/self/statm")
+    if not file.is_file():
+        return 0
+    return int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
