@@ -14,6 +14,7 @@ from typing import Any
 
 import hub_seed
 import pytest
+import wandb_file
 from conftest import write_csv
 from hub import serve
 from hydra import compose, initialize_config_dir
@@ -48,7 +49,7 @@ def hub_environment(
 
 
 def launch(
-    arguments: str, folder: Path, environment: dict[str, str]
+    arguments: str, folder: Path, environment: dict[str, str], timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
     """`python launch.py <arguments>` from another working directory."""
     return subprocess.run(
@@ -57,7 +58,7 @@ def launch(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
     )
 
 
@@ -113,7 +114,23 @@ def test_a_sweep_makes_a_run_of_each_job(tmp_path: Path, hub_environment: dict[s
     assert len({summary["config"]["hash"] for summary in summaries}) == 4
     assert [len(s["quantization"]["modules"]) for s in summaries] == [0, 17, 0, 17]
     assert ["teacher" in s for s in summaries] == [False, False, True, True]
-    assert len(list(tmp_path.glob("multirun/*/*/*/wandb/offline-run-*"))) == 4
+    files = sorted(tmp_path.glob("multirun/*/*/*/wandb/offline-run-*/*.wandb"))
+    mirrors = [wandb_file.read(path) for path in files]
+    assert len(mirrors) == 4
+    assert len({mirror.group for mirror in mirrors}) == 1
+    swept = ("recipe.distill_hardness", "recipe.qat_epochs")
+    assert [tuple(mirror.config[key] for key in swept) for mirror in mirrors] == [
+        (0.0, 0),
+        (0.0, 2),
+        (1.0, 0),
+        (1.0, 2),
+    ]
+    for mirror, summary in zip(mirrors, summaries, strict=True):
+        assert mirror.exit_code == 0
+        shown = mirror.summary
+        assert shown["validation/accuracy"] == summary["metrics"]["validation"]["accuracy"]
+        assert shown["sparsity"] == summary["sparsity"]["overall"]
+        assert shown["export/bytes"] == summary["export"]["bytes"]
 
 
 def test_printing_the_config_imports_no_torch() -> None:

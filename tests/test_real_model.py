@@ -65,6 +65,7 @@ def run(minilm: Path, reviews: dict[str, Path], tmp_path_factory: pytest.TempPat
         "training.eval_strategy=no tracking=none runtime.requests=20 runtime.batches=2",
         folder,
         {"OMP_NUM_THREADS": "2"} | os.environ | {"SPARSEKIT_CACHE": str(folder / "cache")},
+        timeout=1200,  # about one minute where nothing else runs
     )
     assert done.returncode == 0, done.stderr[-3000:]
     made = folder / done.stdout.splitlines()[-1].removeprefix("run: ")
@@ -101,6 +102,9 @@ def test_the_export_is_int8_and_answers_as_torch_does(run: Run) -> None:
 
 def test_the_deployment_labels_texts(run: Run) -> None:
     folder, _ = run
+    assert {file.name for file in (folder / "deployment").iterdir()} == {
+        *("README.md", "config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json")
+    }
     texts = ["a moving , beautifully acted film .", "a dull , lifeless and badly acted mess ."]
     done = subprocess.run(
         [
