@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from sparsekit.config import UserError, identity_hash, plain
+from sparsekit.config import UserError, first_line, identity_hash, plain
 from sparsekit.runs import ending
 from sparsekit.sweep import jobs as jobs_of
 from sparsekit.sweep.jobs import Job
@@ -177,7 +177,7 @@ class ResumingSweeper(Sweeper):
             results = self.launcher.launch([job.overrides for job in batch], first)
         except Exception as error:
             if len(batch) > 1:
-                sys.stderr.write(f"the launcher failed ({describe(error)}); one job at a time:\n")
+                sys.stderr.write(f"{first_line(error)}: one job at a time\n")
                 for job in batch:
                     if outcome(job).status not in ("completed", "failed"):
                         self._launch_batch([job])

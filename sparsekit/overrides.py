@@ -1,9 +1,10 @@
-"""Overrides that would change nothing: a variable of a recipe that no modifier reads."""
+"""What the command line set, and what of it would change nothing."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -37,3 +38,20 @@ def _read(cfg: DictConfig, recipe: str) -> set[str]:
     absolute = re.findall(rf"\${{{re.escape(recipe)}\.(\w+)", OmegaConf.to_yaml(cfg))
     relative = re.findall(r"\${\.+(\w+)", OmegaConf.to_yaml(OmegaConf.select(cfg, recipe)))
     return set(absolute) | set(relative)
+
+
+def overridden_values(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """What the command line set, by key: the resolved value, of a group choice its name.
+
+    >>> config = {"recipe": {"x": 0.5}, "student": {"checkpoint": "a"}}
+    >>> overridden_values(config, ["recipe.x=.5", "student=b"])
+    {'recipe.x': 0.5, 'student': 'b'}
+    """
+    found = {}
+    for override in overrides:
+        key, _, text = override.lstrip("+~").partition("=")
+        value: Any = values
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        found[key] = text if value is None or isinstance(value, Mapping | list) else value
+    return found

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sparsekit.config import UserError
+from sparsekit.overrides import overridden_values
 
 if TYPE_CHECKING:
     import wandb
@@ -207,7 +208,7 @@ def _start(
             group=_fit(group) if group else None,
             tags=config.tags,
             dir=folder,
-            config={"sparsekit": resolved},
+            config={"sparsekit": resolved, **overridden_values(resolved, overrides)},
             settings=wandb.Settings(silent=True, console="off", init_timeout=30),
         )
         run.define_metric("*", step_metric="step")
