@@ -171,8 +171,14 @@ def build(node: DictConfig | dict[str, Any], name: str) -> Any:
     except (ImportError, ValueError) as error:
         raise ConfigError([f"{name}._target_ {values['_target_']!r} cannot be imported"]) from error
     if isinstance(target, type) and dataclasses.is_dataclass(target):
-        known = {field.name for field in dataclasses.fields(target) if field.init}
+        fields = [field for field in dataclasses.fields(target) if field.init]
+        known = {field.name for field in fields}
         problems = [
+            f"{name} lacks {field.name}, which {target.__name__} needs: add {name}.{field.name}"
+            for field in fields
+            if field.name not in values and _required(field)
+        ]
+        problems += [
             f"{name}.{key} is no field of {target.__name__}; {_hint(key, known)}"
             for key in sorted(values.keys() - known - {"_target_"})
         ]
@@ -185,6 +191,11 @@ def build(node: DictConfig | dict[str, Any], name: str) -> Any:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
         raise ConfigError([f"{name}: {error.__cause__ or error}"]) from error
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    none = dataclasses.MISSING
+    return field.default is none and field.default_factory is none
 
 
 def _hint(key: str, known: set[str]) -> str:

@@ -80,3 +80,14 @@ def test_the_hash_ignores_the_order_of_keys() -> None:
         {"b": {"d": 3, "c": 2}, "a": 1}
     )
     assert config_hash({"a": 1}) != config_hash({"a": 2})
+
+
+def test_required_fields_are_all_named() -> None:
+    node = {"_target_": "sparsekit.modifiers.optimizer.LearningRateFunction", "lr_func": "linear"}
+    with pytest.raises(ConfigError) as caught:
+        build(node, "recipe.modifiers.lr")
+    assert caught.value.problems == [
+        f"recipe.modifiers.lr lacks {name}, which LearningRateFunction needs: add "
+        f"recipe.modifiers.lr.{name}"
+        for name in ("init_lr", "final_lr")
+    ]
