@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from sparsekit.cli_benchmark import benchmark, run_node
 from sparsekit.cli_prune import prune
 from sparsekit.cli_recipe import recipes
+from sparsekit.cli_share import pull, verify
 from sparsekit.config import UserError
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ app = typer.Typer(
 app.add_typer(recipes, name="recipe")
 app.command()(prune)
 app.command()(benchmark)
+app.command()(verify)
+app.command()(pull)
 
 
 @app.command()

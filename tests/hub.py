@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on loopback: the read-only endpoints that the Hub's clients use.
+"""A Hugging Face Hub on loopback: the endpoints that the Hub's clients use to read and upload.
 
     with serve(folder) as hub:
         subprocess.run(command, env=os.environ | hub.environment(tmp_path / "home"))
@@ -9,6 +9,7 @@ a hash of the files, so that clients cache as they do with the real Hub.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -25,6 +26,7 @@ API = re.compile(r"/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+)(?P<rest>/.
 INFO = re.compile(r"(?:/revision/(?P<revision>[^/]+))?")
 TREE = re.compile(r"/tree/(?P<revision>[^/]+)(?:/(?P<under>.*))?")
 PATHS = re.compile(r"/paths-info/(?P<revision>[^/]+)")
+UPLOAD = re.compile(r"/(preupload|commit)/[^/]+")
 FILE = re.compile(
     r"/(?P<dataset>datasets/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
 )
@@ -133,7 +135,11 @@ class Handler(BaseHTTPRequestHandler):
             if match := FILE.fullmatch(path):
                 kind = "datasets" if match["dataset"] else "models"
                 self.file(self.repository(kind, match["id"], match["revision"]), match["path"])
+            elif path in ("/api/repos/create", "/api/validate-yaml"):
+                self.json(self.create(path, json.loads(body)))
             elif match := API.fullmatch(path):
+                if UPLOAD.fullmatch(match["rest"] or ""):
+                    return self.json(self.upload(match, body))
                 self.json(self.api(match, parse_qs(url.query), parse_qs(body)))
             else:
                 raise NotFound("EntryNotFound")
@@ -158,6 +164,28 @@ class Handler(BaseHTTPRequestHandler):
                     entries.append(repository.entry(path.strip("/")))
             return entries
         raise NotFound("EntryNotFound")
+
+    def create(self, path: str, values: dict[str, Any]) -> dict[str, Any]:
+        """Makes a repository, or finds a model card's header valid."""
+        if path != "/api/repos/create":
+            return {"errors": [], "warnings": []}
+        name = f"{values['organization']}/{values['name']}"
+        (self.hub.folder / "models" / name).mkdir(parents=True, exist_ok=True)
+        return {"url": f"{self.hub.url}/{name}"}
+
+    def upload(self, match: re.Match[str], body: str) -> dict[str, Any]:
+        """Says that every file comes in the commit itself; then writes what the commit holds."""
+        if "preupload" in match["rest"]:
+            files = [file["path"] for file in json.loads(body)["files"]]
+            kind = {"uploadMode": "regular", "shouldIgnore": False}
+            return {"files": [{"path": path, **kind} for path in files]}
+        repository = self.repository(match["kind"], match["id"], None)
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                content = base64.b64decode(line["value"]["content"])
+                (repository.folder / line["value"]["path"]).write_bytes(content)
+        url = f"{self.hub.url}/{match['id']}/commit/{repository.commit}"
+        return {"commitUrl": url, "commitOid": repository.commit}
 
     def repository(self, kind: str, name: str, revision: str | None) -> Repository:
         folder = self.hub.folder / kind / name

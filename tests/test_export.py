@@ -76,6 +76,7 @@ def test_deployment_folder(run: Path, result: dict[str, Any]) -> None:
         "tokenizer.json",
         "tokenizer_config.json",
         "README.md",
+        "SHA256SUMS",
     }
     assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from sparsekit.environment import cores
 from sparsekit.export.card import model_card
 from sparsekit.export.check import check_structure
 from sparsekit.export.forms import FORMS
+from sparsekit.export.hub import push
 from sparsekit.export.layers import Layers, other_bytes, read_layers
 from sparsekit.export.parity import (
     EFFECT_ROWS,
@@ -27,10 +29,13 @@ from sparsekit.export.parity import (
     quantization_effect,
     read_rows,
 )
+from sparsekit.export.sums import write_sums
 from sparsekit.export.trace import load_model, trace
 from sparsekit.models import prunable
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.pipeline import TextEncoder, predict_logits
+
+log = logging.getLogger(__name__)
 
 # What a runtime needs of model/; weights, recipe and pickled training arguments stay there.
 _DEPLOYED = (
@@ -54,7 +59,8 @@ class ExportConfig:
     max_logit_diff: their allowed mean difference, as a share of what quantization itself changes;
     max_metric_drop: the allowed difference of each metric on the whole validation split;
     verify: false leaves out these three, which need `evaluation/`, and keeps the checks of the
-    file.
+    file;
+    push_to_hub: user/name of the model repository that gets the deployment.
     """
 
     form: str = "qdq"
@@ -62,6 +68,7 @@ class ExportConfig:
     check_rows: int = 256
     max_logit_diff: float = 0.75
     max_metric_drop: float = 0.005
+    push_to_hub: str | None = None
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
@@ -96,7 +103,12 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
         verified = verify(run, folder, traced, model, layers, settings, config)
         result = {"path": "deployment/model.onnx", **verified, **asdict(structure)}
         (folder / "README.md").write_text(model_card(folder, settings, layers, result))
+        write_sums(folder, folder.iterdir())
         folder.rename(deployment)
+    kept = [file for name in ("model", "evaluation") for file in (run / name).glob("*")]
+    write_sums(run, filter(Path.is_file, kept))
+    if config.push_to_hub is not None:
+        log.info("pushed: %s", push(deployment, config.push_to_hub))
     return result
 
 

@@ -1,0 +1,64 @@
+"""Deployments on the Hugging Face Hub: pushed with their model card, pulled and checked."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+from sparsekit.config import UserError, first_line
+from sparsekit.export.sums import NAME, check_sums
+
+
+def push(deployment: Path, repository: str) -> str:
+    """Upload the folder to the model `repository` (user/name), made if new; returns its address.
+
+    Raises UserError when the Hub cannot be reached or refuses.
+    """
+    api = HfApi()
+    try:
+        api.create_repo(repository, repo_type="model", exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repository,
+            folder_path=deployment,
+            commit_message="Deployment exported by sparsekit",
+        )
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise UserError(
+            f"cannot push to the Hub as {repository!r}: {first_line(error)}; the deployment is in "
+            f"{deployment}. Log in (hf auth login, or HF_TOKEN) with a token that may write there, "
+            "or set export.push_to_hub=null"
+        ) from error
+    return str(commit.repo_url)
+
+
+def pull_deployment(repository: str, target: Path, revision: str | None = None) -> int:
+    """Download a pushed deployment to the new folder `target`; returns how many files it has.
+
+    Raises UserError when there is none, or a file did not come as it was pushed.
+    """
+    if target.exists():
+        raise UserError(f"{target} exists; choose another folder with --output")
+    try:
+        stored = Path(snapshot_download(repository, revision=revision, ignore_patterns=["*/*"]))
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"the Hub has no model {repository!r}, or it is private; check the id"
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise UserError(f"cannot pull {repository!r} from the Hub: {first_line(error)}") from error
+    if not (stored / "model.onnx").is_file() or not (stored / NAME).is_file():
+        raise UserError(
+            f"{repository} is no deployment of sparsekit: it holds no model.onnx with {NAME}; to "
+            f"train from a checkpoint set student.checkpoint={repository}"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        copy = Path(shutil.copytree(stored, Path(scratch) / "deployment"))
+        shutil.rmtree(copy / ".cache", ignore_errors=True)
+        files = check_sums(copy)
+        copy.rename(target)
+    return files

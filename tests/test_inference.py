@@ -1,0 +1,203 @@
+"""Every runtime answers alike, and `sparsekit benchmark` times them beside their dense twins."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from onnx import numpy_helper
+from run_folder import quantization, write_run
+from test_export import logits_and_recorded
+from typer.testing import CliRunner
+
+from sparsekit.cli import app
+from sparsekit.config import UserError
+from sparsekit.export.onnx import ExportConfig, export
+from sparsekit.inference import candidates as candidates_module
+from sparsekit.inference.advice import advice
+from sparsekit.inference.candidates import DENSE, DYNAMIC, candidates
+from sparsekit.inference.grid import Grid
+from sparsekit.peer import peer_python
+from sparsekit.runtime import openvino as openvino_module
+from sparsekit.runtime.deepsparse import DeepSparseRuntime
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.openvino import OpenVinoRuntime
+from sparsekit.runtime.pipeline import TextEncoder, predict_logits
+
+needs_openvino = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed"
+)
+needs_peer = pytest.mark.skipif(peer_python() is None, reason="no peer environment: make peer-env")
+LOOSE = {"max_metric_drop": 0.1}
+
+
+def exported(folder: Path, student: str, form: str) -> Path:
+    run = write_run(folder, student, quantization())
+    result = export(run, ExportConfig(form=form, **LOOSE))
+    (run / "summary.json").write_text(json.dumps({"status": "completed", "export": result}))
+    return run
+
+
+@pytest.fixture(scope="module")
+def qdq(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> Path:
+    return exported(tmp_path_factory.mktemp("qdq"), student_folder, "qdq")
+
+
+@pytest.fixture(scope="module")
+def deepsparse(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> Path:
+    return exported(tmp_path_factory.mktemp("deepsparse"), student_folder, "deepsparse")
+
+
+def check_answers(run: Path, runtime: Any) -> None:
+    """The runtime's logits on the validation rows are onnxruntime's, but for int8 steps."""
+    expected, _ = logits_and_recorded(run, 16)
+    encoder = TextEncoder(run / "deployment")
+    texts = pq.read_table(run / "evaluation" / "validation.parquet")["text"].to_pylist()
+    found = predict_logits(runtime, encoder, encoder.encode(texts), batch=16)
+    assert np.abs(found - expected).mean() < 0.2 * expected.std(axis=0).min()
+    assert np.corrcoef(found[:, 0], expected[:, 0])[0, 1] > 0.95
+
+
+@needs_openvino
+def test_openvino_answers(qdq: Path) -> None:
+    runtime = OpenVinoRuntime(qdq / "deployment" / "model.onnx", threads=1)
+    check_answers(qdq, runtime)
+    assert runtime.describe()["threads"] == 1
+
+
+@needs_openvino
+def test_openvino_and_a_truncated_file(qdq: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes((qdq / "deployment" / "model.onnx").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"OpenVINO cannot load .*model.onnx"):
+        OpenVinoRuntime(file, threads=1)
+    with pytest.raises(UserError, match=r"there is no .*other.onnx; export the run first"):
+        OpenVinoRuntime(tmp_path / "other.onnx", threads=1)
+
+
+@needs_peer
+def test_deepsparse_answers(deepsparse: Path) -> None:
+    file = deepsparse / "deployment" / "model.onnx"
+    before = file.read_bytes()
+    runtime = DeepSparseRuntime(file, threads=1)
+    try:
+        check_answers(deepsparse, runtime)
+        assert runtime.describe()["fraction_of_supported_ops"] == 1.0
+    finally:
+        runtime.close()
+    assert file.read_bytes() == before
+
+
+@needs_peer
+def test_deepsparse_says_what_it_does_not_know(qdq: Path) -> None:
+    runtime = DeepSparseRuntime(qdq / "deployment" / "model.onnx", threads=1)
+    ids = np.ones((1, 8), np.int64)
+    with pytest.raises(UserError, match=r"DeepSparse ended: .*export.form=deepsparse"):
+        runtime.run({"input_ids": ids, "attention_mask": ids, "token_type_ids": ids})
+    runtime.close()
+
+
+def test_runtimes_that_are_not_installed(qdq: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", "/nowhere/python")
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    file = qdq / "deployment" / "model.onnx"
+    with pytest.raises(UserError, match=r"DeepSparse is not installed: make peer-env"):
+        DeepSparseRuntime(file, threads=1)
+    with pytest.raises(UserError, match=r"pip install 'sparsekit\[openvino\]'"):
+        OpenVinoRuntime(file, threads=1)
+
+
+def test_precision_follows_the_cpu(qdq: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    for units, expected in (({"amx_bf16": True}, "bf16"), ({"avx512_bf16": True}, "f32")):
+        monkeypatch.setattr(openvino_module, "cpu_units", lambda units=units: units)
+        runtime = OpenVinoRuntime(qdq / "deployment" / "model.onnx", threads=1)
+        assert runtime.describe()["precision"] == expected
+
+
+def test_twins_have_no_zeros(qdq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates_module, "missing", lambda: {"openvino": "", "deepsparse": ""})
+    found = candidates(qdq / "model", tmp_path)
+    assert [candidate.name for candidate in found] == [DENSE, DYNAMIC, "onnxruntime"]
+    sizes = [candidate.file.stat().st_size for candidate in found]
+    assert sizes[0] > max(sizes[1:])
+    stored = onnx.load(found[0].file).graph.initializer
+    weights = [numpy_helper.to_array(value) for value in stored if len(value.dims) == 2]
+    assert min(np.count_nonzero(weight) / weight.size for weight in weights) > 0.99
+    ours = onnx.load(found[2].file).graph.initializer
+    [query] = [v for v in ours if v.name.endswith("layer.0.attention.self.query.weight_quantized")]
+    assert (numpy_helper.to_array(query) == 0).mean() > 0.89
+
+
+def test_benchmark_command(qdq: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(qdq, tmp_path / "run"))
+    node = {"_target_": "sparsekit.runtime.benchmark.BenchmarkConfig", "requests": 3, "batches": 2}
+    settings = yaml.safe_load((run / "config.yaml").read_text()) | {"runtime": node}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    sizes = ["--batch", "1", "--batch", "2", "--sequence", "8", "--rounds", "1", "--threads", "1"]
+    result = CliRunner().invoke(app, ["benchmark", str(run), *sizes, "--repetitions", "2"])
+    assert result.exit_code == 0, result.output
+    details = json.loads((run / "benchmark.json").read_text())
+    names = [DENSE, DYNAMIC, "onnxruntime", *(["openvino"] if openvino_here() else [])]
+    names += ["deepsparse"] if peer_python() else []
+    assert [(row["name"], row["batch"]) for row in details["grid"]] == [
+        (name, batch) for batch in (1, 2) for name in names
+    ]
+    for row in details["grid"]:
+        assert 0 < row["latency_ms_p50"] <= row["latency_ms_p99"]
+        assert row["items_per_second"] > 0
+        assert row["threads"] == 1
+    assert details["grid"][0]["speedup"] == 1
+    assert (run / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+    runtimes = json.loads((run / "summary.json").read_text())["runtime"]
+    assert list(runtimes) == names[2:]
+    keys = {"latency_ms_p50", "latency_ms_p99", "items_per_second"}
+    assert all(values.keys() == keys for values in runtimes.values())
+    assert "Ship export.form=" in result.stdout or "Nothing here is faster" in result.stdout
+
+
+def openvino_here() -> bool:
+    return importlib.util.find_spec("openvino") is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sequences": [1024]}, "sequence 1024 is longer than the model's 512 positions"),
+        ({"batches": [0]}, "0 among the benchmark's sizes"),
+    ],
+)
+def test_grid_is_checked(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Grid(**changes).check(512)
+
+
+def row(name: str, form: str | None, latency: float) -> dict[str, Any]:
+    found = {"name": name, "form": form, "batch": 1, "sequence": 128, "latency_ms_p50": latency}
+    return found | {"speedup": 80 / latency}
+
+
+def test_advice() -> None:
+    rows = [row(DENSE, None, 80), row("onnxruntime", "qdq", 30), row("deepsparse", "deepsparse", 9)]
+    units = {"amx_int8": False, "avx512_vnni": True, "avx_vnni": False}
+    said = advice(rows, units)
+    assert said[0].startswith("Ship export.form=deepsparse and run it with deepsparse: 9.00 ms")
+    assert "AVX512-VNNI; no AMX" in said[1]
+    assert said[2].startswith("On deepsparse the zeros bring speed")
+    assert said[3].startswith("On onnxruntime the zeros bring size only")
+    assert "no int8 units" in advice(rows, dict.fromkeys(units, False))[1]
+    assert "unknown" in advice(rows, None)[1]
+    assert advice([*rows, row(DYNAMIC, None, 5)], units)[0].startswith("Nothing here is faster")
+
+
+def test_onnxruntime_runs_both_forms(qdq: Path, deepsparse: Path) -> None:
+    for run in (qdq, deepsparse):
+        check_answers(run, OnnxRuntime(run / "deployment" / "model.onnx", threads=1))

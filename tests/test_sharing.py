@@ -1,0 +1,79 @@
+"""Deployments to the Hub and back, on a Hub on loopback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hub
+import pytest
+from run_folder import quantization, write_run
+
+from sparsekit.config import UserError
+from sparsekit.export.hub import pull_deployment
+from sparsekit.export.onnx import ExportConfig, export
+
+PUSH = """
+import sys, pathlib
+from sparsekit.export.hub import push
+print(push(pathlib.Path(sys.argv[1]), sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> Path:
+    run = write_run(tmp_path_factory.mktemp("run"), student_folder, quantization())
+    export(run, ExportConfig(verify=False))
+    return run / "deployment"
+
+
+def on_hub(served: hub.Hub, home: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | served.environment(home)
+    return subprocess.run(
+        list(map(str, command)), env=environment, cwd=home, capture_output=True, text=True
+    )
+
+
+def test_push_and_pull(deployment: Path, tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    verb = [str(Path(sys.executable).with_name("sparsekit"))]
+    with hub.serve(tmp_path / "hub") as served:
+        done = on_hub(served, tmp_path, sys.executable, "-c", PUSH, deployment, "me/reviews")
+        assert done.returncode == 0, done.stderr
+        pushed = tmp_path / "hub" / "models" / "me" / "reviews"
+        names = {file.name for file in deployment.iterdir()}
+        assert {file.name for file in pushed.iterdir()} == names
+        assert (pushed / "model.onnx").read_bytes() == (deployment / "model.onnx").read_bytes()
+
+        done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "here")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("pulled: here (5 files, as they were pushed)")
+        answer = on_hub(served, tmp_path, *verb, "predict", "here", "a warm film")
+        assert answer.stdout.split("\t")[0] in ("negative", "positive")
+
+        done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "here")
+        assert "error: here exists" in done.stderr
+        (pushed / "model.onnx").write_bytes(b"cut")
+        done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "cut")
+        assert "model.onnx (3 bytes) was changed or cut short" in done.stderr
+        assert not (tmp_path / "cut").exists()
+        (pushed / "SHA256SUMS").unlink()
+        done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "other")
+        assert "me/reviews is no deployment of sparsekit" in done.stderr
+        done = on_hub(served, tmp_path, *verb, "pull", "me/nothing")
+        assert "the Hub has no model 'me/nothing'" in done.stderr
+
+
+def test_no_hub(tmp_path: Path) -> None:
+    """Offline, as all tests are."""
+    with pytest.raises(UserError, match="cannot pull 'me/reviews' from the Hub"):
+        pull_deployment("me/reviews", tmp_path / "new")
+
+
+def test_a_push_that_fails_keeps_the_deployment(tmp_path: Path, student_folder: str) -> None:
+    run = write_run(tmp_path, student_folder, quantization())
+    with pytest.raises(UserError, match=r"cannot push to the Hub as 'me/reviews'.*HF_TOKEN"):
+        export(run, ExportConfig(verify=False, push_to_hub="me/reviews"))
+    assert (run / "deployment" / "model.onnx").is_file()
