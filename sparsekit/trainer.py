@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import (
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
@@ -23,6 +24,7 @@ from sparsekit.allocator import keep_freed_memory
 from sparsekit.calibration import draw
 from sparsekit.config import UserError
 from sparsekit.dropout import use_bit_dropout
+from sparsekit.first_token import only_first_token
 from sparsekit.models import sparsity
 from sparsekit.modifiers.distillation import Distillation
 from sparsekit.modifiers.layer_distillation import PerLayerDistillation
@@ -76,6 +78,8 @@ class SparseTrainer(Trainer):
         self.add_callback(RecipeCallback(recipe))
         if self.args.device.type == "cpu":
             use_bit_dropout(model)
+        if isinstance(model, PreTrainedModel) and not recipe.of(PerLayerDistillation):
+            only_first_token(model, self._ranges_of_all_tokens_unused)
 
     def _draw(self, count: int, seed: int, multiple: int) -> Iterator[dict[str, Tensor]]:
         """Training rows as batches for the task's loss; see `sparsekit.calibration.draw`."""
@@ -83,6 +87,10 @@ class SparseTrainer(Trainer):
         for batch in draw(self.train_dataset, collate, count, self.args.seed + seed, multiple):
             task = {name: batch[name] for name in batch if not name.startswith("teacher_")}
             yield self._prepare_inputs(task)
+
+    def _ranges_of_all_tokens_unused(self) -> bool:
+        # Quantizers observe what the deployed model computes, which is every token.
+        return self.model.training and not any(m.on for m in self.recipe.of(Quantization))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in an order that a resumed run repeats."""
