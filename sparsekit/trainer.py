@@ -25,6 +25,7 @@ from sparsekit.calibration import draw
 from sparsekit.config import UserError
 from sparsekit.dropout import use_bit_dropout
 from sparsekit.first_token import only_first_token
+from sparsekit.loss_mean import LossMean
 from sparsekit.models import sparsity
 from sparsekit.modifiers.distillation import Distillation
 from sparsekit.modifiers.layer_distillation import PerLayerDistillation
@@ -178,27 +179,6 @@ class SparseTrainer(Trainer):
             keep_freed_memory()
         with matmul_precision(self.args.matmul_precision):
             return super().train(*args, **options)
-
-
-class LossMean:
-    """The mean of scalar tensors, summed on their device: nothing waits for it until `take`."""
-
-    def __init__(self) -> None:
-        self._sum: Tensor | None = None
-        self._count = 0
-
-    def add(self, value: Tensor) -> None:
-        value = value.detach().float()
-        self._sum = value if self._sum is None else self._sum + value
-        self._count += 1
-
-    def take(self) -> float | None:
-        """The mean since the last call, or None if nothing was added."""
-        if self._sum is None:
-            return None
-        mean = self._sum.item() / self._count
-        self._sum, self._count = None, 0
-        return mean
 
 
 class RecipeCallback(TrainerCallback):

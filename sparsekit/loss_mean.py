@@ -1,0 +1,26 @@
+"""A mean that is kept where its values are computed."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class LossMean:
+    """The mean of scalar tensors, summed on their device: nothing waits for it until `take`."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._count = 0
+
+    def add(self, value: Tensor) -> None:
+        value = value.detach().float()
+        self._sum = value if self._sum is None else self._sum + value
+        self._count += 1
+
+    def take(self) -> float | None:
+        """The mean since the last call, or None if nothing was added."""
+        if self._sum is None:
+            return None
+        mean = self._sum.item() / self._count
+        self._sum, self._count = None, 0
+        return mean
