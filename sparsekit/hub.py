@@ -13,6 +13,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from sparsekit import zoo
 from sparsekit.config import UserError, build, first_line
 
 # Top-level files only: some repositories carry ONNX or TensorFlow twins in folders.
@@ -20,7 +21,8 @@ _SMALL_FILES = ["*.json", "*.txt", "*.model"]
 
 
 def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path:
-    """The folder of a checkpoint: a folder, a Hub id, or a node whose `_target_` makes a folder.
+    """The folder of a checkpoint: a folder, a Hub id, a SparseZoo stub (`zoo:nlp/...`), or a node
+    whose `_target_` makes a folder.
 
     Raises UserError naming the id and the local alternative.
 
@@ -29,6 +31,9 @@ def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path
     """
     if isinstance(checkpoint, dict):
         return Path(build(checkpoint, "checkpoint"))
+    if checkpoint.startswith("zoo:"):
+        known = zoo.hub_id(checkpoint)
+        return zoo.download(checkpoint) if known is None else fetch(known, revision)
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from sparsekit.config import UserError
+from sparsekit.zoo import shipped_recipe
 
 _FRONT_MATTER = re.compile(r"\s*(---|\+\+\+)[ \t]*\n(.*?)^\1[ \t]*$", re.DOTALL | re.MULTILINE)
 MARKDOWN = (".md", ".markdown")
@@ -56,7 +57,9 @@ def text_of(path: Path) -> str:
     Raises UserError for a file that cannot be read.
     """
     if str(path).startswith("zoo:"):
-        raise UserError(f"{path}: SparseZoo is gone; give the path of a recipe file")
+        own = shipped_recipe(str(path))
+        instead = f"recipe={own} trains the same way" if own else "give the path of a recipe file"
+        raise UserError(f"{path}: SparseZoo is gone; {instead}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
