@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from types import FrameType
 
@@ -13,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import sparsekit.sparseml_recipes.load  # noqa: F401  # recipe=sparseml
-from sparsekit.config import UserError
+from sparsekit.config import FIRST_PROCESS, UserError
 
 # conf/config.yaml finds experiments/ through it, from any working directory.
 os.environ.setdefault("SPARSEKIT_ROOT", str(Path(__file__).resolve().parent))
@@ -35,7 +38,15 @@ def main(cfg: DictConfig) -> None:
         sys.stderr.write(f"{cfg.training.output_dir} as training.resume_from_checkpoint\n")
         # What a shell makes of a process that a signal ended.
         sys.exit(128 + signal.Signals[signal_name])
-    sys.stdout.write(f"run: {folder}\n")
+    if FIRST_PROCESS:
+        sys.stdout.write(f"run: {folder}\n")
+
+
+def use_scratch_folder() -> None:
+    """The run folder belongs to torchrun's first process; what another writes is not kept."""
+    folder = tempfile.mkdtemp(prefix="sparsekit-process-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    sys.argv += [f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
 
 
 def stop(number: int, frame: FrameType | None) -> None:
@@ -44,4 +55,6 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    if not FIRST_PROCESS:
+        use_scratch_folder()
     main()

@@ -69,6 +69,8 @@ class ProcessLauncher(Launcher):
         finally:
             for job in running.values():
                 job.terminate()
+            for job in running.values():
+                job.join()
         return [_outcome(codes[n], o) for n, o in enumerate(job_overrides, initial_job_idx)]
 
     def _start(self, number: int, overrides: Sequence[str]) -> Any:

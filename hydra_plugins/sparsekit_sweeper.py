@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from sparsekit.config import UserError, first_line, identity_hash, plain
+from sparsekit.config import PROCESSES, UserError, first_line, identity_hash, plain
 from sparsekit.runs import ending
 from sparsekit.sweep import jobs as jobs_of
 from sparsekit.sweep.jobs import Job
@@ -44,6 +45,9 @@ class ExitAsError:
         except SystemExit as error:
             if error.code in (None, 0):
                 return None
+            if error.code == 128 + signal.SIGINT:
+                # Ctrl-C is meant for the sweep, not for its job alone.
+                raise KeyboardInterrupt from error
             raise RuntimeError(f"the job exited: {error.code}") from error
 
 
@@ -71,10 +75,15 @@ class ResumingSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the sweep; exits with the failed jobs' names as the message if there are any."""
+        if PROCESSES > 1:
+            sys.exit("error: torchrun trains one job; a sweep starts its jobs itself")
         try:
             failed = self._sweep([*(f"{k}={v}" for k, v in self.params.items()), *arguments])
         except UserError as error:
             sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            sys.stderr.write("stopped; the same command goes on with what is missing\n")
+            sys.exit(128 + signal.SIGINT)
         if failed:
             sys.exit(f"error: {failed}")
 
@@ -145,6 +154,16 @@ class ResumingSweeper(Sweeper):
 
     def _launch(self, jobs: list[Job], folder: Path) -> None:
         """Hand the jobs to the launcher, in batches; stop after a failure if that is asked for."""
+        if self.launcher is None:
+            self.launcher = self._make_launcher(folder)
+        size = self.max_batch_size or (1 if self.fail_fast else len(jobs))
+        for start in range(0, len(jobs), size):
+            batch = jobs[start : start + size]
+            self._launch_batch(batch)
+            if self.fail_fast and any(outcome(job).status != "completed" for job in batch):
+                break
+
+    def _make_launcher(self, folder: Path) -> Launcher:
         config = self._config
         with open_dict(config):
             # In the overrides too: each job's config is composed from them.
@@ -154,15 +173,9 @@ class ResumingSweeper(Sweeper):
                 "hydra.sweep.subdir=${hydra.job.num}",
             ]
         OmegaConf.save(config, folder / "multirun.yaml")
-        self.launcher = Plugins.instance().instantiate_launcher(
+        return Plugins.instance().instantiate_launcher(
             hydra_context=self._context, task_function=self._task, config=config
         )
-        size = self.max_batch_size or (1 if self.fail_fast else len(jobs))
-        for start in range(0, len(jobs), size):
-            batch = jobs[start : start + size]
-            self._launch_batch(batch)
-            if self.fail_fast and any(outcome(job).status != "completed" for job in batch):
-                break
 
     def _launch_batch(self, batch: list[Job]) -> None:
         """Launch jobs of consecutive numbers and see that each leaves a summary behind.

@@ -23,6 +23,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sparsekit.fields import type_problems
 
+# torchrun numbers the processes that train one model; the first alone keeps what they made.
+FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
+PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
 # Keys that say where a run is kept, shown and repeated, not what it is.
 NOT_IDENTITY = ("output_dir", "tracking", "sweep")
 

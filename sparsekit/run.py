@@ -17,7 +17,7 @@ from transformers import set_seed
 
 from sparsekit import stages
 from sparsekit.cache import cached, content_hash
-from sparsekit.config import ConfigError, UserError, build, plain
+from sparsekit.config import FIRST_PROCESS, PROCESSES, ConfigError, UserError, build, plain
 from sparsekit.data import TextData, tokenize
 from sparsekit.environment import environment
 from sparsekit.export.onnx import export
@@ -51,6 +51,8 @@ def run(cfg: DictConfig, hydra: HydraConf) -> Path:
         if unread := unread_variables(cfg, hydra.overrides.task):
             raise ConfigError(unread)
         tracking = build(values["tracking"], "tracking")
+        if not FIRST_PROCESS:
+            tracking = TrackingConfig(mode="disabled")
     except UserError as error:
         write_summary(folder, {"status": "failed", "error": describe(error)})
         raise
@@ -59,6 +61,8 @@ def run(cfg: DictConfig, hydra: HydraConf) -> Path:
     sweep = "/".join(Path(hydra.sweep.dir).parts[-2:]) if hydra.mode == RunMode.MULTIRUN else None
     with track(tracking, folder, values, list(hydra.overrides.task), sweep) as tracker:
         experiment(values, names, folder, tracker)
+    if not FIRST_PROCESS:
+        return folder
     Console().print(closing_table(json.loads((folder / "summary.json").read_text()), folder))
     return folder
 
@@ -93,7 +97,12 @@ def experiment(
     tracker.record(taught)
     plan.recipe.attach(student.model)
     trainer = stages.make_trainer(plan, student, rows, folder, tracker)
-    tracker.record(stages.train(plan, student, trainer, folder))
+    if trial := (values.get("sweep") or {}).get("trial"):
+        trainer.add_callback(build(trial, "sweep.trial"))
+    trained = stages.train(plan, student, trainer, folder)
+    if not FIRST_PROCESS:
+        return
+    tracker.record(trained)
     tracker.record(stages.evaluate(plan, student, data, rows, folder))
     if plan.export is not None:
         tracker.record({"export": export(folder, plan.export)})
@@ -114,6 +123,12 @@ def finetuned_teacher(plan: Plan, values: Mapping[str, Any], data: TextData) -> 
     )
 
     def make(folder: Path) -> None:
+        if PROCESSES > 1:
+            # One process would train it while the others wait for each other's gradients.
+            raise UserError(
+                "teacher=finetuned is trained by one process: run this command once without "
+                "torchrun, with training.max_steps=1; the teacher is kept and found from then on"
+            )
         child = {
             **values,
             "student": {"_target_": "sparsekit.models.Student", "checkpoint": teacher.base},

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from sparsekit import metrics, schedule
-from sparsekit.config import identity_hash
+from sparsekit.config import FIRST_PROCESS, identity_hash
 from sparsekit.data import TextData
 from sparsekit.environment import versions
 from sparsekit.labels import matching_order
@@ -147,6 +147,8 @@ def train(plan: Plan, student: Classifier, trainer: SparseTrainer, folder: Path)
     model = folder / "model"
     trainer.save_model(str(model))
     trainer.save_state()
+    if not FIRST_PROCESS:
+        return {}
     plan.recipe.save(
         model / "recipe.yaml",
         {
