@@ -81,7 +81,11 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_1(tmp_path):
         assert str(arguments[1 if arguments[0] != "recipe" else 2]) in result.stderr
 
 
-@pytest.mark.parametrize("path", sorted(set(RECIPES.glob("*.yaml")) - {RECIPES / "sparseml.yaml"}), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted(set(RECIPES.glob("*.yaml")) - {RECIPES / "sparseml.yaml"}),
+    ids=lambda path: path.stem,
+)
 def test_recipe_show(path):
     result = sparsekit("recipe", "show", path, "--steps-per-epoch", 10)
     assert result.exit_code == 0, result.output

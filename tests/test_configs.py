@@ -41,8 +41,8 @@ def built(values: dict[str, Any]) -> Plan:
 
 
 def test_the_walk_finds_all_of_them() -> None:
-    assert len(CHOICES) == 37
-    assert len(EXPERIMENTS) == 7
+    assert len(CHOICES) > 30
+    assert len(EXPERIMENTS) > 5
     assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml", "hydra"}
 
 

@@ -177,7 +177,7 @@ def test_logits_of_another_model_leave_no_deployment(run: Path) -> None:
     assert (run / "deployment").is_dir()
     with pytest.raises(UserError, match=r"check 'logits' failed: row by row .*64 rows"):
         export(run, LOOSE)
-    names = ["config.yaml", "evaluation", "model"]
+    names = ["SHA256SUMS", "config.yaml", "evaluation", "model"]
     assert sorted(path.name for path in run.iterdir()) == names
 
 
