@@ -143,7 +143,9 @@ class SparseTrainer(Trainer):
     ) -> Any:
         teacher = {name: inputs[name] for name in inputs if name.startswith("teacher_")}
         inputs = {name: value for name, value in inputs.items() if name not in teacher}
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        # Without the count of items: given one, the Trainer takes the loss for a share of a sum and
+        # multiplies it by the number of processes, though it is the mean of this one's batch.
+        loss, outputs = super().compute_loss(model, inputs, True)
         if model.training:
             self._task_loss.add(loss)
             loss = self.recipe.loss(loss, teacher, outputs)
