@@ -31,17 +31,16 @@ import torch
 from datasets import Dataset
 from transformers import set_seed
 
-from sparsekit import oneshot
-from sparsekit.calibration import TextCollator, draw
-from sparsekit.calibration import read as read_file
 from sparsekit.data import BuiltDataset, TextData, tokenize
 from sparsekit.metrics import compute
 from sparsekit.models import Classifier, Student, predict_logits, prunable, sparsity
-from sparsekit.oneshot import OneShot
-from sparsekit.precision import SparseTrainingArguments
+from sparsekit.oneshot.calibration import TextCollator, draw
+from sparsekit.oneshot.calibration import read as read_file
+from sparsekit.oneshot.methods import OneShot, prune
 from sparsekit.progress import quiet_libraries
 from sparsekit.recipe import Recipe
 from sparsekit.trainer import Collator, SparseTrainer
+from sparsekit.training.precision import SparseTrainingArguments
 
 REVIEWS = "sparsekit.quickstart.reviews.reviews"
 CHECKPOINT = {"_target_": "sparsekit.quickstart.checkpoint.checkpoint"}
@@ -130,7 +129,7 @@ def run_oneshot(args: argparse.Namespace) -> None:
                 student.model.load_state_dict(weights)
                 config = OneShot(sparsity=share, seed=seed, **settings)
                 began, cpu = time.perf_counter(), time.process_time()
-                oneshot.prune(student.model, prunable(student.model), batches, config)
+                prune(student.model, prunable(student.model), batches, config)
                 seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
                 assert abs(sparsity(student.model)["overall"] - share) < 1e-3
                 score = accuracy(student, rows)
@@ -155,8 +154,8 @@ def run_gradual(args: argparse.Namespace) -> None:
         start = copy.deepcopy(dense(data, seed).model.state_dict())
         for share in args.sparsities:
             for method, epochs in (
-                ("gradual.MagnitudePruning", EPOCHS + extra),
-                ("gradual.GlobalMagnitudePruning", EPOCHS + extra),
+                ("magnitude.MagnitudePruning", EPOCHS + extra),
+                ("magnitude.GlobalMagnitudePruning", EPOCHS + extra),
                 ("obs.OBSPruning", EPOCHS),
             ):
                 began = time.process_time()

@@ -35,10 +35,10 @@ from transformers.trainer_callback import PrinterCallback
 
 from sparsekit.environment import cores, cpu_name
 from sparsekit.models import prune
-from sparsekit.precision import SparseTrainingArguments, matmul_precision
 from sparsekit.progress import quiet_libraries
 from sparsekit.recipe import Recipe
 from sparsekit.trainer import SparseTrainer
+from sparsekit.training.precision import SparseTrainingArguments, matmul_precision
 
 SHAPES = {
     "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536},

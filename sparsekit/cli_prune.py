@@ -60,9 +60,9 @@ def prune(
     from rich.console import Console
 
     from sparsekit.inspection import inspect, table
-    from sparsekit.oneshot import OneShot
+    from sparsekit.oneshot.methods import OneShot
+    from sparsekit.oneshot.prune import Data, prune_checkpoint
     from sparsekit.progress import quiet_libraries
-    from sparsekit.prune import Data, prune_checkpoint
 
     quiet_libraries()
     config = OneShot(

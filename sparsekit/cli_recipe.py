@@ -43,7 +43,7 @@ def show(
     """Print when each modifier acts and what the recipe sets at each epoch."""
     from rich.console import Console
 
-    from sparsekit.schedule import epochs, steps, table
+    from sparsekit.training.schedule import epochs, steps, table
 
     recipe = _checked(file, variables)
     if as_json:

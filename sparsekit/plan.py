@@ -10,10 +10,10 @@ from sparsekit.config import ConfigError, UserError, build
 from sparsekit.data import TextClassification
 from sparsekit.export.onnx import ExportConfig
 from sparsekit.models import Student
-from sparsekit.precision import SparseTrainingArguments
 from sparsekit.recipe import Recipe
 from sparsekit.runtime.benchmark import BenchmarkConfig
 from sparsekit.teacher import NoTeacher, Teacher
+from sparsekit.training.precision import SparseTrainingArguments
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsekit import schedule
 from sparsekit.config import UserError
 from sparsekit.recipe import Recipe
+from sparsekit.training import schedule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,7 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from sparsekit import metrics, schedule
+from sparsekit import metrics
 from sparsekit.config import FIRST_PROCESS, identity_hash
 from sparsekit.data import TextData
 from sparsekit.environment import versions
@@ -31,7 +31,6 @@ from sparsekit.modifiers.distillation import Distillation
 from sparsekit.modifiers.layer_distillation import PerLayerDistillation
 from sparsekit.modifiers.quantization import Quantization
 from sparsekit.plan import Plan
-from sparsekit.precision import matmul_precision
 from sparsekit.progress import progress
 from sparsekit.recipe import Recipe
 from sparsekit.teacher import (
@@ -45,6 +44,8 @@ from sparsekit.teacher import (
 from sparsekit.tracking import Tracker
 from sparsekit.tracking_callback import TrackerCallback
 from sparsekit.trainer import Collator, SparseTrainer, assert_masks
+from sparsekit.training import schedule
+from sparsekit.training.precision import matmul_precision
 
 Rows = dict[str, Dataset]
 Logits = npt.NDArray[np.float32]

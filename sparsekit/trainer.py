@@ -20,20 +20,20 @@ from transformers import (
     TrainingArguments,
 )
 
-from sparsekit.allocator import keep_freed_memory
-from sparsekit.calibration import draw
 from sparsekit.config import UserError
-from sparsekit.dropout import use_bit_dropout
-from sparsekit.first_token import only_first_token
-from sparsekit.loss_mean import LossMean
 from sparsekit.models import sparsity
 from sparsekit.modifiers.distillation import Distillation
 from sparsekit.modifiers.layer_distillation import PerLayerDistillation
 from sparsekit.modifiers.obs import SurgeonPruning
 from sparsekit.modifiers.quantization import Quantization
-from sparsekit.order import order_by_epoch
-from sparsekit.precision import SparseTrainingArguments, matmul_precision
+from sparsekit.oneshot.calibration import draw
 from sparsekit.recipe import Recipe
+from sparsekit.training.allocator import keep_freed_memory
+from sparsekit.training.dropout import use_bit_dropout
+from sparsekit.training.first_token import only_first_token
+from sparsekit.training.loss_mean import LossMean
+from sparsekit.training.order import order_by_epoch
+from sparsekit.training.precision import SparseTrainingArguments, matmul_precision
 
 
 @dataclass
@@ -83,7 +83,7 @@ class SparseTrainer(Trainer):
             only_first_token(model, self._ranges_of_all_tokens_unused)
 
     def _draw(self, count: int, seed: int, multiple: int) -> Iterator[dict[str, Tensor]]:
-        """Training rows as batches for the task's loss; see `sparsekit.calibration.draw`."""
+        """Training rows as batches for the task's loss; see `oneshot.calibration.draw`."""
         collate = cast(Collator, self.data_collator)
         for batch in draw(self.train_dataset, collate, count, self.args.seed + seed, multiple):
             task = {name: batch[name] for name in batch if not name.startswith("teacher_")}

@@ -64,7 +64,7 @@ def test_an_unknown_field_lists_the_known() -> None:
 
 
 def test_an_unknown_field_of_many_suggests_the_nearest() -> None:
-    target = "sparsekit.precision.SparseTrainingArguments"
+    target = "sparsekit.training.precision.SparseTrainingArguments"
     with pytest.raises(ConfigError, match="did you mean learning_rate"):
         build({"_target_": target, "output_dir": "x", "learning_rat": 1}, "training")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsekit.dropout import BitDropout, kept, use_bit_dropout
+from sparsekit.training.dropout import BitDropout, kept, use_bit_dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 1e-5])

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsekit import fisher as fisher_module
-from sparsekit.fisher import BlockFisher, Fisher, GradientFisher
-from sparsekit.gradients import example_gradients
+from sparsekit.surgeon import fisher as fisher_module
+from sparsekit.surgeon.fisher import BlockFisher, Fisher, GradientFisher
+from sparsekit.surgeon.gradients import example_gradients
 
 WEIGHTS, BLOCK, DAMP = 28, 8, 1e-3  # the last of four blocks is half full
 KINDS = ["blocks", "gradients"]

@@ -15,11 +15,8 @@ from torch import nn
 from sparsekit.config import ConfigError
 from sparsekit.modifiers.acdc import ACDCPruning
 from sparsekit.modifiers.curves import INTER_FUNCTIONS
-from sparsekit.modifiers.gradual import (
-    GlobalMagnitudePruning,
-    GradualPruning,
-    MagnitudePruning,
-)
+from sparsekit.modifiers.gradual import GradualPruning
+from sparsekit.modifiers.magnitude import GlobalMagnitudePruning, MagnitudePruning
 from sparsekit.recipe import Recipe
 
 KINDS = {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsekit.config import ConfigError
-from sparsekit.modifiers.gradual import GlobalMagnitudePruning
+from sparsekit.modifiers.magnitude import GlobalMagnitudePruning
 from sparsekit.modifiers.mfac import MFACPruning
 from sparsekit.modifiers.obs import OBSPruning, SurgeonPruning
 

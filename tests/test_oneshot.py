@@ -15,11 +15,11 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
 from typer.testing import CliRunner
 
-from sparsekit.calibration import draw
 from sparsekit.cli import app
 from sparsekit.inspection import inspect
 from sparsekit.models import load_classifier, prunable
-from sparsekit.oneshot import OneShot, input_norms, prune, row_ranks
+from sparsekit.oneshot.calibration import draw
+from sparsekit.oneshot.methods import OneShot, input_norms, prune, row_ranks
 
 FAST = ["--num-grads", "16", "--rows", "16", "--num-recomputations", "2"]
 

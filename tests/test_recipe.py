@@ -12,9 +12,9 @@ import yaml
 from hydra import compose, initialize_config_dir
 from transformers import BertConfig, BertForSequenceClassification
 
-from sparsekit import schedule
 from sparsekit.config import ConfigError, UserError, plain
 from sparsekit.recipe import Recipe
+from sparsekit.training import schedule
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SEED_RECIPE = Path(__file__).resolve().parents[2] / "shared" / "peers" / "seed_recipe.yaml"

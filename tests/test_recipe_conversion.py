@@ -15,7 +15,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from sparseml_text import CONF, RECIPE, STYLES, loaded, of_text, resolved
 
-from sparsekit import schedule
 from sparsekit.config import ConfigError, plain
 from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.quantization import Quantization
@@ -25,6 +24,7 @@ from sparsekit.sparseml_recipes.load import load
 from sparsekit.sparseml_recipes.mapping import MODIFIERS
 from sparsekit.sparseml_recipes.native import native
 from sparsekit.sparseml_recipes.write import to_sparseml
+from sparsekit.training import schedule
 
 
 @pytest.mark.parametrize("path", STYLES, ids=lambda path: path.stem)

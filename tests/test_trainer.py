@@ -13,9 +13,9 @@ from tiny_training import load_student, trainer
 from transformers import TrainerCallback
 
 from sparsekit.models import Classifier, Student, sparsity
-from sparsekit.precision import SparseTrainingArguments, matmul_precision
 from sparsekit.recipe import Recipe
 from sparsekit.trainer import assert_masks
+from sparsekit.training.precision import SparseTrainingArguments, matmul_precision
 
 MODIFIERS = "sparsekit.modifiers"
 

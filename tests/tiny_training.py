@@ -12,9 +12,9 @@ from transformers import TrainerCallback
 
 from sparsekit.data import TextData, tokenize
 from sparsekit.models import Classifier, Student
-from sparsekit.precision import SparseTrainingArguments
 from sparsekit.recipe import Recipe
 from sparsekit.trainer import Collator, SparseTrainer
+from sparsekit.training.precision import SparseTrainingArguments
 
 Rows = dict[str, Dataset]
 LABELS = ["neg", "pos"]

@@ -249,17 +249,3 @@ def _share(text: float | str) -> float:
         return float(text)
     except ValueError:
         return math.nan
-
-
-@dataclass(kw_only=True)
-class MagnitudePruning(GradualPruning):
-    """Drops the smallest magnitudes of each weight (SparseML's GMPruning and MagnitudePruning)."""
-
-
-@dataclass(kw_only=True)
-class GlobalMagnitudePruning(GradualPruning):
-    """Drops the smallest magnitudes over all of its weights: layers end at their own sparsities."""
-
-    @property
-    def ranks_globally(self) -> bool:
-        return True

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparsekit.fisher import Fisher, GradientFisher
 from sparsekit.modifiers.obs import SurgeonPruning
+from sparsekit.surgeon.fisher import Fisher, GradientFisher
 
 
 @dataclass(kw_only=True)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sparsekit.config import ConfigError
-from sparsekit.fisher import BlockFisher, Fisher
 from sparsekit.masks import Blocks, parse_mask_type
 from sparsekit.modifiers.gradual import GradualPruning
-from sparsekit.surgeon import Draw, measure, repair, saliencies
+from sparsekit.surgeon.fisher import BlockFisher, Fisher
+from sparsekit.surgeon.layers import Draw, measure, repair, saliencies
 
 _MASK_TYPES = ("unstructured", "block4")
 

@@ -72,7 +72,7 @@ _NOT_FOR_TRANSFORMERS = (
 _EIGHT_BITS = "8 bits are what deployment runs; remove it"
 _OPTIMIZER = "sparsekit.modifiers.optimizer."
 _PRUNING = "sparsekit.modifiers.pruning."
-_MAGNITUDE = "sparsekit.modifiers.gradual."
+_MAGNITUDE = "sparsekit.modifiers.magnitude."
 _TRAINING = "training_modifiers"
 
 

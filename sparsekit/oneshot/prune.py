@@ -15,8 +15,6 @@ import torch
 import transformers
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from sparsekit import oneshot
-from sparsekit.calibration import TextCollator, draw, read
 from sparsekit.config import ConfigError, UserError
 from sparsekit.hub import fetch
 from sparsekit.inspection import inspect
@@ -29,8 +27,10 @@ from sparsekit.models import (
     prunable,
     read_config,
 )
-from sparsekit.oneshot import OneShot
-from sparsekit.surgeon import Draw, Layers
+from sparsekit.oneshot import methods
+from sparsekit.oneshot.calibration import TextCollator, draw, read
+from sparsekit.oneshot.methods import OneShot
+from sparsekit.surgeon.layers import Draw, Layers
 from sparsekit.tokenizer import load_tokenizer
 
 # Everything of a checkpoint but its weights: tokenizer, settings of generation and pooling.
@@ -69,7 +69,7 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
     if config.method != "magnitude":
         assert data is not None
         batches = _calibration(folder, model, missing, config, data)
-    oneshot.prune(model, layers, batches, config)
+    methods.prune(model, layers, batches, config)
     _check_zeros(layers, config)
     with _whole(output) as target:
         for pattern in _BESIDE_WEIGHTS:

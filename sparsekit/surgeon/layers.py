@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor, nn
 
-from sparsekit.fisher import Fisher
-from sparsekit.gradients import example_gradients
 from sparsekit.masks import Blocks, Pattern, score_masks
+from sparsekit.surgeon.fisher import Fisher
+from sparsekit.surgeon.gradients import example_gradients
 
 Layers = Mapping[str, nn.Linear]
 Batch = Mapping[str, Tensor]

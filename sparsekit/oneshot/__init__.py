@@ -1,0 +1,1 @@
+"""One-shot pruning: a sparse copy of a dense checkpoint, without training."""

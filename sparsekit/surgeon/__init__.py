@@ -1,0 +1,1 @@
+"""Optimal Brain Surgeon: the Fisher information of weights, from single gradients."""

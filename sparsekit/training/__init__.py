@@ -1,0 +1,1 @@
+"""What the Trainer is helped by: precision, order of rows, schedule, dropout, memory."""
