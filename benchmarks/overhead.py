@@ -88,7 +88,9 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def make_trainer(kind: str, options: argparse.Namespace, turns: Turns, folder: str) -> Trainer:
+def make_trainer(
+    kind: str, options: argparse.Namespace, turns: TrainerCallback, folder: str
+) -> Trainer:
     """The trainer of one kind: dense, sparse_kd or qat."""
     torch.manual_seed(0)
     heads = SHAPES[options.shape]["hidden_size"] // (32 if options.shape == "minilm" else 64)
