@@ -30,8 +30,8 @@ check: $(INSTALLED)  ## Lint, format, types and import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(INSTALLED)  ## All tests, the slow ones with real models too
-	$(BIN)/pytest
+test: test-fast  ## All tests, the slow ones with real models too
+	$(BIN)/pytest -m slow
 
 test-fast: $(INSTALLED)  ## The tests that take seconds, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n 2
