@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import cast
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -19,15 +18,23 @@ class EpochOrder(Sampler[int]):
     transformers draws it from torch's global generator, whose state depends on every step before.
     So a run that is resumed within an epoch would get another order, see some rows of that epoch
     twice and others not at all.
+
+    transformers also leaves the batches sorted, 50 at a time from long rows to short, so that what
+    is learned swings with the length. Here their order is random, but for the first, which holds
+    the longest row (memory runs out at once or never), and the last, which may be smaller.
     """
 
     def __init__(self, sampler: LengthGroupedSampler, seed: int, epoch: Callable[[], int]) -> None:
         self._sampler, self._seed, self._epoch = sampler, seed, epoch
 
     def __iter__(self) -> Iterator[int]:
-        seed = self._seed * _STRIDE + self._epoch()
-        self._sampler.generator = torch.Generator().manual_seed(seed)
-        return cast(Iterator[int], iter(self._sampler))
+        generator = torch.Generator().manual_seed(self._seed * _STRIDE + self._epoch())
+        self._sampler.generator = generator
+        rows, size = list(self._sampler), self._sampler.batch_size
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        first, between, last = batches[:1], batches[1:-1], batches[1:][-1:]
+        shuffled = [between[i] for i in torch.randperm(len(between), generator=generator)]
+        return (row for batch in [*first, *shuffled, *last] for row in batch)
 
     def __len__(self) -> int:
         return len(self._sampler)
