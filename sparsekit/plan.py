@@ -38,6 +38,8 @@ class Plan:
                 parts[name] = _part(name, values[name])
             except ConfigError as error:
                 problems += error.problems
+            except UserError as error:
+                problems.append(str(error))
         if "recipe" in parts:
             has_teacher = not isinstance(parts.get("teacher"), NoTeacher)
             problems += parts["recipe"].problems(has_teacher)
@@ -48,6 +50,12 @@ class Plan:
                 metrics.check(parts["dataset"].metrics)
             except UserError as error:
                 problems.append(str(error))
+        export, runtime = parts.get("export"), parts.get("runtime")
+        if export and runtime and export.form not in runtime.kind.forms:
+            problems.append(
+                f"export.form={export.form} does not run on runtime={runtime.kind.name}; set "
+                f"export.form={runtime.kind.forms[0]}"
+            )
         if problems:
             raise ConfigError(problems)
         return cls(**parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from sparsekit.config import build, plain
+from sparsekit.config import ConfigError, build, plain
 from sparsekit.plan import Plan
 from sparsekit.tracking import TrackingConfig
 
@@ -20,6 +21,7 @@ EXPERIMENTS = sorted(path.relative_to(ROOT) for path in (ROOT / "experiments").r
 
 # What a user must give with a choice.
 NEEDED = {
+    "runtime/deepsparse": ["export=deepsparse"],
     "dataset/csv": ["dataset.data_files.train=a.csv", "dataset.data_files.validation=b.csv"],
     "dataset/json": ["dataset.data_files.train=a.json", "dataset.data_files.validation=b.json"],
     "teacher/checkpoint": ["teacher.checkpoint=folder"],
@@ -41,8 +43,8 @@ def built(values: dict[str, Any]) -> Plan:
 
 
 def test_the_walk_finds_all_of_them() -> None:
-    assert len(CHOICES) > 30
-    assert len(EXPERIMENTS) > 5
+    assert len(CHOICES) == 40
+    assert len(EXPERIMENTS) == 7
     assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml", "hydra"}
 
 
@@ -50,6 +52,8 @@ def test_the_walk_finds_all_of_them() -> None:
 def test_a_choice_composes_and_builds(
     choice: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    # As if the peer environment were there.
+    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", sys.executable)
     name = str(choice.with_suffix(""))
     chosen = {"dataset": "rotten_tomatoes", "teacher": "textattack"}
     if len(choice.parts) > 1:
@@ -61,6 +65,24 @@ def test_a_choice_composes_and_builds(
     assert plan.recipe.modifiers
     assert plan.training.num_train_epochs == plan.recipe.num_epochs
     assert (plan.export is None) == (name == "export/none")
+
+
+def test_a_form_that_the_runtime_cannot_run_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", sys.executable)
+    values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", "runtime=deepsparse"]))
+    with pytest.raises(ConfigError, match="qdq does not run on runtime=deepsparse; set"):
+        built(values)
+
+
+def test_a_runtime_that_is_not_installed_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", str(tmp_path / "nothing"))
+    values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", "runtime=deepsparse"]))
+    with pytest.raises(ConfigError, match="not installed: make peer-env"):
+        built(values)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=str)

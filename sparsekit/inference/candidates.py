@@ -6,7 +6,6 @@ is onnxruntime's dynamic quantization, what a user would do without training for
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from transformers import PreTrainedModel
 from sparsekit.export.layers import read_layers
 from sparsekit.export.onnx import write_graphs
 from sparsekit.export.trace import load_model
-from sparsekit.peer import MAKE, peer_python
 from sparsekit.runtime.base import Runtime
 from sparsekit.runtime.deepsparse import DeepSparseRuntime
 from sparsekit.runtime.onnxruntime import OnnxRuntime
@@ -28,12 +26,7 @@ from sparsekit.runtime.openvino import OpenVinoRuntime
 
 DENSE = "dense fp32, onnxruntime"
 DYNAMIC = "dense, dynamic int8, onnxruntime"
-# The form of the graph that each runtime runs fastest.
-BEST_FORM: dict[type[Runtime], str] = {
-    OnnxRuntime: "qdq",
-    OpenVinoRuntime: "qdq",
-    DeepSparseRuntime: "deepsparse",
-}
+RUNTIMES: tuple[type[Runtime], ...] = (OnnxRuntime, OpenVinoRuntime, DeepSparseRuntime)
 
 
 @dataclass(frozen=True)
@@ -48,12 +41,7 @@ class Candidate:
 
 def missing() -> dict[str, str]:
     """The runtimes that are not installed, and what installs them."""
-    found = {}
-    if importlib.util.find_spec("openvino") is None:
-        found[OpenVinoRuntime.name] = "pip install 'sparsekit[openvino]'"
-    if peer_python() is None:
-        found[DeepSparseRuntime.name] = MAKE
-    return found
+    return {x.name: install for x in RUNTIMES if (install := x.missing()) is not None}
 
 
 def candidates(model: Path, scratch: Path) -> list[Candidate]:
@@ -63,19 +51,16 @@ def candidates(model: Path, scratch: Path) -> list[Candidate]:
     """
     loaded, state = load_model(model)
     layers = read_layers(loaded, state)
-    runtimes = [runtime for runtime in BEST_FORM if runtime.name not in missing()]
-    for form in sorted({BEST_FORM[runtime] for runtime in runtimes}):
+    left_out = missing()
+    runtimes = [runtime for runtime in RUNTIMES if runtime.name not in left_out]
+    for form in sorted({runtime.forms[0] for runtime in runtimes}):
         write_graphs(loaded, layers, scratch / f"{form}.onnx", scratch / "traced.onnx", form)
     (scratch / "traced.onnx").unlink()
     write_twins(loaded, scratch)
     return [
         Candidate(DENSE, OnnxRuntime, scratch / "dense.onnx"),
         Candidate(DYNAMIC, OnnxRuntime, scratch / "dynamic.onnx"),
-        *(
-            Candidate(runtime.name, runtime, scratch / f"{BEST_FORM[runtime]}.onnx", form)
-            for runtime in runtimes
-            for form in [BEST_FORM[runtime]]
-        ),
+        *(Candidate(x.name, x, scratch / f"{x.forms[0]}.onnx", x.forms[0]) for x in runtimes),
     ]
 
 

@@ -14,9 +14,14 @@ Inputs = Mapping[str, npt.NDArray[np.int64]]
 
 
 class Runtime(Protocol):
-    """`name` is its key in `summary.runtime`."""
+    """`name`: its key in `summary.runtime`; `forms`: the graph forms it runs, fastest first."""
 
     name: str
+    forms: tuple[str, ...]
+
+    @staticmethod
+    def missing() -> str | None:
+        """What installs it; None where it is installed."""
 
     def __init__(self, model: Path, threads: int) -> None:
         """Load the ONNX file `model`; raises UserError when it cannot be read."""

@@ -41,13 +41,20 @@ class BenchmarkConfig:
         for name in ("requests", "batches", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"runtime.{name} is {getattr(self, name)}, it must be at least 1")
+        if install := self.kind.missing():
+            raise UserError(f"runtime.runtime {self.runtime} is not installed: {install}")
+
+    @property
+    def kind(self) -> type[Runtime]:
+        """The class that `runtime` names."""
         try:
-            get_class(self.runtime)
+            kind: type[Runtime] = get_class(self.runtime)
         except (ImportError, ValueError) as error:
             raise UserError(
                 f"runtime.runtime {self.runtime!r} cannot be imported; choose a runtime of "
                 "conf/runtime/"
             ) from error
+        return kind
 
 
 def benchmark(run: Path, config: BenchmarkConfig) -> dict[str, Any]:
@@ -57,7 +64,7 @@ def benchmark(run: Path, config: BenchmarkConfig) -> dict[str, Any]:
         raise UserError(f"there is no {validation}; benchmark a folder that launch.py wrote")
     encoder = TextEncoder(deployment)
     threads = config.threads or cores()
-    runtime: Runtime = get_class(config.runtime)(deployment / "model.onnx", threads)
+    runtime = config.kind(deployment / "model.onnx", threads)
     columns = pq.read_table(validation, columns=["text", "text_pair"]).to_pydict()
     wanted = max(config.requests, config.batches * config.batch_size)
     texts, pairs = columns["text"][:wanted], columns["text_pair"][:wanted]

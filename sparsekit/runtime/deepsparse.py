@@ -31,6 +31,11 @@ class DeepSparseRuntime:
     """A worker process that holds one engine for each shape that was asked for."""
 
     name = "deepsparse"
+    forms: tuple[str, ...] = ("deepsparse",)
+
+    @staticmethod
+    def missing() -> str | None:
+        return MAKE if peer_python() is None else None
 
     def __init__(self, model: Path, threads: int) -> None:
         python = peer_python()

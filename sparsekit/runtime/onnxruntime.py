@@ -25,6 +25,11 @@ class OnnxRuntime:
     """
 
     name = "onnxruntime"
+    forms: tuple[str, ...] = ("qdq", "deepsparse")
+
+    @staticmethod
+    def missing() -> None:
+        return None
 
     def __init__(self, model: Path, threads: int, optimized: Path | None = None) -> None:
         if not model.is_file():

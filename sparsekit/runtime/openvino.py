@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,18 @@ class OpenVinoRuntime:
     """A compiled model for single requests at a time; all shapes stay dynamic."""
 
     name = "openvino"
+    forms: tuple[str, ...] = ("qdq",)
+
+    @staticmethod
+    def missing() -> str | None:
+        installed = importlib.util.find_spec("openvino") is not None
+        return None if installed else "pip install 'sparsekit[openvino]'"
 
     def __init__(self, model: Path, threads: int) -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            raise UserError(
-                "OpenVINO is not installed: pip install 'sparsekit[openvino]'"
-            ) from error
+        if install := self.missing():
+            raise UserError(f"OpenVINO is not installed: {install}")
+        import openvino
+
         if not model.is_file():
             raise UserError(f"there is no {model}; export the run first: sparsekit export RUN")
         self._settings = {
