@@ -13,6 +13,7 @@ so another system can take turns with it.
 import argparse
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -105,7 +106,7 @@ def encoder_sparsity(model):
     linear = [
         m.weight
         for n, m in model.named_modules()
-        if isinstance(m, torch.nn.Linear) and "encoder" in n
+        if isinstance(m, torch.nn.Linear) and re.search(r"\.\d+\.", n)
     ]
     return sum(int((w == 0).sum()) for w in linear) / sum(w.numel() for w in linear)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from sparsekit import stages
+from sparsekit import sparseml_stage, stages
 from sparsekit.cache import cached, content_hash
 from sparsekit.config import FIRST_PROCESS, PROCESSES, UserError, build
 from sparsekit.data import TextData, tokenize
@@ -33,15 +33,22 @@ def experiment(
     set_seed(plan.training.seed)
     student = plan.student.load(data.label_names, data.max_length)
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
-    rows, taught = stages.teach(
-        plan, student, data, rows, lambda: finetuned_teacher(plan, values, data)
-    )
-    tracker.record(taught)
-    plan.recipe.attach(student.model)
-    trainer = stages.make_trainer(plan, student, rows, folder, tracker)
-    if trial := (values.get("sweep") or {}).get("trial"):
-        trainer.add_callback(build(trial, "sweep.trial"))
-    trained = stages.train(plan, student, trainer, folder)
+
+    def finetune() -> Path:
+        return finetuned_teacher(plan, values, data)
+
+    if plan.engine is None:
+        rows, taught = stages.teach(plan, student, data, rows, finetune)
+        tracker.record(taught)
+        plan.recipe.attach(student.model)
+        trainer = stages.make_trainer(plan, student, rows, folder, tracker)
+        if trial := (values.get("sweep") or {}).get("trial"):
+            trainer.add_callback(build(trial, "sweep.trial"))
+        trained = stages.train(plan, student, trainer, folder)
+    else:
+        trained = sparseml_stage.train(
+            plan, values["training"], student, data, rows, folder, tracker, finetune
+        )
     if not FIRST_PROCESS:
         return
     tracker.record(trained)
@@ -77,6 +84,7 @@ def finetuned_teacher(plan: Plan, values: Mapping[str, Any], data: TextData) -> 
             "teacher": {"_target_": "sparsekit.teacher.NoTeacher"},
             "recipe": teacher.recipe,
             "training": training | {"output_dir": str(folder / "checkpoints")},
+            "engine": {},
             "export": {},
             "runtime": {},
             "seed": teacher.seed,

@@ -12,6 +12,7 @@ from sparsekit.export.onnx import ExportConfig
 from sparsekit.models import Student
 from sparsekit.recipe import Recipe
 from sparsekit.runtime.benchmark import BenchmarkConfig
+from sparsekit.sparseml_engine import SparseML
 from sparsekit.teacher import NoTeacher, Teacher
 from sparsekit.training.precision import SparseTrainingArguments
 
@@ -25,6 +26,7 @@ class Plan:
     teacher: Teacher
     recipe: Recipe
     training: SparseTrainingArguments
+    engine: SparseML | None
     export: ExportConfig | None
     runtime: BenchmarkConfig | None
 
@@ -43,6 +45,8 @@ class Plan:
         if "recipe" in parts:
             has_teacher = not isinstance(parts.get("teacher"), NoTeacher)
             problems += parts["recipe"].problems(has_teacher)
+        if parts.get("engine") and "recipe" in parts:
+            problems += parts["engine"].problems(parts["recipe"], values)
         if "student" in parts:
             problems += parts["student"].problems()
         if "dataset" in parts:
@@ -64,5 +68,5 @@ class Plan:
 def _part(name: str, node: dict[str, Any]) -> Any:
     if name == "recipe":
         return Recipe.build(node)
-    # export=none and runtime=none are nodes without a target.
+    # engine=sparsekit, export=none and runtime=none are nodes without a target.
     return build(node, name) if node.get("_target_") else None

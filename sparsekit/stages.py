@@ -79,11 +79,7 @@ def teach(
     imitating = [m for m in plan.recipe.of(PerLayerDistillation) if m.needs_teacher]
     if not distilled and not imitating:
         return rows, {}
-    folders = []
-    if isinstance(plan.teacher, Checkpoint):
-        folders = plan.teacher.fetch(data.label_names)
-    elif not isinstance(plan.teacher, Self):
-        folders = [finetune()]
+    folders = teacher_folders(plan, data, finetune)
 
     def logits(split: str) -> Logits:
         with matmul_precision(plan.training.matmul_precision):
@@ -99,6 +95,13 @@ def teach(
     scores = metrics.compute(plan.dataset.metrics, logits("validation"), labels)
     taught = {**rows, "train": add_logits(rows["train"], logits("train"))} if distilled else rows
     return taught, {"teacher": {"validation": scores}}
+
+
+def teacher_folders(plan: Plan, data: TextData, finetune: Callable[[], Path]) -> list[Path]:
+    """The folders of the run's teachers; none where the student teaches itself."""
+    if isinstance(plan.teacher, Checkpoint):
+        return plan.teacher.fetch(data.label_names)
+    return [] if isinstance(plan.teacher, Self) else [finetune()]
 
 
 def make_trainer(
@@ -134,10 +137,15 @@ class ScheduleCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        Console(stderr=True).print(schedule.table(self._recipe, state.max_steps))
-        rows = schedule.windows(self._recipe, state.max_steps)
-        text = json.dumps({"total_steps": state.max_steps, "modifiers": rows}, indent=2)
-        (self._folder / "schedule.json").write_text(text + "\n")
+        write_schedule(self._recipe, state.max_steps, self._folder)
+
+
+def write_schedule(recipe: Recipe, total_steps: int, folder: Path) -> None:
+    """Print the recipe in optimizer steps, and write it to `schedule.json`."""
+    Console(stderr=True).print(schedule.table(recipe, total_steps))
+    rows = schedule.windows(recipe, total_steps)
+    text = json.dumps({"total_steps": total_steps, "modifiers": rows}, indent=2)
+    (folder / "schedule.json").write_text(text + "\n")
 
 
 def train(plan: Plan, student: Classifier, trainer: SparseTrainer, folder: Path) -> dict[str, Any]:
@@ -150,6 +158,19 @@ def train(plan: Plan, student: Classifier, trainer: SparseTrainer, folder: Path)
     trainer.save_state()
     if not FIRST_PROCESS:
         return {}
+    measured = {
+        "seconds": result.metrics["train_runtime"],
+        "steps": result.global_step,
+        "samples_per_second": result.metrics["train_samples_per_second"],
+    }
+    return trained(plan, student, folder, measured)
+
+
+def trained(
+    plan: Plan, student: Classifier, folder: Path, measured: dict[str, Any]
+) -> dict[str, Any]:
+    """Save the recipe in `model/`, prove that masks held there; `measured` is `summary.train`."""
+    model = folder / "model"
     plan.recipe.save(
         model / "recipe.yaml",
         {
@@ -157,18 +178,14 @@ def train(plan: Plan, student: Classifier, trainer: SparseTrainer, folder: Path)
             "gradient_accumulation_steps": plan.training.gradient_accumulation_steps,
             "precision": plan.training.precision,
             "seed": plan.training.seed,
-            "steps": result.global_step,
+            "steps": measured["steps"],
             "versions": versions(),
         },
     )
     assert_masks(plan.recipe, load_file(model / "model.safetensors"), f"in {model}")
     quantized = [name for modifier in plan.recipe.of(Quantization) for name in modifier.modules]
     return {
-        "train": {
-            "seconds": result.metrics["train_runtime"],
-            "steps": result.global_step,
-            "samples_per_second": result.metrics["train_samples_per_second"],
-        },
+        "train": measured,
         "sparsity": sparsity(student.model),
         "quantization": {"modules": quantized},
     }

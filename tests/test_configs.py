@@ -16,7 +16,17 @@ from sparsekit.tracking import TrackingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 CHOICES = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml"))
-GROUPS = {"dataset", "student", "teacher", "recipe", "training", "export", "runtime", "tracking"}
+GROUPS = {
+    "dataset",
+    "student",
+    "teacher",
+    "recipe",
+    "training",
+    "export",
+    "runtime",
+    "tracking",
+    "engine",
+}
 EXPERIMENTS = sorted(path.relative_to(ROOT) for path in (ROOT / "experiments").rglob("*.yaml"))
 
 # What a user must give with a choice.
@@ -43,7 +53,7 @@ def built(values: dict[str, Any]) -> Plan:
 
 
 def test_the_walk_finds_all_of_them() -> None:
-    assert len(CHOICES) == 40
+    assert len(CHOICES) == 42
     assert len(EXPERIMENTS) == 7
     assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml", "hydra"}
 
