@@ -102,6 +102,17 @@ def finite_ranges(before: State, model: PreTrainedModel) -> None:
     assert scales and all((value > 0).all() and (value < 100).all() for value in scales.values())
 
 
+def attention_ranges(before: State, model: PreTrainedModel) -> None:
+    state = model.state_dict()
+    names = [f"bert.encoder.layer.{i}.attention.self" for i in range(2)]
+    for name in names:
+        # Probabilities lie in [0, 1], and every other operand on both sides of 0.
+        assert 0 < state[f"{name}.probabilities_quantizer.scale"] <= 1 / 255
+        assert state[f"{name}.probabilities_quantizer.zero_point"] == 0
+        assert 0 < state[f"{name}.query_quantizer.zero_point"] < 255
+        assert state[f"{name}.key_quantizer.zero_point"] == 0
+
+
 def no_training_aids(before: State, model: PreTrainedModel) -> None:
     assert not [n for n in model.state_dict() if "projection" in n or n.endswith("_movement")]
 
@@ -206,6 +217,12 @@ SETTINGS = [
         "quantization.Quantization",
         {"start": 1.0, "disable_observer_epoch": 2.5},
         finite_ranges,
+    ),
+    Setting(
+        "quantization of attention",
+        "quantization.Quantization",
+        {"start": 1.0, "disable_observer_epoch": 2.5, "quantize_attention": True},
+        both(finite_ranges, attention_ranges),
     ),
     Setting(
         "quantization of channels and outputs",

@@ -120,6 +120,7 @@ def test_what_one_window_frees_another_may_freeze(order: tuple[str, str]) -> Non
 
 def test_the_list_names_every_modifier() -> None:
     [folder] = sparsekit.modifiers.__path__
-    bases = {"base", "curves", "masked", "fake_quantize", "rounding", "scheme", "__init__"}
+    bases = {"base", "curves", "masked", "gradual", "__init__"}
+    bases |= {"attention", "fake_quantize", "rounding", "scheme"}
     modules = {path.stem for path in Path(folder).glob("*.py")} - bases
     assert {setting.target.split(".")[0] for setting in SETTINGS} == modules

@@ -44,8 +44,8 @@ def layers(
     outputs: Quantizer | None = None,
     key_inputs: Quantizer | None = None,
 ) -> Layers:
-    return {
-        name: Layer(
+    return Layers(
+        Layer(
             name=name,
             weight=weight,
             embedding=name == "table",
@@ -54,7 +54,7 @@ def layers(
             outputs=outputs if name in ("table", "head") else None,
         )
         for name, weight in WEIGHTS.items()
-    }
+    )
 
 
 def graph() -> ir.Model:

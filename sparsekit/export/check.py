@@ -27,7 +27,10 @@ GRAPH_BYTES = 500_000
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """What is in the file; the products counted are those with a weight, not attention's two."""
+    """What is in the file.
+
+    The products counted are those with a weight, and of attention's two those that are quantized.
+    """
 
     int8_matmuls: int
     fp32_matmuls: int
@@ -49,14 +52,15 @@ def check_structure(
     check_weights(stored, layers)
     check_size(file, layers, other_bytes)
     linears = {layer.stored_name for layer in layers.values() if not layer.embedding}
-    int8 = int8_products(file) & linears
-    check_products(int8, {x.stored_name for x in layers.values() if x.int8_product})
+    counted_products = linears | layers.attention_operands
+    int8 = int8_products(file) & counted_products
+    check_products(int8, layers.int8_products)
     chosen = [stored[layers[name].stored_name] for name in counted]
     zeros = sum(int(np.count_nonzero(weight == 0)) for weight in chosen)
     data = file.read_bytes()
     return Structure(
         int8_matmuls=len(int8),
-        fp32_matmuls=len(linears - int8),
+        fp32_matmuls=len(counted_products - int8),
         zero_fraction=zeros / max(sum(weight.size for weight in chosen), 1),
         bytes=len(data),
         bytes_compressed=pa.compress(data, codec="zstd").size,
@@ -134,7 +138,7 @@ def check_products(int8: set[str], expected: set[str]) -> None:
 
 
 def int8_products(file: Path) -> set[str]:
-    """The names of the weights whose products onnxruntime runs on integers.
+    """The names of the operands whose products onnxruntime runs on integers.
 
     Read from the graph that its optimizer leaves, so a fusion that does not happen is seen.
     """

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from sparsekit.export.layers import Layers
 from sparsekit.export.passes.activations import input_activations, output_activations
+from sparsekit.export.passes.attention import attention_integers, attention_pairs
 from sparsekit.export.passes.embeddings import embeddings
 from sparsekit.export.passes.linears import linears
 from sparsekit.export.passes.matmul_integer import matmul_integer
@@ -25,6 +26,7 @@ FORMS: dict[str, tuple[Pass, ...]] = {
         weights,
         input_activations,
         output_activations,
+        attention_pairs,
         separate_sums,
     ),
     # MatMulInteger, Cast, Mul, and no operator newer than DeepSparse is.
@@ -35,6 +37,7 @@ FORMS: dict[str, tuple[Pass, ...]] = {
         weights,
         input_activations,
         output_activations,
+        attention_integers,
         older_operators,
     ),
 }

@@ -50,3 +50,16 @@ def quantizer_constants(model: ir.Model, prefix: str, quantizer: Quantizer) -> l
 def remove_unused(model: ir.Model) -> None:
     """Drop constants and nodes that nothing reads any more."""
     common.RemoveUnusedNodesPass()(model)
+
+
+def quantize_pair(
+    model: ir.Model, module: str, side: str, values: ir.Value, quantizer: Quantizer
+) -> list[ir.Node]:
+    """QuantizeLinear and DequantizeLinear of `values`, not yet in the graph."""
+    prefix = f"{module}.{side}"
+    constants = quantizer_constants(model, prefix, quantizer)
+    name = f"{prefix}_quantized"
+    quantize = new_node(module, "QuantizeLinear", [values, *constants], name)
+    name = f"{prefix}_dequantized"
+    dequantize = new_node(module, "DequantizeLinear", [quantize.outputs[0], *constants], name)
+    return [quantize, dequantize]

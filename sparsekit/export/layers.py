@@ -1,11 +1,13 @@
 """The Linear and Embedding layers of a saved model, with the quantizers that training left.
 
 The keys in `model.safetensors` are the truth about what is quantized: `<module>.weight_quantizer`,
-`.input_quantizer` and `.output_quantizer`, each with a `scale` and a `zero_point`.
+`.input_quantizer` and `.output_quantizer`, each with a `scale` and a `zero_point`; an attention has
+`.query_quantizer`, `.key_quantizer`, `.probabilities_quantizer` and `.value_quantizer`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +107,47 @@ class Layer:
         return f"{self.name}.weight" if self.embedding else f"{self.name}.weight_transposed"
 
 
-Layers = dict[str, Layer]
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """The operands of an attention's two products: query x key, probabilities x value."""
+
+    query: Quantizer
+    key: Quantizer
+    probabilities: Quantizer
+    value: Quantizer
+
+    @property
+    def products(self) -> list[dict[str, Quantizer]]:
+        """Each product's two operands, by the names that they have in the graph."""
+        return [
+            {"query": self.query, "key": self.key},
+            {"probabilities": self.probabilities, "value": self.value},
+        ]
+
+
+class Layers(dict[str, Layer]):
+    """The layers of a model and its quantized `attentions`, both by module name."""
+
+    def __init__(
+        self, layers: Iterable[Layer] = (), attentions: Mapping[str, Attention] | None = None
+    ) -> None:
+        super().__init__({layer.name: layer for layer in layers})
+        self.attentions = dict(attentions or {})
+
+    @property
+    def int8_products(self) -> set[str]:
+        """What the graph calls an operand of each product that is to run on integers."""
+        stored = {layer.stored_name for layer in self.values() if layer.int8_product}
+        return stored | self.attention_operands
+
+    @property
+    def attention_operands(self) -> set[str]:
+        """The first operand of each quantized product of attention, as the graph calls it."""
+        return {
+            f"{name}.{next(iter(operands))}_quantized"
+            for name, attention in self.attentions.items()
+            for operands in attention.products
+        }
 
 
 def read_layers(model: nn.Module, state: dict[str, Tensor]) -> Layers:
@@ -113,10 +155,10 @@ def read_layers(model: nn.Module, state: dict[str, Tensor]) -> Layers:
 
     Raises UserError for a scale or zero point that no int8 graph can express.
     """
-    found = {}
+    layers, attentions = [], {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
-            found[name] = Layer(
+            layer = Layer(
                 name=name,
                 weight=state[f"{name}.weight"].float().numpy(),
                 embedding=isinstance(module, nn.Embedding),
@@ -124,7 +166,16 @@ def read_layers(model: nn.Module, state: dict[str, Tensor]) -> Layers:
                 inputs=_quantizer(state, f"{name}.input_quantizer", np.uint8),
                 outputs=_quantizer(state, f"{name}.output_quantizer", np.uint8),
             )
-    return found
+            layers.append(layer)
+        query = _quantizer(state, f"{name}.query_quantizer", np.uint8)
+        key = _quantizer(state, f"{name}.key_quantizer", np.int8)
+        probabilities = _quantizer(state, f"{name}.probabilities_quantizer", np.uint8)
+        value = _quantizer(state, f"{name}.value_quantizer", np.int8)
+        if query and key and probabilities and value:
+            attentions[name] = Attention(
+                query=query, key=key, probabilities=probabilities, value=value
+            )
+    return Layers(layers, attentions)
 
 
 def other_bytes(state: dict[str, Tensor], layers: Layers) -> int:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from sparsekit.config import ConfigError
+from sparsekit.modifiers.attention import attentions, quantize_attention
 from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.fake_quantize import FakeQuantizer, QuantEmbedding, QuantLinear
 from sparsekit.modifiers.scheme import Activations, Scheme, Weights, parse_scheme
@@ -24,7 +26,8 @@ class Quantization(Modifier):
     exclude_module_types: skip classes by name;
     quantize_embeddings: Embedding layers too, their tables and outputs;
     quantize_linear_activations: a quantizer for each Linear's output;
-    per_channel_weights: a scale for each output channel.
+    per_channel_weights: a scale for each output channel;
+    quantize_attention: the products of attention too (query and key, probabilities and value).
     As in SparseML, freezing spares a layer that `submodules` names itself, such as `classifier`:
     there it is swapped for a wrapper that is not frozen.
 
@@ -40,6 +43,7 @@ class Quantization(Modifier):
     quantize_embeddings: bool = True
     quantize_linear_activations: bool = False
     per_channel_weights: bool = False
+    quantize_attention: bool = False
     scheme: str | dict[str, Any] | None = None
     scheme_overrides: dict[str, Any] = field(default_factory=dict)
     ignore: list[str] = field(default_factory=list)
@@ -88,10 +92,37 @@ class Quantization(Modifier):
                 )
                 continue
             self._convert(model, name, root)
+        if self.quantize_attention:
+            problems += self._convert_attention(model)
         if not problems and not self.modules:
             problems.append(f"submodules {self.submodules}: no Linear or Embedding to quantize")
         if problems:
             raise ConfigError(problems)
+
+    def _convert_attention(self, model: nn.Module) -> list[str]:
+        found = {
+            name: module
+            for name, module in attentions(model).items()
+            if self._holds(name) and not {name, type(module).__name__} & {*self._skipped}
+        }
+        if not isinstance(model, PreTrainedModel) or not found:
+            return [
+                "quantize_attention: there is no attention here that transformers calls by name, "
+                "as BERT, RoBERTa, DistilBERT and ELECTRA have it; set quantize_attention=false"
+            ]
+        self._frozen += quantize_attention(model, found)
+        self.modules += found
+        return []
+
+    def _holds(self, name: str) -> bool:
+        # Whether a module lies within `submodules`.
+        return not self.submodules or any(
+            f"{name}.".startswith(f"{root}.") for root in self.submodules
+        )
+
+    @property
+    def _skipped(self) -> list[str]:
+        return [*self.exclude_module_types, *self.ignore]
 
     def _unknown_names(self, model: nn.Module) -> list[str]:
         known = {name for name, _ in model.named_modules()}
@@ -116,8 +147,7 @@ class Quantization(Modifier):
         return Scheme(Activations(), Weights(self.per_channel_weights), outputs)
 
     def _convert(self, model: nn.Module, name: str, module: nn.Module) -> None:
-        skipped = {*self.exclude_module_types, *self.ignore}
-        if name in self.ignore or type(module).__name__ in skipped:
+        if name in self.ignore or type(module).__name__ in self._skipped:
             return
         scheme = self._scheme_of(name, module)
         quantized: nn.Module

@@ -15,8 +15,8 @@ import logging
 
 import onnx_ir as ir
 
-from sparsekit.export.graph import PRODUCTS, layer_nodes, new_node, quantizer_constants
-from sparsekit.export.layers import Layers, Quantizer
+from sparsekit.export.graph import PRODUCTS, layer_nodes, quantize_pair
+from sparsekit.export.layers import Layers
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def input_activations(model: ir.Model, layers: Layers) -> int:
             continue
         key = (values, layer.inputs.scale.tobytes(), layer.inputs.zero_point.tobytes())
         if key not in pairs:
-            nodes = _pair(model, layer.name, "input", values, layer.inputs)
+            nodes = quantize_pair(model, layer.name, "input", values, layer.inputs)
             model.graph.insert_before(node, nodes)
             pairs[key] = nodes[-1].outputs[0]
         node.replace_input_with(0, pairs[key])
@@ -53,7 +53,7 @@ def output_activations(model: ir.Model, layers: Layers) -> int:
         if layer.outputs is None or node is None or stored:
             continue
         values = node.outputs[0]
-        nodes = _pair(model, name, "output", values, layer.outputs)
+        nodes = quantize_pair(model, name, "output", values, layer.outputs)
         rounded = nodes[-1].outputs[0]
         # The graph's own output keeps its name.
         rounded.type, rounded.shape = values.type, values.shape
@@ -64,16 +64,3 @@ def output_activations(model: ir.Model, layers: Layers) -> int:
         count += 1
     log.info("output activations: %d pairs", count)
     return count
-
-
-def _pair(
-    model: ir.Model, module: str, side: str, values: ir.Value, quantizer: Quantizer
-) -> list[ir.Node]:
-    """QuantizeLinear and DequantizeLinear of `values`, not yet in the graph."""
-    prefix = f"{module}.{side}"
-    constants = quantizer_constants(model, prefix, quantizer)
-    name = f"{prefix}_quantized"
-    quantize = new_node(module, "QuantizeLinear", [values, *constants], name)
-    name = f"{prefix}_dequantized"
-    dequantize = new_node(module, "DequantizeLinear", [quantize.outputs[0], *constants], name)
-    return [quantize, dequantize]
