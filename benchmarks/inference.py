@@ -15,13 +15,12 @@ import json
 import tempfile
 from pathlib import Path
 
-import pyarrow as pa
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from sparsekit.environment import cores, cpu_name, cpu_units
 from sparsekit.inference.advice import advice
-from sparsekit.inference.candidates import DENSE, DYNAMIC, Candidate, candidates, missing
+from sparsekit.inference.candidates import DENSE, DYNAMIC, candidates, missing, sizes
 from sparsekit.inference.grid import Grid, time_all
 from sparsekit.models import prune
 from sparsekit.modifiers.quantization import Quantization
@@ -47,16 +46,6 @@ def write_model(folder: Path, layers: int, sparsity: float) -> int:
     quantization.update(2.0)
     model.eval().save_pretrained(folder)
     return config.vocab_size
-
-
-def sizes(timed: list[Candidate]) -> dict[str, dict[str, int]]:
-    """Bytes of each file, as it is and compressed with zstd."""
-    found = {}
-    for candidate in timed:
-        data = candidate.file.read_bytes()
-        packed = pa.compress(data, codec="zstd").size
-        found[candidate.name] = {"bytes": len(data), "bytes_compressed": packed}
-    return found
 
 
 def main() -> None:

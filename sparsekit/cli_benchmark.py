@@ -54,21 +54,24 @@ def benchmark(
         node, summary = run_node(run, "runtime"), read_summary(run)
         # Requests at their own length, as when the run ended; then the grid of fixed sizes.
         timings = time_run(run, build(node, "runtime") if node else BenchmarkConfig())
-        rows, said = _compare(run, grid)
+        rows, files, said = _compare(run, grid)
         for row in rows:
             if row["form"] is not None and row["name"] not in timings:
                 timings[row["name"]] = _at(rows, row["name"])
         write_summary(run, {**summary, "runtime": timings})
         console.print(_table(rows, str(run)))
+        console.print(_sizes(files))
         for sentence in said:
             typer.echo(sentence)
 
 
-def _compare(run: Path, grid: Grid) -> tuple[list[dict[str, Any]], list[str]]:
-    """Time the run's model and its twins; add the rows to benchmark.json and draw them."""
+def _compare(
+    run: Path, grid: Grid
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, int]], list[str]]:
+    """Time and weigh the run's model and its twins; write to benchmark.json, and draw."""
     from sparsekit.environment import cpu_units
-    from sparsekit.inference.advice import advice
-    from sparsekit.inference.candidates import candidates, missing
+    from sparsekit.inference.advice import advice, size_advice
+    from sparsekit.inference.candidates import DENSE, candidates, missing, sizes
     from sparsekit.inference.chart import draw
     from sparsekit.inference.grid import time_all
     from sparsekit.runtime.pipeline import read_json
@@ -77,17 +80,19 @@ def _compare(run: Path, grid: Grid) -> tuple[list[dict[str, Any]], list[str]]:
     grid.check(config["max_position_embeddings"])
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=run) as scratch:
         timed = candidates(run / "model", Path(scratch))
+        files = sizes(timed)
         rows = time_all(timed, grid, config["vocab_size"])
-    said = advice(rows, cpu_units())
+    ours = next(candidate.name for candidate in timed if candidate.form is not None)
+    said = [*advice(rows, cpu_units()), size_advice(files, DENSE, ours)]
     said += [f"Not timed: {name} is not installed: {fix}" for name, fix in missing().items()]
     file = run / "benchmark.json"
-    details = read_json(file) | {"grid": rows, "advice": said}
+    details = read_json(file) | {"grid": rows, "sizes": files, "advice": said}
     file.write_text(json.dumps(details, indent=2) + "\n")
     try:
         draw(rows, run.name, run / "benchmark.png")
     except ImportError:
         said.append("No chart: matplotlib is not installed: pip install 'sparsekit[plot]'")
-    return rows, said
+    return rows, files, said
 
 
 def _at(rows: list[dict[str, Any]], name: str) -> dict[str, float]:
@@ -122,6 +127,15 @@ def _table(rows: list[dict[str, Any]], title: str) -> Table:
             f"{row['memory_bytes'] / 1e6:.0f}",
             str(row["threads"]),
         )
+    return view
+
+
+def _sizes(files: dict[str, dict[str, int]]) -> Table:
+    from rich.table import Table
+
+    view = Table("file of", "MB", "zstd, MB")
+    for name, size in files.items():
+        view.add_row(name, *(f"{size[key] / 1e6:.2f}" for key in ("bytes", "bytes_compressed")))
     return view
 
 

@@ -22,7 +22,7 @@ from sparsekit.cli import app
 from sparsekit.config import UserError
 from sparsekit.export.onnx import ExportConfig, export
 from sparsekit.inference import candidates as candidates_module
-from sparsekit.inference.advice import advice
+from sparsekit.inference.advice import advice, size_advice
 from sparsekit.inference.candidates import DENSE, DYNAMIC, candidates
 from sparsekit.inference.grid import Grid
 from sparsekit.peer import peer_python
@@ -156,6 +156,13 @@ def test_benchmark_command(qdq: Path, tmp_path: Path) -> None:
         assert row["items_per_second"] > 0
         assert row["threads"] == 1
     assert details["grid"][0]["speedup"] == 1
+    files = details["sizes"]
+    assert list(files) == names
+    assert all(0 < size["bytes_compressed"] < size["bytes"] for size in files.values())
+    # The same bytes without zeros, and the zeros are what compresses.
+    assert files["onnxruntime"]["bytes_compressed"] < files[DYNAMIC]["bytes_compressed"]
+    assert files[DYNAMIC]["bytes"] < files[DENSE]["bytes"]
+    assert "of the dense fp32 one; packed with zstd" in result.stdout.replace("\n", " ")
     assert (run / "benchmark.png").read_bytes().startswith(b"\x89PNG")
     runtimes = json.loads((run / "summary.json").read_text())["runtime"]
     assert list(runtimes) == names[2:]
@@ -196,6 +203,15 @@ def test_advice() -> None:
     assert "no int8 units" in advice(rows, dict.fromkeys(units, False))[1]
     assert "unknown" in advice(rows, None)[1]
     assert advice([*rows, row(DYNAMIC, None, 5)], units)[0].startswith("Nothing here is faster")
+
+
+def test_size_advice() -> None:
+    files = {
+        DENSE: {"bytes": 90_000_000, "bytes_compressed": 84_000_000},
+        "onnxruntime": {"bytes": 22_500_000, "bytes_compressed": 10_000_000},
+    }
+    said = size_advice(files, DENSE, "onnxruntime")
+    assert "22.5 MB, 1/4.0 of the dense fp32 one; packed with zstd 10.0 MB, 1/9.0 of it" in said
 
 
 def test_onnxruntime_runs_both_forms(qdq: Path, deepsparse: Path) -> None:

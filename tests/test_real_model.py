@@ -100,6 +100,14 @@ def test_the_export_is_int8_and_answers_as_torch_does(run: Run) -> None:
     assert rows >= ROWS["validation"]
 
 
+def test_the_packed_file_is_a_sixth_of_the_dense_one(run: Run) -> None:
+    folder, summary = run
+    state = load_file(folder / "model" / "model.safetensors")
+    dense = sum(4 * v.numel() for name, v in state.items() if "_quantizer." not in name)
+    assert dense > 90e6
+    assert summary["export"]["bytes_compressed"] * 6 <= dense
+
+
 def test_the_deployment_labels_texts(run: Run) -> None:
     folder, _ = run
     assert {file.name for file in (folder / "deployment").iterdir()} == {

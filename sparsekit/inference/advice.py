@@ -10,6 +10,22 @@ SPARSE_KERNELS = ("deepsparse",)
 _INT8 = {"amx_int8": "AMX", "avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI"}
 
 
+Sizes = Mapping[str, Mapping[str, int]]
+
+
+def size_advice(files: Sizes, dense: str, ours: str) -> str:
+    """A sentence on the files of the candidates `dense` and `ours`, as they lie on disk and zipped.
+
+    Packed is compared with unpacked: a dense model's weights hardly compress.
+    """
+    first, own = files[dense], files[ours]
+    return (
+        f"The file has {own['bytes'] / 1e6:.1f} MB, 1/{first['bytes'] / own['bytes']:.1f} of the "
+        f"dense fp32 one; packed with zstd {own['bytes_compressed'] / 1e6:.1f} MB, "
+        f"1/{first['bytes'] / own['bytes_compressed']:.1f} of it."
+    )
+
+
 def advice(rows: Sequence[Mapping[str, Any]], units: Mapping[str, bool] | None) -> list[str]:
     """Sentences for the cell of the smallest batch and the longest sequence.
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 from transformers import PreTrainedModel
 
@@ -62,6 +63,16 @@ def candidates(model: Path, scratch: Path) -> list[Candidate]:
         Candidate(DYNAMIC, OnnxRuntime, scratch / "dynamic.onnx"),
         *(Candidate(x.name, x, scratch / f"{x.forms[0]}.onnx", x.forms[0]) for x in runtimes),
     ]
+
+
+def sizes(candidates: Sequence[Candidate]) -> dict[str, dict[str, int]]:
+    """Bytes of each candidate's file, by its name: as it is, and compressed with zstd."""
+    packed: dict[Path, dict[str, int]] = {}
+    for file in {candidate.file for candidate in candidates}:
+        data = file.read_bytes()
+        size = pa.compress(data, codec="zstd").size
+        packed[file] = {"bytes": len(data), "bytes_compressed": size}
+    return {candidate.name: packed[candidate.file] for candidate in candidates}
 
 
 def write_twins(model: PreTrainedModel, scratch: Path) -> None:
