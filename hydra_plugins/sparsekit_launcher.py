@@ -7,6 +7,7 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,33 +57,39 @@ class ProcessLauncher(Launcher):
         Path(str(self._config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         waiting = list(enumerate(job_overrides, initial_job_idx))
         running: dict[int, Any] = {}
+        scratch: dict[int, tempfile.TemporaryDirectory[str]] = {}
         codes: dict[int, int] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < self.n_jobs:
                     number, overrides = waiting.pop(0)
-                    running[number] = self._start(number, overrides)
+                    scratch[number] = tempfile.TemporaryDirectory(prefix="sparsekit-job-")
+                    running[number] = self._start(number, overrides, scratch[number].name)
                 multiprocessing.connection.wait([job.sentinel for job in running.values()])
                 for number in [n for n, job in running.items() if not job.is_alive()]:
                     running[number].join()
                     codes[number] = running.pop(number).exitcode
+                    scratch.pop(number).cleanup()
         finally:
             for job in running.values():
                 job.terminate()
-            for job in running.values():
+            for number, job in running.items():
                 job.join()
+                scratch[number].cleanup()
         return [_outcome(codes[n], o) for n, o in enumerate(job_overrides, initial_job_idx)]
 
-    def _start(self, number: int, overrides: Sequence[str]) -> Any:
+    def _start(self, number: int, overrides: Sequence[str], scratch: str) -> Any:
         sys.stdout.flush()
         sys.stderr.flush()
         process = multiprocessing.get_context("fork").Process(
-            target=self._job, args=(number, list(overrides)), name=f"job {number}"
+            target=self._job, args=(number, list(overrides), scratch), name=f"job {number}"
         )
         process.start()
         return process
 
-    def _job(self, number: int, overrides: list[str]) -> None:
+    def _job(self, number: int, overrides: list[str], scratch: str) -> None:
+        # A fork, and even more a killed one, leaves the temporary folders of its libraries behind.
+        os.environ["TMPDIR"] = tempfile.tempdir = scratch
         if self.n_jobs > 1:
             _use_threads(max(1, len(os.sched_getaffinity(0)) // self.n_jobs))
         loader = self._context.config_loader

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import hydra
@@ -20,6 +21,8 @@ def main(cfg):
     from sparsekit.tracking import describe, write_summary
 
     values = plain(cfg)
+    # What libraries do, and what a process that is killed does not clear away.
+    tempfile.mkdtemp()
     poison = Path("poison.json")
     poisoned = json.loads(poison.read_text()) if poison.exists() else {}
     match poisoned.get(str(cfg.seed)):

@@ -21,10 +21,12 @@ BASIC = "hydra/launcher=basic"
 
 
 def sweep(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    scratch = folder / "tmp"
+    scratch.mkdir(exist_ok=True)
     done = subprocess.run(
         [sys.executable, str(APP), "-m", "dataset=quickstart", *arguments],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120", "TMPDIR": str(scratch)},
         capture_output=True,
         text=True,
         timeout=200,
@@ -60,6 +62,7 @@ def test_failing_jobs_fail_alone_and_alone_run_again(tmp_path: Path) -> None:
     assert (
         "- 3 (seed=4): failed: RuntimeError: the job's process was killed by SIGKILL" in done.stderr
     )
+    assert not [p for p in (tmp_path / "tmp").iterdir() if p.name.startswith(("tmp", "sparsekit"))]
     (folder,) = tmp_path.glob("multirun/*/*")
     before = (folder / "0" / "summary.json").stat().st_mtime_ns
 
