@@ -34,8 +34,11 @@ def main(cfg: DictConfig) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stopped:
         signal_name = str(stopped) or "SIGINT"
-        sys.stderr.write(f"stopped by {signal_name}; to go on, give the newest folder of ")
-        sys.stderr.write(f"{cfg.training.output_dir} as training.resume_from_checkpoint\n")
+        sys.stderr.write(f"stopped by {signal_name}")
+        if cfg.engine._target_ is None:  # only our own trainer writes checkpoints
+            sys.stderr.write(f"; to go on, give the newest folder of {cfg.training.output_dir} ")
+            sys.stderr.write("as training.resume_from_checkpoint")
+        sys.stderr.write("\n")
         # What a shell makes of a process that a signal ended.
         sys.exit(128 + signal.Signals[signal_name])
     if FIRST_PROCESS:

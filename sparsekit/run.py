@@ -64,6 +64,6 @@ def remove_results(folder: Path, resumed: bool) -> None:
     if (folder / "summary.json").exists() and not resumed:
         log.warning("%s holds an earlier run, which this one replaces", folder)
         (folder / "metrics.jsonl").unlink(missing_ok=True)
-    for name in ("summary.json", "benchmark.json"):
+    for name in ("summary.json", "benchmark.json", "recipe.sparseml.yaml", "sparseml.log"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "deployment", ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 from sparsekit.config import PROCESSES, ConfigError, UserError
 from sparsekit.modifiers.distillation import Distillation
 from sparsekit.modifiers.layer_distillation import PerLayerDistillation
+from sparsekit.modifiers.quantization import Quantization
 from sparsekit.peer import MAKE, peer_python
 from sparsekit.recipe import Recipe
 from sparsekit.sparseml_recipes.write import to_sparseml
@@ -50,6 +52,12 @@ class SparseML:
             "projections there; remove it"
             for name, modifier in recipe.modifiers.items()
             if isinstance(modifier, PerLayerDistillation)
+        ]
+        found += [
+            f"engine=sparseml: recipe.modifiers.{name} quantizes by scheme, which SparseML cannot "
+            "do on the torch of its environment; name submodules instead"
+            for name, modifier in recipe.modifiers.items()
+            if isinstance(modifier, Quantization) and modifier.by_scheme
         ]
         training = values["training"]
         if training.get("max_steps", -1) > 0:
@@ -89,10 +97,13 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def trainer_arguments(training: Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved `training` node in the names of the transformers that SparseML has."""
+    """The resolved `training` node in the names of the transformers that SparseML has.
+
+    Rows are not grouped by length there: it would sort them, longest first, within each group.
+    """
     passed = {_RENAMED.get(k, k): value for k, value in training.items() if k not in _OURS}
-    by_length = training.get("train_sampling_strategy") == "group_by_length"
-    return {**passed, "group_by_length": by_length, "save_strategy": "no", "report_to": []}
+    fixed = {"save_strategy": "no", "report_to": [], "disable_tqdm": True}
+    return {**passed, **fixed}
 
 
 def run_worker(job: Path, log: Path, on_report: Callable[[Report], None]) -> None:
@@ -125,5 +136,15 @@ def run_worker(job: Path, log: Path, on_report: Callable[[Report], None]) -> Non
             process.stdout.close()
             code = process.wait()
     if code != 0:
-        said = (log.read_text().strip() or "nothing").splitlines()[-1]
-        raise UserError(f"SparseML ended with code {code}: {said}; all that it said is in {log}")
+        raise UserError(
+            f"SparseML ended with code {code}: {_last_words(log.read_text())}; all that it said is "
+            f"in {log}"
+        )
+
+
+def _last_words(said: str) -> str:
+    """The exception in a log, or its last line."""
+    lines = said.strip().splitlines() or ["nothing"]
+    return next(
+        (line for line in lines[::-1] if re.match(r"[\w.]*(Error|Exception)\b", line)), lines[-1]
+    )

@@ -77,7 +77,7 @@ def train(
         "samples_per_second": result["train_samples_per_second"],
     }
     engine = {"version": result["sparseml"], "max_abs_diff": difference}
-    return {**stages.trained(plan, student, folder, measured), "sparseml": engine}
+    return {**stages.trained(plan, student, folder, measured, "fp32"), "sparseml": engine}
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> str:

@@ -163,11 +163,11 @@ def train(plan: Plan, student: Classifier, trainer: SparseTrainer, folder: Path)
         "steps": result.global_step,
         "samples_per_second": result.metrics["train_samples_per_second"],
     }
-    return trained(plan, student, folder, measured)
+    return trained(plan, student, folder, measured, plan.training.precision)
 
 
 def trained(
-    plan: Plan, student: Classifier, folder: Path, measured: dict[str, Any]
+    plan: Plan, student: Classifier, folder: Path, measured: dict[str, Any], precision: str
 ) -> dict[str, Any]:
     """Save the recipe in `model/`, prove that masks held there; `measured` is `summary.train`."""
     model = folder / "model"
@@ -176,7 +176,7 @@ def trained(
         {
             "per_device_train_batch_size": plan.training.per_device_train_batch_size,
             "gradient_accumulation_steps": plan.training.gradient_accumulation_steps,
-            "precision": plan.training.precision,
+            "precision": precision,
             "seed": plan.training.seed,
             "steps": measured["steps"],
             "versions": versions(),

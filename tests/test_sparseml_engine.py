@@ -48,6 +48,11 @@ def values(tmp_path: Path, *overrides: str) -> dict[str, Any]:
             "modifiers.layers imitates layers",
         ),
         (["+sweep.trial._target_=x"], "reports to no search"),
+        (
+            ["recipe=dense", "+recipe.modifiers.q._target_=sparsekit.modifiers.quantization."
+             "Quantization", "+recipe.modifiers.q.scheme=default"],
+            "modifiers.q quantizes by scheme",
+        ),
     ],
 )  # fmt: skip
 def test_what_it_cannot_do(
@@ -69,18 +74,19 @@ def test_without_the_peer_environment(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_arguments_in_the_older_names(tmp_path: Path) -> None:
     passed = trainer_arguments(values(tmp_path, "+training.adam_beta2=0.98")["training"])
     assert passed["evaluation_strategy"] == "epoch"
-    assert passed["group_by_length"] is True
+    assert "train_sampling_strategy" not in passed
     assert passed["adam_beta2"] == 0.98
     assert "precision" not in passed and "eval_strategy" not in passed
 
 
 def test_a_worker_that_ends_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho 'noise'; echo '{\"steps\": 3}'\necho no room >&2; exit 3\n")
+    said = "echo noise; echo '{\"steps\": 3}'; echo OSError: no room >&2; echo 50% >&2; exit 3"
+    python.write_text(f"#!/bin/sh\n{said}\n")
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", str(python))
     reports: list[dict[str, Any]] = []
-    with pytest.raises(UserError, match=r"ended with code 3: no room; .*said is in .*log"):
+    with pytest.raises(UserError, match=r"ended with code 3: OSError: no room; .*said is in .*log"):
         run_worker(tmp_path / "job.json", tmp_path / "log", reports.append)
     assert reports == [{"steps": 3}]
 
@@ -122,6 +128,8 @@ def test_the_same_config_through_both(
         path.relative_to(tmp_path / "sparseml") for path in files(tmp_path / "sparseml")
     }
     assert {str(path) for path in missing} <= {"model/training_args.bin"}
+    saved = yaml.safe_load((tmp_path / "sparseml" / "model" / "recipe.yaml").read_text())
+    assert saved["metadata"]["precision"] == "fp32"
     assert predict(tmp_path / "sparseml" / "deployment", ["a fine film"])
     schedules = [json.loads((tmp_path / e / "schedule.json").read_text()) for e in summaries]
     assert schedules[0] == schedules[1]
