@@ -149,7 +149,7 @@ class SearchSweeper(ResumingSweeper):
                 chosen = Job(overrides=[f"{k}={v}" for k, v in trial.params.items()])
                 reached = ", ".join(f"{key} {value:g}" for key, value in values)
                 sys.stdout.write(f"best: {label(chosen, axes)}: {reached}\n")
-        sys.stdout.write(f"sweep: {folder}\n")
+        self._end(folder)
 
 
 def distribution(override: Override) -> optuna.distributions.BaseDistribution:

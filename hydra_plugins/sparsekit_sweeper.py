@@ -22,12 +22,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from sparsekit.config import PROCESSES, UserError, first_line, identity_hash, plain
+from sparsekit.config import PROCESSES, UserError, build, first_line, identity_hash, plain
 from sparsekit.runs import ending
 from sparsekit.sweep import jobs as jobs_of
 from sparsekit.sweep.jobs import Job
 from sparsekit.sweep.table import failures, outcome, summary_table
 from sparsekit.tracking import describe, write_summary
+from sparsekit.workspace import save_workspace
 
 
 class ExitAsError:
@@ -104,8 +105,19 @@ class ResumingSweeper(Sweeper):
                 "with hydra.sweep.dir=FOLDER"
             ) from error
         Console().print(summary_table(jobs, axes, folder))
-        sys.stdout.write(f"sweep: {folder}\n")
+        self._end(folder)
         return failures(jobs, axes)
+
+    def _end(self, folder: Path) -> None:
+        """Save the sweep's view in W&B if that is asked for, and say where the sweep lies."""
+        tracking = plain(self._config.tracking)
+        if tracking.get("workspace"):
+            try:
+                address = save_workspace(folder, build(tracking, "tracking"))
+                sys.stdout.write(f"workspace: {address}\n")
+            except UserError as error:
+                sys.stderr.write(f"no workspace was saved: {error}\n")
+        sys.stdout.write(f"sweep: {folder}\n")
 
     def _folder(self, key: str) -> Path:
         """That of the same sweep's earlier call, unless all is to be run anew; else a new one."""

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from sparsekit.cli_benchmark import benchmark, run_node
 from sparsekit.cli_prune import prune
 from sparsekit.cli_recipe import recipes
-from sparsekit.cli_share import pull, verify
+from sparsekit.cli_share import pull, verify, workspace
 from sparsekit.config import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ app.command()(prune)
 app.command()(benchmark)
 app.command()(verify)
 app.command()(pull)
+app.command()(workspace)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`sparsekit verify` and `sparsekit pull`: trust a run, and get one that others shared."""
+"""`sparsekit verify`, `pull` and `workspace`: trust a run, get another's, show a sweep in W&B."""
 
 from __future__ import annotations
 
@@ -36,3 +36,20 @@ def pull(
     files = pull_deployment(repository, target, revision)
     typer.echo(f"pulled: {target} ({files} files, as they were pushed)")
     typer.echo(f'Try next: sparsekit predict {target} "I loved it!"')
+
+
+def workspace(folder: Annotated[Path, typer.Argument(help="A sweep's folder.")]) -> None:
+    """Save a W&B view of a sweep: its axes, accuracy against latency. Upload its runs first."""
+    import yaml
+
+    from sparsekit.config import UserError, build
+    from sparsekit.runs import find_runs
+    from sparsekit.workspace import save_workspace
+
+    for run in find_runs(folder):
+        if (run / "config.yaml").is_file():
+            settings = yaml.safe_load((run / "config.yaml").read_text())
+            tracking = settings["tracking"] | {"mode": "online"}
+            typer.echo(f"workspace: {save_workspace(folder, build(tracking, 'tracking'))}")
+            return
+    raise UserError(f"there is no run in {folder}; give the folder of a sweep")

@@ -6,6 +6,7 @@ Every event is a line of `metrics.jsonl` and the result is `summary.json`, whate
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import logging
 import math
@@ -37,6 +38,7 @@ class TrackingConfig:
 
     `auto` is online when a key is configured, else offline; `$WANDB_MODE` outranks it.
     `name` null is the job's overrides, `group` null the sweep's. `artifact` logs `deployment/`.
+    `workspace` saves a view of a sweep when it ends.
     """
 
     project: str = "sparsekit"
@@ -46,8 +48,14 @@ class TrackingConfig:
     group: str | None = None
     tags: list[str] = field(default_factory=list)
     artifact: bool = False
+    workspace: bool = False
 
     def __post_init__(self) -> None:
+        if self.workspace and importlib.util.find_spec("wandb_workspaces") is None:
+            raise UserError(
+                "tracking.workspace=true needs wandb-workspaces: pip install "
+                "'sparsekit[workspaces]', or leave it false"
+            )
         if self.mode not in MODES:
             raise UserError(f"tracking.mode={self.mode!r} must be one of {', '.join(MODES)}")
 
