@@ -80,7 +80,7 @@ def test_magnitude_ranks_in_a_layer_or_over_all(everywhere: bool) -> None:
 
 
 def test_rows_are_drawn_without_repetition_and_again_with_the_seed() -> None:
-    rows: Any = [{"row": index} for index in range(100)]
+    rows: Any = [{"row": index, "text": "." * (index * 37 % 100)} for index in range(100)]
 
     def drawn(count: int, seed: int, multiple: int = 1) -> list[list[int]]:
         return [
@@ -90,9 +90,11 @@ def test_rows_are_drawn_without_repetition_and_again_with_the_seed() -> None:
 
     flat = [row for batch in drawn(100, 3) for row in batch]
     assert sorted(flat) == list(range(100))
-    assert drawn(100, 3) == drawn(100, 3) != drawn(100, 4)
+    assert drawn(50, 3) == drawn(50, 3) != drawn(50, 4)
     assert sum(map(len, drawn(250, 0))) == 250  # a second pass and a half
     assert all(len(batch) % 24 == 0 for batch in drawn(240, 0, 24))
+    lengths = [[len(rows[row]["text"]) for row in batch] for batch in drawn(100, 3)]
+    assert lengths == [list(range(64)), list(range(64, 100))]
 
 
 # The command

@@ -49,17 +49,26 @@ Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
 def draw(
     rows: Dataset, collate: Collate, count: int, seed: int, multiple: int = 1
 ) -> Iterator[Mapping[str, Tensor]]:
-    """Batches of `count` random rows in all; no row twice until all came once.
+    """Batches of `count` random rows in all, short ones first; no row twice until all came once.
 
-    The rows of a batch are a multiple of `multiple`; `count` must be one.
+    The rows of a batch are a multiple of `multiple`, which stay together; `count` must be one.
     """
     generator = torch.Generator().manual_seed(seed)
     passes = -(-count // len(rows))
     order = torch.cat([torch.randperm(len(rows), generator=generator) for _ in range(passes)])
-    size = max(1, ROWS // multiple) * multiple
-    for start in range(0, count, size):
-        chosen = order[start : min(start + size, count)].tolist()
-        yield collate([rows[index] for index in chosen])
+    picked = [rows[index] for index in order[:count].tolist()]
+    groups = [picked[start : start + multiple] for start in range(0, count, multiple)]
+    # Long rows with long ones: padding is computed with as text is.
+    groups.sort(key=lambda group: max(map(_length, group)))
+    size = max(1, ROWS // multiple)
+    for start in range(0, len(groups), size):
+        yield collate([row for group in groups[start : start + size] for row in group])
+
+
+def _length(row: Mapping[str, Any]) -> int:
+    if "input_ids" in row:
+        return len(row["input_ids"])
+    return sum(len(row[name]) for name in ("text", "text_pair") if name in row)
 
 
 @dataclass
