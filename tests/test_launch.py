@@ -200,12 +200,17 @@ def test_a_stopped_run_says_so(tmp_path: Path, hub_environment: dict[str, str], 
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background jobs ignore SIGINT, and so would what they start: these tests too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     begun = tmp_path / "run" / "metrics.jsonl"
     while not begun.is_file() and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(signal.Signals[name])
-    _, shown = process.communicate(timeout=60)
+    try:
+        _, shown = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 128 + signal.Signals[name]
     assert "Traceback" not in shown
     assert "HTTP Request" not in shown
