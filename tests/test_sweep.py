@@ -20,13 +20,14 @@ APP = Path(__file__).parent / "sweep_app.py"
 BASIC = "hydra/launcher=basic"
 
 
-def sweep(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    scratch = folder / "tmp"
-    scratch.mkdir(exist_ok=True)
+def sweep(
+    folder: Path, *arguments: str, code: int = 0, temporary: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    own = {"TMPDIR": str(temporary)} if temporary else {}
     done = subprocess.run(
         [sys.executable, str(APP), "-m", "dataset=quickstart", *arguments],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120", "TMPDIR": str(scratch)},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"} | own,
         capture_output=True,
         text=True,
         timeout=200,
@@ -55,14 +56,17 @@ def statuses(folder: Path) -> dict[str, str]:
 
 def test_failing_jobs_fail_alone_and_alone_run_again(tmp_path: Path) -> None:
     poison(tmp_path, s2="raise", s3="exit", s4="kill")
-    done = sweep(tmp_path, "seed=1,2,3,4,5", "hydra.launcher.n_jobs=2", code=1)
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    two = "hydra.launcher.n_jobs=2"
+    done = sweep(tmp_path, "seed=1,2,3,4,5", two, code=1, temporary=scratch)
     assert sorted(ran(tmp_path)) == ["1", "5"]
     assert "3 of 5 jobs failed" in done.stderr
     assert "- 1 (seed=2): failed: RuntimeError: the job's process ended with code 1" in done.stderr
     assert (
         "- 3 (seed=4): failed: RuntimeError: the job's process was killed by SIGKILL" in done.stderr
     )
-    assert not [p for p in (tmp_path / "tmp").iterdir() if p.name.startswith(("tmp", "sparsekit"))]
+    assert not [p for p in scratch.iterdir() if p.name.startswith(("tmp", "sparsekit"))]
     (folder,) = tmp_path.glob("multirun/*/*")
     before = (folder / "0" / "summary.json").stat().st_mtime_ns
 
