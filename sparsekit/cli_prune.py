@@ -66,7 +66,7 @@ def prune(
     from sparsekit.training.allocator import keep_freed_memory
 
     quiet_libraries()
-    # Gradients row by row are large: a fifth of the time went into mapping their memory anew.
+    # Gradients row by row are large: much of the time went into mapping their memory anew.
     keep_freed_memory()
     config = OneShot(
         sparsity=sparsity,
