@@ -138,7 +138,7 @@ def test_gradients_of_rows_are_those_of_batches_that_hold_only_them(examples) ->
     model = Shared()
     batch = {"inputs": torch.randn(6, 4, 6), "labels": torch.tensor([0, 1, 2, 0, 1, 2])}
     layers = {"body": model.body, "head": model.head}
-    found = {n: g.clone() for n, g in example_gradients(model, batch, layers, examples)}
+    found = {n: g.clone() for n, g in example_gradients(model, batch, layers, examples, [])}
     assert found.keys() == layers.keys()
     for index in range(6 // examples):
         rows = slice(index * examples, (index + 1) * examples)
@@ -153,7 +153,7 @@ def test_frozen_layers_have_gradients_too() -> None:
     model = Shared()
     model.body.requires_grad_(False)
     batch = {"inputs": torch.randn(2, 4, 6), "labels": torch.tensor([0, 1])}
-    found = dict(example_gradients(model, batch, {"body": model.body}, 1))
+    found = dict(example_gradients(model, batch, {"body": model.body}, 1, []))
     assert found["body"].abs().sum() > 0
     assert not model.body.weight.requires_grad
 

@@ -16,7 +16,7 @@ from sparsekit.config import UserError
 from sparsekit.data import FileDataset, TextData
 
 # Rows of one forward and backward pass, all of whose gradients are in memory for one layer.
-ROWS = 64
+ROWS = 32
 FORMATS: dict[str, Literal["csv", "json"]] = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 
 

@@ -60,8 +60,14 @@ class BlockFisher:
 
     def add(self, gradients: Tensor) -> None:
         size = self.total.shape[-1]
-        blocks = as_blocks(gradients, size).transpose(0, 1)
-        self.total.baddbmm_(blocks.transpose(1, 2), blocks)
+        whole = gradients.shape[1] // size
+        # The last block apart if it is not full: to fill it up, all gradients would be copied.
+        for total, part in (
+            (self.total[:whole], gradients[:, : whole * size]),
+            (self.total[whole:], gradients[:, whole * size :]),
+        ):
+            blocks = as_blocks(part, size).transpose(0, 1)
+            total.baddbmm_(blocks.transpose(1, 2), blocks)
         self.count += len(gradients)
 
     def saliency(self, weight: Tensor, keep: Tensor, damp: float, group: int = 1) -> Tensor:
@@ -184,6 +190,8 @@ def group_rise(weights: Tensor, inverse: Tensor) -> Tensor:
 
     `weights` [blocks, B]; `inverse` [blocks, B / group, group, group]; the result is [blocks, B].
     """
+    if inverse.shape[-1] == 1:
+        return weights.square() / inverse[..., 0, 0] / 2
     grouped = weights.view(*inverse.shape[:3])
     solved = torch.linalg.solve(inverse, grouped[..., None])[..., 0]
     rise: Tensor = (grouped * solved).sum(-1, keepdim=True) / 2
