@@ -1,6 +1,7 @@
 """What sparsity, distillation and QAT add to a step of the plain Hugging Face Trainer.
 
     python benchmarks/overhead.py                       # MiniLM on 2 cores: about 2 minutes
+    python benchmarks/overhead.py --compile             # each with torch.compile too: 4 minutes
     python benchmarks/overhead.py --shape bert-base --batch-size 256 --length 128 --steps 40   # GPU
 
 Three trainers take turns of a few steps on the same batches, all of one length and without padding,
@@ -91,7 +92,8 @@ def synchronize() -> None:
 def make_trainer(
     kind: str, options: argparse.Namespace, turns: TrainerCallback, folder: str
 ) -> Trainer:
-    """The trainer of one kind: dense, sparse_kd or qat."""
+    """The trainer of one kind: dense, sparse_kd or qat; `_compiled` behind it: torch.compile."""
+    kind, compiled = kind.removesuffix("_compiled"), kind.endswith("_compiled")
     torch.manual_seed(0)
     heads = SHAPES[options.shape]["hidden_size"] // (32 if options.shape == "minilm" else 64)
     config = BertConfig(**SHAPES[options.shape], num_attention_heads=heads)
@@ -116,6 +118,7 @@ def make_trainer(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         disable_tqdm=True,
+        torch_compile=compiled,
     )
     common = {"train_dataset": rows, "data_collator": default_data_collator, "callbacks": [turns]}
     if kind == "dense":
@@ -161,10 +164,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--block", type=int, default=2)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--compile", action="store_true", help="the same with torch.compile too")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     quiet_libraries()
     kinds = ["dense", "sparse_kd", "qat"]
+    if options.compile:
+        kinds += [f"{kind}_compiled" for kind in kinds]
     found = race(kinds, options)
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
     print(f"{name}, {cores()} cores, {torch.get_num_threads()} threads; {options.shape}, ", end="")
@@ -179,7 +185,7 @@ def main() -> None:
             row[f"{clock}_ratio"] = times[len(times) // 2] / base[len(base) // 2]
         row["samples_per_second"] = options.batch_size / row["wall_ms"] * 1e3
         result[kind] = row
-        print(f"{kind:10}" + "".join(f"  {key} {value:.3f}" for key, value in row.items()))
+        print(f"{kind:18}" + "".join(f"  {key} {value:.3f}" for key, value in row.items()))
     if options.json:
         print(json.dumps({"ratio": {k: r["wall_ratio"] for k, r in result.items()}, **result}))
 

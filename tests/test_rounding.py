@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sparsekit.modifiers import rounding
 from sparsekit.modifiers.fake_quantize import QuantLinear
 from sparsekit.modifiers.rounding import (
     EXACT_IN_FLOAT32,
@@ -106,9 +105,8 @@ def test_float32_stops_being_exact_beyond_its_bound() -> None:
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize(("inner", "outer"), [(384, 1536), (1536, 384), (384, 2), (7, 5)])
 def test_a_quantized_linear_is_fake_quantization_and_a_product(
-    monkeypatch: pytest.MonkeyPatch, inner: int, outer: int, per_channel: bool, int8_units: bool
+    inner: int, outer: int, per_channel: bool, int8_units: bool
 ) -> None:
-    monkeypatch.setattr(rounding, "has_int8_units", lambda: int8_units)
     torch.manual_seed(inner + outer)
     values, weight, bias = torch.randn(4, 9, inner), torch.randn(outer, inner), torch.randn(outer)
     # Ranges a little too small, as moving averages are: some values lie outside.
@@ -116,7 +114,7 @@ def test_a_quantized_linear_is_fake_quantization_and_a_product(
     amax = weight.abs().amax(1) if per_channel else weight.abs().max()
     weight_scale = amax * 0.9 / 127.5
     ours, theirs = ([t.clone().requires_grad_() for t in (values, weight, bias)] for _ in range(2))
-    result = quantized_linear(*ours, scale, zero, weight_scale)
+    result = quantized_linear(*ours, scale, zero, weight_scale, int8_units)
     expected = F.linear(
         torch_rounds(theirs[0], scale, zero, UINT8),
         torch_rounds(theirs[1], weight_scale, torch.zeros_like(amax, dtype=torch.int32), INT8),

@@ -83,6 +83,27 @@ def test_the_logged_losses_add_up(
         assert entry["loss"] == pytest.approx(mixed, abs=2e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "default::DeprecationWarning"
+)  # torch's compiler calls its own old parts
+def test_a_compiled_model_learns_the_same(
+    tmp_path: Path, student_folder: str, rows: dict[str, Dataset]
+) -> None:
+    losses = []
+    for compiled in (False, True):
+        loaded = load_student(student_folder)
+        made = recipe(num_epochs=1, qat_start=0.5)
+        run = trainer(tmp_path, loaded, rows, made, torch_compile=compiled)
+        run.train()
+        assert_masks(made, dict(loaded.model.named_parameters()), "after a compiled run")
+        losses.append([entry["loss"] for entry in run.state.log_history if "loss" in entry])
+    assert len(losses[0]) == 8
+    assert losses[1][:4] == pytest.approx(losses[0][:4], rel=1e-3)
+    # In QAT a last bit of difference may round a value to the next integer.
+    assert losses[1][4:] == pytest.approx(losses[0][4:], rel=0.03)
+
+
 def test_it_learns(tmp_path: Path, teacher_folder: str, rows: dict[str, Dataset]) -> None:
     torch.manual_seed(1)
     student = Student(checkpoint=teacher_folder, sparsity=0.5).load(["neg", "pos"], 64)

@@ -10,7 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsekit.modifiers.rounding import INT8, UINT8, fake_quantize, quantized_linear
+from sparsekit.modifiers.rounding import (
+    INT8,
+    UINT8,
+    fake_quantize,
+    has_int8_units,
+    quantized_linear,
+)
 from sparsekit.modifiers.scheme import Activations, Scheme, Weights
 
 # Moving average of the observed ranges: SparseML's and torch's default.
@@ -103,6 +109,7 @@ class QuantLinear(nn.Linear):
         self.input_quantizer = activation_quantizer(scheme.inputs)
         self.weight_quantizer = weight_quantizer(scheme.weights, source.out_features)
         self.output_quantizer = activation_quantizer(scheme.outputs)
+        self.int8_units = has_int8_units()
 
     def forward(self, values: Tensor) -> Tensor:
         result = self._product(values)
@@ -117,7 +124,13 @@ class QuantLinear(nn.Linear):
         inputs.watch(values)
         weights.watch(self.weight)
         return quantized_linear(
-            values, self.weight, self.bias, inputs.scale, inputs.zero_point, weights.scale
+            values,
+            self.weight,
+            self.bias,
+            inputs.scale,
+            inputs.zero_point,
+            weights.scale,
+            self.int8_units,
         )
 
 

@@ -76,6 +76,7 @@ def quantized_linear(
     scale: Tensor,
     zero_point: Tensor,
     weight_scale: Tensor,
+    int8_units: bool,
 ) -> Tensor:
     """`F.linear` of values rounded to uint8 and of a weight [out, in] rounded to symmetric int8.
 
@@ -84,7 +85,7 @@ def quantized_linear(
     """
     if weight_scale.ndim:
         weight_scale = _along_first(weight_scale, 2)
-    arguments = (values, weight, bias, scale, zero_point, weight_scale)
+    arguments = (values, weight, bias, scale, zero_point, weight_scale, int8_units)
     result: Tensor = _QuantizedLinear.apply(*arguments)  # type: ignore[no-untyped-call]
     return result
 
@@ -129,6 +130,7 @@ class _QuantizedLinear(torch.autograd.Function):
         scale: Tensor,
         zero_point: Tensor,
         weight_scale: Tensor,
+        int8_units: bool,
     ) -> Tensor:
         rows = values.reshape(-1, values.shape[-1])
         integers, left_inside = to_integers(rows, scale, zero_point, UINT8)
@@ -136,7 +138,7 @@ class _QuantizedLinear(torch.autograd.Function):
         left = integers.to(torch.uint8)
         integers, right_inside = to_integers(weight, weight_scale, None, INT8)
         right = integers.to(torch.int8)
-        result = integer_product(left, zero_point, right, has_int8_units())
+        result = integer_product(left, zero_point, right, int8_units)
         result.mul_(scale * weight_scale.view(-1))
         if bias is not None:
             result.add_(bias)
@@ -160,7 +162,7 @@ class _QuantizedLinear(torch.autograd.Function):
             to_weight = torch.where(right_inside, product.mul_(scale), 0.0)
         if ctx.needs_input_grad[2]:
             to_bias = rows.sum(0)
-        return to_values, to_weight, to_bias, None, None, None
+        return to_values, to_weight, to_bias, None, None, None, None
 
 
 def _along_first(parameter: Tensor, dimensions: int) -> Tensor:
