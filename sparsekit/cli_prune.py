@@ -26,7 +26,7 @@ def prune(
         Method, typer.Option(help="magnitude: by size; wanda: by size and input; obs: by the loss.")
     ] = Method.magnitude,
     pattern: Annotated[
-        str, typer.Option(help="unstructured, block4, or N zeros of M weights, as 2:4.")
+        str, typer.Option(help="unstructured, block4, or N:M, which keeps N of M, as 2:4.")
     ] = "unstructured",
     data: Annotated[
         Path | None, typer.Option(help="csv or json with texts and labels, for wanda and obs.")

@@ -27,15 +27,18 @@ class Blocks:
 
 @dataclass(frozen=True)
 class NOfM:
-    """`zeros` of each `group` neighbours in a row are zero, as sparse tensor cores expect."""
+    """`kept` of each `group` neighbours in a row are not zero, as sparse tensor cores expect.
 
-    zeros: int
+    So 2:4 is half, 1:4 three quarters sparse: NVIDIA's and SparseML's meaning, and `inspect`'s.
+    """
+
+    kept: int
     group: int
 
     @property
     def sparsity(self) -> float:
         """The share of zeros, which the pattern fixes."""
-        return self.zeros / self.group
+        return (self.group - self.kept) / self.group
 
     def divides(self, shape: Sequence[int]) -> bool:
         """Whether each row of a weight of this shape, seen as a matrix, has whole groups."""
@@ -49,7 +52,7 @@ def parse_mask_type(mask_type: str | Sequence[int]) -> Pattern:
     """The pattern that a recipe's `mask_type` names; raises ValueError for what is none.
 
     >>> parse_mask_type("unstructured"), parse_mask_type("block4"), parse_mask_type("2:4")
-    (Blocks(rows=1, columns=1), Blocks(rows=1, columns=4), NOfM(zeros=2, group=4))
+    (Blocks(rows=1, columns=1), Blocks(rows=1, columns=4), NOfM(kept=2, group=4))
     """
     if mask_type == "unstructured":
         return Blocks()
@@ -57,9 +60,9 @@ def parse_mask_type(mask_type: str | Sequence[int]) -> Pattern:
         return Blocks(1, 4)
     if isinstance(mask_type, str):
         if match := re.fullmatch(r"(\d+):(\d+)", mask_type):
-            zeros, group = int(match[1]), int(match[2])
-            if 0 < zeros < group:
-                return NOfM(zeros, group)
+            kept, group = int(match[1]), int(match[2])
+            if 0 < kept < group:
+                return NOfM(kept, group)
     elif len(mask_type) == 2 and all(isinstance(size, int) and size > 0 for size in mask_type):
         return Blocks(*mask_type)
     raise ValueError(f"mask_type {mask_type!r} is none of: {MASK_TYPES}")
@@ -147,5 +150,5 @@ def _n_of_m(score: Tensor, kept: Tensor, pattern: NOfM) -> Tensor:
     groups = score.float().masked_fill(~kept, -torch.inf).reshape(-1, pattern.group)
     order = groups.argsort(dim=1, stable=True)
     mask = torch.ones_like(groups, dtype=torch.bool)
-    mask.scatter_(1, order[:, : pattern.zeros], False)
+    mask.scatter_(1, order[:, : pattern.group - pattern.kept], False)
     return mask.view(score.shape) & kept

@@ -79,10 +79,13 @@ def test_ranking_over_all_layers(seed: int, sparsity: float) -> None:
 
 @given(seed=seeds, group=st.sampled_from([(2, 4), (1, 2), (3, 4), (1, 4)]))
 @settings(deadline=None)
-def test_each_group_has_its_zeros(seed: int, group: tuple[int, int]) -> None:
-    zeros, size = group
-    mask = magnitude_mask(weights(seed).float(), zeros / size, NOfM(zeros, size))
-    assert ((~mask).reshape(-1, size).sum(dim=1) == zeros).all()
+def test_each_group_keeps_its_own(seed: int, group: tuple[int, int]) -> None:
+    kept, size = group
+    pattern = parse_mask_type(f"{kept}:{size}")
+    # SparseML 1.8 asks for a sparsity of 0.25 where the mask_type is 3:4.
+    assert pattern == NOfM(kept, size) and pattern.sparsity == 1 - kept / size
+    mask = magnitude_mask(weights(seed).float(), pattern.sparsity, pattern)
+    assert (mask.reshape(-1, size).sum(dim=1) == kept).all()
 
 
 @pytest.mark.parametrize(

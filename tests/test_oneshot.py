@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from sparsekit.cli import app
 from sparsekit.inspection import inspect
 from sparsekit.models import load_classifier, prunable
-from sparsekit.oneshot.calibration import draw
+from sparsekit.oneshot.calibration import ROWS, draw
 from sparsekit.oneshot.methods import OneShot, input_norms, prune, row_ranks
 
 FAST = ["--num-grads", "16", "--rows", "16", "--num-recomputations", "2"]
@@ -94,7 +94,7 @@ def test_rows_are_drawn_without_repetition_and_again_with_the_seed() -> None:
     assert sum(map(len, drawn(250, 0))) == 250  # a second pass and a half
     assert all(len(batch) % 24 == 0 for batch in drawn(240, 0, 24))
     lengths = [[len(rows[row]["text"]) for row in batch] for batch in drawn(100, 3)]
-    assert lengths == [list(range(64)), list(range(64, 100))]
+    assert lengths == [list(range(100))[start : start + ROWS] for start in range(0, 100, ROWS)]
 
 
 # The command
@@ -107,6 +107,7 @@ def test_rows_are_drawn_without_repetition_and_again_with_the_seed() -> None:
         (["--sparsity", "0.8", "--global"], 0.8),
         (["--sparsity", "0.7", "--pattern", "block4"], 0.7),
         (["--pattern", "2:4"], 0.5),
+        (["--pattern", "1:4", "--sparsity", "0.75"], 0.75),
         (["--sparsity", "0.8", "--method", "wanda"], 0.8),
         (["--method", "wanda", "--pattern", "2:4"], 0.5),
         (["--sparsity", "0.75", "--method", "wanda", "--pattern", "block4"], 0.75),
@@ -126,8 +127,8 @@ def test_a_checkpoint_gets_its_zeros(
     assert said.splitlines()[-1] == f"pruned: {target}"
     found = inspect(str(target))
     assert found.sparsity == pytest.approx(share, abs=1e-3)
-    if "2:4" in options:
-        assert all(made.pattern == "2:4" for made in found.layers if made.prunable)
+    for pattern in {"1:4", "2:4"}.intersection(options):
+        assert all(made.pattern == pattern for made in found.layers if made.prunable)
     weights = load_file(target / "model.safetensors")
     if "block4" in options:
         for name, weight in weights.items():

@@ -58,7 +58,9 @@ class ACDCPruning(Pruning):
             pattern = parse_mask_type(self.mask_type)
         except ValueError as error:
             return [*found, str(error)]
-        if isinstance(pattern, NOfM) and pattern.sparsity != self.compression_sparsity:
+        if isinstance(pattern, NOfM) and not math.isclose(
+            pattern.sparsity, self.compression_sparsity
+        ):
             found.append(
                 f"mask_type {self.mask_type} fixes the sparsity at {pattern.sparsity:g}, but "
                 f"compression_sparsity is {self.compression_sparsity:g}; set it to "

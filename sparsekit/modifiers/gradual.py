@@ -29,7 +29,7 @@ class GradualPruning(Pruning):
     final_sparsity: where all end, or a map of sparsities to the params that end there.
     update_frequency: epochs between two masks; -1 makes one before every step.
     inter_func: linear, cubic or inverse_cubic.
-    mask_type: unstructured, block4, [rows, columns], or N:M, which is applied whole at once.
+    mask_type: unstructured, block4, [rows, columns], or N:M (N of M stay), applied whole at once.
     leave_enabled: keep the zeros after `end`.
 
     A weight that is zero stays zero: masks nest. Targets are exact to one weight (one block). The
