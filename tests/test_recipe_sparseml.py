@@ -12,6 +12,7 @@ from sparseml_text import CONF, RECIPE, loaded, of_text
 
 from sparsekit.config import ConfigError, UserError, plain
 from sparsekit.sparseml_recipes.load import is_sparseml, load
+from sparsekit.sparseml_recipes.text import values_of
 
 SEED_RECIPE = SHARED / "peers" / "seed_recipe.yaml"
 
@@ -155,3 +156,29 @@ def test_the_launcher_says_what_is_wrong(tmp_path: Path) -> None:
         )
     with pytest.raises(ConfigError, match=r"add recipe\.path=VALUE"):
         plain(DictConfig({"recipe": composed().recipe}))
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("2:4", "2:4"),
+        ("1e-4", 1e-4),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("-1", -1),
+        ("1_000", 1000),
+        ("0x1f", 31),
+        (".inf", float("inf")),
+        ("1.5e3", 1500.0),
+        ("1.2.3", "1.2.3"),
+    ],
+)
+def test_numbers_are_those_of_yaml_1_2(written: str, value: object) -> None:
+    assert values_of(f"[{written}]", "file") == [value]
+
+
+def test_a_merged_mapping_may_be_overridden() -> None:
+    text = "a: &a {x: 1, y: 1}\nb: {<<: *a, x: 2}\nc: &c {<<: *a, y: 3}\nd: {<<: [*a, *c], x: 4}"
+    merged = values_of(text, "file")
+    assert merged["b"] == {"x": 2, "y": 1}
+    assert merged["d"] == {"x": 4, "y": 1}

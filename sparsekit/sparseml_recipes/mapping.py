@@ -146,6 +146,8 @@ MODIFIERS: dict[str, Mapped] = {
         "sparsekit.modifiers.obs.OBSPruning",
         "pruning",
         {**_FISHER, **_same("num_recomputations", "grad_sampler_kwargs")},
+        # Its docstring says 50, its constructor 1.
+        defaults={"fisher_block_size": 1},
     ),
     "MFACPruningModifier": _gradual(
         "sparsekit.modifiers.mfac.MFACPruning",

@@ -127,6 +127,14 @@ def _modifier(entry: Entry, mapped: Mapped, values: Values) -> Values:
 def training_length(document: Document, path: str) -> Any:
     """The epochs of training as written: the end of the longest EpochRange, else of any window."""
     values = resolved(document, path)
+    for entry in document.entries:
+        for name in ("start_epoch", "end_epoch"):
+            epoch = evaluated(entry.fields.get(name), values)
+            if isinstance(epoch, str):
+                raise UserError(
+                    f"{path}, {entry.place}: {name} of {entry.kind} is the text {epoch!r}; write "
+                    "a number, without quotes"
+                )
     ranges = [entry for entry in document.entries if entry.kind == EPOCH_RANGE]
     ends = [
         entry.fields["end_epoch"]
