@@ -187,10 +187,8 @@ class Recipe:
 
     def weight_decay(self, epoch: float) -> float | None:
         """The weight decay that the recipe sets at `epoch`; None where it sets none."""
-        for modifier in self.of(SetWeightDecay):
-            if modifier.active(epoch):
-                return modifier.weight_decay
-        return None
+        active = [m for m in self.of(SetWeightDecay) if m.active(epoch)]
+        return max(active, key=lambda modifier: modifier.start).weight_decay if active else None
 
     def of(self, kind: type[M]) -> list[M]:
         """The modifiers of one kind, in the recipe's order."""
@@ -220,7 +218,7 @@ class Recipe:
 
 
 def _overlap(earlier: Modifier, later: Modifier) -> bool:
-    # A rate that is set stays only until a schedule starts.
-    if isinstance(earlier, SetLearningRate) and earlier.start < later.start:
+    # What is set stays only until something else is.
+    if isinstance(earlier, SetLearningRate | SetWeightDecay) and earlier.start < later.start:
         return False
     return earlier.active(later.start)

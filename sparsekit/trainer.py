@@ -76,7 +76,8 @@ class SparseTrainer(Trainer):
         self._layer_loss = LossMean()
         for modifier in recipe.of(SurgeonPruning):
             modifier.use_rows(self._draw)
-        self.add_callback(RecipeCallback(recipe))
+        self._steps = RecipeCallback(recipe)
+        self.add_callback(self._steps)
         if self.args.device.type == "cpu":
             use_bit_dropout(model)
         if isinstance(model, PreTrainedModel) and not recipe.of(PerLayerDistillation):
@@ -108,10 +109,8 @@ class SparseTrainer(Trainer):
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **options)
         for parameter in frozen:
             parameter.requires_grad_(False)
-        weight_decay = self.recipe.weight_decay(0.0)
-        if weight_decay is not None:
-            for group in optimizer.param_groups:
-                group["weight_decay"] = weight_decay
+        decays = [group["weight_decay"] for group in optimizer.param_groups]
+        self._steps.weight_decays = self._steps.weight_decays or decays
         return optimizer
 
     def create_scheduler(
@@ -188,14 +187,20 @@ class RecipeCallback(TrainerCallback):
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        # Of each parameter group, as the arguments have them: they hold where the recipe is silent.
+        self.weight_decays: list[float] = []
 
-    def _update(self, state: TrainerState) -> None:
-        self.recipe.update(state.global_step / state.max_steps * self.recipe.num_epochs)
+    def _update(self, state: TrainerState) -> float:
+        epoch = state.global_step / state.max_steps * self.recipe.num_epochs
+        self.recipe.update(epoch)
+        return epoch
 
     def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any
     ) -> None:
-        self._update(state)
+        weight_decay = self.recipe.weight_decay(self._update(state))
+        for group, own in zip(now["optimizer"].param_groups, self.weight_decays, strict=True):
+            group["weight_decay"] = own if weight_decay is None else weight_decay
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

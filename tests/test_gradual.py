@@ -152,15 +152,37 @@ def test_from_the_zeros_that_are_there() -> None:
     assert zeros(model, "b") == round(0.4 * 768) / 768
 
 
-def test_zeros_are_freed_unless_left_enabled() -> None:
-    model, modifier = net(), gradual(leave_enabled=False)
+@pytest.mark.parametrize("end", [2.0, 1.95])
+def test_zeros_are_freed_unless_left_enabled(end: float) -> None:
+    model, modifier = net(), gradual(end=end, leave_enabled=False, update_frequency=1.0)
     modifier.attach(model)
-    modifier.update(1.9)
-    modifier.update(2.0)
+    for epoch in (0.0, 1.9, 2.0):
+        modifier.update(epoch)
+        modifier.constrain()
+    # SparseML makes the last mask at the end too, and lets go of it.
+    assert zeros(model, "a") == round(0.8 * 768) / 768
     model.get_parameter("a.weight").data.add_(1.0)
     modifier.constrain()
+    modifier.update(2.1)
     assert zeros(model, "a") == 0.0
     assert modifier.violations(dict(model.named_parameters())) == []
+
+
+def test_a_run_resumed_after_the_end_is_not_pruned_again() -> None:
+    for epoch, share in ((2.0, round(0.8 * 768) / 768), (2.2, 0.0)):
+        model, modifier = net(), gradual(start=0.5, leave_enabled=False)
+        modifier.attach(model)
+        modifier.update(0.0)
+        modifier.update(epoch)
+        assert zeros(model, "a") == share
+
+
+def test_all_parameters_are_pruned_where_a_recipe_says_so() -> None:
+    model, modifier = net(), gradual(params="__ALL__")
+    modifier.attach(model)
+    modifier.update(2.0)
+    assert modifier.names == {"a.weight", "a.bias", "b.weight", "b.bias"}
+    assert int((model.get_parameter("a.bias") == 0).sum()) == round(0.8 * 16)
 
 
 @pytest.mark.parametrize("name", INTER_FUNCTIONS)

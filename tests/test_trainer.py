@@ -70,6 +70,35 @@ def test_masks_hold_and_the_rate_follows_the_recipe(
     assert all(group["weight_decay"] == 0.25 for group in run.optimizer.param_groups)
 
 
+def test_the_weight_decay_follows_the_recipe(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    decay = {"_target_": f"{MODIFIERS}.optimizer.SetWeightDecay"}
+    made = Recipe.build(
+        {
+            "num_epochs": 2,
+            "modifiers": {
+                "first": {**decay, "start": 0.5, "weight_decay": 0.25},
+                "then": {**decay, "start": 1.0, "end": 1.5, "weight_decay": 0.125},
+                "last": {**decay, "start": 1.75, "weight_decay": 0.0},
+            },
+        }
+    )
+    assert made.problems(has_teacher=True) == []
+    run = trainer(tmp_path, student, rows, made, weight_decay=0.5)
+    seen: list[set[float]] = []
+
+    class Watch(TrainerCallback):
+        def on_optimizer_step(self, args: Any, state: Any, control: Any, **now: Any) -> None:
+            seen.append({group["weight_decay"] for group in now["optimizer"].param_groups})
+
+    run.add_callback(Watch())
+    run.train()
+    # Biases have no decay of their own; after a window that ends, an earlier one holds again.
+    own = [{0.5, 0.0}] * 4
+    assert seen == own + [{0.25}] * 4 + [{0.125}] * 4 + [{0.25}] * 2 + [{0.0}] * 2
+
+
 @pytest.mark.parametrize("hardness", [0.0, 0.25, 1.0])
 def test_the_logged_losses_add_up(
     tmp_path: Path, student: Classifier, rows: dict[str, Dataset], hardness: float

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from sparsekit.config import ConfigError
-from sparsekit.masks import NOfM, parse_mask_type, score_masks
+from sparsekit.masks import parse_mask_type, score_masks
 from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
-from sparsekit.modifiers.masked import MaskedWeights, Pruning
+from sparsekit.modifiers.masked import MaskedWeights, Pruning, mask_type_problems, undivided
 
 _EPSILON = 1e-9
 
@@ -54,19 +54,8 @@ class ACDCPruning(Pruning):
                 f"its last phase, from epoch {last:g} to {self.end:g}, is dense; set end={last:g} "
                 f"or {last + 2 * self.update_frequency:g}, so that it ends pruned"
             )
-        try:
-            pattern = parse_mask_type(self.mask_type)
-        except ValueError as error:
-            return [*found, str(error)]
-        if isinstance(pattern, NOfM) and not math.isclose(
-            pattern.sparsity, self.compression_sparsity
-        ):
-            found.append(
-                f"mask_type {self.mask_type} fixes the sparsity at {pattern.sparsity:g}, but "
-                f"compression_sparsity is {self.compression_sparsity:g}; set it to "
-                f"{pattern.sparsity:g}"
-            )
-        return found
+        targets = {"compression_sparsity": self.compression_sparsity}
+        return found + mask_type_problems(self.mask_type, targets)
 
     def sparsity(self, epoch: float) -> dict[str, float | None]:
         patterns = [self.params] if isinstance(self.params, str) else self.params
@@ -80,13 +69,7 @@ class ACDCPruning(Pruning):
         self._pattern = parse_mask_type(self.mask_type)
         self._masked = MaskedWeights(match_parameters(model, self.params))
         self._phase: int | None = None
-        problems = [
-            f"mask_type {self.mask_type} does not divide {name} of shape {tuple(weight.shape)}; "
-            "leave it out of params or choose another mask_type"
-            for name, weight in self._masked.weights.items()
-            if not self._pattern.divides(weight.shape)
-        ]
-        if problems:
+        if problems := undivided(self.mask_type, self._pattern, self._masked.weights):
             raise ConfigError(problems)
 
     def update(self, epoch: float) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sparsekit.config import ConfigError
 
 ALL_PRUNABLE = "__ALL_PRUNABLE__"
+ALL = "__ALL__"
 PRUNABLE_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -83,8 +84,9 @@ class Modifier:
 def match_parameters(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, nn.Parameter]:
     """The parameters that `patterns` name, by name.
 
-    `__ALL_PRUNABLE__` is the weight of every Linear and Conv layer; `re:` starts a regular
-    expression that must match from the start of the name; anything else is an exact name.
+    `__ALL_PRUNABLE__` is the weight of every Linear and Conv layer, `__ALL__` every parameter;
+    `re:` starts a regular expression that must match from the start of the name; anything else is
+    an exact name.
     Raises ConfigError for each pattern that matches nothing.
     """
     prunable: dict[str, nn.Parameter] = {
@@ -98,6 +100,8 @@ def match_parameters(model: nn.Module, patterns: str | Sequence[str]) -> dict[st
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         if pattern == ALL_PRUNABLE:
             matched = prunable
+        elif pattern == ALL:
+            matched = parameters
         elif pattern.startswith("re:"):
             try:
                 expression = re.compile(pattern.removeprefix("re:"))

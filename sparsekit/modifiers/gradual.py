@@ -13,7 +13,7 @@ from sparsekit.config import ConfigError
 from sparsekit.masks import NOfM, parse_mask_type, score_masks
 from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
 from sparsekit.modifiers.curves import INTER_FUNCTIONS
-from sparsekit.modifiers.masked import MaskedWeights, Pruning
+from sparsekit.modifiers.masked import MaskedWeights, Pruning, mask_type_problems, undivided
 
 FROM_PARAM = "__FROM_PARAM__"
 # Epochs are sums of floats: 13.999... of an epoch's 14 steps are 14.
@@ -30,7 +30,7 @@ class GradualPruning(Pruning):
     update_frequency: epochs between two masks; -1 makes one before every step.
     inter_func: linear, cubic or inverse_cubic.
     mask_type: unstructured, block4, [rows, columns], or N:M (N of M stay), applied whole at once.
-    leave_enabled: keep the zeros after `end`.
+    leave_enabled: keep the zeros after `end`; else the mask made at `end` is held by nothing.
 
     A weight that is zero stays zero: masks nest. Targets are exact to one weight (one block). The
     zeros in the weights are the only state, so a resumed run goes on where its checkpoint stood.
@@ -67,13 +67,12 @@ class GradualPruning(Pruning):
                 f"params {self.params!r} and final_sparsity {self.final_sparsity!r}: name the "
                 f"params in one of them ({ALL_PRUNABLE} for all)"
             )
-        return found + self._sparsity_problems() + self._mask_type_problems()
+        finals = {f"final_sparsity of {what}": share for what, share in self._finals().items()}
+        return found + self._sparsity_problems(finals) + mask_type_problems(self.mask_type, finals)
 
-    def _sparsity_problems(self) -> list[str]:
+    def _sparsity_problems(self, finals: Mapping[str, float]) -> list[str]:
         found = []
-        named: dict[str, float | str] = {
-            f"final_sparsity of {what}": value for what, value in self._finals().items()
-        }
+        named: dict[str, float | str] = {**finals}
         if self.init_sparsity != FROM_PARAM:
             named["init_sparsity"] = self.init_sparsity
         for name, value in named.items():
@@ -86,20 +85,6 @@ class GradualPruning(Pruning):
                     "do not come back, set init_sparsity lower"
                 )
         return found
-
-    def _mask_type_problems(self) -> list[str]:
-        try:
-            pattern = parse_mask_type(self.mask_type)
-        except ValueError as error:
-            return [str(error)]
-        if not isinstance(pattern, NOfM):
-            return []
-        return [
-            f"mask_type {self.mask_type} fixes the sparsity at {pattern.sparsity:g}, but "
-            f"final_sparsity of {name} is {value}; set final_sparsity={pattern.sparsity:g}"
-            for name, value in self._finals().items()
-            if not math.isclose(float(value), pattern.sparsity)
-        ]
 
     def _finals(self) -> dict[str, float]:
         # The final sparsity of each pattern.
@@ -132,16 +117,12 @@ class GradualPruning(Pruning):
             ]
             weights |= matched
             self._final |= dict.fromkeys(matched, share)
-        problems += [
-            f"mask_type {self.mask_type} does not divide {name} of shape {tuple(weight.shape)}; "
-            "leave it out of params or choose another mask_type"
-            for name, weight in weights.items()
-            if not self._pattern.divides(weight.shape)
-        ]
+        problems += undivided(self.mask_type, self._pattern, weights)
         if problems:
             raise ConfigError(problems)
         self._masked = MaskedWeights(weights)
         self._reached: float | None = None
+        self._has_trained = False
         self._init = self._initial()
 
     def _initial(self) -> dict[str, float]:
@@ -154,12 +135,21 @@ class GradualPruning(Pruning):
 
     def update(self, epoch: float) -> None:
         self._on = epoch >= self.start and (self.leave_enabled or self.active(epoch))
-        if not self._on:
+        if not self._on and not self._ends(epoch):
             return
         update = self._last_update(epoch)
         if update != self._reached:
             self._prune(update)
             self._reached = update
+
+    def _ends(self, epoch: float) -> bool:
+        # Whether the window has ended since the last step of this process, or where it resumes.
+        assert self.end is not None
+        return epoch >= self.end and (self._has_trained or epoch <= self.end + _EPSILON)
+
+    def constrain(self) -> None:
+        super().constrain()
+        self._has_trained = True
 
     def _last_update(self, epoch: float) -> float:
         # The epoch of the latest mask: a multiple of the frequency after the start, or the end.

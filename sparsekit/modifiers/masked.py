@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from sparsekit.masks import NOfM, Pattern, parse_mask_type
 from sparsekit.modifiers.base import Modifier
 
 
@@ -96,3 +98,31 @@ class Pruning(Modifier):
     def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
         """What in `weights`, by parameter name, breaks a mask that is held now."""
         return self._masked.violations(weights) if self._on else []
+
+
+def mask_type_problems(mask_type: str | Sequence[int], targets: Mapping[str, float]) -> list[str]:
+    """What is wrong with a mask_type, or with the sparsities, by name, that it is to reach."""
+    try:
+        pattern = parse_mask_type(mask_type)
+    except ValueError as error:
+        return [str(error)]
+    if not isinstance(pattern, NOfM):
+        return []
+    return [
+        f"mask_type {mask_type} fixes the sparsity at {pattern.sparsity:g}, but {name} is "
+        f"{share:g}; set it to {pattern.sparsity:g}"
+        for name, share in targets.items()
+        if not math.isclose(share, pattern.sparsity)
+    ]
+
+
+def undivided(
+    mask_type: str | Sequence[int], pattern: Pattern, weights: Mapping[str, Tensor]
+) -> list[str]:
+    """The weights that do not consist of whole blocks (groups) of the pattern, as problems."""
+    return [
+        f"mask_type {mask_type} does not divide {name} of shape {tuple(weight.shape)}; leave it "
+        "out of params or choose another mask_type"
+        for name, weight in weights.items()
+        if not pattern.divides(weight.shape)
+    ]

@@ -8,8 +8,6 @@ from torch import nn
 
 from sparsekit.modifiers.base import Modifier, match_parameters
 
-ALL = "__ALL__"
-
 
 @dataclass(kw_only=True)
 class TrainableParams(Modifier):
@@ -23,9 +21,7 @@ class TrainableParams(Modifier):
     trainable: bool
 
     def attach(self, model: nn.Module) -> None:
-        patterns = [self.params] if isinstance(self.params, str) else self.params
-        found = match_parameters(model, ["re:.*" if p == ALL else p for p in patterns])
-        self._parameters = list(found.values())
+        self._parameters = list(match_parameters(model, self.params).values())
         self._before = [parameter.requires_grad for parameter in self._parameters]
 
     def update(self, epoch: float) -> None:
