@@ -71,9 +71,27 @@ def test_markdown_front_matter(tmp_path: Path) -> None:
     card.write_text(f"---\n{RECIPE}\n---\n# A recipe\n\nText: with `eval(x)`\n---\nmore\n")
     assert is_sparseml(card)
     assert load(str(card), {})["modifiers"] == of_text(RECIPE)["modifiers"]
+    card = card.with_suffix(".MD")
+    card.write_text(f"<!--\nCopyright\n-->\n\n---\n{RECIPE}\n---\n# A recipe\n---\nmore\n")
+    assert is_sparseml(card)
+    assert load(str(card), {})["modifiers"] == of_text(RECIPE)["modifiers"]
+    card.write_text("<!--\nCopyright\n-->\n---\na: [\n---\n")
+    with pytest.raises(UserError, match="line 6, column 1"):
+        load(str(card), {})
     card.write_text("# No recipe\n")
     with pytest.raises(UserError, match="no YAML front matter"):
         load(str(card), {})
+
+
+def test_defaults_that_are_not_ours() -> None:
+    text = """
+        - !OBSPruningModifier
+            {init_sparsity: 0.1, final_sparsity: 0.5, start_epoch: 0, end_epoch: 2, params: []}
+        - !DistillationModifier {temperature: 3.0}
+        """
+    pruning, distillation = of_text(text)["modifiers"].values()
+    assert (pruning["fisher_block_size"], pruning["params"]) == (1, "__ALL_PRUNABLE__")
+    assert distillation["hardness"] == 0.5
 
 
 def test_anchors_and_metadata(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def is_sparseml(path: Path) -> bool:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the recipe {path}: {error}") from error
-    if path.suffix in MARKDOWN:
+    if path.suffix.lower() in MARKDOWN:
         return True
     is_native = re.search(r"^defaults:|_target_", text, re.MULTILINE)
     return not is_native and re.search(r"modifiers:|Modifier\b", text) is not None

@@ -121,6 +121,9 @@ def _modifier(entry: Entry, mapped: Mapped, values: Values) -> Values:
             written = mapped.aliases.get(name, {}).get(value, written)
         node[ours] = map_expressions(_escaped(written), interpolation)
         defaults.pop(ours, None)
+    one_target = "final_sparsity" in known and not isinstance(known["final_sparsity"], dict)
+    if one_target and not known.get("params"):
+        node["params"] = "__ALL_PRUNABLE__"
     return {**node, **defaults}
 
 

@@ -12,7 +12,8 @@ import yaml
 from sparsekit.config import UserError
 from sparsekit.zoo import shipped_recipe
 
-_FRONT_MATTER = re.compile(r"\s*(---|\+\+\+)[ \t]*\n(.*?)^\1[ \t]*$", re.DOTALL | re.MULTILINE)
+# Cards of SparseML's own repository have a licence in a comment above it.
+_FRONT_MATTER = re.compile(r"^(---|\+\+\+)[ \t]*\n(.*?)^\1[ \t]*$", re.DOTALL | re.MULTILINE)
 MARKDOWN = (".md", ".markdown")
 # Far more than any recipe holds; aliases within aliases reach it at once.
 MOST_VALUES = 100_000
@@ -88,9 +89,9 @@ def text_of(path: Path) -> str:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the recipe {path}: {error}") from error
-    front = _FRONT_MATTER.match(text)
-    if path.suffix not in MARKDOWN:
+    if path.suffix.lower() not in MARKDOWN:
         return text
+    front = _FRONT_MATTER.search(text)
     if front is None:
         raise UserError(f"{path} has no YAML front matter between two lines of ---")
     # Empty lines in the place of what stands before keep the line numbers of errors true.
