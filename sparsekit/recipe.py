@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from sparsekit.modifiers.optimizer import LearningRateSchedule, SetLearningRate,
 from sparsekit.modifiers.quantization import Quantization
 
 M = TypeVar("M", bound=Modifier)
+# A slip of the keyboard beyond it: what is done at each epoch could not even be listed.
+MOST_EPOCHS = 10_000
 
 
 @dataclass
@@ -53,8 +56,11 @@ class Recipe:
             elif modifier.enabled:
                 modifiers[name] = modifier
         num_epochs = values.get("num_epochs")
-        if not isinstance(num_epochs, int | float) or not num_epochs > 0:
-            problems.append(f"recipe.num_epochs is {num_epochs!r}; set a number above 0")
+        if not isinstance(num_epochs, int | float) or not 0 < num_epochs <= MOST_EPOCHS:
+            problems.append(
+                f"recipe.num_epochs is {reprlib.repr(num_epochs)}; set a number above 0, "
+                f"{MOST_EPOCHS} at most"
+            )
         if problems:
             raise ConfigError(problems)
         assert isinstance(num_epochs, int | float)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,21 @@ def test_attach_collects_problems_of_every_modifier() -> None:
     text = str(caught.value)
     assert "recipe.modifiers.pruning" in text
     assert "'bert.pooler'" in text
+
+
+@pytest.mark.parametrize(
+    ("epochs", "shown"),
+    [
+        (0, "0"),
+        (-1, "-1"),
+        (1e12, "1000000000000.0"),
+        (math.inf, "inf"),
+        (10**90, r"10+\.\.\.0+"),
+    ],
+)
+def test_epochs_that_no_run_has(epochs: float, shown: str) -> None:
+    with pytest.raises(ConfigError, match=f"num_epochs is {shown}.*; set a number above 0, 10000"):
+        Recipe.build({"num_epochs": epochs, "modifiers": {}})
 
 
 def test_the_schedule_in_steps() -> None:

@@ -133,10 +133,10 @@ def training_length(document: Document, path: str) -> Any:
     for entry in document.entries:
         for name in ("start_epoch", "end_epoch"):
             epoch = evaluated(entry.fields.get(name), values)
-            if isinstance(epoch, str):
+            if not isinstance(epoch, int | float | None) or isinstance(epoch, bool):
                 raise UserError(
-                    f"{path}, {entry.place}: {name} of {entry.kind} is the text {epoch!r}; write "
-                    "a number, without quotes"
+                    f"{path}, {entry.place}: {name} of {entry.kind} is {epoch!r}; write a number, "
+                    "without quotes"
                 )
     ranges = [entry for entry in document.entries if entry.kind == EPOCH_RANGE]
     ends = [

@@ -110,7 +110,8 @@ def values_of(text: str, path: str) -> Any:
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = error.problem or error.context
         raise UserError(f"{path} is not readable YAML{where}: {problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        # A ValueError is a date with a month of 13, or a number of thousands of digits.
         raise UserError(f"{path} is not readable YAML: {error}") from error
     waiting, seen = [content], 0
     while waiting:
