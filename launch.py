@@ -13,10 +13,12 @@ from types import FrameType
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+import sparsekit.runs  # names of run folders
 import sparsekit.sparseml_recipes.load  # noqa: F401  # recipe=sparseml
 from sparsekit.config import FIRST_PROCESS, UserError
+from sparsekit.runs import new_folder
 
 # conf/config.yaml finds experiments/ through it, from any working directory.
 os.environ.setdefault("SPARSEKIT_ROOT", str(Path(__file__).resolve().parent))
@@ -45,6 +47,14 @@ def main(cfg: DictConfig) -> None:
         sys.stdout.write(f"run: {folder}\n")
 
 
+def run_folder(path: str) -> str:
+    """What conf/config.yaml calls `new_folder`; Hydra would show an exception's whole trace."""
+    try:
+        return new_folder(path)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
 def use_scratch_folder() -> None:
     """The run folder belongs to torchrun's first process; what another writes is not kept."""
     folder = tempfile.mkdtemp(prefix="sparsekit-process-")
@@ -58,6 +68,7 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    OmegaConf.register_new_resolver("new_folder", run_folder)
     if not FIRST_PROCESS:
         use_scratch_folder()
     main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -17,6 +18,7 @@ from sparsekit.experiment import experiment
 from sparsekit.overrides import unread_variables
 from sparsekit.progress import quiet_libraries
 from sparsekit.report import closing_table
+from sparsekit.runs import held
 from sparsekit.tracking import TrackingConfig, describe, track, write_summary
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,11 @@ def run(cfg: DictConfig, hydra: HydraConf) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the run folder: {error}; set output_dir=FOLDER") from error
+    with held(folder) if FIRST_PROCESS else contextlib.nullcontext():
+        return _run(cfg, hydra, folder)
+
+
+def _run(cfg: DictConfig, hydra: HydraConf, folder: Path) -> Path:
     quiet_libraries()
     try:
         values = plain(cfg)

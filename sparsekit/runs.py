@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+from sparsekit.config import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +28,37 @@ class Ending:
     error: str | None = None
     hash: str | None = None
     summary: dict[str, Any] | None = None
+
+
+@functools.cache
+def new_folder(path: str) -> str:
+    """`path`, or `path-2`, `path-3`, ... where others are, made: two runs may start in one second.
+
+    The same for each call of a process. Raises UserError where none can be made.
+    """
+    for name in itertools.chain([path], (f"{path}-{number}" for number in itertools.count(2))):
+        try:
+            Path(name).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(
+                f"cannot make the run folder: {error}; set hydra.run.dir=FOLDER"
+            ) from error
+        return name
+    raise AssertionError("numbers do not end")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other runs out of `folder`; raises UserError where one is at work in it."""
+    try:
+        with FileLock(folder / ".run.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise UserError(
+            f"another process runs in {folder}: wait for it, or set hydra.run.dir=FOLDER"
+        ) from error
 
 
 def is_run(folder: Path) -> bool:

@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 
 from sparsekit.config import UserError
 from sparsekit.run import run
+from sparsekit.runs import held
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -165,6 +166,43 @@ def test_a_mistake_ends_in_one_message_and_code_1(
     assert summary["status"] == "failed"
     assert "start -7" in summary["error"]
     assert not (path.parent / "model").exists()
+
+
+def test_runs_that_start_in_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    first, second, third = (
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                f"from sparsekit.runs import new_folder as n; print(n({name!r}))",
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        for name in ("outputs/10-00-00",) * 2 + ("outputs/10-00-00-2",)
+    )
+    assert (first, second, third) == (
+        "outputs/10-00-00",
+        "outputs/10-00-00-2",
+        "outputs/10-00-00-2-2",
+    )
+
+
+def test_a_folder_in_use_and_one_that_cannot_be_made_are_refused(
+    tmp_path: Path, hub_environment: dict[str, str]
+) -> None:
+    with held(tmp_path):
+        done = launch(f"dataset=quickstart hydra.run.dir={tmp_path}", tmp_path, hub_environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: another process runs in {tmp_path}: wait for it")
+    assert not (tmp_path / "summary.json").exists()
+    (tmp_path / "outputs").write_text("not a folder")
+    done = launch("dataset=quickstart", tmp_path, hub_environment)
+    assert done.returncode == 1
+    assert "cannot make the run folder" in done.stderr
+    assert "set hydra.run.dir=FOLDER" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_unreachable_hub_names_the_id_and_the_way_out(
