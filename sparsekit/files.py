@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -25,13 +27,27 @@ def read_file(path: Path, form: str) -> Dataset:
         with warnings.catch_warnings():
             # Rows with more fields than the header: pandas would drop what is too much.
             warnings.simplefilter("error", ParserWarning)
+            _refuse_repeated_columns(path)
             # "NA" or "null" in a review is a word, not a missing value; an empty field is missing.
             # Without index_col, longer rows would shift all columns by one.
             return Dataset.from_csv(
                 str(path), keep_default_na=False, na_values=[""], index_col=False
             )
+    except UserError:
+        raise
     except Exception as error:  # the reader wraps whatever pandas or arrow raise
         raise UserError(_unreadable(path, form, error.__cause__ or error)) from error
+
+
+def _refuse_repeated_columns(path: Path) -> None:
+    # pandas would rename the second one, and nobody would know that the first was read.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        names = next(csv.reader(file), [])
+    repeated = sorted(name for name, count in Counter(names).items() if name and count > 1)
+    if repeated:
+        raise UserError(
+            f"{path} has more than one column {', '.join(repeated)}; rename or remove the others"
+        )
 
 
 def _unreadable(path: Path, form: str, cause: BaseException) -> str:

@@ -19,7 +19,7 @@ def number_labels(
 
     A ClassLabel column brings its names and order; other labels are sorted. A test split whose
     labels are all -1, as in GLUE, is left out. Raises ConfigError for missing labels and for
-    labels that the training split never shows.
+    labels that the training split never shows, and for fractions.
     """
     feature = raw["train"].features[column]
     values = {split: list(rows[column]) for split, rows in raw.items()}
@@ -28,6 +28,7 @@ def number_labels(
         classes: list[Any] = list(range(feature.num_classes))
         names = list(feature.names)
     else:
+        _refuse_scores(values["train"], column)
         classes = sorted({v for v in values["train"] if v is not None}, key=_sort_key)
         names = [_name(value) for value in classes]
     index = {value: i for i, value in enumerate(classes)}
@@ -44,6 +45,17 @@ def number_labels(
         more = [f"... and {len(problems) - 5} more rows"] if len(problems) > 5 else []
         raise ConfigError(problems[:5] + more)
     return names, {split: [index[v] for v in labels] for split, labels in values.items()}
+
+
+def _refuse_scores(labels: Sequence[Any], column: str) -> None:
+    fractions = (v for v in labels if isinstance(v, float) and not v.is_integer())
+    if (first := next(fractions, None)) is not None:
+        raise ConfigError(
+            [
+                f"column {column!r} in train holds {first!r}, which is a score, not a class; "
+                "sparsekit learns classes: give each a whole number or a name"
+            ]
+        )
 
 
 def matching_order(names: Sequence[str], id2label: Mapping[int, str]) -> list[int] | None:

@@ -50,6 +50,15 @@ def test_numbers_keep_their_order(tmp_path: Path) -> None:
     assert loaded.splits["train"]["label"][:] == [1, 2, 0, 1]
 
 
+def test_a_column_that_stands_twice(tmp_path: Path) -> None:
+    dataset = files(tmp_path, GOOD, GOOD)
+    path = tmp_path / "twice.csv"
+    path.write_text("text,label,label\na,pos,neg\nb,neg,pos\n")
+    dataset.data_files = {"train": str(path), "validation": str(path)}
+    with pytest.raises(UserError, match="more than one column label; rename"):
+        dataset.load()
+
+
 def test_labels_that_are_lists(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([{"text": "a", "label": [1]}, {"text": "b", "label": [0]}]))
@@ -91,6 +100,7 @@ def test_class_labels_bring_names_and_unlabelled_tests_are_left_out() -> None:
         ([{"text": "", "label": "pos"}, *GOOD], GOOD, r"'text', row 0 .*None is no text"),
         ([{"text": " ", "label": "pos"}, *GOOD], GOOD, r"'text', row 0 .*' ' is no text"),
         ([{"text": 3, "label": 0}, {"text": 4, "label": 1}], GOOD, "holds int64, not text"),
+        ([{"text": "a", "label": 0.5}, {"text": "b", "label": 1}], GOOD, r"0\.5, which is a score"),
         (GOOD, [*GOOD, {"text": "x", "label": "odd"}], r"row 2 .*'odd' is never seen in train"),
         (GOOD, [{"text": "x", "label": ""}], r"row 0 .*the label is missing"),
         (GOOD[:1], GOOD[:1], "has 1 label in train; at least 2"),
