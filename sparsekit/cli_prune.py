@@ -35,7 +35,10 @@ def prune(
         list[str] | None, typer.Option(help="Column of the text; twice for pairs.")
     ] = None,
     label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
-    max_length: Annotated[int, typer.Option(help="Tokens at which texts are cut.")] = 128,
+    max_length: Annotated[
+        int | None,
+        typer.Option(help="Tokens at which texts are cut. [default: 128, or what the model takes]"),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="New folder; MODEL-METHOD-SPARSITY if none."),
@@ -68,6 +71,8 @@ def prune(
     quiet_libraries()
     # Gradients row by row are large: much of the time went into mapping their memory anew.
     keep_freed_memory()
+    block_size = 48 if pattern == "block4" else 50
+    measurements = 1 if ":" in pattern else 4
     config = OneShot(
         sparsity=sparsity,
         method=method.value,
@@ -75,8 +80,8 @@ def prune(
         global_sparsity=global_sparsity,
         num_grads=num_grads,
         damp=damp,
-        fisher_block_size=fisher_block_size or (48 if pattern == "block4" else 50),
-        num_recomputations=num_recomputations or (1 if ":" in pattern else 4),
+        fisher_block_size=block_size if fisher_block_size is None else fisher_block_size,
+        num_recomputations=measurements if num_recomputations is None else num_recomputations,
         grad_batch_size=grad_batch_size,
         rows=rows,
         seed=seed,

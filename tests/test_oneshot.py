@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,8 @@ def test_a_checkpoint_without_a_classifier_keeps_its_own_head(tmp_path: Path) ->
         (["--sparsity", "0.8", "--method", "wanda", "--global"], "leave out --global"),
         (["--sparsity", "0.8", "--damp", "0"], "--damp 0 must be above 0"),
         (["--sparsity", "0.8", "--num-grads", "0"], "--num-grads 0 must be 1 or more"),
+        (["--sparsity=0.8", "--num-recomputations=0"], "--num-recomputations 0 must be 1 or more"),
+        (["--sparsity=0.8", "--fisher-block-size=0"], "--fisher-block-size 0 must be 1 or more"),
         (
             ["--sparsity=0.8", "--method=obs", "--pattern=block4", "--fisher-block-size=50"],
             "must be a multiple of 4",
@@ -214,11 +217,17 @@ def test_wrong_data_and_models_are_named(
 ) -> None:
     labelled = [{"text": f"it is {i}", "label": name} for i, name in enumerate("abcabc")]
     three = str(write_csv(tmp_path / "three.csv", labelled))
+    unlabelled = str(write_csv(tmp_path / "unlabelled.csv", [{"text": "it"}]))
     target = tmp_path / "pruned"
     obs = ["--method", "obs", "--sparsity", "0.8", "-o", str(target)]
     for words, problem in (
         ([teacher_folder, *obs, "--data", three], "has the labels a, b, c"),
-        ([teacher_folder, *obs, "--data", str(tmp_path / "none.csv")], "there is no file"),
+        ([teacher_folder, *obs, "--data", str(tmp_path / "none.csv")], "--data: there is no file"),
+        (
+            [teacher_folder, *obs, "--data", unlabelled],
+            "no column label; it has text; set --text-c",
+        ),
+        ([teacher_folder, *obs, "--data", three, "--max-length", "1"], "--max-length 1 leaves no"),
         ([teacher_folder, *obs, "--data", str(tmp_path / "x.txt")], "is none of .csv"),
         (
             [teacher_folder, *obs, "--data", csv_files["train"], "--max-length", "9999"],
@@ -231,7 +240,22 @@ def test_wrong_data_and_models_are_named(
         code, said = command(*words)
         assert code == 1, said
         assert problem in said, said
+        assert "problems" not in said, said
         assert not target.exists()
+
+
+def test_texts_are_cut_where_a_small_model_ends(
+    teacher_folder: str, csv_files: dict[str, str], tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    shutil.copytree(teacher_folder, small)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertModel(BertConfig(max_position_embeddings=8, intermediate_size=32, **shape)).save_pretrained(
+        small
+    )
+    options = ["--sparsity", "0.8", "--method", "wanda", "--data", csv_files["train"]]
+    code, said = command(str(small), *options, "-o", str(tmp_path / "pruned"))
+    assert code == 0, said
 
 
 def test_a_model_without_a_trained_classifier_is_no_case_for_obs(

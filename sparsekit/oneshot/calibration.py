@@ -12,11 +12,18 @@ from datasets import Dataset, DatasetDict
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from sparsekit.config import UserError
+from sparsekit.config import ConfigError, UserError
 from sparsekit.data import FileDataset, TextData
 
 # Rows of one forward and backward pass, all of whose gradients are in memory for one layer.
 ROWS = 32
+# Data speaks of the launcher's config, here there are options.
+_OPTIONS = {
+    "dataset.data_files.train": "--data",
+    "dataset.text_columns": "--text-column",
+    "dataset.label_column": "--label-column",
+    "dataset.max_length": "--max-length",
+}
 FORMATS: dict[str, Literal["csv", "json"]] = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 
 
@@ -34,13 +41,22 @@ def read(path: Path, text_columns: list[str], label_column: str, max_length: int
     form = FORMATS.get(path.suffix.lower())
     if form is None:
         raise UserError(f"--data {path} is none of {', '.join(FORMATS)}; give such a file")
-    return CalibrationFile(
+    data = CalibrationFile(
         format=form,
         data_files={"train": str(path)},
         text_columns=text_columns,
         label_column=label_column,
         max_length=max_length,
-    ).load()
+    )
+    try:
+        return data.load()
+    except UserError as error:
+        problems = error.problems if isinstance(error, ConfigError) else [str(error)]
+        # Both splits are the same rows.
+        problems = [text for text in problems if "split 'validation'" not in text] or problems
+        for key, option in _OPTIONS.items():
+            problems = [text.replace(key, option) for text in problems]
+        raise ConfigError(problems) from error
 
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]

@@ -64,7 +64,7 @@ class OneShot:
         try:
             pattern = parse_mask_type(self.pattern)
         except ValueError:
-            return [*found, f"--pattern {self.pattern} is none of unstructured, block4, 2:4"]
+            return [*found, f"--pattern {self.pattern} is none of unstructured, block4, N:M as 2:4"]
         return found + self._pattern_problems(pattern)
 
     def _pattern_problems(self, pattern: Pattern) -> list[str]:

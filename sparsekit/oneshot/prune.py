@@ -39,12 +39,15 @@ _BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """A csv or json file for calibration."""
+    """A csv or json file for calibration; its texts are cut at 128 tokens if `max_length` is null.
+
+    A model of fewer positions cuts them where it ends.
+    """
 
     file: Path
     text_columns: list[str]
     label_column: str = "label"
-    max_length: int = 128
+    max_length: int | None = None
 
 
 def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | None) -> None:
@@ -126,12 +129,13 @@ def _calibration(
 ) -> Draw:
     """What draws batches from the file's rows, labelled in the model's order."""
     limit = positions_of(model.config)
-    if limit is not None and data.max_length > limit:
+    max_length = min(128, limit or 128) if data.max_length is None else data.max_length
+    if limit is not None and max_length > limit:
         raise UserError(
-            f"--max-length {data.max_length} is more than the {limit} positions of {folder}; set "
+            f"--max-length {max_length} is more than the {limit} positions of {folder}; set "
             f"{limit} or less"
         )
-    found = read(data.file, data.text_columns, data.label_column, data.max_length)
+    found = read(data.file, data.text_columns, data.label_column, max_length)
     if config.method == "obs":
         kind = type(model).__name__
         if missing or not kind.endswith("ForSequenceClassification"):
@@ -149,8 +153,8 @@ def _calibration(
                 f"--data {data.file} has the labels {', '.join(found.label_names)}, but "
                 f"{folder} tells apart {', '.join(theirs.values())}; use the data of its task"
             )
-    tokenizer = load_tokenizer(folder, data.max_length, embedded_tokens(model))
-    collate = TextCollator(tokenizer, data.max_length, model.device)
+    tokenizer = load_tokenizer(folder, max_length, embedded_tokens(model))
+    collate = TextCollator(tokenizer, max_length, model.device)
     return partial(draw, found.splits["train"], collate)
 
 
