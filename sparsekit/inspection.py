@@ -23,7 +23,9 @@ from sparsekit.hub import fetch, weight_files
 
 GROUP = 4  # weights along the input dimension, as sparse tensor cores take them (2:4)
 _IN_A_LAYER_STACK = re.compile(r"\.\d+\.")
-_QUANTIZER = re.compile(r"(?P<module>.+)\.(?P<kind>weight|input|output)_quantizer\.scale")
+_QUANTIZER = re.compile(r"(?P<module>.+)\.(?P<kind>[a-z]+)_quantizer\.scale")
+# Operands of attention's two products, as `modifiers.attention` names their quantizers.
+_ATTENTION = {"query", "key", "probabilities", "value"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,7 @@ class Inspection:
     folder: Path
     layers: list[Layer]
     bytes: int
+    attention: list[str]  # modules whose products of query, key and value are int8
 
     @property
     def sparsity(self) -> float:
@@ -70,6 +73,7 @@ class Inspection:
             "bytes": self.bytes,
             "sparsity": self.sparsity,
             "quantized": sum(layer.weights.startswith("int8") for layer in self.layers),
+            "attention": self.attention,
             "layers": {
                 layer.name: {
                     "shape": list(layer.shape),
@@ -116,7 +120,15 @@ def inspect(model: str) -> Inspection:
                 activations="uint8" if quantizers.keys() & _activation(name) else None,
             )
         )
-    return Inspection(folder=folder, layers=layers, bytes=sum(f.stat().st_size for f in files))
+    return Inspection(
+        folder=folder,
+        layers=layers,
+        bytes=sum(f.stat().st_size for f in files),
+        attention=sorted(
+            {m for m, _ in quantizers if all((m, kind) in quantizers for kind in _ATTENTION)},
+            key=_natural,
+        ),
+    )
 
 
 def nm_pattern(weight: npt.NDArray[Any]) -> str | None:
@@ -133,10 +145,15 @@ def nm_pattern(weight: npt.NDArray[Any]) -> str | None:
 
 def table(inspection: Inspection) -> Table:
     """The layers as a table for the terminal."""
+    attention = (
+        f", attention's products in int8 in {len(inspection.attention)} layers"
+        if inspection.attention
+        else ""
+    )
     view = Table(
         title=f"{inspection.folder}",
         caption=f"sparsity {inspection.sparsity:.2%} over the encoder's layers (marked *), "
-        f"{inspection.bytes / 1e6:.1f} MB",
+        f"{inspection.bytes / 1e6:.1f} MB{attention}",
     )
     view.add_column("layer", overflow="fold")
     for heading in ("shape", "sparsity", "N:M"):

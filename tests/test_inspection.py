@@ -44,6 +44,19 @@ def by_name(inspection):
     return {layer.name: layer for layer in inspection.layers}
 
 
+def test_attention_on_integers(tmp_path):
+    scale = np.array(0.1, dtype=np.float32)
+    kinds = ("query", "key", "probabilities", "value")
+    whole = {f"{QUERY.removesuffix('.query')}.{kind}_quantizer.scale": scale for kind in kinds}
+    half = {f"bert.encoder.layer.3.attention.self.{kinds[0]}_quantizer.scale": scale}
+    found = inspect(str(save(tmp_path, weights() | whole | half)))
+    assert found.attention == found.as_dict()["attention"] == [QUERY.removesuffix(".query")]
+    console = Console(record=True, width=200)
+    console.print(table(found))
+    assert "attention's products in int8 in 1 layers" in console.export_text()
+    assert inspect(str(save(tmp_path / "plain", weights()))).attention == []
+
+
 def test_counts_and_patterns(tmp_path):
     found = inspect(str(save(tmp_path, weights())))
     assert [layer.name for layer in found.layers] == [WORDS, QUERY, OUTPUT, "classifier"]
