@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -13,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from browser import Page, browse, chromium
 from made_runs import write_made_run, write_made_sweep
+from rich.console import Console
 from typer.testing import CliRunner
 
 from sparsekit.cli import app
 from sparsekit.compare.load import load
 from sparsekit.compare.page import page
 from sparsekit.compare.statistics import Statistic, compare, differ, find_axes, pareto
-from sparsekit.compare.write import write_comparison
+from sparsekit.compare.write import table, write_comparison
 from sparsekit.config import UserError
 from sparsekit.sweep.jobs import Job, write_record
 
@@ -91,6 +94,29 @@ def test_overridden_keys_come_before_shorter_ones(tmp_path: Path) -> None:
         (run / ".hydra" / "overrides.yaml").write_text(f"- recipe.qat_start_epoch={6 - epochs}\n")
     runs = load([tmp_path])
     assert find_axes([[run] for run in runs]) == ["recipe.qat_start_epoch"]
+
+
+def test_a_data_sets_own_seed_is_not_the_runs(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        run = write_made_run(tmp_path / str(seed), 0.5, 1.0, 0, seed, 0.9 + seed / 100)
+        path = run / "config.yaml"
+        config = yaml.safe_load(path.read_text())
+        # One of its own, which one run's seed happens to equal, and one that follows the run's.
+        config["dataset"] = {"source": {"seed": 0}, "shuffle": {"seed": seed}}
+        path.write_text(yaml.safe_dump(config))
+    (group,) = compare(load([tmp_path])).groups
+    assert len(group.runs) == 3
+    assert group.statistics["validation accuracy"].mean == pytest.approx(0.91)
+
+
+def test_the_table_fits_a_narrow_terminal(tmp_path: Path) -> None:
+    write_made_sweep(tmp_path)
+    console = Console(record=True, width=80, file=io.StringIO())
+    console.print(table(compare(load([tmp_path]))))
+    text = console.export_text()
+    assert "…" not in text
+    for word in ("sparsity", "hardness", "epochs", "±", "best", "ms: onnxruntime latency"):
+        assert word in text
 
 
 def test_sweeps_of_different_metrics(tmp_path: Path) -> None:

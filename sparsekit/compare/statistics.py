@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,10 +68,11 @@ def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
     Raises UserError for a metric that no run has.
     """
     done = [run for run in runs if run.status == "completed"]
+    seeds = seed_keys(done)
     by_config: dict[str, list[Run]] = defaultdict(list)
     for run in done:
-        by_config[config_hash(_without_seed(run))].append(run)
-    found = find_axes(list(by_config.values()))
+        by_config[config_hash(_without(run, seeds))].append(run)
+    found = find_axes(list(by_config.values()), seeds)
     groups = [
         Group(
             runs=members,
@@ -105,14 +106,23 @@ def less_is_better(measure: str) -> bool:
     return measure.endswith(COSTS)
 
 
-def find_axes(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """The config keys that tell the groups apart.
+def seed_keys(runs: Sequence[Run]) -> set[str]:
+    """The keys that hold the run's seed in all `runs`: `seed`, and those interpolated from it.
+
+    A data set's own `seed: 0` is none, though it equals that of the run with the seed 0.
+    """
+    keys = {key for run in runs for key in run.config if key.rpartition(".")[2] == "seed"}
+    return {key for key in keys if all(run.config.get(key, run.seed) == run.seed for run in runs)}
+
+
+def find_axes(groups: Sequence[Sequence[Run]], seeds: Collection[str] = ()) -> list[str]:
+    """The config keys, but for `seeds`, that tell the groups apart.
 
     A key is left out where those before it determine its value, as `recipe.qat_epochs` does that
     of `recipe.qat_start_epoch`; keys that somebody overrode come first, then choices, then short
     names.
     """
-    configs = [_without_seed(members[0]) for members in groups]
+    configs = [_without(members[0], seeds) for members in groups]
     keys = dict.fromkeys(key for config in configs for key in config)
     varied = [key for key in keys if len({str(config.get(key)) for config in configs}) > 1]
     given = {
@@ -201,10 +211,5 @@ def _statistics(runs: Sequence[Run]) -> dict[str, Statistic]:
     return {key: Statistic.of(found) for key, found in values.items()}
 
 
-def _without_seed(run: Run) -> dict[str, Any]:
-    """The config without the run's seed, wherever it was interpolated to."""
-    return {
-        key: value
-        for key, value in run.config.items()
-        if not (key.rpartition(".")[2] == "seed" and value == run.seed)
-    }
+def _without(run: Run, seeds: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in run.config.items() if key not in seeds}

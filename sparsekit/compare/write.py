@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -41,17 +42,36 @@ def write_comparison(
 
 
 def table(comparison: Comparison) -> Table:
-    """The best configs with the metric and what it costs."""
-    shown = [m for m in (comparison.metric, "sparsity", *comparison.costs) if m is not None]
-    shown = [m for m in dict.fromkeys(shown) if m in comparison.measures]
-    view = Table(title=f"{len(comparison.groups)} configs by {comparison.metric}")
+    """The best configs in 80 columns: the metric with its deviation, then what it costs."""
+    metric = comparison.metric or ""
+    headings = {"sparsity": "zeros"} | {cost: cost.split()[-1] for cost in comparison.costs}
+    shown = [measure for measure in headings if measure in comparison.measures]
+    view = Table(
+        title=f"{len(comparison.groups)} configs by {metric}",
+        caption="; ".join(f"{headings[cost]}: {cost}" for cost in comparison.costs),
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
     for axis in comparison.axes:
-        view.add_column(axis.rpartition(".")[2], overflow="fold")
-    for heading in ("seeds", *shown):
-        view.add_column(heading, justify="right")
+        # Spaces, at which a narrow terminal may break.
+        heading = axis.rpartition(".")[2].replace("_", " ")
+        view.add_column(heading, overflow="fold", min_width=max(map(len, heading.split())))
+    for heading in ("seeds", metric.rpartition(" ")[2], *(headings[m] for m in shown)):
+        view.add_column(heading, justify="right", no_wrap=True)
     view.add_column("rank")
     for index, group in enumerate(comparison.groups[:ROWS]):
         values = [str(group.values[axis]) for axis in comparison.axes]
-        cells = [cell(group.statistics.get(measure)) for measure in shown]
-        view.add_row(*map(Text, (*values, str(len(group.runs)), *cells, marks(group, index == 0))))
+        found = [group.statistics.get(measure) for measure in shown]
+        means = ["" if each is None else _short(each.mean) for each in found]
+        cells = [str(len(group.runs)), cell(group.statistics.get(metric)), *means]
+        view.add_row(*map(Text, (*values, *cells, marks(group, index == 0))))
     return view
+
+
+def _short(value: float) -> str:
+    """
+    >>> _short(0.80003), _short(1.0618), _short(128.4)
+    ('0.800', '1.06', '128')
+    """
+    return f"{value:#.3g}".rstrip(".")

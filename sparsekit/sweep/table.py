@@ -29,7 +29,9 @@ def summary_table(jobs: Sequence[Job], axes: Sequence[str], folder: Path) -> Tab
     """A row a job: folder, values along the axes, status, the first metric on validation, sparsity
     and median latency."""
     view = Table(title=f"sweep {folder}")
-    for heading in ("run", *(axis.rpartition(".")[2] for axis in axes), "status"):
+    # Spaces, at which a narrow terminal may break.
+    swept = [axis.rpartition(".")[2].replace("_", " ") for axis in axes]
+    for heading in ("run", *swept, "status"):
         view.add_column(heading, overflow="fold")
     for heading in ("score", "zeros", "ms"):
         view.add_column(heading, justify="right")
