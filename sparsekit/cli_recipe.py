@@ -68,6 +68,8 @@ def plot(
 
     recipe = _checked(file, variables)
     target = output or Path(file.with_suffix(".png").name)
+    if target.suffix.lower() != ".png":
+        raise UserError(f"--output {target}: a plot is a PNG; write {target.with_suffix('.png')}")
     draw(recipe, steps_per_epoch, target, title=file.stem)
     typer.echo(str(target))
 

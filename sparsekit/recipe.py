@@ -40,7 +40,10 @@ class Recipe:
     def build(cls, values: dict[str, Any]) -> Recipe:
         """A recipe from resolved plain values; raises ConfigError with every problem of a field."""
         modifiers, problems = {}, []
-        for name, node in (values.get("modifiers") or {}).items():
+        nodes = values.get("modifiers") or {}
+        if not isinstance(nodes, Mapping):
+            raise ConfigError([f"recipe.modifiers is {reprlib.repr(nodes)}; write NAME: MODIFIER"])
+        for name, node in nodes.items():
             if node is None:
                 continue
             if not isinstance(node, Mapping) or "_target_" not in node:

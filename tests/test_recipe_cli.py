@@ -80,6 +80,16 @@ def test_variables_can_be_set() -> None:
     assert len(steps(NATIVE, "--steps-per-epoch", 1, "--set", "num_epochs=7")) == 7
     assert "it has" in error("show", NATIVE, "--set", "epochs=3")
     assert "write NAME=VALUE" in error("show", NATIVE, "--set", "epochs")
+    assert "modifiers is 3; write NAME:" in error("show", NATIVE, "--set", "modifiers=3")
+
+
+def test_a_recipe_of_the_zoo_is_gone() -> None:
+    assert "SparseZoo is gone" in error("show", "zoo:nlp/sst2")
+
+
+def test_a_plot_is_a_png(tmp_path: Path) -> None:
+    assert "recipe.png" in error("plot", NATIVE, "-o", tmp_path / "recipe.svg")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("verb", ["show", "plot"])

@@ -26,7 +26,7 @@ from sparsekit.sparseml_recipes.native import (
     resolved,
     training_length,
 )
-from sparsekit.sparseml_recipes.text import MARKDOWN
+from sparsekit.sparseml_recipes.text import MARKDOWN, ZOO
 
 
 def load(path: str, variables: Mapping[str, Any]) -> Values:
@@ -53,6 +53,8 @@ def load(path: str, variables: Mapping[str, Any]) -> Values:
 
 def is_sparseml(path: Path) -> bool:
     """Whether a file holds a SparseML recipe, not a native one. Raises UserError if unreadable."""
+    if str(path).startswith(ZOO):
+        return True
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -15,6 +15,8 @@ from sparsekit.zoo import shipped_recipe
 # Cards of SparseML's own repository have a licence in a comment above it.
 _FRONT_MATTER = re.compile(r"^(---|\+\+\+)[ \t]*\n(.*?)^\1[ \t]*$", re.DOTALL | re.MULTILINE)
 MARKDOWN = (".md", ".markdown")
+# How recipes in SparseZoo, which is gone, were named.
+ZOO = "zoo:"
 # Far more than any recipe holds; aliases within aliases reach it at once.
 MOST_VALUES = 100_000
 
@@ -81,7 +83,7 @@ def text_of(path: Path) -> str:
 
     Raises UserError for a file that cannot be read.
     """
-    if str(path).startswith("zoo:"):
+    if str(path).startswith(ZOO):
         own = shipped_recipe(str(path))
         instead = f"recipe={own} trains the same way" if own else "give the path of a recipe file"
         raise UserError(f"{path}: SparseZoo is gone; {instead}")
