@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from sparsekit.modifiers.layer_distillation import PerLayerDistillation
 from sparsekit.modifiers.masked import Pruning
 from sparsekit.modifiers.optimizer import LearningRateSchedule, SetLearningRate, SetWeightDecay
 from sparsekit.modifiers.quantization import Quantization
+from sparsekit.modifiers.trainable import TrainableParams
 
 M = TypeVar("M", bound=Modifier)
 # A slip of the keyboard beyond it: what is done at each epoch could not even be listed.
@@ -128,7 +129,7 @@ class Recipe:
                 modifier.attach(model)
             except ConfigError as error:
                 problems += [f"recipe.modifiers.{name}: {text}" for text in error.problems]
-        problems = problems or self._pruned_twice()
+        problems = problems or self._pruned_twice() + self._all_frozen(model)
         if problems:
             raise ConfigError(problems)
         self.update(0.0)
@@ -149,11 +150,21 @@ class Recipe:
             and (first.active(second.start) or second.active(first.start))
         ]
 
+    def _all_frozen(self, model: nn.Module) -> list[str]:
+        found = []
+        for name, modifier in self.modifiers.items():
+            if isinstance(modifier, TrainableParams):
+                _update(self.of(TrainableParams), modifier.start)
+                if not any(parameter.requires_grad for parameter in model.parameters()):
+                    found.append(
+                        f"recipe.modifiers.{name} leaves nothing to train at epoch "
+                        f"{modifier.start:g}: every parameter is frozen; leave some out of params"
+                    )
+        return found
+
     def update(self, epoch: float) -> None:
         """Set every modifier to `epoch`; calling it with any epoch in any order is safe."""
-        # Those that are on come last: what one puts back at its end another may have changed.
-        for modifier in sorted(self.modifiers.values(), key=lambda each: each.active(epoch)):
-            modifier.update(epoch)
+        _update(list(self.modifiers.values()), epoch)
 
     def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
         """The training loss: the task's, changed by each modifier in turn."""
@@ -224,6 +235,12 @@ class Recipe:
         """Write the resolved recipe, with what it was run with, as a recipe that `load` reads."""
         text = yaml.safe_dump({**self.values, "metadata": dict(metadata)}, sort_keys=False)
         path.write_text("# The resolved recipe of this run, written by sparsekit.\n" + text)
+
+
+def _update(modifiers: Sequence[Modifier], epoch: float) -> None:
+    # Those that are on come last: what one puts back at its end another may have changed.
+    for modifier in sorted(modifiers, key=lambda each: each.active(epoch)):
+        modifier.update(epoch)
 
 
 def _overlap(earlier: Modifier, later: Modifier) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback
 
 import sparsekit.modifiers
+from sparsekit.config import ConfigError
 from sparsekit.modifiers.layer_distillation import PerLayerDistillation
 from sparsekit.recipe import Recipe
 
@@ -107,15 +108,27 @@ def test_scores_survive_the_replacement_of_layers(
 def test_what_one_window_frees_another_may_freeze(order: tuple[str, str]) -> None:
     target = "sparsekit.modifiers.trainable.TrainableParams"
     both = {
-        "first": {"_target_": target, "params": "__ALL__", "trainable": False, "end": 1.0},
-        "later": {"_target_": target, "params": ["bias"], "trainable": False, "start": 1.0},
+        "first": {"_target_": target, "params": "re:0.*", "trainable": False, "end": 1.0},
+        "later": {"_target_": target, "params": ["0.bias"], "trainable": False, "start": 1.0},
     }
     recipe = Recipe.build({"num_epochs": 3, "modifiers": {name: both[name] for name in order}})
-    model = torch.nn.Linear(2, 2)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     recipe.attach(model)
-    for epoch, trained in ((0.0, []), (1.0, ["weight"]), (0.5, [])):
+    for epoch, trained in ((0.0, []), (1.0, ["0.weight"]), (0.5, [])):
         recipe.update(epoch)
-        assert [n for n, p in model.named_parameters() if p.requires_grad] == trained
+        found = [n for n, p in model.named_parameters() if p.requires_grad]
+        assert found == [*trained, "1.weight", "1.bias"]
+
+
+def test_a_recipe_that_leaves_nothing_to_train() -> None:
+    node = {"_target_": "sparsekit.modifiers.trainable.TrainableParams", "trainable": False}
+    nodes = {
+        "all": {**node, "params": "__ALL__", "start": 1.0, "end": 2.0},
+        "weights": {**node, "params": "__ALL_PRUNABLE__", "end": 1.0},
+    }
+    recipe = Recipe.build({"num_epochs": 3, "modifiers": nodes})
+    with pytest.raises(ConfigError, match=r"modifiers\.all leaves nothing to train at epoch 1:"):
+        recipe.attach(torch.nn.Linear(2, 2))
 
 
 def test_the_list_names_every_modifier() -> None:
