@@ -62,6 +62,42 @@ def test_names_beat_classes_and_classes_beat_the_scheme(
     assert query.weight_quantizer.per_channel and query.weight_quantizer.scale.shape == (16,)
 
 
+def test_a_module_speaks_for_all_that_it_holds(model: BertForSequenceClassification) -> None:
+    """As in SparseML: the longest name that a layer's name starts with, else its class."""
+    channels = {"weights": {"strategy": "channel"}}
+    modifier = Quantization(
+        scheme=channels,
+        scheme_overrides={
+            "bert.encoder": {"input_activations": None},
+            "bert.encoder.layer.0.output": "tensorrt",
+            "bert.encoder.layer.0.attention.output.dense": "default",
+            "Linear": {"weights": {"strategy": "tensor"}},
+            "LayerNorm": {"input_activations": None},
+        },
+    )
+    assert modifier.problems(3) == []
+    modifier.attach(model)
+
+    def said(layer: torch.nn.Module) -> tuple[bool | None, bool]:
+        assert isinstance(layer, QuantLinear) and layer.weight_quantizer is not None
+        inputs = layer.input_quantizer
+        return inputs and inputs.symmetric, layer.weight_quantizer.per_channel
+
+    layer = model.bert.encoder.layer[0]
+    assert said(layer.attention.self.query) == (None, False)
+    assert said(layer.output.dense) == (True, False)
+    assert said(layer.attention.output.dense) == (False, True)
+    assert said(model.classifier) == (False, False)
+
+
+@pytest.mark.parametrize("key", ["LayerNorm", "bert.embeddings.LayerNorm", "BertPooler"])
+def test_an_override_without_a_layer_to_quantize(
+    model: BertForSequenceClassification, key: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"no Linear or Embedding layer in {key},"):
+        Quantization(scheme_overrides={key: "tensorrt"}).attach(model)
+
+
 def test_symmetric_activations_have_their_zero_in_the_middle() -> None:
     quantizer = FakeQuantizer((0, 255), symmetric=True).train()
     quantizer.enabled = quantizer.observing = True

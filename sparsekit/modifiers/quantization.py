@@ -32,7 +32,8 @@ class Quantization(Modifier):
     there it is swapped for a wrapper that is not frozen.
 
     scheme: default, deepsparse, tensorrt, or a map (see `parse_scheme`), for the whole model;
-    scheme_overrides: schemes of classes or modules by name;
+    scheme_overrides: schemes by name, of a module with all that it holds or of a class; the longest
+    name counts, a class last; `default` and null are the recipe's own `scheme`;
     ignore: classes or modules that stay as they are;
     strict: a name of these two that the model lacks is an error.
     """
@@ -81,6 +82,7 @@ class Quantization(Modifier):
         self._never_frozen: list[FakeQuantizer] = []
         self.modules: list[str] = []
         problems = self._unknown_names(model) if self.by_scheme and self.strict else []
+        problems += self._useless_overrides(model)
         for name in self.submodules or [""]:
             try:
                 root = model.get_submodule(name)
@@ -134,13 +136,39 @@ class Quantization(Modifier):
             if name not in known
         ]
 
+    def _useless_overrides(self, model: nn.Module) -> list[str]:
+        modules = dict(model.named_modules())
+        # Keys that some module answers to; of others `_unknown_names` speaks.
+        spoken = [
+            key for key in self.scheme_overrides if any(_of(key, *m) for m in modules.items())
+        ]
+        layers = {n: m for n, m in modules.items() if isinstance(m, nn.Linear | nn.Embedding)}
+        return [
+            f"scheme_overrides: there is no Linear or Embedding layer in {key}, and no other is "
+            "quantized; remove it, or set its input_activations and output_activations to null"
+            for key in spoken
+            if not any(_of(key, *layer) for layer in layers.items())
+            for scheme in [self._overriding(key)]
+            if scheme.inputs or scheme.outputs
+        ]
+
+    def _override(self, name: str, module: nn.Module) -> str | None:
+        # The key of scheme_overrides that speaks of a module.
+        keys = [key for key in self.scheme_overrides if _of(key, name, module)]
+        # A class, which is no part of a name, counts last.
+        return max(keys, key=lambda key: (key != type(module).__name__, len(key)), default=None)
+
+    def _overriding(self, key: str) -> Scheme:
+        scheme = self.scheme_overrides[key]
+        return parse_scheme(self.scheme if scheme in (None, "default") else scheme)
+
     def _scheme_of(self, name: str, module: nn.Module) -> Scheme | None:
         # What the recipe says of a layer; None leaves it as it is.
         if not isinstance(module, nn.Linear | nn.Embedding):
             return None
         if self.by_scheme:
-            by_name = self.scheme_overrides.get(type(module).__name__, self.scheme)
-            return parse_scheme(self.scheme_overrides.get(name, by_name))
+            key = self._override(name, module)
+            return parse_scheme(self.scheme) if key is None else self._overriding(key)
         outputs = Activations() if self.quantize_linear_activations else None
         if isinstance(module, nn.Embedding):
             outputs = Activations()
@@ -178,3 +206,8 @@ class Quantization(Modifier):
             quantizer.enabled, quantizer.observing = self.on, self.observing
         for quantizer in self._never_frozen:
             quantizer.enabled, quantizer.observing = self.on, self.on
+
+
+def _of(key: str, name: str, module: nn.Module) -> bool:
+    # Whether a module is the one of that name, lies within it, or is of that class.
+    return f"{name}.".startswith(f"{key}.") or type(module).__name__ == key
