@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -78,13 +79,17 @@ class ResumingSweeper(Sweeper):
         """Run the sweep; exits with the failed jobs' names as the message if there are any."""
         if PROCESSES > 1:
             sys.exit("error: torchrun trains one job; a sweep starts its jobs itself")
+        before = signal.signal(signal.SIGTERM, _stop)
         try:
             failed = self._sweep([*(f"{k}={v}" for k, v in self.params.items()), *arguments])
         except UserError as error:
             sys.exit(f"error: {error}")
-        except KeyboardInterrupt:
-            sys.stderr.write("stopped; the same command goes on with what is missing\n")
-            sys.exit(128 + signal.SIGINT)
+        except KeyboardInterrupt as stopped:
+            name = str(stopped) or "SIGINT"
+            sys.stderr.write(f"stopped by {name}; the same command goes on with what is missing\n")
+            sys.exit(128 + signal.Signals[name])
+        finally:
+            signal.signal(signal.SIGTERM, before)
         if failed:
             sys.exit(f"error: {failed}")
 
@@ -213,6 +218,11 @@ class ResumingSweeper(Sweeper):
                 _fail(job, describe(result._return_value))
             elif outcome(job).status != "completed":
                 _fail(job, "the job ended without a summary.json")
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End the sweep as Ctrl-C does: a launcher takes the jobs that it started along."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def _folder_of(job: Job) -> Path:

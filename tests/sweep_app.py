@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import hydra
@@ -32,6 +33,10 @@ def main(cfg):
             sys.exit("error: a mistake")
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "stop":
+            Path("pid.txt").write_text(str(os.getpid()))
+            os.kill(os.getppid(), signal.SIGTERM)
+            time.sleep(60)
     name = HydraConfig.get().job.num
     with Path("ran.txt").open("a") as file:
         file.write(f"{cfg.seed} {cfg.recipe.num_epochs} {name} {os.getpid()}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,18 @@ def test_fail_fast_stops_at_the_first_failure(tmp_path: Path) -> None:
     poison(tmp_path)
     sweep(tmp_path, BASIC, "seed=1,2,3", "sweep.fail_fast=true")
     assert ran(tmp_path) == ["2", "3"]
+
+
+def test_a_stopped_sweep_takes_its_jobs_along_and_goes_on_later(tmp_path: Path) -> None:
+    poison(tmp_path, s1="stop")
+    done = sweep(tmp_path, "seed=1,2", code=128 + signal.SIGTERM)
+    assert "stopped by SIGTERM; the same command goes on" in done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid.txt").read_text()), 0)
+    assert ran(tmp_path) == []
+    poison(tmp_path)
+    sweep(tmp_path, "seed=1,2")
+    assert ran(tmp_path) == ["1", "2"]
 
 
 def test_a_job_of_another_sweep_is_not_run_again(tmp_path: Path) -> None:
