@@ -153,12 +153,13 @@ def _checked(file: Path, variables: list[str] | None) -> Recipe:
 
 
 def _values(variables: list[str]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
+    from sparsekit.sparseml_recipes.text import values_of
 
     for text in variables:
         if not re.match(r"\w+=", text):
             raise UserError(f"--set {text!r}: write NAME=VALUE")
-    return {str(key): value for key, value in OmegaConf.from_dotlist(variables).items()}
+    pairs = [text.partition("=") for text in variables]
+    return {name: values_of(value, f"--set {name}={value}") for name, _, value in pairs}
 
 
 def _native_config(file: Path) -> Any:

@@ -15,6 +15,7 @@ from conftest import SHARED
 from typer.testing import CliRunner
 
 from sparsekit.cli import app
+from sparsekit.cli_recipe import _values
 
 ROOT = Path(__file__).resolve().parents[1]
 NATIVE = ROOT / "conf" / "recipe" / "pruned90_quant.yaml"
@@ -81,6 +82,14 @@ def test_variables_can_be_set() -> None:
     assert "it has" in error("show", NATIVE, "--set", "epochs=3")
     assert "write NAME=VALUE" in error("show", NATIVE, "--set", "epochs")
     assert "modifiers is 3; write NAME:" in error("show", NATIVE, "--set", "modifiers=3")
+
+
+@pytest.mark.parametrize(
+    ("value", "pattern"), [("2:4", "2:4"), ("[1, 4]", [1, 4]), ("'block4'", "block4")]
+)
+def test_values_are_read_as_in_a_recipe(value: str, pattern: str | list[int]) -> None:
+    assert _values([f"mask={value}", "lr=1e-4"]) == {"mask": pattern, "lr": 1e-4}
+    assert "--set s=[ is not readable YAML" in error("show", NATIVE, "--set", "s=[")
 
 
 def test_a_recipe_of_the_zoo_is_gone() -> None:
