@@ -59,3 +59,12 @@ def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
     return folder
+
+
+def way_out(folder: Path) -> str:
+    """What to do about a damaged file in `folder`: what the cache holds can be made again."""
+    cache = cache_folder().resolve()
+    if not folder.resolve().is_relative_to(cache):
+        return "fetch or save it again"
+    kind, key, *_ = folder.resolve().relative_to(cache).parts
+    return f"remove {cache / kind / key}, and it is made again"

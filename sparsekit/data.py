@@ -8,19 +8,21 @@ inputs of the model, `labels` and `length`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 from datasets.exceptions import DatasetNotFoundError
 from transformers import PreTrainedTokenizerBase
 
 from sparsekit.cache import cached, content_hash
-from sparsekit.config import ConfigError, UserError, build
+from sparsekit.config import ConfigError, UserError, build, first_line
 from sparsekit.files import read_file
 from sparsekit.labels import number_labels
 
@@ -213,7 +215,18 @@ def _tokenize(
     key = content_hash(
         [data.fingerprint(split), tokenizer_hash, str(data.max_length), *data.label_names]
     )
-    return datasets.load_from_disk(str(cached("tokens", key, make)))
+    return kept_rows("tokens", key, make)
+
+
+def kept_rows(kind: str, key: str, make: Callable[[Path], None]) -> Dataset:
+    """The rows that `make` saves to a folder, from the cache where they are there and whole."""
+    folder = cached(kind, key, make)
+    try:
+        return datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        log.warning("%s is damaged (%s) and made again", folder, first_line(error))
+        shutil.rmtree(folder, ignore_errors=True)
+    return datasets.load_from_disk(str(cached(kind, key, make)))
 
 
 def _split_problem(raw: Mapping[str, Dataset], split: str) -> str | None:

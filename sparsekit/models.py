@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from sparsekit.cache import content_hash, file_hash
+from sparsekit.cache import content_hash, file_hash, way_out
 from sparsekit.config import ConfigError, UserError, first_line
 from sparsekit.hub import fetch, weight_files
 from sparsekit.masks import magnitude_mask
@@ -147,7 +147,7 @@ def load_weights(
         names = ", ".join(path.name for path in weights)
         raise UserError(
             f"cannot read the weights {names} in {folder}: {first_line(error)}; the file "
-            "may be cut short: fetch or save it again"
+            f"may be cut short: {way_out(folder)}"
         ) from error
     except ValueError as error:
         raise UserError(

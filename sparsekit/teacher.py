@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from sparsekit.cache import cached, content_hash
+from sparsekit.cache import content_hash
 from sparsekit.config import UserError
-from sparsekit.data import TextData, tokenize
+from sparsekit.data import TextData, kept_rows, tokenize
 from sparsekit.hub import fetch
 from sparsekit.labels import is_generic, matching_order
 from sparsekit.models import (
@@ -131,7 +130,7 @@ def teacher_logits(folder: Path, data: TextData, split: str) -> np.ndarray:
         [weights_hash(folder), _vocabulary_hash(folder), data.fingerprint(split),
          str(data.max_length), *data.label_names]
     )  # fmt: skip
-    stored = datasets.load_from_disk(str(cached("teacher-logits", key, make)))
+    stored = kept_rows("teacher-logits", key, make)
     return np.array(stored["logits"][:], dtype=np.float32)
 
 

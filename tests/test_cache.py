@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsekit.cache import cached, content_hash
+from sparsekit.cache import cached, content_hash, way_out
 from sparsekit.config import UserError
 
 
@@ -56,3 +56,9 @@ def test_a_cache_that_cannot_be_written_names_the_variable(folder: Path) -> None
 
 def test_parts_are_told_apart() -> None:
     assert content_hash(["ab", "c"]) != content_hash(["a", "bc"]) != content_hash(["abc"])
+
+
+def test_what_is_damaged_in_the_cache_can_be_made_again(folder: Path, tmp_path: Path) -> None:
+    kept = cached("kind", "key", lambda target: (target / "model").mkdir())
+    assert way_out(kept / "model") == f"remove {kept}, and it is made again"
+    assert way_out(tmp_path / "elsewhere") == "fetch or save it again"

@@ -220,6 +220,21 @@ def test_tokens_are_made_once_and_again_when_anything_changes(
     assert len(made) == 3
 
 
+def test_tokens_that_are_damaged_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher_folder: str
+) -> None:
+    monkeypatch.setenv("SPARSEKIT_CACHE", str(tmp_path))
+    tokenizer = AutoTokenizer.from_pretrained(teacher_folder)
+    rows = Dataset.from_dict({"text": ["the plot is dull .", "warm and witty ."], "label": [0, 1]})
+    data = TextData({"train": rows}, ["neg", "pos"], 8)
+    whole = tokenize(data, tokenizer, "a")["train"][:]
+    (folder,) = (path for path in (tmp_path / "tokens").iterdir() if path.is_dir())
+    for name in ("*.arrow", "state.json", "dataset_info.json"):
+        (path,) = folder.glob(name)
+        path.write_bytes(path.read_bytes()[:20])
+        assert tokenize(data, tokenizer, "a")["train"][:] == whole
+
+
 def test_built_datasets_come_from_their_source() -> None:
     built = data_module.BuiltDataset(
         text_columns=["text"],
