@@ -118,6 +118,16 @@ def test_a_name_that_the_model_lacks(model: BertForSequenceClassification) -> No
     Quantization(**fields, strict=False).attach(model)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_outputs_of_embeddings(model: BertForSequenceClassification, kept: bool) -> None:
+    modifier = Quantization(submodules=["bert"], quantize_embedding_activations=kept)
+    assert modifier.problems(3) == []
+    modifier.attach(model)
+    words = model.bert.embeddings.word_embeddings
+    assert isinstance(words, QuantEmbedding) and words.weight_quantizer is not None
+    assert (words.output_quantizer is not None) == kept
+
+
 def test_two_dialects_at_once_are_refused() -> None:
     [problem] = Quantization(scheme="default", submodules=["bert"]).problems(3)
     assert "submodules and scheme, scheme_overrides or ignore are two ways" in problem

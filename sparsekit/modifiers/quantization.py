@@ -25,6 +25,7 @@ class Quantization(Modifier):
     submodules: only these modules and what they hold (empty: the whole model);
     exclude_module_types: skip classes by name;
     quantize_embeddings: Embedding layers too, their tables and outputs;
+    quantize_embedding_activations: a quantizer for each Embedding's output;
     quantize_linear_activations: a quantizer for each Linear's output;
     per_channel_weights: a scale for each output channel;
     quantize_attention: the products of attention too (query and key, probabilities and value).
@@ -42,6 +43,7 @@ class Quantization(Modifier):
     submodules: list[str] = field(default_factory=list)
     exclude_module_types: list[str] = field(default_factory=list)
     quantize_embeddings: bool = True
+    quantize_embedding_activations: bool = True
     quantize_linear_activations: bool = False
     per_channel_weights: bool = False
     quantize_attention: bool = False
@@ -65,6 +67,8 @@ class Quantization(Modifier):
             )
         legacy = ("submodules", "exclude_module_types", "quantize_linear_activations")
         mixed = [name for name in (*legacy, "per_channel_weights") if getattr(self, name)]
+        if not self.quantize_embedding_activations:
+            mixed.append("quantize_embedding_activations")
         if self.by_scheme and mixed:
             found.append(
                 f"{', '.join(mixed)} and scheme, scheme_overrides or ignore are two ways to say "
@@ -171,7 +175,7 @@ class Quantization(Modifier):
             return parse_scheme(self.scheme) if key is None else self._overriding(key)
         outputs = Activations() if self.quantize_linear_activations else None
         if isinstance(module, nn.Embedding):
-            outputs = Activations()
+            outputs = Activations() if self.quantize_embedding_activations else None
         return Scheme(Activations(), Weights(self.per_channel_weights), outputs)
 
     def _convert(self, model: nn.Module, name: str, module: nn.Module) -> None:

@@ -200,7 +200,7 @@ MODIFIERS: dict[str, Mapped] = {
         {
             "disable_quantization_observer_epoch": "disable_observer_epoch",
             **_same("submodules", "exclude_module_types", "quantize_embeddings"),
-            **_same("quantize_linear_activations"),
+            **_same("quantize_linear_activations", "quantize_embedding_activations"),
             **_same("scheme", "scheme_overrides", "ignore", "strict"),
         },
         endless=True,
@@ -213,14 +213,19 @@ MODIFIERS: dict[str, Mapped] = {
             "custom_quantizable_module_types": ((None, []), "remove it"),
             "activation_qconfig_kwargs": ((None, {}), "remove it"),
             "weight_qconfig_kwargs": ((None, {}), "remove it"),
-            "quantize_embedding_activations": ((True, 1), "remove it"),
         },
         ignored=_NOT_FOR_TRANSFORMERS,
     ),
 }
 # SparseML quantizes the outputs of Linear layers unless a legacy recipe says otherwise.
 LEGACY = frozenset(
-    {"submodules", "quantize_embeddings", "quantize_linear_activations", "exclude_module_types"}
+    {
+        "submodules",
+        "quantize_embeddings",
+        "quantize_embedding_activations",
+        "quantize_linear_activations",
+        "exclude_module_types",
+    }
 )
 NEWER = frozenset({"scheme", "scheme_overrides", "ignore", "strict"})
 LEGACY_DEFAULTS = {"quantize_linear_activations": True}
