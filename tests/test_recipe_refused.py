@@ -30,6 +30,14 @@ LAUGHS = "a0: &a0 [1]\n" + "".join(
             "!QuantizationModifier {submodules: [x], end_epoch: 2}",
             "end_epoch: 2 has no counterpart",
         ),
+        (
+            "!SetWeightDecayModifier {start_epoch: -2, weight_decay: 0.1}",
+            "start_epoch: -2 is -2, be",
+        ),
+        (
+            "!SetWeightDecayModifier {start_epoch: eval(1 - 2), weight_decay: 0.1}",
+            "start_epoch: 1 - 2 is -1, before epoch 0; set 0 or more",
+        ),
         ("!SetWeightDecayModifier {start_epoch: '1', weight_decay: 0.1}", "is '1'; write a number"),
         ("!MFACPruningModifier {fisher_block_size: null}", "is null: a Fisher without blocks"),
         ("!DistillationModifier 3", "must be followed by its fields"),

@@ -112,11 +112,10 @@ def _modifier(entry: Entry, mapped: Mapped, values: Values) -> Values:
             defaults |= LEGACY_DEFAULTS if legacy else NEWER_DEFAULTS
     for name, ours in {**WINDOW, **mapped.fields}.items():
         value = known.get(name)
-        # SparseML writes "from the beginning" and "to the end" as -1.
-        unset = name in WINDOW and isinstance(value, int | float) and value < 0
+        written = entry.fields.get(name)
+        unset = name in WINDOW and _is_unset(name, written, value)
         if value is None or unset or (name == "end_epoch" and mapped.endless):
             continue
-        written = entry.fields[name]
         if isinstance(value, str):
             written = mapped.aliases.get(name, {}).get(value, written)
         node[ours] = map_expressions(_escaped(written), interpolation)
@@ -125,6 +124,19 @@ def _modifier(entry: Entry, mapped: Mapped, values: Values) -> Values:
     if one_target and not known.get("params"):
         node["params"] = "__ALL_PRUNABLE__"
     return {**node, **defaults}
+
+
+def _is_unset(name: str, written: Any, epoch: Any) -> bool:
+    """Whether an epoch is the -1 that says "from the beginning" or "to the end" in SparseML.
+
+    Raises UserError for one that was computed, or is another number, below 0.
+    """
+    if not isinstance(epoch, int | float) or epoch >= 0:
+        return False
+    text = expression(written)
+    if epoch == -1 and (text is None or text.isidentifier()):
+        return True
+    raise UserError(f"{name}: {text or written} is {epoch:g}, before epoch 0; set 0 or more")
 
 
 def training_length(document: Document, path: str) -> Any:
