@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,12 +53,16 @@ app.command()(workspace)
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder, or its deployment folder.")],
-    texts: Annotated[list[str], typer.Argument(help="Texts to label.")],
+    texts: Annotated[list[str], typer.Argument(help="Texts to label; - reads stdin by lines.")],
     as_json: Json = False,
 ) -> None:
     """Label texts with a run's exported model: label, probability and text, tab-separated."""
     from sparsekit.runtime.pipeline import predict
 
+    if texts == ["-"]:
+        # What is not UTF-8 stays visible to the check of each text.
+        lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape")
+        texts = [line.removesuffix("\n") for line in lines]
     inner = run / "deployment"
     answers = predict(inner if inner.is_dir() else run, texts)
     if as_json:

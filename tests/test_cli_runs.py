@@ -72,6 +72,24 @@ def test_predict(run_folder):
         ]
 
 
+def test_predict_reads_lines(run_folder):
+    def lines(data):
+        return CliRunner().invoke(app, ["predict", str(run_folder), "-"], input=data)
+
+    answered = lines(b"a good film\nbad , bad , bad\n")
+    assert (
+        answered.stdout == sparsekit("predict", run_folder, "a good film", "bad , bad , bad").stdout
+    )
+    for data, problem in (
+        (b"", "there are no texts"),
+        (b"good\n\nbad\n", "text 2 of 3 is empty"),
+        (b"good\n\xff\xfe\n", r"text 2 of 2 is not UTF-8"),
+    ):
+        refused = lines(data)
+        assert refused.exit_code == 1
+        assert problem in refused.stderr
+
+
 def test_predict_as_json(run_folder):
     [answer] = json.loads(sparsekit("predict", run_folder, "good good", "--json").stdout)
     assert answer["text"] == "good good"

@@ -43,10 +43,18 @@ class TextEncoder:
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str | None] | None = None
     ) -> list[Encoding]:
-        """Token ids of each text, or of each text and its pair. Raises UserError for empty text."""
+        """Token ids of each text, or of each text and its pair.
+
+        Raises UserError for text that is empty or holds bytes that are not UTF-8, and for no text.
+        """
+        if not texts:
+            raise UserError("there are no texts: give one or more")
         for row, text in enumerate(texts):
+            where = f"text {row + 1} of {len(texts)}"
             if not isinstance(text, str) or not text.strip():
-                raise UserError(f"text {row + 1} of {len(texts)} is empty: {text!r}; give it words")
+                raise UserError(f"{where} is empty: {text!r}; give it words")
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise UserError(f"{where} is not UTF-8: {text[:60]!r}; convert it")
         rows = [
             text if pair is None else (text, pair)
             for text, pair in zip(texts, pairs or [None] * len(texts), strict=True)
