@@ -156,10 +156,8 @@ class Recipe:
             if isinstance(modifier, TrainableParams):
                 _update(self.of(TrainableParams), modifier.start)
                 if not any(parameter.requires_grad for parameter in model.parameters()):
-                    found.append(
-                        f"recipe.modifiers.{name} leaves nothing to train at epoch "
-                        f"{modifier.start:g}: every parameter is frozen; leave some out of params"
-                    )
+                    when = f"at epoch {modifier.start:g}: every parameter is frozen"
+                    found.append(f"recipe.modifiers.{name} leaves nothing to train {when}")
         return found
 
     def update(self, epoch: float) -> None:
@@ -238,9 +236,10 @@ class Recipe:
 
 
 def _update(modifiers: Sequence[Modifier], epoch: float) -> None:
-    # Those that are on come last: what one puts back at its end another may have changed.
-    for modifier in sorted(modifiers, key=lambda each: each.active(epoch)):
-        modifier.update(epoch)
+    # Rounding first: the Fisher is measured through it, by a resumed process too. Those that are on
+    # come last: what one puts back at its end another may have changed.
+    for m in sorted(modifiers, key=lambda m: (not isinstance(m, Quantization), m.active(epoch))):
+        m.update(epoch)
 
 
 def _overlap(earlier: Modifier, later: Modifier) -> bool:

@@ -136,6 +136,7 @@ def _gradual(kind: str, invariant: Invariant, name: str = "", **fields: Any) -> 
 
 
 _LR = "optimizer.LearningRate"
+_MAGNITUDE = "magnitude.MagnitudePruning"
 SETTINGS = [
     Setting("linear", "optimizer.LearningRateFunction", {"init_lr": 0.01, "final_lr": 0.0}),
     Setting(
@@ -160,6 +161,11 @@ SETTINGS = [
     ),
     Setting("weight decay", "optimizer.SetWeightDecay", {"weight_decay": 0.1}),
     Setting(
+        "weight decay, for a while",
+        "optimizer.SetWeightDecay",
+        {"weight_decay": 0.1, "start": 1.25, "end": 2.25},
+    ),
+    Setting(
         "frozen",
         "trainable.TrainableParams",
         {"params": ["re:bert.embeddings.*"], "trainable": False},
@@ -173,11 +179,13 @@ SETTINGS = [
     ),
     Setting("constant", "pruning.ConstantPruning", {}, same_zeros),
     Setting("constant, for a while", "pruning.ConstantPruning", {"params": [LAYERS], "end": 2.0}),
-    _gradual("magnitude.MagnitudePruning", each_layer(0.75)),
-    _gradual("magnitude.MagnitudePruning", each_layer(0.75), "at every step", update_frequency=-1),
-    _gradual("magnitude.MagnitudePruning", whole_blocks(1, 4), "block4", mask_type="block4"),
-    _gradual("magnitude.MagnitudePruning", whole_blocks(4, 2), "4 x 2 blocks", mask_type=[4, 2]),
-    _gradual("magnitude.MagnitudePruning", two_of_four, "2:4", mask_type="2:4", final_sparsity=0.5),
+    _gradual(_MAGNITUDE, each_layer(0.75)),
+    _gradual(_MAGNITUDE, each_layer(0.75), "at every step", update_frequency=-1),
+    _gradual(_MAGNITUDE, each_layer(0.75), "let go", end=3.0, leave_enabled=False),
+    _gradual(_MAGNITUDE, moved("query"), "let go before", end=2.0, leave_enabled=False),
+    _gradual(_MAGNITUDE, whole_blocks(1, 4), "block4", mask_type="block4"),
+    _gradual(_MAGNITUDE, whole_blocks(4, 2), "4 x 2 blocks", mask_type=[4, 2]),
+    _gradual(_MAGNITUDE, two_of_four, "2:4", mask_type="2:4", final_sparsity=0.5),
     _gradual("magnitude.GlobalMagnitudePruning", over_all_layers(0.75)),
     _gradual("obs.OBSPruning", over_all_layers(0.75), **_FEW),
     _gradual(

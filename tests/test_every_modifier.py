@@ -79,18 +79,28 @@ def test_it_trains_and_keeps_its_word(
         torch.testing.assert_close(state[name], value, rtol=0, atol=0, msg=name)
 
 
-@pytest.mark.parametrize("first", ["movement", "quantization"])
-def test_scores_survive_the_replacement_of_layers(
-    first: str, teacher_folder: str, tmp_path: Path, rows: Rows
+@pytest.mark.parametrize(
+    "names",
+    [
+        # Scores must survive the replacement of layers, whichever comes first.
+        ("MovementPruning", "quantization"),
+        ("quantization", "MovementPruning"),
+        ("MagnitudePruning", "distillation", "quantization", "linear", "weight decay, for a while"),
+        # The Fisher is measured through the rounding, whichever comes first.
+        ("OBSPruning", "distillation", "quantization"),
+        ("quantization", "MFACPruning"),
+    ],
+    ids=" + ".join,
+)
+def test_modifiers_together_resume(
+    names: tuple[str, ...], teacher_folder: str, tmp_path: Path, rows: Rows
 ) -> None:
     by_name = {setting.name: setting for setting in SETTINGS}
-    pair = {"movement": by_name["MovementPruning"], "quantization": by_name["quantization"]}
-    order = sorted(pair, key=lambda name: name != first)
 
     def trained(folder: Path, callbacks: list[TrainerCallback], resume: Path | None) -> Any:
         student = load_student(teacher_folder)
         recipe = Recipe.build(
-            {"num_epochs": EPOCHS, "modifiers": {name: node(pair[name]) for name in order}}
+            {"num_epochs": EPOCHS, "modifiers": {name: node(by_name[name]) for name in names}}
         )
         training = trainer(
             folder, student, rows, recipe, callbacks, save_strategy="steps", save_steps=STOP, seed=5

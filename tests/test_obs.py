@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsekit.config import ConfigError
+from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.fake_quantize import FakeQuantizer
 from sparsekit.modifiers.magnitude import GlobalMagnitudePruning
 from sparsekit.modifiers.mfac import MFACPruning
 from sparsekit.modifiers.obs import OBSPruning, SurgeonPruning
+from sparsekit.modifiers.quantization import Quantization
+from sparsekit.recipe import Recipe
 
 KINDS = [OBSPruning, MFACPruning]
 FEATURES, CLASSES = 24, 4
@@ -230,3 +234,32 @@ def test_a_weight_of_no_linear_layer_is_refused() -> None:
     modifier = pruning(OBSPruning, params=["re:.*weight"])
     with pytest.raises(ConfigError, match="is no weight of a Linear layer"):
         modifier.attach(model)
+
+
+def test_the_fisher_is_not_measured_through_ranges_that_nothing_was_seen_of(
+    trained: dict[str, Tensor],
+) -> None:
+    kept = []
+    for start in (None, 0.0):
+        model = Net()
+        model.load_state_dict(trained)
+        modifiers: dict[str, Modifier] = {
+            "pruning": OBSPruning(
+                end=1.0,
+                init_sparsity=0.5,
+                final_sparsity=0.8,
+                params="__ALL_PRUNABLE__",
+                update_frequency=0.5,
+                num_grads=64,
+            )
+        }
+        if start is not None:
+            modifiers["quantization"] = Quantization(start=start)
+        recipe = Recipe(2, modifiers, {})
+        recipe.attach(model)
+        for modifier in recipe.of(SurgeonPruning):
+            modifier.use_rows(draw)
+        recipe.update(0.0)
+        kept.append([model.first.weight.detach() != 0, model.last.weight.detach() != 0])
+        assert all(m.enabled for m in model.modules() if isinstance(m, FakeQuantizer))
+    assert all(map(torch.equal, *kept))

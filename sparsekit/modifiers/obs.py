@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from sparsekit.config import ConfigError
 from sparsekit.masks import Blocks, parse_mask_type
+from sparsekit.modifiers.fake_quantize import FakeQuantizer
 from sparsekit.modifiers.gradual import GradualPruning
 from sparsekit.surgeon.fisher import BlockFisher, Fisher
 from sparsekit.surgeon.layers import Draw, measure, repair, saliencies
@@ -108,7 +110,7 @@ class SurgeonPruning(GradualPruning):
         # Other rows at other sparsities, the same ones when a run is resumed.
         seed, each = self._masked.zeros(), self.batch_size
         batches = self._rows(self.gradients(sparsity) * each, seed, each)
-        with torch.enable_grad():
+        with torch.enable_grad(), _without_unseen_ranges(self._model):
             self._fishers = measure(self._model, self._layers, batches, self.empty, each)
         super().reach(targets, kept)
         self._fishers = {}
@@ -139,6 +141,25 @@ class SurgeonPruning(GradualPruning):
 
     def compensate(self, masks: Mapping[str, Tensor]) -> None:
         repair(self._layers, self._fishers, masks, self.damp)
+
+
+@contextmanager
+def _without_unseen_ranges(model: nn.Module) -> Iterator[None]:
+    """Quantizers without a range are off: quantization may start at this very step."""
+    unseen = [
+        module
+        for module in model.modules()
+        if isinstance(module, FakeQuantizer)
+        and module.enabled
+        and not torch.isfinite(module.min_val).all()
+    ]
+    for quantizer in unseen:
+        quantizer.enabled = False
+    try:
+        yield
+    finally:
+        for quantizer in unseen:
+            quantizer.enabled = True
 
 
 @dataclass(kw_only=True)
