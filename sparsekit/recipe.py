@@ -97,7 +97,7 @@ class Recipe:
         found = [
             f"recipe.modifiers.{name} distils with hardness {modifier.hardness:g} but "
             "teacher=none; choose a teacher (teacher=self, teacher=finetuned, teacher=checkpoint) "
-            "or set recipe.distill_hardness=0"
+            "or set its hardness to 0 (in our recipes recipe.distill_hardness=0)"
             for name, modifier in self.modifiers.items()
             if isinstance(modifier, Distillation) and modifier.needs_teacher
         ]

@@ -62,8 +62,8 @@ class Quantization(Modifier):
         if self.disable_observer_epoch is not None and self.disable_observer_epoch <= self.start:
             found.append(
                 f"disable_observer_epoch {self.disable_observer_epoch:g} is not after start "
-                f"{self.start:g}, so no range would ever be observed; set recipe.observer_epoch "
-                f"> {self.start:g}"
+                f"{self.start:g}, so no range would ever be observed; set it (in our recipes "
+                f"recipe.observer_epoch) > {self.start:g}"
             )
         legacy = ("submodules", "exclude_module_types", "quantize_linear_activations")
         mixed = [name for name in (*legacy, "per_channel_weights") if getattr(self, name)]
