@@ -65,7 +65,7 @@ def main() -> None:
         rounds=options.rounds,
         threads=options.threads,
     )
-    grid.check(512)
+    grid = grid.fitted(512)
     with tempfile.TemporaryDirectory() as scratch:
         vocabulary = write_model(Path(scratch) / "model", options.layers, options.sparsity)
         timed = candidates(Path(scratch) / "model", Path(scratch))

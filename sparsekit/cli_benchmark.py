@@ -22,7 +22,10 @@ Sizes = list[int]
 def benchmark(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
     batch: Annotated[Sizes, typer.Option(help="Batch size; several times for several.")] = [1, 32],  # noqa: B006
-    sequence: Annotated[Sizes, typer.Option(help="Tokens of each row.")] = [32, 128],  # noqa: B006
+    sequence: Annotated[
+        Sizes | None,
+        typer.Option(help="Tokens of each row. [default: 32 and 128, as far as the model goes]"),
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Turns of each runtime.")] = 8,
     repetitions: Annotated[int, typer.Option(help="Timed runs of a turn.")] = 5,
     threads: Annotated[
@@ -44,7 +47,7 @@ def benchmark(
 
     grid = Grid(
         batches=batch,
-        sequences=sequence,
+        sequences=sequence or (),
         rounds=rounds,
         repetitions=repetitions,
         threads=threads or cores(),
@@ -77,7 +80,7 @@ def _compare(
     from sparsekit.runtime.pipeline import read_json
 
     config = read_json(run / "deployment" / "config.json")
-    grid.check(config["max_position_embeddings"])
+    grid = grid.fitted(config["max_position_embeddings"])
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=run) as scratch:
         timed = candidates(run / "model", Path(scratch))
         files = sizes(timed)
@@ -111,21 +114,28 @@ def _at(rows: list[dict[str, Any]], name: str) -> dict[str, float]:
 
 
 def _table(rows: list[dict[str, Any]], title: str) -> Table:
+    """Fits 80 columns: a section for each size, what differs in none of them below."""
+    from rich import box
     from rich.table import Table
 
-    view = Table("model, runtime", title=title)
-    for heading in ("batch", "tokens", "p50 ms", "p99 ms", "items/s", "speed-up", "MB", "threads"):
-        view.add_column(heading, justify="right")
+    view = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    view.add_column("model, runtime")
+    for heading in ("batch x\ntokens", "p50 ms", "p99 ms", "items/s", "speed-up", "MB"):
+        view.add_column(heading, justify="right", no_wrap=True)
+    view.caption = f"{rows[0]['threads']} threads; MB: memory; speed-up: over {rows[0]['name']}"
+    before = None
     for row in rows:
+        size = f"{row['batch']} x {row['sequence']}"
+        if before not in (None, size):
+            view.add_section()
+        before = size
         view.add_row(
             row["name"],
-            str(row["batch"]),
-            str(row["sequence"]),
+            size,
             *(f"{row[key]:.2f}" for key in ("latency_ms_p50", "latency_ms_p99")),
-            f"{row['items_per_second']:.1f}",
+            f"{row['items_per_second']:,.0f}",
             f"{row['speedup']:.2f}x",
             f"{row['memory_bytes'] / 1e6:.0f}",
-            str(row["threads"]),
         )
     return view
 

@@ -184,7 +184,15 @@ def openvino_here() -> bool:
 )
 def test_grid_is_checked(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Grid(**changes).check(512)
+        Grid(**changes).fitted(512)
+
+
+@pytest.mark.parametrize(
+    ("positions", "sequences"), [(512, (32, 128)), (64, (32, 64)), (32, (32,)), (16, (16,))]
+)
+def test_the_grid_fits_the_model(positions: int, sequences: tuple[int, ...]) -> None:
+    assert Grid().fitted(positions).sequences == sequences
+    assert Grid(sequences=[8]).fitted(positions).sequences == [8]
 
 
 def row(name: str, form: str | None, latency: float) -> dict[str, Any]:

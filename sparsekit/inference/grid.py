@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,31 @@ from sparsekit.config import UserError
 from sparsekit.inference.candidates import Candidate
 from sparsekit.runtime.base import Inputs, Runtime
 
+# Tokens of a row where nothing else is asked for.
+SEQUENCES = (32, 128)
+
 
 @dataclass(kw_only=True)
 class Grid:
-    """Every batch size with every sequence length, each `rounds` times `repetitions` runs."""
+    """Every batch size with every sequence length, each `rounds` times `repetitions` runs.
+
+    No sequence length means 32 and 128, or as much of them as the model has positions.
+    """
 
     batches: Sequence[int] = (1, 32)
-    sequences: Sequence[int] = (32, 128)
+    sequences: Sequence[int] = ()
     rounds: int = 8
     repetitions: int = 5
     threads: int = 1
 
-    def check(self, positions: int) -> None:
-        """Raise UserError for sizes that are not positive or longer than the model's positions."""
+    def fitted(self, positions: int) -> Grid:
+        """The grid for a model of so many positions.
+
+        Raises UserError for sizes that are not positive or longer than that.
+        """
+        if not self.sequences:
+            fitting = dict.fromkeys(min(length, positions) for length in SEQUENCES)
+            return replace(self, sequences=tuple(fitting)).fitted(positions)
         numbers = [*self.batches, *self.sequences, self.rounds, self.repetitions, self.threads]
         if min(numbers) < 1:
             raise UserError(f"{min(numbers)} among the benchmark's sizes: each must be at least 1")
@@ -35,6 +47,7 @@ class Grid:
                 f"sequence {max(self.sequences)} is longer than the model's {positions} positions; "
                 f"choose --sequence {positions} or less"
             )
+        return self
 
     def cells(self) -> list[tuple[int, int]]:
         return [(batch, length) for batch in self.batches for length in self.sequences]
