@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import pyarrow.parquet as pq
 from safetensors.torch import load_file
 
+from sparsekit import metrics
 from sparsekit.config import UserError, build
 from sparsekit.export.check import check_structure
 from sparsekit.export.layers import other_bytes, read_layers
@@ -44,6 +47,7 @@ def verify_run(run: Path, summary: dict[str, Any]) -> dict[str, str]:
     if "sparsity" in summary:
         _same("sparsity", found, summary["sparsity"]["overall"])
     deployment, settings = run / "deployment", read_settings(run / "config.yaml")
+    _check_metrics(run, settings["dataset"]["metrics"], summary.get("metrics") or {})
     counted = prunable(model)
     file = deployment / "model.onnx"
     structure = check_structure(file, layers, other_bytes(state, layers), counted)
@@ -58,6 +62,18 @@ def verify_run(run: Path, summary: dict[str, Any]) -> dict[str, str]:
     for name, value in (parity["metrics"] or {}).items():
         _same(name, value, (recorded["metrics"] or {}).get(name, value))
     return _findings(files, recipe, found, vars(structure), parity)
+
+
+def _check_metrics(run: Path, names: Sequence[str], recorded: Mapping[str, Any]) -> None:
+    """The metrics of each split against those of the logits that torch left for it."""
+    for split, values in recorded.items():
+        file = run / "evaluation" / f"{split}.parquet"
+        if not file.is_file():
+            raise UserError(f"there is no {file}, whose metrics summary.json has; train again")
+        columns = pq.read_table(file, columns=["label", "logits"]).to_pydict()
+        logits = np.array(columns["logits"], dtype=np.float32)
+        for name, value in metrics.compute(names, logits, np.array(columns["label"])).items():
+            _same(f"{split} {name}", value, values.get(name, value))
 
 
 def _same(name: str, found: float, recorded: float) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from run_folder import LINEARS, quantization, write_run
 from safetensors.torch import load_file, save_file
@@ -100,6 +102,23 @@ def test_a_summary_that_claims_more(run: Path, key: str, value: float) -> None:
     summary = summary_of(run)
     summary["export"][key] = value
     with pytest.raises(UserError, match=rf"check '{key}' failed.*summary.json says {value}"):
+        verify_run(run, summary)
+
+
+def test_metrics_that_the_logits_do_not_have(run: Path) -> None:
+    columns = pq.read_table(run / "evaluation" / "validation.parquet").to_pydict()
+    right = [
+        np.argmax(row) == label
+        for row, label in zip(columns["logits"], columns["label"], strict=True)
+    ]
+    accuracy = sum(right) / len(right)
+    summary = summary_of(run) | {"metrics": {"validation": {"accuracy": accuracy}}}
+    assert verify_run(run, summary)
+    summary["metrics"]["validation"]["accuracy"] = accuracy + 0.01
+    with pytest.raises(UserError, match="check 'validation accuracy' failed: it is"):
+        verify_run(run, summary)
+    summary["metrics"] = {"test": {"accuracy": 1.0}}
+    with pytest.raises(UserError, match=r"there is no .*test\.parquet"):
         verify_run(run, summary)
 
 
