@@ -162,6 +162,7 @@ def train(plan: Plan, student: Classifier, trainer: SparseTrainer, folder: Path)
         "seconds": result.metrics["train_runtime"],
         "steps": result.global_step,
         "samples_per_second": result.metrics["train_samples_per_second"],
+        "sparse_layers": trainer.sparse_layers,
     }
     return trained(plan, student, folder, measured, plan.training.precision)
 

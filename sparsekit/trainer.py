@@ -31,6 +31,7 @@ from sparsekit.recipe import Recipe
 from sparsekit.training.allocator import keep_freed_memory
 from sparsekit.training.dropout import use_bit_dropout
 from sparsekit.training.first_token import only_first_token
+from sparsekit.training.held_zeros import HeldZeros
 from sparsekit.training.loss_mean import LossMean
 from sparsekit.training.order import order_by_epoch
 from sparsekit.training.precision import SparseTrainingArguments, matmul_precision
@@ -76,7 +77,8 @@ class SparseTrainer(Trainer):
         self._layer_loss = LossMean()
         for modifier in recipe.of(SurgeonPruning):
             modifier.use_rows(self._draw)
-        self._steps = RecipeCallback(recipe)
+        self._zeros = HeldZeros(model, recipe, self.args.sparse_products_problem() is None)
+        self._steps = RecipeCallback(recipe, self._zeros)
         self.add_callback(self._steps)
         if self.args.device.type == "cpu":
             use_bit_dropout(model)
@@ -179,14 +181,23 @@ class SparseTrainer(Trainer):
         if self.args.device.type == "cpu":
             keep_freed_memory()
         with matmul_precision(self.args.matmul_precision):
-            return super().train(*args, **options)
+            try:
+                return super().train(*args, **options)
+            finally:
+                self._zeros.release()
+
+    @property
+    def sparse_layers(self) -> int:
+        """How many layers multiplied no zeros in training."""
+        return self._zeros.sparse_layers
 
 
 class RecipeCallback(TrainerCallback):
     """Moves the recipe along with the steps, and proves after each epoch that masks held."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, zeros: HeldZeros) -> None:
         self.recipe = recipe
+        self._zeros = zeros
         # Of each parameter group, as the arguments have them: they hold where the recipe is silent.
         self.weight_decays: list[float] = []
 
@@ -195,10 +206,18 @@ class RecipeCallback(TrainerCallback):
         self.recipe.update(epoch)
         return epoch
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        # What masks take to set up is no part of the first step.
+        self._update(state)
+        self._zeros.follow()
+
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any
     ) -> None:
         weight_decay = self.recipe.weight_decay(self._update(state))
+        self._zeros.follow()
         for group, own in zip(now["optimizer"].param_groups, self.weight_decays, strict=True):
             group["weight_decay"] = own if weight_decay is None else weight_decay
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparsekit.kernels.sparse_product import SparsePattern, sparse_linear
 from sparsekit.modifiers.rounding import (
     INT8,
     UINT8,
@@ -100,7 +101,12 @@ class FakeQuantizer(nn.Module):
 
 
 class QuantLinear(nn.Linear):
-    """A Linear whose input, weight and output are fake-quantized as `scheme` says."""
+    """A Linear whose input, weight and output are fake-quantized as `scheme` says.
+
+    `pattern`, where it is set, names the numbers of the weight that are not held at zero.
+    """
+
+    pattern: SparsePattern | None = None
 
     def __init__(self, source: nn.Linear, scheme: Scheme) -> None:
         has_bias = source.bias is not None
@@ -120,7 +126,10 @@ class QuantLinear(nn.Linear):
         plain = values.device.type != "cpu" or torch.is_autocast_enabled("cpu")
         if plain or not (inputs and weights and inputs.enabled and weights.enabled):
             values = inputs(values) if inputs else values
-            return F.linear(values, weights(self.weight) if weights else self.weight, self.bias)
+            weight = weights(self.weight) if weights else self.weight
+            if plain or self.pattern is None or not self.training:
+                return F.linear(values, weight, self.bias)
+            return sparse_linear(values, weight, self.bias, self.pattern)
         inputs.watch(values)
         weights.watch(self.weight)
         return quantized_linear(
@@ -131,6 +140,7 @@ class QuantLinear(nn.Linear):
             inputs.zero_point,
             weights.scale,
             self.int8_units,
+            self.pattern if self.training else None,
         )
 
 

@@ -133,6 +133,10 @@ class GradualPruning(Pruning):
             for name, weight in self._masked.weights.items()
         }
 
+    @property
+    def settled(self) -> bool:
+        return self._reached is not None and self._reached == self.end
+
     def update(self, epoch: float) -> None:
         self._on = epoch >= self.start and (self.leave_enabled or self.active(epoch))
         if not self._on and not self._ends(epoch):

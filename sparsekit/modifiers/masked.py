@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,9 @@ class MaskedWeights:
         return found
 
 
+_NONE: Mapping[str, Tensor] = MappingProxyType({})
+
+
 @dataclass(kw_only=True)
 class Pruning(Modifier):
     """What every pruning shares: it holds masks while it is on; not used by itself.
@@ -90,6 +94,21 @@ class Pruning(Modifier):
         Known without a model, for the schedule.
         """
         return {}
+
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        """The masks that are held now, by parameter name; another object once they change."""
+        return self._masked.masks if self._on else _NONE
+
+    @property
+    def settled(self) -> bool:
+        """Whether the masks that are held now stay as they are to the end of their window."""
+        return True
+
+    @property
+    def learns_from_zeros(self) -> bool:
+        """Whether gradients of weights that are held at zero are still of use."""
+        return False
 
     def constrain(self) -> None:
         if self._on:

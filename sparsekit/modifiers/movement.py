@@ -28,6 +28,10 @@ class MovementPruning(GradualPruning):
             self._owners[name] = model.get_submodule(module), attribute + _SUFFIX
             self._owners[name][0].register_buffer(attribute + _SUFFIX, torch.zeros_like(weight))
 
+    @property
+    def learns_from_zeros(self) -> bool:
+        return not self.settled
+
     def _score(self, name: str) -> Tensor:
         # Asked for anew, since a model that moves to another device has new buffers.
         owner, attribute = self._owners[name]

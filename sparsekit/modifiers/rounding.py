@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparsekit.environment import cpu_units
+from sparsekit.kernels.sparse_product import SparsePattern, Tiles
 
 INT8 = (-128, 127)
 UINT8 = (0, 255)
@@ -77,15 +78,17 @@ def quantized_linear(
     zero_point: Tensor,
     weight_scale: Tensor,
     int8_units: bool,
+    pattern: SparsePattern | None = None,
 ) -> Tensor:
     """`F.linear` of values rounded to uint8 and of a weight [out, in] rounded to symmetric int8.
 
     The same as `F.linear(fake_quantize(values), fake_quantize(weight), bias)`, in values and in
     straight-through gradients, but for the order in which float32 rounds. On a CPU only.
+    A weight that is zero outside of `pattern` gets no gradient there, and gradients take less time.
     """
     if weight_scale.ndim:
         weight_scale = _along_first(weight_scale, 2)
-    arguments = (values, weight, bias, scale, zero_point, weight_scale, int8_units)
+    arguments = (values, weight, bias, scale, zero_point, weight_scale, int8_units, pattern)
     result: Tensor = _QuantizedLinear.apply(*arguments)  # type: ignore[no-untyped-call]
     return result
 
@@ -131,6 +134,7 @@ class _QuantizedLinear(torch.autograd.Function):
         zero_point: Tensor,
         weight_scale: Tensor,
         int8_units: bool,
+        pattern: SparsePattern | None,
     ) -> Tensor:
         rows = values.reshape(-1, values.shape[-1])
         integers, left_inside = to_integers(rows, scale, zero_point, UINT8)
@@ -142,6 +146,7 @@ class _QuantizedLinear(torch.autograd.Function):
         result.mul_(scale * weight_scale.view(-1))
         if bias is not None:
             result.add_(bias)
+        ctx.pattern = pattern
         ctx.save_for_backward(
             left, left_inside, right, right_inside, scale, zero_point, weight_scale
         )
@@ -152,17 +157,26 @@ class _QuantizedLinear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         left, left_inside, right, right_inside, scale, zero_point, weight_scale = ctx.saved_tensors
         rows = gradient.reshape(-1, len(right))
+        errors = None if ctx.pattern is None else Tiles.of(rows)
         to_values = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            product = rows @ right.float().mul_(weight_scale)
+            weight = right.float().mul_(weight_scale)
+            if errors is None:
+                product = rows @ weight
+            else:
+                product = ctx.pattern.input_gradient(errors, ctx.pattern.entries(weight))
             to_values = torch.where(left_inside, product, 0.0)
             to_values = to_values.view(*gradient.shape[:-1], left.shape[1])
         if ctx.needs_input_grad[1]:
-            product = rows.t() @ left.float().sub_(zero_point)
+            integers = left.float().sub_(zero_point)
+            if errors is None:
+                product = rows.t() @ integers
+            else:
+                product = ctx.pattern.weight_gradient(Tiles.of(integers), errors)
             to_weight = torch.where(right_inside, product.mul_(scale), 0.0)
         if ctx.needs_input_grad[2]:
             to_bias = rows.sum(0)
-        return to_values, to_weight, to_bias, None, None, None, None
+        return to_values, to_weight, to_bias, None, None, None, None, None
 
 
 def _along_first(parameter: Tensor, dimensions: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,10 @@ from transformers import TrainingArguments
 
 from sparsekit.config import ConfigError
 from sparsekit.environment import cpu_units
+from sparsekit.kernels.compiler import KernelError, library
+from sparsekit.kernels.sparse_product import SOURCE, pays_here
+
+log = logging.getLogger(__name__)
 
 _AT_LEAST_ONE = (
     "per_device_train_batch_size",
@@ -21,18 +26,22 @@ _AT_LEAST_ONE = (
 )
 _CHECKPOINT = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SPARSE_PRODUCTS = ("auto", "on", "off")
 
 
 @dataclass
 class SparseTrainingArguments(TrainingArguments):
-    """transformers' TrainingArguments with one more field, `precision`.
+    """transformers' TrainingArguments with two more fields.
 
-    auto is bf16 where the device has matrix units for it, fp32 elsewhere. On a GPU bf16 and fp16
-    mean autocast. On a CPU bf16 means that float32 matrix products run on its bf16 units: tensors
-    and accumulators stay float32, so no autocast is needed.
+    precision: auto is bf16 where the device has matrix units for it, fp32 elsewhere. On a GPU bf16
+    and fp16 mean autocast. On a CPU bf16 means that float32 matrix products run on its bf16 units:
+    tensors and accumulators stay float32, so no autocast is needed.
+    sparse_products: whether layers that are sparse enough multiply no zeros; auto: on CPUs where
+    that is faster.
     """
 
     precision: str = field(default="auto", metadata={"help": ", ".join(PRECISIONS)})
+    sparse_products: str = field(default="auto", metadata={"help": ", ".join(SPARSE_PRODUCTS)})
 
     def __post_init__(self) -> None:
         if too_small := [name for name in _AT_LEAST_ONE if getattr(self, name) < 1]:
@@ -48,6 +57,13 @@ class SparseTrainingArguments(TrainingArguments):
             raise ConfigError(
                 [f"training.precision {self.precision!r} is not one of {', '.join(PRECISIONS)}"]
             )
+        if self.sparse_products not in SPARSE_PRODUCTS:
+            raise ConfigError(
+                [
+                    f"training.sparse_products {self.sparse_products!r} is not one of "
+                    f"{', '.join(SPARSE_PRODUCTS)}"
+                ]
+            )
         if self.precision == "fp16" and not on_gpu:
             raise ConfigError(["training.precision=fp16 needs a GPU; set training.precision=auto"])
         if self.precision == "auto":
@@ -56,6 +72,27 @@ class SparseTrainingArguments(TrainingArguments):
         self.bf16 = on_gpu and self.precision == "bf16"
         self.fp16 = self.precision == "fp16"
         super().__post_init__()  # type: ignore[no-untyped-call]
+        if self.sparse_products == "on" and (problem := self.sparse_products_problem()):
+            raise ConfigError([f"training.sparse_products=on: {problem}; set it to auto"])
+
+    def sparse_products_problem(self) -> str | None:
+        """Why training multiplies zeros too; None: it does not. Compiles the kernel once."""
+        if self.sparse_products == "off":
+            return "it is off"
+        if self.device.type != "cpu":
+            return "its kernel is one for CPUs"
+        if self.torch_compile:
+            return "a model that torch compiles calls no kernel of ours"
+        if self.matmul_precision == "medium":
+            return "bf16 units multiply zeros faster than float32 ones leave them out"
+        if self.sparse_products == "auto" and not pays_here():
+            return "it pays on CPUs with AVX-512"
+        try:
+            library(SOURCE)
+        except KernelError as error:
+            log.warning("training multiplies zeros too, which is slower: %s", error)
+            return str(error)
+        return None
 
     @property
     def matmul_precision(self) -> Literal["medium", "highest"]:

@@ -1,0 +1,60 @@
+"""C that is compiled for this very CPU, once, and kept in the cache."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+import shlex
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+
+from sparsekit.cache import cached, content_hash
+from sparsekit.environment import cpu_name, cpu_units
+
+# The vectors of the CPU, and torch's OpenMP: the loader takes the copy that torch has loaded.
+# Nothing here may change how the process rounds, as -ffast-math does when its library is loaded.
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
+
+
+class KernelError(RuntimeError):
+    """Why there is no native code: no compiler, or one that cannot compile it."""
+
+
+@functools.cache
+def library(source: str) -> ctypes.CDLL:
+    """The C file of that name beside this module, as a loaded library.
+
+    The compiler is that of the environment variable CC, else `cc`. Raises KernelError.
+    """
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    version = _run([*compiler, "--version"])
+    code = files(__package__).joinpath(source).read_text()
+    machine = [platform.machine(), cpu_name(), str(cpu_units())]
+    key = content_hash([code, version, *machine, *FLAGS])
+    folder = cached("kernels", key, lambda into: _compile(compiler, code, into))
+    try:
+        return ctypes.CDLL(str(folder / "kernel.so"))
+    except OSError as error:  # such as a cache on a file system that runs no code
+        raise KernelError(f"{folder / 'kernel.so'} cannot be loaded: {error}") from error
+
+
+def _compile(compiler: list[str], code: str, folder: Path) -> None:
+    path = folder / "kernel.c"
+    path.write_text(code)
+    _run([*compiler, *FLAGS, "-o", str(folder / "kernel.so"), str(path)])
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except FileNotFoundError as error:
+        raise KernelError(f"there is no C compiler {command[0]!r}; install gcc, or set CC") from (
+            error
+        )
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or [f"it ended with code {error.returncode}"]
+        raise KernelError(f"{shlex.join(command[:1])} cannot compile here: {lines[0]}") from error
+    return done.stdout

@@ -1,0 +1,191 @@
+"""Products with a sparse weight, forward and backward, that multiply no zeros; on a CPU."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sparsekit.environment import cpu_units
+from sparsekit.kernels.compiler import library
+
+SOURCE = "sparse_product.c"
+# Tokens that are worked on together, as in the C file, and columns of a weight: 48 KB of float32,
+# the first-level cache of the CPUs that this is for.
+TOKENS = 64
+BLOCK = 192
+# Where a sparse product takes as long as a dense one, with a margin (docs/performance.md).
+MIN_SPARSITY = 0.65
+
+
+def pays_here() -> bool:
+    """Whether this CPU multiplies sparse float32 weights faster than dense ones.
+
+    The kernel was measured with AVX-512, whose registers hold what it adds up.
+    """
+    return (cpu_units() or {}).get("avx512f", False)
+
+
+class _SparseRows(ctypes.Structure):
+    """Compressed sparse rows in blocks of columns, as the C file describes them."""
+
+    _fields_ = (
+        ("rows", ctypes.c_long),
+        ("width", ctypes.c_long),
+        ("block", ctypes.c_long),
+        ("pointers", ctypes.c_void_p),
+        ("columns", ctypes.c_void_p),
+    )
+
+    def __init__(self, mask: Tensor) -> None:
+        rows, width = mask.shape
+        pieces = torch.split(mask, BLOCK, dim=1)
+        ends = torch.stack([piece.sum(1).cumsum(0) for piece in pieces])
+        starts = ends[:, -1].cumsum(0) - ends[:, -1]
+        pointers = torch.cat([torch.zeros(len(pieces), 1, dtype=torch.long), ends], dim=1)
+        found = [piece.nonzero() for piece in pieces]
+        # The structure holds addresses only: their tensors live with it.
+        self.pointer_tensor = (pointers + starts[:, None]).int()
+        self.column_tensor = torch.cat([each[:, 1] for each in found]).to(torch.uint8)
+        self.places = torch.cat(
+            [each[:, 0] * width + each[:, 1] + i * BLOCK for i, each in enumerate(found)]
+        )
+        super().__init__(
+            rows, width, BLOCK, self.pointer_tensor.data_ptr(), self.column_tensor.data_ptr()
+        )
+
+
+class SparsePattern:
+    """Where the numbers of a weight [out, in] are that are not held at zero.
+
+    `mask` is boolean, True where a number is. Building it takes some milliseconds.
+    Raises KernelError where the kernel cannot be compiled.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        library(SOURCE)
+        self._weight = _SparseRows(mask)
+        self._transposed = _SparseRows(mask.t())
+        self._places = self._weight.places.int()
+        # The entries of the transposed weight among those of the weight.
+        order = torch.empty(mask.numel(), dtype=torch.int32)
+        order[self._weight.places] = torch.arange(len(self._places), dtype=torch.int32)
+        out, width = mask.shape
+        places = self._transposed.places
+        self._order = order[places % out * width + places // out]
+
+    def entries(self, weight: Tensor) -> Tensor:
+        """The numbers of a float32 or int8 weight that the pattern keeps, in its order."""
+        return weight.detach().reshape(-1).index_select(0, self._places)
+
+    def product(self, tiles: Tiles, entries: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`F.linear(rows, weight, bias)` of the rows [tokens, in] in `tiles`."""
+        return _multiply(self._weight, tiles, entries, bias)
+
+    def input_gradient(self, errors: Tiles, entries: Tensor) -> Tensor:
+        """`errors @ weight` of the output's gradient [tokens, out]."""
+        return _multiply(self._transposed, errors, entries.index_select(0, self._order), None)
+
+    def weight_gradient(self, rows: Tiles, errors: Tiles) -> Tensor:
+        """`errors.t() @ rows` at the pattern's places, float32 [out, in], and 0 elsewhere."""
+        gradient = torch.empty(self._weight.rows, self._weight.width)
+        sums = torch.empty(len(self._places))
+        library(SOURCE).sparse_weight_gradient(
+            ctypes.byref(self._weight),
+            _address(self._places),
+            _address(rows.packed),
+            _address(errors.packed),
+            ctypes.c_long(rows.tokens),
+            _address(sums),
+            _address(gradient),
+            torch.get_num_threads(),
+        )
+        return gradient
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Rows [tokens, width], transposed by tiles of tokens; the last one is filled with zeros."""
+
+    packed: Tensor
+    tokens: int
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Tiles:
+        """The tiles of float32 rows [tokens, width]."""
+        rows = rows.contiguous()
+        tokens, width = rows.shape
+        packed = torch.empty(-(-tokens // TOKENS), width, TOKENS)
+        library(SOURCE).pack_tiles(
+            _address(rows),
+            ctypes.c_long(tokens),
+            ctypes.c_long(width),
+            _address(packed),
+            torch.get_num_threads(),
+        )
+        return cls(packed, tokens)
+
+
+def _multiply(weight: _SparseRows, rows: Tiles, entries: Tensor, bias: Tensor | None) -> Tensor:
+    threads = torch.get_num_threads()
+    result = torch.empty(rows.tokens, weight.rows)
+    scratch = torch.empty(threads, weight.rows, TOKENS)
+    library(SOURCE).sparse_product(
+        ctypes.byref(weight),
+        _address(entries),
+        _address(rows.packed),
+        ctypes.c_long(rows.tokens),
+        _address(bias),
+        _address(result),
+        _address(scratch),
+        threads,
+    )
+    return result
+
+
+def sparse_linear(
+    values: Tensor, weight: Tensor, bias: Tensor | None, pattern: SparsePattern
+) -> Tensor:
+    """`F.linear` of float32 on a CPU, for a weight that is zero outside of `pattern`.
+
+    Outside of it the weight's gradient is 0. Sums are taken in another order than torch's.
+    """
+    result: Tensor = _SparseLinear.apply(values, weight, bias, pattern)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _SparseLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None, pattern: SparsePattern
+    ) -> Tensor:
+        rows = Tiles.of(values.reshape(-1, values.shape[-1]))
+        entries = pattern.entries(weight)
+        ctx.save_for_backward(rows.packed, entries)
+        ctx.pattern, ctx.tokens = pattern, rows.tokens
+        result = pattern.product(rows, entries, bias)
+        return result.view(*values.shape[:-1], len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        packed, entries = ctx.saved_tensors
+        errors = gradient.reshape(-1, gradient.shape[-1])
+        tiles = Tiles.of(errors)
+        to_values = to_weight = to_bias = None
+        if ctx.needs_input_grad[0]:
+            to_values = ctx.pattern.input_gradient(tiles, entries)
+            to_values = to_values.view(*gradient.shape[:-1], to_values.shape[1])
+        if ctx.needs_input_grad[1]:
+            to_weight = ctx.pattern.weight_gradient(Tiles(packed, ctx.tokens), tiles)
+        if ctx.needs_input_grad[2]:
+            to_bias = errors.sum(0)
+        return to_values, to_weight, to_bias, None
+
+
+def _address(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
