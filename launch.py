@@ -13,6 +13,7 @@ from types import FrameType
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 import sparsekit.runs  # names of run folders
@@ -49,6 +50,8 @@ def main(cfg: DictConfig) -> None:
 
 def run_folder(path: str) -> str:
     """What conf/config.yaml calls `new_folder`; Hydra would show an exception's whole trace."""
+    if any(word in ("-c", "--cfg") or word.startswith("--cfg=") for word in sys.argv):
+        return path  # Only printed: nothing is run in it.
     try:
         return new_folder(path)
     except UserError as error:
@@ -67,8 +70,26 @@ def stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
+def arranged(words: list[str]) -> list[str]:
+    """The command line as Hydra's parser can read it.
+
+    Options come first: between overrides (`dataset=csv -m seed=1,2`) they end its list of them.
+    `--help` shows a whole config, so it gets the one choice that has no default.
+    """
+    overrides = [w for w in words if not w.startswith("-") and ("=" in w or w.startswith("~"))]
+    options = [word for word in words if word not in overrides]
+    chosen = any(word.startswith(("dataset=", "experiments=")) for word in overrides)
+    if {"-h", "--help"} & set(options) and not chosen:
+        overrides.append("dataset=rotten_tomatoes")
+    return options + overrides
+
+
 if __name__ == "__main__":
+    sys.argv[1:] = arranged(sys.argv[1:])
     OmegaConf.register_new_resolver("new_folder", run_folder)
     if not FIRST_PROCESS:
         use_scratch_folder()
-    main()
+    try:
+        main()
+    except HydraException as error:
+        sys.exit(f"error: {error}")  # --help and --info; Hydra itself says what it runs into

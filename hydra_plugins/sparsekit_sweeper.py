@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from sparsekit.config import PROCESSES, UserError, build, first_line, identity_hash, plain
-from sparsekit.runs import ending
+from sparsekit.runs import ending, writable_folder
 from sparsekit.sweep import jobs as jobs_of
 from sparsekit.sweep.jobs import Job
 from sparsekit.sweep.table import failures, outcome, summary_table
@@ -98,8 +98,7 @@ class ResumingSweeper(Sweeper):
         overrides = parser.parse_overrides(arguments)
         expanded, axes = jobs_of.expand(overrides)
         key = jobs_of.sweep_key(overrides)
-        folder = self._folder(key)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = writable_folder(self._folder(key), "hydra.sweep.dir")
         try:
             with FileLock(folder / ".sweep.lock", timeout=0):
                 jobs = [self._compose(job) for job in expanded]

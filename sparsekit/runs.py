@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,21 @@ def new_folder(path: str) -> str:
             ) from error
         return name
     raise AssertionError("numbers do not end")
+
+
+def writable_folder(path: str | Path, key: str) -> Path:
+    """`path`, made if need be; raises UserError, which names `key`, where nothing can be written.
+
+    A folder that exists and refuses files would end in a traceback of Hydra's, which writes first.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {key}={folder}: {error}; set another folder") from error
+    return folder
 
 
 @contextmanager

@@ -205,6 +205,26 @@ def test_a_folder_in_use_and_one_that_cannot_be_made_are_refused(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("words", ["", "-m seed=1,2"])
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path, words: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    key = "hydra.sweep.dir" if words else "hydra.run.dir"
+    done = launch(f"dataset=quickstart {key}=file/run {words}", tmp_path, dict(os.environ))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith(f"error: cannot write to {key}=file/run: ")
+
+
+def test_help_and_a_printed_config_leave_nothing_behind(tmp_path: Path) -> None:
+    shown = launch("--help", tmp_path, dict(os.environ))
+    assert shown.returncode == 0, shown.stderr
+    assert "python launch.py experiments=quickstart" in shown.stdout
+    mistaken = launch("--help dataset=none", tmp_path, dict(os.environ))
+    assert mistaken.returncode == 1
+    assert mistaken.stderr.startswith("error: In 'config': Could not find 'dataset/none'")
+    assert launch("dataset=quickstart --cfg all --resolve", tmp_path, dict(os.environ)).stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unreachable_hub_names_the_id_and_the_way_out(
     tmp_path: Path, hub_environment: dict[str, str]
 ) -> None:
