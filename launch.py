@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 import sparsekit.runs  # names of run folders
 import sparsekit.sparseml_recipes.load  # noqa: F401  # recipe=sparseml
 from sparsekit.config import FIRST_PROCESS, UserError
+from sparsekit.environment import bound_spinning
 from sparsekit.runs import new_folder
 
 # conf/config.yaml finds experiments/ through it, from any working directory.
@@ -85,6 +86,7 @@ def arranged(words: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    bound_spinning()
     sys.argv[1:] = arranged(sys.argv[1:])
     OmegaConf.register_new_resolver("new_folder", run_folder)
     if not FIRST_PROCESS:

@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 
-from sparsekit.environment import cores, cpu_name
+from sparsekit.environment import bound_spinning, cores, cpu_name
 from sparsekit.models import Student, load_classifier
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -204,6 +204,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    bound_spinning()  # both systems inherit it; launch.py sets it for us alone
     if not PEER.exists():
         sys.exit(f"there is no {PEER}: run make peer-env")
     with tempfile.TemporaryDirectory() as folder:

@@ -16,6 +16,7 @@ from sparsekit.cli_prune import prune
 from sparsekit.cli_recipe import recipes
 from sparsekit.cli_share import pull, verify, workspace
 from sparsekit.config import UserError
+from sparsekit.environment import bound_spinning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +29,7 @@ class Verbs(TyperGroup):
     """Ends in exit code 1 and one message on stderr for a mistake that the user can mend."""
 
     def invoke(self, ctx: Any) -> Any:
+        bound_spinning()
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -94,9 +96,11 @@ def export(run: Run) -> None:
     from sparsekit.config import build
     from sparsekit.export.onnx import ExportConfig
     from sparsekit.export.onnx import export as export_run
+    from sparsekit.progress import quiet_libraries
     from sparsekit.report import closing_table, read_summary
     from sparsekit.tracking import write_summary
 
+    quiet_libraries()
     node = run_node(run, "export")
     result = export_run(run, build(node, "export") if node else ExportConfig())
     summary = {**read_summary(run), "export": result}

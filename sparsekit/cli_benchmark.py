@@ -40,17 +40,19 @@ def benchmark(
 
     from sparsekit.environment import cores
     from sparsekit.inference.grid import Grid
+    from sparsekit.progress import quiet_libraries
     from sparsekit.report import read_summary
     from sparsekit.runtime.benchmark import BenchmarkConfig
     from sparsekit.runtime.benchmark import benchmark as time_run
     from sparsekit.tracking import write_summary
 
+    quiet_libraries()
     grid = Grid(
         batches=batch,
         sequences=sequence or (),
         rounds=rounds,
         repetitions=repetitions,
-        threads=threads or cores(),
+        threads=cores() if threads is None else threads,
     )
     console = Console()
     for run in runs:

@@ -93,6 +93,7 @@ def convert(
         typer.echo(text, nl=False)
         return
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error}") from error

@@ -80,7 +80,8 @@ def _problem(split: str, column: str, row: int, value: Any, names: list[str]) ->
     where = f"split {split!r}, column {column!r}, row {row} (from 0)"
     if value is None:
         return f"{where}: the label is missing; remove the row or fill it"
-    return f"{where}: label {value!r} is never seen in train, which has {', '.join(names)}"
+    known = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return f"{where}: label {value!r} is never seen in train, which has {known}"
 
 
 def _sort_key(value: Any) -> tuple[str, Any]:

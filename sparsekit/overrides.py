@@ -10,6 +10,18 @@ from omegaconf import DictConfig, OmegaConf
 
 # recipe.NAME=, +recipe.NAME=, teacher.recipe.NAME=, but not recipe.modifiers.NAME=
 _VARIABLE = re.compile(r"\+{0,2}((?:teacher\.)?recipe)\.(\w+)=")
+# What conf/config.yaml composes.
+KEYS = (
+    *("dataset", "student", "teacher", "recipe", "training", "engine", "export", "runtime"),
+    *("tracking", "seed", "output_dir", "sweep"),
+)
+# Groups, with their keys, that are no arguments of a target, always or for the choice `none`.
+PLAIN_GROUPS: dict[str, tuple[str, ...]] = {
+    "engine": (),
+    "export": (),
+    "runtime": (),
+    "sweep": ("rerun", "fail_fast", "root", "trial"),
+}
 # The launcher itself reads them.
 _ALWAYS_READ = {"num_epochs", "modifiers"}
 
@@ -31,6 +43,27 @@ def unread_variables(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
                     f"variables that are read: {known}"
                 )
     return problems
+
+
+def unread_keys(cfg: DictConfig) -> list[str]:
+    """A problem for each key of `cfg`, unresolved, that no part of a run is built from or names.
+
+    So `+num_epochs=3`, which Hydra advises where `num_epochs=3` is refused, does not silently
+    train for as long as before, nor does `traning:` in a file of experiments/.
+    """
+    text = OmegaConf.to_yaml(cfg)
+    keys = [(str(key), f"; known: {', '.join(KEYS)}") for key in cfg if key not in KEYS]
+    for group, known in PLAIN_GROUPS.items():
+        # A choice with a target is built strictly, which names what it does not know.
+        node = OmegaConf.to_container(cfg)[group] if group in cfg else {}
+        if isinstance(node, Mapping) and not node.get("_target_"):
+            hint = f"; known: {', '.join(known)}" if known else f" with this choice of {group}"
+            keys += [(f"{group}.{k}", hint) for k in node if k not in {*known, "_target_"}]
+    return [
+        f"{key}: nothing reads it, so it would change nothing{hint}"
+        for key, hint in keys
+        if not re.search(rf"\${{{re.escape(key)}\b", text)
+    ]
 
 
 def _read(cfg: DictConfig, recipe: str) -> set[str]:

@@ -54,6 +54,9 @@ class Plan:
                 metrics.check(parts["dataset"].metrics)
             except UserError as error:
                 problems.append(str(error))
+        seed = parts["training"].seed if "training" in parts else 0
+        if not 0 <= seed < 2**32:
+            problems.append(f"seed is {seed}; set a whole number from 0 to {2**32 - 1}")
         export, runtime = parts.get("export"), parts.get("runtime")
         if export and runtime and export.form not in runtime.kind.forms:
             problems.append(

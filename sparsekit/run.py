@@ -15,7 +15,7 @@ from rich.console import Console
 
 from sparsekit.config import FIRST_PROCESS, ConfigError, UserError, build, plain
 from sparsekit.experiment import experiment
-from sparsekit.overrides import unread_variables
+from sparsekit.overrides import unread_keys, unread_variables
 from sparsekit.progress import quiet_libraries
 from sparsekit.report import closing_table
 from sparsekit.runs import held
@@ -43,7 +43,7 @@ def _run(cfg: DictConfig, hydra: HydraConf, folder: Path) -> Path:
     try:
         values = plain(cfg)
         remove_results(folder, resumed=bool(values["training"].get("resume_from_checkpoint")))
-        if unread := unread_variables(cfg, hydra.overrides.task):
+        if unread := [*unread_variables(cfg, hydra.overrides.task), *unread_keys(cfg)]:
             raise ConfigError(unread)
         tracking = build(values["tracking"], "tracking")
         if not FIRST_PROCESS:

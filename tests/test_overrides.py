@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from sparsekit.overrides import unread_variables
+from sparsekit.overrides import KEYS, PLAIN_GROUPS, unread_keys, unread_variables
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -37,3 +37,25 @@ def test_variables_that_nothing_reads(override: str, problem: str | None) -> Non
         (text,) = found
         assert re.search(problem, text)
         assert text.startswith(override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        ([], None),
+        (["teacher=finetuned", "export=none", "runtime=none", "engine=sparseml"], None),
+        (["+peak=0.1", "recipe.init_lr=${peak}"], None),
+        (["+num_epochs=3"], r"^num_epochs: nothing reads it.*known: dataset, student"),
+        (["+sweep.rerunn=all"], r"^sweep\.rerunn: .*known: rerun, fail_fast"),
+        (["export=none", "+export.form=qdq"], r"^export\.form: .*with this choice of export$"),
+    ],
+)
+def test_keys_that_nothing_reads(overrides: list[str], problem: str | None) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["dataset=quickstart", *overrides])
+    assert set(KEYS) | {"peak", "num_epochs"} >= set(cfg) >= set(KEYS)
+    assert tuple(cfg.sweep)[:4] == PLAIN_GROUPS["sweep"]
+    found = unread_keys(cfg)
+    assert len(found) == (problem is not None)
+    if problem is not None:
+        assert re.search(problem, found[0])

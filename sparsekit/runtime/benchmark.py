@@ -41,6 +41,12 @@ class BenchmarkConfig:
         for name in ("requests", "batches", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"runtime.{name} is {getattr(self, name)}, it must be at least 1")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(
+                f"runtime.threads is {self.threads}, it must be at least 1, or null for every core"
+            )
+        if self.warmup < 0:
+            raise UserError(f"runtime.warmup is {self.warmup}, it must be at least 0")
         if install := self.kind.missing():
             raise UserError(f"runtime.runtime {self.runtime} is not installed: {install}")
 
