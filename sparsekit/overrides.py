@@ -51,11 +51,12 @@ def unread_keys(cfg: DictConfig) -> list[str]:
     So `+num_epochs=3`, which Hydra advises where `num_epochs=3` is refused, does not silently
     train for as long as before, nor does `traning:` in a file of experiments/.
     """
-    text = OmegaConf.to_yaml(cfg)
-    keys = [(str(key), f"; known: {', '.join(KEYS)}") for key in cfg if key not in KEYS]
+    text, values = OmegaConf.to_yaml(cfg), OmegaConf.to_container(cfg)
+    assert isinstance(values, dict)
+    keys = [(str(key), f"; known: {', '.join(KEYS)}") for key in values if key not in KEYS]
     for group, known in PLAIN_GROUPS.items():
         # A choice with a target is built strictly, which names what it does not know.
-        node = OmegaConf.to_container(cfg)[group] if group in cfg else {}
+        node = values.get(group)
         if isinstance(node, Mapping) and not node.get("_target_"):
             hint = f"; known: {', '.join(known)}" if known else f" with this choice of {group}"
             keys += [(f"{group}.{k}", hint) for k in node if k not in {*known, "_target_"}]
