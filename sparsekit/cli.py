@@ -57,22 +57,39 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A run folder, or its deployment folder.")],
     texts: Annotated[list[str], typer.Argument(help="Texts to label; - reads stdin by lines.")],
     as_json: Json = False,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Two texts a row; in a line of stdin, a tab apart.")
+    ] = False,
 ) -> None:
     """Label texts with a run's exported model: label, probability and text, tab-separated."""
+    from sparsekit.report import text_columns
     from sparsekit.runtime.pipeline import predict
 
     if texts == ["-"]:
         # What is not UTF-8 stays visible to the check of each text.
         lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape")
         texts = [line.removesuffix("\n") for line in lines]
+        if pairs:
+            texts = [text for line in texts for text in _halves(line)]
+    columns = text_columns(run) or text_columns(run.absolute().parent)
+    if len(columns) == 2 and not pairs:
+        raise UserError(f"{run} was trained on pairs of {' and '.join(columns)}: add --pairs")
+    if len(columns) == 1 and pairs:
+        raise UserError(f"{run} was trained on single texts, {columns[0]}: leave out --pairs")
+    if pairs and len(texts) % 2:
+        raise UserError(f"--pairs takes two texts a row; these are {len(texts)}")
+    rows: list[dict[str, Any]] = [{"text": text} for text in texts]
+    if pairs:
+        rows = [{"text": a, "text_pair": b} for a, b in zip(texts[::2], texts[1::2], strict=True)]
     inner = run / "deployment"
-    answers = predict(inner if inner.is_dir() else run, texts)
+    seconds = [row["text_pair"] for row in rows] if pairs else None
+    answers = predict(inner if inner.is_dir() else run, [row["text"] for row in rows], seconds)
     if as_json:
-        rows = [{"text": text, **answer} for text, answer in zip(texts, answers, strict=True)]
-        typer.echo(json.dumps(rows, indent=2))
+        merged = [row | answer for row, answer in zip(rows, answers, strict=True)]
+        typer.echo(json.dumps(merged, indent=2))
         return
-    for text, answer in zip(texts, answers, strict=True):
-        typer.echo(f"{answer['label']}\t{answer['score']:.3f}\t{text}")
+    for row, answer in zip(rows, answers, strict=True):
+        typer.echo("\t".join([answer["label"], f"{answer['score']:.3f}", *row.values()]))
 
 
 @app.command()
@@ -146,6 +163,14 @@ def doctor(as_json: Json = False) -> None:
             view.add_row(finding.what, Text(f"{finding.value}{fix}", overflow="fold"))
         _console().print(view)
     missing(findings)
+
+
+def _halves(line: str) -> tuple[str, str]:
+    """The two texts of a line, which one tab parts."""
+    texts = line.split("\t")
+    if len(texts) != 2:
+        raise UserError(f"--pairs takes two texts a line, a tab apart; this is no such: {line!r}")
+    return texts[0], texts[1]
 
 
 def _console() -> Console:

@@ -29,7 +29,7 @@ def prune(
         str, typer.Option(help="unstructured, block4, or N:M, which keeps N of M, as 2:4.")
     ] = "unstructured",
     data: Annotated[
-        Path | None, typer.Option(help="csv or json with texts and labels, for wanda and obs.")
+        Path | None, typer.Option(help="csv or json: texts for wanda; texts and labels for obs.")
     ] = None,
     text_column: Annotated[
         list[str] | None, typer.Option(help="Column of the text; twice for pairs.")

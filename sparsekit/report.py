@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Group
 from rich.filesize import decimal
 from rich.table import Table
@@ -31,6 +32,15 @@ def read_summary(run: Path) -> dict[str, Any]:
     return summary
 
 
+def text_columns(run: Path) -> list[str]:
+    """The columns that the model of a run folder reads, one or two; none where nothing says so."""
+    try:
+        settings = yaml.safe_load((run / "config.yaml").read_text())
+        return list(settings["dataset"]["text_columns"])
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        return []  # A deployment by itself, or somebody else's config.yaml beside it.
+
+
 def closing_table(summary: Mapping[str, Any], run: Path | None = None) -> Group:
     """What a run reached, and the commands to try next on its folder `run` (None: a blank RUN).
 
@@ -41,7 +51,9 @@ def closing_table(summary: Mapping[str, Any], run: Path | None = None) -> Group:
     view.add_column("value", justify="right", overflow="fold")
     for what, value in rows(summary):
         view.add_row(what, Text(value))
-    commands = next_commands(summary, "RUN" if run is None else shlex.quote(_short(run)))
+    pairs = run is not None and len(text_columns(run)) == 2
+    name = "RUN" if run is None else shlex.quote(_short(run))
+    commands = next_commands(summary, name, pairs)
     lines = [Text(f"  {command}", overflow="fold") for command in commands]
     return Group(view, Text("Try next:"), *lines) if lines else Group(view)
 
@@ -69,11 +81,12 @@ def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "training", f"{train['seconds']:.0f} s, {train['steps']} steps"
 
 
-def next_commands(summary: Mapping[str, Any], run: str) -> list[str]:
+def next_commands(summary: Mapping[str, Any], run: str, pairs: bool = False) -> list[str]:
     """Commands that work on what this run left behind."""
     commands = []
     if summary.get("export"):
-        commands.append(f'sparsekit predict {run} "I loved it!"')
+        texts = '--pairs "It rains." "The street is wet."' if pairs else '"I loved it!"'
+        commands.append(f"sparsekit predict {run} {texts}")
     if "sparsity" in summary:
         commands.append(f"sparsekit inspect {run}/model")
     if summary.get("runtime"):

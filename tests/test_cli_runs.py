@@ -90,6 +90,32 @@ def test_predict_reads_lines(run_folder):
         assert problem in refused.stderr
 
 
+def test_predict_takes_pairs(run_folder):
+    settings = {"dataset": {"text_columns": ["premise", "hypothesis"]}}
+    (run_folder / "config.yaml").write_text(json.dumps(settings))
+    for folder in (run_folder, run_folder / "deployment"):
+        result = sparsekit("predict", folder, "--pairs", "a film", "good", "bad", "bad, bad")
+        assert result.stdout.splitlines() == [
+            f"positive\t{1 / (1 + np.exp(-2)):.3f}\ta film\tgood",
+            f"negative\t{1 / (1 + np.exp(-3)):.3f}\tbad\tbad, bad",
+        ]
+    lines = CliRunner().invoke(
+        app, ["predict", str(run_folder), "-", "--pairs"], input="a film\tgood\nbad\tbad, bad\n"
+    )
+    assert lines.stdout == result.stdout
+    [answer] = json.loads(sparsekit("predict", run_folder, "--pairs", "a", "b", "--json").stdout)
+    assert (answer["text"], answer["text_pair"]) == ("a", "b")
+    for words, problem in (
+        (["good", "bad"], "was trained on pairs of premise and hypothesis: add --pairs"),
+        (["--pairs", "a", "b", "c"], "two texts a row; these are 3"),
+        (["--pairs", "a", " "], "the pair of text 1 of 1 is empty"),
+    ):
+        assert problem in sparsekit("predict", run_folder, *words).stderr
+    settings["dataset"]["text_columns"] = ["text"]
+    (run_folder / "config.yaml").write_text(json.dumps(settings))
+    assert "leave out --pairs" in sparsekit("predict", run_folder, "--pairs", "a", "b").stderr
+
+
 def test_predict_as_json(run_folder):
     [answer] = json.loads(sparsekit("predict", run_folder, "good good", "--json").stdout)
     assert answer["text"] == "good good"

@@ -102,6 +102,11 @@ def test_class_labels_bring_names_and_unlabelled_tests_are_left_out() -> None:
         ([{"text": 3, "label": 0}, {"text": 4, "label": 1}], GOOD, "holds int64, not text"),
         ([{"text": "a", "label": 0.5}, {"text": "b", "label": 1}], GOOD, r"0\.5, which is a score"),
         (GOOD, [*GOOD, {"text": "x", "label": "odd"}], r"row 2 .*'odd' is never seen in train"),
+        (
+            [{"text": f"film {i}", "label": f"name {i:02}"} for i in range(12)],
+            [{"text": "x", "label": "odd"}],
+            "name 08, name 09 and 2 more$",
+        ),
         (GOOD, [{"text": "x", "label": ""}], r"row 0 .*the label is missing"),
         (GOOD[:1], GOOD[:1], "has 1 label in train; at least 2"),
     ],

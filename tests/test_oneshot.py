@@ -253,9 +253,15 @@ def test_texts_are_cut_where_a_small_model_ends(
     BertModel(BertConfig(max_position_embeddings=8, intermediate_size=32, **shape)).save_pretrained(
         small
     )
-    options = ["--sparsity", "0.8", "--method", "wanda", "--data", csv_files["train"]]
-    code, said = command(str(small), *options, "-o", str(tmp_path / "pruned"))
+    options = ["--sparsity", "0.8", "--method", "wanda", "-o", str(tmp_path / "pruned"), "--data"]
+    with open(csv_files["train"], newline="") as file:
+        texts = [{"text": row["text"]} for row in csv.DictReader(file)]
+    # Wanda looks at no label.
+    code, said = command(str(small), *options, str(write_csv(tmp_path / "texts.csv", texts)))
     assert code == 0, said
+    wrong = str(write_csv(tmp_path / "wrong.csv", [{"review": "it", "label": 0.5}]))
+    _, said = command(str(small), *options[:-3], "--data", wrong)
+    assert "no column text; it has review, label; set --text-column (csv" in said
 
 
 def test_a_model_without_a_trained_classifier_is_no_case_for_obs(

@@ -142,7 +142,6 @@ def test_convert_prints_a_native_recipe() -> None:
 
 def test_a_converted_recipe_is_chosen_by_name(tmp_path: Path) -> None:
     """As the file's own first lines say: in a folder of one's own, or as conf/recipe/NAME.yaml."""
-    (tmp_path / "recipe").mkdir()
     target = tmp_path / "recipe" / "mine.yaml"
     assert recipe("convert", TRANSFER, "-o", target).stdout == f"{target}\n"
     assert steps(target, "--steps-per-epoch", 3) == steps(TRANSFER, "--steps-per-epoch", 3)
@@ -173,7 +172,8 @@ def test_nothing_to_convert(tmp_path: Path) -> None:
     assert "is a native recipe already; use --to sparseml" in error("convert", NATIVE)
     assert "is a sparseml recipe already" in error("convert", TRANSFER, "--to", "sparseml")
     assert "cannot read" in error("convert", tmp_path / "none.yaml")
-    assert "cannot write" in error("convert", TRANSFER, "-o", tmp_path / "no" / "x.yaml")
+    (tmp_path / "file").touch()
+    assert "cannot write" in error("convert", TRANSFER, "-o", tmp_path / "file" / "x.yaml")
 
 
 def test_plot_writes_a_png(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

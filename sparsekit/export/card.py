@@ -31,7 +31,7 @@ tags: [sparsekit, onnx, onnxruntime, sparse, int8]
 ## Run it
 
 ```sh
-sparsekit predict {run} "I loved that new monster movie!"
+sparsekit predict {run} {example}
 ```
 
 or with onnxruntime alone (`pip install onnxruntime tokenizers`), in this folder:
@@ -45,7 +45,7 @@ tokenizer = Tokenizer.from_file("tokenizer.json")
 tokenizer.enable_truncation({max_length})
 tokenizer.enable_padding(pad_id={pad})
 session = onnxruntime.InferenceSession("model.onnx")
-rows = tokenizer.encode_batch(["I loved that new monster movie!", "What a waste of time."])
+rows = tokenizer.encode_batch({rows})
 inputs = {{"input_ids": [row.ids for row in rows],
           "attention_mask": [row.attention_mask for row in rows],
           "token_type_ids": [row.type_ids for row in rows]}}
@@ -66,6 +66,10 @@ print([labels[best] for best in logits.argmax(axis=1)])
 """
 
 
+PAIR_EXAMPLE = '--pairs "It rains." "The street is wet."'
+PAIR_ROWS = '[("It rains.", "The street is wet."), ("It rains.", "The sun is out.")]'
+
+
 def model_card(
     folder: Path, settings: dict[str, Any], layers: Layers, result: dict[str, Any]
 ) -> str:
@@ -73,6 +77,7 @@ def model_card(
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
     labels = label_names(config)
+    pairs = len(settings.get("dataset", {}).get("text_columns", [])) == 2
     return CARD.format(
         title=f"{config['architectures'][0]}, sparse and quantized",
         architecture=config["architectures"][0],
@@ -83,6 +88,8 @@ def model_card(
         table="\n".join(f"| {name} | {value} |" for name, value in _facts(layers, result).items()),
         checks=_checks(result),
         run="RUN",
+        example=PAIR_EXAMPLE if pairs else '"I loved that new monster movie!"',
+        rows=PAIR_ROWS if pairs else '["I loved that new monster movie!", "What a waste of time."]',
         max_length=tokenizer["model_max_length"],
         pad=config.get("pad_token_id") or 0,
         opset=OPSET,

@@ -11,6 +11,8 @@ import subprocess
 from importlib.resources import files
 from pathlib import Path
 
+from torch import Tensor
+
 from sparsekit.cache import cached, content_hash
 from sparsekit.environment import cpu_name, cpu_units
 
@@ -24,27 +26,35 @@ class KernelError(RuntimeError):
 
 
 @functools.cache
-def library(source: str) -> ctypes.CDLL:
+def library(source: str, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     """The C file of that name beside this module, as a loaded library.
 
-    The compiler is that of the environment variable CC, else `cc`. Raises KernelError.
+    `flags` are added to those that every file is compiled with. The compiler is that of the
+    environment variable CC, else `cc`. Raises KernelError.
     """
     compiler = shlex.split(os.environ.get("CC", "cc"))
     version = _run([*compiler, "--version"])
     code = files(__package__).joinpath(source).read_text()
     machine = [platform.machine(), cpu_name(), str(cpu_units())]
-    key = content_hash([code, version, *machine, *FLAGS])
-    folder = cached("kernels", key, lambda into: _compile(compiler, code, into))
+    flags = (*FLAGS, *flags)
+    key = content_hash([code, version, *machine, *flags])
+    folder = cached("kernels", key, lambda into: _compile([*compiler, *flags], code, into))
     try:
         return ctypes.CDLL(str(folder / "kernel.so"))
     except OSError as error:  # such as a cache on a file system that runs no code
         raise KernelError(f"{folder / 'kernel.so'} cannot be loaded: {error}") from error
 
 
-def _compile(compiler: list[str], code: str, folder: Path) -> None:
+def _compile(command: list[str], code: str, folder: Path) -> None:
     path = folder / "kernel.c"
     path.write_text(code)
-    _run([*compiler, *FLAGS, "-o", str(folder / "kernel.so"), str(path)])
+    # The library of mathematics last: C files that need it name it nowhere.
+    _run([*command, "-o", str(folder / "kernel.so"), str(path), "-lm"])
+
+
+def address(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Where a contiguous tensor's numbers lie, for a call; None is C's NULL."""
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
 def _run(command: list[str]) -> str:

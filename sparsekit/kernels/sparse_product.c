@@ -17,6 +17,7 @@ write disjoint memory and add in a fixed order: results do not depend on their n
 
 typedef float vector __attribute__((vector_size(4 * LANES)));
 typedef float unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint8_t bytes __attribute__((vector_size(LANES)));
 typedef float tile_row[TOKENS] __attribute__((aligned(64)));
 
 /* Compressed sparse rows of a weight [rows, width], in blocks of `block` columns, 256 at most: the
@@ -53,20 +54,36 @@ static inline void transpose(vector rows[LANES]) {
     }
 }
 
-/* tile[width] from `count` tokens; what lacks to TOKENS is zero. */
-static void pack(const float *x, long count, long width, tile_row *tile) {
+/* 16 numbers of x from `start`, the first `count` of them, the others 0. With a zero point x holds
+   bytes, which become its differences from it. */
+static inline vector load(const void *x, const int32_t *zero_point, long start, long count) {
+    vector loaded = {0};
+    if (zero_point) {
+        bytes found = {0};
+        memcpy(&found, (const uint8_t *)x + start, count);
+        loaded = __builtin_convertvector(found, vector);
+        for (int i = 0; i < count; i++)
+            loaded[i] -= (float)*zero_point;
+    } else
+        memcpy(&loaded, (const float *)x + start, 4 * count);
+    return loaded;
+}
+
+/* tile[width] from `count` tokens of x, from token `first` on; what lacks to TOKENS is zero. */
+static void pack(const void *x, const int32_t *zero_point, long first, long count, long width,
+                 tile_row *tile) {
     for (long t = 0; t < TOKENS; t += LANES) {
         for (long w = 0; w < width; w += LANES) {
             vector rows[LANES];
             long columns = least(LANES, width - w);
             for (int i = 0; i < LANES; i++) {
-                rows[i] = (vector){0};
+                long start = (first + t + i) * width + w;
                 if (t + i >= count)
-                    continue;
-                if (columns == LANES)
-                    rows[i] = *(const unaligned *)(x + (t + i) * width + w);
+                    rows[i] = (vector){0};
+                else if (columns == LANES)
+                    rows[i] = load(x, zero_point, start, LANES);
                 else
-                    memcpy(&rows[i], x + (t + i) * width + w, 4 * columns);
+                    rows[i] = load(x, zero_point, start, columns);
             }
             transpose(rows);
             for (int i = 0; i < columns; i++)
@@ -127,12 +144,14 @@ static void multiply_block(const sparse_rows *weight, long b, const float *value
     }
 }
 
-/* packed [tiles][width] from x [tokens, width]; at a multiple of 64 bytes, as all tiles are. */
-void pack_tiles(const float *x, long tokens, long width, tile_row *packed, int threads) {
+/* packed [tiles][width] from x [tokens, width]; at a multiple of 64 bytes, as all tiles are. x is
+   float32, or, with a zero point, uint8. */
+void pack_tiles(const void *x, const int32_t *zero_point, long tokens, long width, tile_row *packed,
+                int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (long tile = 0; tile < tiles_of(tokens); tile++) {
-        long first = tile * TOKENS;
-        pack(x + first * width, least(TOKENS, tokens - first), width, packed + tile * width);
+        long first = tile * TOKENS, count = least(TOKENS, tokens - first);
+        pack(x, zero_point, first, count, width, packed + tile * width);
     }
 }
 
@@ -226,10 +245,10 @@ static void correlate_block(const sparse_rows *weight, long b, const tile_row *f
 
 /* gradient [rows, width] = errors, transposed, times x at the weight's entries, and 0 elsewhere.
    x, errors: packed tiles of width and of rows; places: the index in `gradient` of each entry;
-   sums: one number for each. */
-void sparse_weight_gradient(const sparse_rows *weight, const int32_t *places, const tile_row *x,
-                            const tile_row *errors, long tokens, float *sums, float *gradient,
-                            int threads) {
+   factors: what each is multiplied by, or NULL; sums: one number for each. */
+void sparse_weight_gradient(const sparse_rows *weight, const int32_t *places, const float *factors,
+                            const tile_row *x, const tile_row *errors, long tokens, float *sums,
+                            float *gradient, int threads) {
     long width = weight->width, rows = weight->rows, blocks = blocks_of(weight);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int part = 0; part < threads; part++) {
@@ -247,7 +266,7 @@ void sparse_weight_gradient(const sparse_rows *weight, const int32_t *places, co
             for (long b = 0; b < blocks; b++) {
                 const int32_t *pointers = weight->pointers + b * (rows + 1);
                 for (int32_t k = pointers[r]; k < pointers[r + 1]; k++)
-                    gradient[places[k]] = sums[k];
+                    gradient[places[k]] = factors ? sums[k] * factors[k] : sums[k];
             }
         }
     }

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparsekit.environment import cpu_units
-from sparsekit.kernels.compiler import library
+from sparsekit.kernels.compiler import address, library
 
 SOURCE = "sparse_product.c"
 # Tokens that are worked on together, as in the C file, and columns of a weight: 48 KB of float32,
@@ -79,8 +79,15 @@ class SparsePattern:
         self._order = order[places % out * width + places // out]
 
     def entries(self, weight: Tensor) -> Tensor:
-        """The numbers of a float32 or int8 weight that the pattern keeps, in its order."""
+        """The numbers of [out, in] that the pattern keeps, in its order; of any type."""
         return weight.detach().reshape(-1).index_select(0, self._places)
+
+    def scaled(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """The entries of an int8 weight times its scale: one, or [out, 1] for one a row."""
+        found = self.entries(weight).float()
+        if scale.numel() == 1:
+            return found.mul_(scale.view(()))
+        return found.mul_(self.entries(scale.expand(weight.shape)))
 
     def product(self, tiles: Tiles, entries: Tensor, bias: Tensor | None = None) -> Tensor:
         """`F.linear(rows, weight, bias)` of the rows [tokens, in] in `tiles`."""
@@ -90,18 +97,22 @@ class SparsePattern:
         """`errors @ weight` of the output's gradient [tokens, out]."""
         return _multiply(self._transposed, errors, entries.index_select(0, self._order), None)
 
-    def weight_gradient(self, rows: Tiles, errors: Tiles) -> Tensor:
-        """`errors.t() @ rows` at the pattern's places, float32 [out, in], and 0 elsewhere."""
+    def weight_gradient(self, rows: Tiles, errors: Tiles, factors: Tensor | None = None) -> Tensor:
+        """`errors.t() @ rows` at the pattern's places, float32 [out, in], and 0 elsewhere.
+
+        `factors` are multiplied in, one float32 for each entry.
+        """
         gradient = torch.empty(self._weight.rows, self._weight.width)
         sums = torch.empty(len(self._places))
         library(SOURCE).sparse_weight_gradient(
             ctypes.byref(self._weight),
-            _address(self._places),
-            _address(rows.packed),
-            _address(errors.packed),
+            address(self._places),
+            address(factors),
+            address(rows.packed),
+            address(errors.packed),
             ctypes.c_long(rows.tokens),
-            _address(sums),
-            _address(gradient),
+            address(sums),
+            address(gradient),
             torch.get_num_threads(),
         )
         return gradient
@@ -115,16 +126,17 @@ class Tiles:
     tokens: int
 
     @classmethod
-    def of(cls, rows: Tensor) -> Tiles:
-        """The tiles of float32 rows [tokens, width]."""
+    def of(cls, rows: Tensor, zero_point: Tensor | None = None) -> Tiles:
+        """The tiles of float32 rows [tokens, width], or of uint8 ones less their zero point."""
         rows = rows.contiguous()
         tokens, width = rows.shape
         packed = torch.empty(-(-tokens // TOKENS), width, TOKENS)
         library(SOURCE).pack_tiles(
-            _address(rows),
+            address(rows),
+            address(zero_point),
             ctypes.c_long(tokens),
             ctypes.c_long(width),
-            _address(packed),
+            address(packed),
             torch.get_num_threads(),
         )
         return cls(packed, tokens)
@@ -136,12 +148,12 @@ def _multiply(weight: _SparseRows, rows: Tiles, entries: Tensor, bias: Tensor | 
     scratch = torch.empty(threads, weight.rows, TOKENS)
     library(SOURCE).sparse_product(
         ctypes.byref(weight),
-        _address(entries),
-        _address(rows.packed),
+        address(entries),
+        address(rows.packed),
         ctypes.c_long(rows.tokens),
-        _address(bias),
-        _address(result),
-        _address(scratch),
+        address(bias),
+        address(result),
+        address(scratch),
         threads,
     )
     return result
@@ -185,7 +197,3 @@ class _SparseLinear(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             to_bias = errors.sum(0)
         return to_values, to_weight, to_bias, None
-
-
-def _address(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

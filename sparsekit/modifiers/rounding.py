@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparsekit.environment import cpu_units
+from sparsekit.kernels import quantize
 from sparsekit.kernels.sparse_product import SparsePattern, Tiles
 
 INT8 = (-128, 127)
@@ -107,6 +108,32 @@ def integer_product(left: Tensor, zero_point: Tensor, right: Tensor, int8_units:
     return F.linear(left.float().sub_(zero_point), right.float())
 
 
+def to_bytes(
+    values: Tensor, scale: Tensor, zero_point: Tensor | None, limits: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """`to_integers` of float32 [rows, width], as int8 for limits below 0, else uint8."""
+    if quantize.available() and values.dtype == torch.float32:
+        return quantize.quantize(values, scale, zero_point, limits)
+    integers, inside = to_integers(values, scale, zero_point, limits)
+    return integers.to(torch.int8 if limits[0] < 0 else torch.uint8), inside
+
+
+def integer_linear(
+    left: Tensor,
+    zero_point: Tensor,
+    right: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    int8_units: bool,
+) -> Tensor:
+    """`integer_product` times `scales`, one or one for each output, plus a bias."""
+    if int8_units and 1 < left.shape[1] <= EXACT_IN_INT32 and quantize.available():
+        sums = torch._int_mm(left, right.t())
+        return quantize.scaled_sums(sums, zero_point, right, scales, bias)
+    result = integer_product(left, zero_point, right, int8_units).mul_(scales)
+    return result if bias is None else result.add_(bias)
+
+
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -137,15 +164,11 @@ class _QuantizedLinear(torch.autograd.Function):
         pattern: SparsePattern | None,
     ) -> Tensor:
         rows = values.reshape(-1, values.shape[-1])
-        integers, left_inside = to_integers(rows, scale, zero_point, UINT8)
         # Bytes are a quarter of what float32 would keep until the backward pass.
-        left = integers.to(torch.uint8)
-        integers, right_inside = to_integers(weight, weight_scale, None, INT8)
-        right = integers.to(torch.int8)
-        result = integer_product(left, zero_point, right, int8_units)
-        result.mul_(scale * weight_scale.view(-1))
-        if bias is not None:
-            result.add_(bias)
+        left, left_inside = to_bytes(rows, scale, zero_point, UINT8)
+        right, right_inside = to_bytes(weight, weight_scale, None, INT8)
+        scales = scale * weight_scale.view(-1)
+        result = integer_linear(left, zero_point, right, scales, bias, int8_units)
         ctx.pattern = pattern
         ctx.save_for_backward(
             left, left_inside, right, right_inside, scale, zero_point, weight_scale
@@ -157,23 +180,23 @@ class _QuantizedLinear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         left, left_inside, right, right_inside, scale, zero_point, weight_scale = ctx.saved_tensors
         rows = gradient.reshape(-1, len(right))
-        errors = None if ctx.pattern is None else Tiles.of(rows)
         to_values = to_weight = to_bias = None
+        pattern = ctx.pattern
+        errors = None if pattern is None else Tiles.of(rows)
         if ctx.needs_input_grad[0]:
-            weight = right.float().mul_(weight_scale)
             if errors is None:
-                product = rows @ weight
+                product = rows @ right.float().mul_(weight_scale)
             else:
-                product = ctx.pattern.input_gradient(errors, ctx.pattern.entries(weight))
+                product = pattern.input_gradient(errors, pattern.scaled(right, weight_scale))
             to_values = torch.where(left_inside, product, 0.0)
             to_values = to_values.view(*gradient.shape[:-1], left.shape[1])
         if ctx.needs_input_grad[1]:
-            integers = left.float().sub_(zero_point)
             if errors is None:
-                product = rows.t() @ integers
+                product = rows.t() @ left.float().sub_(zero_point)
+                to_weight = torch.where(right_inside, product.mul_(scale), 0.0)
             else:
-                product = ctx.pattern.weight_gradient(Tiles.of(integers), errors)
-            to_weight = torch.where(right_inside, product.mul_(scale), 0.0)
+                factors = pattern.entries(right_inside).float().mul_(scale)
+                to_weight = pattern.weight_gradient(Tiles.of(left, zero_point), errors, factors)
         if ctx.needs_input_grad[2]:
             to_bias = rows.sum(0)
         return to_values, to_weight, to_bias, None, None, None, None, None

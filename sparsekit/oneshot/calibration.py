@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -17,6 +17,8 @@ from sparsekit.data import FileDataset, TextData
 
 # Rows of one forward and backward pass, all of whose gradients are in memory for one layer.
 ROWS = 32
+# The column of labels that nothing looks at.
+NO_LABEL = "(no label)"
 # Data speaks of the launcher's config, here there are options.
 _OPTIONS = {
     "dataset.data_files.train": "--data",
@@ -29,15 +31,34 @@ FORMATS: dict[str, Literal["csv", "json"]] = {".csv": "csv", ".json": "json", ".
 
 @dataclass(kw_only=True)
 class CalibrationFile(FileDataset):
-    """One csv or json file, all of whose rows are calibration data."""
+    """One csv or json file, all of whose rows are calibration data.
+
+    Where its labels are not asked for (`labelled`), they are neither read nor needed.
+    """
+
+    labelled: bool = True
 
     def raw(self) -> DatasetDict:
         rows = super().raw()["train"]
+        if not self.labelled:
+            # Every data set has two labels; nothing looks at these.
+            rows = rows.add_column(
+                self.label_column, [0] * len(rows), feature=ClassLabel(names=["0", "1"])
+            )
         return DatasetDict(train=rows, validation=rows)
 
 
-def read(path: Path, text_columns: list[str], label_column: str, max_length: int) -> TextData:
-    """The rows of a csv or json file as the split `train`; UserError for what cannot be used."""
+def read(
+    path: Path,
+    text_columns: list[str],
+    label_column: str,
+    max_length: int,
+    labelled: bool = True,
+) -> TextData:
+    """The rows of a csv or json file as the split `train`; UserError for what cannot be used.
+
+    Without `labelled` every label is 0, whatever `label_column` holds.
+    """
     form = FORMATS.get(path.suffix.lower())
     if form is None:
         raise UserError(f"--data {path} is none of {', '.join(FORMATS)}; give such a file")
@@ -45,8 +66,9 @@ def read(path: Path, text_columns: list[str], label_column: str, max_length: int
         format=form,
         data_files={"train": str(path)},
         text_columns=text_columns,
-        label_column=label_column,
+        label_column=label_column if labelled else NO_LABEL,
         max_length=max_length,
+        labelled=labelled,
     )
     try:
         return data.load()
@@ -56,6 +78,11 @@ def read(path: Path, text_columns: list[str], label_column: str, max_length: int
         problems = [text for text in problems if "split 'validation'" not in text] or problems
         for key, option in _OPTIONS.items():
             problems = [text.replace(key, option) for text in problems]
+        if not labelled:
+            problems = [
+                text.replace(f", {NO_LABEL}", "").replace(" and --label-column", "")
+                for text in problems
+            ]
         raise ConfigError(problems) from error
 
 

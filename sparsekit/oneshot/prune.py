@@ -135,7 +135,8 @@ def _calibration(
             f"--max-length {max_length} is more than the {limit} positions of {folder}; set "
             f"{limit} or less"
         )
-    found = read(data.file, data.text_columns, data.label_column, max_length)
+    labelled = config.method == "obs"
+    found = read(data.file, data.text_columns, data.label_column, max_length, labelled)
     if config.method == "obs":
         kind = type(model).__name__
         if missing or not kind.endswith("ForSequenceClassification"):

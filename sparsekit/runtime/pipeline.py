@@ -50,11 +50,9 @@ class TextEncoder:
         if not texts:
             raise UserError("there are no texts: give one or more")
         for row, text in enumerate(texts):
-            where = f"text {row + 1} of {len(texts)}"
-            if not isinstance(text, str) or not text.strip():
-                raise UserError(f"{where} is empty: {text!r}; give it words")
-            if any("\ud800" <= character <= "\udfff" for character in text):
-                raise UserError(f"{where} is not UTF-8: {text[:60]!r}; convert it")
+            _check(text, f"text {row + 1} of {len(texts)}")
+            if pairs is not None and pairs[row] is not None:
+                _check(pairs[row], f"the pair of text {row + 1} of {len(texts)}")
         rows = [
             text if pair is None else (text, pair)
             for text, pair in zip(texts, pairs or [None] * len(texts), strict=True)
@@ -75,6 +73,13 @@ class TextEncoder:
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
+def _check(text: object, where: str) -> None:
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"{where} is empty: {text!r}; give it words")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UserError(f"{where} is not UTF-8: {text[:60]!r}; convert it")
+
+
 def predict_logits(
     runtime: Runtime, encoder: TextEncoder, encodings: Sequence[Encoding], batch: int = BATCH
 ) -> npt.NDArray[np.float32]:
@@ -87,11 +92,13 @@ def predict_logits(
     return logits
 
 
-def predict(deployment: Path, texts: Sequence[str]) -> list[dict[str, Any]]:
-    """For each text `label`, `score` (its probability) and `scores` (of every label)."""
+def predict(
+    deployment: Path, texts: Sequence[str], pairs: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """For each text, or text and its pair, `label`, `score` (its probability) and all `scores`."""
     encoder = TextEncoder(deployment)
     runtime = OnnxRuntime(deployment / "model.onnx", cores())
-    logits = predict_logits(runtime, encoder, encoder.encode(texts))
+    logits = predict_logits(runtime, encoder, encoder.encode(texts, pairs))
     results = []
     for row in softmax(logits):
         scores = {label: float(score) for label, score in zip(encoder.labels, row, strict=True)}

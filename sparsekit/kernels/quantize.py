@@ -1,0 +1,92 @@
+"""Rounding to bytes and scaling of integer sums, each in one pass; on a CPU.
+
+Results are those of torch's operations to the bit, which take up to six passes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+
+import torch
+from torch import Tensor
+
+from sparsekit.kernels.compiler import KernelError, address, library
+
+log = logging.getLogger(__name__)
+
+SOURCE = "quantize.c"
+# A product and a sum stay two roundings, as torch's are. The other two only allow vectors.
+FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+
+
+@functools.cache
+def available() -> bool:
+    """Whether the kernels can be compiled here; says once why not."""
+    try:
+        library(SOURCE, FLAGS)
+    except KernelError as error:
+        log.warning("quantization-aware training takes torch's operations: %s", error)
+        return False
+    return True
+
+
+def quantize(
+    values: Tensor, scale: Tensor, zero_point: Tensor | None, limits: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """float32 [rows, width] as uint8, or int8 for limits below 0, and which were within `limits`.
+
+    `scale` has one number, or one a row; `zero_point` is an int32 scalar, None for 0.
+    """
+    values, inverse = values.detach().contiguous(), scale.reciprocal().contiguous()
+    rows, width = values.shape
+    out = torch.empty(rows, width, dtype=torch.int8 if limits[0] < 0 else torch.uint8)
+    inside = torch.empty(rows, width, dtype=torch.bool)
+    library(SOURCE, FLAGS).quantize(
+        address(values),
+        ctypes.c_long(rows),
+        ctypes.c_long(width),
+        address(inverse),
+        int(inverse.numel() > 1),
+        address(zero_point),
+        ctypes.c_float(limits[0]),
+        ctypes.c_float(limits[1]),
+        address(out),
+        address(inside),
+        torch.get_num_threads(),
+    )
+    return out, inside
+
+
+def scaled_sums(
+    sums: Tensor, zero_point: Tensor, right: Tensor, scales: Tensor, bias: Tensor | None
+) -> Tensor:
+    """The float32 product [rows, out] that int32 sums of uint8 times int8 stand for.
+
+    `right` is the int8 weight [out, in]; `scales` has one number, or one for each output.
+    """
+    rows, out = sums.shape
+    offsets = torch.empty(out, dtype=torch.int32)
+    scales = scales.expand(out).contiguous()
+    result = torch.empty(rows, out)
+    compiled, threads = library(SOURCE, FLAGS), torch.get_num_threads()
+    compiled.row_sums(
+        address(right),
+        ctypes.c_long(out),
+        ctypes.c_long(right.shape[1]),
+        address(offsets),
+        threads,
+    )
+    compiled.scale_sums(
+        address(sums),
+        ctypes.c_long(rows),
+        ctypes.c_long(out),
+        address(zero_point),
+        address(offsets),
+        address(scales),
+        address(bias),
+        address(result),
+        threads,
+    )
+    return result
