@@ -92,8 +92,9 @@ static void pack(const void *x, const int32_t *zero_point, long first, long coun
     }
 }
 
-/* `count` tokens from tile[width], and a bias, which may be NULL, on each. */
-static void unpack(const tile_row *tile, long count, long width, const float *bias, float *y) {
+/* `count` tokens of y from tile[width]: plus a bias, or NULL, and 0 where `kept`, or NULL, is 0. */
+static void unpack(const tile_row *tile, long count, long width, const float *bias,
+                   const uint8_t *kept, float *y) {
     for (long t = 0; t < count; t += LANES) {
         for (long w = 0; w < width; w += LANES) {
             vector rows[LANES], added = {0};
@@ -105,6 +106,11 @@ static void unpack(const tile_row *tile, long count, long width, const float *bi
                 memcpy(&added, bias + w, 4 * columns);
             for (int i = 0; i < least(LANES, count - t); i++) {
                 rows[i] += added;
+                if (kept) {
+                    bytes found = {0};
+                    memcpy(&found, kept + (t + i) * width + w, columns);
+                    rows[i] *= __builtin_convertvector(found, vector);
+                }
                 if (columns == LANES)
                     *(unaligned *)(y + (t + i) * width + w) = rows[i];
                 else
@@ -156,9 +162,11 @@ void pack_tiles(const void *x, const int32_t *zero_point, long tokens, long widt
 }
 
 /* y [tokens, rows] = x times the weight, transposed, plus bias [rows] or NULL. x: packed tiles;
-   values: one for each entry of the weight; scratch: threads * rows * TOKENS numbers. */
+   values: one for each entry of the weight; kept [tokens, rows]: 0 where y is to be 0, 1 elsewhere,
+   or NULL; scratch: threads * rows * TOKENS numbers. */
 void sparse_product(const sparse_rows *weight, const float *values, const tile_row *x, long tokens,
-                    const float *bias, float *y, tile_row *scratch, int threads) {
+                    const float *bias, const uint8_t *kept, float *y, tile_row *scratch,
+                    int threads) {
     long width = weight->width, rows = weight->rows;
 #pragma omp parallel num_threads(threads)
     {
@@ -174,7 +182,8 @@ void sparse_product(const sparse_rows *weight, const float *values, const tile_r
             memset(out, 0, rows * sizeof *out);
             for (long b = 0; b < blocks_of(weight); b++)
                 multiply_block(weight, b, values, x + tile * width, out);
-            unpack(out, least(TOKENS, tokens - first), rows, bias, y + first * rows);
+            unpack(out, least(TOKENS, tokens - first), rows, bias,
+                   kept ? kept + first * rows : kept, y + first * rows);
         }
     }
 }

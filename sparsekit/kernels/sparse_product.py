@@ -93,9 +93,10 @@ class SparsePattern:
         """`F.linear(rows, weight, bias)` of the rows [tokens, in] in `tiles`."""
         return _multiply(self._weight, tiles, entries, bias)
 
-    def input_gradient(self, errors: Tiles, entries: Tensor) -> Tensor:
-        """`errors @ weight` of the output's gradient [tokens, out]."""
-        return _multiply(self._transposed, errors, entries.index_select(0, self._order), None)
+    def input_gradient(self, errors: Tiles, entries: Tensor, kept: Tensor | None = None) -> Tensor:
+        """`errors @ weight` of the output's gradient [tokens, out]; 0 where `kept` is False."""
+        of_transposed = entries.index_select(0, self._order)
+        return _multiply(self._transposed, errors, of_transposed, None, kept)
 
     def weight_gradient(self, rows: Tiles, errors: Tiles, factors: Tensor | None = None) -> Tensor:
         """`errors.t() @ rows` at the pattern's places, float32 [out, in], and 0 elsewhere.
@@ -142,7 +143,13 @@ class Tiles:
         return cls(packed, tokens)
 
 
-def _multiply(weight: _SparseRows, rows: Tiles, entries: Tensor, bias: Tensor | None) -> Tensor:
+def _multiply(
+    weight: _SparseRows,
+    rows: Tiles,
+    entries: Tensor,
+    bias: Tensor | None,
+    kept: Tensor | None = None,
+) -> Tensor:
     threads = torch.get_num_threads()
     result = torch.empty(rows.tokens, weight.rows)
     scratch = torch.empty(threads, weight.rows, TOKENS)
@@ -152,6 +159,7 @@ def _multiply(weight: _SparseRows, rows: Tiles, entries: Tensor, bias: Tensor | 
         address(rows.packed),
         ctypes.c_long(rows.tokens),
         address(bias),
+        address(kept),
         address(result),
         address(scratch),
         threads,

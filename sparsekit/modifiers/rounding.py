@@ -186,9 +186,10 @@ class _QuantizedLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             if errors is None:
                 product = rows @ right.float().mul_(weight_scale)
+                to_values = torch.where(left_inside, product, 0.0)
             else:
-                product = pattern.input_gradient(errors, pattern.scaled(right, weight_scale))
-            to_values = torch.where(left_inside, product, 0.0)
+                entries = pattern.scaled(right, weight_scale)
+                to_values = pattern.input_gradient(errors, entries, left_inside)
             to_values = to_values.view(*gradient.shape[:-1], left.shape[1])
         if ctx.needs_input_grad[1]:
             if errors is None:
