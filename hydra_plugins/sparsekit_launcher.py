@@ -96,13 +96,21 @@ class ProcessLauncher(Launcher):
         config = loader.load_sweep_config(self._config, overrides)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-        result = run_job(
-            hydra_context=self._context,
-            task_function=self._task,
-            config=config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
+        try:
+            result = run_job(
+                hydra_context=self._context,
+                task_function=self._task,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+        except KeyboardInterrupt:
+            # The sweep, which Ctrl-C is meant for, says so.
+            sys.exit(128 + signal.SIGINT)
+        exited = getattr(result._return_value, "__cause__", None)
+        if result.status == JobStatus.FAILED and isinstance(exited, SystemExit):
+            # A mistake of the user's: its message, without the traces of who passed it on.
+            sys.exit(exited.code if isinstance(exited.code, str) else 1)
         # Raises the job's exception, which ends this process with code 1.
         _ = result.return_value
 

@@ -135,10 +135,11 @@ def compare(
 ) -> None:
     """Compare runs over their seeds: a table here, compare.md, compare.csv and compare.html."""
     from sparsekit.compare.write import table, write_comparison
+    from sparsekit.report import show
 
     comparison, files = write_comparison(folders, out, metric)
     if comparison.groups:
-        _console().print(table(comparison))
+        show(table(comparison))
     for run in comparison.others:
         why = (run.error or "").partition("\n")[0]
         typer.echo(f"{run.status}: {run.folder}: {why}", err=True)

@@ -37,6 +37,7 @@ def diagnose() -> Iterator[Finding]:
     yield Finding("cpu", f"{cpu_name()}, {cores()} cores")
     yield from _units()
     yield _gpu()
+    yield _kernels()
     yield from _packages()
     yield _wandb()
     yield from _caches()
@@ -66,6 +67,21 @@ def _gpu() -> Finding:
     if torch.backends.mps.is_available():
         return Finding("gpu", "Apple (mps)")
     return Finding("gpu", "none: training runs on the CPU")
+
+
+def _kernels() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("kernels", "unknown: torch is not installed")
+    from sparsekit.kernels import quantize, sparse_product
+    from sparsekit.kernels.compiler import KernelError, library
+
+    try:
+        library(sparse_product.SOURCE)
+        library(quantize.SOURCE, quantize.FLAGS)
+    except KernelError as error:
+        return Finding("kernels", f"none, so training on the CPU is slower: {error}", "install gcc")
+    used = "used" if sparse_product.pays_here() else "not used here: they pay with AVX-512"
+    return Finding("kernels", f"compiled; products without zeros are {used}")
 
 
 def _packages() -> Iterator[Finding]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Group
+from rich.cells import cell_len
+from rich.console import Console, Group
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +18,20 @@ from rich.text import Text
 from sparsekit.config import UserError
 
 SPLITS = ("validation", "test")
+
+
+def show(view: Table) -> None:
+    """Print a table with all its numbers: where the terminal is too narrow, beyond its edge."""
+    console = Console()
+    needed = [
+        max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+        if column.no_wrap
+        else column.min_width or 1
+        for column in view.columns
+    ]
+    # Two for the space around each column, one for a line between two.
+    console.width = max(console.width, sum(needed) + 3 * len(needed))
+    console.print(view)
 
 
 def read_summary(run: Path) -> dict[str, Any]:

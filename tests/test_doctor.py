@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from sparsekit import doctor
 from sparsekit.cli import app
 from sparsekit.environment import PACKAGES
+from sparsekit.kernels.compiler import library
 
 NO_SERVER = "http://127.0.0.1:9"
 
@@ -48,6 +49,18 @@ def test_doctor_reaches_a_hub(tmp_path, hub_address):
 def test_doctor_offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "offline (HF_HUB_OFFLINE)" in findings()["Hub"]["value"]
+
+
+def test_doctor_without_a_compiler(monkeypatch, hub_address):
+    hub_address(NO_SERVER)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    library.cache_clear()
+    try:
+        found = findings()["kernels"]
+    finally:
+        library.cache_clear()
+    assert "there is no C compiler 'no-such-compiler'" in found["value"]
+    assert found["fix"] == "install gcc"
 
 
 def test_doctor_names_the_install_command(monkeypatch, hub_address):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from sparsekit.modifiers.fake_quantize import QuantLinear
 from sparsekit.recipe import Recipe
 from sparsekit.training.held_zeros import MaskedLinear
 from sparsekit.training.precision import SparseTrainingArguments
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
 LAYERS = r"re:.*\.layer\.\d+\..*(query|key|value|dense)\.weight"
 CONSTANT = {"_target_": "sparsekit.modifiers.pruning.ConstantPruning", "params": LAYERS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,8 @@ from sparsekit.kernels.compiler import library
 from sparsekit.kernels.sparse_product import SparsePattern
 from sparsekit.modifiers import rounding
 from sparsekit.modifiers.rounding import INT8, UINT8, quantized_linear
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
 SEEDS = st.integers(0, 2**31)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 from sparsekit.kernels import compiler
 from sparsekit.kernels.compiler import KernelError, library
 from sparsekit.kernels.sparse_product import SOURCE, SparsePattern, Tiles, sparse_linear
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
 
 def made(tokens: int, width: int, out: int, density: float, seed: int) -> list[torch.Tensor]:

@@ -75,7 +75,8 @@ def read(folder: Path) -> Run:
     if end.summary is not None:
         choices = end.summary.get("config")
         if isinstance(choices, dict):
-            run.config |= {key: value for key, value in choices.items() if key != "hash"}
+            unlike = {"hash", *NOT_IDENTITY}
+            run.config |= {key: value for key, value in choices.items() if key not in unlike}
         try:
             run.measures = dict(_measures(end.summary))
         except (AttributeError, TypeError, KeyError, ValueError) as error:

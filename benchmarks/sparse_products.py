@@ -1,0 +1,80 @@
+"""How much faster a Linear layer trains when its zeros are not multiplied, by sparsity and shape.
+
+    python benchmarks/sparse_products.py            # about a minute
+    python benchmarks/sparse_products.py --json     # one last JSON line
+
+Each figure is the time of a layer's three float32 products (its output, the gradients of its input
+and of its weight) by torch, divided by that of the sparse ones with all that they need: packing,
+the numbers of the weight, their gradients put in place. Both take turns; medians.
+
+Left out: everything else in a step; `overhead.py` has whole steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparsekit.environment import cores, cpu_name
+from sparsekit.kernels.sparse_product import SparsePattern, sparse_linear
+from sparsekit.training.allocator import keep_freed_memory
+
+# [out, in] of MiniLM's layers and of BERT-base's.
+SHAPES = ((384, 384), (1536, 384), (384, 1536), (768, 768), (3072, 768), (768, 3072))
+SPARSITIES = (0.5, 0.65, 0.8, 0.9, 0.95)
+
+
+def step(product: Callable[[Tensor, Tensor, Tensor], Tensor], tokens: int, weight: Tensor) -> float:
+    """Seconds of a forward and a backward pass."""
+    values = torch.randn(tokens, weight.shape[1], requires_grad=True)
+    errors = torch.randn(tokens, weight.shape[0])
+    weight, bias = weight.clone().requires_grad_(), torch.zeros(len(weight), requires_grad=True)
+    begin = time.perf_counter()
+    product(values, weight, bias).backward(errors)
+    return time.perf_counter() - begin
+
+
+def ratio(shape: tuple[int, int], sparsity: float, tokens: int, rounds: int) -> float:
+    """The dense time by the sparse one."""
+    mask = torch.rand(shape) >= sparsity
+    weight, pattern = torch.randn(shape) * mask, SparsePattern(mask)
+    found: dict[str, list[float]] = {"dense": [], "sparse": []}
+    for _ in range(rounds):
+        found["dense"].append(step(F.linear, tokens, weight))
+        found["sparse"].append(
+            step(lambda *operands: sparse_linear(*operands, pattern), tokens, weight)
+        )
+    return statistics.median(found["dense"]) / statistics.median(found["sparse"])
+
+
+def main() -> None:
+    """Measure, then print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, default=1024, help="of a batch")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    keep_freed_memory()
+    torch.manual_seed(0)
+    print(
+        f"{cpu_name()}, {cores()} cores, {torch.get_num_threads()} threads; {options.tokens} tokens"
+    )
+    print("out x in     " + "".join(f"{sparsity:>9.0%}" for sparsity in SPARSITIES))
+    ratios = {}
+    for shape in SHAPES:
+        found = [ratio(shape, each, options.tokens, options.rounds) for each in SPARSITIES]
+        ratios["x".join(map(str, shape))] = dict(zip(map(str, SPARSITIES), found, strict=True))
+        print(f"{shape[0]:>4} x {shape[1]:<4}  " + "".join(f"{each:>8.2f}x" for each in found))
+    if options.json:
+        print(json.dumps({"ratio": ratios}))
+
+
+if __name__ == "__main__":
+    main()
