@@ -38,11 +38,12 @@ def main(cfg: DictConfig) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stopped:
         signal_name = str(stopped) or "SIGINT"
-        sys.stderr.write(f"stopped by {signal_name}")
+        go_on = ""
         if cfg.engine._target_ is None:  # only our own trainer writes checkpoints
-            sys.stderr.write(f"; to go on, give the newest folder of {cfg.training.output_dir} ")
-            sys.stderr.write("as training.resume_from_checkpoint")
-        sys.stderr.write("\n")
+            go_on = f"; to go on, give the newest folder of {cfg.training.output_dir} "
+            go_on += "as training.resume_from_checkpoint"
+        # At once: a sweep that is stopped too ends this process at any moment.
+        sys.stderr.write(f"stopped by {signal_name}{go_on}\n")
         # What a shell makes of a process that a signal ended.
         sys.exit(128 + signal.Signals[signal_name])
     if FIRST_PROCESS:

@@ -25,6 +25,7 @@ _OURS = {
     "_target_",
     "output_dir",
     "precision",
+    "sparse_products",
     "save_strategy",
     "save_total_limit",
     "resume_from_checkpoint",
@@ -73,6 +74,11 @@ class SparseML:
             found.append(
                 f"engine=sparseml trains in fp32, but training.precision is "
                 f"{training['precision']}; set training.precision=fp32"
+            )
+        if training.get("sparse_products", "auto") == "on":
+            found.append(
+                "engine=sparseml multiplies zeros too, but training.sparse_products is on; set "
+                "training.sparse_products=auto"
             )
         if isinstance(values["teacher"].get("checkpoint"), list):
             found.append("engine=sparseml takes one teacher; name one in teacher.checkpoint")

@@ -26,6 +26,7 @@ from sparsekit.compare.page import page
 from sparsekit.compare.statistics import Statistic, compare, differ, find_axes, pareto
 from sparsekit.compare.write import table, write_comparison
 from sparsekit.config import UserError
+from sparsekit.report import show
 from sparsekit.sweep.jobs import Job, write_record
 
 
@@ -117,6 +118,29 @@ def test_the_table_fits_a_narrow_terminal(tmp_path: Path) -> None:
     assert "…" not in text
     for word in ("sparsity", "hardness", "epochs", "±", "best", "ms: onnxruntime latency"):
         assert word in text
+
+
+def test_a_table_too_wide_for_the_terminal_keeps_its_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 2):
+        run = write_made_run(tmp_path / str(seed), 0.1 * seed, 0.5 * seed, seed, 1, 0.8)
+        path = run / "config.yaml"
+        config = yaml.safe_load(path.read_text())
+        config["training"] = {"learning_rate_multiplier": seed}
+        path.write_text(yaml.safe_dump(config))
+        path = run / "summary.json"
+        summary = json.loads(path.read_text())
+        # Where it is logged is no difference.
+        summary["config"]["tracking"] = f"tracking {seed}"
+        path.write_text(json.dumps(summary))
+    comparison = compare(load([tmp_path]))
+    monkeypatch.setenv("COLUMNS", "50")
+    show(table(comparison))
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("1.00" in line.split() for line in lines) == 2
+    assert "tracking" not in comparison.axes
+    assert max(map(len, lines)) > 50
 
 
 def test_sweeps_of_different_metrics(tmp_path: Path) -> None:

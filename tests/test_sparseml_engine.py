@@ -40,6 +40,7 @@ def values(tmp_path: Path, *overrides: str) -> dict[str, Any]:
     [
         (["training=smoke"], "training.max_steps is 20; set training.max_steps=-1"),
         (["training.precision=bf16"], "trains in fp32, but training.precision is bf16"),
+        (["training.sparse_products=on"], "multiplies zeros too"),
         (["teacher=checkpoint", "teacher.checkpoint=[a,b]"], "takes one teacher"),
         (["recipe.modifiers.quantization.per_channel_weights=true"], "no field for per_channel"),
         (
@@ -76,7 +77,7 @@ def test_arguments_in_the_older_names(tmp_path: Path) -> None:
     assert passed["evaluation_strategy"] == "epoch"
     assert "train_sampling_strategy" not in passed
     assert passed["adam_beta2"] == 0.98
-    assert "precision" not in passed and "eval_strategy" not in passed
+    assert not {"precision", "sparse_products"} & passed.keys() and "eval_strategy" not in passed
 
 
 def test_a_worker_that_ends_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

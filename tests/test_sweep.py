@@ -63,6 +63,10 @@ def test_failing_jobs_fail_alone_and_alone_run_again(tmp_path: Path) -> None:
     done = sweep(tmp_path, "seed=1,2,3,4,5", two, code=1, temporary=scratch)
     assert sorted(ran(tmp_path)) == ["1", "5"]
     assert "3 of 5 jobs failed" in done.stderr
+    # A mistake's message, without the traces of those who pass it on; a fault's with them.
+    assert "\nerror: a mistake\n" in f"\n{done.stderr}"
+    assert "SystemExit" not in done.stderr
+    assert "ValueError: a bad batch\n" in done.stderr
     assert "- 1 (seed=2): failed: RuntimeError: the job's process ended with code 1" in done.stderr
     assert (
         "- 3 (seed=4): failed: RuntimeError: the job's process was killed by SIGKILL" in done.stderr
