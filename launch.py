@@ -29,19 +29,18 @@ os.environ.setdefault("SPARSEKIT_ROOT", str(Path(__file__).resolve().parent))
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Run what the config says; a mistake of the user ends in one clear message and code 1."""
-    from sparsekit.run import run
-
     signal.signal(signal.SIGTERM, stop)
     try:
+        from sparsekit.run import run  # seconds of imports, in which Ctrl-C may come too
+
         folder = run(cfg, HydraConfig.get())
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stopped:
         signal_name = str(stopped) or "SIGINT"
-        go_on = ""
-        if cfg.engine._target_ is None:  # only our own trainer writes checkpoints
-            go_on = f"; to go on, give the newest folder of {cfg.training.output_dir} "
-            go_on += "as training.resume_from_checkpoint"
+        found = Path(cfg.training.output_dir).glob("checkpoint-*/trainer_state.json")
+        newest = max(found, key=lambda file: file.stat().st_mtime, default=None)
+        go_on = f"; to go on: training.resume_from_checkpoint={newest.parent}" if newest else ""
         # At once: a sweep that is stopped too ends this process at any moment.
         sys.stderr.write(f"stopped by {signal_name}{go_on}\n")
         # What a shell makes of a process that a signal ended.

@@ -261,8 +261,8 @@ def test_a_stopped_run_says_so(tmp_path: Path, hub_environment: dict[str, str], 
         # A shell's background jobs ignore SIGINT, and so would what they start: these tests too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    begun = tmp_path / "run" / "metrics.jsonl"
-    while not begun.is_file() and process.poll() is None:
+    run_folder = tmp_path / "run"
+    while not list(run_folder.glob("checkpoints/*/trainer_state.json")) and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(signal.Signals[name])
     try:
@@ -272,7 +272,7 @@ def test_a_stopped_run_says_so(tmp_path: Path, hub_environment: dict[str, str], 
     assert process.returncode == 128 + signal.Signals[name]
     assert "Traceback" not in shown
     assert "HTTP Request" not in shown
-    assert "run/checkpoints as training.resume_from_checkpoint" in shown
+    assert f"training.resume_from_checkpoint={tmp_path}/run/checkpoints/checkpoint-" in shown
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["status"], summary["error"]) == ("failed", f"stopped by {name}")
 
