@@ -30,7 +30,7 @@ class SearchSweeper(ResumingSweeper):
 
     def __init__(
         self,
-        objectives: dict[str, str],
+        objectives: dict[str, str] | None,
         n_trials: int,
         n_jobs: int,
         storage: str,
@@ -41,6 +41,8 @@ class SearchSweeper(ResumingSweeper):
         **sweep: Any,
     ) -> None:
         super().__init__(**sweep)
+        if objectives is None:
+            objectives = {"metrics.validation.accuracy": "maximize"}
         for key, direction in objectives.items():
             if direction not in DIRECTIONS:
                 raise UserError(
