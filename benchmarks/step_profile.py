@@ -12,17 +12,20 @@ Left out: Python's own time between operators, which hides behind a GPU but not 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import tempfile
 from collections import Counter
 from typing import Any
 
 import torch
 from overhead import SHAPES, make_trainer
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from sparsekit.environment import cores, cpu_name
+from sparsekit.kernels import quantize, sparse_product
+from sparsekit.kernels.compiler import library
 from sparsekit.progress import quiet_libraries
 from sparsekit.training.precision import matmul_precision
 
@@ -30,7 +33,13 @@ WARMUP = 3
 # Operators by what they are for; what is in no group is counted as the rest.
 GROUPS = {
     "float products": ("mm", "addmm", "bmm", "baddbmm", "linear", "_scaled_dot_product"),
-    "integer products": ("_int_mm",),
+    "products without zeros": (
+        "pack_tiles",
+        "sparse_product",
+        "sparse_weight_gradient",
+        "index_select",
+    ),
+    "integer products": ("_int_mm", "scale_sums", "row_sums"),
     "optimizer and clipping": ("_fused_adamw_", "linalg_vector_norm", "_foreach_norm"),
     "dropout": ("bernoulli_", "random_", "native_dropout", "native_dropout_backward"),
     "clearing, filling, copying": ("fill_", "zero_", "copy_", "_foreach_zero_", "cat", "clone"),
@@ -43,7 +52,16 @@ GROUPS = {
         "_softmax_backward_data",
         "tanh",
     ),
-    "rounding to integers": ("round", "round_", "clamp", "clamp_", "aminmax", "amin", "amax"),
+    "rounding to integers": (
+        "quantize",
+        "round",
+        "round_",
+        "clamp",
+        "clamp_",
+        "aminmax",
+        "amin",
+        "amax",
+    ),
     "elementwise sums and products": (
         "mul",
         "mul_",
@@ -62,6 +80,28 @@ GROUPS = {
         "lt",
     ),
 }
+
+
+class Shown:
+    """A library of kernels whose calls the profiler sees, as operators named `kernel::...`."""
+
+    def __init__(self, compiled: ctypes.CDLL) -> None:
+        self._compiled = compiled
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._compiled, name)
+
+        def shown(*arguments: Any) -> Any:
+            with record_function(f"kernel::{name}"):
+                return function(*arguments)
+
+        return shown
+
+
+def show_kernels() -> None:
+    """Let the profiler see our kernels; torch knows nothing of them."""
+    for module in (sparse_product, quantize):
+        module.library = lambda *arguments: Shown(library(*arguments))  # type: ignore[attr-defined]
 
 
 class Recorder(TrainerCallback):
@@ -92,9 +132,10 @@ def operators(kind: str, options: argparse.Namespace) -> Counter[str]:
     on_gpu = torch.cuda.is_available()
     found: Counter[str] = Counter()
     for event in recorder.profile.key_averages():
-        if event.key.startswith("aten::"):
+        owner, _, name = event.key.partition("::")
+        if owner in ("aten", "kernel"):
             time = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-            found[event.key.removeprefix("aten::")] += time
+            found[name] += time
     return found
 
 
@@ -118,6 +159,7 @@ def main() -> None:
     parser.add_argument("--operators", action="store_true")
     options = parser.parse_args()
     quiet_libraries()
+    show_kernels()
     found = {kind: operators(kind, options) for kind in ("dense", "sparse_kd", "qat")}
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
     print(f"{name}, {cores()} cores, {torch.get_num_threads()} threads; {options.shape}, ", end="")
