@@ -167,6 +167,8 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="the same with torch.compile too")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.steps % options.block:
+        parser.error(f"--steps {options.steps} is no multiple of --block {options.block}")
     quiet_libraries()
     kinds = ["dense", "sparse_kd", "qat"]
     if options.compile:
