@@ -45,6 +45,19 @@ def student_folder(seed_folder: Path) -> str:
 
 
 @pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine without a C compiler, and nothing remembered of one."""
+    from sparsekit.kernels.compiler import compiles, library
+
+    monkeypatch.setenv("CC", "no-such-compiler")
+    for remembered in (library, compiles):
+        remembered.cache_clear()
+    yield
+    for remembered in (library, compiles):
+        remembered.cache_clear()
+
+
+@pytest.fixture
 def student(student_folder: str) -> tiny_training.Classifier:
     return tiny_training.load_student(student_folder)
 

@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 from sparsekit import doctor
 from sparsekit.cli import app
 from sparsekit.environment import PACKAGES
-from sparsekit.kernels.compiler import library
 
 NO_SERVER = "http://127.0.0.1:9"
 
@@ -51,14 +50,10 @@ def test_doctor_offline(monkeypatch):
     assert "offline (HF_HUB_OFFLINE)" in findings()["Hub"]["value"]
 
 
-def test_doctor_without_a_compiler(monkeypatch, hub_address):
+@pytest.mark.usefixtures("no_compiler")
+def test_doctor_without_a_compiler(hub_address):
     hub_address(NO_SERVER)
-    monkeypatch.setenv("CC", "no-such-compiler")
-    library.cache_clear()
-    try:
-        found = findings()["kernels"]
-    finally:
-        library.cache_clear()
+    found = findings()["kernels"]
     assert "there is no C compiler 'no-such-compiler'" in found["value"]
     assert found["fix"] == "install gcc"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsekit.kernels import quantize
-from sparsekit.kernels.compiler import library
 from sparsekit.kernels.sparse_product import SparsePattern
 from sparsekit.modifiers import rounding
 from sparsekit.modifiers.rounding import INT8, UINT8, quantized_linear
@@ -21,17 +19,6 @@ from sparsekit.modifiers.rounding import INT8, UINT8, quantized_linear
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
 SEEDS = st.integers(0, 2**31)
-
-
-@pytest.fixture
-def without_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No compiler, and nothing remembered of one."""
-    monkeypatch.setenv("CC", "no-such-compiler")
-    for remembered in (library, quantize.available):
-        remembered.cache_clear()
-    yield
-    for remembered in (library, quantize.available):
-        remembered.cache_clear()
 
 
 def by_torch(
@@ -118,7 +105,7 @@ def test_a_layer_is_the_same_without_a_compiler(
 ) -> None:
     assert quantize.available()
     compiled = linear(per_channel, None, None)
-    request.getfixturevalue("without_kernels")
+    request.getfixturevalue("no_compiler")
     with caplog.at_level(logging.WARNING):
         plain = linear(per_channel, None, None)
         linear(per_channel, None, None)

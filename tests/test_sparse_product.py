@@ -99,14 +99,10 @@ def test_a_layer_that_is_frozen_gets_no_gradient() -> None:
     assert values.grad is not None and weight.grad is None and bias.grad is None
 
 
-def test_a_machine_without_a_compiler_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", "no-such-compiler")
-    library.cache_clear()
-    try:
-        with pytest.raises(KernelError, match="no C compiler 'no-such-compiler'; install gcc"):
-            library(SOURCE)
-    finally:
-        library.cache_clear()
+@pytest.mark.usefixtures("no_compiler")
+def test_a_machine_without_a_compiler_is_told_what_to_do() -> None:
+    with pytest.raises(KernelError, match="no C compiler 'no-such-compiler'; install gcc"):
+        library(SOURCE)
 
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:

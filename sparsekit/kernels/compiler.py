@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import os
 import platform
 import shlex
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from sparsekit.cache import cached, content_hash
 from sparsekit.environment import cpu_name, cpu_units
+
+log = logging.getLogger(__name__)
 
 # The vectors of the CPU, and torch's OpenMP: the loader takes the copy that torch has loaded.
 # Nothing here may change how the process rounds, as -ffast-math does when its library is loaded.
@@ -43,6 +46,17 @@ def library(source: str, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
         return ctypes.CDLL(str(folder / "kernel.so"))
     except OSError as error:  # such as a cache on a file system that runs no code
         raise KernelError(f"{folder / 'kernel.so'} cannot be loaded: {error}") from error
+
+
+@functools.cache
+def compiles(source: str, flags: tuple[str, ...], what: str) -> bool:
+    """Whether there is that library here; says once why `what` has to do without it."""
+    try:
+        library(source, flags)
+    except KernelError as error:
+        log.warning("%s takes torch's operations: %s", what, error)
+        return False
+    return True
 
 
 def _compile(command: list[str], code: str, folder: Path) -> None:

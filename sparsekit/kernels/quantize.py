@@ -6,30 +6,20 @@ Results are those of torch's operations to the bit, which take up to six passes.
 from __future__ import annotations
 
 import ctypes
-import functools
-import logging
 
 import torch
 from torch import Tensor
 
-from sparsekit.kernels.compiler import KernelError, address, library
-
-log = logging.getLogger(__name__)
+from sparsekit.kernels.compiler import address, compiles, library
 
 SOURCE = "quantize.c"
 # A product and a sum stay two roundings, as torch's are. The other two only allow vectors.
 FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 
 
-@functools.cache
 def available() -> bool:
     """Whether the kernels can be compiled here; says once why not."""
-    try:
-        library(SOURCE, FLAGS)
-    except KernelError as error:
-        log.warning("quantization-aware training takes torch's operations: %s", error)
-        return False
-    return True
+    return compiles(SOURCE, FLAGS, "quantization-aware training")
 
 
 def quantize(

@@ -120,6 +120,14 @@ static void unpack(const tile_row *tile, long count, long width, const float *bi
     }
 }
 
+/* out [count] = the numbers at those indices. */
+void gather(const float *numbers, const int32_t *indices, long count, float *restrict out,
+            int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long i = 0; i < count; i++)
+        out[i] = numbers[indices[i]];
+}
+
 /* out[rows] += block b of the weight times the block's features; two chains hide latency. */
 static void multiply_block(const sparse_rows *weight, long b, const float *values,
                            const tile_row *features, tile_row *out) {

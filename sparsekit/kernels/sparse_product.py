@@ -80,7 +80,10 @@ class SparsePattern:
 
     def entries(self, weight: Tensor) -> Tensor:
         """The numbers of [out, in] that the pattern keeps, in its order; of any type."""
-        return weight.detach().reshape(-1).index_select(0, self._places)
+        numbers = weight.detach().reshape(-1)
+        if numbers.dtype == torch.float32:
+            return _gather(numbers, self._places)
+        return numbers.index_select(0, self._places)
 
     def scaled(self, weight: Tensor, scale: Tensor) -> Tensor:
         """The entries of an int8 weight times its scale: one, or [out, 1] for one a row."""
@@ -95,7 +98,7 @@ class SparsePattern:
 
     def input_gradient(self, errors: Tiles, entries: Tensor, kept: Tensor | None = None) -> Tensor:
         """`errors @ weight` of the output's gradient [tokens, out]; 0 where `kept` is False."""
-        of_transposed = entries.index_select(0, self._order)
+        of_transposed = _gather(entries, self._order)
         return _multiply(self._transposed, errors, of_transposed, None, kept)
 
     def weight_gradient(self, rows: Tiles, errors: Tiles, factors: Tensor | None = None) -> Tensor:
@@ -141,6 +144,19 @@ class Tiles:
             torch.get_num_threads(),
         )
         return cls(packed, tokens)
+
+
+def _gather(numbers: Tensor, indices: Tensor) -> Tensor:
+    # torch's index_select of one dimension runs on one thread.
+    found = torch.empty(len(indices))
+    library(SOURCE).gather(
+        address(numbers),
+        address(indices),
+        ctypes.c_long(len(indices)),
+        address(found),
+        torch.get_num_threads(),
+    )
+    return found
 
 
 def _multiply(
