@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -29,6 +30,7 @@ from sparsekit.modifiers.quantization import Quantization
 from sparsekit.oneshot.calibration import draw
 from sparsekit.recipe import Recipe
 from sparsekit.training.allocator import keep_freed_memory
+from sparsekit.training.attention import used_by as dropout_attention
 from sparsekit.training.dropout import use_bit_dropout
 from sparsekit.training.first_token import only_first_token
 from sparsekit.training.held_zeros import HeldZeros
@@ -178,13 +180,14 @@ class SparseTrainer(Trainer):
         return found
 
     def train(self, *args: Any, **options: Any) -> Any:
-        if self.args.device.type == "cpu":
-            keep_freed_memory()
-        with matmul_precision(self.args.matmul_precision):
-            try:
-                return super().train(*args, **options)
-            finally:
-                self._zeros.release()
+        on_cpu = self.args.device.type == "cpu"
+        with contextlib.ExitStack() as stack:
+            if on_cpu:
+                keep_freed_memory()
+                stack.enter_context(dropout_attention(self.model))
+            stack.enter_context(matmul_precision(self.args.matmul_precision))
+            stack.callback(self._zeros.release)
+            return super().train(*args, **options)
 
     @property
     def sparse_layers(self) -> int:

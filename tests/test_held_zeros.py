@@ -14,7 +14,6 @@ from torch import nn
 from transformers import TrainerCallback
 
 from sparsekit.config import ConfigError
-from sparsekit.kernels.compiler import library
 from sparsekit.modifiers.fake_quantize import QuantLinear
 from sparsekit.recipe import Recipe
 from sparsekit.training.held_zeros import MaskedLinear
@@ -188,7 +187,7 @@ def test_encoder_layers_call_no_dense_product(
     assert counts["off"] - counts["on"] == 3 * layers
 
 
-def test_where_it_cannot_be_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_cannot_be_on(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     def arguments(**options: Any) -> SparseTrainingArguments:
         return SparseTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
 
@@ -198,27 +197,17 @@ def test_where_it_cannot_be_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         arguments(sparse_products="on", torch_compile=True, precision="fp32")
     with pytest.raises(ConfigError, match="sparse_products=on: bf16 units"):
         arguments(sparse_products="on", precision="bf16")
-    monkeypatch.setenv("CC", "no-such-compiler")
-    library.cache_clear()
-    try:
-        with pytest.raises(ConfigError, match="sparse_products=on: there is no C compiler"):
-            arguments(sparse_products="on", precision="fp32")
-    finally:
-        library.cache_clear()
+    request.getfixturevalue("no_compiler")
+    with pytest.raises(ConfigError, match="sparse_products=on: there is no C compiler"):
+        arguments(sparse_products="on", precision="fp32")
 
 
+@pytest.mark.usefixtures("no_compiler")
 def test_auto_says_why_it_multiplies_zeros(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("CC", "no-such-compiler")
     monkeypatch.setattr("sparsekit.training.precision.pays_here", lambda: True)
-    library.cache_clear()
-    try:
-        arguments = SparseTrainingArguments(
-            output_dir=str(tmp_path), use_cpu=True, precision="fp32"
-        )
-        with caplog.at_level(logging.WARNING):
-            assert "install gcc" in (arguments.sparse_products_problem() or "")
-        assert "training multiplies zeros too, which is slower" in caplog.text
-    finally:
-        library.cache_clear()
+    arguments = SparseTrainingArguments(output_dir=str(tmp_path), use_cpu=True, precision="fp32")
+    with caplog.at_level(logging.WARNING):
+        assert "install gcc" in (arguments.sparse_products_problem() or "")
+    assert "training multiplies zeros too, which is slower" in caplog.text
