@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import sparsekit.runs  # names of run folders
 import sparsekit.sparseml_recipes.load  # noqa: F401  # recipe=sparseml
+from sparsekit.command_line import arranged
 from sparsekit.config import FIRST_PROCESS, UserError
 from sparsekit.environment import bound_spinning
 from sparsekit.runs import new_folder
@@ -71,27 +72,13 @@ def stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def arranged(words: list[str]) -> list[str]:
-    """The command line as Hydra's parser can read it.
-
-    Options come first: between overrides (`dataset=csv -m seed=1,2`) they end its list of them.
-    `--help` shows a whole config, so it gets the one choice that has no default.
-    """
-    overrides = [w for w in words if not w.startswith("-") and ("=" in w or w.startswith("~"))]
-    options = [word for word in words if word not in overrides]
-    chosen = any(word.startswith(("dataset=", "experiments=")) for word in overrides)
-    if {"-h", "--help"} & set(options) and not chosen:
-        overrides.append("dataset=rotten_tomatoes")
-    return options + overrides
-
-
 if __name__ == "__main__":
     bound_spinning()
-    sys.argv[1:] = arranged(sys.argv[1:])
     OmegaConf.register_new_resolver("new_folder", run_folder)
-    if not FIRST_PROCESS:
-        use_scratch_folder()
     try:
+        sys.argv[1:] = arranged(sys.argv[1:])
+        if not FIRST_PROCESS:
+            use_scratch_folder()
         main()
-    except HydraException as error:
+    except (HydraException, UserError) as error:
         sys.exit(f"error: {error}")  # --help and --info; Hydra itself says what it runs into

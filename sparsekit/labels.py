@@ -10,6 +10,8 @@ from datasets import ClassLabel, Dataset
 from sparsekit.config import ConfigError
 
 UNLABELLED = -1
+# So many classes are believed of the smallest data set.
+_FEW = 50
 
 
 def number_labels(
@@ -31,6 +33,7 @@ def number_labels(
         _refuse_scores(values["train"], column)
         classes = sorted({v for v in values["train"] if v is not None}, key=_sort_key)
         names = [_name(value) for value in classes]
+        _refuse_texts(names, len(values["train"]), column)
     index = {value: i for i, value in enumerate(classes)}
     problems = []
     if len(names) < 2:
@@ -58,6 +61,17 @@ def _refuse_scores(labels: Sequence[Any], column: str) -> None:
         )
 
 
+def _refuse_texts(names: Sequence[str], rows: int, column: str) -> None:
+    if len(names) > max(_FEW, rows // 2):
+        raise ConfigError(
+            [
+                f"column {column!r} holds {len(names)} different labels in the {rows} rows of "
+                f"train, such as {_cut(names[0])!r}; name the column of classes with "
+                "dataset.label_column"
+            ]
+        )
+
+
 def matching_order(names: Sequence[str], id2label: Mapping[int, str]) -> list[int] | None:
     """For each of `names` its index in the model, or None where the model's names differ.
 
@@ -80,8 +94,14 @@ def _problem(split: str, column: str, row: int, value: Any, names: list[str]) ->
     where = f"split {split!r}, column {column!r}, row {row} (from 0)"
     if value is None:
         return f"{where}: the label is missing; remove the row or fill it"
-    known = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    return f"{where}: label {value!r} is never seen in train, which has {known}"
+    known = ", ".join(_cut(name) for name in names[:10]) + (
+        f" and {len(names) - 10} more" if len(names) > 10 else ""
+    )
+    return f"{where}: label {_cut(value)!r} is never seen in train, which has {known}"
+
+
+def _cut(value: Any) -> Any:
+    return f"{value[:40]}..." if isinstance(value, str) and len(value) > 43 else value
 
 
 def _sort_key(value: Any) -> tuple[str, Any]:

@@ -108,6 +108,12 @@ def test_class_labels_bring_names_and_unlabelled_tests_are_left_out() -> None:
             "name 08, name 09 and 2 more$",
         ),
         (GOOD, [{"text": "x", "label": ""}], r"row 0 .*the label is missing"),
+        (GOOD, [{"text": "x", "label": "o" * 500}], r"'o{40}\.\.\.' is never seen in train"),
+        (
+            [{"text": "film", "label": f"a text of its own {i:02}"} for i in range(60)],
+            GOOD,
+            "holds 60 different labels in the 60 rows of train, such as 'a text of its own 00'",
+        ),
         (GOOD[:1], GOOD[:1], "has 1 label in train; at least 2"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from datasets import Dataset
 from tiny_training import load_student, trainer
 from transformers import TrainerCallback
 
+from sparsekit.config import ConfigError
 from sparsekit.models import Classifier, Student, sparsity
 from sparsekit.recipe import Recipe
 from sparsekit.trainer import assert_masks
@@ -219,6 +221,26 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
     assert unbroken.keys() == resumed.keys()
     for name, value in unbroken.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"num_train_epochs": 3}, None),
+        ({"num_train_epochs": 2}, "stands at 3, past recipe.num_epochs=2; set that higher"),
+        ({"num_train_epochs": 2, "max_steps": 24}, None),
+        ({"num_train_epochs": 3, "max_steps": 23}, "stands at 24, past training.max_steps=23"),
+    ],
+)
+def test_a_checkpoint_past_the_end_is_refused(
+    tmp_path: Path, changes: dict[str, Any], problem: str | None
+) -> None:
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        (tmp_path / name).touch()
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"epoch": 3.0, "global_step": 24}))
+    refused = pytest.raises(ConfigError, match=problem) if problem else contextlib.nullcontext()
+    with refused:
+        SparseTrainingArguments(resume_from_checkpoint=str(tmp_path), **changes)
 
 
 def test_every_epoch_and_seed_has_an_order_of_its_own(

@@ -16,6 +16,7 @@ from sparsekit.config import ConfigError
 from sparsekit.environment import cpu_units
 from sparsekit.kernels.compiler import KernelError, library
 from sparsekit.kernels.sparse_product import SOURCE, pays_here
+from sparsekit.training.resume import checkpoint_problem
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,6 @@ _AT_LEAST_ONE = (
     "per_device_eval_batch_size",
     "gradient_accumulation_steps",
 )
-_CHECKPOINT = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SPARSE_PRODUCTS = ("auto", "on", "off")
 
@@ -50,8 +50,10 @@ class SparseTrainingArguments(TrainingArguments):
             )
         if self.max_steps == 0:
             raise ConfigError(["training.max_steps is 0; set 1 or more, or -1 for whole epochs"])
-        if problem := _checkpoint_problem(self.resume_from_checkpoint):
-            raise ConfigError([problem])
+        if self.resume_from_checkpoint:
+            folder = Path(self.resume_from_checkpoint)
+            if problem := checkpoint_problem(folder, self.num_train_epochs, self.max_steps):
+                raise ConfigError([problem])
         on_gpu = torch.cuda.is_available() and not self.use_cpu
         if self.precision not in PRECISIONS:
             raise ConfigError(
@@ -98,19 +100,6 @@ class SparseTrainingArguments(TrainingArguments):
     def matmul_precision(self) -> Literal["medium", "highest"]:
         """What torch is told of float32 products; medium allows bf16 units on a CPU."""
         return "medium" if self.precision == "bf16" and not self.bf16 else "highest"
-
-
-def _checkpoint_problem(name: str | None) -> str | None:
-    """What keeps training from going on at this checkpoint; a killed run may leave half a one."""
-    if name is None:
-        return None
-    lacking = [file for file in _CHECKPOINT if not (Path(name) / file).is_file()]
-    if not lacking:
-        return None
-    return (
-        f"training.resume_from_checkpoint {name} is no whole checkpoint: it lacks "
-        f"{', '.join(lacking)}; name a checkpoints/checkpoint-* folder of a run"
-    )
 
 
 def cpu_has_bf16_units() -> bool:
