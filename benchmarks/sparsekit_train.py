@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import evaluate  # noqa: F401  # imports are left out, this one of the teacher's score too
 import numpy as np
 from hydra import compose, initialize_config_dir
 from transformers import TrainerCallback, set_seed

@@ -11,7 +11,7 @@ length and runs the teacher once, before training, which is counted. They take t
 steps, so that other load on the machine hits both; processor time is shown beside the wall's.
 `--full` takes every row and evaluates.
 
-Left out: loading models, evaluation, saving, export. Without --teacher the teacher is the
+Left out: imports, loading models, evaluation, saving, export. Without --teacher the teacher is the
 untrained dense model: that changes no time, but accuracies mean nothing then.
 """
 

@@ -45,6 +45,7 @@ from sparsekit.tracking import Tracker
 from sparsekit.tracking_callback import TrackerCallback
 from sparsekit.trainer import Collator, SparseTrainer, assert_masks
 from sparsekit.training import schedule
+from sparsekit.training.allocator import keep_freed_memory
 from sparsekit.training.precision import matmul_precision
 
 Rows = dict[str, Dataset]
@@ -80,6 +81,7 @@ def teach(
     if not distilled and not imitating:
         return rows, {}
     folders = teacher_folders(plan, data, finetune)
+    keep_freed_memory()
 
     def logits(split: str) -> Logits:
         with matmul_precision(plan.training.matmul_precision):
