@@ -80,7 +80,7 @@ def main() -> None:
         print(f"{row['name']:34s} {latency}  {row['speedup']:5.2f}x  {memory}  {file}")
     for name, fix in missing().items():
         print(f"{name}: not installed: {fix}")
-    print("\n".join(advice(rows, cpu_units())))
+    print("\n".join(advice(rows, cpu_units(), options.sparsity)))
     if options.json:
         speedup = {row["name"]: row["speedup"] for row in rows if row["name"] != DENSE}
         baseline = speedup.pop(DYNAMIC)

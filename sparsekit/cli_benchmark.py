@@ -79,6 +79,7 @@ def _compare(
     from sparsekit.inference.candidates import DENSE, candidates, missing, sizes
     from sparsekit.inference.chart import draw
     from sparsekit.inference.grid import time_all
+    from sparsekit.inspection import inspect
     from sparsekit.runtime.pipeline import read_json
 
     config = read_json(run / "deployment" / "config.json")
@@ -88,7 +89,8 @@ def _compare(
         files = sizes(timed)
         rows = time_all(timed, grid, config["vocab_size"])
     ours = next(candidate.name for candidate in timed if candidate.form is not None)
-    said = [*advice(rows, cpu_units()), size_advice(files, DENSE, ours)]
+    zeros = inspect(str(run / "model")).sparsity
+    said = [*advice(rows, cpu_units(), zeros), size_advice(files, DENSE, ours)]
     said += [f"Not timed: {name} is not installed: {fix}" for name, fix in missing().items()]
     file = run / "benchmark.json"
     details = read_json(file) | {"grid": rows, "sizes": files, "advice": said}

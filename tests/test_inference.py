@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,38 @@ def test_precision_follows_the_cpu(qdq: Path, monkeypatch: pytest.MonkeyPatch) -
         assert runtime.describe()["precision"] == expected
 
 
+@needs_openvino
+def test_with_amx_the_first_inputs_decide_on_packed_weights(
+    qdq: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are compiled and answer alike; that packing is faster only AMX could show."""
+    expected = OpenVinoRuntime(qdq / "deployment" / "model.onnx", threads=1)
+    monkeypatch.setattr(openvino_module, "cpu_units", lambda: {"amx_int8": True})
+    ids = np.full((1, 16), 7, np.int64)
+    inputs = {"input_ids": ids, "attention_mask": ids * 0 + 1, "token_type_ids": ids * 0}
+    for index in (0, 1):
+        chosen: list[int] = []
+
+        def choose(runs: Any, _: Any, index: int = index, chosen: list[int] = chosen) -> int:
+            assert len(runs) == 2
+            chosen.append(index)
+            return index
+
+        monkeypatch.setattr(openvino_module, "fastest", choose)
+        runtime = OpenVinoRuntime(qdq / "deployment" / "model.onnx", threads=1)
+        for _ in range(2):
+            assert np.allclose(runtime.run(inputs), expected.run(inputs), atol=1e-5)
+        assert chosen == [index]
+        assert runtime.describe()["packed_weights"] is bool(index)
+
+
+def test_the_fastest_is_chosen() -> None:
+    def slow(inputs: Any) -> None:
+        time.sleep(0.002)
+
+    assert openvino_module.fastest([slow, lambda inputs: None, slow], {}) == 1
+
+
 def test_twins_have_no_zeros(qdq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates_module, "missing", lambda: {"openvino": "", "deepsparse": ""})
     found = candidates(qdq / "model", tmp_path)
@@ -203,14 +236,25 @@ def row(name: str, form: str | None, latency: float) -> dict[str, Any]:
 def test_advice() -> None:
     rows = [row(DENSE, None, 80), row("onnxruntime", "qdq", 30), row("deepsparse", "deepsparse", 9)]
     units = {"amx_int8": False, "avx512_vnni": True, "avx_vnni": False}
-    said = advice(rows, units)
+    said = advice(rows, units, 0.9)
     assert said[0].startswith("Ship export.form=deepsparse and run it with deepsparse: 9.00 ms")
     assert "AVX512-VNNI; no AMX" in said[1]
     assert said[2].startswith("On deepsparse the zeros bring speed")
     assert said[3].startswith("On onnxruntime the zeros bring size only")
-    assert "no int8 units" in advice(rows, dict.fromkeys(units, False))[1]
-    assert "unknown" in advice(rows, None)[1]
-    assert advice([*rows, row(DYNAMIC, None, 5)], units)[0].startswith("Nothing here is faster")
+    assert "no int8 units" in advice(rows, dict.fromkeys(units, False), 0.9)[1]
+    assert "unknown" in advice(rows, None, 0.9)[1]
+    assert advice([*rows, row(DYNAMIC, None, 5)], units, 0.9)[0].startswith(
+        "Nothing here is faster"
+    )
+
+
+def test_advice_on_zeros() -> None:
+    packed = row("openvino", "qdq", 20) | {"packed_weights": True}
+    rows = [row(DENSE, None, 80), row("onnxruntime", "qdq", 30), packed]
+    said = advice(rows, None, 0.9)
+    assert said[2].startswith("On openvino the zeros bring speed: it reads the weights without")
+    assert said[3].startswith("On onnxruntime the zeros bring size only")
+    assert advice(rows, None, 0.0)[2].startswith("The model has no zeros to skip")
 
 
 def test_size_advice() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Runtimes whose kernels skip zeros; the others multiply by them.
+# Runtimes whose kernels skip zeros, on all CPUs that they run on.
 SPARSE_KERNELS = ("deepsparse",)
+# Below this share of zeros there is nothing to skip: trained weights hold few by chance.
+FEW_ZEROS = 0.01
 _INT8 = {"amx_int8": "AMX", "avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI"}
 
 
@@ -26,10 +28,13 @@ def size_advice(files: Sizes, dense: str, ours: str) -> str:
     )
 
 
-def advice(rows: Sequence[Mapping[str, Any]], units: Mapping[str, bool] | None) -> list[str]:
+def advice(
+    rows: Sequence[Mapping[str, Any]], units: Mapping[str, bool] | None, zeros: float
+) -> list[str]:
     """Sentences for the cell of the smallest batch and the longest sequence.
 
-    rows: as `time_all` returns them; units: the CPU's flags, None where they are unknown.
+    rows: as `time_all` returns them; units: the CPU's flags, None where they are unknown; zeros:
+    their share of the encoder's weights.
     """
     batch, length = min(row["batch"] for row in rows), max(row["sequence"] for row in rows)
     cell = [row for row in rows if (row["batch"], row["sequence"]) == (batch, length)]
@@ -47,11 +52,20 @@ def advice(rows: Sequence[Mapping[str, Any]], units: Mapping[str, bool] | None) 
             f"({twin['latency_ms_p50']:.2f} ms); the fastest of this model is {best['name']} with "
             f"export.form={best['form']} ({best['latency_ms_p50']:.2f} ms)."
         )
-    said.append(_units(units))
-    timed = {row["name"] for row in ours}
-    skipping = [name for name in SPARSE_KERNELS if name in timed]
-    said += [f"On {name} the zeros bring speed: its kernels skip them." for name in skipping]
-    if dense := sorted(timed - set(skipping)):
+    return [*said, _units(units), *_zeros(ours, zeros)]
+
+
+def _zeros(ours: Sequence[Mapping[str, Any]], zeros: float) -> list[str]:
+    if zeros < FEW_ZEROS:
+        return ["The model has no zeros to skip: the speed is that of its numbers and its graph."]
+    reasons = {}
+    for row in ours:
+        if row["name"] in SPARSE_KERNELS:
+            reasons[row["name"]] = "its kernels skip them"
+        elif row.get("packed_weights"):
+            reasons[row["name"]] = "it reads the weights without them"
+    said = [f"On {name} the zeros bring speed: {reason}." for name, reason in reasons.items()]
+    if dense := sorted({row["name"] for row in ours} - reasons.keys()):
         said.append(
             f"On {' and '.join(dense)} the zeros bring size only: the speed is that of int8 and of "
             "the graph, and the file compresses better."
