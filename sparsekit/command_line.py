@@ -38,13 +38,19 @@ def _readable(override: str, parser: OverridesParser) -> str:
     quoted = f'{key}="{escaped}"'
     if not _reads(quoted, parser):
         return override  # Not for its value; Hydra says what is wrong.
-    if Path(value).expanduser().exists():
+    if _names_a_path(value):
         return quoted
     inner = quoted.replace("'", "'\\''")
     raise UserError(
         f"{override}: Hydra cannot read this value. Text with letters beyond ASCII, brackets or "
         f"signs such as = and # needs quotes that reach it: '{inner}'"
     )
+
+
+def _names_a_path(value: str) -> bool:
+    """Whether there is such a file or folder, or a folder for such a new one."""
+    path = Path(value).expanduser()
+    return path.exists() or ("/" in value and path.parent.exists())
 
 
 def _reads(override: str, parser: OverridesParser) -> bool:

@@ -33,10 +33,10 @@ def test_help_gets_a_data_set_unless_one_is_chosen() -> None:
     "name", ["möd", "a b", "run(1)", "a=b", "it's", "[x]", 'an "odd" one', "b#~&"]
 )
 def test_paths_that_are_there_need_no_quotes(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    path.touch()
-    (word,) = arranged([f"dataset.train={path}"])
-    assert OverridesParser.create().parse_override(word).value() == str(path)
+    (tmp_path / name).mkdir()
+    for path in (tmp_path / name, tmp_path / name / "new"):
+        (word,) = arranged([f"dataset.train={path}"])
+        assert OverridesParser.create().parse_override(word).value() == str(path)
 
 
 @pytest.mark.parametrize("value", ["bösé", "f(x", "it's"])
