@@ -35,7 +35,7 @@ from sparsekit.training.dropout import use_bit_dropout
 from sparsekit.training.first_token import only_first_token
 from sparsekit.training.held_zeros import HeldZeros
 from sparsekit.training.loss_mean import LossMean
-from sparsekit.training.order import order_by_epoch
+from sparsekit.training.order import lengths_in_memory, order_by_epoch
 from sparsekit.training.precision import SparseTrainingArguments, matmul_precision
 
 
@@ -103,6 +103,11 @@ class SparseTrainer(Trainer):
         loader: DataLoader[Any] = super().get_train_dataloader()
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         order_by_epoch(loader, seed, lambda: int(self.state.epoch or 0))
+        return loader
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
+        lengths_in_memory(loader)
         return loader
 
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:

@@ -263,6 +263,15 @@ def test_every_epoch_and_seed_has_an_order_of_its_own(
     assert first not in orders(seed=2)
 
 
+def test_lengths_are_read_once(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    run = trainer(tmp_path, student, rows, recipe(), train_sampling_strategy="group_by_length")
+    for loader in (run.get_train_dataloader(), run.get_eval_dataloader()):
+        sampler = loader.batch_sampler.sampler
+        assert isinstance(getattr(sampler, "_sampler", sampler).lengths, list)
+
+
 def test_max_steps_pass_through_every_window(
     tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
 ) -> None:

@@ -42,7 +42,18 @@ class EpochOrder(Sampler[int]):
 
 def order_by_epoch(loader: DataLoader[object], seed: int, epoch: Callable[[], int]) -> None:
     """Give `loader` the order of its seed and epoch, where it groups rows by length."""
-    batches = loader.batch_sampler
-    sampler = getattr(batches, "sampler", None)
-    if isinstance(sampler, LengthGroupedSampler):
-        batches.sampler = EpochOrder(sampler, seed, epoch)  # type: ignore[union-attr]
+    if sampler := lengths_in_memory(loader):
+        loader.batch_sampler.sampler = EpochOrder(sampler, seed, epoch)  # type: ignore[union-attr]
+
+
+def lengths_in_memory(loader: DataLoader[object]) -> LengthGroupedSampler | None:
+    """The sampler that groups the rows of `loader` by length, if one does, with its lengths read.
+
+    transformers gives it a column of the data set, which is read again for each length asked for:
+    a fifth of the time that a small model trains.
+    """
+    sampler = getattr(loader.batch_sampler, "sampler", None)
+    if not isinstance(sampler, LengthGroupedSampler):
+        return None
+    sampler.lengths = list(sampler.lengths)
+    return sampler
