@@ -20,6 +20,8 @@ PACKAGES = (
     "wandb",
     "hydra-core",
 )
+# About 2 ms of waiting.
+SPIN_COUNT = "40000"
 UNITS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
@@ -27,12 +29,14 @@ def bound_spinning() -> None:
     """Let torch's threads sleep soon when they wait for one another; call it before torch loads.
 
     A waiting thread of GNU OpenMP spins for about 16 ms by default. Where two threads share a core,
-    since another program has the other one, each wait then costs a turn of the scheduler: a layer's
-    products took 18 times as long as in turns, and twice as long with this bound of about 50 us.
+    since another program has the other one, each wait then costs a turn of the scheduler: a chain
+    of products took 16 times as long as with a core for each, and 4 times with this bound of about
+    2 ms. A tighter one costs more than it saves: threads that sleep between two operators must be
+    woken for each, and a step of MiniLM takes 1.4 times as long with 50 us (docs/performance.md).
     What the user has set holds.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def environment() -> dict[str, Any]:

@@ -8,13 +8,15 @@ import sys
 
 import pytest
 
+from sparsekit.environment import SPIN_COUNT
+
 PROBE = "from sparsekit.environment import bound_spinning; bound_spinning(); import torch"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch has GNU OpenMP on Linux")
 @pytest.mark.parametrize(
     ("own", "expected"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+    [({}, SPIN_COUNT), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
 )
 def test_openmp_takes_the_bound_unless_the_user_set_one(own: dict[str, str], expected: str) -> None:
     inherited = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT",)}
@@ -32,4 +34,4 @@ def test_the_command_line_sets_it() -> None:
         "print(os.environ['GOMP_SPINCOUNT'])"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == "1000"
+    assert done.stdout.split()[-1] == SPIN_COUNT
