@@ -91,9 +91,10 @@ def test_each_quantized_weight_is_int8(graph: onnx.GraphProto) -> None:
 
 
 def test_readers_of_one_tensor_share_one_pair(graph: onnx.GraphProto) -> None:
-    # A layer: attention input, attention output, intermediate, output; pooler; classifier; tables.
+    # A layer: attention input, attention output, intermediate, output; the last query's own token;
+    # pooler; classifier; tables.
     types = collections.Counter(node.op_type for node in graph.node)
-    assert types["QuantizeLinear"] == 2 * 4 + 2
+    assert types["QuantizeLinear"] == 2 * 4 + 3
     assert types["DequantizeLinear"] == types["QuantizeLinear"] + LINEARS + 3
 
 
@@ -106,7 +107,7 @@ def test_deepsparse_form(run: Path, result: dict[str, Any], tmp_path: Path) -> N
     graph = onnx.load(tmp_path / "run" / found["path"]).graph
     ops = collections.Counter(node.op_type for node in graph.node)
     assert ops["MatMulInteger"] == LINEARS
-    assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (2 * 4 + 2, 3)
+    assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (2 * 4 + 3, 3)
     assert (ops["MatMul"], ops["Gemm"]) == (2 * 2, 0)  # attention's own products
     assert ops.keys().isdisjoint({"LayerNormalization", "Gelu", "Sum"})
     assert (ops["Erf"], ops["Sqrt"]) == (2, 5)

@@ -10,6 +10,7 @@ from sparsekit.export.layers import Layers
 from sparsekit.export.passes.activations import input_activations, output_activations
 from sparsekit.export.passes.attention import attention_integers, attention_pairs
 from sparsekit.export.passes.embeddings import embeddings
+from sparsekit.export.passes.first_token import first_token
 from sparsekit.export.passes.linears import linears
 from sparsekit.export.passes.matmul_integer import matmul_integer
 from sparsekit.export.passes.older_operators import older_operators
@@ -21,6 +22,7 @@ Pass = Callable[[ir.Model, Layers], int]
 FORMS: dict[str, tuple[Pass, ...]] = {
     # QuantizeLinear and DequantizeLinear: for onnxruntime, OpenVINO, TensorRT.
     "qdq": (
+        first_token,
         linears,
         embeddings,
         weights,
@@ -31,6 +33,7 @@ FORMS: dict[str, tuple[Pass, ...]] = {
     ),
     # MatMulInteger, Cast, Mul, and no operator newer than DeepSparse is.
     "deepsparse": (
+        first_token,
         linears,
         embeddings,
         matmul_integer,

@@ -1,0 +1,112 @@
+"""The last layer's nodes of which a classifier reads the first token only, in the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from sparsekit.export.layers import Layers
+from sparsekit.export.passes.first_token import first_token
+from sparsekit.export.trace import trace
+from sparsekit.runtime.base import Inputs
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 99,
+}
+
+
+def bert() -> PreTrainedModel:
+    return BertForSequenceClassification(BertConfig(**SIZES, attn_implementation="eager"))
+
+
+def roberta() -> PreTrainedModel:
+    return RobertaForSequenceClassification(RobertaConfig(**SIZES, attn_implementation="eager"))
+
+
+def distilbert() -> PreTrainedModel:
+    sizes = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "vocab_size": 99}
+    config = DistilBertConfig(**sizes, attn_implementation="eager")
+    return DistilBertForSequenceClassification(config)
+
+
+def padded() -> Inputs:
+    ids = np.random.default_rng(0).integers(3, 99, (3, 7))
+    mask = np.ones_like(ids)
+    mask[1, 4:] = 0
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": ids * 0}
+
+
+def answers(graph: ir.Model, folder: Path) -> np.ndarray:
+    ir.save(graph, folder / "model.onnx")
+    onnx.checker.check_model(folder / "model.onnx", full_check=True)
+    return OnnxRuntime(folder / "model.onnx", threads=1).run(padded())
+
+
+def module_shapes(graph: ir.Model, ending: str) -> set[str]:
+    """The shapes that the module's nodes yield, of three dimensions."""
+    nodes = [node for node in graph.graph if node.meta.get("module", "").endswith(ending)]
+    return {str(n.outputs[0].shape) for n in nodes if len(n.outputs[0].shape or ()) == 3}
+
+
+@pytest.mark.parametrize("make", [bert, roberta, distilbert])
+def test_the_last_layer_works_on_one_token(
+    tmp_path: Path, make: Callable[[], PreTrainedModel]
+) -> None:
+    graph = trace(make().eval())
+    before = answers(graph, tmp_path)
+    # 4 Linear layers with their sums, attention's 9 nodes, 2 residual sums and norms, GELU.
+    assert first_token(graph, Layers()) == 22
+    np.testing.assert_allclose(answers(graph, tmp_path), before, atol=1e-6)
+
+
+def test_only_what_nobody_else_reads_is_narrowed(tmp_path: Path) -> None:
+    graph = trace(bert().eval())
+    first_token(graph, Layers())
+    last, other = "encoder.layer.1.", "encoder.layer.0."
+    one, every = {"[batch,1,32]"}, {"[batch,sequence,32]"}
+    assert module_shapes(graph, f"{last}attention.self.query") == one
+    assert module_shapes(graph, f"{last}attention.self.key") == every
+    assert module_shapes(graph, f"{last}attention.self.value") == every
+    assert module_shapes(graph, f"{last}output.LayerNorm") == one
+    assert module_shapes(graph, f"{other}output.LayerNorm") == every
+    # The residual and the query read the same token of the layer before.
+    selected = [n for n in graph.graph if n.name and n.name.endswith(".first_token")]
+    assert [len(node.outputs[0].consumers()) for node in selected] == [2]
+
+
+def test_a_graph_that_yields_every_token_is_left_alone(tmp_path: Path) -> None:
+    graph = trace(bert().eval())
+    last = next(
+        n.inputs[0] for n in graph.graph if n.op_type == "Gather" and n.name == "node_select"
+    )
+    assert last is not None
+    graph.graph.outputs.append(last)
+    assert first_token(graph, Layers()) == 0
+
+
+def test_another_token_than_the_first_is_no_reason() -> None:
+    graph = trace(bert().eval())
+    head = next(n for n in graph.graph if n.op_type == "Gather" and n.name == "node_select")
+    index = ir.val("one", const_value=ir.tensor(np.array(1), name="one"))
+    graph.graph.register_initializer(index)
+    head.replace_input_with(1, index)
+    assert first_token(graph, Layers()) == 0
