@@ -30,6 +30,7 @@ _OURS = {
     "save_total_limit",
     "resume_from_checkpoint",
     "max_steps",
+    "tokens_per_batch",
     "train_sampling_strategy",
     "restore_callback_states_from_checkpoint",
 }
@@ -79,6 +80,11 @@ class SparseML:
             found.append(
                 "engine=sparseml multiplies zeros too, but training.sparse_products is on; set "
                 "training.sparse_products=auto"
+            )
+        if training.get("tokens_per_batch") is not None:
+            found.append(
+                "engine=sparseml takes batches of rows, but training.tokens_per_batch is "
+                f"{training['tokens_per_batch']}; set it to null"
             )
         if isinstance(values["teacher"].get("checkpoint"), list):
             found.append("engine=sparseml takes one teacher; name one in teacher.checkpoint")

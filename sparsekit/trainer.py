@@ -102,8 +102,8 @@ class SparseTrainer(Trainer):
         """Batches in an order that a resumed run repeats."""
         loader: DataLoader[Any] = super().get_train_dataloader()
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        order_by_epoch(loader, seed, lambda: int(self.state.epoch or 0))
-        return loader
+        budget = self.args.tokens_per_batch
+        return order_by_epoch(loader, seed, lambda: int(self.state.epoch or 0), budget)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)

@@ -13,7 +13,7 @@ from datasets import Dataset
 from tiny_training import load_student, trainer
 from transformers import TrainerCallback
 
-from sparsekit.config import ConfigError
+from sparsekit.config import ConfigError, UserError
 from sparsekit.models import Classifier, Student, sparsity
 from sparsekit.recipe import Recipe
 from sparsekit.trainer import assert_masks
@@ -194,10 +194,22 @@ class Stop(TrainerCallback):
         control.should_training_stop = state.global_step == self.step
 
 
-@pytest.mark.parametrize("sampling", ["random", "group_by_length"])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"train_sampling_strategy": "random"},
+        {"train_sampling_strategy": "group_by_length"},
+        {"train_sampling_strategy": "group_by_length", "tokens_per_batch": 100},
+    ],
+    ids=["random", "by-length", "by-tokens"],
+)
 @pytest.mark.parametrize("stop", [6, 12], ids=["before-qat", "in-qat"])
 def test_a_resumed_run_ends_where_an_unbroken_one_does(
-    tmp_path: Path, student_folder: str, rows: dict[str, Dataset], stop: int, sampling: str
+    tmp_path: Path,
+    student_folder: str,
+    rows: dict[str, Dataset],
+    stop: int,
+    sampling: dict[str, Any],
 ) -> None:
     def run(folder: Path, callbacks: list[TrainerCallback], resume: str | None) -> dict[str, Any]:
         loaded = load_student(student_folder)
@@ -210,7 +222,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
             save_strategy="steps",
             save_steps=2,
             seed=5,
-            train_sampling_strategy=sampling,
+            **sampling,
         )
         made.train(resume_from_checkpoint=resume)
         return {name: value.clone() for name, value in loaded.model.state_dict().items()}
@@ -261,6 +273,64 @@ def test_every_epoch_and_seed_has_an_order_of_its_own(
     assert first != second == within_second
     assert orders(seed=1) == [first, second, second]
     assert first not in orders(seed=2)
+
+
+def test_a_budget_of_tokens_makes_the_batches(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    lengths = [len(ids) for ids in rows["train"]["input_ids"]]
+    budget = 3 * max(lengths)
+    run = trainer(
+        tmp_path,
+        student,
+        rows,
+        recipe(),
+        train_sampling_strategy="group_by_length",
+        tokens_per_batch=budget,
+    )
+    loader, orders = run.get_train_dataloader(), []
+    for epoch in (0.0, 1.0, 1.5):
+        run.state.epoch = epoch
+        batches = list(loader.batch_sampler)
+        assert sorted(row for batch in batches for row in batch) == list(range(64))
+        padded = [len(batch) * max(lengths[row] for row in batch) for batch in batches]
+        assert max(padded) <= budget
+        # Another row would not have fitted, but for the last batch, which holds what was left.
+        room = [budget - tokens for tokens in padded]
+        longest = [max(lengths[row] for row in batch) for batch in batches]
+        assert all(left < length for left, length in zip(room[:-1], longest[:-1], strict=True))
+        assert len(batches) == len(loader)
+        orders.append(batches)
+    assert orders[0] != orders[1] == orders[2]
+    run.train()
+    assert run.state.global_step == 2 * len(loader)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"tokens_per_batch": 0}, "set 1 or more"),
+        ({"tokens_per_batch": 512}, "rows must be grouped"),
+    ],
+)
+def test_a_budget_that_cannot_be_is_refused(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        SparseTrainingArguments(use_cpu=True, **changes)
+
+
+def test_a_budget_below_the_longest_row_is_refused(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    run = trainer(
+        tmp_path,
+        student,
+        rows,
+        recipe(),
+        train_sampling_strategy="group_by_length",
+        tokens_per_batch=5,
+    )
+    with pytest.raises(UserError, match=r"tokens_per_batch is 5, and one row has \d+ tokens"):
+        run.get_train_dataloader()
 
 
 def test_lengths_are_read_once(

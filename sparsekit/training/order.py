@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from sparsekit.config import UserError
 
 # Keeps the epochs of one seed apart from those of the next.
 _STRIDE = 1_000_003
@@ -28,25 +31,84 @@ class EpochOrder(Sampler[int]):
         self._sampler, self._seed, self._epoch = sampler, seed, epoch
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed * _STRIDE + self._epoch())
+        generator = _generator(self._seed, self._epoch())
         self._sampler.generator = generator
         rows, size = list(self._sampler), self._sampler.batch_size
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-        first, between, last = batches[:1], batches[1:-1], batches[1:][-1:]
-        shuffled = [between[i] for i in torch.randperm(len(between), generator=generator)]
-        return (row for batch in [*first, *shuffled, *last] for row in batch)
+        return (row for batch in _shuffled(batches, generator) for row in batch)
 
     def __len__(self) -> int:
         return len(self._sampler)
 
 
-def order_by_epoch(loader: DataLoader[object], seed: int, epoch: Callable[[], int]) -> None:
-    """Give `loader` the order of its seed and epoch, where it groups rows by length."""
-    if sampler := lengths_in_memory(loader):
+class TokenBudget(Sampler[list[int]]):
+    """Batches of as many rows as fit in `budget` tokens, padding included; `lengths` are the rows'.
+
+    Rows are sorted by length, those of one length in an order of the seed and `epoch()`; batches
+    come in random order, but for the first and the last, as in `EpochOrder`. Every epoch has as
+    many of them. Raises UserError for a budget that the longest row does not fit in.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], budget: int, seed: int, epoch: Callable[[], int]
+    ) -> None:
+        self._lengths, self._seed, self._epoch = torch.tensor(lengths), seed, epoch
+        longest = max(lengths)
+        if budget < longest:
+            raise UserError(
+                f"training.tokens_per_batch is {budget}, and one row has {longest} tokens; set at "
+                f"least {longest}, or a lower dataset.max_length"
+            )
+        self._sizes: list[int] = []
+        descending = sorted(lengths, reverse=True)
+        while (start := sum(self._sizes)) < len(descending):
+            self._sizes.append(min(budget // descending[start], len(descending) - start))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = _generator(self._seed, self._epoch())
+        rows = torch.randperm(len(self._lengths), generator=generator)
+        rows = rows[self._lengths[rows].argsort(descending=True, stable=True)]
+        batches = [batch.tolist() for batch in torch.split(rows, self._sizes)]
+        return iter(_shuffled(batches, generator))
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * _STRIDE + epoch)
+
+
+def _shuffled(batches: list[list[int]], generator: torch.Generator) -> list[list[int]]:
+    """All in random order, but for the first and the last."""
+    first, between, last = batches[:1], batches[1:-1], batches[1:][-1:]
+    order = torch.randperm(len(between), generator=generator)
+    return [*first, *(between[i] for i in order), *last]
+
+
+def order_by_epoch(
+    loader: DataLoader[Any], seed: int, epoch: Callable[[], int], budget: int | None = None
+) -> DataLoader[Any]:
+    """A loader in the order of its seed and epoch, where `loader` groups rows by length.
+
+    With a `budget` batches hold so many tokens, not so many rows.
+    """
+    sampler = lengths_in_memory(loader)
+    if sampler is None:
+        return loader
+    if budget is None:
         loader.batch_sampler.sampler = EpochOrder(sampler, seed, epoch)  # type: ignore[union-attr]
+        return loader
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=TokenBudget(sampler.lengths, budget, seed, epoch),
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+    )
 
 
-def lengths_in_memory(loader: DataLoader[object]) -> LengthGroupedSampler | None:
+def lengths_in_memory(loader: DataLoader[Any]) -> LengthGroupedSampler | None:
     """The sampler that groups the rows of `loader` by length, if one does, with its lengths read.
 
     transformers gives it a column of the data set, which is read again for each length asked for:

@@ -31,17 +31,21 @@ SPARSE_PRODUCTS = ("auto", "on", "off")
 
 @dataclass
 class SparseTrainingArguments(TrainingArguments):
-    """transformers' TrainingArguments with two more fields.
+    """transformers' TrainingArguments with three more fields.
 
     precision: auto is bf16 where the device has matrix units for it, fp32 elsewhere. On a GPU bf16
     and fp16 mean autocast. On a CPU bf16 means that float32 matrix products run on its bf16 units:
     tensors and accumulators stay float32, so no autocast is needed.
     sparse_products: whether layers that are sparse enough multiply no zeros; auto: on CPUs where
     that is faster.
+    tokens_per_batch: as many rows as fit in so many tokens, padding included, make a batch, instead
+    of a fixed number; the loss is their mean, so a row among long ones weighs more.
     """
 
     precision: str = field(default="auto", metadata={"help": ", ".join(PRECISIONS)})
     sparse_products: str = field(default="auto", metadata={"help": ", ".join(SPARSE_PRODUCTS)})
+
+    tokens_per_batch: int | None = field(default=None, metadata={"help": "instead of rows"})
 
     def __post_init__(self) -> None:
         if too_small := [name for name in _AT_LEAST_ONE if getattr(self, name) < 1]:
@@ -76,6 +80,18 @@ class SparseTrainingArguments(TrainingArguments):
         super().__post_init__()  # type: ignore[no-untyped-call]
         if self.sparse_products == "on" and (problem := self.sparse_products_problem()):
             raise ConfigError([f"training.sparse_products=on: {problem}; set it to auto"])
+
+        if self.tokens_per_batch is not None and (problem := self._token_budget_problem()):
+            raise ConfigError([f"training.tokens_per_batch={self.tokens_per_batch}: {problem}"])
+
+    def _token_budget_problem(self) -> str | None:
+        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
+            return "set 1 or more, or null"
+        if self.train_sampling_strategy != "group_by_length":
+            return "rows must be grouped; set training.train_sampling_strategy=group_by_length"
+        if self.world_size > 1:
+            return f"{self.world_size} processes cannot share such batches; set it to null"
+        return None
 
     def sparse_products_problem(self) -> str | None:
         """Why training multiplies zeros too; None: it does not. Compiles the kernel once."""
