@@ -11,7 +11,8 @@ length and runs the teacher once, before training, which is counted. They take t
 steps, so that other load on the machine hits both; processor time is shown beside the wall's.
 `--full` takes every row and evaluates.
 
-Left out: imports, loading models, evaluation, saving, export. Without --teacher the teacher is the
+Left out: imports, loading models, compiling our kernels (once for each machine), evaluation, saving,
+export. Without --teacher the teacher is the
 untrained dense model: that changes no time, but accuracies mean nothing then.
 """
 
@@ -31,7 +32,7 @@ from typing import Any
 
 import torch
 
-from sparsekit.environment import bound_spinning, cores, cpu_name
+from sparsekit.environment import SPIN_COUNT, cores, cpu_name
 from sparsekit.models import Student, load_classifier
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,6 +141,8 @@ def race(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]
             own += ["--precision", options.precision]
         (folder / name).mkdir()
         environment = {"SPARSEKIT_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+        if name == "sparsekit":
+            environment["GOMP_SPINCOUNT"] = SPIN_COUNT  # as launch.py does
         workers[name] = Worker([str(part) for part in own], environment, folder / f"{name}.log")
     while any(worker.result is None for worker in workers.values()):
         for worker in workers.values():
@@ -204,7 +207,6 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    bound_spinning()  # both systems inherit it; launch.py sets it for us alone
     if not PEER.exists():
         sys.exit(f"there is no {PEER}: run make peer-env")
     with tempfile.TemporaryDirectory() as folder:
