@@ -21,6 +21,13 @@ typedef struct {
     const float *scales, *biases;
 } weight;
 
+/* One of four places that are read at once. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define PLACE(four, i) ((uint8_t)((four) >> 8 * (i)))
+#else
+#define PLACE(four, i) ((uint8_t)((four) >> 8 * (3 - (i))))
+#endif
+
 enum { NONE, GELU, RELU };
 
 /* One of the threads that work on the same tokens. */
@@ -40,42 +47,40 @@ INLINE integers add_product(integers sums, integers x, integers value, const int
     return (integers)((vector)sums + (vector)x * (vector)value);
 }
 
-/* sums [last - first][width] += the rows' units of a chunk times x, [UNITS][width]. Few vectors
-   take two sums each, so that one product need not wait for the one before. */
+/* sum [width] += the unit at `place` of x, [UNITS][width], times four bytes or a number. */
+INLINE void add_unit(integers *sum, const integers *x, unsigned place, int32_t value,
+                     const int width, const int bytes) {
+    const integers *unit = (const integers *)((const char *)x + place * width * sizeof *x);
+#pragma GCC unroll 8
+    for (int v = 0; v < width; v++)
+        sum[v] = add_product(sum[v], unit[v], value - (integers){0}, bytes);
+}
+
+/* sums [last - first][width] += the rows' units of a chunk times x. Two sums take turns, so that a
+   product need not wait for the one before. */
 INLINE void multiply_chunk(const weight *w, long chunk, long first, long last, const integers *x,
                            integers *sums, const int width, const int bytes) {
     const int32_t *pointers = w->pointers + chunk * (w->rows + 1);
-    const int chains = width > 4 ? 1 : 2;
     for (long r = first; r < last; r++, sums += width) {
-        integers sum[2][TILE];
+        integers even[TILE], odd[TILE];
 #pragma GCC unroll 8
         for (int v = 0; v < width; v++) {
-            sum[0][v] = chunk ? sums[v] : w->starts[r] - (integers){0};
-            sum[1][v] = (integers){0};
+            even[v] = chunk ? sums[v] : w->starts[r] - (integers){0};
+            odd[v] = (integers){0};
         }
-        int32_t k = pointers[r], end = pointers[r + 1];
-        for (; k + chains <= end; k += chains) {
-#pragma GCC unroll 2
-            for (int c = 0; c < chains; c++) {
-                const integers *unit = x + w->places[k + c] * width;
-                integers value = w->values[k + c] - (integers){0};
-#pragma GCC unroll 8
-                for (int v = 0; v < width; v++)
-                    sum[c][v] = add_product(sum[c][v], unit[v], value, bytes);
-            }
+        long k = pointers[r], end = pointers[r + 1];
+        for (; k + 4 <= end; k += 4) {
+            uint32_t places;
+            memcpy(&places, w->places + k, 4);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                add_unit(i % 2 ? odd : even, x, PLACE(places, i), w->values[k + i], width, bytes);
         }
-        if (k < end) {
-            const integers *unit = x + w->places[k] * width;
-            integers value = w->values[k] - (integers){0};
-#pragma GCC unroll 8
-            for (int v = 0; v < width; v++)
-                sum[0][v] = add_product(sum[0][v], unit[v], value, bytes);
-        }
+        for (; k < end; k++)
+            add_unit(even, x, w->places[k], w->values[k], width, bytes);
 #pragma GCC unroll 8
         for (int v = 0; v < width; v++)
-            sums[v] = chains == 1 ? sum[0][v]
-                      : bytes     ? sum[0][v] + sum[1][v]
-                                  : (integers)((vector)sum[0][v] + (vector)sum[1][v]);
+            sums[v] = bytes ? even[v] + odd[v] : (integers)((vector)even[v] + (vector)odd[v]);
     }
 }
 
