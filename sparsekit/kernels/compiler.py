@@ -28,9 +28,7 @@ class KernelError(RuntimeError):
 
 
 @functools.cache
-def library(
-    source: str, flags: tuple[str, ...] = (), headers: tuple[str, ...] = ()
-) -> ctypes.CDLL:
+def library(source: str, flags: tuple[str, ...] = (), headers: tuple[str, ...] = ()) -> ctypes.CDLL:
     """The C file of that name beside this module, as a loaded library.
 
     `flags` are added to those that every file is compiled with; `headers` are what it includes of

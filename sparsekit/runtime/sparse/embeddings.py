@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsekit.config import UserError
 from sparsekit.runtime.sparse.graph import Array, Graph
-from sparsekit.runtime.sparse.layers import Norm
+from sparsekit.runtime.sparse.structure import Norm
 
 MOST_TABLES = 4
 

@@ -6,14 +6,13 @@ import ctypes
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_float, c_int, c_long, c_void_p
 
-
 import numpy as np
 import numpy.typing as npt
 
 from sparsekit.kernels.compiler import library
 from sparsekit.runtime.sparse.embeddings import Embedding
 from sparsekit.runtime.sparse.graph import Array
-from sparsekit.runtime.sparse.layers import Layer, Linear, Norm, Quantizer
+from sparsekit.runtime.sparse.structure import Layer, Linear, Norm, Quantizer
 from sparsekit.runtime.sparse.weights import multiplies_integers, pack
 
 SOURCE = "encoder.c"

@@ -14,8 +14,8 @@ from sparsekit.kernels.compiler import KernelError
 from sparsekit.runtime.base import Inputs, clock
 from sparsekit.runtime.sparse import operators
 from sparsekit.runtime.sparse.embeddings import find_embedding, looked_up
-from sparsekit.runtime.sparse.graph import Array, read_graph
-from sparsekit.runtime.sparse.layers import find_encoder
+from sparsekit.runtime.sparse.graph import Array, Node, read_graph
+from sparsekit.runtime.sparse.matching import find_encoder
 from sparsekit.runtime.sparse.native import Embedded, Encoder, compiled
 
 # What is added to the scores of tokens that are no text, and less, leaves them no probability.
@@ -78,7 +78,7 @@ class SparseRuntime:
     def describe(self) -> dict[str, Any]:
         return {"version": versions()["sparsekit"], "threads": self._threads}
 
-    def _fold(self, nodes: list[operators.Node]) -> list[operators.Node]:
+    def _fold(self, nodes: list[Node]) -> list[Node]:
         """Compute the nodes that only constants lead to; returns the others."""
         left = []
         for node in nodes:
@@ -87,6 +87,16 @@ class SparseRuntime:
             else:
                 left.append(node)
         return left
+
+
+def refusal(model: Path) -> str | None:
+    """Why this runtime cannot run the graph in the file `model`; None where it can."""
+    graph = read_graph(model)
+    try:
+        find_encoder(graph)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def text_tokens(mask: Array) -> npt.NDArray[np.int64]:
@@ -101,4 +111,5 @@ def text_tokens(mask: Array) -> npt.NDArray[np.int64]:
     counted = mask > MASKED
     length = mask.shape[1]
     last = length - np.argmax(counted[:, ::-1], axis=1)
-    return np.where(counted.any(axis=1), last, length).astype(np.int64)
+    tokens: npt.NDArray[np.int64] = np.where(counted.any(axis=1), last, length).astype(np.int64)
+    return tokens

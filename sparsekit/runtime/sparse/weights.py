@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsekit.runtime.sparse.graph import Array
-from sparsekit.runtime.sparse.layers import Linear
+from sparsekit.runtime.sparse.structure import Linear
 
 # Units of 32 bits in a chunk of a row's inputs, as encoder_linear.h has it.
 UNITS = 64
@@ -47,12 +47,13 @@ def pack(linears: Sequence[Linear], in_bytes: bool) -> PackedWeight:
     in_bytes: products run on integers, of layers with `multiplies_integers`; else on float32.
     """
     biases = np.concatenate([linear.bias for linear in linears]).astype(np.float32)
+    reads = linears[0].inputs
     if in_bytes:
+        assert reads is not None
         weight = np.concatenate([linear.weight for linear in linears])
         units = np.ascontiguousarray(weight).view(np.int32)
-        zero_point, step = linears[0].inputs.zero_point, np.float32(linears[0].inputs.scale)
-        starts = (-zero_point * weight.sum(axis=1, dtype=np.int64)).astype(np.int32)
-        scales = np.concatenate([step * linear.scale for linear in linears])
+        starts = -reads.zero_point * weight.sum(axis=1, dtype=np.int32)
+        scales = np.concatenate([np.float32(reads.scale) * _scale(linear) for linear in linears])
     else:
         weight = np.concatenate([_floats(linear) for linear in linears])
         units = np.ascontiguousarray(weight, np.float32).view(np.int32)
@@ -90,6 +91,11 @@ def compress(units: Array) -> tuple[Array, Array, Array]:
         values.append(chunk[rows, columns])
         count += len(rows)
     return np.stack(pointers), np.concatenate(places), np.concatenate(values)
+
+
+def _scale(linear: Linear) -> Array:
+    assert linear.scale is not None
+    return linear.scale
 
 
 def _floats(linear: Linear) -> Array:

@@ -8,7 +8,6 @@ Each is followed backwards, from the last layer's output, of which the first tok
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
@@ -16,76 +15,10 @@ import numpy as np
 from sparsekit.config import UserError
 from sparsekit.runtime.sparse.graph import Array, Graph, Node, refused
 from sparsekit.runtime.sparse.operators import dequantize
+from sparsekit.runtime.sparse.structure import Attention, Encoder, Layer, Linear, Norm, Quantizer
 
 ACTIVATIONS = ("Gelu", "Relu")
 _HEADS_FIRST, _TRANSPOSED = [0, 2, 1, 3], [0, 2, 3, 1]
-
-
-@dataclass(frozen=True)
-class Quantizer:
-    """x is rounded to (q - zero_point) * scale, q within the limits of `dtype`."""
-
-    scale: float
-    zero_point: int
-    dtype: np.dtype[np.integer]
-
-
-@dataclass(frozen=True, eq=False)
-class Linear:
-    """weight [out, in]: float32, or int8 that `scale` [out] stands beside; bias [out].
-
-    inputs: how what it reads is rounded.
-    """
-
-    weight: Array
-    scale: Array | None
-    bias: Array
-    inputs: Quantizer | None
-
-
-@dataclass(frozen=True, eq=False)
-class Norm:
-    """A LayerNormalization over features."""
-
-    weight: Array
-    bias: Array
-    epsilon: float
-
-
-@dataclass(frozen=True, eq=False)
-class Attention:
-    """softmax(query x key * scale + mask) x value; `operands`: how query, key, probabilities and
-    value are rounded."""
-
-    query: Linear
-    key: Linear
-    value: Linear
-    head_features: int
-    scale: float
-    operands: tuple[Quantizer | None, Quantizer | None, Quantizer | None, Quantizer | None]
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """One layer of the encoder."""
-
-    attention: Attention
-    attended: Linear
-    first: Norm
-    widened: Linear
-    activation: str
-    narrowed: Linear
-    second: Norm
-
-
-@dataclass(frozen=True, eq=False)
-class Encoder:
-    """Layers, first to last, between the tensors of these names; `mask` is added to scores."""
-
-    layers: list[Layer]
-    source: str
-    mask: str
-    first_token: str
 
 
 def find_encoder(graph: Graph) -> Encoder:
@@ -114,8 +47,10 @@ class _Matcher:
         return Encoder(found[::-1], name, masks.pop(), select.outputs[0])
 
     def is_first_token(self, node: Node) -> bool:
-        index = self.graph.constants.get(node.inputs[1]) if node.op == "Gather" else None
-        return index is not None and node.attributes.get("axis", 0) == 1 and bool((index == 0).all())
+        if node.op != "Gather" or node.attributes.get("axis", 0) != 1:
+            return False
+        index = self.graph.constants.get(node.inputs[1])
+        return index is not None and index.ndim == 0 and int(index) == 0
 
     def layer(self, name: str) -> tuple[Layer, str, str]:
         """The layer whose output is called `name`, its input and its mask."""
@@ -142,7 +77,10 @@ class _Matcher:
         softmax = self.expect(probabilities, "Softmax")
         masked = self.expect(softmax.inputs[0], "Add")
         scores, scale, mask = self.scores(masked)
-        sides = [self.head(scores.inputs[0], _HEADS_FIRST), self.head(scores.inputs[1], _TRANSPOSED)]
+        sides = [
+            self.head(scores.inputs[0], _HEADS_FIRST),
+            self.head(scores.inputs[1], _TRANSPOSED),
+        ]
         sides.append(self.head(product.inputs[1], _HEADS_FIRST))
         self.check_axes(heads, _HEADS_FIRST)
         (query, read, features, _), (key, *_), (value, *_) = sides
@@ -264,5 +202,3 @@ class _Matcher:
         if node.op not in ops:
             raise refused(node, f"the encoder has {' or '.join(ops)} here")
         return node
-
-
