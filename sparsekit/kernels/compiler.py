@@ -39,7 +39,7 @@ def library(source: str, flags: tuple[str, ...] = (), headers: tuple[str, ...] =
     code = {name: files(__package__).joinpath(name).read_text() for name in (source, *headers)}
     machine = [platform.machine(), cpu_name(), str(cpu_units())]
     flags = (*FLAGS, *flags)
-    key = content_hash([*code.values(), version, *machine, *flags])
+    key = content_hash([*code.values(), version, *machine, *compiler, *flags])
     folder = cached("kernels", key, lambda into: _compile([*compiler, *flags], code, into))
     try:
         return ctypes.CDLL(str(folder / "kernel.so"))

@@ -122,7 +122,7 @@ class Encoder:
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._library = compiled()
         self._library.workspace_vectors.restype = c_long
-        self._bytes = bool(self._library.multiplies_bytes())
+        self.in_bytes = bool(self._library.multiplies_bytes())
         self._kept: list[object] = []
         self._workspace = np.empty(0, np.uint8)
         self.features = len(layers[0].attended.bias)
@@ -185,7 +185,7 @@ class Encoder:
 
     def _weight(self, *linears: Linear) -> tuple[WeightStruct, QuantizerStruct]:
         """The weights of layers that read one tensor, and how that tensor is kept for them."""
-        in_bytes = self._bytes and multiplies_integers(linears[0])
+        in_bytes = self.in_bytes and multiplies_integers(linears[0])
         packed = pack(linears, in_bytes)
         arrays = [packed.pointers, packed.places, packed.values]
         arrays += [packed.starts, packed.scales, packed.biases]

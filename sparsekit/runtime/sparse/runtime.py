@@ -76,7 +76,11 @@ class SparseRuntime:
         return clock(self.run, inputs)
 
     def describe(self) -> dict[str, Any]:
-        return {"version": versions()["sparsekit"], "threads": self._threads}
+        return {
+            "version": versions()["sparsekit"],
+            "threads": self._threads,
+            "int8": self._encoder.in_bytes,
+        }
 
     def _fold(self, nodes: list[Node]) -> list[Node]:
         """Compute the nodes that only constants lead to; returns the others."""
