@@ -38,6 +38,7 @@ def diagnose() -> Iterator[Finding]:
     yield from _units()
     yield _gpu()
     yield _kernels()
+    yield _sparse_runtime()
     yield from _packages()
     yield _wandb()
     yield from _caches()
@@ -82,6 +83,18 @@ def _kernels() -> Finding:
         return Finding("kernels", f"none, so training on the CPU is slower: {error}", "install gcc")
     used = "used" if sparse_product.pays_here() else "not used here: they pay with AVX-512"
     return Finding("kernels", f"compiled; products without zeros are {used}")
+
+
+def _sparse_runtime() -> Finding:
+    from sparsekit.kernels.compiler import KernelError
+    from sparsekit.runtime.sparse.native import compiled
+
+    try:
+        in_bytes = compiled().multiplies_bytes()
+    except KernelError as error:
+        return Finding("runtime=sparse", f"none: {error}", "install gcc")
+    without = "multiplies in float32: there is no AVX512-VNNI, so int8 models are slower"
+    return Finding("runtime=sparse", "multiplies int8 (AVX512-VNNI)" if in_bytes else without)
 
 
 def _packages() -> Iterator[Finding]:

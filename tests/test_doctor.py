@@ -34,6 +34,7 @@ def test_doctor(monkeypatch, tmp_path, hub_address):
     hub_address(NO_SERVER)
     found = findings()
     assert found.keys() >= {"python", "cpu", "int8 units", "gpu", "W&B", *PACKAGES}
+    assert found["runtime=sparse"]["value"].startswith("multiplies")
     assert found["sparsekit cache"]["value"].startswith(str(tmp_path / "cache"))
     assert found["Hub"]["value"].startswith(f"{NO_SERVER}, not reached")
     assert "student.checkpoint=FOLDER" in found["Hub"]["fix"]
@@ -56,6 +57,8 @@ def test_doctor_without_a_compiler(hub_address):
     found = findings()["kernels"]
     assert "there is no C compiler 'no-such-compiler'" in found["value"]
     assert found["fix"] == "install gcc"
+    found = findings()["runtime=sparse"]
+    assert "there is no C compiler" in found["value"] and found["fix"] == "install gcc"
 
 
 def test_doctor_names_the_install_command(monkeypatch, hub_address):

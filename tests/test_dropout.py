@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsekit.kernels import dropout as kernel
-from sparsekit.kernels.compiler import address, library
+from sparsekit.kernels.compiler import library
+from sparsekit.kernels.tensors import address
 from sparsekit.training.dropout import BitDropout, drop, use_bit_dropout
 
 compiled = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")

@@ -32,10 +32,12 @@ from sparsekit.runtime.deepsparse import DeepSparseRuntime
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.openvino import OpenVinoRuntime
 from sparsekit.runtime.pipeline import TextEncoder, predict_logits
+from sparsekit.runtime.sparse.runtime import SparseRuntime
 
 needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed"
 )
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 needs_peer = pytest.mark.skipif(peer_python() is None, reason="no peer environment: make peer-env")
 LOOSE = {"max_metric_drop": 0.1}
 
@@ -82,6 +84,24 @@ def test_openvino_and_a_truncated_file(qdq: Path, tmp_path: Path) -> None:
         OpenVinoRuntime(file, threads=1)
     with pytest.raises(UserError, match=r"there is no .*other.onnx; export the run first"):
         OpenVinoRuntime(tmp_path / "other.onnx", threads=1)
+
+
+@needs_compiler
+def test_sparse_answers(qdq: Path) -> None:
+    check_answers(qdq, SparseRuntime(qdq / "deployment" / "model.onnx", threads=2))
+
+
+@needs_compiler
+def test_a_model_that_our_runtime_does_not_run_is_timed_without_it(
+    qdq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(candidates_module, "missing", lambda: {"openvino": "", "deepsparse": ""})
+    found = candidates(qdq / "model", tmp_path)
+    assert [candidate.name for candidate in found] == [DENSE, DYNAMIC, "onnxruntime", "sparse"]
+    monkeypatch.setattr(candidates_module, "refusal", lambda file: "it has a node Sinh 'odd'")
+    found = candidates(qdq / "model", tmp_path)
+    assert [candidate.name for candidate in found] == [DENSE, DYNAMIC, "onnxruntime"]
+    assert "not timed: it has a node Sinh 'odd'" in caplog.text
 
 
 @needs_peer
@@ -157,7 +177,8 @@ def test_the_fastest_is_chosen() -> None:
 
 
 def test_twins_have_no_zeros(qdq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates_module, "missing", lambda: {"openvino": "", "deepsparse": ""})
+    others = ["openvino", "deepsparse", "sparse"]
+    monkeypatch.setattr(candidates_module, "missing", lambda: dict.fromkeys(others, ""))
     found = candidates(qdq / "model", tmp_path)
     assert [candidate.name for candidate in found] == [DENSE, DYNAMIC, "onnxruntime"]
     sizes = [candidate.file.stat().st_size for candidate in found]
@@ -181,6 +202,7 @@ def test_benchmark_command(qdq: Path, tmp_path: Path) -> None:
     details = json.loads((run / "benchmark.json").read_text())
     names = [DENSE, DYNAMIC, "onnxruntime", *(["openvino"] if openvino_here() else [])]
     names += ["deepsparse"] if peer_python() else []
+    names += ["sparse"] if SparseRuntime.missing() is None else []
     assert [(row["name"], row["batch"]) for row in details["grid"]] == [
         (name, batch) for batch in (1, 2) for name in names
     ]
@@ -235,12 +257,16 @@ def row(name: str, form: str | None, latency: float) -> dict[str, Any]:
 
 def test_advice() -> None:
     rows = [row(DENSE, None, 80), row("onnxruntime", "qdq", 30), row("deepsparse", "deepsparse", 9)]
+    sparse = row("sparse", "qdq", 8)
     units = {"amx_int8": False, "avx512_vnni": True, "avx_vnni": False}
     said = advice(rows, units, 0.9)
     assert said[0].startswith("Ship export.form=deepsparse and run it with deepsparse: 9.00 ms")
     assert "AVX512-VNNI; no AMX" in said[1]
     assert said[2].startswith("On deepsparse the zeros bring speed")
     assert said[3].startswith("On onnxruntime the zeros bring size only")
+    said = advice([*rows, sparse], units, 0.9)
+    assert said[0].startswith("Ship export.form=qdq and run it with sparse: 8.00 ms")
+    assert "On sparse the zeros bring speed: its kernels skip them." in said
     assert "no int8 units" in advice(rows, dict.fromkeys(units, False), 0.9)[1]
     assert "unknown" in advice(rows, None, 0.9)[1]
     assert advice([*rows, row(DYNAMIC, None, 5)], units, 0.9)[0].startswith(

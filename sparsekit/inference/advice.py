@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Runtimes whose kernels skip zeros, on all CPUs that they run on.
-SPARSE_KERNELS = ("deepsparse",)
+SPARSE_KERNELS = ("deepsparse", "sparse")
 # Below this share of zeros there is nothing to skip: trained weights hold few by chance.
 FEW_ZEROS = 0.01
 _INT8 = {"amx_int8": "AMX", "avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI"}

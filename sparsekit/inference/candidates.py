@@ -24,10 +24,18 @@ from sparsekit.runtime.base import Runtime
 from sparsekit.runtime.deepsparse import DeepSparseRuntime
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.openvino import OpenVinoRuntime
+from sparsekit.runtime.sparse.runtime import SparseRuntime, refusal
 
 DENSE = "dense fp32, onnxruntime"
 DYNAMIC = "dense, dynamic int8, onnxruntime"
-RUNTIMES: tuple[type[Runtime], ...] = (OnnxRuntime, OpenVinoRuntime, DeepSparseRuntime)
+RUNTIMES: tuple[type[Runtime], ...] = (
+    OnnxRuntime,
+    OpenVinoRuntime,
+    DeepSparseRuntime,
+    SparseRuntime,
+)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ def missing() -> dict[str, str]:
 def candidates(model: Path, scratch: Path) -> list[Candidate]:
     """Write the graphs of the saved `model/` folder and of its twins to `scratch`; the twin first.
 
-    Leaves out runtimes that are not installed.
+    Leaves out runtimes that are not installed, and our own where the model is not one for it.
     """
     loaded, state = load_model(model)
     layers = read_layers(loaded, state)
@@ -57,6 +65,9 @@ def candidates(model: Path, scratch: Path) -> list[Candidate]:
     for form in sorted({runtime.forms[0] for runtime in runtimes}):
         write_graphs(loaded, layers, scratch / f"{form}.onnx", scratch / "traced.onnx", form)
     (scratch / "traced.onnx").unlink()
+    if SparseRuntime in runtimes and (why := refusal(scratch / f"{SparseRuntime.forms[0]}.onnx")):
+        log.warning("not timed: %s", why)
+        runtimes.remove(SparseRuntime)
     write_twins(loaded, scratch)
     return [
         Candidate(DENSE, OnnxRuntime, scratch / "dense.onnx"),

@@ -9,10 +9,9 @@ import os
 import platform
 import shlex
 import subprocess
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-
-from torch import Tensor
 
 from sparsekit.cache import cached, content_hash
 from sparsekit.environment import cpu_name, cpu_units
@@ -29,18 +28,18 @@ class KernelError(RuntimeError):
 
 
 @functools.cache
-def library(source: str, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+def library(source: str, flags: tuple[str, ...] = (), headers: tuple[str, ...] = ()) -> ctypes.CDLL:
     """The C file of that name beside this module, as a loaded library.
 
-    `flags` are added to those that every file is compiled with. The compiler is that of the
-    environment variable CC, else `cc`. Raises KernelError.
+    `flags` are added to those that every file is compiled with; `headers` are what it includes of
+    this folder. The compiler is that of the environment variable CC, else `cc`. Raises KernelError.
     """
     compiler = shlex.split(os.environ.get("CC", "cc"))
     version = _run([*compiler, "--version"])
-    code = files(__package__).joinpath(source).read_text()
+    code = {name: files(__package__).joinpath(name).read_text() for name in (source, *headers)}
     machine = [platform.machine(), cpu_name(), str(cpu_units())]
     flags = (*FLAGS, *flags)
-    key = content_hash([code, version, *machine, *flags])
+    key = content_hash([*code.values(), version, *machine, *compiler, *flags])
     folder = cached("kernels", key, lambda into: _compile([*compiler, *flags], code, into))
     try:
         return ctypes.CDLL(str(folder / "kernel.so"))
@@ -59,16 +58,12 @@ def compiles(source: str, flags: tuple[str, ...], what: str) -> bool:
     return True
 
 
-def _compile(command: list[str], code: str, folder: Path) -> None:
-    path = folder / "kernel.c"
-    path.write_text(code)
+def _compile(command: list[str], code: Mapping[str, str], folder: Path) -> None:
+    """`code`: text by file name, that of the C file first."""
+    for name, text in code.items():
+        (folder / name).write_text(text)
     # The library of mathematics last: C files that need it name it nowhere.
-    _run([*command, "-o", str(folder / "kernel.so"), str(path), "-lm"])
-
-
-def address(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Where a contiguous tensor's numbers lie, for a call; None is C's NULL."""
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+    _run([*command, "-o", str(folder / "kernel.so"), str(folder / next(iter(code))), "-lm"])
 
 
 def _run(command: list[str]) -> str:

@@ -7,7 +7,8 @@ import ctypes
 import torch
 from torch import Tensor
 
-from sparsekit.kernels.compiler import address, compiles, library
+from sparsekit.kernels.compiler import compiles, library
+from sparsekit.kernels.tensors import address
 
 SOURCE = "dropout.c"
 # The probability to keep a number comes in so many steps.

@@ -10,7 +10,8 @@ import ctypes
 import torch
 from torch import Tensor
 
-from sparsekit.kernels.compiler import address, compiles, library
+from sparsekit.kernels.compiler import compiles, library
+from sparsekit.kernels.tensors import address
 
 SOURCE = "quantize.c"
 # A product and a sum stay two roundings, as torch's are. The other two only allow vectors.

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparsekit.environment import cpu_units
-from sparsekit.kernels.compiler import address, library
+from sparsekit.kernels.compiler import library
+from sparsekit.kernels.tensors import address
 
 SOURCE = "sparse_product.c"
 # Tokens that are worked on together, as in the C file, and columns of a weight: 48 KB of float32,

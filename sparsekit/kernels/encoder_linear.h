@@ -1,0 +1,142 @@
+/* Linear layers whose weights are kept without their zeros.
+
+A weight [rows, inputs] is kept in units of 32 bits: one float32, or, where the processor multiplies
+bytes (VNNI), four int8 of one output side by side. Units of zeros are left out. A chunk is UNITS
+units of the inputs: of 128 tokens they fill 32 KB, so they stay in the first-level cache while all
+outputs take what they need of them. Sums of bytes are exact; those of floats are added in the
+units' order, or in that of two halves. */
+
+#define UNITS 64
+/* Outputs whose sums are kept while the chunks go by: 192 KB of 128 tokens. */
+#define PANEL 384
+
+/* The units of row r in chunk c begin at pointers[c * (rows + 1) + r] and end at the next pointer;
+   each has its place within the chunk. A sum begins at starts[r], which takes the input's zero
+   point out; y = sum * scales[r] + biases[r]. */
+typedef struct {
+    long rows, chunks, bytes;
+    const int32_t *pointers;
+    const uint8_t *places;
+    const int32_t *values, *starts;
+    const float *scales, *biases;
+} weight;
+
+/* One of four places that are read at once. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define PLACE(four, i) ((uint8_t)((four) >> 8 * (i)))
+#else
+#define PLACE(four, i) ((uint8_t)((four) >> 8 * (3 - (i))))
+#endif
+
+enum { NONE, GELU, RELU };
+
+/* One of the threads that work on the same tokens. */
+typedef struct {
+    long rank, members;
+    integers *scratch;
+} member;
+
+/* Where the part of thread `rank` begins, of `count` things. */
+INLINE long part(long count, long rank, long members) { return count * rank / members; }
+
+INLINE integers add_product(integers sums, integers x, integers value, const int bytes) {
+#ifdef __AVX512VNNI__
+    if (bytes)
+        return (integers)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)x, (__m512i)value);
+#endif
+    return (integers)((vector)sums + (vector)x * (vector)value);
+}
+
+/* sum [width] += the unit at `place` of x, [UNITS][width], times four bytes or a number. */
+INLINE void add_unit(integers *sum, const integers *x, unsigned place, int32_t value,
+                     const int width, const int bytes) {
+    const integers *unit = (const integers *)((const char *)x + place * width * sizeof *x);
+#pragma GCC unroll 8
+    for (int v = 0; v < width; v++)
+        sum[v] = add_product(sum[v], unit[v], value - (integers){0}, bytes);
+}
+
+/* sums [last - first][width] += the rows' units of a chunk times x. Two sums take turns, so that a
+   product need not wait for the one before. */
+INLINE void multiply_chunk(const weight *w, long chunk, long first, long last, const integers *x,
+                           integers *sums, const int width, const int bytes) {
+    const int32_t *pointers = w->pointers + chunk * (w->rows + 1);
+    for (long r = first; r < last; r++, sums += width) {
+        integers even[TILE], odd[TILE];
+#pragma GCC unroll 8
+        for (int v = 0; v < width; v++) {
+            even[v] = chunk ? sums[v] : w->starts[r] - (integers){0};
+            odd[v] = (integers){0};
+        }
+        long k = pointers[r], end = pointers[r + 1];
+        for (; k + 4 <= end; k += 4) {
+            uint32_t places;
+            memcpy(&places, w->places + k, 4);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                add_unit(i % 2 ? odd : even, x, PLACE(places, i), w->values[k + i], width, bytes);
+        }
+        for (; k < end; k++)
+            add_unit(even, x, w->places[k], w->values[k], width, bytes);
+#pragma GCC unroll 8
+        for (int v = 0; v < width; v++)
+            sums[v] = bytes ? even[v] + odd[v] : (integers)((vector)even[v] + (vector)odd[v]);
+    }
+}
+
+#define WIDTH(n)                                                                                   \
+    case n:                                                                                        \
+        w->bytes ? multiply_chunk(w, chunk, first, last, x, sums, n, 1)                            \
+                 : multiply_chunk(w, chunk, first, last, x, sums, n, 0);                           \
+        break;
+
+static void multiply(const weight *w, long chunk, long first, long last, const integers *x,
+                     integers *sums, long width) {
+    switch (width) {
+        WIDTH(1) WIDTH(2) WIDTH(3) WIDTH(4) WIDTH(5) WIDTH(6) WIDTH(7) WIDTH(8)
+    }
+}
+
+/* From the sums of rows `first` to `last` to what is kept of them: scaled, plus bias, through the
+   activation, plus the residual, which lies as the sums of all rows do. */
+static void finish(const weight *w, long first, long last, const integers *sums, long activation,
+                   const vector *residual, const columns *to, integers *tile, long row, long width) {
+    for (long r = first; r < last; r += 4) {
+        for (long v = 0; v < width; v++) {
+            vector y[4];
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                integers sum = sums[(r - first + i) * width + v];
+                y[i] = (w->bytes ? as_floats(sum) : (vector)sum) * w->scales[r + i] +
+                       w->biases[r + i];
+                if (activation == GELU)
+                    y[i] = gelu(y[i]);
+                if (activation == RELU)
+                    y[i] = larger(y[i], all(0.0f));
+                if (residual)
+                    y[i] += residual[(r + i) * width + v];
+            }
+            keep(to, tile, width, r - row, v, y);
+        }
+    }
+}
+
+/* to = rows `row` to `row + rows` of a Linear layer on `vectors` vectors of x, this thread's part of
+   the rows. Rows are multiples of four. */
+static void linear(const weight *w, long row, long rows, const columns *x, long vectors,
+                   long activation, const columns *residual, const columns *to, const member *me) {
+    long from = row + 4 * part(rows / 4, me->rank, me->members);
+    long until = row + 4 * part(rows / 4, me->rank + 1, me->members);
+    for (long tile = 0; tile * TILE < vectors; tile++) {
+        long width = width_of(vectors, tile);
+        const integers *input = tile_of(x, tile);
+        for (long first = from; first < until; first += PANEL) {
+            long last = least(first + PANEL, until);
+            for (long chunk = 0; chunk < w->chunks; chunk++)
+                multiply(w, chunk, first, last, input + chunk * UNITS * width, me->scratch, width);
+            finish(w, first, last, me->scratch, activation,
+                   residual ? (const vector *)tile_of(residual, tile) : 0, to, tile_of(to, tile),
+                   row, width);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+/* Vectors of 16 tokens, what is computed on them, and how they are kept; float32, on a CPU.
+
+Everything between two Linear layers lies by features: a vector holds one feature of 16 tokens. So
+sums over features (LayerNorm), over keys (softmax) and over inputs (Linear) never cross lanes, and
+one weight meets 16 tokens at once. Vectors are those of GCC and Clang, so the compiler maps them to
+what the processor has. */
+
+#include <stdint.h>
+#include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+#define LANES 16
+/* Vectors of a tile, the tokens that one pass over a weight serves: 128. */
+#define TILE 8
+#define INLINE static inline __attribute__((always_inline))
+/* A number of up to 2^22 that is added to 1.5 * 2^23 is rounded to an integer, ties to even. */
+#define ROUNDING 12582912.0f
+
+typedef float vector __attribute__((vector_size(4 * LANES)));
+typedef int32_t integers __attribute__((vector_size(4 * LANES)));
+
+/* How a tensor is kept for the Linear layer that reads it. */
+enum { PLAIN, ROUNDED, BYTES };
+
+/* x becomes q = clip(round(x / scale) + zero_point, low, high). PLAIN: nothing is rounded; ROUNDED:
+   (q - zero_point) * scale is kept, BYTES: q, four features of a token side by side. */
+typedef struct {
+    long kind;
+    float scale, inverse, zero_point, low, high;
+} quantizer;
+
+/* A tensor [tiles][units][width of the tile]: a unit is a vector of one feature, or of the BYTES of
+   four. All tiles but the last one have TILE vectors a unit. */
+typedef struct {
+    integers *data;
+    long units;
+    const quantizer *form;
+} columns;
+
+INLINE long least(long a, long b) { return a < b ? a : b; }
+INLINE long width_of(long vectors, long tile) { return least(TILE, vectors - tile * TILE); }
+INLINE integers *tile_of(const columns *of, long tile) { return of->data + tile * TILE * of->units; }
+INLINE vector all(float x) { return x - (vector){0}; }
+INLINE vector as_floats(integers x) { return __builtin_convertvector(x, vector); }
+
+INLINE vector where(integers condition, vector a, vector b) {
+    return (vector)((condition & (integers)a) | (~condition & (integers)b));
+}
+
+INLINE vector smaller(vector a, vector b) {
+#ifdef __AVX512F__
+    return (vector)_mm512_min_ps((__m512)a, (__m512)b);
+#else
+    return where(a < b, a, b);
+#endif
+}
+
+INLINE vector larger(vector a, vector b) {
+#ifdef __AVX512F__
+    return (vector)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return where(a > b, a, b);
+#endif
+}
+
+/* e^x for x up to 0, to about 2e-7 of itself; below -87, where float32 ends, that of -87. */
+INLINE vector exponential(vector x) {
+    x = larger(x, all(-87.0f));
+    vector shifted = x * 1.44269504f + ROUNDING, n = shifted - ROUNDING;
+    vector rest = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vector power = all(1.0f / 720);
+    power = power * rest + 1.0f / 120;
+    power = power * rest + 1.0f / 24;
+    power = power * rest + 1.0f / 6;
+    power = power * rest + 0.5f;
+    power = power * rest + 1.0f;
+    power = power * rest + 1.0f;
+    return (vector)((integers)power + (((integers)shifted - (integers)all(ROUNDING)) << 23));
+}
+
+/* x times the normal distribution's P(X < x), to 1e-6. P - 1/2 is x times a polynomial of x^2, here
+   of u = 2 x^2 / 5.3^2 - 1, fitted so that the largest error of the product is least; beyond 5.3 P
+   differs from 0 or 1 by 6e-8. */
+INLINE vector gelu(vector x) {
+    static const float terms[] = {
+        -5.243419961e-04f, 1.560400434e-03f, -1.774710228e-03f, 2.203351411e-03f, -5.120293912e-03f,
+        9.334870078e-03f, -1.355654109e-02f, 1.878886550e-02f, -2.520797523e-02f, 3.209639581e-02f,
+        -3.959817294e-02f, 4.926343125e-02f, -6.651824208e-02f, 1.333925673e-01f};
+    vector within = smaller(larger(x, all(-5.3f)), all(5.3f));
+    vector u = within * within * (2 / (5.3f * 5.3f)) - 1.0f, sum = all(terms[0]);
+#pragma GCC unroll 16
+    for (int i = 1; i < 14; i++)
+        sum = sum * u + terms[i];
+    return x * (within * sum + 0.5f);
+}
+
+/* q - zero_point, as integers. Clipped before it is rounded: the limits are integers. */
+INLINE integers steps(vector x, const quantizer *form) {
+    vector q = x * form->inverse;
+    q = larger(q, all(form->low - form->zero_point));
+    q = smaller(q, all(form->high - form->zero_point));
+    return (integers)(q + ROUNDING) - (integers)all(ROUNDING);
+}
+
+INLINE vector rounded(vector x, const quantizer *form) {
+    return as_floats(steps(x, form)) * form->scale;
+}
+
+/* Keep four features, from `feature` on, of vector v of a tile. */
+INLINE void keep(const columns *to, integers *tile, long width, long feature, long v,
+                 const vector values[4]) {
+    if (to->form->kind == BYTES) {
+        integers packed = {0}, zero_point = (int32_t)to->form->zero_point - (integers){0};
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++)
+            packed |= (steps(values[i], to->form) + zero_point) << (8 * i);
+        tile[feature / 4 * width + v] = packed;
+        return;
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        tile[(feature + i) * width + v] =
+            (integers)(to->form->kind == PLAIN ? values[i] : rounded(values[i], to->form));
+}

@@ -1,0 +1,1 @@
+"""Our own runtime for the encoders that we export: C kernels that leave zeros out."""

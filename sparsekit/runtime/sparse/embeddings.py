@@ -1,0 +1,81 @@
+"""What the encoder begins with: rows of tables, added up and normalized."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsekit.config import UserError
+from sparsekit.runtime.sparse.graph import Array, Graph
+from sparsekit.runtime.sparse.structure import Norm
+
+MOST_TABLES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows [.., features] that (row - zero_point) * scale stands for, looked up by `ids`."""
+
+    rows: Array
+    scale: float
+    zero_point: float
+    ids: str
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """The sum of rows of tables, normalized."""
+
+    tables: Sequence[Table]
+    norm: Norm
+
+
+def find_embedding(graph: Graph, source: str) -> Embedding | None:
+    """How `source` comes from tables; None where it does in another way, which numpy then goes."""
+    node = graph.producers.get(source)
+    if node is None or node.op != "LayerNormalization":
+        return None
+    tables = _tables(graph, node.inputs[0])
+    constants = [graph.constants.get(name) for name in node.inputs[1:]]
+    if tables is None or len(tables) > MOST_TABLES or len(constants) != 2:
+        return None
+    weight, bias = constants
+    if weight is None or bias is None:
+        return None
+    return Embedding(tables, Norm(weight, bias, float(node.attributes.get("epsilon", 1e-5))))
+
+
+def _tables(graph: Graph, name: str) -> list[Table] | None:
+    """The tables whose rows `name` is the sum of, in the order of the additions."""
+    node = graph.producers.get(name)
+    if node is None:
+        return None
+    if node.op in ("Add", "Sum") and len(node.inputs) == 2:
+        first, second = (_tables(graph, part) for part in node.inputs)
+        # Sums are taken from left to right.
+        return None if first is None or second is None or len(second) > 1 else [*first, *second]
+    scale, zero_point = 1.0, 0.0
+    if node.op == "DequantizeLinear":
+        parameters = [graph.constants.get(part) for part in node.inputs[1:]]
+        if len(parameters) != 2 or any(p is None or p.ndim for p in parameters):
+            return None
+        scale, zero_point = (float(parameter) for parameter in parameters if parameter is not None)
+        node = graph.producers.get(node.inputs[0])
+    if node is None or node.op != "Gather" or node.attributes.get("axis", 0) != 0:
+        return None
+    rows = graph.constants.get(node.inputs[0])
+    known = rows is not None and rows.ndim == 2 and rows.dtype in (np.float32, np.uint8, np.int8)
+    return [Table(rows, scale, zero_point, node.inputs[1])] if known and rows is not None else None
+
+
+def looked_up(table: Table, ids: Array, batch: int, length: int) -> Array:
+    """`ids` as int64 [batch, length]; raises UserError where the table has no such row."""
+    if ids.min() < 0 or ids.max() >= len(table.rows):
+        wrong = int(ids.max() if ids.max() >= len(table.rows) else ids.min())
+        raise UserError(
+            f"{table.ids} holds {wrong}, the model's table has rows 0 to {len(table.rows) - 1}; "
+            "encode the text with the deployment's own tokenizer"
+        )
+    return np.ascontiguousarray(np.broadcast_to(ids, (batch, length)), np.int64)

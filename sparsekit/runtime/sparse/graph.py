@@ -1,0 +1,96 @@
+"""An ONNX file as plain nodes and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsekit.config import UserError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator; absent inputs are ""."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+
+
+class Graph:
+    """Nodes in their order; who makes and who reads a tensor; constants by name."""
+
+    def __init__(
+        self, nodes: Iterable[Node], constants: dict[str, Array], inputs: list[str], output: str
+    ) -> None:
+        self.nodes = list(nodes)
+        self.constants = constants
+        self.inputs = inputs
+        self.output = output
+        self.producers = {name: node for node in self.nodes for name in node.outputs}
+        self.readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in node.inputs:
+                self.readers.setdefault(name, []).append(node)
+
+    def needed(self, targets: Iterable[str], given: Iterable[str]) -> list[Node]:
+        """The nodes that `targets` take to compute once `given` is there, in their order."""
+        wanted, ready = list(targets), set(given)
+        found: set[str] = set()
+        while wanted:
+            name = wanted.pop()
+            node = self.producers.get(name)
+            if name in ready or node is None:
+                continue
+            ready.update(node.outputs)
+            found.update(node.outputs)
+            wanted.extend(node.inputs)
+        return [node for node in self.nodes if found & set(node.outputs)]
+
+
+def read_graph(file: Path) -> Graph:
+    """The graph in `file`; raises UserError where there is none."""
+    if not file.is_file():
+        raise UserError(f"there is no {file}; export the run first: sparsekit export RUN")
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx import helper, numpy_helper
+
+    try:
+        graph = onnx.load(file).graph
+        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    except (DecodeError, ValueError) as error:
+        raise UserError(
+            f"{file} is no ONNX file: {error}; the file may be cut short: export the run again: "
+            "sparsekit export RUN"
+        ) from error
+    nodes = []
+    for node in graph.node:
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type == "Constant":
+            (value,) = attributes.values()
+            array = numpy_helper.to_array(value) if hasattr(value, "dims") else np.asarray(value)
+            constants[node.output[0]] = array
+            continue
+        nodes.append(
+            Node(node.name, node.op_type, tuple(node.input), tuple(node.output), attributes)
+        )
+    inputs = [value.name for value in graph.input if value.name not in constants]
+    return Graph(nodes, constants, inputs, graph.output[0].name)
+
+
+def refused(node: Node, why: str) -> UserError:
+    """What to do about a graph that this runtime does not run, which `node` shows."""
+    return UserError(
+        f"runtime=sparse cannot run {node.op} {node.name!r}: {why}; run this model with "
+        "runtime=onnxruntime"
+    )

@@ -1,0 +1,248 @@
+"""The C encoder's structures, filled from the layers of a graph, and its one call."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, c_float, c_int, c_long, c_void_p
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsekit.kernels.compiler import library
+from sparsekit.runtime.sparse.embeddings import Embedding
+from sparsekit.runtime.sparse.graph import Array
+from sparsekit.runtime.sparse.structure import Layer, Linear, Norm, Quantizer
+from sparsekit.runtime.sparse.weights import multiplies_integers, pack
+
+SOURCE = "encoder.c"
+HEADERS = ("encoder_vectors.h", "encoder_linear.h", "encoder_attention.h", "encoder_norm.h")
+# As the C files have them.
+
+VECTOR_BYTES = 64
+PLAIN, ROUNDED, BYTES = range(3)
+ACTIVATIONS = {"Gelu": 1, "Relu": 2}
+TABLES: dict[type, int] = {np.float32: 0, np.uint8: 1, np.int8: 2}
+
+
+class QuantizerStruct(Structure):
+    _fields_ = (
+        ("kind", c_long),
+        ("scale", c_float),
+        ("inverse", c_float),
+        ("zero_point", c_float),
+        ("low", c_float),
+        ("high", c_float),
+    )
+
+
+class WeightStruct(Structure):
+    _fields_ = (
+        ("rows", c_long),
+        ("chunks", c_long),
+        ("bytes", c_long),
+        ("pointers", c_void_p),
+        ("places", c_void_p),
+        ("values", c_void_p),
+        ("starts", c_void_p),
+        ("scales", c_void_p),
+        ("biases", c_void_p),
+    )
+
+
+class AttentionStruct(Structure):
+    _fields_ = (
+        ("heads", c_long),
+        ("features", c_long),
+        ("scale", c_float),
+        ("query", QuantizerStruct),
+        ("key", QuantizerStruct),
+        ("probabilities", QuantizerStruct),
+        ("value", QuantizerStruct),
+    )
+
+
+class NormStruct(Structure):
+    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("epsilon", c_float))
+
+
+class LayerStruct(Structure):
+    _fields_ = (
+        ("projection", WeightStruct),
+        ("attended", WeightStruct),
+        ("widened", WeightStruct),
+        ("narrowed", WeightStruct),
+        ("input", QuantizerStruct),
+        ("context", QuantizerStruct),
+        ("middle", QuantizerStruct),
+        ("active", QuantizerStruct),
+        ("attention", AttentionStruct),
+        ("first", NormStruct),
+        ("second", NormStruct),
+        ("activation", c_long),
+    )
+
+
+class EncoderStruct(Structure):
+    _fields_ = (
+        ("layers", c_long),
+        ("features", c_long),
+        ("widened", c_long),
+        ("layer", POINTER(LayerStruct)),
+    )
+
+
+class TableStruct(Structure):
+    _fields_ = (
+        ("kind", c_int),
+        ("scale", c_float),
+        ("zero_point", c_float),
+        ("rows", c_void_p),
+        ("ids", c_void_p),
+    )
+
+
+class EmbeddingStruct(Structure):
+    _fields_ = (
+        ("tables", c_long),
+        ("length", c_long),
+        ("table", TableStruct * 4),
+        ("after", NormStruct),
+    )
+
+
+def compiled() -> ctypes.CDLL:
+    """The kernels as a library; raises KernelError where it cannot be compiled."""
+    return library(SOURCE, headers=HEADERS)
+
+
+class Encoder:
+    """The layers of an encoder, packed for the C kernels."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._library = compiled()
+        self._library.workspace_vectors.restype = c_long
+        self.in_bytes = bool(self._library.multiplies_bytes())
+        self._kept: list[object] = []
+        self._workspace = np.empty(0, np.uint8)
+        self.features = len(layers[0].attended.bias)
+        array = (LayerStruct * len(layers))(*[self._layer(layer) for layer in layers])
+        widened = max(len(layer.widened.bias) for layer in layers)
+        self._struct = EncoderStruct(len(layers), self.features, widened, array)
+
+    def run(
+        self,
+        embedding: EmbeddingStruct,
+        tokens: npt.NDArray[np.int64],
+        mask: npt.NDArray[np.float32],
+        threads: int,
+    ) -> npt.NDArray[np.float32]:
+        """The last layer's output for each row's first token, [batch, features].
+
+        tokens [batch]: how many of a row's tokens count; mask [batch, length].
+        """
+        batch, length = mask.shape
+        encoder = ctypes.byref(self._struct)
+        vectors = self._library.workspace_vectors(encoder, c_long(length), c_long(threads))
+        if self._workspace.nbytes < (vectors + 1) * VECTOR_BYTES:
+            self._workspace = np.empty((vectors + 1) * VECTOR_BYTES, np.uint8)
+        start = -self._workspace.ctypes.data % VECTOR_BYTES
+        out = np.empty((batch, self.features), np.float32)
+        self._library.encode(
+            encoder,
+            ctypes.byref(embedding),
+            c_long(batch),
+            _address(tokens),
+            _address(mask),
+            _address(out),
+            _address(self._workspace[start:]),
+            threads,
+        )
+        return out
+
+    def _layer(self, layer: Layer) -> LayerStruct:
+        a = layer.attention
+        projection, reading = self._weight(a.query, a.key, a.value)
+        attended, context = self._weight(layer.attended)
+        widened, middle = self._weight(layer.widened)
+        narrowed, active = self._weight(layer.narrowed)
+        heads = len(a.query.bias) // a.head_features
+        roundings = [_quantizer(operand, ROUNDED) for operand in a.operands]
+        return LayerStruct(
+            projection,
+            attended,
+            widened,
+            narrowed,
+            reading,
+            context,
+            middle,
+            active,
+            AttentionStruct(heads, a.head_features, a.scale, *roundings),
+            self.norm(layer.first),
+            self.norm(layer.second),
+            ACTIVATIONS[layer.activation],
+        )
+
+    def _weight(self, *linears: Linear) -> tuple[WeightStruct, QuantizerStruct]:
+        """The weights of layers that read one tensor, and how that tensor is kept for them."""
+        in_bytes = self.in_bytes and multiplies_integers(linears[0])
+        packed = pack(linears, in_bytes)
+        arrays = [packed.pointers, packed.places, packed.values]
+        arrays += [packed.starts, packed.scales, packed.biases]
+        addresses = [self.address(array) for array in arrays]
+        form = _quantizer(linears[0].inputs, BYTES if in_bytes else ROUNDED)
+        return WeightStruct(packed.rows, packed.chunks, in_bytes, *addresses), form
+
+    def norm(self, norm: Norm) -> NormStruct:
+        """The structure of a LayerNorm, whose arrays live as long as this encoder."""
+        weight, bias = (self.address(x.astype(np.float32)) for x in (norm.weight, norm.bias))
+        return NormStruct(weight, bias, norm.epsilon)
+
+    def address(self, array: Array) -> c_void_p:
+        """Where an array lies that is kept as long as this encoder."""
+        contiguous = np.ascontiguousarray(array)
+        self._kept.append(contiguous)
+        return _address(contiguous)
+
+
+def _quantizer(rounding: Quantizer | None, kind: int) -> QuantizerStruct:
+    if rounding is None:
+        return QuantizerStruct(PLAIN, 1, 1, 0, 0, 0)
+    limits = np.iinfo(rounding.dtype)
+    inverse = np.float32(1) / np.float32(rounding.scale)
+    return QuantizerStruct(
+        kind, rounding.scale, inverse, rounding.zero_point, limits.min, limits.max
+    )
+
+
+def _address(array: Array) -> c_void_p:
+    return c_void_p(array.ctypes.data)
+
+
+class Embedded:
+    """What the encoder begins with, as the C kernels read it.
+
+    `found` None: the features come computed, [batch, length, features].
+    """
+
+    def __init__(self, encoder: Encoder, found: Embedding | None) -> None:
+        self.struct = EmbeddingStruct(tables=1)
+        self.struct.table[0].scale = 1
+        if found is None:
+            return
+        self.struct.tables = len(found.tables)
+        self.struct.after = encoder.norm(found.norm)
+        for place, table in enumerate(found.tables):
+            kind = TABLES[table.rows.dtype.type]
+            rows = encoder.address(table.rows)
+            self.struct.table[place] = TableStruct(kind, table.scale, table.zero_point, rows)
+
+    def fill(self, arrays: Sequence[Array]) -> None:
+        """The ids of each table, int64 [batch, length], or the features, for the next run."""
+        self.struct.length = arrays[0].shape[1]
+        self._arrays = arrays
+        for place, array in enumerate(arrays):
+            if array.dtype == np.int64:
+                self.struct.table[place].ids = _address(array)
+            else:
+                self.struct.table[place].rows = _address(array)

@@ -1,0 +1,157 @@
+"""The operators around the encoder, in numpy: little work, so nothing is lost there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from sparsekit.runtime.sparse.graph import Array, Node, refused
+
+Operator = Callable[..., Any]
+# Numbers of ONNX's element types.
+_TYPES = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_, 11: np.float64}
+
+
+def run(nodes: Iterable[Node], values: dict[str, Array]) -> None:
+    """Compute the outputs of `nodes`, in their order, into `values`, which holds their inputs."""
+    for node in nodes:
+        inputs = [values[name] if name else None for name in node.inputs]
+        values[node.outputs[0]] = OPERATORS[node.op](*inputs, **node.attributes)
+
+
+def check(nodes: Iterable[Node]) -> None:
+    """Raise UserError for the first node that is not known here."""
+    for node in nodes:
+        if node.op not in OPERATORS:
+            raise refused(node, "it is not among the operators that sparsekit exports")
+
+
+def quantize(x: Array, scale: Array, zero_point: Array, axis: int = 1) -> Array:
+    """QuantizeLinear, with one scale or one for each index along `axis`."""
+    limits = np.iinfo(zero_point.dtype)
+    scale, shift = along(scale, axis, x.ndim), along(zero_point, axis, x.ndim)
+    levels = np.rint(x / scale) + shift.astype(np.float32)
+    integers: Array = np.clip(levels, limits.min, limits.max).astype(zero_point.dtype)
+    return integers
+
+
+def dequantize(
+    q: Array, scale: Array, zero_point: Array | None = None, axis: int = 1, **_: int
+) -> Array:
+    """DequantizeLinear: float32."""
+    values = q.astype(np.float32)
+    if zero_point is not None:
+        values -= along(zero_point, axis, q.ndim).astype(np.float32)
+    result: Array = values * along(scale, axis, q.ndim)
+    return result
+
+
+def along(parameters: Array, axis: int, dimensions: int) -> Array:
+    """One parameter, or those of each index along `axis`, so that numpy's rules apply them."""
+    if parameters.ndim == 0:
+        return parameters
+    shape = [1] * dimensions
+    shape[axis] = -1
+    return parameters.reshape(shape)
+
+
+def layer_norm(
+    x: Array, weight: Array, bias: Array, axis: int = -1, epsilon: float = 1e-5, **_: int
+) -> Array:
+    """LayerNormalization over the last axis, which is where all of ours are."""
+    centered = x - x.mean(axis=axis, keepdims=True)
+    deviation = np.sqrt((centered * centered).mean(axis=axis, keepdims=True) + epsilon)
+    result: Array = centered / deviation * weight + bias
+    return result
+
+
+def gelu(x: Array, approximate: bytes = b"none") -> Array:
+    """Gelu: x P(X < x), by the error function or its approximation by tanh.
+
+    Number by number: what is left to numpy is a classifier's head, one vector a row.
+    """
+    if approximate == b"tanh":
+        inner = np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
+    else:
+        inner = np.vectorize(math.erf, otypes=[np.float64])(x / np.sqrt(2))
+    result: Array = (0.5 * x * (1 + inner)).astype(x.dtype)
+    return result
+
+
+def _gemm(
+    a: Array,
+    b: Array,
+    c: Array | None = None,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> Array:
+    product: Array = np.float32(alpha) * ((a.T if transA else a) @ (b.T if transB else b))
+    return product if c is None else product + np.float32(beta) * c
+
+
+def _slice(
+    x: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None
+) -> Array:
+    axes = np.arange(len(starts)) if axes is None else axes
+    steps = np.ones(len(starts), np.int64) if steps is None else steps
+    where = [slice(None)] * x.ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        where[axis] = slice(int(start), int(end), int(step))
+    return x[tuple(where)]
+
+
+def _unsqueeze(x: Array, axes: Array) -> Array:
+    return np.expand_dims(x, tuple(int(axis) for axis in np.atleast_1d(axes)))
+
+
+def _shape(x: Array, start: int = 0, end: int | None = None) -> Array:
+    return np.array(x.shape[start:end], np.int64)
+
+
+def _reshape(x: Array, shape: Array, allowzero: int = 0) -> Array:
+    sizes = [x.shape[i] if n == 0 and not allowzero else int(n) for i, n in enumerate(shape)]
+    return x.reshape(sizes)
+
+
+def _cumsum(x: Array, axis: Array, exclusive: int = 0, reverse: int = 0) -> Array:
+    assert not exclusive and not reverse
+    return np.cumsum(x, axis=int(axis), dtype=x.dtype)
+
+
+def _sum(*terms: Array) -> Array:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+OPERATORS: dict[str, Operator] = {
+    "Add": np.add,
+    "Cast": lambda x, to: x.astype(_TYPES[to]),
+    "Concat": lambda *x, axis: np.concatenate(x, axis=axis),
+    "CumSum": _cumsum,
+    "DequantizeLinear": dequantize,
+    "Equal": np.equal,
+    "Gather": lambda x, indices, axis=0: np.take(x, indices, axis=axis),
+    "Gelu": gelu,
+    "Gemm": _gemm,
+    "LayerNormalization": layer_norm,
+    "MatMul": np.matmul,
+    "Mul": np.multiply,
+    "Not": np.logical_not,
+    "QuantizeLinear": quantize,
+    "Relu": lambda x: np.maximum(x, 0),
+    "Reshape": _reshape,
+    "Shape": _shape,
+    "Slice": _slice,
+    "Sub": np.subtract,
+    "Sum": _sum,
+    "Tanh": np.tanh,
+    "Transpose": lambda x, perm: x.transpose(perm),
+    "Unsqueeze": _unsqueeze,
+}

@@ -1,0 +1,76 @@
+"""What an encoder of BERT's kind is made of: its numbers, without a graph around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsekit.runtime.sparse.graph import Array
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """x is rounded to (q - zero_point) * scale, q within the limits of `dtype`."""
+
+    scale: float
+    zero_point: int
+    dtype: np.dtype[np.integer]
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """weight [out, in]: float32, or int8 that `scale` [out] stands beside; bias [out].
+
+    inputs: how what it reads is rounded.
+    """
+
+    weight: Array
+    scale: Array | None
+    bias: Array
+    inputs: Quantizer | None
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A LayerNormalization over features."""
+
+    weight: Array
+    bias: Array
+    epsilon: float
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """softmax(query x key * scale + mask) x value; `operands`: how query, key, probabilities and
+    value are rounded."""
+
+    query: Linear
+    key: Linear
+    value: Linear
+    head_features: int
+    scale: float
+    operands: tuple[Quantizer | None, Quantizer | None, Quantizer | None, Quantizer | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer of the encoder."""
+
+    attention: Attention
+    attended: Linear
+    first: Norm
+    widened: Linear
+    activation: str
+    narrowed: Linear
+    second: Norm
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """Layers, first to last, between the tensors of these names; `mask` is added to scores."""
+
+    layers: list[Layer]
+    source: str
+    mask: str
+    first_token: str

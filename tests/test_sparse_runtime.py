@@ -1,0 +1,192 @@
+"""runtime=sparse answers as onnxruntime does on the same file, whatever the texts and threads."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from sparse_graphs import POSITIONS, VOCABULARY, texts, write_graph
+
+from sparsekit.config import UserError
+from sparsekit.kernels.compiler import compiles, library
+from sparsekit.runtime.benchmark import BenchmarkConfig
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.sparse.runtime import SparseRuntime, refusal
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+BERTS = {
+    "int8": {},
+    "channels": {"per_channel_weights": True},
+    "attention": {"quantize_attention": True},
+    "float32": {"quantized": False},
+}
+
+
+@pytest.fixture(scope="session")
+def berts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The graphs of one BERT, quantized in several ways."""
+    return {
+        name: write_graph(tmp_path_factory.mktemp(name), "bert", **settings)
+        for name, settings in BERTS.items()
+    }
+
+
+def check_answers(file: Path, threads: int, cells: Iterable[tuple[int, int]]) -> None:
+    """The same labels, and the same logits but for the order in which float32 numbers are added.
+
+    Where that moves a number over the edge between two integers logits differ by what one step of
+    int8 is worth, which is rare.
+    """
+    reference, sparse = OnnxRuntime(file, threads=1), SparseRuntime(file, threads)
+    differences = []
+    for batch, length in cells:
+        for padded in (False, True):
+            inputs = texts(batch, length, seed=length, padded=padded)
+            expected, found = reference.run(inputs), sparse.run(inputs)
+            assert found.dtype == np.float32
+            assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+            differences.append(np.abs(found - expected).max(axis=1))
+    rows = np.concatenate(differences)
+    assert np.median(rows) < 1e-5
+    assert (rows < 1e-3).mean() > 0.6
+    assert rows.max() < 0.05
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", BERTS)
+def test_answers_are_onnxruntimes(berts: dict[str, Path], name: str) -> None:
+    ones = [(1, length) for length in (1, 15, 16, 17, 128, 129, POSITIONS)]
+    check_answers(berts[name], 1, [*ones, (3, 17), (3, 200), (32, 1), (32, 40)])
+    logits = OnnxRuntime(berts[name], threads=1).run(texts(32, 40))
+    assert logits.std(axis=0).min() > 0.2, "the texts get different logits, or nothing is tested"
+
+
+@needs_compiler
+def test_answers_in_float32_have_no_steps(berts: dict[str, Path]) -> None:
+    inputs = texts(32, 40)
+    expected = OnnxRuntime(berts["float32"], threads=1).run(inputs)
+    found = SparseRuntime(berts["float32"], threads=1).run(inputs)
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", BERTS)
+def test_threads_do_not_change_a_bit(berts: dict[str, Path], name: str) -> None:
+    runtimes = [SparseRuntime(berts[name], threads) for threads in (1, 2, 3, 7)]
+    for batch, length in ((1, 128), (1, 17), (1, POSITIONS), (3, 100), (32, 9)):
+        first, *others = [runtime.run(texts(batch, length)) for runtime in runtimes]
+        for other in others:
+            assert np.array_equal(first, other)
+
+
+@needs_compiler
+def test_masks_of_nothing_and_of_gaps(berts: dict[str, Path]) -> None:
+    file = berts["int8"]
+    inputs = dict(texts(3, 24, padded=False))
+    mask = np.ones((3, 24), np.int64)
+    mask[0] = 0
+    mask[1, ::2] = 0
+    mask[2, :20] = 0
+    inputs["attention_mask"] = mask
+    expected = OnnxRuntime(file, threads=1).run(inputs)
+    found = SparseRuntime(file, threads=1).run(inputs)
+    np.testing.assert_allclose(found, expected, atol=0.05, rtol=0)
+    assert np.median(np.abs(found - expected)) < 1e-5
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "model", ["bert_relu", "roberta", "camembert", "xlm_roberta", "electra", "distilbert"]
+)
+def test_encoders_of_other_names(tmp_path: Path, model: str) -> None:
+    check_answers(write_graph(tmp_path, model), 2, [(1, 1), (3, 17), (2, 140)])
+
+
+@needs_compiler
+@pytest.mark.parametrize("compiler", ["cc -mno-avx512vnni", "cc -mno-avx512f", "cc -mno-avx"])
+@pytest.mark.parametrize("name", BERTS)
+def test_processors_that_have_less(
+    berts: dict[str, Path], name: str, compiler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without VNNI rounded numbers are multiplied as float32; vectors are as wide as there are."""
+    monkeypatch.setenv("CC", compiler)
+    library.cache_clear()
+    try:
+        assert SparseRuntime(berts[name], threads=1).describe()["int8"] is False
+        check_answers(berts[name], 2, [(1, 129), (3, 17), (32, 20)])
+    finally:
+        library.cache_clear()
+
+
+@needs_compiler
+def test_what_it_does_not_know_is_named(tmp_path: Path, berts: dict[str, Path]) -> None:
+    tanh = write_graph(tmp_path, "bert_tanh")
+    with pytest.raises(
+        UserError, match=r"cannot run \w+ '\S+': .*with runtime=onnxruntime"
+    ):
+        SparseRuntime(tanh, threads=1)
+    assert "runtime=onnxruntime" in str(refusal(tanh)) and refusal(berts["int8"]) is None
+    model = onnx.load(berts["int8"])
+    [pooler] = [node for node in model.graph.node if node.op_type == "Tanh"]
+    pooler.op_type = "Sinh"
+    onnx.save(model, tmp_path / "sinh.onnx")
+    with pytest.raises(UserError, match=rf"cannot run Sinh '{pooler.name}'"):
+        SparseRuntime(tmp_path / "sinh.onnx", threads=1)
+
+
+@needs_compiler
+def test_another_form(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"runtime=sparse cannot run .* with runtime=onnxruntime"):
+        SparseRuntime(write_graph(tmp_path, "bert_relu", form="deepsparse"), threads=1)
+
+
+@needs_compiler
+def test_files_that_are_no_graphs(tmp_path: Path, berts: dict[str, Path]) -> None:
+    file = tmp_path / "model.onnx"
+    with pytest.raises(UserError, match=r"there is no .*model.onnx; export the run first"):
+        SparseRuntime(file, threads=1)
+    file.write_bytes(berts["int8"].read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"model.onnx is no ONNX file"):
+        SparseRuntime(file, threads=1)
+
+
+@needs_compiler
+def test_tokens_that_the_model_does_not_have(berts: dict[str, Path]) -> None:
+    sparse = SparseRuntime(berts["int8"], threads=1)
+    for wrong in (VOCABULARY, -1):
+        inputs = texts(2, 5)
+        inputs["input_ids"][1, 3] = wrong
+        with pytest.raises(UserError, match=rf"input_ids holds {wrong}, the model's table has"):
+            sparse.run(inputs)
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler(berts: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"there is no C compiler 'no-such-compiler'; install gcc"):
+        SparseRuntime(berts["int8"], threads=1)
+    with pytest.raises(UserError, match=r"is not installed: there is no C compiler"):
+        BenchmarkConfig(runtime="sparsekit.runtime.sparse.runtime.SparseRuntime")
+    assert not compiles("encoder.c", (), "nothing")
+
+
+@needs_compiler
+def test_it_needs_no_torch(berts: dict[str, Path]) -> None:
+    code = (
+        "import sys, pathlib, numpy as np\n"
+        "from sparsekit.runtime.sparse.runtime import SparseRuntime\n"
+        "ids = np.full((2, 9), 7)\n"
+        "inputs = {'input_ids': ids, 'attention_mask': ids * 0 + 1, 'token_type_ids': ids * 0}\n"
+        "logits = SparseRuntime(pathlib.Path(sys.argv[1]), threads=2).run(inputs)\n"
+        "assert logits.shape == (2, 2) and np.isfinite(logits).all()\n"
+        "loaded = {'torch', 'transformers', 'onnxruntime'} & set(sys.modules)\n"
+        "sys.exit(f'imported {loaded}' if loaded else 0)"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, str(berts["int8"])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
