@@ -11,9 +11,9 @@ length and runs the teacher once, before training, which is counted. They take t
 steps, so that other load on the machine hits both; processor time is shown beside the wall's.
 `--full` takes every row and evaluates.
 
-Left out: imports, loading models, compiling our kernels (once for each machine), evaluation, saving,
-export. Without --teacher the teacher is the
-untrained dense model: that changes no time, but accuracies mean nothing then.
+Left out: imports, loading models, compiling our kernels (once for each machine), evaluation,
+saving, export. Without --teacher the teacher is the untrained dense model: that changes no time,
+but accuracies mean nothing then.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,27 @@ def read_graph(file: Path) -> Graph:
         )
     inputs = [value.name for value in graph.input if value.name not in constants]
     return Graph(nodes, constants, inputs, graph.output[0].name)
+
+
+def every_token(graph: Graph) -> Graph:
+    """The graph as it was before its last layer was told to go on with the first token only.
+
+    The C encoder does the same of itself, so to it all layers are alike.
+    """
+
+    def is_selection(node: Node) -> bool:
+        if node.op != "Gather" or node.attributes.get("axis", 0) != 1:
+            return False
+        index = graph.constants.get(node.inputs[1])
+        return index is not None and index.tolist() == [0]
+
+    source = {node.outputs[0]: node.inputs[0] for node in graph.nodes if is_selection(node)}
+    nodes = [
+        replace(node, inputs=tuple(source.get(name, name) for name in node.inputs))
+        for node in graph.nodes
+        if not is_selection(node)
+    ]
+    return Graph(nodes, graph.constants, graph.inputs, graph.output)
 
 
 def refused(node: Node, why: str) -> UserError:

@@ -13,7 +13,7 @@ from itertools import permutations
 import numpy as np
 
 from sparsekit.config import UserError
-from sparsekit.runtime.sparse.graph import Array, Graph, Node, refused
+from sparsekit.runtime.sparse.graph import Array, Graph, Node, every_token, refused
 from sparsekit.runtime.sparse.operators import dequantize
 from sparsekit.runtime.sparse.structure import Attention, Encoder, Layer, Linear, Norm, Quantizer
 
@@ -23,7 +23,7 @@ _HEADS_FIRST, _TRANSPOSED = [0, 2, 1, 3], [0, 2, 3, 1]
 
 def find_encoder(graph: Graph) -> Encoder:
     """The graph's encoder; raises UserError that names the node where it is none of ours."""
-    return _Matcher(graph).encoder()
+    return _Matcher(every_token(graph)).encoder()
 
 
 class _Matcher:
@@ -113,10 +113,12 @@ class _Matcher:
         turned = self.expect(source, "Transpose")
         self.check_axes(turned, axes)
         split = self.expect(turned.inputs[0], "Reshape")
-        sizes = self.expect(split.inputs[1], "Concat")
-        features = self.constant(sizes, sizes.inputs[-1])
+        sizes = self.graph.constants.get(split.inputs[1])
+        if sizes is None:
+            joined = self.expect(split.inputs[1], "Concat")
+            sizes = self.constant(joined, joined.inputs[-1])
         linear, read = self.linear(split.inputs[0])
-        return linear, read, int(features.reshape(())), rounded
+        return linear, read, int(sizes[-1]), rounded
 
     def residual(self, added: Node, behind: tuple[str, ...]) -> tuple[Linear, Node, str]:
         """Of a sum: the Linear layer, the node of a type in `behind` that it reads, and the other
