@@ -35,6 +35,9 @@ class Verbs(TyperGroup):
         except UserError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from error
+        except PermissionError as error:
+            typer.echo(f"error: {error}; give yourself the right, or copy the folder", err=True)
+            raise typer.Exit(1) from error
 
 
 app = typer.Typer(
@@ -115,13 +118,15 @@ def export(run: Run) -> None:
     from sparsekit.export.onnx import export as export_run
     from sparsekit.progress import quiet_libraries
     from sparsekit.report import closing_table, read_summary
+    from sparsekit.runs import held
     from sparsekit.tracking import write_summary
 
     quiet_libraries()
-    node = run_node(run, "export")
-    result = export_run(run, build(node, "export") if node else ExportConfig())
-    summary = {**read_summary(run), "export": result}
-    write_summary(run, summary)
+    node, before = run_node(run, "export"), read_summary(run)
+    with held(run):
+        result = export_run(run, build(node, "export") if node else ExportConfig())
+        summary = {**before, "export": result}
+        write_summary(run, summary)
     _console().print(closing_table(summary, run))
 
 

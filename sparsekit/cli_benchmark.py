@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsekit.config import UserError, build
+from sparsekit.config import UserError, build, first_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -157,9 +157,12 @@ def run_node(run: Path, name: str) -> dict[str, Any] | None:
     """A group's node in a run's resolved config; None where the run left that stage out."""
     import yaml
 
+    file = run / "config.yaml"
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text())
+        config = yaml.safe_load(file.read_text())
     except OSError as error:
         raise UserError(f"{run} is no run folder: it holds no config.yaml") from error
-    node: dict[str, Any] = config.get(name) or {}
-    return node if node.get("_target_") else None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {file}: {first_line(error)}; restore it") from error
+    node = config.get(name) if isinstance(config, dict) else None
+    return node if isinstance(node, dict) and node.get("_target_") else None

@@ -39,11 +39,12 @@ def read_summary(run: Path) -> dict[str, Any]:
     path = run / "summary.json"
     try:
         summary = json.loads(path.read_text())
+        if not isinstance(summary, dict):
+            raise ValueError("it is no mapping")
     except OSError as error:
         raise UserError(f"{run} is no run folder: it holds no summary.json") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    assert isinstance(summary, dict)
     return summary
 
 

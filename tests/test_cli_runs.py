@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
 from sparsekit.cli import app
+from sparsekit.runs import held
 
 VOCABULARY = {"[UNK]": 0, "bad": 1, "good": 2}
 
@@ -164,3 +165,66 @@ def test_predict_needs_no_torch(run_folder):
         "sys.exit('torch' in sys.modules or result.exit_code)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_export_of_what_is_no_run_removes_nothing(tmp_path):
+    """`deployment/` beside a `config.yaml` is common: that of another tool is left alone."""
+    kept = tmp_path / "deployment" / "service.yaml"
+    kept.parent.mkdir()
+    kept.write_text("replicas: 3")
+    (tmp_path / "config.yaml").write_text("replicas: 3")
+    refused = sparsekit("export", tmp_path)
+    assert refused.exit_code == 1
+    assert "is no run folder: it holds no summary.json" in refused.stderr
+    (tmp_path / "summary.json").write_text('{"status": "completed"}')
+    refused = sparsekit("export", tmp_path)
+    assert "config.yaml is not the config of a run: 'dataset'" in refused.stderr
+    (tmp_path / "config.yaml").write_text('{"dataset": {"metrics": ["accuracy"]}}')
+    refused = sparsekit("export", tmp_path)
+    assert "cannot read" in refused.stderr and "model.safetensors" in refused.stderr
+    assert kept.is_file()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "dataset: 3"])
+def test_export_with_a_broken_config(tmp_path, text):
+    (tmp_path / "summary.json").write_text('{"status": "completed"}')
+    (tmp_path / "config.yaml").write_text(text)
+    refused = sparsekit("export", tmp_path)
+    assert refused.exit_code == 1
+    assert "config.yaml" in refused.stderr and "restore it" in refused.stderr
+
+
+@pytest.mark.parametrize("text", [b"[]", b"{", b"\xff"])
+def test_a_broken_summary_is_named(tmp_path, text):
+    (tmp_path / "summary.json").write_bytes(text)
+    refused = sparsekit("verify", tmp_path)
+    assert refused.exit_code == 1
+    assert "cannot read" in refused.stderr and "summary.json" in refused.stderr
+
+
+def test_export_of_a_model_without_its_config(tmp_path, teacher_folder):
+    model = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "config.json").unlink()
+    (tmp_path / "summary.json").write_text('{"status": "completed"}')
+    (tmp_path / "config.yaml").write_text('{"dataset": {"metrics": ["accuracy"]}}')
+    refused = sparsekit("export", tmp_path)
+    assert refused.exit_code == 1
+    assert "cannot load the model in" in refused.stderr and "config.json" in refused.stderr
+
+
+def test_export_waits_for_no_other_process(tmp_path):
+    (tmp_path / "summary.json").write_text('{"status": "completed"}')
+    (tmp_path / "config.yaml").write_text("{}")
+    with held(tmp_path):
+        assert "another process runs in" in sparsekit("export", tmp_path).stderr
+
+
+def test_a_folder_without_rights_is_named(run_folder, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", "model.onnx")
+
+    monkeypatch.setattr("sparsekit.runtime.pipeline.predict", refuse)
+    refused = sparsekit("predict", run_folder, "good")
+    assert refused.exit_code == 1
+    assert "Permission denied: 'model.onnx'; give yourself the right" in refused.stderr

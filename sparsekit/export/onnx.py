@@ -13,7 +13,7 @@ import onnx_ir as ir
 import yaml
 from transformers import PreTrainedModel
 
-from sparsekit.config import UserError
+from sparsekit.config import UserError, first_line
 from sparsekit.environment import cores
 from sparsekit.export.card import model_card
 from sparsekit.export.check import check_structure
@@ -84,15 +84,16 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
     """Write `run/deployment/` and return the `summary.export` dict.
 
     Reads `model/`, `evaluation/` and `config.yaml` of the run folder. The deployment is built
-    beside its place and moved there once every check has passed; an older one is removed first.
+    beside its place and moved there once every check has passed; an older one is removed before
+    the checks, yet not before it is known that this is a run with a model that can be read.
     Raises UserError naming the check that failed.
     """
     deployment = run / "deployment"
-    if deployment.exists():
-        shutil.rmtree(deployment)
     settings = read_settings(run / "config.yaml")
     model, state = load_model(run / "model")
     layers = read_layers(model, state)
+    if deployment.exists():
+        shutil.rmtree(deployment)
     with tempfile.TemporaryDirectory(prefix=".deployment-", dir=run) as scratch:
         folder, traced = Path(scratch) / "deployment", Path(scratch) / "float32.onnx"
         copy_folder(run / "model", folder)
@@ -166,6 +167,12 @@ def read_settings(file: Path) -> dict[str, Any]:
     """The run's resolved config."""
     if not file.is_file():
         raise UserError(f"there is no {file}; export a folder that launch.py wrote")
-    settings = yaml.safe_load(file.read_text())
-    assert isinstance(settings, dict)
-    return settings
+    try:
+        settings = yaml.safe_load(file.read_text())
+        if not isinstance(settings["dataset"]["metrics"], list):
+            raise TypeError("dataset.metrics is no list")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file} is not the config of a run: {first_line(error)}; restore it, or train again"
+        ) from error
+    return dict(settings)
