@@ -181,7 +181,7 @@ def test_export_of_what_is_no_run_removes_nothing(tmp_path):
     assert "config.yaml is not the config of a run: 'dataset'" in refused.stderr
     (tmp_path / "config.yaml").write_text('{"dataset": {"metrics": ["accuracy"]}}')
     refused = sparsekit("export", tmp_path)
-    assert "cannot read" in refused.stderr and "model.safetensors" in refused.stderr
+    assert "there is no" in refused.stderr and "model.safetensors" in refused.stderr
     assert kept.is_file()
 
 

@@ -38,7 +38,7 @@ from sparsekit.runtime.pipeline import TextEncoder, predict_logits
 log = logging.getLogger(__name__)
 
 # What a runtime needs of model/; weights, recipe and pickled training arguments stay there.
-_DEPLOYED = (
+DEPLOYED = (
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -84,16 +84,18 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
     """Write `run/deployment/` and return the `summary.export` dict.
 
     Reads `model/`, `evaluation/` and `config.yaml` of the run folder. The deployment is built
-    beside its place and moved there once every check has passed; an older one is removed before
-    the checks, yet not before it is known that this is a run with a model that can be read.
-    Raises UserError naming the check that failed.
+    beside its place and moved there once every check has passed; an older one is removed first,
+    but only of a run: other tools have folders of that name. Raises UserError naming the check that
+    failed.
     """
-    deployment = run / "deployment"
+    deployment, weights = run / "deployment", run / "model" / "model.safetensors"
     settings = read_settings(run / "config.yaml")
-    model, state = load_model(run / "model")
-    layers = read_layers(model, state)
+    if not weights.is_file():
+        raise UserError(f"there is no {weights}; export a folder that launch.py wrote")
     if deployment.exists():
         shutil.rmtree(deployment)
+    model, state = load_model(run / "model")
+    layers = read_layers(model, state)
     with tempfile.TemporaryDirectory(prefix=".deployment-", dir=run) as scratch:
         folder, traced = Path(scratch) / "deployment", Path(scratch) / "float32.onnx"
         copy_folder(run / "model", folder)
@@ -106,8 +108,7 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
         (folder / "README.md").write_text(model_card(folder, settings, layers, result))
         write_sums(folder, folder.iterdir())
         folder.rename(deployment)
-    kept = [file for name in ("model", "evaluation") for file in (run / name).glob("*")]
-    write_sums(run, filter(Path.is_file, kept))
+    write_sums(run, [run / "config.yaml", *kept_files(run)])
     if config.push_to_hub is not None:
         log.info("pushed: %s", push(deployment, config.push_to_hub))
     return result
@@ -155,11 +156,17 @@ def verify(
     return {"verified": True, "max_abs_diff": max(differences), "metrics": found}
 
 
+def kept_files(run: Path) -> list[Path]:
+    """What a deployment was made from and checked against, beside the config."""
+    files = [file for name in ("model", "evaluation") for file in (run / name).glob("*")]
+    return [file for file in files if file.is_file()]
+
+
 def copy_folder(model: Path, folder: Path) -> None:
     """Copy the config and the tokenizer's files, all that a runtime needs beside the graph."""
     folder.mkdir()
     for file in sorted(model.iterdir()):
-        if file.name in _DEPLOYED:
+        if file.name in DEPLOYED:
             shutil.copyfile(file, folder / file.name)
 
 
