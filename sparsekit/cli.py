@@ -124,7 +124,7 @@ def export(run: Run) -> None:
     quiet_libraries()
     node, before = run_node(run, "export"), read_summary(run)
     with held(run):
-        result = export_run(run, build(node, "export") if node else ExportConfig())
+        result = export_run(run, build(node, "export", ExportConfig) if node else ExportConfig())
         summary = {**before, "export": result}
         write_summary(run, summary)
     _console().print(closing_table(summary, run))

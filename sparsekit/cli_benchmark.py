@@ -58,7 +58,9 @@ def benchmark(
     for run in runs:
         node, summary = run_node(run, "runtime"), read_summary(run)
         # Requests at their own length, as when the run ended; then the grid of fixed sizes.
-        timings = time_run(run, build(node, "runtime") if node else BenchmarkConfig())
+        timings = time_run(
+            run, build(node, "runtime", BenchmarkConfig) if node else BenchmarkConfig()
+        )
         rows, files, said = _compare(run, grid)
         for row in rows:
             if row["form"] is not None and row["name"] not in timings:

@@ -46,12 +46,14 @@ def workspace(folder: Annotated[Path, typer.Argument(help="A sweep's folder.")])
 
     from sparsekit.config import UserError, build
     from sparsekit.runs import find_runs
+    from sparsekit.tracking import TrackingConfig
     from sparsekit.workspace import save_workspace
 
     for run in find_runs(folder):
         if (run / "config.yaml").is_file():
             settings = yaml.safe_load((run / "config.yaml").read_text())
             tracking = settings["tracking"] | {"mode": "online"}
-            typer.echo(f"workspace: {save_workspace(folder, build(tracking, 'tracking'))}")
+            config = build(tracking, "tracking", TrackingConfig)
+            typer.echo(f"workspace: {save_workspace(folder, config)}")
             return
     raise UserError(f"there is no run in {folder}; give the folder of a sweep")

@@ -57,7 +57,7 @@ def verify_run(run: Path, summary: dict[str, Any]) -> dict[str, str]:
         _same(name, value, recorded.get(name))
     check_parameters(stored_arrays(read_graph(file)), state)
     node = settings.get("export") or {}
-    config = build(node, "export") if node.get("_target_") else ExportConfig()
+    config = build(node, "export", ExportConfig) if node.get("_target_") else ExportConfig()
     with tempfile.TemporaryDirectory() as scratch:
         traced = Path(scratch) / "float32.onnx"
         ir.save(trace(model), traced)

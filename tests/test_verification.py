@@ -201,7 +201,7 @@ def test_a_comparison_that_was_switched_off(run: Path) -> None:
     settings["export"]["verify"] = False
     (run / "config.yaml").write_text(json.dumps(settings))
     restamp(run)
-    with pytest.raises(UserError, match="config.yaml has export.verify=false, summary.json says"):
+    with pytest.raises(UserError, match=r"config.yaml has export.verify=false, summary.json says"):
         verify_run(run, summary_of(run))
 
 
@@ -255,3 +255,20 @@ def test_broken_files_are_named_behind_right_sums(run: Path, name: str, message:
     restamp(run)
     with pytest.raises(UserError, match=message):
         verify_run(run, summary_of(run))
+
+
+def test_a_run_of_others_calls_nothing_but_what_belongs_there(run: Path) -> None:
+    """A run folder is data: its yaml files name classes of ours, no function that is called."""
+    made = run / "made"
+    call = {"_target_": "os.mkdir", "path": str(made)}
+    recipe = run / "model" / "recipe.yaml"
+    recipe.write_text(json.dumps({"num_epochs": 2, "modifiers": {"pruning": call}}))
+    restamp(run)
+    with pytest.raises(UserError, match=r"recipe.modifiers.pruning: os.mkdir is no Modifier"):
+        verify_run(run, summary_of(run))
+    settings = json.loads((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(json.dumps(settings | {"export": call, "runtime": call}))
+    for verb, name in (("export", "ExportConfig"), ("benchmark", "BenchmarkConfig")):
+        refused = CliRunner().invoke(app, [verb, str(run)])
+        assert f"{verb.replace('benchmark', 'runtime')}: os.mkdir is no {name}" in refused.stderr
+    assert not made.exists()
