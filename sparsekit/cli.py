@@ -68,6 +68,8 @@ def predict(
     from sparsekit.report import text_columns
     from sparsekit.runtime.pipeline import predict
 
+    if "-" in texts and len(texts) > 1:
+        raise UserError("- reads the texts from stdin: give either - or texts")
     if texts == ["-"]:
         # What is not UTF-8 stays visible to the check of each text.
         lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape")

@@ -111,8 +111,11 @@ def _same_claims(what: str, found: Mapping[str, float], claimed: Mapping[str, An
 
 
 def _same(name: str, found: float | None, recorded: Any) -> None:
-    numbers = isinstance(found, int | float) and isinstance(recorded, int | float)
-    if not numbers or not np.isclose(found, recorded, rtol=0, atol=TOLERANCE):
+    if (
+        not isinstance(found, int | float)
+        or not isinstance(recorded, int | float)
+        or not np.isclose(found, recorded, rtol=0, atol=TOLERANCE)
+    ):
         raise UserError(
             f"check '{name}' failed: it is {found}, summary.json says {recorded}; the summary or "
             "the run was changed: train or export again"

@@ -91,6 +91,42 @@ def test_predict_reads_lines(run_folder):
         assert problem in refused.stderr
 
 
+def test_stdin_and_texts_exclude_one_another(run_folder):
+    refused = sparsekit("predict", run_folder, "-", "good")
+    assert refused.exit_code == 1
+    assert "give either - or texts" in refused.stderr
+
+
+def test_predict_of_a_file(run_folder):
+    refused = sparsekit("predict", run_folder / "deployment" / "model.onnx", "good")
+    assert refused.exit_code == 1
+    assert "not a deployment folder" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("config.json", b"[]", "config.json is not JSON (it is no mapping)"),
+        ("config.json", b"\xff\xfe", "config.json is not JSON"),
+        ("config.json", b'{"id2label": ["a", "b"]}', "cannot read the tokenizer and the labels"),
+        (
+            "config.json",
+            b'{"id2label": {"0": "a", "1": "b", "2": "c"}}',
+            "the graph answers 2 labels, its config.json names 3",
+        ),
+        ("tokenizer_config.json", b"{}", "KeyError: 'model_max_length'"),
+        ("tokenizer_config.json", b'{"model_max_length": -5}', "OverflowError"),
+        ("tokenizer.json", b"{", "cannot read the tokenizer and the labels"),
+        ("model.onnx", b"", "onnxruntime cannot load"),
+    ],
+)
+def test_broken_files_of_a_deployment_are_named(run_folder, name, content, problem):
+    (run_folder / "deployment" / name).write_bytes(content)
+    refused = sparsekit("predict", run_folder, "good")
+    assert refused.exit_code == 1
+    assert problem in refused.stderr and "export the run again" in refused.stderr
+
+
 def test_predict_takes_pairs(run_folder):
     settings = {"dataset": {"text_columns": ["premise", "hypothesis"]}}
     (run_folder / "config.yaml").write_text(json.dumps(settings))
