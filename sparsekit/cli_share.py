@@ -37,7 +37,7 @@ def pull(
     target = output or Path(repository.rpartition("/")[2])
     files = pull_deployment(repository, target, revision)
     typer.echo(f"pulled: {target} ({files} files, as they were pushed)")
-    typer.echo(f'Try next: sparsekit predict {target} "I loved it!"')
+    typer.echo(f'Try next: sparsekit predict {target} "This movie is funny and moving."')
 
 
 def workspace(folder: Annotated[Path, typer.Argument(help="A sweep's folder.")]) -> None:

@@ -101,7 +101,7 @@ def next_commands(summary: Mapping[str, Any], run: str, pairs: bool = False) -> 
     """Commands that work on what this run left behind."""
     commands = []
     if summary.get("export"):
-        texts = '--pairs "It rains." "It is wet."' if pairs else '"I loved it!"'
+        texts = '--pairs "It rains." "It is wet."' if pairs else '"This movie is funny and moving."'
         commands.append(f"sparsekit predict {run} {texts}")
     if "sparsity" in summary:
         commands.append(f"sparsekit inspect {run}/model")
