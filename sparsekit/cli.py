@@ -116,6 +116,7 @@ def inspect(
 def export(run: Run) -> None:
     """Export a run's model again, with the run's own export config and all its checks."""
     from sparsekit.config import build
+    from sparsekit.export.hub import push
     from sparsekit.export.onnx import ExportConfig
     from sparsekit.export.onnx import export as export_run
     from sparsekit.progress import quiet_libraries
@@ -125,10 +126,13 @@ def export(run: Run) -> None:
 
     quiet_libraries()
     node, before = run_node(run, "export"), read_summary(run)
+    config = build(node, "export", ExportConfig) if node else ExportConfig()
     with held(run):
-        result = export_run(run, build(node, "export", ExportConfig) if node else ExportConfig())
-        summary = {**before, "export": result}
+        summary = {**before, "export": export_run(run, config)}
         write_summary(run, summary)
+        if config.push_to_hub is not None:
+            summary["pushed"] = push(run / "deployment", config.push_to_hub)
+            write_summary(run, summary)
     _console().print(closing_table(summary, run))
 
 

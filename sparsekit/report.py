@@ -93,6 +93,8 @@ def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         p50, p99 = timing["latency_ms_p50"], timing["latency_ms_p99"]
         yield f"{name} latency p50, p99", f"{p50:.2f} ms, {p99:.2f} ms"
         yield f"{name} throughput", f"{timing['items_per_second']:,.0f} items/s"
+    if address := summary.get("pushed"):
+        yield "pushed", address
     if train := summary.get("train"):
         yield "training", f"{train['seconds']:.0f} s, {train['steps']} steps"
 

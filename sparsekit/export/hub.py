@@ -6,11 +6,33 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, get_token, snapshot_download
+from huggingface_hub.constants import is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sparsekit.config import UserError, first_line
 from sparsekit.export.sums import NAME, check_sums
+
+
+def check_repository(repository: str) -> None:
+    """Raise UserError for what cannot be the name of a repository."""
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise UserError(
+            f"export.push_to_hub {repository!r} is no name on the Hub: {first_line(error)}; write "
+            "user/name"
+        ) from error
+
+
+def no_way_to_push() -> str | None:
+    """Why nothing can be pushed from here, and what mends it; None where it may go well."""
+    if is_offline_mode():
+        return "the Hub is switched off by HF_HUB_OFFLINE=1: unset it"
+    if get_token() is None:
+        return "nobody is logged in: hf auth login, or HF_TOKEN"
+    return None
 
 
 def push(deployment: Path, repository: str) -> str:

@@ -1,4 +1,4 @@
-"""From a run's `model/` to its `deployment/`: trace, rewrite, check, describe, publish."""
+"""From a run's `model/` to its `deployment/`: trace, rewrite, check, describe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sparsekit.environment import cores
 from sparsekit.export.card import model_card
 from sparsekit.export.check import check_structure
 from sparsekit.export.forms import FORMS
-from sparsekit.export.hub import push
+from sparsekit.export.hub import check_repository
 from sparsekit.export.layers import Layers, other_bytes, read_layers
 from sparsekit.export.parity import (
     EFFECT_ROWS,
@@ -60,7 +60,7 @@ class ExportConfig:
     max_metric_drop: the allowed difference of each metric on the whole validation split;
     verify: false leaves out these three, which need `evaluation/`, and keeps the checks of the
     file;
-    push_to_hub: user/name of the model repository that gets the deployment.
+    push_to_hub: user/name of the model repository that gets the deployment, once all is done.
     """
 
     form: str = "qdq"
@@ -78,6 +78,8 @@ class ExportConfig:
                 f"export.check_rows is {self.check_rows}, it must be at least 1; to leave the "
                 "comparison with torch out set export.verify=false"
             )
+        if self.push_to_hub is not None:
+            check_repository(self.push_to_hub)
 
 
 def export(run: Path, config: ExportConfig) -> dict[str, Any]:
@@ -109,8 +111,6 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
         write_sums(folder, folder.iterdir())
         folder.rename(deployment)
     write_sums(run, [run / "config.yaml", *kept_files(run)])
-    if config.push_to_hub is not None:
-        log.info("pushed: %s", push(deployment, config.push_to_hub))
     return result
 
 
