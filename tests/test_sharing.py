@@ -59,10 +59,24 @@ def test_push_and_pull(deployment: Path, tmp_path: Path) -> None:
 
         done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "here")
         assert "error: here exists" in done.stderr
+        # What is not listed was not pushed by us: it is neither got nor looked at.
+        (pushed / "pytorch_model.bin").write_bytes(b"large")
+        asked = len(served.requests)
+        done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "listed")
+        assert {file.name for file in (tmp_path / "listed").iterdir()} == names
+        assert not any("pytorch_model.bin" in request for request in served.requests[asked:])
+
         (pushed / "model.onnx").write_bytes(b"cut")
         done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "cut")
         assert "model.onnx (3 bytes) was changed or cut short" in done.stderr
         assert not (tmp_path / "cut").exists()
+        with (pushed / "SHA256SUMS").open("a") as sums:
+            sums.write("0" * 64 + "  ../../stolen\n")
+        done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "outside")
+        assert "is no sum of a file in this folder" in done.stderr
+        (pushed / "SHA256SUMS").write_text("0" * 64 + "  pytorch_model.bin\n")
+        done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "other")
+        assert "is no deployment of sparsekit: it holds no model.onnx" in done.stderr
         (pushed / "SHA256SUMS").unlink()
         done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "other")
         assert "me/reviews is no deployment of sparsekit" in done.stderr
