@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import sys
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 Run = Annotated[Path, typer.Argument(help="A run folder, as `run: <folder>` names it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+# No right to read or write a file, and a disk that takes no writing.
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 class Verbs(TyperGroup):
     """Ends in exit code 1 and one message on stderr for a mistake that the user can mend."""
@@ -35,7 +39,9 @@ class Verbs(TyperGroup):
         except UserError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from error
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in FORBIDDEN:
+                raise
             typer.echo(f"error: {error}; give yourself the right, or copy the folder", err=True)
             raise typer.Exit(1) from error
 

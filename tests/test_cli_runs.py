@@ -1,6 +1,8 @@
 """The verbs that work on a run folder: predict, export."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -256,11 +258,12 @@ def test_export_waits_for_no_other_process(tmp_path):
         assert "another process runs in" in sparsekit("export", tmp_path).stderr
 
 
-def test_a_folder_without_rights_is_named(run_folder, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_without_rights_is_named(run_folder, monkeypatch, number):
     def refuse(*_):
-        raise PermissionError(13, "Permission denied", "model.onnx")
+        raise OSError(number, os.strerror(number), "model.onnx")
 
     monkeypatch.setattr("sparsekit.runtime.pipeline.predict", refuse)
     refused = sparsekit("predict", run_folder, "good")
     assert refused.exit_code == 1
-    assert "Permission denied: 'model.onnx'; give yourself the right" in refused.stderr
+    assert f"{os.strerror(number)}: 'model.onnx'; give yourself the right" in refused.stderr
