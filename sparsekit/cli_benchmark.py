@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sparsekit.inference.grid import Grid
+    from sparsekit.runtime.benchmark import BenchmarkConfig
 
 Sizes = list[int]
 
@@ -44,7 +45,6 @@ def benchmark(
     from sparsekit.progress import quiet_libraries
     from sparsekit.report import read_summary
     from sparsekit.runs import held
-    from sparsekit.runtime.benchmark import BenchmarkConfig
     from sparsekit.runtime.benchmark import benchmark as time_run
     from sparsekit.tracking import write_summary
 
@@ -57,27 +57,27 @@ def benchmark(
         threads=cores() if threads is None else threads,
     )
     # Everything is checked before the first run is timed and its older timings are replaced.
-    planned = []
-    for run in runs:
-        node, summary = run_node(run, "runtime"), read_summary(run)
-        config = build(node, "runtime", BenchmarkConfig) if node else BenchmarkConfig()
-        if threads is not None:
-            config = replace(config, threads=threads)
-        planned.append((run, config, summary, _fitted(run, grid)))
+    planned = [(x, _requests(x, threads), read_summary(x), _fitted(x, grid)) for x in runs]
     console = Console()
     for run, config, summary, fitted in planned:
         with held(run):
             # Requests at their own length, as when the run ended; then the grid of fixed sizes.
             timings = time_run(run, config)
             rows, files, said = _compare(run, fitted)
-            for row in rows:
-                if row["form"] is not None and row["name"] not in timings:
-                    timings[row["name"]] = _at(rows, row["name"])
-            write_summary(run, {**summary, "runtime": timings})
+            write_summary(run, {**summary, "runtime": _others(rows) | timings})
         console.print(_table(rows, str(run)))
         console.print(_sizes(files))
         for sentence in said:
             typer.echo(sentence)
+
+
+def _requests(run: Path, threads: int | None) -> BenchmarkConfig:
+    """How the run timed single requests, on `threads` where that is given."""
+    from sparsekit.runtime.benchmark import BenchmarkConfig
+
+    node = run_node(run, "runtime")
+    config: BenchmarkConfig = build(node, "runtime", BenchmarkConfig) if node else BenchmarkConfig()
+    return config if threads is None else replace(config, threads=threads)
 
 
 def _fitted(run: Path, grid: Grid) -> Grid:
@@ -120,6 +120,11 @@ def _compare(
     except ImportError:
         said.append("No chart: matplotlib is not installed: pip install 'sparsekit[plot]'")
     return rows, files, said
+
+
+def _others(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """What summary.json holds of each runtime in the grid."""
+    return {row["name"]: _at(rows, row["name"]) for row in rows if row["form"] is not None}
 
 
 def _at(rows: list[dict[str, Any]], name: str) -> dict[str, float]:
