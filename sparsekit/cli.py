@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import sys
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 Run = Annotated[Path, typer.Argument(help="A run folder, as `run: <folder>` names it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+# No right to read or write a file, and a disk that takes no writing.
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 class Verbs(TyperGroup):
     """Ends in exit code 1 and one message on stderr for a mistake that the user can mend."""
@@ -34,6 +38,11 @@ class Verbs(TyperGroup):
             return super().invoke(ctx)
         except UserError as error:
             typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from error
+        except OSError as error:
+            if error.errno not in FORBIDDEN:
+                raise
+            typer.echo(f"error: {error}; give yourself the right, or copy the folder", err=True)
             raise typer.Exit(1) from error
 
 
@@ -65,6 +74,8 @@ def predict(
     from sparsekit.report import text_columns
     from sparsekit.runtime.pipeline import predict
 
+    if "-" in texts and len(texts) > 1:
+        raise UserError("- reads the texts from stdin: give either - or texts")
     if texts == ["-"]:
         # What is not UTF-8 stays visible to the check of each text.
         lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape")
@@ -111,17 +122,23 @@ def inspect(
 def export(run: Run) -> None:
     """Export a run's model again, with the run's own export config and all its checks."""
     from sparsekit.config import build
+    from sparsekit.export.hub import push
     from sparsekit.export.onnx import ExportConfig
     from sparsekit.export.onnx import export as export_run
     from sparsekit.progress import quiet_libraries
     from sparsekit.report import closing_table, read_summary
+    from sparsekit.runs import held
     from sparsekit.tracking import write_summary
 
     quiet_libraries()
-    node = run_node(run, "export")
-    result = export_run(run, build(node, "export") if node else ExportConfig())
-    summary = {**read_summary(run), "export": result}
-    write_summary(run, summary)
+    node, before = run_node(run, "export"), read_summary(run)
+    config = build(node, "export", ExportConfig) if node else ExportConfig()
+    with held(run):
+        summary = {**before, "export": export_run(run, config)}
+        write_summary(run, summary)
+        if config.push_to_hub is not None:
+            summary["pushed"] = push(run / "deployment", config.push_to_hub)
+            write_summary(run, summary)
     _console().print(closing_table(summary, run))
 
 

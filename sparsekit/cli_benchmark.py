@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsekit.config import UserError, build
+from sparsekit.config import UserError, build, first_line
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from sparsekit.inference.grid import Grid
+    from sparsekit.runtime.benchmark import BenchmarkConfig
 
 Sizes = list[int]
 
@@ -42,32 +44,51 @@ def benchmark(
     from sparsekit.inference.grid import Grid
     from sparsekit.progress import quiet_libraries
     from sparsekit.report import read_summary
-    from sparsekit.runtime.benchmark import BenchmarkConfig
+    from sparsekit.runs import held
     from sparsekit.runtime.benchmark import benchmark as time_run
     from sparsekit.tracking import write_summary
 
     quiet_libraries()
     grid = Grid(
-        batches=batch,
-        sequences=sequence or (),
+        batches=list(dict.fromkeys(batch)),
+        sequences=list(dict.fromkeys(sequence or [])),
         rounds=rounds,
         repetitions=repetitions,
         threads=cores() if threads is None else threads,
     )
+    # Everything is checked before the first run is timed and its older timings are replaced.
+    planned = [(x, _requests(x, threads), read_summary(x), _fitted(x, grid)) for x in runs]
     console = Console()
-    for run in runs:
-        node, summary = run_node(run, "runtime"), read_summary(run)
-        # Requests at their own length, as when the run ended; then the grid of fixed sizes.
-        timings = time_run(run, build(node, "runtime") if node else BenchmarkConfig())
-        rows, files, said = _compare(run, grid)
-        for row in rows:
-            if row["form"] is not None and row["name"] not in timings:
-                timings[row["name"]] = _at(rows, row["name"])
-        write_summary(run, {**summary, "runtime": timings})
+    for run, config, summary, fitted in planned:
+        with held(run):
+            # Requests at their own length, as when the run ended; then the grid of fixed sizes.
+            timings = time_run(run, config)
+            rows, files, said = _compare(run, fitted)
+            write_summary(run, {**summary, "runtime": _others(rows) | timings})
         console.print(_table(rows, str(run)))
         console.print(_sizes(files))
         for sentence in said:
             typer.echo(sentence)
+
+
+def _requests(run: Path, threads: int | None) -> BenchmarkConfig:
+    """How the run timed single requests, on `threads` where that is given."""
+    from sparsekit.runtime.benchmark import BenchmarkConfig
+
+    node = run_node(run, "runtime")
+    config: BenchmarkConfig = build(node, "runtime", BenchmarkConfig) if node else BenchmarkConfig()
+    return config if threads is None else replace(config, threads=threads)
+
+
+def _fitted(run: Path, grid: Grid) -> Grid:
+    """`grid` for the model of `run`; raises UserError where it has no deployment, or none fits."""
+    from sparsekit.models import positions_of, read_config
+    from sparsekit.runtime.pipeline import TextEncoder
+
+    deployment = run / "deployment"
+    encoder = TextEncoder(deployment)
+    positions = positions_of(read_config(deployment))
+    return grid.fitted(encoder.max_length if positions is None else positions)
 
 
 def _compare(
@@ -82,12 +103,11 @@ def _compare(
     from sparsekit.inspection import inspect
     from sparsekit.runtime.pipeline import read_json
 
-    config = read_json(run / "deployment" / "config.json")
-    grid = grid.fitted(config["max_position_embeddings"])
+    vocabulary = read_json(run / "deployment" / "config.json")["vocab_size"]
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=run) as scratch:
         timed = candidates(run / "model", Path(scratch))
         files = sizes(timed)
-        rows = time_all(timed, grid, config["vocab_size"])
+        rows = time_all(timed, grid, vocabulary)
     ours = next(candidate.name for candidate in timed if candidate.form is not None)
     zeros = inspect(str(run / "model")).sparsity
     said = [*advice(rows, cpu_units(), zeros), size_advice(files, DENSE, ours)]
@@ -100,6 +120,11 @@ def _compare(
     except ImportError:
         said.append("No chart: matplotlib is not installed: pip install 'sparsekit[plot]'")
     return rows, files, said
+
+
+def _others(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """What summary.json holds of each runtime in the grid."""
+    return {row["name"]: _at(rows, row["name"]) for row in rows if row["form"] is not None}
 
 
 def _at(rows: list[dict[str, Any]], name: str) -> dict[str, float]:
@@ -126,7 +151,8 @@ def _table(rows: list[dict[str, Any]], title: str) -> Table:
     view.add_column("model, runtime")
     for heading in ("batch x\ntokens", "p50 ms", "p99 ms", "items/s", "speed-up", "MB"):
         view.add_column(heading, justify="right", no_wrap=True)
-    view.caption = f"{rows[0]['threads']} threads; MB: memory; speed-up: over {rows[0]['name']}"
+    threads = f"{rows[0]['threads']} thread{'s' * (rows[0]['threads'] > 1)}"
+    view.caption = f"{threads}; MB: memory; speed-up: over {rows[0]['name']}"
     before = None
     for row in rows:
         size = f"{row['batch']} x {row['sequence']}"
@@ -157,9 +183,12 @@ def run_node(run: Path, name: str) -> dict[str, Any] | None:
     """A group's node in a run's resolved config; None where the run left that stage out."""
     import yaml
 
+    file = run / "config.yaml"
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text())
+        config = yaml.safe_load(file.read_text())
     except OSError as error:
         raise UserError(f"{run} is no run folder: it holds no config.yaml") from error
-    node: dict[str, Any] = config.get(name) or {}
-    return node if node.get("_target_") else None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {file}: {first_line(error)}; restore it") from error
+    node = config.get(name) if isinstance(config, dict) else None
+    return node if isinstance(node, dict) and node.get("_target_") else None

@@ -37,7 +37,7 @@ def pull(
     target = output or Path(repository.rpartition("/")[2])
     files = pull_deployment(repository, target, revision)
     typer.echo(f"pulled: {target} ({files} files, as they were pushed)")
-    typer.echo(f'Try next: sparsekit predict {target} "I loved it!"')
+    typer.echo(f'Try next: sparsekit predict {target} "This movie is funny and moving."')
 
 
 def workspace(folder: Annotated[Path, typer.Argument(help="A sweep's folder.")]) -> None:
@@ -46,12 +46,14 @@ def workspace(folder: Annotated[Path, typer.Argument(help="A sweep's folder.")])
 
     from sparsekit.config import UserError, build
     from sparsekit.runs import find_runs
+    from sparsekit.tracking import TrackingConfig
     from sparsekit.workspace import save_workspace
 
     for run in find_runs(folder):
         if (run / "config.yaml").is_file():
             settings = yaml.safe_load((run / "config.yaml").read_text())
             tracking = settings["tracking"] | {"mode": "online"}
-            typer.echo(f"workspace: {save_workspace(folder, build(tracking, 'tracking'))}")
+            config = build(tracking, "tracking", TrackingConfig)
+            typer.echo(f"workspace: {save_workspace(folder, config)}")
             return
     raise UserError(f"there is no run in {folder}; give the folder of a sweep")

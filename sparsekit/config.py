@@ -158,12 +158,13 @@ def _cause(error: OmegaConfBaseException) -> ConfigError:
     return ConfigError([first_line(error)])
 
 
-def build(node: DictConfig | dict[str, Any], name: str) -> Any:
+def build(node: DictConfig | dict[str, Any], name: str, kind: type | None = None) -> Any:
     """Build what the node's `_target_` names from its other keys; `name` is used in errors.
 
-    Nested nodes stay plain values, for the target to build when it needs them. Raises ConfigError
-    for a field that the target does not have, listing those that it has, and for a value of
-    another type than the field's.
+    `kind` is what the target must be a class of, so that a run folder or a recipe that came from
+    elsewhere cannot name a function for it to be called. Nested nodes stay plain values, for the
+    target to build when it needs them. Raises ConfigError for a field that the target does not
+    have, listing those that it has, and for a value of another type than the field's.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import get_object, instantiate
@@ -173,6 +174,8 @@ def build(node: DictConfig | dict[str, Any], name: str) -> Any:
         target = get_object(values["_target_"])
     except (ImportError, ValueError) as error:
         raise ConfigError([f"{name}._target_ {values['_target_']!r} cannot be imported"]) from error
+    if kind is not None and not (isinstance(target, type) and issubclass(target, kind)):
+        raise ConfigError([f"{name}: {values['_target_']} is no {kind.__name__}"])
     if isinstance(target, type) and dataclasses.is_dataclass(target):
         fields = [field for field in dataclasses.fields(target) if field.init]
         known = {field.name for field in fields}

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from sparsekit.config import UserError, cache_folder
 from sparsekit.environment import cores, cpu_name, cpu_units, versions
+from sparsekit.runtime.deepsparse import DeepSparseRuntime
+from sparsekit.runtime.openvino import OpenVinoRuntime
 from sparsekit.tracking import wandb_mode
 
 HUB_SECONDS = 3.0
@@ -40,6 +42,7 @@ def diagnose() -> Iterator[Finding]:
     yield _kernels()
     yield _sparse_runtime()
     yield from _packages()
+    yield from _runtimes()
     yield _wandb()
     yield from _caches()
     yield _hub()
@@ -101,6 +104,13 @@ def _packages() -> Iterator[Finding]:
     for name, version in versions().items():
         fix = None if version else f"pip install {name}"
         yield Finding(name, version or "missing", fix)
+
+
+def _runtimes() -> Iterator[Finding]:
+    """Those that are not installed with sparsekit."""
+    for kind in (OpenVinoRuntime, DeepSparseRuntime):
+        fix = kind.missing()
+        yield Finding(kind.name, "installed" if fix is None else "not installed", fix)
 
 
 def _wandb() -> Finding:

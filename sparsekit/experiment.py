@@ -14,6 +14,7 @@ from sparsekit.cache import cached, content_hash
 from sparsekit.config import FIRST_PROCESS, PROCESSES, UserError, build
 from sparsekit.data import TextData, tokenize
 from sparsekit.environment import environment
+from sparsekit.export.hub import push
 from sparsekit.export.onnx import export
 from sparsekit.hub import fetch
 from sparsekit.models import weights_hash
@@ -57,6 +58,9 @@ def experiment(
         tracker.record({"export": export(folder, plan.export)})
         if plan.runtime is not None:
             tracker.record({"runtime": benchmark(folder, plan.runtime)})
+        if plan.export.push_to_hub is not None:
+            # Last: a Hub that cannot be reached takes nothing from the summary.
+            tracker.record({"pushed": push(folder / "deployment", plan.export.push_to_hub)})
 
 
 def finetuned_teacher(plan: Plan, values: Mapping[str, Any], data: TextData) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 from sparsekit import metrics
 from sparsekit.config import ConfigError, UserError, build
 from sparsekit.data import TextClassification
+from sparsekit.export.hub import no_way_to_push
 from sparsekit.export.onnx import ExportConfig
 from sparsekit.models import Student
 from sparsekit.recipe import Recipe
@@ -63,6 +64,8 @@ class Plan:
                 f"export.form={export.form} does not run on runtime={runtime.kind.name}; set "
                 f"export.form={runtime.kind.forms[0]}"
             )
+        if export and export.push_to_hub and (reason := no_way_to_push()):
+            problems.append(f"export.push_to_hub={export.push_to_hub} would fail: {reason}")
         if problems:
             raise ConfigError(problems)
         return cls(**parts)

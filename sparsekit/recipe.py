@@ -51,13 +51,11 @@ class Recipe:
                 problems.append(f"recipe.modifiers.{name} has no _target_ that names a modifier")
                 continue
             try:
-                modifier = build(dict(node), f"recipe.modifiers.{name}")
+                modifier: Modifier = build(dict(node), f"recipe.modifiers.{name}", Modifier)
             except ConfigError as error:
                 problems += error.problems
                 continue
-            if not isinstance(modifier, Modifier):
-                problems.append(f"recipe.modifiers.{name}: {node['_target_']} is no modifier")
-            elif modifier.enabled:
+            if modifier.enabled:
                 modifiers[name] = modifier
         num_epochs = values.get("num_epochs")
         if not isinstance(num_epochs, int | float) or not 0 < num_epochs <= MOST_EPOCHS:

@@ -39,11 +39,12 @@ def read_summary(run: Path) -> dict[str, Any]:
     path = run / "summary.json"
     try:
         summary = json.loads(path.read_text())
+        if not isinstance(summary, dict):
+            raise ValueError("it is no mapping")
     except OSError as error:
         raise UserError(f"{run} is no run folder: it holds no summary.json") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    assert isinstance(summary, dict)
     return summary
 
 
@@ -92,6 +93,8 @@ def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         p50, p99 = timing["latency_ms_p50"], timing["latency_ms_p99"]
         yield f"{name} latency p50, p99", f"{p50:.2f} ms, {p99:.2f} ms"
         yield f"{name} throughput", f"{timing['items_per_second']:,.0f} items/s"
+    if address := summary.get("pushed"):
+        yield "pushed", address
     if train := summary.get("train"):
         yield "training", f"{train['seconds']:.0f} s, {train['steps']} steps"
 
@@ -100,7 +103,7 @@ def next_commands(summary: Mapping[str, Any], run: str, pairs: bool = False) -> 
     """Commands that work on what this run left behind."""
     commands = []
     if summary.get("export"):
-        texts = '--pairs "It rains." "It is wet."' if pairs else '"I loved it!"'
+        texts = '--pairs "It rains." "It is wet."' if pairs else '"This movie is funny and moving."'
         commands.append(f"sparsekit predict {run} {texts}")
     if "sparsity" in summary:
         commands.append(f"sparsekit inspect {run}/model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from sparsekit.environment import versions
 from sparsekit.labels import matching_order
 from sparsekit.models import Classifier, id2label, predict_logits, sparsity
 from sparsekit.modifiers.distillation import Distillation
+from sparsekit.modifiers.fake_quantize import unseen
 from sparsekit.modifiers.layer_distillation import PerLayerDistillation
 from sparsekit.modifiers.quantization import Quantization
 from sparsekit.plan import Plan
@@ -47,6 +49,8 @@ from sparsekit.trainer import Collator, SparseTrainer, assert_masks
 from sparsekit.training import schedule
 from sparsekit.training.allocator import keep_freed_memory
 from sparsekit.training.precision import matmul_precision
+
+LOG = logging.getLogger(__name__)
 
 Rows = dict[str, Dataset]
 Logits = npt.NDArray[np.float32]
@@ -186,6 +190,14 @@ def trained(
         },
     )
     assert_masks(plan.recipe, load_file(model / "model.safetensors"), f"in {model}")
+    if blind := unseen(student.model):
+        LOG.warning(
+            "%d quantizers never saw a number, so that most weights become zero, among them %s: "
+            "training ended before quantization began; train more steps, or begin earlier "
+            "(recipe.qat_epochs)",
+            len(blind),
+            blind[0],
+        )
     quantized = [name for modifier in plan.recipe.of(Quantization) for name in modifier.modules]
     return {
         "train": measured,

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import pyarrow.parquet as pq
-from safetensors.torch import load_file
 
 from sparsekit import metrics
 from sparsekit.config import UserError, build
-from sparsekit.export.check import check_structure
+from sparsekit.export.check import check_parameters, check_structure, read_graph, stored_arrays
 from sparsekit.export.layers import other_bytes, read_layers
-from sparsekit.export.onnx import ExportConfig, read_settings, verify
-from sparsekit.export.sums import check_sums
+from sparsekit.export.onnx import DEPLOYED, ExportConfig, kept_files, read_settings, verify
+from sparsekit.export.parity import read_columns
+from sparsekit.export.sums import check_listed, check_sums
 from sparsekit.export.trace import load_model, trace
 from sparsekit.models import prunable, sparsity
 from sparsekit.recipe import Recipe
@@ -34,50 +33,89 @@ def verify_run(run: Path, summary: dict[str, Any]) -> dict[str, str]:
     Raises UserError naming the file or the check that failed.
     """
     recorded = summary.get("export")
-    if not recorded:
+    if not recorded or not isinstance(recorded, Mapping):
         raise UserError(f"{run} has no deployment to verify; export it first: sparsekit export RUN")
-    files = check_sums(run) + check_sums(run / "deployment")
+    deployment, settings = run / "deployment", read_settings(run / "config.yaml")
+    files = check_sums(run) + check_sums(deployment)
+    check_listed(run, kept_files(run))
+    check_listed(deployment, filter(Path.is_file, deployment.iterdir()))
+    _check_copies(run / "model", deployment)
     recipe = Recipe.load(run / "model" / "recipe.yaml")
-    broken = recipe.violations(load_file(run / "model" / "model.safetensors"))
+    model, state = load_model(run / "model")
+    broken = recipe.violations(state)
     if broken:
         raise UserError(f"check 'masks' failed in {run / 'model'}: {'; '.join(broken)}")
-    model, state = load_model(run / "model")
     layers = read_layers(model, state)
-    found = sparsity(model)["overall"]
-    if "sparsity" in summary:
-        _same("sparsity", found, summary["sparsity"]["overall"])
-    deployment, settings = run / "deployment", read_settings(run / "config.yaml")
-    _check_metrics(run, settings["dataset"]["metrics"], summary.get("metrics") or {})
-    counted = prunable(model)
+    found = sparsity(model)
+    if claimed := _mapping(summary, "sparsity"):
+        _same("sparsity", found["overall"], claimed.get("overall"))
+        _same_claims("sparsity of", found["layers"], _mapping(claimed, "layers"))
+    _check_metrics(run, settings["dataset"]["metrics"], _mapping(summary, "metrics"))
     file = deployment / "model.onnx"
-    structure = check_structure(file, layers, other_bytes(state, layers), counted)
+    structure = check_structure(file, layers, other_bytes(state, layers), prunable(model))
     for name, value in vars(structure).items():
-        _same(name, value, recorded[name])
+        _same(name, value, recorded.get(name))
+    check_parameters(stored_arrays(read_graph(file)), state)
     node = settings.get("export") or {}
-    config = build(node, "export") if node.get("_target_") else ExportConfig()
+    config = build(node, "export", ExportConfig) if node.get("_target_") else ExportConfig()
     with tempfile.TemporaryDirectory() as scratch:
         traced = Path(scratch) / "float32.onnx"
         ir.save(trace(model), traced)
         parity = verify(run, deployment, traced, model, layers, settings, config)
-    for name, value in (parity["metrics"] or {}).items():
-        _same(name, value, (recorded["metrics"] or {}).get(name, value))
-    return _findings(files, recipe, found, vars(structure), parity)
+    if recorded.get("verified") and not parity["verified"]:
+        raise UserError(
+            f"check 'logits' failed: {run / 'config.yaml'} has export.verify=false, summary.json "
+            "says that they were compared; set it to true"
+        )
+    _same_claims("exported", parity["metrics"] or {}, _mapping(recorded, "metrics"))
+    return _findings(files, recipe, found["overall"], vars(structure), parity)
+
+
+def _check_copies(model: Path, deployment: Path) -> None:
+    """The label names and the tokenizer that are deployed are the model's."""
+    for name in DEPLOYED:
+        original, copy = model / name, deployment / name
+        if original.is_file() != copy.is_file() or (
+            copy.is_file() and original.read_bytes() != copy.read_bytes()
+        ):
+            raise UserError(
+                f"check 'copies' failed: {copy} is not {original}; export again: sparsekit export "
+                "RUN"
+            )
 
 
 def _check_metrics(run: Path, names: Sequence[str], recorded: Mapping[str, Any]) -> None:
     """The metrics of each split against those of the logits that torch left for it."""
-    for split, values in recorded.items():
+    for split in recorded:
         file = run / "evaluation" / f"{split}.parquet"
         if not file.is_file():
             raise UserError(f"there is no {file}, whose metrics summary.json has; train again")
-        columns = pq.read_table(file, columns=["label", "logits"]).to_pydict()
+        columns = read_columns(file, ["label", "logits"])
         logits = np.array(columns["logits"], dtype=np.float32)
-        for name, value in metrics.compute(names, logits, np.array(columns["label"])).items():
-            _same(f"{split} {name}", value, values.get(name, value))
+        found = metrics.compute(names, logits, np.array(columns["label"]))
+        _same_claims(split, found, _mapping(recorded, split))
 
 
-def _same(name: str, found: float, recorded: float) -> None:
-    if not np.isclose(found, recorded, rtol=0, atol=TOLERANCE):
+def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """`values[name]`, nothing where it is missing or null; raises UserError for what is no map."""
+    found = values.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise UserError(f"summary.json was changed: {name} is {found!r}, it must be a mapping")
+    return found
+
+
+def _same_claims(what: str, found: Mapping[str, float], claimed: Mapping[str, Any]) -> None:
+    """Each number that summary.json has is what was found; it may have less."""
+    for name, value in claimed.items():
+        _same(f"{what} {name}", found.get(name), value)
+
+
+def _same(name: str, found: float | None, recorded: Any) -> None:
+    if (
+        not isinstance(found, int | float)
+        or not isinstance(recorded, int | float)
+        or not np.isclose(found, recorded, rtol=0, atol=TOLERANCE)
+    ):
         raise UserError(
             f"check '{name}' failed: it is {found}, summary.json says {recorded}; the summary or "
             "the run was changed: train or export again"

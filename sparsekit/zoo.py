@@ -78,9 +78,14 @@ def download(stub: str) -> Path:
         said = (done.stderr.strip() or "nothing").splitlines()[-1]
     except subprocess.TimeoutExpired:
         done, said = None, f"no answer in {SECONDS} s"
-    if done is None or done.returncode != 0:
-        raise UserError(f"SparseZoo's client cannot get {stub}: {said}; {alternative}")
-    return Path(json.loads(done.stdout.splitlines()[-1]))
+    except OSError as error:
+        done, said = None, str(error)
+    if done is not None and done.returncode == 0:
+        try:
+            return Path(json.loads(done.stdout.splitlines()[-1]))
+        except (IndexError, ValueError, TypeError):
+            said = "it named no folder"
+    raise UserError(f"SparseZoo's client cannot get {stub}: {said}; {alternative}")
 
 
 def _name(stub: str) -> str:

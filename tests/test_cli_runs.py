@@ -1,6 +1,8 @@
 """The verbs that work on a run folder: predict, export."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -18,6 +20,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
 from sparsekit.cli import app
+from sparsekit.runs import held
 
 VOCABULARY = {"[UNK]": 0, "bad": 1, "good": 2}
 
@@ -88,6 +91,42 @@ def test_predict_reads_lines(run_folder):
         refused = lines(data)
         assert refused.exit_code == 1
         assert problem in refused.stderr
+
+
+def test_stdin_and_texts_exclude_one_another(run_folder):
+    refused = sparsekit("predict", run_folder, "-", "good")
+    assert refused.exit_code == 1
+    assert "give either - or texts" in refused.stderr
+
+
+def test_predict_of_a_file(run_folder):
+    refused = sparsekit("predict", run_folder / "deployment" / "model.onnx", "good")
+    assert refused.exit_code == 1
+    assert "not a deployment folder" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("config.json", b"[]", "config.json is not JSON (it is no mapping)"),
+        ("config.json", b"\xff\xfe", "config.json is not JSON"),
+        ("config.json", b'{"id2label": ["a", "b"]}', "cannot read the tokenizer and the labels"),
+        (
+            "config.json",
+            b'{"id2label": {"0": "a", "1": "b", "2": "c"}}',
+            "the graph answers 2 labels, its config.json names 3",
+        ),
+        ("tokenizer_config.json", b"{}", "KeyError: 'model_max_length'"),
+        ("tokenizer_config.json", b'{"model_max_length": -5}', "OverflowError"),
+        ("tokenizer.json", b"{", "cannot read the tokenizer and the labels"),
+        ("model.onnx", b"", "onnxruntime cannot load"),
+    ],
+)
+def test_broken_files_of_a_deployment_are_named(run_folder, name, content, problem):
+    (run_folder / "deployment" / name).write_bytes(content)
+    refused = sparsekit("predict", run_folder, "good")
+    assert refused.exit_code == 1
+    assert problem in refused.stderr and "export the run again" in refused.stderr
 
 
 def test_predict_takes_pairs(run_folder):
@@ -164,3 +203,67 @@ def test_predict_needs_no_torch(run_folder):
         "sys.exit('torch' in sys.modules or result.exit_code)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_export_of_what_is_no_run_removes_nothing(tmp_path):
+    """`deployment/` beside a `config.yaml` is common: that of another tool is left alone."""
+    kept = tmp_path / "deployment" / "service.yaml"
+    kept.parent.mkdir()
+    kept.write_text("replicas: 3")
+    (tmp_path / "config.yaml").write_text("replicas: 3")
+    refused = sparsekit("export", tmp_path)
+    assert refused.exit_code == 1
+    assert "is no run folder: it holds no summary.json" in refused.stderr
+    (tmp_path / "summary.json").write_text('{"status": "completed"}')
+    refused = sparsekit("export", tmp_path)
+    assert "config.yaml is not the config of a run: 'dataset'" in refused.stderr
+    (tmp_path / "config.yaml").write_text('{"dataset": {"metrics": ["accuracy"]}}')
+    refused = sparsekit("export", tmp_path)
+    assert "there is no" in refused.stderr and "model.safetensors" in refused.stderr
+    assert kept.is_file()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "dataset: 3"])
+def test_export_with_a_broken_config(tmp_path, text):
+    (tmp_path / "summary.json").write_text('{"status": "completed"}')
+    (tmp_path / "config.yaml").write_text(text)
+    refused = sparsekit("export", tmp_path)
+    assert refused.exit_code == 1
+    assert "config.yaml" in refused.stderr and "restore it" in refused.stderr
+
+
+@pytest.mark.parametrize("text", [b"[]", b"{", b"\xff"])
+def test_a_broken_summary_is_named(tmp_path, text):
+    (tmp_path / "summary.json").write_bytes(text)
+    refused = sparsekit("verify", tmp_path)
+    assert refused.exit_code == 1
+    assert "cannot read" in refused.stderr and "summary.json" in refused.stderr
+
+
+def test_export_of_a_model_without_its_config(tmp_path, teacher_folder):
+    model = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "config.json").unlink()
+    (tmp_path / "summary.json").write_text('{"status": "completed"}')
+    (tmp_path / "config.yaml").write_text('{"dataset": {"metrics": ["accuracy"]}}')
+    refused = sparsekit("export", tmp_path)
+    assert refused.exit_code == 1
+    assert "cannot load the model in" in refused.stderr and "config.json" in refused.stderr
+
+
+def test_export_waits_for_no_other_process(tmp_path):
+    (tmp_path / "summary.json").write_text('{"status": "completed"}')
+    (tmp_path / "config.yaml").write_text("{}")
+    with held(tmp_path):
+        assert "another process runs in" in sparsekit("export", tmp_path).stderr
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_without_rights_is_named(run_folder, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number), "model.onnx")
+
+    monkeypatch.setattr("sparsekit.runtime.pipeline.predict", refuse)
+    refused = sparsekit("predict", run_folder, "good")
+    assert refused.exit_code == 1
+    assert f"{os.strerror(number)}: 'model.onnx'; give yourself the right" in refused.stderr

@@ -95,6 +95,15 @@ def test_a_runtime_that_is_not_installed_is_a_problem(
         built(values)
 
 
+def test_a_push_that_must_fail_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The Hub is switched off here: known now, not after hours of training."""
+    pushing = ["dataset=sst2", "export.push_to_hub=me/reviews"]
+    with pytest.raises(ConfigError, match=r"export.push_to_hub=me/reviews would fail: the Hub is"):
+        built(plain(composed(monkeypatch, tmp_path, pushing)))
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=str)
 def test_an_experiment_composes_and_builds(
     experiment: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

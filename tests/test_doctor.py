@@ -40,6 +40,15 @@ def test_doctor(monkeypatch, tmp_path, hub_address):
     assert "student.checkpoint=FOLDER" in found["Hub"]["fix"]
 
 
+def test_doctor_names_the_runtimes(monkeypatch, hub_address):
+    hub_address(NO_SERVER)
+    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", "/nowhere/python")
+    found = findings()
+    assert found["deepsparse"]["value"] == "not installed"
+    assert "make peer-env" in found["deepsparse"]["fix"]
+    assert found["openvino"]["value"] in ("installed", "not installed")
+
+
 def test_doctor_reaches_a_hub(tmp_path, hub_address):
     with serve(tmp_path) as hub:
         hub_address(hub.url)

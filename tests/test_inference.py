@@ -226,6 +226,36 @@ def test_benchmark_command(qdq: Path, tmp_path: Path) -> None:
     assert "Ship export.form=" in result.stdout or "Nothing here is faster" in result.stdout
 
 
+def test_sizes_are_checked_before_anything_is_timed(qdq: Path, tmp_path: Path) -> None:
+    """The timings of an earlier benchmark stay, those of the runs before the wrong one too."""
+    run = Path(shutil.copytree(qdq, tmp_path / "run"))
+    (run / "benchmark.json").write_text("{}")
+    for words, message in (
+        (["--sequence", "1024"], "sequence 1024 is longer than the model's 512 positions"),
+        (["--rounds", "0"], "0 among the benchmark's sizes"),
+        ([str(tmp_path)], "is no run folder"),
+    ):
+        refused = CliRunner().invoke(app, ["benchmark", str(run), *words])
+        assert refused.exit_code == 1
+        assert message in refused.stderr
+    assert (run / "benchmark.json").read_text() == "{}"
+
+
+def test_threads_hold_for_requests_too_and_sizes_count_once(qdq: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(qdq, tmp_path / "run"))
+    node = {"_target_": "sparsekit.runtime.benchmark.BenchmarkConfig", "requests": 3, "batches": 2}
+    settings = yaml.safe_load((run / "config.yaml").read_text()) | {"runtime": node}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    sizes = ["--batch", "1", "--batch", "1", "--sequence", "8", "--sequence", "8", "--rounds", "1"]
+    done = CliRunner().invoke(app, ["benchmark", str(run), *sizes, "--threads", "1"])
+    assert done.exit_code == 0, done.output
+    details = json.loads((run / "benchmark.json").read_text())
+    assert details["runtimes"]["onnxruntime"]["threads"] == 1
+    names = [row["name"] for row in details["grid"]]
+    assert len(names) == len(set(names))
+    assert "1 thread;" in done.stdout
+
+
 def openvino_here() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
@@ -235,6 +265,7 @@ def openvino_here() -> bool:
     [
         ({"sequences": [1024]}, "sequence 1024 is longer than the model's 512 positions"),
         ({"batches": [0]}, "0 among the benchmark's sizes"),
+        ({"threads": 100_000}, r"--threads is 100000, this machine has \d+ cores; choose"),
     ],
 )
 def test_grid_is_checked(changes: dict[str, Any], message: str) -> None:

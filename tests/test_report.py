@@ -57,7 +57,7 @@ def test_table_ends_in_commands_for_this_folder(tmp_path, monkeypatch):
     shown = text(closing_table(SUMMARY, tmp_path / "outputs" / "run"))
     assert "run completed" in shown
     assert all(value in shown for _, value in rows(SUMMARY))
-    assert 'sparsekit predict outputs/run "I loved it!"' in shown
+    assert 'sparsekit predict outputs/run "This movie is funny and moving."' in shown
     spaced = text(closing_table(SUMMARY, tmp_path / "my runs"))
     assert "sparsekit inspect 'my runs'/model" in spaced
     assert "sparsekit inspect outputs/run/model" in shown

@@ -156,6 +156,11 @@ def test_benchmark_config_is_checked(field: str) -> None:
         BenchmarkConfig(**{field: 0})
 
 
+def test_more_threads_than_cores_are_refused() -> None:
+    with pytest.raises(UserError, match=r"runtime.threads is 100000, this machine has \d+ cores"):
+        BenchmarkConfig(threads=100_000)
+
+
 def test_runtime_imports_no_torch(run: Path) -> None:
     code = (
         "import sys, pathlib\n"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,8 +14,11 @@ from datasets import Dataset
 from tiny_training import load_student, trainer
 from transformers import TrainerCallback
 
+from sparsekit import stages
 from sparsekit.config import ConfigError, UserError
 from sparsekit.models import Classifier, Student, sparsity
+from sparsekit.modifiers.fake_quantize import unseen
+from sparsekit.plan import Plan
 from sparsekit.recipe import Recipe
 from sparsekit.trainer import assert_masks
 from sparsekit.training.precision import SparseTrainingArguments, matmul_precision
@@ -349,6 +353,23 @@ def test_max_steps_pass_through_every_window(
     run.train()
     logged = [entry["quantizers_on"] for entry in run.state.log_history if "loss" in entry]
     assert logged == [0.0, 0.0, 1.0, 1.0]
+    assert unseen(student.model) == []
+
+
+def test_quantization_that_begins_behind_the_last_step_is_told(
+    tmp_path: Path,
+    student: Classifier,
+    rows: dict[str, Dataset],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = trainer(tmp_path, student, rows, recipe(), max_steps=1)
+    run.train()
+    blind = unseen(student.model)
+    assert "bert.pooler.dense.input_quantizer" in blind
+    run.save_model(str(tmp_path / "model"))
+    plan = cast(Plan, SimpleNamespace(recipe=run.recipe, training=run.args))
+    stages.trained(plan, student, tmp_path, {"steps": 1}, "fp32")
+    assert f"{len(blind)} quantizers never saw a number" in caplog.text
 
 
 def test_a_saved_model_loads_in_plain_transformers(

@@ -19,6 +19,8 @@ from sparsekit.cli import app
 from sparsekit.config import UserError
 from sparsekit.export.onnx import ExportConfig, export
 from sparsekit.export.sums import check_sums, write_sums
+from sparsekit.export.trace import load_model
+from sparsekit.models import sparsity
 from sparsekit.recipe import Recipe
 from sparsekit.verification import verify_run
 
@@ -140,3 +142,133 @@ def test_sums_are_those_of_sha256sum(run: Path) -> None:
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert (run / "small" / "SHA256SUMS").read_text() == f"{known}  a\n"
     assert check_sums(run / "small") == 1
+
+
+def test_a_changed_bias_is_found_behind_right_sums(run: Path) -> None:
+    file = run / "model" / "model.safetensors"
+    state = load_file(file)
+    state["bert.encoder.layer.0.attention.self.query.bias"] += 0.5
+    save_file(state, file, metadata={"format": "pt"})
+    restamp(run)
+    with pytest.raises(UserError, match=r"check 'weights' failed: .*query.bias in the file is not"):
+        verify_run(run, summary_of(run))
+
+
+def test_swapped_label_names_are_found_behind_right_sums(run: Path) -> None:
+    file = run / "deployment" / "config.json"
+    config = json.loads(file.read_text())
+    config["id2label"] = {"0": "positive", "1": "negative"}
+    file.write_text(json.dumps(config))
+    restamp(run)
+    with pytest.raises(UserError, match=r"check 'copies' failed: .*deployment/config.json is not"):
+        verify_run(run, summary_of(run))
+
+
+@pytest.mark.parametrize("name", ["deployment/vocab.json", "model/adapter_config.json"])
+def test_an_added_file_is_named(run: Path, name: str) -> None:
+    (run / name).write_text("{}")
+    with pytest.raises(UserError, match=rf"{Path(name).name} was added; remove it"):
+        verify_run(run, summary_of(run))
+
+
+def test_a_sum_that_was_removed_is_missed(run: Path) -> None:
+    sums = run / "SHA256SUMS"
+    lines = sums.read_text().splitlines()
+    sums.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    with pytest.raises(UserError, match=f"{lines[1].partition('  ')[2]} was added"):
+        verify_run(run, summary_of(run))
+
+
+@pytest.mark.parametrize(
+    "line", ["hello", "", "0" * 64 + "  ../other", "0" * 64 + "  /etc/hostname"]
+)
+def test_a_line_that_is_no_sum(run: Path, line: str) -> None:
+    with (run / "SHA256SUMS").open("a") as sums:
+        sums.write(line + "\n")
+    with pytest.raises(UserError, match=r"line \d+ of .*SHA256SUMS is no sum of a file in this"):
+        verify_run(run, summary_of(run))
+
+
+def test_a_changed_config_is_named(run: Path) -> None:
+    file = run / "config.yaml"
+    file.write_text(file.read_text().replace("0.1", "1.0"))
+    with pytest.raises(UserError, match=r"config.yaml .* was changed"):
+        verify_run(run, summary_of(run))
+
+
+def test_a_comparison_that_was_switched_off(run: Path) -> None:
+    settings = json.loads((run / "config.yaml").read_text())
+    settings["export"]["verify"] = False
+    (run / "config.yaml").write_text(json.dumps(settings))
+    restamp(run)
+    with pytest.raises(UserError, match=r"config.yaml has export.verify=false, summary.json says"):
+        verify_run(run, summary_of(run))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("export/metrics/f1", 0.99, "'exported f1' failed: it is None, summary.json says 0.99"),
+        ("export/int8_matmuls", None, "'int8_matmuls' failed: .* says None"),
+        ("export/zero_fraction", "much", "'zero_fraction' failed: .* says much"),
+        ("sparsity", {"overall": "0.9"}, "'sparsity' failed: .* says 0.9"),
+        ("sparsity", [], None),
+        ("sparsity", 3, "sparsity is 3, it must be a mapping"),
+        ("metrics", {"validation": {"f1": 1.0}}, "'validation f1' failed: it is None"),
+        ("metrics", {"validation": 1.0}, "validation is 1.0, it must be a mapping"),
+    ],
+)
+def test_a_summary_that_claims_what_nobody_found(
+    run: Path, path: str, value: Any, message: str | None
+) -> None:
+    summary = summary_of(run)
+    *above, name = path.split("/")
+    node = summary
+    for key in above:
+        node = node[key]
+    node[name] = value
+    if message is None:
+        assert verify_run(run, summary)
+        return
+    with pytest.raises(UserError, match=message):
+        verify_run(run, summary)
+
+
+def test_the_sparsity_of_each_layer_is_compared(run: Path) -> None:
+    name = "bert.encoder.layer.0.intermediate.dense"
+    summary = summary_of(run) | {"sparsity": sparsity(load_model(run / "model")[0])}
+    assert verify_run(run, summary)
+    summary["sparsity"]["layers"][name] = 0.99
+    with pytest.raises(UserError, match=f"check 'sparsity of {name}' failed"):
+        verify_run(run, summary)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("deployment/model.onnx", "cannot read .*model.onnx: .*export the run again"),
+        ("evaluation/validation.parquet", "cannot read .*validation.parquet: .*train again"),
+    ],
+)
+def test_broken_files_are_named_behind_right_sums(run: Path, name: str, message: str) -> None:
+    (run / name).write_bytes((run / name).read_bytes()[:400])
+    restamp(run)
+    with pytest.raises(UserError, match=message):
+        verify_run(run, summary_of(run))
+
+
+def test_a_run_of_others_calls_nothing_but_what_belongs_there(run: Path) -> None:
+    """A run folder is data: its yaml files name classes of ours, no function that is called."""
+    made = run / "made"
+    call = {"_target_": "os.mkdir", "path": str(made)}
+    recipe = run / "model" / "recipe.yaml"
+    recipe.write_text(json.dumps({"num_epochs": 2, "modifiers": {"pruning": call}}))
+    restamp(run)
+    with pytest.raises(UserError, match=r"recipe.modifiers.pruning: os.mkdir is no Modifier"):
+        verify_run(run, summary_of(run))
+    settings = json.loads((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(json.dumps(settings | {"export": call, "runtime": call}))
+    for verb, name in (("export", "ExportConfig"), ("benchmark", "BenchmarkConfig")):
+        refused = CliRunner().invoke(app, [verb, str(run)])
+        assert f"{verb.replace('benchmark', 'runtime')}: os.mkdir is no {name}" in refused.stderr
+    assert not made.exists()

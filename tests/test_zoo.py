@@ -57,6 +57,15 @@ def test_a_client_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         hub.fetch(UNKNOWN)
 
 
+@pytest.mark.parametrize("answer", ["true", "echo null", "echo a banner"])
+def test_a_client_that_names_no_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str
+) -> None:
+    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", script(tmp_path, answer))
+    with pytest.raises(UserError, match=r"cannot get zoo:nlp/.*it named no folder; known stubs"):
+        hub.fetch(UNKNOWN)
+
+
 def test_recipes() -> None:
     stub = "zoo:nlp/sentiment_analysis/obert-base/pytorch/huggingface/sst2/pruned90_quant-none"
     assert zoo.shipped_recipe(stub) == "pruned90_quant"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pyarrow as pa
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
+from torch import Tensor
 
-from sparsekit.config import UserError
+from sparsekit.config import UserError, first_line
 from sparsekit.export.layers import Array, Layer, Layers
 from sparsekit.export.trace import OPSET
 from sparsekit.runtime.onnxruntime import OnnxRuntime
@@ -46,9 +48,9 @@ def check_structure(
 
     counted: the layers that `zero_fraction` is about, those of the transformer stack.
     """
-    model = onnx.load(file)
+    model = read_graph(file)
     check_form(file, model)
-    stored = {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}
+    stored = stored_arrays(model)
     check_weights(stored, layers)
     check_size(file, layers, other_bytes)
     linears = {layer.stored_name for layer in layers.values() if not layer.embedding}
@@ -65,6 +67,22 @@ def check_structure(
         bytes=len(data),
         bytes_compressed=pa.compress(data, codec="zstd").size,
     )
+
+
+def read_graph(file: Path) -> onnx.ModelProto:
+    """The graph in `file`; raises UserError where there is none."""
+    try:
+        return onnx.load(file)
+    except (OSError, DecodeError) as error:
+        raise UserError(
+            f"cannot read {file}: {first_line(error)}; the file may be cut short: export the run "
+            "again: sparsekit export RUN"
+        ) from error
+
+
+def stored_arrays(model: onnx.ModelProto) -> dict[str, Array]:
+    """The constants of the graph, by name."""
+    return {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}
 
 
 def check_form(file: Path, model: onnx.ModelProto) -> None:
@@ -97,6 +115,16 @@ def check_weights(stored: dict[str, Array], layers: Layers) -> None:
             raise UserError(
                 f"check 'weights' failed: {layer.stored_name} is not the trained weight as "
                 f"{expected.dtype}; export again from an untouched model/"
+            )
+
+
+def check_parameters(stored: dict[str, Array], state: Mapping[str, Tensor]) -> None:
+    """What the file holds under the name of a float32 parameter (biases, LayerNorm) is that."""
+    for name in sorted(stored.keys() & state.keys()):
+        if not np.array_equal(stored[name], state[name].float().numpy()):
+            raise UserError(
+                f"check 'weights' failed: {name} in the file is not that of model/; one of them "
+                "was changed: export again, or train again"
             )
 
 

@@ -6,11 +6,44 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub import HfApi, get_token, hf_hub_download, snapshot_download
+from huggingface_hub.constants import is_offline_mode
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sparsekit.config import UserError, first_line
-from sparsekit.export.sums import NAME, check_sums
+from sparsekit.export.sums import NAME, check_sums, read_sums
+
+MODEL = "model.onnx"
+NO_DEPLOYMENT = (
+    "{repository} is no deployment of sparsekit: it holds no {missing}; to train from a checkpoint "
+    "set student.checkpoint={repository}"
+)
+
+
+def check_repository(repository: str) -> None:
+    """Raise UserError for what cannot be the name of a repository."""
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise UserError(
+            f"export.push_to_hub {repository!r} is no name on the Hub: {first_line(error)}; write "
+            "user/name"
+        ) from error
+
+
+def no_way_to_push() -> str | None:
+    """Why nothing can be pushed from here, and what mends it; None where it may go well."""
+    if is_offline_mode():
+        return "the Hub is switched off by HF_HUB_OFFLINE=1: unset it"
+    if get_token() is None:
+        return "nobody is logged in: hf auth login, or HF_TOKEN"
+    return None
 
 
 def push(deployment: Path, repository: str) -> str:
@@ -43,22 +76,33 @@ def pull_deployment(repository: str, target: Path, revision: str | None = None) 
     if target.exists():
         raise UserError(f"{target} exists; choose another folder with --output")
     try:
-        stored = Path(snapshot_download(repository, revision=revision, ignore_patterns=["*/*"]))
+        # The list first: what is no deployment may be large, and what is not listed is not checked.
+        listed = Path(hf_hub_download(repository, NAME, revision=revision))
+        names = read_sums(listed.parent)
+        if MODEL not in names:
+            raise UserError(NO_DEPLOYMENT.format(repository=repository, missing=MODEL))
+        stored = Path(
+            snapshot_download(repository, revision=revision, allow_patterns=[NAME, *names])
+        )
     except RepositoryNotFoundError as error:
         raise UserError(
             f"the Hub has no model {repository!r}, or it is private; check the id"
         ) from error
+    except RemoteEntryNotFoundError as error:
+        raise UserError(NO_DEPLOYMENT.format(repository=repository, missing=NAME)) from error
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise UserError(f"cannot pull {repository!r} from the Hub: {first_line(error)}") from error
-    if not (stored / "model.onnx").is_file() or not (stored / NAME).is_file():
         raise UserError(
-            f"{repository} is no deployment of sparsekit: it holds no model.onnx with {NAME}; to "
-            f"train from a checkpoint set student.checkpoint={repository}"
-        )
+            f"cannot pull {repository!r} from the Hub: {first_line(error)}; check the id "
+            "(user/name), the revision and the network"
+        ) from error
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        copy = Path(shutil.copytree(stored, Path(scratch) / "deployment"))
-        shutil.rmtree(copy / ".cache", ignore_errors=True)
+        copy = Path(scratch) / "deployment"
+        copy.mkdir()
+        for name in [NAME, *names]:
+            if (stored / name).is_file():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(stored / name, copy / name)
         files = check_sums(copy)
         copy.rename(target)
     return files

@@ -1,4 +1,4 @@
-"""From a run's `model/` to its `deployment/`: trace, rewrite, check, describe, publish."""
+"""From a run's `model/` to its `deployment/`: trace, rewrite, check, describe."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import onnx_ir as ir
 import yaml
 from transformers import PreTrainedModel
 
-from sparsekit.config import UserError
+from sparsekit.config import UserError, first_line
 from sparsekit.environment import cores
 from sparsekit.export.card import model_card
 from sparsekit.export.check import check_structure
 from sparsekit.export.forms import FORMS
-from sparsekit.export.hub import push
+from sparsekit.export.hub import check_repository
 from sparsekit.export.layers import Layers, other_bytes, read_layers
 from sparsekit.export.parity import (
     EFFECT_ROWS,
@@ -38,7 +38,7 @@ from sparsekit.runtime.pipeline import TextEncoder, predict_logits
 log = logging.getLogger(__name__)
 
 # What a runtime needs of model/; weights, recipe and pickled training arguments stay there.
-_DEPLOYED = (
+DEPLOYED = (
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -60,7 +60,7 @@ class ExportConfig:
     max_metric_drop: the allowed difference of each metric on the whole validation split;
     verify: false leaves out these three, which need `evaluation/`, and keeps the checks of the
     file;
-    push_to_hub: user/name of the model repository that gets the deployment.
+    push_to_hub: user/name of the model repository that gets the deployment, once all is done.
     """
 
     form: str = "qdq"
@@ -78,19 +78,24 @@ class ExportConfig:
                 f"export.check_rows is {self.check_rows}, it must be at least 1; to leave the "
                 "comparison with torch out set export.verify=false"
             )
+        if self.push_to_hub is not None:
+            check_repository(self.push_to_hub)
 
 
 def export(run: Path, config: ExportConfig) -> dict[str, Any]:
     """Write `run/deployment/` and return the `summary.export` dict.
 
     Reads `model/`, `evaluation/` and `config.yaml` of the run folder. The deployment is built
-    beside its place and moved there once every check has passed; an older one is removed first.
-    Raises UserError naming the check that failed.
+    beside its place and moved there once every check has passed; an older one is removed first,
+    but only of a run: other tools have folders of that name. Raises UserError naming the check that
+    failed.
     """
-    deployment = run / "deployment"
+    deployment, weights = run / "deployment", run / "model" / "model.safetensors"
+    settings = read_settings(run / "config.yaml")
+    if not weights.is_file():
+        raise UserError(f"there is no {weights}; export a folder that launch.py wrote")
     if deployment.exists():
         shutil.rmtree(deployment)
-    settings = read_settings(run / "config.yaml")
     model, state = load_model(run / "model")
     layers = read_layers(model, state)
     with tempfile.TemporaryDirectory(prefix=".deployment-", dir=run) as scratch:
@@ -105,10 +110,7 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
         (folder / "README.md").write_text(model_card(folder, settings, layers, result))
         write_sums(folder, folder.iterdir())
         folder.rename(deployment)
-    kept = [file for name in ("model", "evaluation") for file in (run / name).glob("*")]
-    write_sums(run, filter(Path.is_file, kept))
-    if config.push_to_hub is not None:
-        log.info("pushed: %s", push(deployment, config.push_to_hub))
+    write_sums(run, [run / "config.yaml", *kept_files(run)])
     return result
 
 
@@ -154,11 +156,17 @@ def verify(
     return {"verified": True, "max_abs_diff": max(differences), "metrics": found}
 
 
+def kept_files(run: Path) -> list[Path]:
+    """What a deployment was made from and checked against, beside the config."""
+    files = [file for name in ("model", "evaluation") for file in (run / name).glob("*")]
+    return [file for file in files if file.is_file()]
+
+
 def copy_folder(model: Path, folder: Path) -> None:
     """Copy the config and the tokenizer's files, all that a runtime needs beside the graph."""
     folder.mkdir()
     for file in sorted(model.iterdir()):
-        if file.name in _DEPLOYED:
+        if file.name in DEPLOYED:
             shutil.copyfile(file, folder / file.name)
 
 
@@ -166,6 +174,12 @@ def read_settings(file: Path) -> dict[str, Any]:
     """The run's resolved config."""
     if not file.is_file():
         raise UserError(f"there is no {file}; export a folder that launch.py wrote")
-    settings = yaml.safe_load(file.read_text())
-    assert isinstance(settings, dict)
-    return settings
+    try:
+        settings = yaml.safe_load(file.read_text())
+        if not isinstance(settings["dataset"]["metrics"], list):
+            raise TypeError("dataset.metrics is no list")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file} is not the config of a run: {first_line(error)}; restore it, or train again"
+        ) from error
+    return dict(settings)

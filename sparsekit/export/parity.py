@@ -13,16 +13,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from tokenizers import Encoding
 from transformers import PreTrainedModel
 
 from sparsekit import metrics
-from sparsekit.config import UserError
+from sparsekit.config import UserError, first_line
 from sparsekit.export.trace import input_names
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.pipeline import TextEncoder
@@ -53,12 +55,23 @@ def read_rows(file: Path, encoder: TextEncoder) -> Rows:
             f"there is no {file} to check the export against; export a folder that launch.py "
             "wrote, or set export.verify=false"
         )
-    columns = pq.read_table(file).to_pydict()
+    columns = read_columns(file, ["text", "text_pair", "label", "logits"])
     return Rows(
         encoder.encode(columns["text"], columns["text_pair"]),
         np.array(columns["label"]),
         np.array(columns["logits"], dtype=np.float32),
     )
+
+
+def read_columns(file: Path, names: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns `names` of a file of `evaluation/`."""
+    try:
+        table = pq.read_table(file).to_pydict()
+        return {name: table[name] for name in names}
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise UserError(
+            f"cannot read {file}: {first_line(error)}; it was cut short or changed: train again"
+        ) from error
 
 
 def check_trace(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sparsekit.config import UserError
 
 NAME = "SHA256SUMS"
+_LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?P<name>.+)")
 
 
 def write_sums(folder: Path, files: Iterable[Path]) -> None:
@@ -29,20 +31,47 @@ def check_sums(folder: Path) -> int:
             "again: sparsekit export RUN"
         )
     problems = []
-    lines = listed.read_text().splitlines()
-    for line in lines:
-        expected, _, name = line.partition("  ")
+    sums = read_sums(folder)
+    for name, expected in sums.items():
         file = folder / name
         if not file.is_file():
             problems.append(f"{name} is missing")
         elif _sum(file) != expected:
             problems.append(f"{name} ({file.stat().st_size} bytes) was changed or cut short")
-    if problems or not lines:
+    if problems or not sums:
         raise UserError(
             f"{folder} is not what was exported: {', '.join(problems) or f'{NAME} is empty'}; get "
             "the files again, or train or export again"
         )
-    return len(lines)
+    return len(sums)
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """The sum of each file that `folder/SHA256SUMS` lists, by the file's name.
+
+    Raises UserError for a line that is no sum, or that names a file outside of the folder.
+    """
+    listed, sums = folder / NAME, {}
+    for number, line in enumerate(listed.read_text(errors="replace").splitlines(), start=1):
+        match = _LINE.fullmatch(line)
+        name = PurePosixPath(match["name"] if match else "..")
+        if match is None or name.is_absolute() or ".." in name.parts:
+            raise UserError(
+                f"line {number} of {listed} is no sum of a file in this folder: {line[:80]!r}; get "
+                "the folder again, or export again: sparsekit export RUN"
+            )
+        sums[match["name"]] = match["sum"]
+    return sums
+
+
+def check_listed(folder: Path, files: Iterable[Path]) -> None:
+    """Raise UserError naming each of `files`, in or below `folder`, of which there is no sum."""
+    names = {file.relative_to(folder).as_posix() for file in files} - {NAME}
+    if added := sorted(names - read_sums(folder).keys()):
+        raise UserError(
+            f"{folder} is not what was exported: {', '.join(added)} was added; remove it, or "
+            "export again: sparsekit export RUN"
+        )
 
 
 def _sum(file: Path) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from sparsekit.config import UserError
+from sparsekit.config import UserError, first_line
 from sparsekit.export.layers import QUANTIZER
 
 # Gelu and LayerNormalization are one node each from 20 on; 21 only adds 4-bit and blocked
@@ -51,6 +51,11 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, dict[str, Tensor]]:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
         )
+    except (ValueError, KeyError, RuntimeError, OSError) as error:
+        raise UserError(
+            f"cannot load the model in {folder}: {first_line(error)}; its config.json is missing "
+            "or was changed: train or save the model again"
+        ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     unknown = [key for key in info["unexpected_keys"] if QUANTIZER not in key]

@@ -12,7 +12,7 @@ import numpy as np
 
 from sparsekit.config import UserError
 from sparsekit.inference.candidates import Candidate
-from sparsekit.runtime.base import Inputs, Runtime
+from sparsekit.runtime.base import Inputs, Runtime, check_threads
 
 # Tokens of a row where nothing else is asked for.
 SEQUENCES = (32, 128)
@@ -42,6 +42,7 @@ class Grid:
         numbers = [*self.batches, *self.sequences, self.rounds, self.repetitions, self.threads]
         if min(numbers) < 1:
             raise UserError(f"{min(numbers)} among the benchmark's sizes: each must be at least 1")
+        check_threads(self.threads, "--threads")
         if max(self.sequences) > positions:
             raise UserError(
                 f"sequence {max(self.sequences)} is longer than the model's {positions} positions; "

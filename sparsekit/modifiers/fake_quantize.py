@@ -168,6 +168,17 @@ class QuantEmbedding(nn.Embedding):
         return rows if self.output_quantizer is None else self.output_quantizer(rows)
 
 
+def unseen(model: nn.Module) -> list[str]:
+    """The quantizers that round, but never saw a number: their scale is the 1 they began with."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, FakeQuantizer)
+        and module.enabled
+        and not module.min_val.isfinite().all()
+    ]
+
+
 def activation_quantizer(settings: Activations | None) -> FakeQuantizer | None:
     """The quantizer of a layer's input or output; None leaves it as it is."""
     return None if settings is None else FakeQuantizer(UINT8, settings.symmetric)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from sparsekit.config import UserError
+from sparsekit.environment import cores
 
 Inputs = Mapping[str, npt.NDArray[np.int64]]
 
@@ -34,6 +38,18 @@ class Runtime(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Version and settings, for `benchmark.json`."""
+
+
+def check_threads(threads: int, name: str) -> None:
+    """Raise UserError for more threads than the machine has: runtimes make them, at great length.
+
+    `name` is what the user set.
+    """
+    limit = max(cores(), os.cpu_count() or 1)
+    if threads > limit:
+        raise UserError(
+            f"{name} is {threads}, this machine has {limit} cores; choose {limit} or less"
+        )
 
 
 def clock(run: Callable[[Inputs], object], inputs: Inputs) -> float:

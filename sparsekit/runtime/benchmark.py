@@ -17,7 +17,7 @@ from tokenizers import Encoding
 
 from sparsekit.config import UserError
 from sparsekit.environment import cores, cpu_name, cpu_units
-from sparsekit.runtime.base import Runtime
+from sparsekit.runtime.base import Runtime, check_threads
 from sparsekit.runtime.pipeline import TextEncoder
 
 
@@ -45,6 +45,8 @@ class BenchmarkConfig:
             raise UserError(
                 f"runtime.threads is {self.threads}, it must be at least 1, or null for every core"
             )
+        if self.threads is not None:
+            check_threads(self.threads, "runtime.threads")
         if self.warmup < 0:
             raise UserError(f"runtime.warmup is {self.warmup}, it must be at least 0")
         if install := self.kind.missing():

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
-from sparsekit.config import UserError
+from sparsekit.config import UserError, first_line
 from sparsekit.environment import cores
 from sparsekit.runtime.base import Inputs, Runtime
 from sparsekit.runtime.onnxruntime import OnnxRuntime
@@ -31,13 +31,19 @@ class TextEncoder:
         file = folder / "tokenizer.json"
         if not file.is_file():
             raise UserError(f"there is no {file}; export the run again: sparsekit export RUN")
-        self.labels = label_names(config)
-        self.max_length = int(
-            min(settings["model_max_length"], config.get("max_position_embeddings", np.inf))
-        )
-        self._padding = int(config.get("pad_token_id") or 0)
-        self._tokenizer = Tokenizer.from_file(str(file))
-        self._tokenizer.enable_truncation(self.max_length)
+        try:
+            self.labels = label_names(config)
+            self.max_length = int(
+                min(settings["model_max_length"], config.get("max_position_embeddings", np.inf))
+            )
+            self._padding = int(config.get("pad_token_id") or 0)
+            self._tokenizer = Tokenizer.from_file(str(file))
+            self._tokenizer.enable_truncation(self.max_length)
+        except Exception as error:  # tokenizers raises no other kind
+            raise UserError(
+                f"cannot read the tokenizer and the labels in {folder}: {type(error).__name__}: "
+                f"{first_line(error)}; the files were changed or cut short: export the run again"
+            ) from error
         self._tokenizer.no_padding()
 
     def encode(
@@ -88,7 +94,13 @@ def predict_logits(
     logits = np.empty((len(encodings), len(encoder.labels)), dtype=np.float32)
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        logits[rows] = runtime.run(encoder.batch([encodings[row] for row in rows]))
+        found = runtime.run(encoder.batch([encodings[row] for row in rows]))
+        if found.shape[1] != len(encoder.labels):
+            raise UserError(
+                f"the graph answers {found.shape[1]} labels, its config.json names "
+                f"{len(encoder.labels)}: they are of two models; export the run again"
+            )
+        logits[rows] = found
     return logits
 
 
@@ -97,8 +109,9 @@ def predict(
 ) -> list[dict[str, Any]]:
     """For each text, or text and its pair, `label`, `score` (its probability) and all `scores`."""
     encoder = TextEncoder(deployment)
+    encodings = encoder.encode(texts, pairs)
     runtime = OnnxRuntime(deployment / "model.onnx", cores())
-    logits = predict_logits(runtime, encoder, encoder.encode(texts, pairs))
+    logits = predict_logits(runtime, encoder, encodings)
     results = []
     for row in softmax(logits):
         scores = {label: float(score) for label, score in zip(encoder.labels, row, strict=True)}
@@ -134,12 +147,13 @@ def read_json(file: Path) -> dict[str, Any]:
     """The object in `file`; raises UserError when there is none."""
     try:
         values = json.loads(file.read_text())
-    except FileNotFoundError as error:
+        if not isinstance(values, dict):
+            raise ValueError("it is no mapping")
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"there is no {file}: not a deployment folder; export the run first: sparsekit "
             "export RUN"
         ) from error
-    except json.JSONDecodeError as error:
+    except (ValueError, IsADirectoryError) as error:
         raise UserError(f"{file} is not JSON ({error}); export the run again") from error
-    assert isinstance(values, dict)
     return values
