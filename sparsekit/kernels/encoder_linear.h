@@ -6,9 +6,9 @@ units of the inputs: of 128 tokens they fill 32 KB, so they stay in the first-le
 outputs take what they need of them. Sums of bytes are exact; those of floats are added in the
 units' order, or in that of two halves. */
 
-#define UNITS 64
+#define UNITS 96
 /* Outputs whose sums are kept while the chunks go by: 192 KB of 128 tokens. */
-#define PANEL 384
+#define PANEL 192
 
 /* The units of row r in chunk c begin at pointers[c * (rows + 1) + r] and end at the next pointer;
    each has its place within the chunk. A sum begins at starts[r], which takes the input's zero
