@@ -127,9 +127,7 @@ def test_processors_that_have_less(
 @needs_compiler
 def test_what_it_does_not_know_is_named(tmp_path: Path, berts: dict[str, Path]) -> None:
     tanh = write_graph(tmp_path, "bert_tanh")
-    with pytest.raises(
-        UserError, match=r"cannot run \w+ '\S+': .*with runtime=onnxruntime"
-    ):
+    with pytest.raises(UserError, match=r"cannot run \w+ '\S+': .*with runtime=onnxruntime"):
         SparseRuntime(tanh, threads=1)
     assert "runtime=onnxruntime" in str(refusal(tanh)) and refusal(berts["int8"]) is None
     model = onnx.load(berts["int8"])
