@@ -15,18 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsekit.kernels.compiler import FLAGS
+from sparsekit.runtime.sparse.native import HEADERS
 from sparsekit.runtime.sparse.operators import gelu, layer_norm, quantize
 from sparsekit.runtime.sparse.structure import Linear, Quantizer
-from sparsekit.runtime.sparse.weights import compress, pack
+from sparsekit.runtime.sparse.weights import UNITS, compress, pack
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
 # The functions of one vector, over arrays; and the sums of a Linear layer, all of its rows.
 PROBE = """
-#include "encoder_vectors.h"
-#include "encoder_linear.h"
-#include "encoder_attention.h"
-#include "encoder_norm.h"
 void exponentials(const vector *x, vector *y, long n) {
     for (long i = 0; i < n; i++) y[i] = exponential(x[i]);
 }
@@ -57,7 +54,8 @@ void normalized(const float *weight, const float *bias, float epsilon, long feat
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("probe")
-    (folder / "probe.c").write_text(PROBE)
+    includes = "".join(f'#include "{header}"\n' for header in HEADERS)
+    (folder / "probe.c").write_text(includes + PROBE)
     include = f"-I{files('sparsekit.kernels')}"
     command = ["cc", *FLAGS, include, "-Wno-unused", str(folder / "probe.c"), "-o"]
     subprocess.run([*command, str(folder / "probe.so")], check=True)
@@ -132,7 +130,7 @@ def test_bytes_of_four_features(
 @given(
     seed=st.integers(0, 2**31),
     rows=st.sampled_from([4, 12, 400]),
-    inputs=st.sampled_from([4, 60, 256, 260, 1024]),
+    inputs=st.sampled_from([4, 60, 4 * UNITS, 4 * UNITS + 4, 1024]),
     width=st.integers(1, 8),
     kept=st.sampled_from([0.0, 0.05, 0.4, 1.0]),
 )
@@ -148,7 +146,7 @@ def test_sums_of_bytes_are_exact(
     reads = Quantizer(0.5, 100, np.dtype(np.uint8))
     linear = Linear(weight, np.ones(rows, np.float32), np.zeros(rows, np.float32), reads)
     packed = pack([linear], in_bytes=True)
-    laid_out = aligned((packed.chunks * 64, width, 16, 4), np.uint8)
+    laid_out = aligned((packed.chunks * UNITS, width, 16, 4), np.uint8)
     laid_out[: inputs // 4] = x.reshape(-1, 4, width, 16).transpose(0, 2, 3, 1)
     sums = aligned((rows, width * 16), np.int32)
     arrays = (packed.pointers, packed.places, packed.values, packed.starts, laid_out, sums)
@@ -177,11 +175,11 @@ def test_layer_norm(probe: ctypes.CDLL) -> None:
 
 
 def test_zeros_are_left_out() -> None:
-    units = np.zeros((3, 130), np.int32)
-    units[0, 0], units[2, 63], units[2, 64], units[1, 129] = 5, -6, 7, 8
+    units = np.zeros((3, 2 * UNITS + 2), np.int32)
+    units[0, 0], units[2, UNITS - 1], units[2, UNITS], units[1, 2 * UNITS + 1] = 5, -6, 7, 8
     pointers, places, values = compress(units)
     assert pointers.tolist() == [[0, 1, 1, 2], [2, 2, 2, 3], [3, 3, 4, 4]]
-    assert places.tolist() == [0, 63, 0, 1]
+    assert places.tolist() == [0, UNITS - 1, 0, 1]
     assert values.tolist() == [5, -6, 7, 8]
 
 

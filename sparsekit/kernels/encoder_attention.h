@@ -19,6 +19,8 @@ typedef struct {
     const float *mask;
 } sequence;
 
+INLINE long vectors_of(const sequence *of) { return (of->tokens + LANES - 1) / LANES; }
+
 /* The number of feature f of the sequence's token t, and on from there those of the next ones. */
 INLINE const float *token_at(const columns *of, long vectors, long feature, long lane) {
     long tile = lane / (TILE * LANES);

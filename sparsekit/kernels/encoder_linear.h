@@ -6,9 +6,9 @@ units of the inputs: of 128 tokens they fill 32 KB, so they stay in the first-le
 outputs take what they need of them. Sums of bytes are exact; those of floats are added in the
 units' order, or in that of two halves. */
 
-#define UNITS 64
-/* Outputs whose sums are kept while the chunks go by: 192 KB of 128 tokens. */
-#define PANEL 384
+#define UNITS 96
+/* Outputs of a piece, whose sums are kept while the chunks go by: at most 96 KB of 128 tokens. */
+#define PANEL 192
 
 /* The units of row r in chunk c begin at pointers[c * (rows + 1) + r] and end at the next pointer;
    each has its place within the chunk. A sum begins at starts[r], which takes the input's zero
@@ -29,15 +29,6 @@ typedef struct {
 #endif
 
 enum { NONE, GELU, RELU };
-
-/* One of the threads that work on the same tokens. */
-typedef struct {
-    long rank, members;
-    integers *scratch;
-} member;
-
-/* Where the part of thread `rank` begins, of `count` things. */
-INLINE long part(long count, long rank, long members) { return count * rank / members; }
 
 INLINE integers add_product(integers sums, integers x, integers value, const int bytes) {
 #ifdef __AVX512VNNI__
@@ -121,22 +112,28 @@ static void finish(const weight *w, long first, long last, const integers *sums,
     }
 }
 
-/* to = rows `row` to `row + rows` of a Linear layer on `vectors` vectors of x, this thread's part of
-   the rows. Rows are multiples of four. */
+/* to = rows `row` to `row + rows` of a Linear layer on `vectors` vectors of x: piece i of `pieces`.
+   Rows are multiples of four. */
 static void linear(const weight *w, long row, long rows, const columns *x, long vectors,
-                   long activation, const columns *residual, const columns *to, const member *me) {
-    long from = row + 4 * part(rows / 4, me->rank, me->members);
-    long until = row + 4 * part(rows / 4, me->rank + 1, me->members);
+                   long activation, const columns *residual, const columns *to, integers *sums,
+                   long i, long pieces) {
+    long first = row + 4 * part(rows / 4, i, pieces), last = row + 4 * part(rows / 4, i + 1, pieces);
     for (long tile = 0; tile * TILE < vectors; tile++) {
         long width = width_of(vectors, tile);
         const integers *input = tile_of(x, tile);
-        for (long first = from; first < until; first += PANEL) {
-            long last = least(first + PANEL, until);
-            for (long chunk = 0; chunk < w->chunks; chunk++)
-                multiply(w, chunk, first, last, input + chunk * UNITS * width, me->scratch, width);
-            finish(w, first, last, me->scratch, activation,
-                   residual ? (const vector *)tile_of(residual, tile) : 0, to, tile_of(to, tile),
-                   row, width);
-        }
+        for (long chunk = 0; chunk < w->chunks; chunk++)
+            multiply(w, chunk, first, last, input + chunk * UNITS * width, sums, width);
+        finish(w, first, last, sums, activation,
+               residual ? (const vector *)tile_of(residual, tile) : 0, to, tile_of(to, tile), row,
+               width);
     }
+}
+
+/* All rows of a Linear layer, shared by the threads. */
+static void linear_layer(const weight *w, const columns *x, long vectors, long activation,
+                         const columns *residual, const columns *to, member *me) {
+    long pieces = pieces_of(w->rows / 4, PANEL / 4, me);
+    for (long i = claim(me); i < pieces; i = claim_next(me))
+        linear(w, 0, w->rows, x, vectors, activation, residual, to, me->scratch, i, pieces);
+    settle(me, pieces);
 }

@@ -50,23 +50,27 @@ INLINE void normalize(const norm *how, long features, const vector *x, vector *h
     }
 }
 
-/* This thread's part of the vectors. */
+/* All vectors, shared by the threads. */
 static void layer_norm(const norm *how, long features, const columns *x, long vectors,
-                       const columns *hidden, const columns *to, const member *me) {
-    long last = part(vectors, me->rank + 1, me->members);
-    for (long all_v = part(vectors, me->rank, me->members), n; all_v < last; all_v += n) {
-        long tile = all_v / TILE, v = all_v % TILE, width = width_of(vectors, tile);
-        const vector *from = (const vector *)tile_of(x, tile);
-        vector *into = (vector *)tile_of(hidden, tile);
-        integers *kept = tile_of(to, tile);
-        n = least(last - all_v, width - v);
-        if (n >= 4)
-            n = 4, normalize(how, features, from, into, to, kept, width, v, 4);
-        else if (n >= 2)
-            n = 2, normalize(how, features, from, into, to, kept, width, v, 2);
-        else
-            normalize(how, features, from, into, to, kept, width, v, 1);
+                       const columns *hidden, const columns *to, member *me) {
+    long pieces = pieces_of(vectors, 4, me);
+    for (long i = claim(me); i < pieces; i = claim_next(me)) {
+        long last = part(vectors, i + 1, pieces);
+        for (long at = part(vectors, i, pieces), n; at < last; at += n) {
+            long tile = at / TILE, v = at % TILE, width = width_of(vectors, tile);
+            const vector *from = (const vector *)tile_of(x, tile);
+            vector *into = (vector *)tile_of(hidden, tile);
+            integers *kept = tile_of(to, tile);
+            n = least(last - at, width - v);
+            if (n >= 4)
+                n = 4, normalize(how, features, from, into, to, kept, width, v, 4);
+            else if (n >= 2)
+                n = 2, normalize(how, features, from, into, to, kept, width, v, 2);
+            else
+                normalize(how, features, from, into, to, kept, width, v, 1);
+        }
     }
+    settle(me, pieces);
 }
 
 /* The features of token `at` of [batch, length], to row [features]. */
@@ -85,32 +89,26 @@ static void embed_token(const embedding *from, long features, long at, float *ro
     }
 }
 
-/* The tokens of a sequence, to the vectors from `first` on; lanes without a token become 0. */
-static void embed(const embedding *from, long features, long batch_row, const sequence *of,
-                  long vectors, const columns *hidden, const columns *to, const member *me) {
-    float *rows = (float *)me->scratch;
-    long count = (of->tokens + LANES - 1) / LANES;
-    long last = part(count, me->rank + 1, me->members);
-    for (long i = part(count, me->rank, me->members); i < last; i++) {
-        long tile = (of->first + i) / TILE, v = (of->first + i) % TILE;
-        long width = width_of(vectors, tile);
-        memset(rows, 0, LANES * features * sizeof *rows);
-        for (long t = 0; t < least(LANES, of->tokens - i * LANES); t++)
-            embed_token(from, features, batch_row * from->length + i * LANES + t,
-                        rows + t * features);
-        vector *into = (vector *)tile_of(hidden, tile);
-        for (long f = 0; f < features; f++)
-            for (int t = 0; t < LANES; t++)
-                into[f * width + v][t] = rows[t * features + f];
-        if (from->after.weight) {
-            normalize(&from->after, features, into, into, to, tile_of(to, tile), width, v, 1);
-        } else {
-            for (long f = 0; f < features; f += 4) {
-                vector four[4];
-                for (int m = 0; m < 4; m++)
-                    four[m] = into[(f + m) * width + v];
-                keep(to, tile_of(to, tile), width, f, v, four);
-            }
-        }
+/* Vector i of a sequence: 16 tokens; lanes without one become 0. `at`: the sequence's first token
+   in [batch, length]; rows: [LANES][features] of scratch. */
+static void embed(const embedding *from, long features, long at, const sequence *of, long i,
+                  long vectors, const columns *hidden, const columns *to, float *rows) {
+    long tile = (of->first + i) / TILE, v = (of->first + i) % TILE, width = width_of(vectors, tile);
+    vector *into = (vector *)tile_of(hidden, tile);
+    memset(rows, 0, LANES * features * sizeof *rows);
+    for (long t = 0; t < least(LANES, of->tokens - i * LANES); t++)
+        embed_token(from, features, at + i * LANES + t, rows + t * features);
+    for (long f = 0; f < features; f++)
+        for (int t = 0; t < LANES; t++)
+            into[f * width + v][t] = rows[t * features + f];
+    if (from->after.weight) {
+        normalize(&from->after, features, into, into, to, tile_of(to, tile), width, v, 1);
+        return;
+    }
+    for (long f = 0; f < features; f += 4) {
+        vector four[4];
+        for (int m = 0; m < 4; m++)
+            four[m] = into[(f + m) * width + v];
+        keep(to, tile_of(to, tile), width, f, v, four);
     }
 }

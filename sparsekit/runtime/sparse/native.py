@@ -16,7 +16,13 @@ from sparsekit.runtime.sparse.structure import Layer, Linear, Norm, Quantizer
 from sparsekit.runtime.sparse.weights import multiplies_integers, pack
 
 SOURCE = "encoder.c"
-HEADERS = ("encoder_vectors.h", "encoder_linear.h", "encoder_attention.h", "encoder_norm.h")
+HEADERS = (
+    "encoder_vectors.h",
+    "encoder_threads.h",
+    "encoder_linear.h",
+    "encoder_attention.h",
+    "encoder_norm.h",
+)
 # As the C files have them.
 
 VECTOR_BYTES = 64

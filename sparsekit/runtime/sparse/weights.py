@@ -11,7 +11,7 @@ from sparsekit.runtime.sparse.graph import Array
 from sparsekit.runtime.sparse.structure import Linear
 
 # Units of 32 bits in a chunk of a row's inputs, as encoder_linear.h has it.
-UNITS = 64
+UNITS = 96
 
 
 @dataclass(frozen=True, eq=False)
