@@ -14,10 +14,11 @@ from sparsekit.environment import cpu_units
 from sparsekit.kernels.compiler import address, library
 
 SOURCE = "sparse_product.c"
-# Tokens that are worked on together, as in the C file, and columns of a weight: 48 KB of float32,
-# the first-level cache of the CPUs that this is for.
-TOKENS = 64
-BLOCK = 192
+# As in the C file: tokens that are worked on together and columns of a weight, at most, which are
+# 36 KB of float32 in a first-level cache of 48, and rows that are sorted among themselves.
+TOKENS = 96
+BLOCK = 96
+CHUNK = 768
 # Where a sparse product takes as long as a dense one, with a margin (docs/performance.md).
 MIN_SPARSITY = 0.65
 
@@ -38,24 +39,40 @@ class _SparseRows(ctypes.Structure):
         ("width", ctypes.c_long),
         ("block", ctypes.c_long),
         ("pointers", ctypes.c_void_p),
-        ("columns", ctypes.c_void_p),
+        ("order", ctypes.c_void_p),
+        ("offsets", ctypes.c_void_p),
     )
 
     def __init__(self, mask: Tensor) -> None:
         rows, width = mask.shape
-        pieces = torch.split(mask, BLOCK, dim=1)
-        ends = torch.stack([piece.sum(1).cumsum(0) for piece in pieces])
-        starts = ends[:, -1].cumsum(0) - ends[:, -1]
-        pointers = torch.cat([torch.zeros(len(pieces), 1, dtype=torch.long), ends], dim=1)
-        found = [piece.nonzero() for piece in pieces]
+        # All blocks of about the same width: a narrow last one would cost more for each entry.
+        block = -(-width // -(-width // BLOCK))
+        pieces = torch.split(mask, block, dim=1)
+        counts = torch.stack([piece.sum(1) for piece in pieces])
+        chunks = torch.arange(rows) // CHUNK
+        order = (chunks * (BLOCK + 1) - counts).argsort(dim=1, stable=True)
+        ends = counts.gather(1, order).flatten().cumsum(0).view(len(pieces), rows)
+        starts = torch.cat([torch.zeros(1, dtype=torch.long), ends[:-1, -1]])
+        found = [piece[of_piece].nonzero() for piece, of_piece in zip(pieces, order, strict=True)]
+        columns = torch.cat([each[:, 1] for each in found])
         # The structure holds addresses only: their tensors live with it.
-        self.pointer_tensor = (pointers + starts[:, None]).int()
-        self.column_tensor = torch.cat([each[:, 1] for each in found]).to(torch.uint8)
+        self.pointer_tensor = torch.cat([starts[:, None], ends], dim=1).int()
+        self.order_tensor = order.int()
+        # torch has uint16, but few operations of it.
+        self.offset_tensor = (columns * TOKENS * 4).to(torch.uint16)
         self.places = torch.cat(
-            [each[:, 0] * width + each[:, 1] + i * BLOCK for i, each in enumerate(found)]
+            [
+                of_piece[each[:, 0]] * width + each[:, 1] + i * block
+                for i, (each, of_piece) in enumerate(zip(found, order, strict=True))
+            ]
         )
         super().__init__(
-            rows, width, BLOCK, self.pointer_tensor.data_ptr(), self.column_tensor.data_ptr()
+            rows,
+            width,
+            block,
+            self.pointer_tensor.data_ptr(),
+            self.order_tensor.data_ptr(),
+            self.offset_tensor.data_ptr(),
         )
 
 
@@ -110,7 +127,6 @@ class SparsePattern:
         sums = torch.empty(len(self._places))
         library(SOURCE).sparse_weight_gradient(
             ctypes.byref(self._weight),
-            address(self._places),
             address(factors),
             address(rows.packed),
             address(errors.packed),
@@ -134,7 +150,7 @@ class Tiles:
         """The tiles of float32 rows [tokens, width], or of uint8 ones less their zero point."""
         rows = rows.contiguous()
         tokens, width = rows.shape
-        packed = torch.empty(-(-tokens // TOKENS), width, TOKENS)
+        packed = torch.empty(library(SOURCE).tiles_of(ctypes.c_long(tokens)), width, TOKENS)
         library(SOURCE).pack_tiles(
             address(rows),
             address(zero_point),
@@ -168,7 +184,7 @@ def _multiply(
 ) -> Tensor:
     threads = torch.get_num_threads()
     result = torch.empty(rows.tokens, weight.rows)
-    scratch = torch.empty(threads, weight.rows, TOKENS)
+    scratch = torch.empty(library(SOURCE).scratch_of(ctypes.c_long(weight.rows), threads))
     library(SOURCE).sparse_product(
         ctypes.byref(weight),
         address(entries),
