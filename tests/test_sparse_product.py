@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sparsekit.kernels import compiler
 from sparsekit.kernels.compiler import KernelError, library
-from sparsekit.kernels.sparse_product import SOURCE, SparsePattern, Tiles, sparse_linear
+from sparsekit.kernels.sparse_product import SOURCE, SparsePattern, sparse_linear
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
@@ -78,12 +78,11 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             entries = pattern.entries(weight)
-            rows, of_errors = Tiles.of(values), Tiles.of(errors)
             found.append(
                 (
-                    pattern.product(rows, entries, bias),
-                    pattern.input_gradient(of_errors, entries),
-                    pattern.weight_gradient(rows, of_errors),
+                    pattern.product(values, entries, bias),
+                    pattern.input_gradient(errors, entries),
+                    pattern.weight_gradient(values, errors),
                 )
             )
     finally:

@@ -94,25 +94,26 @@ static inline vector load(const void *x, const int32_t *zero_point, long start, 
     return loaded;
 }
 
-/* tile[width] from `count` tokens of x, from token `first` on; what lacks to LANES is zero. */
-static void pack(const void *x, const int32_t *zero_point, long first, long count, long width,
-                 tile_row *tile) {
+/* packed[width] from `count` tokens of x; what lacks to LANES is zero. The first token's numbers
+   begin at `start`, and one token's begin `stride` after those of the one before. */
+static void pack(const void *x, const int32_t *zero_point, long start, long stride, long count,
+                 long width, tile_row *packed) {
     for (long t = 0; t < count; t += LANES) {
         for (long w = 0; w < width; w += LANES) {
             vector rows[LANES];
             long columns = least(LANES, width - w);
             for (int i = 0; i < LANES; i++) {
-                long start = (first + t + i) * width + w;
+                long at = start + (t + i) * stride + w;
                 if (t + i >= count)
                     rows[i] = (vector){0};
                 else if (columns == LANES)
-                    rows[i] = load(x, zero_point, start, LANES);
+                    rows[i] = load(x, zero_point, at, LANES);
                 else
-                    rows[i] = load(x, zero_point, start, columns);
+                    rows[i] = load(x, zero_point, at, columns);
             }
             transpose(rows);
             for (int i = 0; i < columns; i++)
-                *(vector *)(tile[w + i] + t) = rows[i];
+                *(vector *)(packed[w + i] + t) = rows[i];
         }
     }
 }
@@ -212,21 +213,26 @@ SPECIALIZED void multiply(const sparse_rows *weight, long b, long first, long la
     default: function(__VA_ARGS__, VECTORS);                                                       \
     }
 
-static void multiply_block(const sparse_rows *weight, long b, long first, long last,
-                           const float *values, const tile_row *tile, tile_row *out, long tokens) {
-    const tile_row *features = tile + b * weight->block;
-    FOR_VECTORS(vectors_of(tokens), multiply, weight, b, first, last, values, features, out)
+/* What block b of a tile's features holds: see pack. */
+static void pack_block(const sparse_rows *weight, long b, const void *x, const int32_t *zero_point,
+                       long tile, long tokens, tile_row *features) {
+    long column = b * weight->block;
+    pack(x, zero_point, first_of(tile, tokens) * weight->width + column, weight->width,
+         count_of(tile, tokens), least(weight->block, weight->width - column), features);
 }
 
 /* y, at a chunk of rows from `first` and for `count` tiles from `tile` on. */
-static void multiply_tiles(const sparse_rows *weight, const float *values, const tile_row *x,
+static void multiply_tiles(const sparse_rows *weight, const float *values, const float *x,
                            long tokens, long tile, long count, long first, const float *bias,
                            const uint8_t *kept, float *y, tile_row *out) {
     long rows = weight->rows, chunk = least(CHUNK, rows - first);
+    tile_row features[BLOCK];
     for (long b = 0; b < blocks_of(weight); b++)
-        for (long i = 0; i < count; i++)
-            multiply_block(weight, b, first, first + chunk, values, x + (tile + i) * weight->width,
-                           out + i * chunk, count_of(tile + i, tokens));
+        for (long i = 0; i < count; i++) {
+            pack_block(weight, b, x, NULL, tile + i, tokens, features);
+            FOR_VECTORS(vectors_of(count_of(tile + i, tokens)), multiply, weight, b, first,
+                        first + chunk, values, features, out + i * chunk)
+        }
     for (long i = 0; i < count; i++) {
         long start = first_of(tile + i, tokens) * rows + first;
         unpack(out + i * chunk, count_of(tile + i, tokens), chunk, rows, bias ? bias + first : bias,
@@ -234,25 +240,15 @@ static void multiply_tiles(const sparse_rows *weight, const float *values, const
     }
 }
 
-/* packed [tiles][width] from x [tokens, width]; at a multiple of 64 bytes, as all tiles are. x is
-   float32, or, with a zero point, uint8. */
-void pack_tiles(const void *x, const int32_t *zero_point, long tokens, long width, tile_row *packed,
-                int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (long tile = 0; tile < tiles_of(tokens); tile++)
-        pack(x, zero_point, first_of(tile, tokens), count_of(tile, tokens), width,
-             packed + tile * width);
-}
-
 /* Numbers of scratch that `sparse_product` needs. */
 long scratch_of(long rows, int threads) {
     return threads * TILES_AT_ONCE * least(rows, CHUNK) * TOKENS;
 }
 
-/* y [tokens, rows] = x times the weight, transposed, plus bias [rows] or NULL. x: packed tiles;
+/* y [tokens, rows] = x [tokens, width] times the weight, transposed, plus bias [rows] or NULL.
    values: one for each entry of the weight; kept [tokens, rows]: 0 where y is to be 0, 1 elsewhere,
-   or NULL; scratch: scratch_of(rows, threads) numbers. */
-void sparse_product(const sparse_rows *weight, const float *values, const tile_row *x, long tokens,
+   or NULL; scratch: scratch_of(rows, threads) numbers, at a multiple of 64 bytes. */
+void sparse_product(const sparse_rows *weight, const float *values, const float *x, long tokens,
                     const float *bias, const uint8_t *kept, float *y, tile_row *scratch,
                     int threads) {
     long rows = weight->rows, tiles = tiles_of(tokens);
@@ -351,16 +347,8 @@ SPECIALIZED void correlate(const sparse_rows *weight, long b, long first, long l
     }
 }
 
-static void correlate_block(const sparse_rows *weight, long b, long first, long last,
-                            const tile_row *tile, const tile_row *errors, long tokens,
-                            float *sums) {
-    const tile_row *features = tile + b * weight->block;
-    FOR_VECTORS(vectors_of(tokens), correlate, weight, b, first, last, features, errors, sums)
-}
-
-/* Where the rows of a part begin in a block's order, so that all parts have as many entries. */
-static long cut(const int32_t *pointers, long rows, long part, long parts) {
-    int32_t entry = pointers[0] + (int64_t)(pointers[rows] - pointers[0]) * part / parts;
+/* Where in a block's order the rows begin whose entries begin at `entry` or after it. */
+static long cut(const int32_t *pointers, long rows, int32_t entry) {
     long low = 0, high = rows;
     while (low < high) {
         long middle = (low + high) / 2;
@@ -369,7 +357,7 @@ static long cut(const int32_t *pointers, long rows, long part, long parts) {
         else
             high = middle;
     }
-    return part < parts ? low : rows;
+    return low;
 }
 
 /* The gradient at block b of the rows at `first` to `last` in its order, from sums and factors. */
@@ -386,27 +374,50 @@ static void place(const sparse_rows *weight, long b, long first, long last, cons
     }
 }
 
-/* gradient [rows, width] = errors, transposed, times x at the weight's entries, and 0 elsewhere.
-   x, errors: packed tiles of width and of rows; factors: what each entry's is multiplied by, or
-   NULL; sums: one number for each entry. */
-void sparse_weight_gradient(const sparse_rows *weight, const float *factors, const tile_row *x,
-                            const tile_row *errors, long tokens, float *sums, float *gradient,
-                            int threads) {
-    long width = weight->width, rows = weight->rows, blocks = blocks_of(weight);
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int part = 0; part < threads; part++) {
-        long first[blocks], last[blocks];
-        for (long b = 0; b < blocks; b++) {
-            const int32_t *pointers = weight->pointers + b * (rows + 1);
-            first[b] = cut(pointers, rows, part, threads);
-            last[b] = cut(pointers, rows, part + 1, threads);
-            memset(sums + pointers[first[b]], 0, 4 * (pointers[last[b]] - pointers[first[b]]));
-        }
-        for (long tile = 0; tile < tiles_of(tokens); tile++)
-            for (long b = 0; b < blocks; b++)
-                correlate_block(weight, b, first[b], last[b], x + tile * width,
-                                errors + tile * rows, count_of(tile, tokens), sums);
+/* The gradient at the entries from `begin` to `end`, and 0 around them: all tiles, block by block. */
+static void correlate_part(const sparse_rows *weight, const float *factors, const void *x,
+                           const int32_t *zero_point, const tile_row *errors, long tokens,
+                           int32_t begin, int32_t end, float *sums, float *gradient) {
+    long rows = weight->rows, blocks = blocks_of(weight);
+    long first[blocks], last[blocks];
+    tile_row features[BLOCK];
+    for (long b = 0; b < blocks; b++) {
+        const int32_t *pointers = weight->pointers + b * (rows + 1);
+        first[b] = cut(pointers, rows, begin);
+        last[b] = cut(pointers, rows, end);
+        memset(sums + pointers[first[b]], 0, 4 * (pointers[last[b]] - pointers[first[b]]));
+    }
+    for (long tile = 0; tile < tiles_of(tokens); tile++)
         for (long b = 0; b < blocks; b++)
-            place(weight, b, first[b], last[b], sums, factors, gradient);
+            if (first[b] < last[b]) {
+                pack_block(weight, b, x, zero_point, tile, tokens, features);
+                FOR_VECTORS(vectors_of(count_of(tile, tokens)), correlate, weight, b, first[b],
+                            last[b], features, errors + tile * rows, sums)
+            }
+    for (long b = 0; b < blocks; b++)
+        place(weight, b, first[b], last[b], sums, factors, gradient);
+}
+
+/* gradient [rows, width] = errors [tokens, rows], transposed, times x [tokens, width] at the
+   weight's entries, and 0 elsewhere. x is float32, or, with a zero point, uint8; factors: what each
+   entry's gradient is multiplied by, or NULL; packed: tiles_of(tokens) * rows tile rows of scratch,
+   at a multiple of 64 bytes; sums: one number for each entry. */
+void sparse_weight_gradient(const sparse_rows *weight, const float *factors, const void *x,
+                            const int32_t *zero_point, const float *errors, long tokens,
+                            tile_row *packed, float *sums, float *gradient, int threads) {
+    long rows = weight->rows;
+    int64_t entries = weight->pointers[blocks_of(weight) * (rows + 1) - 1];
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static)
+        for (long tile = 0; tile < tiles_of(tokens); tile++)
+            pack(errors, NULL, first_of(tile, tokens) * rows, rows, count_of(tile, tokens), rows,
+                 packed + tile * rows);
+#pragma omp for schedule(static)
+        for (int part = 0; part < threads; part++)
+            /* The last part has the rows after the last entry, too. */
+            correlate_part(weight, factors, x, zero_point, packed, tokens, entries * part / threads,
+                           part + 1 < threads ? entries * (part + 1) / threads : entries + 1, sums,
+                           gradient);
     }
 }
