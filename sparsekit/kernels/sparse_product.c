@@ -14,15 +14,16 @@ write disjoint memory and add in a fixed order: results do not depend on their n
 #define LANES 16
 #define VECTORS 6
 #define TOKENS (VECTORS * LANES)
-/* Columns of a block, at most, and rows whose entries are added up together. */
+/* Columns of a block, at most. */
 #define BLOCK 96
-#define ROWS_AT_ONCE 4
-/* Rows of a product whose sums, for TILES_AT_ONCE tiles, stay in the second-level cache. */
+/* Entries whose lanes are added up together, or a few more. */
+#define FOLDED_AT_ONCE 64
+/* Rows of a product whose sums, for a tile, stay in the second-level cache. */
 #define CHUNK 768
-#define TILES_AT_ONCE 2
 
 typedef float vector __attribute__((vector_size(4 * LANES)));
 typedef float unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t integers __attribute__((vector_size(4 * LANES)));
 typedef uint8_t bytes __attribute__((vector_size(LANES)));
 typedef float tile_row[TOKENS] __attribute__((aligned(64)));
 
@@ -213,6 +214,13 @@ SPECIALIZED void multiply(const sparse_rows *weight, long b, long first, long la
     default: function(__VA_ARGS__, VECTORS);                                                       \
     }
 
+static __attribute__((noinline)) void multiply_block(const sparse_rows *weight, long b, long first,
+                                                     long last, const float *values,
+                                                     const tile_row *features, tile_row *out,
+                                                     long tokens) {
+    FOR_VECTORS(vectors_of(tokens), multiply, weight, b, first, last, values, features, out)
+}
+
 /* What block b of a tile's features holds: see pack. */
 static void pack_block(const sparse_rows *weight, long b, const void *x, const int32_t *zero_point,
                        long tile, long tokens, tile_row *features) {
@@ -221,46 +229,36 @@ static void pack_block(const sparse_rows *weight, long b, const void *x, const i
          count_of(tile, tokens), least(weight->block, weight->width - column), features);
 }
 
-/* y, at a chunk of rows from `first` and for `count` tiles from `tile` on. */
-static void multiply_tiles(const sparse_rows *weight, const float *values, const float *x,
-                           long tokens, long tile, long count, long first, const float *bias,
-                           const uint8_t *kept, float *y, tile_row *out) {
-    long rows = weight->rows, chunk = least(CHUNK, rows - first);
+/* y, at a tile and a chunk of rows from `first` on. */
+static void multiply_tile(const sparse_rows *weight, const float *values, const float *x,
+                          long tokens, long tile, long first, const float *bias,
+                          const uint8_t *kept, float *y, tile_row *out) {
+    long rows = weight->rows, chunk = least(CHUNK, rows - first), count = count_of(tile, tokens);
+    long start = first_of(tile, tokens) * rows + first;
     tile_row features[BLOCK];
-    for (long b = 0; b < blocks_of(weight); b++)
-        for (long i = 0; i < count; i++) {
-            pack_block(weight, b, x, NULL, tile + i, tokens, features);
-            FOR_VECTORS(vectors_of(count_of(tile + i, tokens)), multiply, weight, b, first,
-                        first + chunk, values, features, out + i * chunk)
-        }
-    for (long i = 0; i < count; i++) {
-        long start = first_of(tile + i, tokens) * rows + first;
-        unpack(out + i * chunk, count_of(tile + i, tokens), chunk, rows, bias ? bias + first : bias,
-               kept ? kept + start : kept, y + start);
+    for (long b = 0; b < blocks_of(weight); b++) {
+        pack_block(weight, b, x, NULL, tile, tokens, features);
+        multiply_block(weight, b, first, first + chunk, values, features, out, count);
     }
-}
-
-/* Numbers of scratch that `sparse_product` needs. */
-long scratch_of(long rows, int threads) {
-    return threads * TILES_AT_ONCE * least(rows, CHUNK) * TOKENS;
+    unpack(out, count, chunk, rows, bias ? bias + first : bias, kept ? kept + start : kept,
+           y + start);
 }
 
 /* y [tokens, rows] = x [tokens, width] times the weight, transposed, plus bias [rows] or NULL.
    values: one for each entry of the weight; kept [tokens, rows]: 0 where y is to be 0, 1 elsewhere,
-   or NULL; scratch: scratch_of(rows, threads) numbers, at a multiple of 64 bytes. */
+   or NULL; scratch: `threads` times as many tile rows as a chunk has rows, at a multiple of 64
+   bytes. */
 void sparse_product(const sparse_rows *weight, const float *values, const float *x, long tokens,
                     const float *bias, const uint8_t *kept, float *y, tile_row *scratch,
                     int threads) {
     long rows = weight->rows, tiles = tiles_of(tokens);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int part = 0; part < threads; part++) {
-        tile_row *out = scratch + part * TILES_AT_ONCE * least(rows, CHUNK);
-        long end = tiles * (part + 1) / threads;
-        /* Several tiles meet each piece of the weight while it is in the second-level cache. */
-        for (long tile = tiles * part / threads; tile < end; tile += TILES_AT_ONCE)
-            for (long row = 0; row < rows; row += CHUNK)
-                multiply_tiles(weight, values, x, tokens, tile, least(TILES_AT_ONCE, end - tile), row,
-                               bias, kept, y, out);
+        tile_row *out = scratch + part * least(rows, CHUNK);
+        /* All tiles meet a chunk of the weight while it is in the second-level cache. */
+        for (long first = 0; first < rows; first += CHUNK)
+            for (long tile = tiles * part / threads; tile < tiles * (part + 1) / threads; tile++)
+                multiply_tile(weight, values, x, tokens, tile, first, bias, kept, y, out);
     }
 }
 
@@ -296,13 +294,19 @@ static inline vector fold(const vector terms[LANES]) {
     return fold1(fold2(fours[0], fours[1]), fold2(fours[2], fours[3]));
 }
 
-/* sums[i] += the sum over the lanes of terms[i]; up to a multiple of LANES, terms are there. */
-static void add_folded(const vector *terms, long count, float *sums) {
-    for (; count >= LANES; count -= LANES, terms += LANES, sums += LANES)
+/* sums[i] += the sum over the lanes of terms[i], for `count` terms of at most `room` sums. */
+static inline void add_folded(const vector *terms, long count, long room, float *sums) {
+    for (; count >= LANES; count -= LANES, room -= LANES, terms += LANES, sums += LANES)
         *(unaligned *)sums += fold(terms);
     vector rest = fold(terms);
-    for (long i = 0; i < count; i++)
-        sums[i] += rest[i];
+    if (room < LANES)
+        for (long i = 0; i < count; i++)
+            sums[i] += rest[i];
+    else {
+        /* The others keep their value: a branch less, which would be hard to foresee. */
+        const integers lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        *(unaligned *)sums += (vector)((integers)rest & (lanes < (int32_t)count));
+    }
 }
 
 SPECIALIZED vector dot(const vector *errors, const float *feature, const int vectors) {
@@ -336,15 +340,26 @@ SPECIALIZED void correlate(const sparse_rows *weight, long b, long first, long l
                            const int vectors) {
     const int32_t *pointers = weight->pointers + b * (weight->rows + 1);
     const int32_t *order = weight->order + b * weight->rows;
-    vector terms[ROWS_AT_ONCE * BLOCK + LANES];
-    for (long i = first; i < last; i += ROWS_AT_ONCE) {
-        long end = least(i + ROWS_AT_ONCE, last);
-        for (long j = i; j < end; j++)
-            correlate_row(errors[order[j]], features, weight->offsets + pointers[j],
-                          pointers[j + 1] - pointers[j], terms + pointers[j] - pointers[i],
-                          vectors);
-        add_folded(terms, pointers[end] - pointers[i], sums + pointers[i]);
+    vector terms[FOLDED_AT_ONCE + BLOCK + LANES];
+    int32_t begin = pointers[first], end = pointers[last];
+    for (long i = first; i < last; i++) {
+        int32_t entry = pointers[i], next = pointers[i + 1];
+        const float *soon = errors[order[i + 2 < last ? i + 2 : i]];
+        UNROLL for (int v = 0; v < vectors; v++) __builtin_prefetch(soon + v * LANES);
+        correlate_row(errors[order[i]], features, weight->offsets + entry, next - entry,
+                      terms + (entry - begin), vectors);
+        if (next - begin >= FOLDED_AT_ONCE || i + 1 == last) {
+            add_folded(terms, next - begin, end - begin, sums + begin);
+            begin = next;
+        }
     }
+}
+
+static __attribute__((noinline)) void correlate_block(const sparse_rows *weight, long b, long first,
+                                                      long last, const tile_row *features,
+                                                      const tile_row *errors, float *sums,
+                                                      long tokens) {
+    FOR_VECTORS(vectors_of(tokens), correlate, weight, b, first, last, features, errors, sums)
 }
 
 /* Where in a block's order the rows begin whose entries begin at `entry` or after it. */
@@ -391,8 +406,8 @@ static void correlate_part(const sparse_rows *weight, const float *factors, cons
         for (long b = 0; b < blocks; b++)
             if (first[b] < last[b]) {
                 pack_block(weight, b, x, zero_point, tile, tokens, features);
-                FOR_VECTORS(vectors_of(count_of(tile, tokens)), correlate, weight, b, first[b],
-                            last[b], features, errors + tile * rows, sums)
+                correlate_block(weight, b, first[b], last[b], features, errors + tile * rows, sums,
+                                count_of(tile, tokens));
             }
     for (long b = 0; b < blocks; b++)
         place(weight, b, first[b], last[b], sums, factors, gradient);

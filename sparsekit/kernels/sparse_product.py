@@ -172,7 +172,7 @@ def _multiply(
     compiled, threads = library(SOURCE), torch.get_num_threads()
     rows = rows.contiguous()
     result = torch.empty(len(rows), weight.rows)
-    scratch = torch.empty(compiled.scratch_of(ctypes.c_long(weight.rows), threads))
+    scratch = torch.empty(threads, min(weight.rows, CHUNK), TOKENS)
     compiled.sparse_product(
         ctypes.byref(weight),
         address(entries),
