@@ -185,9 +185,8 @@ SPECIALIZED void multiply(const sparse_rows *weight, long b, long first, long la
         const uint16_t *offset = weight->offsets + pointers[i];
         const float *value = values + pointers[i];
         int32_t count = pointers[i + 1] - pointers[i];
-        if (count & 1) {
+        if (count & 1)
             add_product(even, *value++, feature_of(features, *offset++), vectors);
-        }
         if (count & 2) {
             add_product(even, value[0], feature_of(features, offset[0]), vectors);
             add_product(odd, value[1], feature_of(features, offset[1]), vectors);

@@ -218,9 +218,7 @@ class _SparseLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_values = ctx.pattern.input_gradient(errors, entries).view(values.shape)
         if ctx.needs_input_grad[1]:
-            to_weight = ctx.pattern.weight_gradient(
-                values.reshape(-1, values.shape[-1]), errors
-            )
+            to_weight = ctx.pattern.weight_gradient(values.reshape(-1, values.shape[-1]), errors)
         if ctx.needs_input_grad[2]:
             to_bias = errors.sum(0)
         return to_values, to_weight, to_bias, None
