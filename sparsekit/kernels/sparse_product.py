@@ -13,7 +13,7 @@ from sparsekit.environment import cpu_units
 from sparsekit.kernels.compiler import address, library
 
 SOURCE = "sparse_product.c"
-# As in the C file: tokens that are worked on together and columns of a weight, at most, which are
+# As in the C file: tokens that are worked on together and columns of a block, at most, which are
 # 36 KB of float32 in a first-level cache of 48, and rows that are sorted among themselves.
 TOKENS = 96
 BLOCK = 96
