@@ -33,7 +33,7 @@ WARMUP = 3
 # Operators by what they are for; what is in no group is counted as the rest.
 GROUPS = {
     "float products": ("mm", "addmm", "bmm", "baddbmm", "linear", "_scaled_dot_product"),
-    "products without zeros": ("pack_tiles", "sparse_product", "sparse_weight_gradient", "gather"),
+    "products without zeros": ("sparse_product", "sparse_weight_gradient", "gather"),
     "integer products": ("_int_mm", "scale_sums", "row_sums"),
     "optimizer and clipping": ("_fused_adamw_", "linalg_vector_norm", "_foreach_norm"),
     "dropout": ("drop", "bernoulli_", "random_", "native_dropout", "native_dropout_backward"),

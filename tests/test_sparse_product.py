@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,9 +13,18 @@ from hypothesis import strategies as st
 
 from sparsekit.kernels import compiler
 from sparsekit.kernels.compiler import KernelError, library
-from sparsekit.kernels.sparse_product import SOURCE, SparsePattern, Tiles, sparse_linear
+from sparsekit.kernels.sparse_product import SOURCE, SparsePattern, sparse_linear
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def unwritten_memory_is_nan() -> Iterator[None]:
+    """What a kernel leaves out cannot be right by chance."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def made(tokens: int, width: int, out: int, density: float, seed: int) -> list[torch.Tensor]:
@@ -28,9 +38,11 @@ def made(tokens: int, width: int, out: int, density: float, seed: int) -> list[t
 
 @settings(max_examples=60, deadline=None)
 @given(
-    tokens=st.integers(1, 200),
-    width=st.sampled_from([1, 15, 16, 17, 191, 192, 193, 400]),
-    out=st.sampled_from([1, 2, 15, 16, 33, 200]),
+    # Around the ends of vectors and of tiles.
+    tokens=st.integers(1, 400) | st.sampled_from([1, 16, 63, 64, 65, 96, 97, 127, 129, 192, 193]),
+    # Around the ends of vectors and of blocks of columns, and rows of more than one chunk.
+    width=st.sampled_from([1, 15, 16, 17, 95, 96, 97, 192, 193, 400]),
+    out=st.sampled_from([1, 2, 15, 16, 33, 97, 200, 800]),
     density=st.sampled_from([0.0, 0.05, 0.2, 0.5, 1.0]),
     seed=st.integers(0, 2**16),
 )
@@ -69,27 +81,65 @@ def test_batches_of_sentences_and_layers_without_a_bias() -> None:
     torch.testing.assert_close(given.grad, weight.detach().sum(0).expand(6, 7, 40))
 
 
-def test_results_do_not_depend_on_the_number_of_threads() -> None:
-    values, weight, bias, errors, mask = made(300, 200, 100, 0.2, 1)
+@pytest.mark.parametrize("tokens", [1, 40, 96, 300])
+@pytest.mark.parametrize("kept", ["some", "none", "one row", "last block", "all"])
+def test_results_do_not_depend_on_the_number_of_threads(tokens: int, kept: str) -> None:
+    values, weight, bias, errors, mask = made(tokens, 200, 100, 0.2, 1)
+    if kept == "all":
+        mask = torch.ones_like(mask)
+    elif kept != "some":
+        held = torch.zeros_like(mask)
+        held[
+            40 if kept == "one row" else slice(40), slice(150, 200) if "block" in kept else ...
+        ] = kept != "none"
+        mask = mask & held
+    weight = weight * mask
     pattern = SparsePattern(mask)
     before = torch.get_num_threads()
     found = []
     try:
-        for threads in (1, 2, 3):
+        for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
             entries = pattern.entries(weight)
-            rows, of_errors = Tiles.of(values), Tiles.of(errors)
             found.append(
                 (
-                    pattern.product(rows, entries, bias),
-                    pattern.input_gradient(of_errors, entries),
-                    pattern.weight_gradient(rows, of_errors),
+                    pattern.product(values, entries, bias),
+                    pattern.input_gradient(errors, entries),
+                    pattern.weight_gradient(values, errors),
                 )
             )
     finally:
         torch.set_num_threads(before)
     for others in found[1:]:
         assert all(torch.equal(one, other) for one, other in zip(found[0], others, strict=True))
+    product, to_values, to_weight = found[0]
+    torch.testing.assert_close(product, F.linear(values, weight, bias), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(to_values, errors @ weight, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(to_weight, (errors.t() @ values) * mask, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [1, 17, 130])
+def test_bytes_and_factors_of_a_weight_gradient(tokens: int) -> None:
+    _, _, _, errors, mask = made(tokens, 100, 50, 0.2, 3)
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randint(0, 256, (tokens, 100), dtype=torch.uint8, generator=generator)
+    zero_point = torch.tensor(117, dtype=torch.int32)
+    factors = torch.rand(int(mask.sum()), generator=generator)
+    pattern = SparsePattern(mask)
+    plain = pattern.weight_gradient(values.float() - zero_point, errors)
+    assert torch.equal(pattern.weight_gradient(values, errors, zero_point), plain)
+    scaled = pattern.weight_gradient(values, errors, zero_point, factors)
+    assert torch.equal(pattern.entries(scaled), pattern.entries(plain) * factors)
+    assert not scaled[~mask].any()
+
+
+def test_an_input_gradient_is_zero_where_it_is_told_to_be() -> None:
+    values, weight, _, errors, mask = made(70, 40, 30, 0.3, 4)
+    pattern = SparsePattern(mask)
+    entries, kept = pattern.entries(weight), values > 0
+    found = pattern.input_gradient(errors, entries, kept)
+    assert torch.equal(found, torch.where(kept, pattern.input_gradient(errors, entries), 0.0))
+    assert found[kept].abs().max() > 0
 
 
 def test_a_layer_that_is_frozen_gets_no_gradient() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,10 +14,11 @@ from sparsekit.kernels.compiler import library
 from sparsekit.kernels.tensors import address
 
 SOURCE = "sparse_product.c"
-# Tokens that are worked on together, as in the C file, and columns of a weight: 48 KB of float32,
-# the first-level cache of the CPUs that this is for.
-TOKENS = 64
-BLOCK = 192
+# As in the C file: tokens that are worked on together and columns of a block, at most, which are
+# 36 KB of float32 in a first-level cache of 48, and rows that are sorted among themselves.
+TOKENS = 96
+BLOCK = 96
+CHUNK = 768
 # Where a sparse product takes as long as a dense one, with a margin (docs/performance.md).
 MIN_SPARSITY = 0.65
 
@@ -39,24 +39,40 @@ class _SparseRows(ctypes.Structure):
         ("width", ctypes.c_long),
         ("block", ctypes.c_long),
         ("pointers", ctypes.c_void_p),
-        ("columns", ctypes.c_void_p),
+        ("order", ctypes.c_void_p),
+        ("offsets", ctypes.c_void_p),
     )
 
     def __init__(self, mask: Tensor) -> None:
         rows, width = mask.shape
-        pieces = torch.split(mask, BLOCK, dim=1)
-        ends = torch.stack([piece.sum(1).cumsum(0) for piece in pieces])
-        starts = ends[:, -1].cumsum(0) - ends[:, -1]
-        pointers = torch.cat([torch.zeros(len(pieces), 1, dtype=torch.long), ends], dim=1)
-        found = [piece.nonzero() for piece in pieces]
+        # All blocks of about the same width: a narrow last one would cost more for each entry.
+        block = -(-width // -(-width // BLOCK))
+        pieces = torch.split(mask, block, dim=1)
+        counts = torch.stack([piece.sum(1) for piece in pieces])
+        chunks = torch.arange(rows) // CHUNK
+        order = (chunks * (BLOCK + 1) - counts).argsort(dim=1, stable=True)
+        ends = counts.gather(1, order).flatten().cumsum(0).view(len(pieces), rows)
+        starts = torch.cat([torch.zeros(1, dtype=torch.long), ends[:-1, -1]])
+        found = [piece[of_piece].nonzero() for piece, of_piece in zip(pieces, order, strict=True)]
+        columns = torch.cat([each[:, 1] for each in found])
         # The structure holds addresses only: their tensors live with it.
-        self.pointer_tensor = (pointers + starts[:, None]).int()
-        self.column_tensor = torch.cat([each[:, 1] for each in found]).to(torch.uint8)
+        self.pointer_tensor = torch.cat([starts[:, None], ends], dim=1).int()
+        self.order_tensor = order.int()
+        # torch has uint16, but few operations of it.
+        self.offset_tensor = (columns * TOKENS * 4).to(torch.uint16)
         self.places = torch.cat(
-            [each[:, 0] * width + each[:, 1] + i * BLOCK for i, each in enumerate(found)]
+            [
+                of_piece[each[:, 0]] * width + each[:, 1] + i * block
+                for i, (each, of_piece) in enumerate(zip(found, order, strict=True))
+            ]
         )
         super().__init__(
-            rows, width, BLOCK, self.pointer_tensor.data_ptr(), self.column_tensor.data_ptr()
+            rows,
+            width,
+            block,
+            self.pointer_tensor.data_ptr(),
+            self.order_tensor.data_ptr(),
+            self.offset_tensor.data_ptr(),
         )
 
 
@@ -93,58 +109,45 @@ class SparsePattern:
             return found.mul_(scale.view(()))
         return found.mul_(self.entries(scale.expand(weight.shape)))
 
-    def product(self, tiles: Tiles, entries: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`F.linear(rows, weight, bias)` of the rows [tokens, in] in `tiles`."""
-        return _multiply(self._weight, tiles, entries, bias)
+    def product(self, rows: Tensor, entries: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`F.linear(rows, weight, bias)` of rows [tokens, in]."""
+        return _multiply(self._weight, rows, entries, bias)
 
-    def input_gradient(self, errors: Tiles, entries: Tensor, kept: Tensor | None = None) -> Tensor:
+    def input_gradient(self, errors: Tensor, entries: Tensor, kept: Tensor | None = None) -> Tensor:
         """`errors @ weight` of the output's gradient [tokens, out]; 0 where `kept` is False."""
         of_transposed = _gather(entries, self._order)
         return _multiply(self._transposed, errors, of_transposed, None, kept)
 
-    def weight_gradient(self, rows: Tiles, errors: Tiles, factors: Tensor | None = None) -> Tensor:
+    def weight_gradient(
+        self,
+        rows: Tensor,
+        errors: Tensor,
+        zero_point: Tensor | None = None,
+        factors: Tensor | None = None,
+    ) -> Tensor:
         """`errors.t() @ rows` at the pattern's places, float32 [out, in], and 0 elsewhere.
 
-        `factors` are multiplied in, one float32 for each entry.
+        `rows` are float32, or uint8 that stand for their differences from `zero_point`. `factors`
+        are multiplied in, one float32 for each entry.
         """
+        compiled, tokens = library(SOURCE), ctypes.c_long(len(rows))
+        rows, errors = rows.contiguous(), errors.contiguous()
         gradient = torch.empty(self._weight.rows, self._weight.width)
+        packed = torch.empty(compiled.tiles_of(tokens), self._weight.rows, TOKENS)
         sums = torch.empty(len(self._places))
-        library(SOURCE).sparse_weight_gradient(
+        compiled.sparse_weight_gradient(
             ctypes.byref(self._weight),
-            address(self._places),
             address(factors),
-            address(rows.packed),
-            address(errors.packed),
-            ctypes.c_long(rows.tokens),
+            address(rows),
+            address(zero_point),
+            address(errors),
+            tokens,
+            address(packed),
             address(sums),
             address(gradient),
             torch.get_num_threads(),
         )
         return gradient
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """Rows [tokens, width], transposed by tiles of tokens; the last one is filled with zeros."""
-
-    packed: Tensor
-    tokens: int
-
-    @classmethod
-    def of(cls, rows: Tensor, zero_point: Tensor | None = None) -> Tiles:
-        """The tiles of float32 rows [tokens, width], or of uint8 ones less their zero point."""
-        rows = rows.contiguous()
-        tokens, width = rows.shape
-        packed = torch.empty(-(-tokens // TOKENS), width, TOKENS)
-        library(SOURCE).pack_tiles(
-            address(rows),
-            address(zero_point),
-            ctypes.c_long(tokens),
-            ctypes.c_long(width),
-            address(packed),
-            torch.get_num_threads(),
-        )
-        return cls(packed, tokens)
 
 
 def _gather(numbers: Tensor, indices: Tensor) -> Tensor:
@@ -162,19 +165,20 @@ def _gather(numbers: Tensor, indices: Tensor) -> Tensor:
 
 def _multiply(
     weight: _SparseRows,
-    rows: Tiles,
+    rows: Tensor,
     entries: Tensor,
     bias: Tensor | None,
     kept: Tensor | None = None,
 ) -> Tensor:
-    threads = torch.get_num_threads()
-    result = torch.empty(rows.tokens, weight.rows)
-    scratch = torch.empty(threads, weight.rows, TOKENS)
-    library(SOURCE).sparse_product(
+    compiled, threads = library(SOURCE), torch.get_num_threads()
+    rows = rows.contiguous()
+    result = torch.empty(len(rows), weight.rows)
+    scratch = torch.empty(threads, min(weight.rows, CHUNK), TOKENS)
+    compiled.sparse_product(
         ctypes.byref(weight),
         address(entries),
-        address(rows.packed),
-        ctypes.c_long(rows.tokens),
+        address(rows),
+        ctypes.c_long(len(rows)),
         address(bias),
         address(kept),
         address(result),
@@ -200,25 +204,22 @@ class _SparseLinear(torch.autograd.Function):
     def forward(
         ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None, pattern: SparsePattern
     ) -> Tensor:
-        rows = Tiles.of(values.reshape(-1, values.shape[-1]))
         entries = pattern.entries(weight)
-        ctx.save_for_backward(rows.packed, entries)
-        ctx.pattern, ctx.tokens = pattern, rows.tokens
-        result = pattern.product(rows, entries, bias)
+        ctx.save_for_backward(values, entries)
+        ctx.pattern = pattern
+        result = pattern.product(values.reshape(-1, values.shape[-1]), entries, bias)
         return result.view(*values.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        packed, entries = ctx.saved_tensors
-        errors = gradient.reshape(-1, gradient.shape[-1])
-        tiles = Tiles.of(errors)
+        values, entries = ctx.saved_tensors
+        errors = gradient.reshape(-1, gradient.shape[-1]).contiguous()
         to_values = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            to_values = ctx.pattern.input_gradient(tiles, entries)
-            to_values = to_values.view(*gradient.shape[:-1], to_values.shape[1])
+            to_values = ctx.pattern.input_gradient(errors, entries).view(values.shape)
         if ctx.needs_input_grad[1]:
-            to_weight = ctx.pattern.weight_gradient(Tiles(packed, ctx.tokens), tiles)
+            to_weight = ctx.pattern.weight_gradient(values.reshape(-1, values.shape[-1]), errors)
         if ctx.needs_input_grad[2]:
             to_bias = errors.sum(0)
         return to_values, to_weight, to_bias, None

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from sparsekit.environment import cpu_units
 from sparsekit.kernels import quantize
-from sparsekit.kernels.sparse_product import SparsePattern, Tiles
+from sparsekit.kernels.sparse_product import SparsePattern
 
 INT8 = (-128, 127)
 UINT8 = (0, 255)
@@ -184,25 +184,24 @@ class _QuantizedLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         left, left_inside, right, right_inside, scale, zero_point, weight_scale = ctx.saved_tensors
-        rows = gradient.reshape(-1, len(right))
+        rows = gradient.reshape(-1, len(right)).contiguous()
         to_values = to_weight = to_bias = None
         pattern = ctx.pattern
-        errors = None if pattern is None else Tiles.of(rows)
         if ctx.needs_input_grad[0]:
-            if errors is None:
+            if pattern is None:
                 product = rows @ right.float().mul_(weight_scale)
                 to_values = torch.where(left_inside, product, 0.0)
             else:
                 entries = pattern.scaled(right, weight_scale)
-                to_values = pattern.input_gradient(errors, entries, left_inside)
+                to_values = pattern.input_gradient(rows, entries, left_inside)
             to_values = to_values.view(*gradient.shape[:-1], left.shape[1])
         if ctx.needs_input_grad[1]:
-            if errors is None:
+            if pattern is None:
                 product = rows.t() @ left.float().sub_(zero_point)
                 to_weight = torch.where(right_inside, product.mul_(scale), 0.0)
             else:
                 factors = pattern.entries(right_inside).float().mul_(scale)
-                to_weight = pattern.weight_gradient(Tiles.of(left, zero_point), errors, factors)
+                to_weight = pattern.weight_gradient(left, rows, zero_point, factors)
         if ctx.needs_input_grad[2]:
             to_bias = rows.sum(0)
         return to_values, to_weight, to_bias, None, None, None, None, None
