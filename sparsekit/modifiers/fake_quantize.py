@@ -160,7 +160,7 @@ class QuantEmbedding(nn.Embedding):
         self.output_quantizer = activation_quantizer(scheme.outputs)
 
     def forward(self, ids: Tensor) -> Tensor:
-        rows = F.embedding(ids, self.weight, self.padding_idx)
+        rows = F.embedding(ids, self.weight, self.padding_idx, sparse=self.sparse)
         if self.weight_quantizer is not None:
             # Ranges are of the whole table, but only the rows in use need rounding.
             self.weight_quantizer.watch(self.weight)
