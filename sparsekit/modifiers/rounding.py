@@ -174,7 +174,9 @@ class _QuantizedLinear(torch.autograd.Function):
         right, right_inside = to_bytes(weight, weight_scale, None, INT8)
         scales = scale * weight_scale.view(-1)
         result = integer_linear(left, zero_point, right, scales, bias, int8_units)
-        ctx.pattern = pattern
+        ctx.pattern, ctx.shape = pattern, weight.shape
+        if pattern is not None:
+            right, right_inside = _entries(pattern, weight, weight_scale, right, right_inside)
         ctx.save_for_backward(
             left, left_inside, right, right_inside, scale, zero_point, weight_scale
         )
@@ -184,7 +186,7 @@ class _QuantizedLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         left, left_inside, right, right_inside, scale, zero_point, weight_scale = ctx.saved_tensors
-        rows = gradient.reshape(-1, len(right))
+        rows = gradient.reshape(-1, ctx.shape[0])
         to_values = to_weight = to_bias = None
         pattern = ctx.pattern
         errors = None if pattern is None else Tiles.of(rows)
@@ -193,7 +195,7 @@ class _QuantizedLinear(torch.autograd.Function):
                 product = rows @ right.float().mul_(weight_scale)
                 to_values = torch.where(left_inside, product, 0.0)
             else:
-                entries = pattern.scaled(right, weight_scale)
+                entries = right.float().mul_(_entry_scales(pattern, weight_scale, ctx.shape))
                 to_values = pattern.input_gradient(errors, entries, left_inside)
             to_values = to_values.view(*gradient.shape[:-1], left.shape[1])
         if ctx.needs_input_grad[1]:
@@ -201,11 +203,27 @@ class _QuantizedLinear(torch.autograd.Function):
                 product = rows.t() @ left.float().sub_(zero_point)
                 to_weight = torch.where(right_inside, product.mul_(scale), 0.0)
             else:
-                factors = pattern.entries(right_inside).float().mul_(scale)
+                factors = right_inside.float().mul_(scale)
                 to_weight = pattern.weight_gradient(Tiles.of(left, zero_point), errors, factors)
         if ctx.needs_input_grad[2]:
             to_bias = rows.sum(0)
         return to_values, to_weight, to_bias, None, None, None, None, None
+
+
+def _entries(
+    pattern: SparsePattern, weight: Tensor, scale: Tensor, rounded: Tensor, inside: Tensor
+) -> tuple[Tensor, Tensor]:
+    # `rounded` and `inside` at the pattern's places. To gather floats and round them once more is
+    # several times faster than torch's selection of bytes.
+    if scale.numel() > 1:
+        return pattern.entries(rounded), pattern.entries(inside)
+    entries, of_entries = to_bytes(pattern.entries(weight).view(1, -1), scale, None, INT8)
+    return entries.view(-1), of_entries.view(-1)
+
+
+def _entry_scales(pattern: SparsePattern, scale: Tensor, shape: torch.Size) -> Tensor:
+    # One for all of the pattern's places, or one for each.
+    return scale.view(()) if scale.numel() == 1 else pattern.entries(scale.expand(shape))
 
 
 def _along_first(parameter: Tensor, dimensions: int) -> Tensor:
