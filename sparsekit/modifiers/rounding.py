@@ -112,7 +112,7 @@ def to_bytes(
     values: Tensor, scale: Tensor, zero_point: Tensor | None, limits: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """`to_integers` of float32 [rows, width], as int8 for limits below 0, else uint8."""
-    if _takes_kernels() and values.dtype == torch.float32:
+    if takes_kernels(values):
         return quantize.quantize(values, scale, zero_point, limits)
     integers, inside = to_integers(values, scale, zero_point, limits)
     return integers.to(torch.int8 if limits[0] < 0 else torch.uint8), inside
@@ -127,16 +127,18 @@ def integer_linear(
     int8_units: bool,
 ) -> Tensor:
     """`integer_product` times `scales`, one or one for each output, plus a bias."""
-    if int8_units and 1 < left.shape[1] <= EXACT_IN_INT32 and _takes_kernels():
+    if int8_units and 1 < left.shape[1] <= EXACT_IN_INT32 and takes_kernels(scales):
         sums = torch._int_mm(left, right.t())
         return quantize.scaled_sums(sums, zero_point, right, scales, bias)
     result = integer_product(left, zero_point, right, int8_units).mul_(scales)
     return result if bias is None else result.add_(bias)
 
 
-def _takes_kernels() -> bool:
+def takes_kernels(values: Tensor) -> bool:
+    """Whether the kernels of `kernels.quantize` work on `values`, which are on a CPU."""
     # torch's compiler cannot see into ours, and fuses its own operations into one pass itself.
-    return not torch.compiler.is_compiling() and quantize.available()
+    plain = values.dtype == torch.float32 and not torch.compiler.is_compiling()
+    return plain and quantize.available()
 
 
 class _FakeQuantize(torch.autograd.Function):

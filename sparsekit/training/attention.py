@@ -86,7 +86,9 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        found = kernel.gradients(*ctx.saved_tensors, gradient.contiguous(), *ctx.call)
+        query, key, value, probabilities = ctx.saved_tensors
+        errors = gradient.contiguous()
+        found = kernel.gradients(query, key, value, probabilities, errors, *ctx.call)
         return *found, None, None, None
 
 
