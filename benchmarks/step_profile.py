@@ -24,7 +24,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from sparsekit.environment import cores, cpu_name
-from sparsekit.kernels import dropout, quantize, sparse_product
+from sparsekit.kernels import adamw, attention, dropout, quantize, sparse_product
 from sparsekit.kernels.compiler import library
 from sparsekit.progress import quiet_libraries
 from sparsekit.training.precision import matmul_precision
@@ -35,7 +35,14 @@ GROUPS = {
     "float products": ("mm", "addmm", "bmm", "baddbmm", "linear", "_scaled_dot_product"),
     "products without zeros": ("sparse_product", "sparse_weight_gradient", "gather"),
     "integer products": ("_int_mm", "scale_sums", "row_sums"),
-    "optimizer and clipping": ("_fused_adamw_", "linalg_vector_norm", "_foreach_norm"),
+    "optimizer and clipping": (
+        "adamw",
+        "sums_of_squares",
+        "_fused_adamw_",
+        "linalg_vector_norm",
+        "_foreach_norm",
+    ),
+    "attention": ("attention", "attention_gradient"),
     "dropout": ("drop", "bernoulli_", "random_", "native_dropout", "native_dropout_backward"),
     "clearing, filling, copying": ("fill_", "zero_", "copy_", "_foreach_zero_", "cat", "clone"),
     "activations, LayerNorm, softmax": (
@@ -49,6 +56,7 @@ GROUPS = {
     ),
     "rounding to integers": (
         "quantize",
+        "observe",
         "round",
         "round_",
         "clamp",
@@ -95,7 +103,7 @@ class Shown:
 
 def show_kernels() -> None:
     """Let the profiler see our kernels; torch knows nothing of them."""
-    for module in (dropout, quantize, sparse_product):
+    for module in (adamw, attention, dropout, quantize, sparse_product):
         module.library = lambda *arguments: Shown(library(*arguments))  # type: ignore[attr-defined]
 
 

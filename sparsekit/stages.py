@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 from datasets import Dataset
 from rich.console import Console
@@ -53,7 +52,6 @@ from sparsekit.training.precision import matmul_precision
 LOG = logging.getLogger(__name__)
 
 Rows = dict[str, Dataset]
-Logits = npt.NDArray[np.float32]
 
 
 def identity(values: Mapping[str, Any], names: Mapping[str, str], folder: Path) -> dict[str, Any]:
@@ -86,20 +84,20 @@ def teach(
         return rows, {}
     folders = teacher_folders(plan, data, finetune)
     keep_freed_memory()
-
-    def logits(split: str) -> Logits:
-        with matmul_precision(plan.training.matmul_precision):
-            if not folders:
-                return logits_of(student, data, split)
-            each = [teacher_logits(f, data, split) for f in folders]
-            mean: Logits = np.stack(each).mean(axis=0)
-            return mean
-
+    splits = ["validation", "train"] if distilled else ["validation"]
+    with matmul_precision(plan.training.matmul_precision):
+        if folders:
+            each = [teacher_logits(folder, data, splits) for folder in folders]
+            logits = {
+                split: np.stack([one[split] for one in each]).mean(axis=0) for split in splits
+            }
+        else:
+            logits = {split: logits_of(student, data, split) for split in splits}
     for modifier in imitating:
         modifier.use_teacher(live_teacher(folders, student, data))
     labels = np.array(rows["validation"]["labels"])
-    scores = metrics.compute(plan.dataset.metrics, logits("validation"), labels)
-    taught = {**rows, "train": add_logits(rows["train"], logits("train"))} if distilled else rows
+    scores = metrics.compute(plan.dataset.metrics, logits["validation"], labels)
+    taught = {**rows, "train": add_logits(rows["train"], logits["train"])} if distilled else rows
     return taught, {"teacher": {"validation": scores}}
 
 

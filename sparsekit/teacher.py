@@ -7,9 +7,10 @@ labels is no special case, and no teacher runs while the student trains.
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,28 +111,38 @@ def label_order(folder: Path, name: str, label_names: list[str]) -> list[int]:
     return order
 
 
-def teacher_logits(folder: Path, data: TextData, split: str) -> np.ndarray:
-    """The logits [rows, labels] of the teacher in `folder`, in the data's label order."""
+def teacher_logits(folder: Path, data: TextData, splits: Sequence[str]) -> dict[str, np.ndarray]:
+    """The logits [rows, labels] of the teacher in `folder`, in the data's label order, by split."""
     order = label_order(folder, str(folder), data.label_names)
-    texts_only = TextData({split: data.splits[split]}, data.label_names, data.max_length)
+    identity = [weights_hash(folder), _vocabulary_hash(folder)]
+    loaded: list[Classifier] = []
 
-    def make(target: Path) -> None:
-        loaded, missing = load_classifier(folder, data.label_names, data.max_length)
-        if missing:
-            raise UserError(
-                f"the teacher in {folder} lacks the weights {', '.join(missing[:4])}, so its "
-                "logits would be random; choose a complete checkpoint"
-            )
+    def make(split: str, target: Path) -> None:
+        # Once, and only where the logits of some split are missing.
+        teacher = loaded[0] if loaded else _load(folder, data)
+        loaded[:] = [teacher]
         log.info("teacher %s reads %d rows of %s, once", folder, len(data.splits[split]), split)
-        logits = logits_of(loaded, texts_only, split)[:, order]
+        texts_only = replace(data, splits={split: data.splits[split]})
+        logits = logits_of(teacher, texts_only, split)[:, order]
         Dataset.from_dict({"logits": logits.tolist()}).save_to_disk(str(target))
 
-    key = content_hash(
-        [weights_hash(folder), _vocabulary_hash(folder), data.fingerprint(split),
-         str(data.max_length), *data.label_names]
-    )  # fmt: skip
-    stored = kept_rows("teacher-logits", key, make)
-    return np.array(stored["logits"][:], dtype=np.float32)
+    found = {}
+    for split in splits:
+        text = [data.fingerprint(split), str(data.max_length), *data.label_names]
+        key = content_hash([*identity, *text])
+        stored = kept_rows("teacher-logits", key, functools.partial(make, split))
+        found[split] = np.array(stored["logits"][:], dtype=np.float32)
+    return found
+
+
+def _load(folder: Path, data: TextData) -> Classifier:
+    loaded, missing = load_classifier(folder, data.label_names, data.max_length)
+    if missing:
+        raise UserError(
+            f"the teacher in {folder} lacks the weights {', '.join(missing[:4])}, so its "
+            "logits would be random; choose a complete checkpoint"
+        )
+    return loaded
 
 
 def live_teacher(folders: Sequence[Path], student: Classifier, data: TextData) -> PreTrainedModel:

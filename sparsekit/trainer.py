@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from sparsekit.config import UserError
+from sparsekit.first_token import only_first_token
 from sparsekit.models import sparsity
 from sparsekit.modifiers.distillation import Distillation
 from sparsekit.modifiers.layer_distillation import PerLayerDistillation
@@ -29,10 +30,10 @@ from sparsekit.modifiers.obs import SurgeonPruning
 from sparsekit.modifiers.quantization import Quantization
 from sparsekit.oneshot.calibration import draw
 from sparsekit.recipe import Recipe
+from sparsekit.training.adamw import RowAdamW, sparse_token_gradient, steps_by_row
 from sparsekit.training.allocator import keep_freed_memory
 from sparsekit.training.attention import used_by as dropout_attention
 from sparsekit.training.dropout import use_bit_dropout
-from sparsekit.training.first_token import only_first_token
 from sparsekit.training.held_zeros import HeldZeros
 from sparsekit.training.loss_mean import LossMean
 from sparsekit.training.order import lengths_in_memory, order_by_epoch
@@ -82,6 +83,10 @@ class SparseTrainer(Trainer):
         self._zeros = HeldZeros(model, recipe, self.args.sparse_products_problem() is None)
         self._steps = RecipeCallback(recipe, self._zeros)
         self.add_callback(self._steps)
+        self._by_row = self.optimizer is None and steps_by_row(self.args, model, recipe)
+        if self._by_row:
+            _, settings = self.get_optimizer_cls_and_kwargs(self.args)
+            self.optimizer_cls_and_kwargs = RowAdamW, settings
         if self.args.device.type == "cpu":
             use_bit_dropout(model)
         if isinstance(model, PreTrainedModel) and not recipe.of(PerLayerDistillation):
@@ -121,6 +126,14 @@ class SparseTrainer(Trainer):
         decays = [group["weight_decay"] for group in optimizer.param_groups]
         self._steps.weight_decays = self._steps.weight_decays or decays
         return optimizer
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        if self._by_row:
+            # The one that accelerate wraps.
+            optimizer: RowAdamW = cast(Any, self.optimizer).optimizer
+            return optimizer.clip(self.args.max_grad_norm)
+        norm: Tensor = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        return norm
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -190,6 +203,8 @@ class SparseTrainer(Trainer):
             if on_cpu:
                 keep_freed_memory()
                 stack.enter_context(dropout_attention(self.model))
+            if self._by_row:
+                stack.enter_context(sparse_token_gradient(self.model, self.recipe))
             stack.enter_context(matmul_precision(self.args.matmul_precision))
             stack.callback(self._zeros.release)
             return super().train(*args, **options)

@@ -55,12 +55,12 @@ def test_two_masks_are_independent(p: float) -> None:
 
 @compiled
 def test_random_bits_are_those_of_philox() -> None:
-    """Random123's known answer of Philox4x32-10 for counter and key 0; lanes count on."""
+    """Random123's known answer of Philox4x32-7 for counter and key 0; lanes count on."""
     words = torch.empty(4, 16, dtype=torch.int32)
-    draw = library(kernel.SOURCE).draw
+    draw = library(kernel.SOURCE, kernel.FLAGS).draw
     draw(ctypes.c_uint64(0), ctypes.c_uint64(0), address(words))
     found = [int(word) & 0xFFFFFFFF for word in words[:, 0]]
-    assert found == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    assert found == [0x5F6FB709, 0x0D893F64, 0x4F121F81, 0x4F730A48]
     again = words[:, 5].clone()
     draw(ctypes.c_uint64(0), ctypes.c_uint64(5), address(words))
     assert torch.equal(words[:, 0], again)

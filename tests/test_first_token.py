@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from sparsekit.training.first_token import MODEL_TYPES, only_first_token
+from sparsekit.first_token import MODEL_TYPES, only_first_token
 
 
 def make(kind: str, architecture: Any = AutoModelForSequenceClassification) -> PreTrainedModel:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sparsekit.kernels import quantize
 from sparsekit.kernels.sparse_product import SparsePattern
-from sparsekit.modifiers import rounding
+from sparsekit.modifiers import fake_quantize, rounding
+from sparsekit.modifiers.fake_quantize import FakeQuantizer
 from sparsekit.modifiers.rounding import INT8, UINT8, quantized_linear
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
@@ -48,6 +49,41 @@ def test_bytes_and_what_was_clamped(
     found = quantize.quantize(values, scale, zero_point, limits)
     for ours, torchs in zip(found, by_torch(values, scale, zero_point, limits), strict=True):
         assert ours.dtype == torchs.dtype and torch.equal(ours, torchs)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=SEEDS,
+    limits=st.sampled_from([INT8, UINT8]),
+    symmetric=st.booleans(),
+    threads=st.sampled_from([1, 3]),
+    last=st.sampled_from([0.0, 5.0, -5.0, torch.inf, torch.nan]),
+)
+def test_ranges_scales_and_zero_points(
+    seed: int, limits: tuple[int, int], symmetric: bool, threads: int, last: float
+) -> None:
+    torch.manual_seed(seed)
+    ours, torchs = (FakeQuantizer(limits, symmetric) for _ in range(2))
+    size, shift = 10 ** float(torch.randint(-9, 3, ())), float(torch.randint(-3, 4, ()))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for step in range(4):
+            values = (torch.randn(5, 37) + shift) * size * (step > 0 or seed % 2)
+            if step == 3 and last:
+                values[4, 36] = last
+            ours.observe(values)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(fake_quantize, "takes_kernels", lambda _: False)
+                torchs.observe(values)
+            # What torch makes an integer of a NaN is up to the processor.
+            undefined = bool(torchs.scale.isnan())
+            for name, buffer in torchs.named_buffers():
+                if not (undefined and name == "zero_point"):
+                    found = ours.get_buffer(name)
+                    torch.testing.assert_close(found, buffer, rtol=0, atol=0, equal_nan=True)
+    finally:
+        torch.set_num_threads(before)
 
 
 @settings(max_examples=40, deadline=None)

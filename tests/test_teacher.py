@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hub_seed
 import numpy as np
@@ -40,19 +42,43 @@ def named(folder: str, tmp_path: Path, id2label: dict[str, str]) -> Path:
 def test_the_second_time_no_teacher_runs(
     teacher_folder: str, data: TextData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = teacher_logits(Path(teacher_folder), data, "train")
+    first = teacher_logits(Path(teacher_folder), data, ["train"])["train"]
     monkeypatch.setattr(teacher, "predict_logits", None)
-    second = teacher_logits(Path(teacher_folder), data, "train")
+    second = teacher_logits(Path(teacher_folder), data, ["train"])["train"]
     np.testing.assert_array_equal(first, second)
     assert first.shape == (24, 2)
+
+
+def test_a_teacher_is_loaded_once_for_all_splits(
+    teacher_folder: str, data: TextData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[Path] = []
+    load = teacher.load_classifier
+
+    def counted(folder: Path, *arguments: Any) -> Any:
+        loads.append(folder)
+        return load(folder, *arguments)
+
+    monkeypatch.setattr(teacher, "load_classifier", counted)
+    rows = hub_seed.reviews(16, seed=4)
+    both = replace(data, splits={**data.splits, "validation": Dataset.from_list(rows)})
+    found = teacher_logits(Path(teacher_folder), both, ["validation", "train"])
+    assert {split: logits.shape for split, logits in found.items()} == {
+        "validation": (16, 2),
+        "train": (24, 2),
+    }
+    # The training rows may have been read by another test's run.
+    assert loads == [Path(teacher_folder)]
 
 
 def test_another_order_of_labels_is_no_special_case(
     teacher_folder: str, data: TextData, tmp_path: Path
 ) -> None:
     swapped = named(teacher_folder, tmp_path, {"0": "POS", "1": "NEG"})
-    straight = teacher_logits(Path(teacher_folder), data, "train")
-    np.testing.assert_allclose(teacher_logits(swapped, data, "train"), straight[:, ::-1], atol=1e-6)
+    straight = teacher_logits(Path(teacher_folder), data, ["train"])["train"]
+    np.testing.assert_allclose(
+        teacher_logits(swapped, data, ["train"])["train"], straight[:, ::-1], atol=1e-6
+    )
 
 
 def test_other_names_are_taken_in_order_and_mentioned(
@@ -93,7 +119,7 @@ def test_a_teacher_without_its_head_is_refused(
     del weights["classifier.weight"]
     torch.save(weights, folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"lacks the weights classifier\.weight"):
-        teacher_logits(folder, data, "train")
+        teacher_logits(folder, data, ["train"])["train"]
 
 
 def test_logits_become_a_column() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pyarrow as pa
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from torch import Tensor
 

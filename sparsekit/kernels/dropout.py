@@ -11,13 +11,15 @@ from sparsekit.kernels.compiler import compiles, library
 from sparsekit.kernels.tensors import address
 
 SOURCE = "dropout.c"
+# They change no result here, and allow vectors.
+FLAGS = ("-fno-math-errno", "-fno-trapping-math")
 # The probability to keep a number comes in so many steps.
 STEPS = 2**16
 
 
 def available() -> bool:
     """Whether the kernel can be compiled here; says once why not."""
-    return compiles(SOURCE, (), "dropout")
+    return compiles(SOURCE, FLAGS, "dropout")
 
 
 def drop(values: Tensor, seed: int, kept: int) -> Tensor:
@@ -27,7 +29,7 @@ def drop(values: Tensor, seed: int, kept: int) -> Tensor:
     """
     values = values.detach().contiguous()
     out = torch.empty_like(values)
-    library(SOURCE).drop(
+    library(SOURCE, FLAGS).drop(
         address(values),
         ctypes.c_long(values.numel()),
         ctypes.c_int64(seed),

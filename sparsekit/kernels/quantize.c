@@ -50,3 +50,36 @@ void scale_sums(const int32_t *sums, long rows, long width, const int32_t *zero_
             out[r * width + i] = bias ? scaled + bias[i] : scaled;
         }
 }
+
+/* Moves the range *low to *high towards that of the values, by the share `averaging`; one that is
+   infinite has seen nothing yet, and takes theirs. Then sets the scale and the zero point that map
+   it, widened to hold 0, onto the integers from `bottom` to `top`. */
+void observe(const float *values, long count, float averaging, float epsilon, float bottom,
+             float top, int symmetric, float *low, float *high, float *scale, int32_t *zero_point,
+             int threads) {
+    float least = INFINITY, most = -INFINITY;
+    int undefined = 0;
+#pragma omp parallel for simd schedule(static) num_threads(threads) \
+    reduction(min : least) reduction(max : most) reduction(| : undefined)
+    for (long i = 0; i < count; i++) {
+        least = values[i] < least ? values[i] : least;
+        most = values[i] > most ? values[i] : most;
+        undefined |= values[i] != values[i];
+    }
+    if (undefined)
+        least = most = NAN;
+    int seen = isfinite(*low);
+    *low = seen ? *low + averaging * (least - *low) : least;
+    *high = seen ? *high + averaging * (most - *high) : most;
+    float from = *low > 0.0f ? 0.0f : *low, to = *high < 0.0f ? 0.0f : *high;
+    float found = symmetric ? (-from > to ? -from : to) / ((top - bottom) / 2)
+                            : (to - from) / (top - bottom);
+    *scale = found < epsilon ? epsilon : found;
+    if (symmetric) {
+        *zero_point = ((int32_t)bottom + (int32_t)top + 1) / 2;
+        return;
+    }
+    float zero = bottom - rintf(from / *scale);
+    zero = zero < bottom ? bottom : zero;
+    *zero_point = (int32_t)(zero > top ? top : zero);
+}

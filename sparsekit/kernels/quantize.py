@@ -50,6 +50,29 @@ def quantize(
     return out, inside
 
 
+def observe(
+    values: Tensor,
+    found: tuple[Tensor, Tensor, Tensor, Tensor],
+    limits: tuple[int, int],
+    symmetric: bool,
+    averaging: float,
+    epsilon: float,
+) -> None:
+    """Move a range towards that of float32 values, in place; see `FakeQuantizer.observe`.
+
+    `found` are the range's two ends, its scale and its zero point (int32), all scalars.
+    """
+    values = values.detach().contiguous()
+    library(SOURCE, FLAGS).observe(
+        address(values),
+        ctypes.c_long(values.numel()),
+        *(ctypes.c_float(number) for number in (averaging, epsilon, *limits)),
+        int(symmetric),
+        *(address(tensor) for tensor in found),
+        torch.get_num_threads(),
+    )
+
+
 def scaled_sums(
     sums: Tensor, zero_point: Tensor, right: Tensor, scales: Tensor, bias: Tensor | None
 ) -> Tensor:

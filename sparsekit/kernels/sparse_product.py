@@ -102,13 +102,6 @@ class SparsePattern:
             return _gather(numbers, self._places)
         return numbers.index_select(0, self._places)
 
-    def scaled(self, weight: Tensor, scale: Tensor) -> Tensor:
-        """The entries of an int8 weight times its scale: one, or [out, 1] for one a row."""
-        found = self.entries(weight).float()
-        if scale.numel() == 1:
-            return found.mul_(scale.view(()))
-        return found.mul_(self.entries(scale.expand(weight.shape)))
-
     def product(self, rows: Tensor, entries: Tensor, bias: Tensor | None = None) -> Tensor:
         """`F.linear(rows, weight, bias)` of rows [tokens, in]."""
         return _multiply(self._weight, rows, entries, bias)

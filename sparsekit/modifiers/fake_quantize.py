@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparsekit.kernels import quantize
 from sparsekit.kernels.sparse_product import SparsePattern, sparse_linear
 from sparsekit.modifiers.rounding import (
     INT8,
@@ -17,6 +18,7 @@ from sparsekit.modifiers.rounding import (
     fake_quantize,
     has_int8_units,
     quantized_linear,
+    takes_kernels,
 )
 from sparsekit.modifiers.scheme import Activations, Scheme, Weights
 
@@ -67,6 +69,10 @@ class FakeQuantizer(nn.Module):
     @torch.no_grad()
     def observe(self, values: Tensor) -> None:
         """Move the range towards that of `values`, without waiting for the device."""
+        if not self.per_channel and values.device.type == "cpu" and takes_kernels(values):
+            found = (self.min_val, self.max_val, self.scale, self.zero_point)
+            quantize.observe(values, found, self.limits, self.symmetric, AVERAGING, EPSILON)
+            return
         if self.per_channel:
             low, high = torch.aminmax(values.flatten(1), dim=1)
         else:
@@ -160,7 +166,7 @@ class QuantEmbedding(nn.Embedding):
         self.output_quantizer = activation_quantizer(scheme.outputs)
 
     def forward(self, ids: Tensor) -> Tensor:
-        rows = F.embedding(ids, self.weight, self.padding_idx)
+        rows = F.embedding(ids, self.weight, self.padding_idx, sparse=self.sparse)
         if self.weight_quantizer is not None:
             # Ranges are of the whole table, but only the rows in use need rounding.
             self.weight_quantizer.watch(self.weight)

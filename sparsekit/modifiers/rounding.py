@@ -112,7 +112,7 @@ def to_bytes(
     values: Tensor, scale: Tensor, zero_point: Tensor | None, limits: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """`to_integers` of float32 [rows, width], as int8 for limits below 0, else uint8."""
-    if _takes_kernels() and values.dtype == torch.float32:
+    if takes_kernels(values):
         return quantize.quantize(values, scale, zero_point, limits)
     integers, inside = to_integers(values, scale, zero_point, limits)
     return integers.to(torch.int8 if limits[0] < 0 else torch.uint8), inside
@@ -127,16 +127,18 @@ def integer_linear(
     int8_units: bool,
 ) -> Tensor:
     """`integer_product` times `scales`, one or one for each output, plus a bias."""
-    if int8_units and 1 < left.shape[1] <= EXACT_IN_INT32 and _takes_kernels():
+    if int8_units and 1 < left.shape[1] <= EXACT_IN_INT32 and takes_kernels(scales):
         sums = torch._int_mm(left, right.t())
         return quantize.scaled_sums(sums, zero_point, right, scales, bias)
     result = integer_product(left, zero_point, right, int8_units).mul_(scales)
     return result if bias is None else result.add_(bias)
 
 
-def _takes_kernels() -> bool:
+def takes_kernels(values: Tensor) -> bool:
+    """Whether the kernels of `kernels.quantize` work on `values`, which are on a CPU."""
     # torch's compiler cannot see into ours, and fuses its own operations into one pass itself.
-    return not torch.compiler.is_compiling() and quantize.available()
+    plain = values.dtype == torch.float32 and not torch.compiler.is_compiling()
+    return plain and quantize.available()
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -174,7 +176,9 @@ class _QuantizedLinear(torch.autograd.Function):
         right, right_inside = to_bytes(weight, weight_scale, None, INT8)
         scales = scale * weight_scale.view(-1)
         result = integer_linear(left, zero_point, right, scales, bias, int8_units)
-        ctx.pattern = pattern
+        ctx.pattern, ctx.shape = pattern, weight.shape
+        if pattern is not None:
+            right, right_inside = _entries(pattern, weight, weight_scale, right, right_inside)
         ctx.save_for_backward(
             left, left_inside, right, right_inside, scale, zero_point, weight_scale
         )
@@ -184,7 +188,7 @@ class _QuantizedLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         left, left_inside, right, right_inside, scale, zero_point, weight_scale = ctx.saved_tensors
-        rows = gradient.reshape(-1, len(right)).contiguous()
+        rows = gradient.reshape(-1, ctx.shape[0]).contiguous()
         to_values = to_weight = to_bias = None
         pattern = ctx.pattern
         if ctx.needs_input_grad[0]:
@@ -192,7 +196,7 @@ class _QuantizedLinear(torch.autograd.Function):
                 product = rows @ right.float().mul_(weight_scale)
                 to_values = torch.where(left_inside, product, 0.0)
             else:
-                entries = pattern.scaled(right, weight_scale)
+                entries = right.float().mul_(_entry_scales(pattern, weight_scale, ctx.shape))
                 to_values = pattern.input_gradient(rows, entries, left_inside)
             to_values = to_values.view(*gradient.shape[:-1], left.shape[1])
         if ctx.needs_input_grad[1]:
@@ -200,11 +204,27 @@ class _QuantizedLinear(torch.autograd.Function):
                 product = rows.t() @ left.float().sub_(zero_point)
                 to_weight = torch.where(right_inside, product.mul_(scale), 0.0)
             else:
-                factors = pattern.entries(right_inside).float().mul_(scale)
+                factors = right_inside.float().mul_(scale)
                 to_weight = pattern.weight_gradient(left, rows, zero_point, factors)
         if ctx.needs_input_grad[2]:
             to_bias = rows.sum(0)
         return to_values, to_weight, to_bias, None, None, None, None, None
+
+
+def _entries(
+    pattern: SparsePattern, weight: Tensor, scale: Tensor, rounded: Tensor, inside: Tensor
+) -> tuple[Tensor, Tensor]:
+    # `rounded` and `inside` at the pattern's places. To gather floats and round them once more is
+    # several times faster than torch's selection of bytes.
+    if scale.numel() > 1:
+        return pattern.entries(rounded), pattern.entries(inside)
+    entries, of_entries = to_bytes(pattern.entries(weight).view(1, -1), scale, None, INT8)
+    return entries.view(-1), of_entries.view(-1)
+
+
+def _entry_scales(pattern: SparsePattern, scale: Tensor, shape: torch.Size) -> Tensor:
+    # One for all of the pattern's places, or one for each.
+    return scale.view(()) if scale.numel() == 1 else pattern.entries(scale.expand(shape))
 
 
 def _along_first(parameter: Tensor, dimensions: int) -> Tensor:

@@ -19,7 +19,7 @@ def drop(values: Tensor, p: float) -> Tensor:
     """
     if not 0 < p < 1:
         return nn.functional.dropout(values, p)
-    result: Tensor = _Drop.apply(values, _kept_steps(p))  # type: ignore[no-untyped-call]
+    result: Tensor = _Drop.apply(values, kept_steps(p))  # type: ignore[no-untyped-call]
     return result
 
 
@@ -31,9 +31,15 @@ def kept(shape: torch.Size, steps: int) -> Tensor:
     return bits < steps - STEPS // 2
 
 
-def _kept_steps(p: float) -> int:
+def kept_steps(p: float) -> int:
+    """In how many of 65536 cases dropout with the probability p keeps a number."""
     # Neither none nor all of the values that 16 bits can have: the comparison is one of int16.
     return min(max(round((1 - p) * STEPS), 1), STEPS - 1)
+
+
+def new_seed() -> int:
+    """What the random bits of one call follow from, drawn from torch's own generator."""
+    return int(torch.empty((), dtype=torch.int64).random_(-(2**63), None))
 
 
 class BitDropout(nn.Dropout):
@@ -54,7 +60,7 @@ class _Drop(torch.autograd.Function):
         ctx.seed = None
         by_kernel = values.dtype == torch.float32 and not torch.compiler.is_compiling()
         if by_kernel and kernel.available():
-            ctx.seed = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None))
+            ctx.seed = new_seed()
             return kernel.drop(values, ctx.seed, steps)
         mask = kept(values.shape, steps)
         ctx.save_for_backward(mask)
