@@ -25,6 +25,7 @@ from transformers import TrainerCallback, set_seed
 from sparsekit import metrics, stages
 from sparsekit.config import plain
 from sparsekit.data import tokenize
+from sparsekit.kernels import adamw, dropout, quantize
 from sparsekit.models import predict_logits, sparsity
 from sparsekit.plan import Plan
 from sparsekit.progress import quiet_libraries
@@ -117,6 +118,8 @@ def main() -> None:
     """Prepare, train in turns, report."""
     options = parse()
     quiet_libraries()
+    for kernel in (adamw, dropout, quantize):
+        kernel.available()  # compiled once for each machine: left out too
     plan = make_plan(options)
     set_seed(options.seed)
     data = stages.load_data(plan)
