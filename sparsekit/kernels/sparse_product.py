@@ -20,7 +20,7 @@ TOKENS = 96
 BLOCK = 96
 CHUNK = 768
 # Where a sparse product takes as long as a dense one, with a margin (docs/performance.md).
-MIN_SPARSITY = 0.65
+MIN_SPARSITY = 0.6
 
 
 def pays_here() -> bool:
