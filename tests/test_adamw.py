@@ -214,3 +214,12 @@ def test_who_reads_clipped_gradients_gets_them(
 ) -> None:
     made = trained(tmp_path, student_folder, rows, modifier, max_steps=2, **options)
     assert not isinstance(made.optimizer.optimizer, RowAdamW)
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler_torch_takes_the_steps(
+    tmp_path: Path, student_folder: str, rows: Rows
+) -> None:
+    made = trained(tmp_path, student_folder, rows, CONSTANT, max_steps=2)
+    assert type(made.optimizer.optimizer) is torch.optim.AdamW
+    assert not made.model.get_input_embeddings().sparse
