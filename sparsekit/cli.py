@@ -69,9 +69,13 @@ def predict(
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Two texts a row; in a line of stdin, a tab apart.")
     ] = False,
+    runtime: Annotated[
+        str, typer.Option(help="onnxruntime, openvino, deepsparse or sparse.")
+    ] = "onnxruntime",
 ) -> None:
     """Label texts with a run's exported model: label, probability and text, tab-separated."""
     from sparsekit.report import text_columns
+    from sparsekit.runtime.choice import runtime_named
     from sparsekit.runtime.pipeline import predict
 
     if "-" in texts and len(texts) > 1:
@@ -94,7 +98,8 @@ def predict(
         rows = [{"text": a, "text_pair": b} for a, b in zip(texts[::2], texts[1::2], strict=True)]
     inner = run / "deployment"
     seconds = [row["text_pair"] for row in rows] if pairs else None
-    answers = predict(inner if inner.is_dir() else run, [row["text"] for row in rows], seconds)
+    deployment, firsts = inner if inner.is_dir() else run, [row["text"] for row in rows]
+    answers = predict(deployment, firsts, seconds, runtime_named(runtime))
     if as_json:
         merged = [row | answer for row, answer in zip(rows, answers, strict=True)]
         typer.echo(json.dumps(merged, indent=2))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sparsekit.inference.grid import Grid
+    from sparsekit.runtime.base import Runtime
     from sparsekit.runtime.benchmark import BenchmarkConfig
 
 Sizes = list[int]
@@ -62,9 +63,9 @@ def benchmark(
     for run, config, summary, fitted in planned:
         with held(run):
             # Requests at their own length, as when the run ended; then the grid of fixed sizes.
-            timings = time_run(run, config)
+            timings = time_run(run, config, _runtimes(run))
             rows, files, said = _compare(run, fitted)
-            write_summary(run, {**summary, "runtime": _others(rows) | timings})
+            write_summary(run, {**summary, "runtime": timings})
         console.print(_table(rows, str(run)))
         console.print(_sizes(files))
         for sentence in said:
@@ -78,6 +79,14 @@ def _requests(run: Path, threads: int | None) -> BenchmarkConfig:
     node = run_node(run, "runtime")
     config: BenchmarkConfig = build(node, "runtime", BenchmarkConfig) if node else BenchmarkConfig()
     return config if threads is None else replace(config, threads=threads)
+
+
+def _runtimes(run: Path) -> list[type[Runtime]]:
+    """Those of this machine that run the deployment as it was exported."""
+    from sparsekit.runtime.choice import runtimes_for
+
+    form = (run_node(run, "export") or {}).get("form", "qdq")
+    return runtimes_for(run / "deployment" / "model.onnx", form)
 
 
 def _fitted(run: Path, grid: Grid) -> Grid:
@@ -120,26 +129,6 @@ def _compare(
     except ImportError:
         said.append("No chart: matplotlib is not installed: pip install 'sparsekit[plot]'")
     return rows, files, said
-
-
-def _others(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """What summary.json holds of each runtime in the grid."""
-    return {row["name"]: _at(rows, row["name"]) for row in rows if row["form"] is not None}
-
-
-def _at(rows: list[dict[str, Any]], name: str) -> dict[str, float]:
-    """What summary.json holds of a runtime that was timed in the grid alone: latency of the
-    smallest batch, throughput of the largest, both at the longest sequence."""
-    own = [row for row in rows if row["name"] == name]
-    longest = max(row["sequence"] for row in own)
-    own = sorted(
-        (row for row in own if row["sequence"] == longest), key=lambda row: int(row["batch"])
-    )
-    return {
-        "latency_ms_p50": own[0]["latency_ms_p50"],
-        "latency_ms_p99": own[0]["latency_ms_p99"],
-        "items_per_second": own[-1]["items_per_second"],
-    }
 
 
 def _table(rows: list[dict[str, Any]], title: str) -> Table:

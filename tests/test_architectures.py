@@ -21,6 +21,7 @@ from transformers import (
 
 from sparsekit.config import UserError
 from sparsekit.runtime.pipeline import predict
+from sparsekit.runtime.sparse.runtime import SparseRuntime
 
 TEXTS = [str(row["text"]) for row in hub_seed.reviews(160, seed=0)]
 BERT_LIKE = {
@@ -92,3 +93,7 @@ def test_from_checkpoint_to_prediction(
     assert summary["sparsity"]["overall"] == pytest.approx(0.8, abs=1e-3)
     (answer,) = predict(tmp_path / "run" / "deployment", ["the plot is dull ."])
     assert answer["label"] in ("0", "1")
+    if SparseRuntime.missing() is None:
+        texts = ["the plot is dull ."]
+        (other,) = predict(tmp_path / "run" / "deployment", texts, kind=SparseRuntime)
+        assert other["scores"] == pytest.approx(answer["scores"], abs=1e-3)

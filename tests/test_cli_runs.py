@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from sparsekit.cli import app
 from sparsekit.runs import held
+from sparsekit.runtime.openvino import OpenVinoRuntime
 
 VOCABULARY = {"[UNK]": 0, "bad": 1, "good": 2}
 
@@ -73,6 +74,24 @@ def test_predict(run_folder):
             f"positive\t{1 / (1 + np.exp(-2)):.3f}\ta good film",
             f"negative\t{1 / (1 + np.exp(-3)):.3f}\tbad , bad , bad",
         ]
+
+
+def test_predict_on_another_runtime(run_folder):
+    pytest.importorskip("openvino")
+    usual = sparsekit("predict", run_folder, "a good film", "bad , bad , bad")
+    other = sparsekit("predict", run_folder, "a good film", "bad , bad , bad", "--runtime=openvino")
+    assert other.exit_code == 0, other.output
+    assert other.stdout == usual.stdout
+    refused = sparsekit("predict", run_folder, "good", "--runtime=tensorrt")
+    assert refused.exit_code == 1
+    assert "choose one of onnxruntime, openvino, deepsparse, sparse" in refused.stderr
+
+
+def test_predict_on_a_runtime_that_is_not_installed(run_folder, monkeypatch):
+    monkeypatch.setattr(OpenVinoRuntime, "missing", staticmethod(lambda: "pip install openvino"))
+    refused = sparsekit("predict", run_folder, "good", "--runtime=openvino")
+    assert refused.exit_code == 1
+    assert "runtime openvino is not installed: pip install openvino" in refused.stderr
 
 
 def test_predict_reads_lines(run_folder):

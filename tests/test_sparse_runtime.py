@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +85,35 @@ def test_threads_do_not_change_a_bit(berts: dict[str, Path], name: str) -> None:
         first, *others = [runtime.run(texts(batch, length)) for runtime in runtimes]
         for other in others:
             assert np.array_equal(first, other)
+
+
+@needs_compiler
+def test_fewer_threads_than_were_asked_for(berts: dict[str, Path]) -> None:
+    """OpenMP gives what it likes, a limit set outside for one."""
+    code = (
+        "import sys, pathlib, numpy as np\n"
+        "from sparsekit.runtime.sparse.runtime import SparseRuntime\n"
+        "file, ids = pathlib.Path(sys.argv[1]), np.full((3, 100), 7)\n"
+        "inputs = {'input_ids': ids, 'attention_mask': ids * 0 + 1, 'token_type_ids': ids * 0}\n"
+        "many = SparseRuntime(file, threads=8)\n"
+        "answers = [many.run(inputs) for _ in range(3)]\n"
+        "answers.append(SparseRuntime(file, threads=1).run(inputs))\n"
+        "assert all(np.array_equal(answers[0], answer) for answer in answers)\n"
+    )
+    command = [sys.executable, "-c", code, str(berts["int8"])]
+    environment = os.environ | {"OMP_THREAD_LIMIT": "2"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_compiler
+def test_calls_from_several_threads(berts: dict[str, Path]) -> None:
+    sparse = SparseRuntime(berts["int8"], threads=2)
+    inputs = [texts(2, length) for length in (5, 40, 150)]
+    expected = [sparse.run(each) for each in inputs]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(sparse.run, inputs * 5))
+    assert all(np.array_equal(*pair) for pair in zip(found, expected * 5, strict=True))
 
 
 @needs_compiler

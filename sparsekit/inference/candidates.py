@@ -21,19 +21,12 @@ from sparsekit.export.layers import read_layers
 from sparsekit.export.onnx import write_graphs
 from sparsekit.export.trace import load_model
 from sparsekit.runtime.base import Runtime
-from sparsekit.runtime.deepsparse import DeepSparseRuntime
+from sparsekit.runtime.choice import RUNTIMES
 from sparsekit.runtime.onnxruntime import OnnxRuntime
-from sparsekit.runtime.openvino import OpenVinoRuntime
 from sparsekit.runtime.sparse.runtime import SparseRuntime, refusal
 
 DENSE = "dense fp32, onnxruntime"
 DYNAMIC = "dense, dynamic int8, onnxruntime"
-RUNTIMES: tuple[type[Runtime], ...] = (
-    OnnxRuntime,
-    OpenVinoRuntime,
-    DeepSparseRuntime,
-    SparseRuntime,
-)
 
 log = logging.getLogger(__name__)
 

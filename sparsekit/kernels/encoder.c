@@ -96,8 +96,7 @@ static void take_first(const columns *from, long vectors, const sequence *of, lo
                        const columns *to) {
     for (long u = 0; u < from->units; u++)
         for (long s = 0; s < count; s++)
-            to->data[u * count + s] =
-                tile_of(from, 0)[u * width_of(vectors, 0) + of[s].first];
+            to->data[u * count + s] = from->data[u * width_of(vectors, 0) + of[s].first];
 }
 
 /* All heads and queries: all vectors of each sequence, or its first one. */
@@ -228,13 +227,15 @@ void encode(const encoder *e, const embedding *from, long batch, const long *tok
             run_group(e, from, tokens, masks, firsts[g], firsts[g + 1] - firsts[g], own, y,
                       (member){mine, 1, scratch});
         }
-        memset(mine, 0, phases(e) * sizeof *mine);
-#pragma omp barrier
-        /* There are fewer of them than threads: each has the phases of one. */
+        /* The groups left are fewer than the threads asked for: each has the phases of one. */
+        phase *theirs = (phase *)((integers *)mine - space + workspace);
+#pragma omp single
+        for (long g = 0; g < groups - alone; g++)
+            memset((integers *)theirs + g * each, 0, phases(e) * sizeof *theirs);
         for (long g = alone; g < groups; g++) {
-            phase *theirs = (phase *)((integers *)mine - space + workspace + (g - alone) * each);
             run_group(e, from, tokens, masks, firsts[g], firsts[g + 1] - firsts[g], shared, y,
                       (member){theirs, members, scratch});
+            theirs = (phase *)((integers *)theirs + each);
         }
     }
 }

@@ -20,6 +20,9 @@ from sparsekit.environment import cores, cpu_name, cpu_units
 from sparsekit.runtime.base import Runtime, check_threads
 from sparsekit.runtime.pipeline import TextEncoder
 
+# What summary.json holds of a runtime.
+SUMMARY = ("latency_ms_p50", "latency_ms_p99", "items_per_second")
+
 
 @dataclass(kw_only=True)
 class BenchmarkConfig:
@@ -65,28 +68,27 @@ class BenchmarkConfig:
         return kind
 
 
-def benchmark(run: Path, config: BenchmarkConfig) -> dict[str, Any]:
-    """Time `run`'s deployment; writes `benchmark.json`, returns the `summary.runtime` dict."""
+def benchmark(
+    run: Path, config: BenchmarkConfig, others: Sequence[type[Runtime]] = ()
+) -> dict[str, Any]:
+    """Time `run`'s deployment on the config's runtime and on `others`, one after the other.
+
+    Writes `benchmark.json`, returns the `summary.runtime` dict.
+    """
     deployment, validation = run / "deployment", run / "evaluation" / "validation.parquet"
     if not validation.is_file():
         raise UserError(f"there is no {validation}; benchmark a folder that launch.py wrote")
     encoder = TextEncoder(deployment)
-    threads = config.threads or cores()
-    runtime = config.kind(deployment / "model.onnx", threads)
     columns = pq.read_table(validation, columns=["text", "text_pair"]).to_pydict()
     wanted = max(config.requests, config.batches * config.batch_size)
     texts, pairs = columns["text"][:wanted], columns["text_pair"][:wanted]
     started = time.perf_counter()
     encodings = encoder.encode(texts, pairs)
     tokenize_ms = (time.perf_counter() - started) / len(texts) * 1e3
-
-    single = _time(runtime, encoder, encodings, 1, config.requests, config.warmup)
-    batched = _time(runtime, encoder, encodings, config.batch_size, config.batches, config.warmup)
-    timing = {
-        "latency_ms_p50": float(np.percentile(single, 50) * 1e3),
-        "latency_ms_p99": float(np.percentile(single, 99) * 1e3),
-        "items_per_second": config.batch_size * len(batched) / sum(batched),
-    }
+    found = {}
+    for kind in dict.fromkeys([config.kind, *others]):
+        runtime = kind(deployment / "model.onnx", config.threads or cores())
+        found[kind.name] = _timings(runtime, encoder, encodings, config)
     lengths = [len(encoding) for encoding in encodings]
     details = {
         "config": asdict(config),
@@ -94,17 +96,26 @@ def benchmark(run: Path, config: BenchmarkConfig) -> dict[str, Any]:
         "cpu_units": cpu_units(),
         "tokens": {f"p{p}": float(np.percentile(lengths, p)) for p in (50, 99)},
         "tokenize_ms": tokenize_ms,
-        "runtimes": {
-            runtime.name: {
-                **timing,
-                **runtime.describe(),
-                "latency_ms": [seconds * 1e3 for seconds in single],
-                "batch_ms": [seconds * 1e3 for seconds in batched],
-            }
-        },
+        "runtimes": found,
     }
     (run / "benchmark.json").write_text(json.dumps(details, indent=2) + "\n")
-    return {runtime.name: timing}
+    return {name: {key: timing[key] for key in SUMMARY} for name, timing in found.items()}
+
+
+def _timings(
+    runtime: Runtime, encoder: TextEncoder, encodings: Sequence[Encoding], config: BenchmarkConfig
+) -> dict[str, Any]:
+    """What `benchmark.json` holds of one runtime."""
+    single = _time(runtime, encoder, encodings, 1, config.requests, config.warmup)
+    batched = _time(runtime, encoder, encodings, config.batch_size, config.batches, config.warmup)
+    return {
+        "latency_ms_p50": float(np.percentile(single, 50) * 1e3),
+        "latency_ms_p99": float(np.percentile(single, 99) * 1e3),
+        "items_per_second": config.batch_size * len(batched) / sum(batched),
+        **runtime.describe(),
+        "latency_ms": [seconds * 1e3 for seconds in single],
+        "batch_ms": [seconds * 1e3 for seconds in batched],
+    }
 
 
 def _time(

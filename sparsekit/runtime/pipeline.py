@@ -105,12 +105,15 @@ def predict_logits(
 
 
 def predict(
-    deployment: Path, texts: Sequence[str], pairs: Sequence[str] | None = None
+    deployment: Path,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    kind: type[Runtime] = OnnxRuntime,
 ) -> list[dict[str, Any]]:
     """For each text, or text and its pair, `label`, `score` (its probability) and all `scores`."""
     encoder = TextEncoder(deployment)
     encodings = encoder.encode(texts, pairs)
-    runtime = OnnxRuntime(deployment / "model.onnx", cores())
+    runtime = kind(deployment / "model.onnx", cores())
     logits = predict_logits(runtime, encoder, encodings)
     results = []
     for row in softmax(logits):

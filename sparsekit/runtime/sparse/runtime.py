@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,13 @@ class SparseRuntime:
         before = graph.needed([*sources, found.mask], graph.constants)
         after = graph.needed([graph.output], [*graph.constants, found.first_token])
         operators.check([*before, *after])
-        self._values = dict(graph.constants)
-        self._before, self._after = (self._fold(nodes) for nodes in (before, after))
+        self._values = graph.constants
+        self._before, self._after = self._fold(before), self._fold(after)
+        # What the encoder has packed is not kept a second time.
+        read = {name for node in [*self._before, *self._after] for name in node.inputs}
+        self._values = {name: x for name, x in self._values.items() if name in read}
+        # The encoder has one workspace.
+        self._lock = Lock()
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
         values = self._values | {name: inputs[name] for name in self._inputs}
@@ -62,11 +68,12 @@ class SparseRuntime:
         batch, length = inputs["input_ids"].shape
         mask = np.ascontiguousarray(values[self._mask].reshape(batch, length), np.float32)
         if self._embedding is None:
-            self._embedded.fill([np.ascontiguousarray(values[self._source], np.float32)])
+            embedded = [np.ascontiguousarray(values[self._source], np.float32)]
         else:
-            ids = [looked_up(t, values[t.ids], batch, length) for t in self._embedding.tables]
-            self._embedded.fill(ids)
-        first = self._encoder.run(self._embedded.struct, text_tokens(mask), mask, self._threads)
+            embedded = [looked_up(t, values[t.ids], batch, length) for t in self._embedding.tables]
+        with self._lock:
+            self._embedded.fill(embedded)
+            first = self._encoder.run(self._embedded.struct, text_tokens(mask), mask, self._threads)
         values[self._first_token] = first
         operators.run(self._after, values)
         logits: npt.NDArray[np.float32] = values[self._output]
