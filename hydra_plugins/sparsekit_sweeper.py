@@ -25,10 +25,10 @@ from rich.console import Console
 
 from sparsekit.config import PROCESSES, UserError, build, first_line, identity_hash, plain
 from sparsekit.runs import ending, writable_folder
+from sparsekit.summary import describe, write_summary
 from sparsekit.sweep import jobs as jobs_of
 from sparsekit.sweep.jobs import Job
 from sparsekit.sweep.table import failures, outcome, summary_table
-from sparsekit.tracking import describe, write_summary
 from sparsekit.workspace import save_workspace
 
 

@@ -133,7 +133,7 @@ def export(run: Run) -> None:
     from sparsekit.progress import quiet_libraries
     from sparsekit.report import closing_table, read_summary
     from sparsekit.runs import held
-    from sparsekit.tracking import write_summary
+    from sparsekit.summary import write_summary
 
     quiet_libraries()
     node, before = run_node(run, "export"), read_summary(run)

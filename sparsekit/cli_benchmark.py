@@ -47,7 +47,7 @@ def benchmark(
     from sparsekit.report import read_summary
     from sparsekit.runs import held
     from sparsekit.runtime.benchmark import benchmark as time_run
-    from sparsekit.tracking import write_summary
+    from sparsekit.summary import write_summary
 
     quiet_libraries()
     grid = Grid(

@@ -80,7 +80,7 @@ def _kernels() -> Finding:
     from sparsekit.kernels.compiler import KernelError, library
 
     try:
-        library(sparse_product.SOURCE)
+        sparse_product.compiled()
         library(quantize.SOURCE, quantize.FLAGS)
     except KernelError as error:
         return Finding("kernels", f"none, so training on the CPU is slower: {error}", "install gcc")

@@ -19,7 +19,8 @@ from sparsekit.overrides import unread_keys, unread_variables
 from sparsekit.progress import quiet_libraries
 from sparsekit.report import closing_table
 from sparsekit.runs import held
-from sparsekit.tracking import TrackingConfig, describe, track, write_summary
+from sparsekit.summary import describe, write_summary
+from sparsekit.tracking import TrackingConfig, track
 
 log = logging.getLogger(__name__)
 

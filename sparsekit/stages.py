@@ -44,10 +44,11 @@ from sparsekit.teacher import (
 )
 from sparsekit.tracking import Tracker
 from sparsekit.tracking_callback import TrackerCallback
-from sparsekit.trainer import Collator, SparseTrainer, assert_masks
+from sparsekit.trainer import Collator, SparseTrainer
 from sparsekit.training import schedule
 from sparsekit.training.allocator import keep_freed_memory
 from sparsekit.training.precision import matmul_precision
+from sparsekit.training.recipe_callback import assert_masks
 
 LOG = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ import contextlib
 import importlib.util
 import json
 import logging
-import math
 import netrc
 import os
 import time
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 
 from sparsekit.config import UserError
 from sparsekit.overrides import overridden_values
+from sparsekit.summary import describe, plain_json, scalars, write_summary
 
 if TYPE_CHECKING:
     import wandb
@@ -72,7 +72,7 @@ class Tracker:
     def log(self, event: Mapping[str, float | int | str], step: int | None = None) -> None:
         """Append one event to `metrics.jsonl`, with the time in seconds since the epoch."""
         values = dict(event) if step is None else {"step": step, **event}
-        line = json.dumps(_json({"time": time.time(), **values}))
+        line = json.dumps(plain_json({"time": time.time(), **values}))
         with (self._folder / "metrics.jsonl").open("a") as file:
             file.write(line + "\n")
         # The step is a column, not W&B's own counter, which drops events that arrive late.
@@ -131,39 +131,6 @@ def track(
         _end(run, exit_code=1)
         raise
     _end(run, exit_code=0)
-
-
-def describe(error: BaseException) -> str:
-    """The text for `summary.error`: a user's mistake as it reads, anything else with its type."""
-    if isinstance(error, KeyboardInterrupt):
-        return f"stopped by {str(error) or 'SIGINT'}"
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-
-
-def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Write `summary.json` so that a reader sees the whole file or none."""
-    temporary = folder / ".summary.json.tmp"
-    temporary.write_text(json.dumps(_json(summary), indent=2) + "\n")
-    temporary.replace(folder / "summary.json")
-
-
-def scalars(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The summary as W&B's flat columns: `validation/accuracy`, `sparsity`, `export/bytes`, ...
-
-    Left out: per-layer sparsities, too many for columns; what W&B has already.
-    """
-    flat: dict[str, Any] = {}
-
-    def walk(value: Any, name: str) -> None:
-        if isinstance(value, Mapping):
-            for key, child in value.items():
-                walk(child, f"{name}/{key}" if name else str(key))
-        elif isinstance(value, bool | int | float | str):
-            flat[name.removeprefix("metrics/")] = value
-
-    walk({key: summary[key] for key in summary.keys() - {"config", "environment", "sparsity"}}, "")
-    sparsity = summary.get("sparsity", {})
-    return flat | ({"sparsity": sparsity["overall"]} if "overall" in sparsity else {})
 
 
 def wandb_mode(mode: str) -> str:
@@ -244,16 +211,3 @@ def _end(run: wandb.Run | None, exit_code: int) -> None:
         run.finish(exit_code=exit_code)
     except Exception as error:  # the run's own outcome must not be hidden by its mirror's
         LOG.warning("W&B did not finish: %s", error)
-
-
-def _json(value: Any) -> Any:
-    """Plain JSON: NumPy scalars as numbers, paths as text, nan and inf as text (JSON has none)."""
-    if isinstance(value, Mapping):
-        return {str(key): _json(child) for key, child in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(child) for child in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "item"):
-        value = value.item()
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,17 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
-from sparsekit.config import UserError
 from sparsekit.first_token import only_first_token
 from sparsekit.models import sparsity
 from sparsekit.modifiers.distillation import Distillation
@@ -38,6 +29,7 @@ from sparsekit.training.held_zeros import HeldZeros
 from sparsekit.training.loss_mean import LossMean
 from sparsekit.training.order import lengths_in_memory, order_by_epoch
 from sparsekit.training.precision import SparseTrainingArguments, matmul_precision
+from sparsekit.training.recipe_callback import RecipeCallback
 
 
 @dataclass
@@ -125,15 +117,10 @@ class SparseTrainer(Trainer):
             parameter.requires_grad_(False)
         decays = [group["weight_decay"] for group in optimizer.param_groups]
         self._steps.weight_decays = self._steps.weight_decays or decays
+        if isinstance(optimizer, RowAdamW):
+            # What the Trainer clips with: accelerate's own is one more pass over the gradients.
+            self.accelerator.clip_grad_norm_ = lambda _, limit: optimizer.clip(limit)
         return optimizer
-
-    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
-        if self._by_row:
-            # The one that accelerate wraps.
-            optimizer: RowAdamW = cast(Any, self.optimizer).optimizer
-            return optimizer.clip(self.args.max_grad_norm)
-        norm: Tensor = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
-        return norm
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -213,73 +200,3 @@ class SparseTrainer(Trainer):
     def sparse_layers(self) -> int:
         """How many layers multiplied no zeros in training."""
         return self._zeros.sparse_layers
-
-
-class RecipeCallback(TrainerCallback):
-    """Moves the recipe along with the steps, and proves after each epoch that masks held."""
-
-    def __init__(self, recipe: Recipe, zeros: HeldZeros) -> None:
-        self.recipe = recipe
-        self._zeros = zeros
-        # Of each parameter group, as the arguments have them: they hold where the recipe is silent.
-        self.weight_decays: list[float] = []
-
-    def _update(self, state: TrainerState) -> float:
-        epoch = state.global_step / state.max_steps * self.recipe.num_epochs
-        self.recipe.update(epoch)
-        return epoch
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        # What masks take to set up is no part of the first step.
-        self._update(state)
-        self._zeros.follow()
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any
-    ) -> None:
-        weight_decay = self.recipe.weight_decay(self._update(state))
-        self._zeros.follow()
-        for group, own in zip(now["optimizer"].param_groups, self.weight_decays, strict=True):
-            group["weight_decay"] = own if weight_decay is None else weight_decay
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self.recipe.before_step()
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self.recipe.constrain()
-
-    def on_epoch_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **now: Any,
-    ) -> None:
-        weights = dict(now["model"].named_parameters())
-        assert_masks(self.recipe, weights, f"after step {state.global_step}")
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self._update(state)
-
-
-def assert_masks(recipe: Recipe, weights: Mapping[str, Tensor], when: str) -> None:
-    """Raise RuntimeError naming the layers if `weights` break a mask: a fault of ours.
-
-    Weights that are not finite are no such fault: a UserError says that training diverged.
-    """
-    violations = recipe.violations(weights)
-    if violations and not all(torch.isfinite(weight).all() for weight in weights.values()):
-        raise UserError(
-            f"training diverged: {when} there are weights that are not finite; lower "
-            "recipe.init_lr, or train in fp32 (training.precision=fp32)"
-        )
-    if violations:
-        raise RuntimeError(f"a mask was broken {when}: " + "; ".join(violations))

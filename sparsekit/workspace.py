@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from sparsekit.config import UserError
 from sparsekit.runs import ending, find_runs
+from sparsekit.summary import scalars
 from sparsekit.sweep.jobs import RECORD
-from sparsekit.tracking import TrackingConfig, scalars, wandb_mode
+from sparsekit.tracking import TrackingConfig, wandb_mode
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace

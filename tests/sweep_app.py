@@ -19,7 +19,7 @@ os.environ.setdefault("SPARSEKIT_ROOT", str(ROOT))
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
 def main(cfg):
     from sparsekit.config import build, identity_hash, plain
-    from sparsekit.tracking import describe, write_summary
+    from sparsekit.summary import describe, write_summary
 
     values = plain(cfg)
     # What libraries do, and what a process that is killed does not clear away.

@@ -206,6 +206,25 @@ def test_a_run_trains_as_with_torch(
         torch.testing.assert_close(weight, same, rtol=0, atol=2e-4)
 
 
+def test_the_trainer_lets_the_optimizer_clip(
+    tmp_path: Path, student_folder: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It does so through its accelerator. Were that to change, torch would clip in a pass of its
+    # own, and dense gradients, as here, would train as well.
+    taken: list[tuple[float, Tensor]] = []
+    clip = RowAdamW.clip
+
+    def watched(self: RowAdamW, limit: float) -> Tensor:
+        taken.append((limit, clip(self, limit)))
+        return taken[-1][1]
+
+    monkeypatch.setattr(RowAdamW, "clip", watched)
+    made = trained(tmp_path, student_folder, rows, OVER_TOKENS, max_steps=2, max_grad_norm=1e-3)
+    logged = [entry["grad_norm"] for entry in made.state.log_history if "loss" in entry]
+    assert [limit for limit, _ in taken] == [1e-3, 1e-3]
+    assert logged == [float(norm) for _, norm in taken] and min(logged) > 1e-3
+
+
 @pytest.mark.parametrize(
     ("modifier", "options"), [(MOVEMENT, {}), (CONSTANT, {"max_grad_norm": 0.0})]
 )

@@ -97,7 +97,7 @@ def test_axes_become_distributions() -> None:
 
 def test_a_pruned_trial_says_so() -> None:
     from hydra_plugins.sparsekit_search import PRUNED
-    from sparsekit.tracking import describe
+    from sparsekit.summary import describe
     from sparsekit.trial_callback import Pruned
 
     assert describe(Pruned("accuracy 0.5")).startswith(PRUNED)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sparsekit.kernels import compiler
 from sparsekit.kernels.compiler import KernelError, library
-from sparsekit.kernels.sparse_product import SOURCE, SparsePattern, sparse_linear
+from sparsekit.kernels.sparse_product import SparsePattern, compiled, sparse_linear
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
@@ -152,7 +152,7 @@ def test_a_layer_that_is_frozen_gets_no_gradient() -> None:
 @pytest.mark.usefixtures("no_compiler")
 def test_a_machine_without_a_compiler_is_told_what_to_do() -> None:
     with pytest.raises(KernelError, match="no C compiler 'no-such-compiler'; install gcc"):
-        library(SOURCE)
+        compiled()
 
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +160,6 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> Non
     library.cache_clear()
     try:
         with pytest.raises(KernelError, match=r"cannot compile here: .*no-such-flag"):
-            library(SOURCE)
+            compiled()
     finally:
         library.cache_clear()

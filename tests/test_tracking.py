@@ -15,16 +15,8 @@ import wandb_file
 
 from sparsekit.config import UserError
 from sparsekit.environment import PACKAGES, UNITS, environment
-from sparsekit.tracking import (
-    CLOUD_HOSTS,
-    Tracker,
-    TrackingConfig,
-    describe,
-    scalars,
-    track,
-    wandb_mode,
-    write_summary,
-)
+from sparsekit.summary import describe, scalars, write_summary
+from sparsekit.tracking import CLOUD_HOSTS, Tracker, TrackingConfig, track, wandb_mode
 from sparsekit.tracking_callback import TrackerCallback
 
 RESOLVED = {"seed": 0, "recipe": {"num_epochs": 3, "modifiers": {"pruning": {"start": 0.0}}}}

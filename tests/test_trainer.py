@@ -20,8 +20,8 @@ from sparsekit.models import Classifier, Student, sparsity
 from sparsekit.modifiers.fake_quantize import unseen
 from sparsekit.plan import Plan
 from sparsekit.recipe import Recipe
-from sparsekit.trainer import assert_masks
 from sparsekit.training.precision import SparseTrainingArguments, matmul_precision
+from sparsekit.training.recipe_callback import assert_masks
 
 MODIFIERS = "sparsekit.modifiers"
 

@@ -1,14 +1,12 @@
 /* AdamW, and the norm of the gradients that it takes, each in one pass over memory; on a CPU.
 
 Results do not depend on the number of threads. The loops are written so that compilers turn them
-into vectors. */
+into vectors. BLOCK, the numbers whose squares are added up by themselves, comes from adamw.py. */
 
 #include <math.h>
 #include <stdint.h>
 
 #define LANES 16
-/* Numbers whose squares are added up by themselves. */
-#define BLOCK 8192
 
 /* A weight [rows, width] with the averages of its gradients and of their squares. */
 typedef struct {

@@ -14,11 +14,18 @@ from sparsekit.kernels.compiler import library
 from sparsekit.kernels.tensors import address
 
 SOURCE = "sparse_product.c"
-# As in the C file: tokens that are worked on together and columns of a block, at most, which are
-# 36 KB of float32 in a first-level cache of 48, and rows that are sorted among themselves.
+HEADERS = (
+    "sparse_product_tiles.h",
+    "sparse_product_weight.h",
+    "sparse_product_multiply.h",
+    "sparse_product_gradient.h",
+)
+# Tokens that are worked on together and columns of a block, at most, which are 36 KB of float32 in
+# a first-level cache of 48, and rows that are sorted among themselves. The C files are told.
 TOKENS = 96
 BLOCK = 96
 CHUNK = 768
+FLAGS = (f"-DTOKENS={TOKENS}", f"-DBLOCK={BLOCK}", f"-DCHUNK={CHUNK}")
 # Where a sparse product takes as long as a dense one, with a margin (docs/performance.md).
 MIN_SPARSITY = 0.6
 
@@ -29,6 +36,11 @@ def pays_here() -> bool:
     The kernel was measured with AVX-512, whose registers hold what it adds up.
     """
     return (cpu_units() or {}).get("avx512f", False)
+
+
+def compiled() -> ctypes.CDLL:
+    """The kernels as a library; raises KernelError where it cannot be compiled."""
+    return library(SOURCE, FLAGS, HEADERS)
 
 
 class _SparseRows(ctypes.Structure):
@@ -84,7 +96,7 @@ class SparsePattern:
     """
 
     def __init__(self, mask: Tensor) -> None:
-        library(SOURCE)
+        compiled()
         self._weight = _SparseRows(mask)
         self._transposed = _SparseRows(mask.t())
         self._places = self._weight.places.int()
@@ -123,12 +135,12 @@ class SparsePattern:
         `rows` are float32, or uint8 that stand for their differences from `zero_point`. `factors`
         are multiplied in, one float32 for each entry.
         """
-        compiled, tokens = library(SOURCE), ctypes.c_long(len(rows))
+        kernels, tokens = compiled(), ctypes.c_long(len(rows))
         rows, errors = rows.contiguous(), errors.contiguous()
         gradient = torch.empty(self._weight.rows, self._weight.width)
-        packed = torch.empty(compiled.tiles_of(tokens), self._weight.rows, TOKENS)
+        packed = torch.empty(kernels.tiles_of(tokens), self._weight.rows, TOKENS)
         sums = torch.empty(len(self._places))
-        compiled.sparse_weight_gradient(
+        kernels.sparse_weight_gradient(
             ctypes.byref(self._weight),
             address(factors),
             address(rows),
@@ -146,7 +158,7 @@ class SparsePattern:
 def _gather(numbers: Tensor, indices: Tensor) -> Tensor:
     # torch's index_select of one dimension runs on one thread.
     found = torch.empty(len(indices))
-    library(SOURCE).gather(
+    compiled().gather(
         address(numbers),
         address(indices),
         ctypes.c_long(len(indices)),
@@ -163,11 +175,11 @@ def _multiply(
     bias: Tensor | None,
     kept: Tensor | None = None,
 ) -> Tensor:
-    compiled, threads = library(SOURCE), torch.get_num_threads()
+    kernels, threads = compiled(), torch.get_num_threads()
     rows = rows.contiguous()
     result = torch.empty(len(rows), weight.rows)
     scratch = torch.empty(threads, min(weight.rows, CHUNK), TOKENS)
-    compiled.sparse_product(
+    kernels.sparse_product(
         ctypes.byref(weight),
         address(entries),
         address(rows),

@@ -14,8 +14,8 @@ from transformers import TrainingArguments
 
 from sparsekit.config import ConfigError
 from sparsekit.environment import cpu_units
-from sparsekit.kernels.compiler import KernelError, library
-from sparsekit.kernels.sparse_product import SOURCE, pays_here
+from sparsekit.kernels.compiler import KernelError
+from sparsekit.kernels.sparse_product import compiled, pays_here
 from sparsekit.training.resume import checkpoint_problem
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class SparseTrainingArguments(TrainingArguments):
         if self.sparse_products == "auto" and not pays_here():
             return "it pays on CPUs with AVX-512"
         try:
-            library(SOURCE)
+            compiled()
         except KernelError as error:
             log.warning("training multiplies zeros too, which is slower: %s", error)
             return str(error)

@@ -1,0 +1,157 @@
+/* The gradient of the weight's entries: errors times features, added up over tokens.
+
+Products are added lane by lane, and the lanes of many entries together. */
+
+/* Entries whose lanes are added up together, or a few more. */
+#define FOLDED_AT_ONCE 64
+
+/* Sums of pairs of lanes of terms[0] and of terms[1] that are 8 apart: the first's in the lower
+   half, the second's in the upper. The terms lie side by side in memory, so that one load gives
+   the upper half of the first and the lower half of the second. */
+static inline vector fold8(const vector terms[2]) {
+    vector middle = *(const unaligned *)((const float *)terms + LANES / 2);
+    return middle +
+           SHUFFLE(terms[0], terms[1], 0, 1, 2, 3, 4, 5, 6, 7, 24, 25, 26, 27, 28, 29, 30, 31);
+}
+
+/* Sums of pairs of lanes of a and of b that are `step` apart: a's in the lower half of each group
+   of 2 * step lanes, b's in the upper. */
+static inline vector fold4(vector a, vector b) {
+    return SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+           SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+}
+static inline vector fold2(vector a, vector b) {
+    return SHUFFLE(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
+           SHUFFLE(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
+}
+static inline vector fold1(vector a, vector b) {
+    return SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+           SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
+
+/* Lane i is the sum over the lanes of terms[i]. */
+static inline vector fold(const vector terms[LANES]) {
+    vector fours[4];
+    UNROLL for (int i = 0; i < 4; i++)
+        fours[i] = fold4(fold8(terms + 4 * i), fold8(terms + 4 * i + 2));
+    return fold1(fold2(fours[0], fours[1]), fold2(fours[2], fours[3]));
+}
+
+/* sums[i] += the sum over the lanes of terms[i], for `count` terms of at most `room` sums. */
+static inline void add_folded(const vector *terms, long count, long room, float *sums) {
+    for (; count >= LANES; count -= LANES, room -= LANES, terms += LANES, sums += LANES)
+        *(unaligned *)sums += fold(terms);
+    vector rest = fold(terms);
+    if (room < LANES)
+        for (long i = 0; i < count; i++)
+            sums[i] += rest[i];
+    else {
+        /* The others keep their value: a branch less, which would be hard to foresee. */
+        const integers lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        *(unaligned *)sums += (vector)((integers)rest & (lanes < (int32_t)count));
+    }
+}
+
+SPECIALIZED vector dot(const vector *errors, const float *feature, const int vectors) {
+    vector sum = errors[0] * VECTOR_AT(feature);
+    UNROLL for (int v = 1; v < vectors; v++) sum += errors[v] * VECTOR_AT(feature + v * LANES);
+    return sum;
+}
+
+/* terms[k] = a row of errors times the feature of entry k, lane by lane, for `count` entries. */
+SPECIALIZED void correlate_row(const float *row, const tile_row *features, const uint16_t *offset,
+                               int32_t count, vector *terms, const int vectors) {
+    vector errors[VECTORS];
+    UNROLL for (int v = 0; v < vectors; v++) errors[v] = VECTOR_AT(row + v * LANES);
+    if (count & 1)
+        *terms++ = dot(errors, feature_of(features, *offset++), vectors);
+    if (count & 2) {
+        terms[0] = dot(errors, feature_of(features, offset[0]), vectors);
+        terms[1] = dot(errors, feature_of(features, offset[1]), vectors);
+        offset += 2, terms += 2;
+    }
+    for (count /= 4; count > 0; count--, offset += 4, terms += 4)
+        UNROLL for (int i = 0; i < 4; i++)
+            terms[i] = dot(errors, feature_of(features, offset[i]), vectors);
+}
+
+/* sums[k] += row of errors . feature, for each entry k of the rows at `first` to `last` in the order
+   of block b. Lanes are added up for several rows at a time: 16 entries need 37 operations, and so
+   does a rest of fewer. */
+SPECIALIZED void correlate(const sparse_rows *weight, long b, long first, long last,
+                           const tile_row *features, const tile_row *errors, float *sums,
+                           const int vectors) {
+    const int32_t *pointers = weight->pointers + b * (weight->rows + 1);
+    const int32_t *order = weight->order + b * weight->rows;
+    vector terms[FOLDED_AT_ONCE + BLOCK + LANES];
+    int32_t begin = pointers[first], end = pointers[last];
+    for (long i = first; i < last; i++) {
+        int32_t entry = pointers[i], next = pointers[i + 1];
+        const float *soon = errors[order[i + 2 < last ? i + 2 : i]];
+        UNROLL for (int v = 0; v < vectors; v++) __builtin_prefetch(soon + v * LANES);
+        correlate_row(errors[order[i]], features, weight->offsets + entry, next - entry,
+                      terms + (entry - begin), vectors);
+        if (next - begin >= FOLDED_AT_ONCE || i + 1 == last) {
+            add_folded(terms, next - begin, end - begin, sums + begin);
+            begin = next;
+        }
+    }
+}
+
+static __attribute__((noinline)) void correlate_block(const sparse_rows *weight, long b, long first,
+                                                      long last, const tile_row *features,
+                                                      const tile_row *errors, float *sums,
+                                                      long tokens) {
+    FOR_VECTORS(vectors_of(tokens), correlate, weight, b, first, last, features, errors, sums)
+}
+
+/* Where in a block's order the rows begin whose entries begin at `entry` or after it. */
+static long cut(const int32_t *pointers, long rows, int32_t entry) {
+    long low = 0, high = rows;
+    while (low < high) {
+        long middle = (low + high) / 2;
+        if (pointers[middle] < entry)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* The gradient at block b of the rows at `first` to `last` in its order, from sums and factors. */
+static void place(const sparse_rows *weight, long b, long first, long last, const float *sums,
+                  const float *factors, float *gradient) {
+    const int32_t *pointers = weight->pointers + b * (weight->rows + 1);
+    const int32_t *order = weight->order + b * weight->rows;
+    long column = b * weight->block, columns = least(weight->block, weight->width - column);
+    for (long i = first; i < last; i++) {
+        float *piece = gradient + order[i] * weight->width + column;
+        memset(piece, 0, 4 * columns);
+        for (int32_t k = pointers[i]; k < pointers[i + 1]; k++)
+            piece[weight->offsets[k] / sizeof(tile_row)] = factors ? sums[k] * factors[k] : sums[k];
+    }
+}
+
+/* The gradient at the entries from `begin` to `end`, and 0 around them: all tiles, block by block. */
+static void correlate_part(const sparse_rows *weight, const float *factors, const void *x,
+                           const int32_t *zero_point, const tile_row *errors, long tokens,
+                           int32_t begin, int32_t end, float *sums, float *gradient) {
+    long rows = weight->rows, blocks = blocks_of(weight);
+    long first[blocks], last[blocks];
+    tile_row features[BLOCK];
+    for (long b = 0; b < blocks; b++) {
+        const int32_t *pointers = weight->pointers + b * (rows + 1);
+        first[b] = cut(pointers, rows, begin);
+        last[b] = cut(pointers, rows, end);
+        memset(sums + pointers[first[b]], 0, 4 * (pointers[last[b]] - pointers[first[b]]));
+    }
+    for (long tile = 0; tile < tile_count(tokens); tile++)
+        for (long b = 0; b < blocks; b++)
+            if (first[b] < last[b]) {
+                pack_block(weight, b, x, zero_point, tile, tokens, features);
+                correlate_block(weight, b, first[b], last[b], features, errors + tile * rows, sums,
+                                count_of(tile, tokens));
+            }
+    for (long b = 0; b < blocks; b++)
+        place(weight, b, first[b], last[b], sums, factors, gradient);
+}
