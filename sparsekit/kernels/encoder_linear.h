@@ -21,13 +21,6 @@ typedef struct {
     const float *scales, *biases;
 } weight;
 
-/* One of four places that are read at once. */
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define PLACE(four, i) ((uint8_t)((four) >> 8 * (i)))
-#else
-#define PLACE(four, i) ((uint8_t)((four) >> 8 * (3 - (i))))
-#endif
-
 enum { NONE, GELU, RELU };
 
 /* The processor's product of bytes, four of them added to each sum; undefined where it has none. */
@@ -69,11 +62,9 @@ INLINE void multiply_chunk(const weight *w, long chunk, long first, long last, c
         }
         long k = pointers[r], end = pointers[r + 1];
         for (; k + 4 <= end; k += 4) {
-            uint32_t places;
-            memcpy(&places, w->places + k, 4);
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++)
-                add_unit(sum[i % CHAINS], x, PLACE(places, i), w->values[k + i], width, bytes);
+                add_unit(sum[i % CHAINS], x, w->places[k + i], w->values[k + i], width, bytes);
         }
         for (; k < end; k++)
             add_unit(sum[0], x, w->places[k], w->values[k], width, bytes);
