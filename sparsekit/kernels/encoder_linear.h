@@ -48,6 +48,15 @@ INLINE void add_unit(integers *sum, const integers *x, unsigned place, int32_t v
         sum[v] = add_product(sum[v], unit[v], value - (integers){0}, bytes);
 }
 
+/* Asks for the weights that some 15 rows later are read: at few tokens a row is done before memory
+   answers. What a row takes of 90 % zeros fits in three lines. */
+INLINE void fetch_ahead(const weight *w, long k) {
+    __builtin_prefetch(w->places + k + 1024);
+#pragma GCC unroll 3
+    for (long line = 0; line < 3; line++)
+        __builtin_prefetch(w->values + k + 512 + 16 * line);
+}
+
 /* sums [last - first][width] += the rows' units of a chunk times x. Two sums take turns where there
    are registers for both, so that a product need not wait for the one before. */
 INLINE void multiply_chunk(const weight *w, long chunk, long first, long last, const integers *x,
@@ -61,6 +70,7 @@ INLINE void multiply_chunk(const weight *w, long chunk, long first, long last, c
             sum[1][v] = (integers){0};
         }
         long k = pointers[r], end = pointers[r + 1];
+        fetch_ahead(w, k);
         for (; k + 4 <= end; k += 4) {
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++)
