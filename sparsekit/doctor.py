@@ -96,8 +96,8 @@ def _sparse_runtime() -> Finding:
         in_bytes = compiled().multiplies_bytes()
     except KernelError as error:
         return Finding("runtime=sparse", f"none: {error}", "install gcc")
-    without = "multiplies in float32: there is no AVX512-VNNI, so int8 models are slower"
-    return Finding("runtime=sparse", "multiplies int8 (AVX512-VNNI)" if in_bytes else without)
+    without = "multiplies in float32: there is no VNNI, so int8 models are slower"
+    return Finding("runtime=sparse", "multiplies int8" if in_bytes else without)
 
 
 def _packages() -> Iterator[Finding]:

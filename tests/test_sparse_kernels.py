@@ -7,7 +7,6 @@ import math
 import shutil
 import subprocess
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +23,14 @@ pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no 
 
 # The functions of one vector, over arrays; and the sums of a Linear layer, all of its rows.
 PROBE = """
+long lanes(void) { return LANES; }
+int multiplies_bytes(void) {
+#ifdef ADD_BYTES
+    return 1;
+#else
+    return 0;
+#endif
+}
 void exponentials(const vector *x, vector *y, long n) {
     for (long i = 0; i < n; i++) y[i] = exponential(x[i]);
 }
@@ -75,27 +82,27 @@ def pointer(array: np.ndarray) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
 
-def mapped(function: object, x: np.ndarray) -> np.ndarray:
+def mapped(probe: ctypes.CDLL, name: str, x: np.ndarray) -> np.ndarray:
     given_, out = aligned(x.shape), aligned(x.shape)
     given_[:] = x
-    function(pointer(given_), pointer(out), ctypes.c_long(x.size // 16))  # type: ignore[operator]
+    getattr(probe, name)(pointer(given_), pointer(out), ctypes.c_long(x.size // probe.lanes()))
     return out
 
 
 def test_exponential(probe: ctypes.CDLL) -> None:
     x = np.linspace(-87, 0, 1 << 18).astype(np.float32)
-    found = mapped(probe.exponentials, x)
+    found = mapped(probe, "exponentials", x)
     np.testing.assert_allclose(found, np.exp(x.astype(np.float64)), rtol=4e-7)
     x[:3] = -100, -3.4e38, 0
-    assert mapped(probe.exponentials, x)[:2].max() < 2e-38
-    assert mapped(probe.exponentials, x)[2] == 1
+    assert mapped(probe, "exponentials", x)[:2].max() < 2e-38
+    assert mapped(probe, "exponentials", x)[2] == 1
 
 
 def test_gelu(probe: ctypes.CDLL) -> None:
     x = np.concatenate([np.linspace(-8, 8, 1 << 16), [-1e30, 1e30, -50, 50] * 4])
     x = x.astype(np.float32)
     exact = gelu(x.astype(np.float64))
-    found = mapped(probe.gelus, x)
+    found = mapped(probe, "gelus", x)
     assert np.abs(found - exact)[: 1 << 16].max() < 1.5e-6
     assert found[-1] == 50 and abs(found[-2]) < 1e-4
     near = np.abs(x) < 1
@@ -117,9 +124,10 @@ def test_bytes_of_four_features(
     """Rounded as QuantizeLinear does, ties to even, which a scale of a power of two has."""
     random = np.random.default_rng(seed)
     scale = np.float32(2.0**exponent)
-    x = aligned((4, 16))
-    x[:] = random.integers(-600, 600, (4, 16)) * scale / 2
-    kept = aligned((16, 4), np.uint8)
+    lanes = probe.lanes()
+    x = aligned((4, lanes))
+    x[:] = random.integers(-600, 600, (4, lanes)) * scale / 2
+    kept = aligned((lanes, 4), np.uint8)
     form = Form(2, scale, 1 / scale, zero_point, 0, 255)
     probe.keep_four(ctypes.byref(form), pointer(x), pointer(kept))
     expected = quantize(x, np.asarray(scale), np.asarray(zero_point, np.uint8))
@@ -137,18 +145,18 @@ def test_bytes_of_four_features(
 def test_sums_of_bytes_are_exact(
     probe: ctypes.CDLL, seed: int, rows: int, inputs: int, width: int, kept: float
 ) -> None:
-    if not _has_vnni():
+    if not probe.multiplies_bytes():
         pytest.skip("this processor multiplies no bytes")
-    random = np.random.default_rng(seed)
+    random, lanes = np.random.default_rng(seed), probe.lanes()
     weight = random.integers(-128, 128, (rows, inputs)).astype(np.int8)
     weight[random.random((rows, inputs)) >= kept] = 0
-    x = random.integers(0, 256, (inputs, width * 16)).astype(np.uint8)
+    x = random.integers(0, 256, (inputs, width * lanes)).astype(np.uint8)
     reads = Quantizer(0.5, 100, np.dtype(np.uint8))
     linear = Linear(weight, np.ones(rows, np.float32), np.zeros(rows, np.float32), reads)
     packed = pack([linear], in_bytes=True)
-    laid_out = aligned((packed.chunks * UNITS, width, 16, 4), np.uint8)
-    laid_out[: inputs // 4] = x.reshape(-1, 4, width, 16).transpose(0, 2, 3, 1)
-    sums = aligned((rows, width * 16), np.int32)
+    laid_out = aligned((packed.chunks * UNITS, width, lanes, 4), np.uint8)
+    laid_out[: inputs // 4] = x.reshape(-1, 4, width, lanes).transpose(0, 2, 3, 1)
+    sums = aligned((rows, width * lanes), np.int32)
     arrays = (packed.pointers, packed.places, packed.values, packed.starts, laid_out, sums)
     sizes = (ctypes.c_long(rows), ctypes.c_long(packed.chunks))
     probe.product_sums(*sizes, *(pointer(array) for array in arrays), ctypes.c_long(width))
@@ -156,15 +164,10 @@ def test_sums_of_bytes_are_exact(
     assert np.array_equal(sums, expected)
 
 
-def _has_vnni() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.is_file() and "avx512_vnni" in cpuinfo.read_text()
-
-
 def test_layer_norm(probe: ctypes.CDLL) -> None:
     random = np.random.default_rng(0)
     features = 312
-    x, y, kept = (aligned((features, 32)) for _ in range(3))
+    x, y, kept = (aligned((features, 2 * probe.lanes())) for _ in range(3))
     x[:] = random.normal(3, 2, x.shape)
     weight, bias = random.normal(size=(2, features)).astype(np.float32)
     parts = (ctypes.c_float(1e-5), ctypes.c_long(features))

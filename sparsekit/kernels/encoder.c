@@ -1,7 +1,7 @@
 /* A whole encoder of BERT's kind in one call; see the headers for its parts.
 
 The sequences of a batch are taken in groups: as many as fill a tile of 128 tokens, each padded to
-the next 16, or one that is longer. The numbers of a group stay in the second-level cache from the
+whole vectors, or one that is longer. The numbers of a group stay in the second-level cache from the
 first layer to the last. While there are groups for all threads each thread takes whole groups; the
 rest they share, by outputs, heads or tokens. Each number is computed in one way in both cases, so
 results do not depend on the number of threads.
@@ -62,21 +62,22 @@ static long scratch_vectors(const encoder *e, long vectors) {
     return most > e->features ? most : e->features;
 }
 
-/* Each layer's, that of embeddings and that of the output; a phase is as large as a vector. */
+/* Each layer's, that of embeddings and that of the output. */
 static long phases(const encoder *e) { return 8 * e->layers + 2; }
 
-/* Vectors of memory, at a multiple of 64 bytes, for sequences of up to `length` tokens. */
+/* Vectors of memory, at a multiple of their size, for sequences of up to `length` tokens. */
 long workspace_vectors(const encoder *e, long length, long threads) {
     tensors t;
     long vectors = (length + LANES - 1) / LANES;
     vectors = vectors > TILE ? vectors : TILE;
     long each = lay_out(&t, e, 0, vectors) - (integers *)0;
-    return threads * (each + scratch_vectors(e, vectors) + phases(e));
+    return threads * (each + scratch_vectors(e, vectors) +
+                      phases(e) * (long)(sizeof(phase) / sizeof(integers)));
 }
 
 /* Whether Linear layers with quantized inputs are to come as bytes. */
 int multiplies_bytes(void) {
-#ifdef __AVX512VNNI__
+#ifdef ADD_BYTES
     return 1;
 #else
     return 0;

@@ -2,9 +2,10 @@
 
 Lanes are queries: scores[key] = sum over features of key * query, the key's number in all lanes. */
 
-/* Scores are kept of two vectors of queries at a time: 16 KB of 128 keys. */
+/* Scores are kept of two vectors of queries at a time: 16 KB of 128 keys. Keys, or features of
+   values, are taken BLOCK at a time. */
 #define QUERIES 2
-#define BLOCK 8
+#define BLOCK (4 * CHAINS)
 
 typedef struct {
     long heads, features;
@@ -33,7 +34,7 @@ INLINE void score_block(const columns *query, long query_vectors, long v, const 
                         long key_vectors, long lane, long feature, long features, vector *scores,
                         const int n) {
     vector sums[BLOCK][QUERIES];
-    long width = width_of(query_vectors, v / TILE), key_width = width_of(key_vectors, lane / 128);
+    long width = width_of(query_vectors, v / TILE), key_width = width_of(key_vectors, lane / (TILE * LANES));
     const vector *q = (const vector *)tile_of(query, v / TILE) + feature * width + v % TILE;
     const float *k = token_at(key, key_vectors, feature, lane);
     memset(sums, 0, sizeof sums);

@@ -89,7 +89,7 @@ static void embed_token(const embedding *from, long features, long at, float *ro
     }
 }
 
-/* Vector i of a sequence: 16 tokens; lanes without one become 0. `at`: the sequence's first token
+/* Vector i of a sequence; lanes without one become 0. `at`: the sequence's first token
    in [batch, length]; rows: [LANES][features] of scratch. */
 static void embed(const embedding *from, long features, long at, const sequence *of, long i,
                   long vectors, const columns *hidden, const columns *to, float *rows) {

@@ -13,7 +13,8 @@ a busy machine took ten times as long. */
 /* A cache line of its own: threads write to it at the same time. */
 typedef struct {
     long next, done;
-} phase __attribute__((aligned(64)));
+    char others[64 - 2 * sizeof(long)];
+} phase;
 
 /* One of the threads that work on the same tokens, and the phase that it is in. */
 typedef struct {

@@ -1,18 +1,26 @@
-/* Vectors of 16 tokens, what is computed on them, and how they are kept; float32, on a CPU.
+/* Vectors of tokens, what is computed on them, and how they are kept; float32, on a CPU.
 
-Everything between two Linear layers lies by features: a vector holds one feature of 16 tokens. So
+Everything between two Linear layers lies by features: a vector holds one feature of 16 tokens, or
+of 8 without AVX-512. So
 sums over features (LayerNorm), over keys (softmax) and over inputs (Linear) never cross lanes, and
-one weight meets 16 tokens at once. Vectors are those of GCC and Clang, so the compiler maps them to
+one weight meets all of them at once. Vectors are those of GCC and Clang, so the compiler maps them to
 what the processor has. */
 
 #include <stdint.h>
 #include <string.h>
-#ifdef __AVX512F__
+#if defined __AVX512F__ || defined __AVX2__
 #include <immintrin.h>
 #endif
 
+/* Tokens of a vector, and how many sums a product may keep in registers: there are 32 or 16. */
+#ifdef __AVX512F__
 #define LANES 16
-/* Vectors of a tile, the tokens that one pass over a weight serves: 128. */
+#define CHAINS 2
+#else
+#define LANES 8
+#define CHAINS 1
+#endif
+/* Vectors of a tile, the tokens that one pass over a weight serves: 128 or 64. */
 #define TILE 8
 #define INLINE static inline __attribute__((always_inline))
 /* A number of up to 2^22 that is added to 1.5 * 2^23 is rounded to an integer, ties to even. */
@@ -52,6 +60,8 @@ INLINE vector where(integers condition, vector a, vector b) {
 INLINE vector smaller(vector a, vector b) {
 #ifdef __AVX512F__
     return (vector)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined __AVX2__
+    return (vector)_mm256_min_ps((__m256)a, (__m256)b);
 #else
     return where(a < b, a, b);
 #endif
@@ -60,6 +70,8 @@ INLINE vector smaller(vector a, vector b) {
 INLINE vector larger(vector a, vector b) {
 #ifdef __AVX512F__
     return (vector)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined __AVX2__
+    return (vector)_mm256_max_ps((__m256)a, (__m256)b);
 #else
     return where(a > b, a, b);
 #endif

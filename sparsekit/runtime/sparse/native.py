@@ -1,15 +1,25 @@
-"""The C encoder's structures, filled from the layers of a graph, and its one call."""
+"""The C encoder: its structures, filled from the layers of a graph, and its one call."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, c_float, c_int, c_long, c_void_p
+from ctypes import c_long, c_void_p
 
 import numpy as np
 import numpy.typing as npt
 
 from sparsekit.kernels.compiler import library
+from sparsekit.runtime.sparse.c_structures import (
+    AttentionStruct,
+    EmbeddingStruct,
+    EncoderStruct,
+    LayerStruct,
+    NormStruct,
+    QuantizerStruct,
+    TableStruct,
+    WeightStruct,
+)
 from sparsekit.runtime.sparse.embeddings import Embedding
 from sparsekit.runtime.sparse.graph import Array
 from sparsekit.runtime.sparse.structure import Layer, Linear, Norm, Quantizer
@@ -29,92 +39,6 @@ VECTOR_BYTES = 64
 PLAIN, ROUNDED, BYTES = range(3)
 ACTIVATIONS = {"Gelu": 1, "Relu": 2}
 TABLES: dict[type, int] = {np.float32: 0, np.uint8: 1, np.int8: 2}
-
-
-class QuantizerStruct(Structure):
-    _fields_ = (
-        ("kind", c_long),
-        ("scale", c_float),
-        ("inverse", c_float),
-        ("zero_point", c_float),
-        ("low", c_float),
-        ("high", c_float),
-    )
-
-
-class WeightStruct(Structure):
-    _fields_ = (
-        ("rows", c_long),
-        ("chunks", c_long),
-        ("bytes", c_long),
-        ("pointers", c_void_p),
-        ("places", c_void_p),
-        ("values", c_void_p),
-        ("starts", c_void_p),
-        ("scales", c_void_p),
-        ("biases", c_void_p),
-    )
-
-
-class AttentionStruct(Structure):
-    _fields_ = (
-        ("heads", c_long),
-        ("features", c_long),
-        ("scale", c_float),
-        ("query", QuantizerStruct),
-        ("key", QuantizerStruct),
-        ("probabilities", QuantizerStruct),
-        ("value", QuantizerStruct),
-    )
-
-
-class NormStruct(Structure):
-    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("epsilon", c_float))
-
-
-class LayerStruct(Structure):
-    _fields_ = (
-        ("projection", WeightStruct),
-        ("attended", WeightStruct),
-        ("widened", WeightStruct),
-        ("narrowed", WeightStruct),
-        ("input", QuantizerStruct),
-        ("context", QuantizerStruct),
-        ("middle", QuantizerStruct),
-        ("active", QuantizerStruct),
-        ("attention", AttentionStruct),
-        ("first", NormStruct),
-        ("second", NormStruct),
-        ("activation", c_long),
-    )
-
-
-class EncoderStruct(Structure):
-    _fields_ = (
-        ("layers", c_long),
-        ("features", c_long),
-        ("widened", c_long),
-        ("layer", POINTER(LayerStruct)),
-    )
-
-
-class TableStruct(Structure):
-    _fields_ = (
-        ("kind", c_int),
-        ("scale", c_float),
-        ("zero_point", c_float),
-        ("rows", c_void_p),
-        ("ids", c_void_p),
-    )
-
-
-class EmbeddingStruct(Structure):
-    _fields_ = (
-        ("tables", c_long),
-        ("length", c_long),
-        ("table", TableStruct * 4),
-        ("after", NormStruct),
-    )
 
 
 def compiled() -> ctypes.CDLL:

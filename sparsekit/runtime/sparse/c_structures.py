@@ -1,0 +1,91 @@
+"""The structures of encoder.c and its headers, field by field as they are there."""
+
+from __future__ import annotations
+
+from ctypes import POINTER, Structure, c_float, c_int, c_long, c_void_p
+
+
+class QuantizerStruct(Structure):
+    _fields_ = (
+        ("kind", c_long),
+        ("scale", c_float),
+        ("inverse", c_float),
+        ("zero_point", c_float),
+        ("low", c_float),
+        ("high", c_float),
+    )
+
+
+class WeightStruct(Structure):
+    _fields_ = (
+        ("rows", c_long),
+        ("chunks", c_long),
+        ("bytes", c_long),
+        ("pointers", c_void_p),
+        ("places", c_void_p),
+        ("values", c_void_p),
+        ("starts", c_void_p),
+        ("scales", c_void_p),
+        ("biases", c_void_p),
+    )
+
+
+class AttentionStruct(Structure):
+    _fields_ = (
+        ("heads", c_long),
+        ("features", c_long),
+        ("scale", c_float),
+        ("query", QuantizerStruct),
+        ("key", QuantizerStruct),
+        ("probabilities", QuantizerStruct),
+        ("value", QuantizerStruct),
+    )
+
+
+class NormStruct(Structure):
+    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("epsilon", c_float))
+
+
+class LayerStruct(Structure):
+    _fields_ = (
+        ("projection", WeightStruct),
+        ("attended", WeightStruct),
+        ("widened", WeightStruct),
+        ("narrowed", WeightStruct),
+        ("input", QuantizerStruct),
+        ("context", QuantizerStruct),
+        ("middle", QuantizerStruct),
+        ("active", QuantizerStruct),
+        ("attention", AttentionStruct),
+        ("first", NormStruct),
+        ("second", NormStruct),
+        ("activation", c_long),
+    )
+
+
+class EncoderStruct(Structure):
+    _fields_ = (
+        ("layers", c_long),
+        ("features", c_long),
+        ("widened", c_long),
+        ("layer", POINTER(LayerStruct)),
+    )
+
+
+class TableStruct(Structure):
+    _fields_ = (
+        ("kind", c_int),
+        ("scale", c_float),
+        ("zero_point", c_float),
+        ("rows", c_void_p),
+        ("ids", c_void_p),
+    )
+
+
+class EmbeddingStruct(Structure):
+    _fields_ = (
+        ("tables", c_long),
+        ("length", c_long),
+        ("table", TableStruct * 4),
+        ("after", NormStruct),
+    )
