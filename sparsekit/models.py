@@ -157,6 +157,9 @@ def load_weights(
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
+    # A weight that was converted as a transposed view is stored as one, and kernels take rows.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()
     missing = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
     return model, missing
 

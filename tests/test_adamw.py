@@ -133,6 +133,22 @@ def test_a_state_that_is_loaded_names_the_rows_that_move() -> None:
     assert not torch.allclose(parameters[0][30], before * factor)
 
 
+def test_a_state_that_is_loaded_may_lie_transposed() -> None:
+    found = []
+    for turned in (False, True):
+        parameters = weights()
+        optimizer = RowAdamW(parameters, **SETTINGS)
+        steps(optimizer, parameters, range(1))
+        state = optimizer.state_dict()
+        if turned:
+            average = state["state"][1]["exp_avg"]
+            state["state"][1]["exp_avg"] = average.t().contiguous().t()
+        optimizer.load_state_dict(state)
+        steps(optimizer, parameters, range(1, 3))
+        found.append(parameters)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_clipping_holds_for_one_step() -> None:
     ours, theirs = weights(), weights()
     mine, torchs = RowAdamW(ours, **SETTINGS), torch.optim.AdamW(theirs, **SETTINGS)
@@ -232,6 +248,17 @@ def test_who_reads_clipped_gradients_gets_them(
     tmp_path: Path, student_folder: str, rows: Rows, modifier: dict[str, Any], options: Any
 ) -> None:
     made = trained(tmp_path, student_folder, rows, modifier, max_steps=2, **options)
+    assert not isinstance(made.optimizer.optimizer, RowAdamW)
+
+
+def test_weights_that_lie_transposed_are_left_to_torch(
+    tmp_path: Path, student_folder: str, rows: Rows
+) -> None:
+    student = load_student(student_folder)
+    weight = student.model.get_parameter("classifier.weight")
+    weight.data = weight.data.t().contiguous().t()
+    made = trainer(tmp_path, student, rows, Recipe.build({"num_epochs": 1}), max_steps=1)
+    made.train()
     assert not isinstance(made.optimizer.optimizer, RowAdamW)
 
 

@@ -76,6 +76,22 @@ def test_weights_cut_short_are_named(teacher_folder: str, tmp_path: Path, kind: 
         load_classifier(folder, LABELS, 64)
 
 
+def test_weights_that_are_stored_transposed(teacher_folder: str, tmp_path: Path) -> None:
+    # As checkpoints are that were converted from TensorFlow: kernels would take columns for rows.
+    folder = tmp_path / "teacher"
+    shutil.copytree(teacher_folder, folder, ignore=shutil.ignore_patterns("*.safetensors", "*.bin"))
+    plain, _ = load_classifier(Path(teacher_folder), ["neg", "pos"], 32)
+    stored = {
+        name: value.t().contiguous().t() if value.ndim == 2 else value
+        for name, value in plain.model.state_dict().items()
+    }
+    torch.save(stored, folder / "pytorch_model.bin")
+    loaded, _ = load_classifier(folder, ["neg", "pos"], 32)
+    assert all(weight.is_contiguous() for weight in loaded.model.parameters())
+    for name, value in loaded.model.state_dict().items():
+        assert torch.equal(value, plain.model.state_dict()[name]), name
+
+
 def test_a_folder_without_weights(teacher_folder: str, tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     shutil.copytree(teacher_folder, folder)

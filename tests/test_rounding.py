@@ -152,3 +152,27 @@ def test_a_layer_multiplies_integers_only_while_both_sides_are_rounded() -> None
     torch.testing.assert_close(
         layer(values), F.linear(inputs.round(values), plain.weight, plain.bias)
     )
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+def test_a_layer_that_is_called_twice_has_the_gradient_of_each_call(
+    compiler: bool, request: pytest.FixtureRequest
+) -> None:
+    if not compiler:
+        request.getfixturevalue("no_compiler")
+    torch.manual_seed(0)
+    first, second = torch.randn(5, 16), torch.randn(5, 16) * 9
+    found = []
+    for called_again in (False, True):
+        torch.manual_seed(1)
+        layer = QuantLinear(nn.Linear(16, 8), Scheme()).train()
+        for quantizer in (layer.input_quantizer, layer.weight_quantizer):
+            assert quantizer is not None
+            quantizer.enabled = quantizer.observing = True
+        loss = layer(first).square().sum()
+        if called_again:
+            layer(second)
+        (gradient,) = torch.autograd.grad(loss, [layer.weight])
+        found.append(gradient)
+    assert found[0].any()
+    assert torch.equal(*found)

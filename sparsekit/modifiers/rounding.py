@@ -179,9 +179,9 @@ class _QuantizedLinear(torch.autograd.Function):
         ctx.pattern, ctx.shape = pattern, weight.shape
         if pattern is not None:
             right, right_inside = _entries(pattern, weight, weight_scale, right, right_inside)
-        ctx.save_for_backward(
-            left, left_inside, right, right_inside, scale, zero_point, weight_scale
-        )
+        # Copies: a layer that a model calls again, as ALBERT does, observes anew in between.
+        used = (scale.clone(), zero_point.clone(), weight_scale.clone())
+        ctx.save_for_backward(left, left_inside, right, right_inside, *used)
         return result.view(*values.shape[:-1], len(weight))
 
     @staticmethod

@@ -23,7 +23,7 @@ class RowAdamW(torch.optim.AdamW):
 
     Results and state are torch's, but for rounding. A gradient may be sparse in its rows, as that
     of an embedding can be: a row that never had one is only decayed, as torch's averages of zeros
-    leave it too. Parameters are float32 and on a CPU.
+    leave it too. Parameters are float32, contiguous and on a CPU.
     """
 
     def __init__(self, params: Any, **options: Any) -> None:
@@ -55,6 +55,9 @@ class RowAdamW(torch.optim.AdamW):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
+        # A checkpoint's averages may lie in memory as those of another optimizer did.
+        for state in self.state.values():
+            state.update({name: value.contiguous() for name, value in state.items()})
         self._moved.clear()
 
     def _gradients(self) -> Iterator[Tensor]:
@@ -125,7 +128,7 @@ def steps_by_row(args: TrainingArguments, model: nn.Module, recipe: Recipe) -> b
         and not args.torch_compile
         # They are to see clipped ones.
         and not reads_gradients
-        and all(parameter.dtype == torch.float32 for parameter in model.parameters())
+        and all(p.dtype == torch.float32 and p.is_contiguous() for p in model.parameters())
         and kernel.available()
     )
 

@@ -61,8 +61,10 @@ class TokenBudget(Sampler[list[int]]):
             )
         self._sizes: list[int] = []
         descending = sorted(lengths, reverse=True)
-        while (start := sum(self._sizes)) < len(descending):
+        start = 0
+        while start < len(descending):
             self._sizes.append(min(budget // descending[start], len(descending) - start))
+            start += self._sizes[-1]
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = _generator(self._seed, self._epoch())
