@@ -225,3 +225,22 @@ def test_it_needs_no_torch(berts: dict[str, Path]) -> None:
     command = [sys.executable, "-W", "error", "-c", code, str(berts["int8"])]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what each thread did")
+@pytest.mark.parametrize("op", ["Gemm", "MatMul"])
+def test_products_around_the_encoder_wake_no_other_thread(op: str) -> None:
+    """Those of numpy's BLAS would go on spinning where the encoder's threads are to run."""
+    code = (
+        "import os, sys, time, numpy as np\n"
+        "from sparsekit.runtime.sparse.operators import OPERATORS\n"
+        "a, b = np.ones((64, 768), np.float32), np.ones((768, 768), np.float32)\n"
+        "until = time.process_time() + 0.5\n"
+        "while time.process_time() < until:\n"
+        "    assert OPERATORS[sys.argv[1]](a, b)[0, 0] == 768\n"
+        "others = set(os.listdir('/proc/self/task')) - {str(os.getpid())}\n"
+        "stats = [open(f'/proc/self/task/{t}/stat').read().rpartition(')')[2] for t in others]\n"
+        "sys.exit(f'other threads: {stats}' if sum(int(s.split()[11]) for s in stats) > 5 else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, op], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
