@@ -30,8 +30,7 @@ from sparsekit.hub import fetch, weight_files
 from sparsekit.masks import magnitude_mask
 from sparsekit.tokenizer import load_tokenizer
 
-# Inputs of a batch, sorted by length, hold at most this many tokens: large enough for products at
-# full speed, small enough that what lies between them stays in a CPU's cache.
+# Of a batch sorted by length: enough for full speed, few enough for a CPU's cache.
 BATCH_TOKENS = 2048
 _IN_A_LAYER_STACK = re.compile(r"\.\d+\.")
 _CHOOSE = "choose an encoder such as a BERT, RoBERTa or DistilBERT"
@@ -221,8 +220,7 @@ def predict_logits(
 ) -> np.ndarray:
     """Logits [rows, labels] in float32 and in the rows' order, with dropout off.
 
-    Batches are sorted by length and hold up to `BATCH_TOKENS` tokens, so little is padding. What
-    the last layer makes of tokens that reach no logit is left out.
+    Batches are sorted by length, so little is padding. Tokens that reach no logit are left out.
     """
     inputs = [name for name in rows.column_names if name in tokenizer.model_input_names]
     columns = {name: rows[name][:] for name in inputs}

@@ -80,7 +80,6 @@ class SparseTrainingArguments(TrainingArguments):
         super().__post_init__()  # type: ignore[no-untyped-call]
         if self.sparse_products == "on" and (problem := self.sparse_products_problem()):
             raise ConfigError([f"training.sparse_products=on: {problem}; set it to auto"])
-
         if self.tokens_per_batch is not None and (problem := self._token_budget_problem()):
             raise ConfigError([f"training.tokens_per_batch={self.tokens_per_batch}: {problem}"])
 
