@@ -9,7 +9,9 @@ results do not depend on the number of threads.
 Of the last layer only each sequence's first token is read: only its first vector is computed. */
 
 #include "encoder_vectors.h"
+#include "encoder_forms.h"
 #include "encoder_threads.h"
+#include "encoder_products.h"
 #include "encoder_linear.h"
 #include "encoder_attention.h"
 #include "encoder_norm.h"
@@ -77,7 +79,7 @@ long workspace_vectors(const encoder *e, long length, long threads) {
 
 /* Whether Linear layers with quantized inputs are to come as bytes. */
 int multiplies_bytes(void) {
-#ifdef ADD_BYTES
+#ifdef PRODUCTS_OF_BYTES
     return 1;
 #else
     return 0;
@@ -87,17 +89,9 @@ int multiplies_bytes(void) {
 /* `form` with as many units as it takes. */
 static columns in_form(columns tensor, const quantizer *form) {
     tensor.form = form;
-    if (form->kind == BYTES)
+    if (form->kind == FOURS || form->kind == PLANES)
         tensor.units /= 4;
     return tensor;
-}
-
-/* The first vector of each sequence, side by side. */
-static void take_first(const columns *from, long vectors, const sequence *of, long count,
-                       const columns *to) {
-    for (long u = 0; u < from->units; u++)
-        for (long s = 0; s < count; s++)
-            to->data[u * count + s] = from->data[u * width_of(vectors, 0) + of[s].first];
 }
 
 /* All heads and queries: all vectors of each sequence, or its first one. */

@@ -13,15 +13,6 @@ typedef struct {
     quantizer query, key, probabilities, value;
 } attention;
 
-/* Of a sequence: the vector that it begins at, its number of tokens, and what is added to each
-   key's scores. */
-typedef struct {
-    long first, tokens;
-    const float *mask;
-} sequence;
-
-INLINE long vectors_of(const sequence *of) { return (of->tokens + LANES - 1) / LANES; }
-
 /* The number of feature f of the sequence's token t, and on from there those of the next ones. */
 INLINE const float *token_at(const columns *of, long vectors, long feature, long lane) {
     long tile = lane / (TILE * LANES);
@@ -129,19 +120,20 @@ INLINE void attend(const attention *a, long head, const columns *query, long que
     integers *tile = tile_of(to, v / TILE);
     long width = width_of(query_vectors, v / TILE);
     for (long f = 0; f < a->features;) {
-        vector out[BLOCK * QUERIES], four[4];
+        vector out[BLOCK * QUERIES], four[4][GROUP];
         int count = a->features - f >= BLOCK ? BLOCK : 4;
         if (count == BLOCK)
             mix_block(scores, value, vectors, lane, of->tokens, feature + f, out, BLOCK, n);
         else
             mix_block(scores, value, vectors, lane, of->tokens, feature + f, out, 4, n);
         for (int i = 0; i < count; i += 4) {
-            for (int j = 0; j < n; j++) {
 #pragma GCC unroll 4
-                for (int m = 0; m < 4; m++)
-                    four[m] = out[(i + m) * n + j] * sums[j];
-                keep(to, tile, width, feature + f + i, v % TILE + j, four);
+            for (int m = 0; m < 4; m++) {
+#pragma GCC unroll 2
+                for (int j = 0; j < n; j++)
+                    four[m][j] = out[(i + m) * n + j] * sums[j];
             }
+            keep(to, tile, width, feature + f + i, v % TILE, four, n);
         }
         f += count;
     }

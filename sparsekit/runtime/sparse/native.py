@@ -23,20 +23,20 @@ from sparsekit.runtime.sparse.c_structures import (
 from sparsekit.runtime.sparse.embeddings import Embedding
 from sparsekit.runtime.sparse.graph import Array
 from sparsekit.runtime.sparse.structure import Layer, Linear, Norm, Quantizer
-from sparsekit.runtime.sparse.weights import multiplies_integers, pack
+from sparsekit.runtime.sparse.weights import Form, form_of, pack
 
 SOURCE = "encoder.c"
 HEADERS = (
     "encoder_vectors.h",
+    "encoder_forms.h",
     "encoder_threads.h",
+    "encoder_products.h",
     "encoder_linear.h",
     "encoder_attention.h",
     "encoder_norm.h",
 )
 # As the C files have them.
-
 VECTOR_BYTES = 64
-PLAIN, ROUNDED, BYTES = range(3)
 ACTIVATIONS = {"Gelu": 1, "Relu": 2}
 TABLES: dict[type, int] = {np.float32: 0, np.uint8: 1, np.int8: 2}
 
@@ -97,7 +97,7 @@ class Encoder:
         widened, middle = self._weight(layer.widened)
         narrowed, active = self._weight(layer.narrowed)
         heads = len(a.query.bias) // a.head_features
-        roundings = [_quantizer(operand, ROUNDED) for operand in a.operands]
+        roundings = [_quantizer(operand, Form.ROUNDED) for operand in a.operands]
         return LayerStruct(
             projection,
             attended,
@@ -115,13 +115,13 @@ class Encoder:
 
     def _weight(self, *linears: Linear) -> tuple[WeightStruct, QuantizerStruct]:
         """The weights of layers that read one tensor, and how that tensor is kept for them."""
-        in_bytes = self.in_bytes and multiplies_integers(linears[0])
-        packed = pack(linears, in_bytes)
+        packed = pack(linears, form_of(linears) if self.in_bytes else Form.PLAIN)
         arrays = [packed.pointers, packed.places, packed.values]
         arrays += [packed.starts, packed.scales, packed.biases]
         addresses = [self.address(array) for array in arrays]
-        form = _quantizer(linears[0].inputs, BYTES if in_bytes else ROUNDED)
-        return WeightStruct(packed.rows, packed.chunks, in_bytes, *addresses), form
+        kept = Form.ROUNDED if packed.form == Form.PLAIN else packed.form
+        form = _quantizer(linears[0].inputs, kept)
+        return WeightStruct(packed.rows, packed.chunks, packed.form, *addresses), form
 
     def norm(self, norm: Norm) -> NormStruct:
         """The structure of a LayerNorm, whose arrays live as long as this encoder."""
@@ -135,9 +135,9 @@ class Encoder:
         return _address(contiguous)
 
 
-def _quantizer(rounding: Quantizer | None, kind: int) -> QuantizerStruct:
+def _quantizer(rounding: Quantizer | None, kind: Form) -> QuantizerStruct:
     if rounding is None:
-        return QuantizerStruct(PLAIN, 1, 1, 0, 0, 0)
+        return QuantizerStruct(Form.PLAIN, 1, 1, 0, 0, 0)
     limits = np.iinfo(rounding.dtype)
     inverse = np.float32(1) / np.float32(rounding.scale)
     return QuantizerStruct(
