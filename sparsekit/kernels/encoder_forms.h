@@ -131,7 +131,8 @@ typedef struct {
 
 INLINE long vectors_of(const sequence *of) { return (of->tokens + LANES - 1) / LANES; }
 
-/* The first vector of each sequence, side by side, of PLANES: its bytes lie four by four in a group's. */
+/* The first vector of each sequence, side by side, of PLANES: its bytes lie four by four among those
+   of its group. */
 static void take_first_bytes(const columns *from, long vectors, const sequence *of, long count,
                              const columns *to) {
     long groups = groups_of(width_of(vectors, 0)), to_groups = groups_of(count);

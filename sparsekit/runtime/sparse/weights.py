@@ -24,8 +24,8 @@ class Form(IntEnum):
 # Of a chunk of a row, as encoder_products.h has it: units of 32 bits; inputs, in the form PLANES.
 UNITS = 96
 INPUTS = 768
-# How much longer a step of the form PLANES takes than a unit of FOURS: of whole tiles 1.5 times on a
-# processor with one load of 64 bytes a cycle, more with two loads and one shuffle.
+# How much longer a step of the form PLANES takes than a unit of FOURS: of whole tiles 1.5 times on
+# a processor with one load of 64 bytes a cycle, more with two loads and one shuffle.
 STEP_COST = 2.5
 
 
