@@ -38,8 +38,9 @@ INLINE vector rounded(vector x, const quantizer *form) {
     return as_floats(steps(x, form)) * form->scale;
 }
 
+/* q as 0 to 255; in two's complement where the limits are those of int8. */
 INLINE integers byte_of(vector x, const quantizer *form) {
-    return steps(x, form) + (int32_t)form->zero_point;
+    return (steps(x, form) + (int32_t)form->zero_point) & 255;
 }
 
 #ifdef PRODUCTS_OF_BYTES

@@ -22,7 +22,7 @@ from sparsekit.runtime.sparse.c_structures import (
 )
 from sparsekit.runtime.sparse.embeddings import Embedding
 from sparsekit.runtime.sparse.graph import Array
-from sparsekit.runtime.sparse.structure import Layer, Linear, Norm, Quantizer
+from sparsekit.runtime.sparse.structure import Attention, Layer, Linear, Norm, Quantizer
 from sparsekit.runtime.sparse.weights import Form, form_of, pack
 
 SOURCE = "encoder.c"
@@ -32,6 +32,7 @@ HEADERS = (
     "encoder_threads.h",
     "encoder_products.h",
     "encoder_linear.h",
+    "encoder_attention_products.h",
     "encoder_attention.h",
     "encoder_norm.h",
 )
@@ -97,7 +98,6 @@ class Encoder:
         widened, middle = self._weight(layer.widened)
         narrowed, active = self._weight(layer.narrowed)
         heads = len(a.query.bias) // a.head_features
-        roundings = [_quantizer(operand, Form.ROUNDED) for operand in a.operands]
         return LayerStruct(
             projection,
             attended,
@@ -107,11 +107,23 @@ class Encoder:
             context,
             middle,
             active,
-            AttentionStruct(heads, a.head_features, a.scale, *roundings),
+            AttentionStruct(heads, a.head_features, a.scale, *self._operands(a)),
             self.norm(layer.first),
             self.norm(layer.second),
             ACTIVATIONS[layer.activation],
         )
+
+    def _operands(self, attention: Attention) -> list[QuantizerStruct]:
+        """How query, key, probabilities and value are kept: as bytes where all of them can be."""
+        forms = [Form.ROUNDED] * 4
+        kinds = [None if x is None else x.dtype.type for x in attention.operands]
+        probabilities = attention.operands[2]
+        # The processor multiplies unsigned bytes by signed ones. A zero point of probabilities
+        # would have to be taken out of every sum.
+        in_bytes = self.in_bytes and kinds == [np.uint8, np.int8, np.uint8, np.int8]
+        if in_bytes and probabilities is not None and probabilities.zero_point == 0:
+            forms = [Form.FOURS, Form.FOURS, Form.FOURS, Form.PLANES]
+        return [_quantizer(x, form) for x, form in zip(attention.operands, forms, strict=True)]
 
     def _weight(self, *linears: Linear) -> tuple[WeightStruct, QuantizerStruct]:
         """The weights of layers that read one tensor, and how that tensor is kept for them."""
