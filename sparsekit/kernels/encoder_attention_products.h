@@ -8,8 +8,8 @@ the recipe has quantized all four operands, in bytes, four features or keys of t
 #define QUERIES 2
 #define BLOCK (4 * CHAINS)
 
-/* In bytes query and key are FOURS, values PLANES; key and values are signed, as the processor wants
-   one side to be, and no probability's byte stands for less than zero. */
+/* In bytes query and key are FOURS, values PLANES; key and values are signed, as the processor
+   wants one side to be, and no probability's byte stands for less than zero. */
 typedef struct {
     long heads, features;
     float scale;
@@ -83,8 +83,10 @@ INLINE void score_bytes(const attention *a, long head, const columns *query, lon
                         long v, const columns *key, long key_vectors, const sequence *of,
                         vector *scores, const int n) {
     const integers ones = 0x01010101 - (integers){0};
-    const int32_t query_zero = (int32_t)a->query.zero_point, key_zero = (int32_t)a->key.zero_point;
-    const long units = a->features / 4, unit = head * units, width = width_of(query_vectors, v / TILE);
+    const int32_t query_zero = (int32_t)a->query.zero_point;
+    const int32_t key_zero = (int32_t)a->key.zero_point;
+    const long units = a->features / 4, unit = head * units;
+    const long width = width_of(query_vectors, v / TILE);
     const integers *q = tile_of(query, v / TILE) + unit * width + v % TILE;
     const float scale = a->query.scale * a->key.scale;
     integers own[QUERIES] = {0}, keys = {0};
