@@ -5,7 +5,7 @@
     python benchmarks/inference.py --layers 2 --rounds 2  # the smallest one: seconds
 
 Speed does not depend on what the weights are, so they are random: nothing is downloaded. Batch 1,
-sequence 128, all runtimes in turns in one process; each ratio is of medians.
+sequence 128, all runtimes in turns in one process; a ratio is the median of those of the rounds.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--sequence", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=cores())
     options = parser.parse_args()
     quiet_libraries()

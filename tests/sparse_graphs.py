@@ -60,9 +60,15 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 
 
 def write_graph(
-    folder: Path, model: str, *, quantized: bool = True, form: str = "qdq", **settings: bool
+    folder: Path,
+    model: str,
+    *,
+    sparsity: float = 0.8,
+    quantized: bool = True,
+    form: str = "qdq",
+    **settings: bool,
 ) -> Path:
-    """The exported graph of a random model with 80 % zeros; `settings` are Quantization's."""
+    """The exported graph of a random model with zeros; `settings` are Quantization's."""
     torch.manual_seed(0)
     made = MODELS[model]().eval()
     with torch.no_grad():
@@ -72,7 +78,7 @@ def write_graph(
                 parameter.normal_(std=0.1)
             elif parameter.ndim == 2:
                 parameter.mul_(200 / SIZES["hidden_size"] * 4)
-    prune(made, 0.8)
+    prune(made, sparsity)
     if quantized:
         quantize(made, **settings)
     made.eval().save_pretrained(folder / "model")

@@ -17,7 +17,7 @@ from sparsekit.kernels.compiler import FLAGS
 from sparsekit.runtime.sparse.native import HEADERS
 from sparsekit.runtime.sparse.operators import gelu, layer_norm, quantize
 from sparsekit.runtime.sparse.structure import Linear, Quantizer
-from sparsekit.runtime.sparse.weights import UNITS, compress, pack
+from sparsekit.runtime.sparse.weights import INPUTS, UNITS, Form, compress, form_of, pack, steps
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no 
 PROBE = """
 long lanes(void) { return LANES; }
 int multiplies_bytes(void) {
-#ifdef ADD_BYTES
+#ifdef PRODUCTS_OF_BYTES
     return 1;
 #else
     return 0;
@@ -37,16 +37,35 @@ void exponentials(const vector *x, vector *y, long n) {
 void gelus(const vector *x, vector *y, long n) {
     for (long i = 0; i < n; i++) y[i] = gelu(x[i]);
 }
-void keep_four(const quantizer *form, const vector x[4], integers *kept) {
+/* x [4][vectors] as a tile of a tensor of four features, n vectors at a time. */
+void keep_four(const quantizer *form, const vector *x, integers *kept, long vectors, long n) {
     columns to = {kept, 1, form};
-    keep(&to, kept, 1, 0, 0, x);
+    for (long v = 0; v + n <= vectors; v += n) {
+        vector four[4][GROUP];
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < n; j++)
+                four[i][j] = x[i * vectors + v + j];
+        if (n == 4) keep(&to, kept, vectors, 0, v, four, 4);
+        if (n == 2) keep(&to, kept, vectors, 0, v, four, 2);
+        if (n == 1) keep(&to, kept, vectors, 0, v, four, 1);
+    }
 }
-void product_sums(long rows, long chunks, const int32_t *pointers, const uint8_t *places,
-                  const int32_t *values, const int32_t *starts, const integers *x, integers *sums,
-                  long width) {
-    weight w = {rows, chunks, 1, pointers, places, values, starts, 0, 0};
+/* The sums of rows with x [inputs][width], which is kept here as the weight's form has it. */
+void product_sums(long rows, long chunks, long form, const int32_t *pointers, const void *places,
+                  const int32_t *values, const int32_t *starts, const vector *x, integers *kept,
+                  long inputs, integers *sums, long width) {
+    weight w = {rows, chunks, form, pointers, places, values, starts, 0, 0};
+    quantizer how = {form, 1, 1, 0, 0, 255};
+    columns to = {kept, inputs / 4, &how};
+    for (long f = 0; f < inputs; f += 4)
+        for (long v = 0; v < width; v++) {
+            vector four[4][GROUP];
+            for (int i = 0; i < 4; i++)
+                four[i][0] = x[(f + i) * width + v];
+            keep(&to, kept, width, f, v, four, 1);
+        }
     for (long c = 0; c < chunks; c++)
-        multiply(&w, c, 0, rows, x + c * UNITS * width, sums, width);
+        multiply(&w, c, 0, rows, kept + c * chunk_vectors(&w, width), sums, width);
 }
 void normalized(const float *weight, const float *bias, float epsilon, long features,
                 const vector *x, vector *y, vector *kept) {
@@ -109,59 +128,102 @@ def test_gelu(probe: ctypes.CDLL) -> None:
     np.testing.assert_allclose(found[near], exact[near], atol=3e-7)
 
 
-class Form(ctypes.Structure):
+class Rounding(ctypes.Structure):
     _fields_ = (
         ("kind", ctypes.c_long),
         *((name, ctypes.c_float) for name in ("scale", "inverse", "zero_point", "low", "high")),
     )
 
 
+@pytest.fixture(scope="module")
+def bytes_probe(probe: ctypes.CDLL) -> ctypes.CDLL:
+    if not probe.multiplies_bytes():
+        pytest.skip("this processor multiplies no bytes")
+    return probe
+
+
+def kept_bytes(
+    probe: ctypes.CDLL, form: Form, x: np.ndarray, scale: np.float32, zero_point: int, n: int = 1
+) -> np.ndarray:
+    """x [4, vectors, lanes] as the C kernels keep it, from n vectors at a time."""
+    vectors, lanes = x.shape[1:]
+    given_ = aligned(x.shape)
+    given_[:] = x
+    kept = aligned((4 * vectors, 4 * lanes), np.uint8)
+    how = Rounding(form, scale, 1 / scale, zero_point, 0, 255)
+    sizes = ctypes.c_long(vectors), ctypes.c_long(n)
+    probe.keep_four(ctypes.byref(how), pointer(given_), pointer(kept), *sizes)
+    return kept
+
+
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**31), zero_point=st.integers(0, 255), exponent=st.integers(-8, 3))
 def test_bytes_of_four_features(
-    probe: ctypes.CDLL, seed: int, zero_point: int, exponent: int
+    bytes_probe: ctypes.CDLL, seed: int, zero_point: int, exponent: int
 ) -> None:
     """Rounded as QuantizeLinear does, ties to even, which a scale of a power of two has."""
-    random = np.random.default_rng(seed)
+    random, lanes = np.random.default_rng(seed), bytes_probe.lanes()
     scale = np.float32(2.0**exponent)
-    lanes = probe.lanes()
-    x = aligned((4, lanes))
-    x[:] = random.integers(-600, 600, (4, lanes)) * scale / 2
-    kept = aligned((lanes, 4), np.uint8)
-    form = Form(2, scale, 1 / scale, zero_point, 0, 255)
-    probe.keep_four(ctypes.byref(form), pointer(x), pointer(kept))
-    expected = quantize(x, np.asarray(scale), np.asarray(zero_point, np.uint8))
+    x = (random.integers(-600, 600, (4, 1, lanes)) * scale / 2).astype(np.float32)
+    kept = kept_bytes(bytes_probe, Form.FOURS, x, scale, zero_point)[0].reshape(lanes, 4)
+    expected = quantize(x[:, 0], np.asarray(scale), np.asarray(zero_point, np.uint8))
     assert np.array_equal(kept, expected.T)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**31), vectors=st.integers(1, 8), zero_point=st.integers(0, 255))
+def test_bytes_of_one_feature(
+    bytes_probe: ctypes.CDLL, seed: int, vectors: int, zero_point: int
+) -> None:
+    """Four vectors' bytes, four of each in turn; the same from one, two or four at a time."""
+    random, lanes = np.random.default_rng(seed), bytes_probe.lanes()
+    scale, groups = np.float32(0.25), (vectors + 3) // 4
+    x = random.normal(0, 40, (4, vectors, lanes)).astype(np.float32)
+    expected = np.zeros((4, 4 * groups, lanes), np.uint8)
+    expected[:, :vectors] = quantize(x, np.asarray(scale), np.asarray(zero_point, np.uint8))
+    in_turn = expected.reshape(4, groups, 4, lanes // 4, 4).transpose(0, 1, 3, 2, 4)
+    for n in (1, 2, 4):
+        if vectors % n:
+            continue
+        kept = kept_bytes(bytes_probe, Form.PLANES, x, scale, zero_point, n)[: 4 * groups]
+        assert np.array_equal(
+            kept.reshape(in_turn.shape)[..., : vectors % 4 or 4, :],
+            in_turn[..., : vectors % 4 or 4, :],
+        )
+
+
+@settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     rows=st.sampled_from([4, 12, 400]),
-    inputs=st.sampled_from([4, 60, 4 * UNITS, 4 * UNITS + 4, 1024]),
+    inputs=st.sampled_from([4, 60, 4 * UNITS, 4 * UNITS + 4, INPUTS, INPUTS + 4, 3 * INPUTS]),
     width=st.integers(1, 8),
     kept=st.sampled_from([0.0, 0.05, 0.4, 1.0]),
+    form=st.sampled_from([Form.FOURS, Form.PLANES]),
 )
 def test_sums_of_bytes_are_exact(
-    probe: ctypes.CDLL, seed: int, rows: int, inputs: int, width: int, kept: float
+    bytes_probe: ctypes.CDLL, seed: int, rows: int, inputs: int, width: int, kept: float, form: Form
 ) -> None:
-    if not probe.multiplies_bytes():
-        pytest.skip("this processor multiplies no bytes")
-    random, lanes = np.random.default_rng(seed), probe.lanes()
+    random, lanes = np.random.default_rng(seed), bytes_probe.lanes()
     weight = random.integers(-128, 128, (rows, inputs)).astype(np.int8)
     weight[random.random((rows, inputs)) >= kept] = 0
-    x = random.integers(0, 256, (inputs, width * lanes)).astype(np.uint8)
-    reads = Quantizer(0.5, 100, np.dtype(np.uint8))
-    linear = Linear(weight, np.ones(rows, np.float32), np.zeros(rows, np.float32), reads)
-    packed = pack([linear], in_bytes=True)
-    laid_out = aligned((packed.chunks * UNITS, width, lanes, 4), np.uint8)
-    laid_out[: inputs // 4] = x.reshape(-1, 4, width, lanes).transpose(0, 2, 3, 1)
+    x = aligned((inputs, width * lanes))
+    x[:] = random.integers(0, 256, x.shape)
+    packed = pack([quantized(weight, zero_point=100)], form)
+    room = aligned((inputs * width * lanes,), np.int32)
     sums = aligned((rows, width * lanes), np.int32)
-    arrays = (packed.pointers, packed.places, packed.values, packed.starts, laid_out, sums)
-    sizes = (ctypes.c_long(rows), ctypes.c_long(packed.chunks))
-    probe.product_sums(*sizes, *(pointer(array) for array in arrays), ctypes.c_long(width))
+    sizes = [ctypes.c_long(size) for size in (rows, packed.chunks, form)]
+    arrays = (packed.pointers, packed.places, packed.values, packed.starts, x, room)
+    ends = ctypes.c_long(inputs), pointer(sums), ctypes.c_long(width)
+    bytes_probe.product_sums(*sizes, *(pointer(array) for array in arrays), *ends)
     expected = weight.astype(np.int64) @ (x.astype(np.int64) - 100)
     assert np.array_equal(sums, expected)
+
+
+def quantized(weight: np.ndarray, zero_point: int = 0) -> Linear:
+    """A layer of int8 weights that reads uint8."""
+    ones = np.ones(len(weight), np.float32)
+    return Linear(weight, ones, 0 * ones, Quantizer(0.5, zero_point, np.dtype(np.uint8)))
 
 
 def test_layer_norm(probe: ctypes.CDLL) -> None:
@@ -188,6 +250,29 @@ def test_zeros_are_left_out() -> None:
 
 def test_minus_zero_is_left_out() -> None:
     weight = np.array([[0.0, -0.0, 1.0, 0.0]] * 4, np.float32)
-    packed = pack([Linear(weight, None, np.zeros(4, np.float32), None)], in_bytes=False)
+    packed = pack([Linear(weight, None, np.zeros(4, np.float32), None)], Form.PLAIN)
     assert packed.places.tolist() == [2] * 4
     assert packed.values.view(np.float32).tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("zeros", "form"), [(0.0, Form.FOURS), (0.5, Form.FOURS), (0.8, Form.PLANES)]
+)
+def test_numbers_are_taken_one_by_one_where_most_are_zero(zeros: float, form: Form) -> None:
+    random = np.random.default_rng(0)
+    weight = random.integers(1, 128, (64, 256)).astype(np.int8)
+    weight[random.random(weight.shape) < zeros] = 0
+    assert form_of([quantized(weight)]) == form
+    # Where the zeros come in fours there is nothing to gain from taking numbers one by one.
+    in_fours = np.repeat(weight[:, ::4], 4, axis=1)
+    assert form_of([quantized(in_fours)]) == Form.FOURS
+
+
+def test_steps_end_with_their_row_and_chunk() -> None:
+    weight = np.zeros((3, INPUTS + 2), np.int8)
+    weight[0, 3:8], weight[2, INPUTS - 1], weight[2, INPUTS + 1] = [1, -2, 3, 4, 5], 6, -7
+    pointers, places, values = steps(weight)
+    assert pointers.tolist() == [[0, 2, 2, 3], [3, 3, 3, 4]]
+    assert places.tolist() == [[3, 4, 5, 6], [7, 0, 0, 0], [INPUTS - 1, 0, 0, 0], [1, 0, 0, 0]]
+    numbers = values.view(np.int8).reshape(-1, 4).tolist()
+    assert numbers == [[1, -2, 3, 4], [5, 0, 0, 0], [6, 0, 0, 0], [-7, 0, 0, 0]]

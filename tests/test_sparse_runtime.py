@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,11 +21,14 @@ from sparsekit.environment import cpu_units
 from sparsekit.kernels.compiler import compiles, library
 from sparsekit.runtime.benchmark import BenchmarkConfig
 from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.sparse.c_structures import LayerStruct
 from sparsekit.runtime.sparse.runtime import SparseRuntime, refusal
+from sparsekit.runtime.sparse.weights import Form
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-BERTS = {
+BERTS: dict[str, dict[str, Any]] = {
     "int8": {},
+    "denser": {"sparsity": 0.3},
     "channels": {"per_channel_weights": True},
     "attention": {"quantize_attention": True},
     "float32": {"quantized": False},
@@ -68,6 +72,24 @@ def test_answers_are_onnxruntimes(berts: dict[str, Path], name: str) -> None:
     check_answers(berts[name], 1, [*ones, (3, 17), (3, 200), (32, 1), (32, 40)])
     logits = OnnxRuntime(berts[name], threads=1).run(texts(32, 40))
     assert logits.std(axis=0).min() > 0.2, "the texts get different logits, or nothing is tested"
+
+
+@needs_compiler
+def test_bytes_are_multiplied_wherever_they_can_be(berts: dict[str, Path]) -> None:
+    if not SparseRuntime(berts["int8"], threads=1).describe()["int8"]:
+        pytest.skip("this processor multiplies no bytes")
+    layers = {name: first_layer(SparseRuntime(file, 1)) for name, file in berts.items()}
+    assert layers["int8"].widened.form == layers["attention"].widened.form == Form.PLANES
+    assert layers["denser"].widened.form == Form.FOURS
+    assert layers["float32"].widened.form == Form.PLAIN
+    assert layers["attention"].attention.query.kind == Form.FOURS
+    assert layers["attention"].attention.value.kind == Form.PLANES
+    assert layers["int8"].attention.query.kind == Form.PLAIN
+
+
+def first_layer(runtime: SparseRuntime) -> LayerStruct:
+    layer: LayerStruct = runtime._encoder._struct.layer[0]
+    return layer
 
 
 @needs_compiler

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sparsekit.config import UserError
 from sparsekit.inference.candidates import Candidate
 from sparsekit.runtime.base import Inputs, Runtime, check_threads
+
+Seconds = npt.NDArray[np.float64]
 
 # Tokens of a row where nothing else is asked for.
 SEQUENCES = (32, 128)
@@ -74,7 +77,7 @@ def time_all(candidates: Sequence[Candidate], grid: Grid, vocabulary: int) -> li
         for candidate, runtime, used, times in zip(
             candidates, runtimes, memory, seconds, strict=True
         ):
-            milliseconds = np.array(times) * 1e3
+            milliseconds = times * 1e3
             rows.append(
                 {
                     "name": candidate.name,
@@ -83,8 +86,8 @@ def time_all(candidates: Sequence[Candidate], grid: Grid, vocabulary: int) -> li
                     "sequence": length,
                     "latency_ms_p50": float(np.percentile(milliseconds, 50)),
                     "latency_ms_p99": float(np.percentile(milliseconds, 99)),
-                    "items_per_second": batch * len(times) / sum(times),
-                    "speedup": float(np.median(seconds[0]) / np.median(times)),
+                    "items_per_second": float(batch / times.mean()),
+                    "speedup": speedup(seconds[0], times),
                     "memory_bytes": used,
                     "file_bytes": candidate.file.stat().st_size,
                     **{k: v for k, v in runtime.describe().items() if k != "rss_bytes"},
@@ -93,14 +96,29 @@ def time_all(candidates: Sequence[Candidate], grid: Grid, vocabulary: int) -> li
     return rows
 
 
-def _in_turns(runtimes: Sequence[Runtime], inputs: Inputs, grid: Grid) -> list[list[float]]:
-    """Seconds of each run of each runtime; the first of each turn, with cold caches, is dropped."""
-    seconds: list[list[float]] = [[] for _ in runtimes]
+def speedup(first: Seconds, times: Seconds) -> float:
+    """How many times faster than `first`: the median over rounds of the ratio of their medians.
+
+    What takes its turn in one round meets the same neighbours on a shared machine, minutes later
+    others.
+
+    >>> speedup(np.array([[4.0, 4, 4], [9, 9, 9]]), np.array([[2.0, 2, 9], [3, 3, 3]]))
+    2.5
+    """
+    return float(np.median(np.median(first, axis=1) / np.median(times, axis=1)))
+
+
+def _in_turns(runtimes: Sequence[Runtime], inputs: Inputs, grid: Grid) -> list[Seconds]:
+    """Seconds of each run of each runtime, [rounds, repetitions].
+
+    The first of each turn, with cold caches, is dropped.
+    """
+    seconds: list[list[list[float]]] = [[] for _ in runtimes]
     for _ in range(grid.rounds):
-        for runtime, times in zip(runtimes, seconds, strict=True):
+        for runtime, rounds in zip(runtimes, seconds, strict=True):
             runtime.run(inputs)
-            times.extend(runtime.seconds(inputs) for _ in range(grid.repetitions))
-    return seconds
+            rounds.append([runtime.seconds(inputs) for _ in range(grid.repetitions)])
+    return [np.array(rounds) for rounds in seconds]
 
 
 def example(batch: int, length: int, vocabulary: int) -> Inputs:

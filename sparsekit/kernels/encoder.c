@@ -9,8 +9,11 @@ results do not depend on the number of threads.
 Of the last layer only each sequence's first token is read: only its first vector is computed. */
 
 #include "encoder_vectors.h"
+#include "encoder_forms.h"
 #include "encoder_threads.h"
+#include "encoder_products.h"
 #include "encoder_linear.h"
+#include "encoder_attention_products.h"
 #include "encoder_attention.h"
 #include "encoder_norm.h"
 
@@ -77,7 +80,7 @@ long workspace_vectors(const encoder *e, long length, long threads) {
 
 /* Whether Linear layers with quantized inputs are to come as bytes. */
 int multiplies_bytes(void) {
-#ifdef ADD_BYTES
+#ifdef PRODUCTS_OF_BYTES
     return 1;
 #else
     return 0;
@@ -87,17 +90,9 @@ int multiplies_bytes(void) {
 /* `form` with as many units as it takes. */
 static columns in_form(columns tensor, const quantizer *form) {
     tensor.form = form;
-    if (form->kind == BYTES)
+    if (form->kind == FOURS || form->kind == PLANES)
         tensor.units /= 4;
     return tensor;
-}
-
-/* The first vector of each sequence, side by side. */
-static void take_first(const columns *from, long vectors, const sequence *of, long count,
-                       const columns *to) {
-    for (long u = 0; u < from->units; u++)
-        for (long s = 0; s < count; s++)
-            to->data[u * count + s] = from->data[u * width_of(vectors, 0) + of[s].first];
 }
 
 /* All heads and queries: all vectors of each sequence, or its first one. */
@@ -139,33 +134,33 @@ static void project(const weight *w, long features, const columns *asking, long 
 }
 
 /* One layer on a group of `vectors`; its output is hidden, and input in the form `next`. */
-static void run_layer(const encoder *e, const layer *l, const quantizer *next, tensors *t,
+static void run_layer(const encoder *e, const layer *l, const quantizer *next, tensors t,
                       long vectors, const sequence *of, long count, member *me) {
     long features = e->features, own = vectors;
-    columns input = in_form(t->input, &l->input), hidden = t->hidden, asking = input;
-    t->query.form = &l->attention.query;
-    t->key.form = &l->attention.key;
-    t->value.form = &l->attention.value;
+    columns input = in_form(t.input, &l->input), hidden = t.hidden, asking = input;
+    t.query = in_form(t.query, &l->attention.query);
+    t.key = in_form(t.key, &l->attention.key);
+    t.value = in_form(t.value, &l->attention.value);
     if (!next) {
         own = count;
-        hidden = t->first_hidden;
-        asking = in_form(t->first_input, &l->input);
+        hidden = t.first_hidden;
+        asking = in_form(t.first_input, &l->input);
         for (long i = claim(me); i < 1; i = claim_next(me)) {
-            take_first(&t->hidden, vectors, of, count, &hidden);
+            take_first(&t.hidden, vectors, of, count, &hidden);
             take_first(&input, vectors, of, count, &asking);
         }
         settle(me, 1);
     }
-    project(&l->projection, features, &asking, own, &input, vectors, t, me);
-    columns context = in_form(t->context, &l->context), active = in_form(t->active, &l->active);
-    attend_all(&l->attention, t, own, vectors, of, count, !next, &context, me);
-    linear_layer(&l->attended, &context, own, NONE, &hidden, &t->sums, me);
-    columns middle = in_form(t->input, &l->middle);
-    layer_norm(&l->first, features, &t->sums, own, &hidden, &middle, me);
+    project(&l->projection, features, &asking, own, &input, vectors, &t, me);
+    columns context = in_form(t.context, &l->context), active = in_form(t.active, &l->active);
+    attend_all(&l->attention, &t, own, vectors, of, count, !next, &context, me);
+    linear_layer(&l->attended, &context, own, NONE, &hidden, &t.sums, me);
+    columns middle = in_form(t.input, &l->middle);
+    layer_norm(&l->first, features, &t.sums, own, &hidden, &middle, me);
     linear_layer(&l->widened, &middle, own, l->activation, 0, &active, me);
-    linear_layer(&l->narrowed, &active, own, NONE, &hidden, &t->sums, me);
-    columns output = next ? in_form(t->input, next) : hidden;
-    layer_norm(&l->second, features, &t->sums, own, &hidden, &output, me);
+    linear_layer(&l->narrowed, &active, own, NONE, &hidden, &t.sums, me);
+    columns output = next ? in_form(t.input, next) : hidden;
+    layer_norm(&l->second, features, &t.sums, own, &hidden, &output, me);
 }
 
 /* A group of sequences, `count` of them from row `first` of the batch on. */
@@ -187,7 +182,7 @@ static void run_group(const encoder *e, const embedding *from, const long *token
     }
     settle(&me, vectors);
     for (long i = 0; i < e->layers; i++)
-        run_layer(e, e->layer + i, i + 1 < e->layers ? &e->layer[i + 1].input : 0, &t, vectors, of,
+        run_layer(e, e->layer + i, i + 1 < e->layers ? &e->layer[i + 1].input : 0, t, vectors, of,
                   count, &me);
     const vector *last = (const vector *)t.first_hidden.data;
     for (long i = claim(&me); i < 1; i = claim_next(&me))

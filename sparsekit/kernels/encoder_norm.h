@@ -23,7 +23,7 @@ typedef struct {
 /* n vectors of tokens from v on, of one tile: x [features][width] to `hidden` and to `to`. */
 INLINE void normalize(const norm *how, long features, const vector *x, vector *hidden,
                       const columns *to, integers *tile, long width, long v, const int n) {
-    vector mean[4], scale[4], four[4][4];
+    vector mean[GROUP], scale[GROUP], four[4][GROUP];
     for (int j = 0; j < n; j++)
         mean[j] = scale[j] = all(0.0f);
     for (long f = 0; f < features; f++)
@@ -41,12 +41,11 @@ INLINE void normalize(const norm *how, long features, const vector *x, vector *h
         for (int i = 0; i < 4; i++) {
             for (int j = 0; j < n; j++) {
                 vector y = (x[(f + i) * width + v + j] - mean[j]) * scale[j];
-                four[j][i] = y * how->weight[f + i] + how->bias[f + i];
-                hidden[(f + i) * width + v + j] = four[j][i];
+                four[i][j] = y * how->weight[f + i] + how->bias[f + i];
+                hidden[(f + i) * width + v + j] = four[i][j];
             }
         }
-        for (int j = 0; j < n; j++)
-            keep(to, tile, width, f, v + j, four[j]);
+        keep(to, tile, width, f, v, four, n);
     }
 }
 
@@ -106,9 +105,9 @@ static void embed(const embedding *from, long features, long at, const sequence 
         return;
     }
     for (long f = 0; f < features; f += 4) {
-        vector four[4];
+        vector four[4][GROUP];
         for (int m = 0; m < 4; m++)
-            four[m] = into[(f + m) * width + v];
-        keep(to, tile_of(to, tile), width, f, v, four);
+            four[m][0] = into[(f + m) * width + v];
+        keep(to, tile_of(to, tile), width, f, v, four, 1);
     }
 }

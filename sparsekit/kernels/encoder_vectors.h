@@ -1,10 +1,9 @@
-/* Vectors of tokens, what is computed on them, and how they are kept; float32, on a CPU.
+/* Vectors of tokens, and what is computed on them; float32, on a CPU.
 
 Everything between two Linear layers lies by features: a vector holds one feature of 16 tokens, or
-of 8 without AVX-512. So
-sums over features (LayerNorm), over keys (softmax) and over inputs (Linear) never cross lanes, and
-one weight meets all of them at once. Vectors are those of GCC and Clang, so the compiler maps them to
-what the processor has. */
+of 8 without AVX-512. So sums over features (LayerNorm), over keys (softmax) and over inputs
+(Linear) never cross lanes, and one weight meets all of them at once. Vectors are those of GCC and
+Clang, so the compiler maps them to what the processor has. */
 
 #include <stdint.h>
 #include <string.h>
@@ -20,6 +19,10 @@ what the processor has. */
 #define LANES 8
 #define CHAINS 1
 #endif
+/* Whether the processor adds four products of bytes at once to each sum (VNNI). */
+#if defined __AVX512VNNI__ && defined __AVX512BW__ || defined __AVXVNNI__ && LANES == 8
+#define PRODUCTS_OF_BYTES
+#endif
 /* Vectors of a tile, the tokens that one pass over a weight serves: 128 or 64. */
 #define TILE 8
 #define INLINE static inline __attribute__((always_inline))
@@ -29,27 +32,7 @@ what the processor has. */
 typedef float vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t integers __attribute__((vector_size(4 * LANES)));
 
-/* How a tensor is kept for the Linear layer that reads it. */
-enum { PLAIN, ROUNDED, BYTES };
-
-/* x becomes q = clip(round(x / scale) + zero_point, low, high). PLAIN: nothing is rounded; ROUNDED:
-   (q - zero_point) * scale is kept, BYTES: q, four features of a token side by side. */
-typedef struct {
-    long kind;
-    float scale, inverse, zero_point, low, high;
-} quantizer;
-
-/* A tensor [tiles][units][width of the tile]: a unit is a vector of one feature, or of the BYTES of
-   four. All tiles but the last one have TILE vectors a unit. */
-typedef struct {
-    integers *data;
-    long units;
-    const quantizer *form;
-} columns;
-
 INLINE long least(long a, long b) { return a < b ? a : b; }
-INLINE long width_of(long vectors, long tile) { return least(TILE, vectors - tile * TILE); }
-INLINE integers *tile_of(const columns *of, long tile) { return of->data + tile * TILE * of->units; }
 INLINE vector all(float x) { return x - (vector){0}; }
 INLINE vector as_floats(integers x) { return __builtin_convertvector(x, vector); }
 
@@ -106,33 +89,4 @@ INLINE vector gelu(vector x) {
     for (int i = 1; i < 14; i++)
         sum = sum * u + terms[i];
     return x * (within * sum + 0.5f);
-}
-
-/* q - zero_point, as integers. Clipped before it is rounded: the limits are integers. */
-INLINE integers steps(vector x, const quantizer *form) {
-    vector q = x * form->inverse;
-    q = larger(q, all(form->low - form->zero_point));
-    q = smaller(q, all(form->high - form->zero_point));
-    return (integers)(q + ROUNDING) - (integers)all(ROUNDING);
-}
-
-INLINE vector rounded(vector x, const quantizer *form) {
-    return as_floats(steps(x, form)) * form->scale;
-}
-
-/* Keep four features, from `feature` on, of vector v of a tile. */
-INLINE void keep(const columns *to, integers *tile, long width, long feature, long v,
-                 const vector values[4]) {
-    if (to->form->kind == BYTES) {
-        integers packed = {0}, zero_point = (int32_t)to->form->zero_point - (integers){0};
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++)
-            packed |= (steps(values[i], to->form) + zero_point) << (8 * i);
-        tile[feature / 4 * width + v] = packed;
-        return;
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++)
-        tile[(feature + i) * width + v] =
-            (integers)(to->form->kind == PLAIN ? values[i] : rounded(values[i], to->form));
 }

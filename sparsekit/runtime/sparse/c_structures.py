@@ -20,7 +20,7 @@ class WeightStruct(Structure):
     _fields_ = (
         ("rows", c_long),
         ("chunks", c_long),
-        ("bytes", c_long),
+        ("form", c_long),
         ("pointers", c_void_p),
         ("places", c_void_p),
         ("values", c_void_p),

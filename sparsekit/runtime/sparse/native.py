@@ -22,21 +22,22 @@ from sparsekit.runtime.sparse.c_structures import (
 )
 from sparsekit.runtime.sparse.embeddings import Embedding
 from sparsekit.runtime.sparse.graph import Array
-from sparsekit.runtime.sparse.structure import Layer, Linear, Norm, Quantizer
-from sparsekit.runtime.sparse.weights import multiplies_integers, pack
+from sparsekit.runtime.sparse.structure import Attention, Layer, Linear, Norm, Quantizer
+from sparsekit.runtime.sparse.weights import Form, form_of, pack
 
 SOURCE = "encoder.c"
 HEADERS = (
     "encoder_vectors.h",
+    "encoder_forms.h",
     "encoder_threads.h",
+    "encoder_products.h",
     "encoder_linear.h",
+    "encoder_attention_products.h",
     "encoder_attention.h",
     "encoder_norm.h",
 )
 # As the C files have them.
-
 VECTOR_BYTES = 64
-PLAIN, ROUNDED, BYTES = range(3)
 ACTIVATIONS = {"Gelu": 1, "Relu": 2}
 TABLES: dict[type, int] = {np.float32: 0, np.uint8: 1, np.int8: 2}
 
@@ -97,7 +98,6 @@ class Encoder:
         widened, middle = self._weight(layer.widened)
         narrowed, active = self._weight(layer.narrowed)
         heads = len(a.query.bias) // a.head_features
-        roundings = [_quantizer(operand, ROUNDED) for operand in a.operands]
         return LayerStruct(
             projection,
             attended,
@@ -107,21 +107,33 @@ class Encoder:
             context,
             middle,
             active,
-            AttentionStruct(heads, a.head_features, a.scale, *roundings),
+            AttentionStruct(heads, a.head_features, a.scale, *self._operands(a)),
             self.norm(layer.first),
             self.norm(layer.second),
             ACTIVATIONS[layer.activation],
         )
 
+    def _operands(self, attention: Attention) -> list[QuantizerStruct]:
+        """How query, key, probabilities and value are kept: as bytes where all of them can be."""
+        forms = [Form.ROUNDED] * 4
+        kinds = [None if x is None else x.dtype.type for x in attention.operands]
+        probabilities = attention.operands[2]
+        # The processor multiplies unsigned bytes by signed ones. A zero point of probabilities
+        # would have to be taken out of every sum.
+        in_bytes = self.in_bytes and kinds == [np.uint8, np.int8, np.uint8, np.int8]
+        if in_bytes and probabilities is not None and probabilities.zero_point == 0:
+            forms = [Form.FOURS, Form.FOURS, Form.FOURS, Form.PLANES]
+        return [_quantizer(x, form) for x, form in zip(attention.operands, forms, strict=True)]
+
     def _weight(self, *linears: Linear) -> tuple[WeightStruct, QuantizerStruct]:
         """The weights of layers that read one tensor, and how that tensor is kept for them."""
-        in_bytes = self.in_bytes and multiplies_integers(linears[0])
-        packed = pack(linears, in_bytes)
+        packed = pack(linears, form_of(linears) if self.in_bytes else Form.PLAIN)
         arrays = [packed.pointers, packed.places, packed.values]
         arrays += [packed.starts, packed.scales, packed.biases]
         addresses = [self.address(array) for array in arrays]
-        form = _quantizer(linears[0].inputs, BYTES if in_bytes else ROUNDED)
-        return WeightStruct(packed.rows, packed.chunks, in_bytes, *addresses), form
+        kept = Form.ROUNDED if packed.form == Form.PLAIN else packed.form
+        form = _quantizer(linears[0].inputs, kept)
+        return WeightStruct(packed.rows, packed.chunks, packed.form, *addresses), form
 
     def norm(self, norm: Norm) -> NormStruct:
         """The structure of a LayerNorm, whose arrays live as long as this encoder."""
@@ -135,9 +147,9 @@ class Encoder:
         return _address(contiguous)
 
 
-def _quantizer(rounding: Quantizer | None, kind: int) -> QuantizerStruct:
+def _quantizer(rounding: Quantizer | None, kind: Form) -> QuantizerStruct:
     if rounding is None:
-        return QuantizerStruct(PLAIN, 1, 1, 0, 0, 0)
+        return QuantizerStruct(Form.PLAIN, 1, 1, 0, 0, 0)
     limits = np.iinfo(rounding.dtype)
     inverse = np.float32(1) / np.float32(rounding.scale)
     return QuantizerStruct(
