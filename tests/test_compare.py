@@ -356,6 +356,21 @@ def test_the_page_in_any_window(
     tab.call("Emulation.setEmulatedMedia", features=[])
 
 
+def test_the_mouse_finds_a_config_everywhere(sweep: Path, tab: Page) -> None:
+    _, files = write_comparison([sweep])
+    tab.open(files[2])
+    dot = "document.querySelector('#pareto circle.best')"
+    tab.evaluate(f"{dot}.scrollIntoView({{block: 'center'}})")
+    box = f"(() => {{const b = {dot}.getBoundingClientRect(); return [b.x + 4, b.y + 4]}})()"
+    x, y = tab.evaluate(box)
+    tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    lit = "[...document.querySelectorAll('.lit')].map(node => node.localName).sort()"
+    assert tab.evaluate(lit) == ["circle"] * 4 + ["path", "tr"]
+    assert tab.evaluate("getComputedStyle(document.querySelector('path.lit')).strokeWidth") == "3px"
+    tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+    assert tab.evaluate(lit) == []
+
+
 def test_ticks_of_a_sweep_are_its_values(sweep: Path, tab: Page) -> None:
     _, files = write_comparison([sweep])
     tab.open(files[2])
