@@ -115,12 +115,13 @@ def inspect(
 ) -> None:
     """Show each layer's sparsity, N:M pattern and quantization."""
     from sparsekit.inspection import inspect, table
+    from sparsekit.report import show
 
     inspection = inspect(model)
     if as_json:
         typer.echo(json.dumps(inspection.as_dict(), indent=2))
     else:
-        _console().print(table(inspection))
+        show(table(inspection))
 
 
 @app.command()
@@ -175,6 +176,7 @@ def doctor(as_json: Json = False) -> None:
     from rich.text import Text
 
     from sparsekit.doctor import diagnose, missing
+    from sparsekit.report import show
 
     findings = list(diagnose())
     if as_json:
@@ -184,7 +186,7 @@ def doctor(as_json: Json = False) -> None:
         for finding in findings:
             fix = f"\n{finding.fix}" if finding.fix else ""
             view.add_row(finding.what, Text(f"{finding.value}{fix}", overflow="fold"))
-        _console().print(view)
+        show(view)
     missing(findings)
 
 

@@ -39,12 +39,10 @@ def benchmark(
 
     Writes benchmark.json and benchmark.png to each run folder.
     """
-    from rich.console import Console
-
     from sparsekit.environment import cores
     from sparsekit.inference.grid import Grid
     from sparsekit.progress import quiet_libraries
-    from sparsekit.report import read_summary
+    from sparsekit.report import read_summary, show
     from sparsekit.runs import held
     from sparsekit.runtime.benchmark import benchmark as time_run
     from sparsekit.summary import write_summary
@@ -59,15 +57,14 @@ def benchmark(
     )
     # Everything is checked before the first run is timed and its older timings are replaced.
     planned = [(x, _requests(x, threads), read_summary(x), _fitted(x, grid)) for x in runs]
-    console = Console()
     for run, config, summary, fitted in planned:
         with held(run):
             # Requests at their own length, as when the run ended; then the grid of fixed sizes.
             timings = time_run(run, config, _runtimes(run))
             rows, files, said = _compare(run, fitted)
             write_summary(run, {**summary, "runtime": timings})
-        console.print(_table(rows, str(run)))
-        console.print(_sizes(files))
+        show(_table(rows, str(run)))
+        show(_sizes(files))
         for sentence in said:
             typer.echo(sentence)
 
@@ -125,7 +122,7 @@ def _compare(
     details = read_json(file) | {"grid": rows, "sizes": files, "advice": said}
     file.write_text(json.dumps(details, indent=2) + "\n")
     try:
-        draw(rows, run.name, run / "benchmark.png")
+        draw(rows, "/".join(run.resolve().parts[-2:]), run / "benchmark.png")
     except ImportError:
         said.append("No chart: matplotlib is not installed: pip install 'sparsekit[plot]'")
     return rows, files, said
@@ -160,9 +157,12 @@ def _table(rows: list[dict[str, Any]], title: str) -> Table:
 
 
 def _sizes(files: dict[str, dict[str, int]]) -> Table:
+    from rich import box
     from rich.table import Table
 
-    view = Table("file of", "MB", "zstd, MB")
+    view = Table("file of", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for heading in ("MB", "zstd, MB"):
+        view.add_column(heading, justify="right", no_wrap=True)
     for name, size in files.items():
         view.add_row(name, *(f"{size[key] / 1e6:.2f}" for key in ("bytes", "bytes_compressed")))
     return view

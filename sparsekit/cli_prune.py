@@ -60,12 +60,11 @@ def prune(
     seed: Annotated[int, typer.Option(help="Which texts are drawn.")] = 0,
 ) -> None:
     """Make a sparse student of a dense checkpoint, without training."""
-    from rich.console import Console
-
     from sparsekit.inspection import inspect, table
     from sparsekit.oneshot.methods import OneShot
     from sparsekit.oneshot.prune import Data, prune_checkpoint
     from sparsekit.progress import quiet_libraries
+    from sparsekit.report import show
     from sparsekit.training.allocator import keep_freed_memory
 
     quiet_libraries()
@@ -96,5 +95,5 @@ def prune(
         )
     target = output or Path(f"{Path(model).resolve().name}-{method.value}-{sparsity or pattern}")
     prune_checkpoint(model, target, config, calibration)
-    Console().print(table(inspect(str(target))))
+    show(table(inspect(str(target))))
     typer.echo(f"pruned: {target}")

@@ -34,24 +34,22 @@ class Language(StrEnum):
 
 
 @recipes.command("show")
-def show(
+def show_recipe(
     file: File,
     steps_per_epoch: StepsPerEpoch = 100,
     variables: Variables = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every step as JSON.")] = False,
 ) -> None:
     """Print when each modifier acts and what the recipe sets at each epoch."""
-    from rich.console import Console
-
+    from sparsekit.report import show
     from sparsekit.training.schedule import epochs, steps, table
 
     recipe = _checked(file, variables)
     if as_json:
         typer.echo(json.dumps(steps(recipe, steps_per_epoch), indent=2))
         return
-    console = Console()
-    console.print(table(recipe, round(recipe.num_epochs * steps_per_epoch)))
-    console.print(epochs(recipe, steps_per_epoch))
+    show(table(recipe, round(recipe.num_epochs * steps_per_epoch)))
+    show(epochs(recipe, steps_per_epoch))
 
 
 @recipes.command("plot")

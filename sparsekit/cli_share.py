@@ -10,18 +10,17 @@ import typer
 
 def verify(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Check a finished run again from its files: sums, masks, sparsity, graph, logits, metrics."""
-    from rich.console import Console
     from rich.table import Table
 
     from sparsekit.progress import quiet_libraries
-    from sparsekit.report import read_summary
+    from sparsekit.report import read_summary, show
     from sparsekit.verification import verify_run
 
     quiet_libraries()
     view = Table("check", "found", title="verified")
     for what, value in verify_run(run, read_summary(run)).items():
         view.add_row(what, value)
-    Console().print(view)
+    show(view)
 
 
 def pull(

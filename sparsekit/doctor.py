@@ -151,7 +151,8 @@ def _hub() -> Finding:
     except urllib.error.HTTPError:
         pass  # it answered
     except (OSError, ValueError) as error:
-        return Finding("Hub", f"{endpoint}, not reached: {error}", local)
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        return Finding("Hub", f"{endpoint}, not reached: {reason}", local)
     return Finding("Hub", f"{endpoint}, reachable")
 
 

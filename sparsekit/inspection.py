@@ -15,7 +15,10 @@ from typing import Any
 import ml_dtypes  # noqa: F401  teaches NumPy the name bfloat16
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 from safetensors import SafetensorError, safe_open
 
 from sparsekit.config import UserError
@@ -143,6 +146,27 @@ def nm_pattern(weight: npt.NDArray[Any]) -> str | None:
     return f"{max(most, 1)}:{GROUP}" if most < GROUP else None
 
 
+@dataclass(frozen=True)
+class _Dotted:
+    """A dotted name that a narrow column breaks before a dot, not within a word."""
+
+    text: str
+
+    def _parts(self) -> list[str]:
+        return re.split(r"(?=\.)", self.text)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(max(map(len, self._parts())), len(self.text))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = [""]
+        for part in self._parts():
+            if len(lines[-1] + part) > options.max_width:
+                lines.append("")
+            lines[-1] += part
+        yield from (Text(line, overflow="fold") for line in lines if line)
+
+
 def table(inspection: Inspection) -> Table:
     """The layers as a table for the terminal."""
     attention = (
@@ -155,14 +179,14 @@ def table(inspection: Inspection) -> Table:
         caption=f"sparsity {inspection.sparsity:.2%} over the encoder's layers (marked *), "
         f"{inspection.bytes / 1e6:.1f} MB{attention}",
     )
-    view.add_column("layer", overflow="fold")
+    view.add_column("layer")
     for heading in ("shape", "sparsity", "N:M"):
-        view.add_column(heading, justify="right")
-    view.add_column("weights")
-    view.add_column("activations")
+        view.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("weights", "activations"):
+        view.add_column(heading, no_wrap=True)
     for layer in inspection.layers:
         view.add_row(
-            f"{layer.name}{' *' * layer.prunable}",
+            _Dotted(f"{layer.name}{' *' * layer.prunable}"),
             f"{layer.shape[0]} x {layer.shape[1]}",
             f"{layer.sparsity:.2%}",
             layer.pattern or "-",

@@ -35,17 +35,25 @@ def draw(recipe: Recipe, steps_per_epoch: int, title: str) -> Figure:
 
     windows = schedule.windows(recipe, round(recipe.num_epochs * steps_per_epoch))
     rows = schedule.steps(recipe, steps_per_epoch)
-    heights = [2.2, 1.8, INCHES_PER_WINDOW * len(windows) + 0.4]
+    gradual = any(row["sparsity"] for row in rows)
+    heights = [2.2, 1.8 if gradual else 0.5, INCHES_PER_WINDOW * len(windows) + 0.4]
     figure = Figure(figsize=(INCHES_WIDE, sum(heights) + 1.0), layout="constrained")
     rate, sparsity, spans = figure.subplots(3, 1, sharex=True, height_ratios=heights)
     rates = [math.nan if row["lr"] is None else row["lr"] for row in rows]
     rate.step([row["epoch"] for row in rows], rates, where="post")
+    rate.set_ylim(bottom=0)
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
     rate.set_ylabel("learning rate")
     rate.set_title(title)
     _sparsity(sparsity, rows)
     _windows(spans, windows)
     spans.set_xlim(0, recipe.num_epochs)
     spans.set_xlabel("epoch")
+    figure.align_ylabels([rate, sparsity])
+    for panel in (rate, sparsity, spans):
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(axis="x", alpha=0.3)
+        panel.set_axisbelow(True)
     return figure
 
 
@@ -56,12 +64,15 @@ def _sparsity(axes: Axes, rows: list[dict[str, Any]]) -> None:
         # What is not planned by the recipe, such as the student's own zeros, leaves a gap.
         drawn = [math.nan if share is None else 100 * share for share in shares]
         axes.step([row["epoch"] for row in rows], drawn, where="post", label=name)
-    axes.set_ylim(0, 100)
-    axes.set_ylabel("planned sparsity, %")
     if axes.get_lines():
+        axes.set_ylim(0, 100)
+        axes.set_ylabel("planned sparsity, %")
         axes.legend(loc="lower right", fontsize="small")
     else:
-        axes.text(0.5, 0.5, "no gradual pruning", transform=axes.transAxes, ha="center")
+        axes.text(
+            0.5, 0.5, "no gradual pruning", transform=axes.transAxes, ha="center", va="center"
+        )
+        axes.set_yticks([])
 
 
 def _windows(axes: Axes, windows: list[dict[str, Any]]) -> None:

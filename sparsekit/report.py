@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,19 +19,27 @@ from rich.text import Text
 from sparsekit.config import UserError
 
 SPLITS = ("validation", "test")
+PIPED = 1000  # columns at most, where there is no terminal
 
 
 def show(view: Table) -> None:
-    """Print a table with all its numbers: where the terminal is too narrow, beyond its edge."""
+    """Print a table with all its numbers: where the terminal is too narrow, beyond its edge.
+
+    In a file or a pipe it is as wide as its longest words, so that a search finds them whole.
+    """
     console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        wide = console.options.update(width=PIPED)
+        console.width = max(console.width, console.measure(view, options=wide).maximum)
     needed = [
         max(cell_len(str(cell)) for cell in (column.header, *column.cells))
         if column.no_wrap
         else column.min_width or 1
         for column in view.columns
     ]
-    # Two for the space around each column, one for a line between two.
-    console.width = max(console.width, sum(needed) + 3 * len(needed))
+    # Two for the space around each column, which two may share, one for a line between two.
+    around = 2 if view.collapse_padding else 3
+    console.width = max(console.width, sum(needed) + around * len(needed))
     console.print(view)
 
 

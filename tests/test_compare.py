@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -325,6 +326,61 @@ def test_the_pages_links_and_diff(sweep: Path, tab: Page) -> None:
     assert sorted(rows) == [["recipe.qat_epochs", "0", "2"], ["recipe.qat_start_epoch", "6", "4"]]
     choose(tab, "second", at["0"])
     assert "are equal" in tab.evaluate("document.getElementById('diff').innerText")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 900, 400])
+def test_the_page_in_any_window(
+    sweep: Path, tab: Page, tmp_path: Path, width: int, scheme: str
+) -> None:
+    _, files = write_comparison([sweep])
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    tab.call("Emulation.setEmulatedMedia", features=features)
+    tab.open(files[2])
+    tab.screenshot(tmp_path / "page.png", width)
+    # Nothing sticks out of the window, and the letters of plots are as large as they say.
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    scales = tab.evaluate("[...document.querySelectorAll('svg')].map(s => s.getScreenCTM().a)")
+    assert scales == pytest.approx([1.0] * 5, abs=0.01)
+    ink, card = (
+        sum(map(int, re.findall(r"\d+", tab.evaluate(f"getComputedStyle({of}).{name}"))[:3]))
+        for of, name in (
+            ("document.body", "color"),
+            ("document.querySelector('section')", "backgroundColor"),
+        )
+    )
+    assert (ink > card) == (scheme == "dark")
+    # What the ranking is about is seen without scrolling wherever there is room for it.
+    right = "[...document.querySelectorAll('#groups th')][{}].getBoundingClientRect().right"
+    assert tab.evaluate(right.format(3 + 3)) <= width or width == 400
+    tab.call("Emulation.setEmulatedMedia", features=[])
+
+
+def test_the_mouse_finds_a_config_everywhere(sweep: Path, tab: Page) -> None:
+    _, files = write_comparison([sweep])
+    tab.open(files[2])
+    dot = "document.querySelector('#pareto circle.best')"
+    tab.evaluate(f"{dot}.scrollIntoView({{block: 'center'}})")
+    box = f"(() => {{const b = {dot}.getBoundingClientRect(); return [b.x + 4, b.y + 4]}})()"
+    x, y = tab.evaluate(box)
+    tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    lit = "[...document.querySelectorAll('.lit')].map(node => node.localName).sort()"
+    assert tab.evaluate(lit) == ["circle"] * 4 + ["path", "tr"]
+    assert tab.evaluate("getComputedStyle(document.querySelector('path.lit')).strokeWidth") == "3px"
+    tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+    assert tab.evaluate(lit) == []
+
+
+def test_ticks_of_a_sweep_are_its_values(sweep: Path, tab: Page) -> None:
+    _, files = write_comparison([sweep])
+    tab.open(files[2])
+    along = "(() => {const s = document.querySelectorAll('#lines svg')[1];"
+    texts = "return [...s.querySelectorAll('text[text-anchor=middle]')].map(t => t.textContent)})()"
+    assert tab.evaluate(along + texts) == ["0", "2", "recipe.qat_epochs"]
+    rates = tab.evaluate("scale([1e-5, 1e-4, 1e-3], 0, 300, true).ticks")
+    assert [text for _, text in rates] == ["1e-5", "1e-4", "0.001"]
+    assert rates[1][0] == pytest.approx(150)
+    assert tab.evaluate("ticks(0.93212, 0.93218).map(t => t[1])")[:2] == ["0.93212", "0.93214"]
 
 
 @pytest.mark.parametrize("runs", [0, 1], ids=["only broken", "one"])

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from sparsekit.config import UserError
 from sparsekit.inspection import inspect, nm_pattern, table
+from sparsekit.report import show
 
 QUERY = "bert.encoder.layer.2.attention.self.query"
 OUTPUT = "bert.encoder.layer.10.output.dense"
@@ -156,6 +157,21 @@ def test_table_shows_every_layer(tmp_path):
     assert all(name in text for name in (QUERY, OUTPUT, WORDS, "classifier"))
     assert "2:4" in text
     assert "sparsity 50.00%" in text
+
+
+def test_a_narrow_table_breaks_names_before_dots(tmp_path):
+    console = Console(record=True, width=70)
+    console.print(table(inspect(str(save(tmp_path, weights())))))
+    lines = [line for line in console.export_text().splitlines() if "│" in line]
+    cells = [line.split("│")[1].strip() for line in lines]
+    assert any(cell.startswith(".") for cell in cells)
+    assert QUERY + " *" in "".join(cells)
+
+
+def test_a_pipe_gets_whole_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    show(table(inspect(str(save(tmp_path, weights())))))
+    assert any(QUERY in line and "2:4" in line for line in capsys.readouterr().out.splitlines())
 
 
 def test_safetensors_need_no_torch(tmp_path):

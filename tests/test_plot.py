@@ -55,6 +55,10 @@ def test_one_axis_of_epochs() -> None:
 def test_without_gradual_pruning_the_picture_says_so() -> None:
     (text,) = figure("transfer_qat.yaml").axes[1].texts
     assert text.get_text() == "no gradual pruning"
+    panels = figure("transfer_qat.yaml")
+    panels.draw_without_rendering()
+    rate, empty, _ = (panel.get_position().height for panel in panels.axes)
+    assert empty < rate / 3
 
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ function link(run, text) {
 }
 
 function number(value) {
-  return value.toFixed(Math.abs(value) < 10 ? 4 : 2);
+  const size = Math.abs(value);
+  return value.toFixed(size < 10 ? 4 : size < 1000 ? 2 : 0);
 }
 
 function described(group) {
@@ -26,22 +27,41 @@ function described(group) {
   return [...values, ...Object.entries(group.stats).map(([name, s]) => `${name}: ${short(s[0])}`)].join("\n");
 }
 
-// The columns of the table: heading, what it sorts by, what fills a cell.
+function counted(count, noun) {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+// What the ranking is about comes first, so that a narrow window shows it.
+const leading = [data.metric, ...data.costs];
+const measures = [...data.measures].sort((a, b) => place(a) - place(b));
+function place({ name }) {
+  return leading.includes(name) ? leading.indexOf(name) : leading.length;
+}
+
+// The columns of the table: heading, what it sorts by (best first), what fills a cell.
 const columns = [
+  { head: "rank", text: true, key: g => g.mark || undefined,
+    fill: (td, g) => { td.textContent = g.mark; } },
   ...data.axes.map((axis, i) => ({ head: axis, key: g => g.values[i],
-    fill: (td, g) => { td.textContent = short(g.values[i]); } })),
-  { head: "rank", key: g => g.mark || undefined,
-    fill: (td, g) => { td.textContent = g.mark; td.className = "mark"; } },
-  { head: "runs", key: g => data.runs[g.runs[0]].name, fill: (td, g) => {
-    for (const i of g.runs) td.append(link(data.runs[i], tail(data.runs[i].name.split("/").at(-1))), " ");
-  } },
-  { head: "seeds", key: g => g.runs.length, fill: (td, g) => { td.textContent = g.runs.length; } },
-  ...data.measures.map(({ name }) => ({ head: name, key: g => g.stats[name]?.[0],
+    fill: (td, g) => { td.className = "value"; td.title = td.textContent = short(g.values[i]); } })),
+  ...measures.map(({ name, less }) => ({ head: name, first: less ? 1 : -1, key: g => g.stats[name]?.[0],
     fill: (td, g) => {
       const s = g.stats[name];
-      td.textContent = s ? number(s[0]) + (s[1] === null ? "" : ` ± ${number(s[1])}`) : "";
+      td.textContent = s ? number(s[0]) + (s[1] === null ? "" : ` ± ${s[1] && number(s[1])}`) : "";
     } })),
+  { head: "seeds", key: g => g.runs.length, fill: (td, g) => { td.textContent = g.runs.length; } },
+  { head: "runs", key: g => data.runs[g.runs[0]].name, fill: (td, g) => {
+    for (const i of g.runs) td.append(link(data.runs[i], data.runs[i].name.split("/").at(-1)), " ");
+  } },
 ];
+
+// A heading that may break where a dotted name has its joints.
+function heading(text) {
+  const button = element("button");
+  const parts = text.split(/(?<=[._])/);
+  parts.forEach((part, i) => button.append(part, ...(i < parts.length - 1 ? [element("wbr")] : [])));
+  return button;
+}
 
 // Numbers by value, texts by letter, what is missing last in both directions.
 function ordered(a, b, sign) {
@@ -60,12 +80,12 @@ function drawTable() {
   }
   const head = element("tr");
   for (const column of columns) {
-    const th = element("th"), button = element("button", column.head);
+    const th = element("th", undefined, column.text && "text"), button = heading(column.head);
     if (column === sorted.column) {
       th.setAttribute("aria-sort", sorted.sign > 0 ? "ascending" : "descending");
     }
     button.addEventListener("click", () => {
-      sorted = { column, sign: column === sorted.column ? -sorted.sign : 1 };
+      sorted = { column, sign: column === sorted.column ? -sorted.sign : column.first ?? 1 };
       drawTable();
     });
     th.append(button);
@@ -74,7 +94,7 @@ function drawTable() {
   const rows = order.map(i => {
     const tr = listen(element("tr", undefined, data.groups[i].front ? "front" : ""), i);
     for (const column of columns) {
-      const td = element("td");
+      const td = element("td", undefined, column.text && "text");
       column.fill(td, data.groups[i]);
       tr.append(td);
     }
@@ -111,20 +131,19 @@ function drawPlots() {
       ({ x: g.stats[cost][0], y: g.stats[measure][0], group: i, text: described(g) }));
     paretoPlot(byId("pareto"), points, cost, measure, less(cost), less(measure));
   }
-  const names = [...new Set([...data.costs, cost, measure])];
-  names.push(...names.splice(names.indexOf(measure), 1));
+  const names = [...new Set([...data.costs, cost])].filter(name => name !== measure).concat(measure);
   const whole = data.groups.map((g, i) => [g, i]).filter(([g]) => names.every(n => g.stats[n]));
   byId("parallel").replaceChildren(element("p", "No config has all of these measures."));
   if (whole.length) {
     const rows = whole.map(([g, i]) => ({ group: i, text: described(g),
       values: [...g.values, ...names.map(n => g.stats[n][0])] }));
-    parallelPlot(byId("parallel"), [...data.axes.map(tail), ...names], rows);
+    parallelPlot(byId("parallel"), [...data.axes.map(tail), ...names], rows, data.axes.length);
   }
-  byId("lines").replaceChildren(...data.axes.map((axis, a) => {
-    const place = element("div"), series = along(a, measure);
-    if (series.length) linePlot(place, series, axis, measure);
-    return place;
-  }));
+  byId("lines").replaceChildren(...data.axes.map(() => element("div")));
+  data.axes.forEach((axis, a) => {
+    const series = along(a, measure);
+    if (series.length) linePlot(byId("lines").children[a], series, axis, measure);
+  });
   if (!data.axes.length) byId("lines").append(element("p", "All runs have one config."));
 }
 
@@ -138,9 +157,9 @@ function drawDiff() {
     return [tr];
   });
   const head = element("tr");
-  head.append(element("th", "key"), element("th", first.name), element("th", second.name));
-  byId("diff").replaceChildren(head, ...body);
-  if (!body.length) byId("diff").append(element("caption", "The configs are equal."));
+  head.append(element("th", "key", "text"), element("th", first.name), element("th", second.name));
+  byId("diff").replaceChildren(...body.length ? [head, ...body]
+    : [element("caption", "The configs are equal.")]);
 }
 
 function options(id, names, chosen, draw) {
@@ -150,19 +169,28 @@ function options(id, names, chosen, draw) {
 }
 
 const seeds = data.groups.reduce((sum, g) => sum + g.runs.length, 0);
-byId("overview").textContent = `${data.groups.length} configs, ${seeds} runs, ` +
-  `ranked by ${data.metric ?? "nothing"}; ${data.others.length} without a result`;
+document.title = `${data.folder} · sparsekit compare`;
+byId("overview").textContent = `${data.folder}: ${counted(data.groups.length, "config")}, ` +
+  `${counted(seeds, "run")}, ranked by ${data.metric ?? "nothing"}` +
+  (data.others.length ? `; ${data.others.length} without a result` : "");
 drawTable();
 if (data.groups.length && data.measures.length) {
   const names = data.measures.map(m => m.name);
   options("measure", names, data.metric, drawPlots);
   options("cost", names, data.costs[0] ?? names[0], drawPlots);
   drawPlots();
+  // Plots are as wide as their places, so that their letters keep their size.
+  let width = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth !== width) drawPlots();
+    width = innerWidth;
+  });
 }
 if (data.runs.length) {
   const names = data.runs.map(run => run.seed === null ? run.name : `${run.name} (seed ${run.seed})`);
   options("first", names, 0, drawDiff);
-  options("second", names, Math.min(1, names.length - 1), drawDiff);
+  // Runs are in the order of their groups: the best config, and the next.
+  options("second", names, (data.groups[1] ?? data.groups[0]).runs[0], drawDiff);
   drawDiff();
 }
 byId("broken").hidden = !data.others.length;

@@ -33,6 +33,7 @@ def page_data(comparison: Comparison, folder: Path) -> dict[str, Any]:
     keys = dict.fromkeys(key for run in runs for key in run.config)
     varied = [key for key in keys if len({str(run.config.get(key)) for run in runs}) > 1]
     return {
+        "folder": "/".join(folder.resolve().parts[-2:]),
         "axes": comparison.axes,
         "measures": [{"name": name, "less": less_is_better(name)} for name in comparison.measures],
         "metric": comparison.metric,

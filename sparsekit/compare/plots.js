@@ -15,31 +15,50 @@ function svg(name, attributes, parent, text) {
 function short(value) {
   if (typeof value !== "number") return String(value ?? "–");
   if (Number.isInteger(value)) return String(value);
-  return String(Number(value.toPrecision(4)));
+  const rounded = Number(value.toPrecision(4));
+  return Math.abs(rounded) < 1e-3 ? rounded.toExponential() : String(rounded);
 }
 
-// Round steps of 1, 2 or 5 that cover the values in about `count` ticks.
-function ticks(low, high, count = 5) {
+// Round steps of 1, 2 or 5 that cover the values in at most `count` ticks, as [value, text].
+function ticks(low, high, count = 6) {
   const power = 10 ** Math.floor(Math.log10((high - low) / count));
   const step = [1, 2, 5, 10].map(s => s * power).find(s => (high - low) / s <= count);
+  // As many digits as tell neighbours apart.
+  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const found = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) found.push(k * step);
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) {
+    found.push([k * step, digits > 6 ? short(k * step) : (k * step).toFixed(digits)]);
+  }
   return found;
 }
 
-// A scale of numbers, or of categories where a value is none: {at(value), ticks}.
-function scale(values, from, to) {
+// A scale of numbers, or of categories where a value is none: {at(value), ticks}. A swept scale has
+// its ticks at the values themselves where they are few, and is logarithmic beyond a decade.
+function scale(values, from, to, swept = false) {
   const known = [...new Set(values)];
+  const room = from > to ? 15 : 42; // A text is so high, so wide.
   if (known.every(v => typeof v === "number")) {
-    let low = Math.min(...known), high = Math.max(...known);
+    known.sort((a, b) => a - b);
+    const bend = swept && known[0] > 0 && known.at(-1) / known[0] > 10 ? Math.log : v => v;
+    let low = bend(known[0]), high = bend(known.at(-1));
     const pad = (high - low) * 0.05 || Math.abs(high) * 0.05 || 1;
     [low, high] = [low - pad, high + pad];
-    const at = v => from + (v - low) / (high - low) * (to - from);
-    return { at, ticks: ticks(low, high).map(v => [at(v), short(v)]) };
+    const at = v => from + (bend(v) - low) / (high - low) * (to - from);
+    const marks = swept && known.length <= 10 ? known.map(v => [v, short(v)]) : ticks(low, high);
+    const kept = [];
+    for (const [v, text] of marks) {
+      if (!kept.length || Math.abs(at(v) - kept.at(-1)[0]) >= room) kept.push([at(v), text]);
+    }
+    return { at, ticks: kept };
   }
   known.sort((a, b) => String(a).localeCompare(String(b), "en", { numeric: true }));
   const at = v => from + (known.indexOf(v) + 0.5) / known.length * (to - from);
-  return { at, ticks: known.map(v => [at(v), short(v).slice(0, 22)]) };
+  const letters = from > to ? 13 : Math.max(3, Math.floor(Math.abs(to - from) / known.length / 7));
+  return { at, ticks: known.map(v => [at(v), cut(short(v), letters)]) };
+}
+
+function cut(text, letters) {
+  return text.length > letters ? `${text.slice(0, letters - 1)}…` : text;
 }
 
 // From blue (0) over grey to orange (1).
@@ -50,10 +69,13 @@ function shade(share) {
   return `rgb(${mix})`;
 }
 
-function frame(parent, width, height, title) {
-  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
+// An empty picture as wide as its place, at least `least`: {root, width}.
+function frame(parent, height, title, least = 260) {
+  const width = Math.max(least, parent.clientWidth);
+  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img",
+    "aria-label": title, style: `min-width: ${least}px` });
   parent.replaceChildren(root);
-  return root;
+  return { root, width };
 }
 
 function axes(root, x, y, box, xName, yName) {
@@ -83,16 +105,16 @@ function listen(node, group) {
   return node;
 }
 
-function dot(root, point, x, y, color) {
-  const node = svg("circle", { cx: x.at(point.x), cy: y.at(point.y), r: 4, fill: color }, root);
+function dot(root, point, x, y, look) {
+  const node = svg("circle", { cx: x.at(point.x), cy: y.at(point.y), r: 4.5, ...look }, root);
   svg("title", {}, node, point.text);
   return listen(node, point.group);
 }
 
 // Scatter with the front of `less`/more better on both axes.
 function paretoPlot(parent, points, xName, yName, xLess, yLess) {
-  const box = { left: 64, right: 600, top: 26, bottom: 330 };
-  const root = frame(parent, 620, 375, `${yName} against ${xName}`);
+  const { root, width } = frame(parent, 375, `${yName} against ${xName}`);
+  const box = { left: 58, right: width - 16, top: 26, bottom: 330 };
   const x = scale(points.map(p => p.x), box.left, box.right);
   const y = scale(points.map(p => p.y), box.bottom, box.top);
   axes(root, x, y, box, xName, yName);
@@ -107,26 +129,28 @@ function paretoPlot(parent, points, xName, yName, xLess, yLess) {
     ? `H${x.at(p.x)}V${y.at(p.y)}` : `M${x.at(p.x)},${y.at(p.y)}`).join("");
   svg("path", { class: "frontline", d: steps }, root);
   const best = new Set(front);
-  for (const p of points) dot(root, p, x, y, best.has(p) ? "#c2410c" : "#93a1b0");
+  const drawn = [...points].sort((a, b) => best.has(a) - best.has(b)); // The front above the rest.
+  for (const p of drawn) dot(root, p, x, y, { class: best.has(p) ? "best" : "dull" });
 }
 
 // One line a combination of the other axes, error bars of two standard errors.
 function linePlot(parent, series, xName, yName) {
   const all = series.flatMap(s => s.points);
-  const box = { left: 64, right: 420, top: 26, bottom: 240 };
-  const root = frame(parent, 440, 285, `${yName} along ${xName}`);
-  const x = scale(all.map(p => p.x), box.left, box.right);
+  const { root, width } = frame(parent, 285, `${yName} along ${xName}`);
+  const box = { left: 58, right: width - 16, top: 26, bottom: 240 };
+  const x = scale(all.map(p => p.x), box.left, box.right, true);
   const y = scale(all.flatMap(p => [p.y - p.error, p.y + p.error]), box.bottom, box.top);
   axes(root, x, y, box, xName, yName);
   series.forEach((line, index) => {
-    const color = series.length > COLORS.length ? "#93a1b0" : COLORS[index];
+    const dull = series.length > COLORS.length, color = COLORS[index % COLORS.length];
+    const look = dull ? { class: "path dull" } : { class: "path", stroke: color };
     line.points.sort((a, b) => x.at(a.x) - x.at(b.x));
     const d = line.points.map((p, i) => `${i ? "L" : "M"}${x.at(p.x)},${y.at(p.y)}`).join("");
-    svg("path", { class: "path", d, stroke: color }, root);
+    svg("path", { ...look, d }, root);
     for (const p of line.points) {
-      if (p.error) svg("path", { class: "path", stroke: color,
+      if (p.error) svg("path", { ...look,
         d: `M${x.at(p.x)},${y.at(p.y - p.error)}V${y.at(p.y + p.error)}` }, root);
-      dot(root, p, x, y, color);
+      dot(root, p, x, y, dull ? { class: "dull" } : { fill: color });
     }
   });
   if (series.length > 1 && series.length <= COLORS.length) {
@@ -142,26 +166,38 @@ function linePlot(parent, series, xName, yName) {
   }
 }
 
-// One vertical axis a column, one path a group, coloured by the last column.
-function parallelPlot(parent, columns, rows) {
-  const root = frame(parent, 620, 375, "parallel coordinates");
-  const place = index => 50 + index * 510 / Math.max(1, columns.length - 1);
-  const scales = columns.map((_, c) => scale(rows.map(r => r.values[c]), 335, 50));
+// A name in lines of about `letters` letters, broken at its spaces and underscores.
+function folded(name, letters) {
+  const lines = [];
+  for (const part of name.split(/(?<=[ _])/)) {
+    if (lines.length && (lines.at(-1) + part).trim().length <= letters) lines.push(lines.pop() + part);
+    else lines.push(part);
+  }
+  return lines.map(line => line.trim());
+}
+
+// One vertical axis a column, the first `swept` of them the sweep's; one path a group, coloured by
+// the last column.
+function parallelPlot(parent, columns, rows, swept) {
+  const { root, width } = frame(parent, 375, "parallel coordinates", 30 + 88 * columns.length);
+  const [top, bottom, gap] = [56, 360, (width - 100) / Math.max(1, columns.length - 1)];
+  const place = index => 44 + index * gap;
+  const scales = columns.map((_, c) => scale(rows.map(r => r.values[c]), bottom, top, c < swept));
   columns.forEach((name, c) => {
-    svg("line", { class: "axis", x1: place(c), x2: place(c), y1: 50, y2: 335 }, root);
-    // Names of neighbours would overlap on one line; the last one would leave the picture.
-    const anchor = c === columns.length - 1 ? "end" : "middle", x = place(c) + (anchor === "end" ? 55 : 0);
-    svg("text", { class: "title", x, y: 12 + 13 * (c % 3), "text-anchor": anchor }, root, name);
-    for (const [at, text] of scales[c].ticks) {
-      svg("text", { x: place(c) + 5, y: at + 4 }, root, text);
-    }
+    svg("line", { class: "axis", x1: place(c), x2: place(c), y1: top, y2: bottom }, root);
+    const lines = folded(name, Math.min(16, gap / 7.5));
+    lines.forEach((line, i) => svg("text", { class: "title", x: place(c), "text-anchor": "middle",
+      y: top - 8 - 13 * (lines.length - 1 - i) }, root, line));
   });
   const last = scales.at(-1);
   for (const row of rows) {
     const d = row.values.map((v, c) => `${c ? "L" : "M"}${place(c)},${scales[c].at(v)}`).join("");
-    const share = (335 - last.at(row.values.at(-1))) / 285;
+    const share = (bottom - last.at(row.values.at(-1))) / (bottom - top);
     const node = svg("path", { class: "path", d, stroke: shade(share) }, root);
     svg("title", {}, node, row.text);
     listen(node, row.group);
   }
+  // Above the paths, which would strike them out.
+  scales.forEach((each, c) => each.ticks.forEach(([at, text]) =>
+    svg("text", { class: "halo", x: place(c) + 6, y: at + 4 }, root, text)));
 }

@@ -13,14 +13,16 @@ from sparsekit.compare.statistics import Comparison, Group, Statistic
 
 def cell(statistic: Statistic | None) -> str:
     """
-    >>> cell(Statistic(0.8123, 0.0042, 3)), cell(Statistic(12.0, None, 1)), cell(None)
-    ('0.8123 ± 0.0042', '12.00', '')
+    >>> cell(Statistic(0.8123, 0.0042, 3)), cell(Statistic(12.0, 0.0, 3)), cell(None)
+    ('0.8123 ± 0.0042', '12.00 ± 0', '')
     """
     if statistic is None:
         return ""
-    digits = 4 if abs(statistic.mean) < 10 else 2
-    spread = "" if statistic.deviation is None else f" ± {statistic.deviation:.{digits}f}"
-    return f"{statistic.mean:.{digits}f}{spread}"
+    mean, deviation = statistic.mean, statistic.deviation
+    digits = 4 if abs(mean) < 10 else 2 if abs(mean) < 1000 else 0
+    if deviation is None:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ± {f'{deviation:.{digits}f}' if deviation else 0}"
 
 
 def marks(group: Group, first: bool) -> str:

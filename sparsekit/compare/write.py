@@ -45,27 +45,28 @@ def table(comparison: Comparison) -> Table:
     """The best configs in 80 columns: the metric with its deviation, then what it costs."""
     metric = comparison.metric or ""
     headings = {"sparsity": "zeros"} | {cost: cost.split()[-1] for cost in comparison.costs}
+    front = "*: on the Pareto front"
     shown = [measure for measure in headings if measure in comparison.measures]
     view = Table(
         title=f"{len(comparison.groups)} configs by {metric}",
-        caption="; ".join(f"{headings[cost]}: {cost}" for cost in comparison.costs),
+        caption="; ".join([*(f"{headings[cost]}: {cost}" for cost in comparison.costs), front]),
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
     )
     for axis in comparison.axes:
-        # Spaces, at which a narrow terminal may break.
-        heading = axis.rpartition(".")[2].replace("_", " ")
+        heading = axis.rpartition(".")[2].replace("_", "\n")
         view.add_column(heading, overflow="fold", min_width=max(map(len, heading.split())))
     for heading in ("seeds", metric.rpartition(" ")[2], *(headings[m] for m in shown)):
         view.add_column(heading, justify="right", no_wrap=True)
-    view.add_column("rank")
+    view.add_column("rank", no_wrap=True)
     for index, group in enumerate(comparison.groups[:ROWS]):
         values = [str(group.values[axis]) for axis in comparison.axes]
         found = [group.statistics.get(measure) for measure in shown]
         means = ["" if each is None else _short(each.mean) for each in found]
         cells = [str(len(group.runs)), cell(group.statistics.get(metric)), *means]
-        view.add_row(*map(Text, (*values, *cells, marks(group, index == 0))))
+        rank = marks(group, index == 0).replace(", Pareto", " *").replace("Pareto", "*")
+        view.add_row(*map(Text, (*values, *cells, rank)))
     return view
 
 

@@ -50,16 +50,19 @@ def steps(recipe: Recipe, steps_per_epoch: int) -> list[dict[str, Any]]:
 
 def epochs(recipe: Recipe, steps_per_epoch: int) -> Table:
     """What the recipe sets at the first step of each epoch and at the last of all, as a table."""
-    view = Table(title=f"At the start of each epoch, {steps_per_epoch} steps an epoch")
+    view = Table(
+        title=f"At the start of each epoch and at the end, {steps_per_epoch} steps an epoch"
+    )
     view.add_column("epoch", justify="right")
     view.add_column("learning rate", justify="right")
     view.add_column("sparsity")
     view.add_column("active")
-    rows = steps(recipe, steps_per_epoch)
+    rows, before = steps(recipe, steps_per_epoch), None
     for row in [*rows[::steps_per_epoch], rows[-1]]:
         lr = "" if row["lr"] is None else f"{row['lr']:.3g}"
-        active = ", ".join(row["active"])
+        active = "as above" if row["active"] == before else ", ".join(row["active"])
         view.add_row(f"{row['epoch']:g}", lr, _shares(row["sparsity"]), active)
+        before = row["active"]
     return view
 
 
