@@ -58,6 +58,16 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
+def peer_stand_in(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """As if the peer environment were there: a program that says it has what it is asked for."""
+    python = tmp_path_factory.mktemp("peer") / "python"
+    python.write_text('#!/bin/sh\nfor name; do :; done; echo "$name"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", str(python))
+    return str(python)
+
+
+@pytest.fixture
 def student(student_folder: str) -> tiny_training.Classifier:
     return tiny_training.load_student(student_folder)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from sparsekit import peer
 from sparsekit.config import ConfigError, build, plain
 from sparsekit.plan import Plan
 from sparsekit.tracking import TrackingConfig
@@ -60,10 +60,8 @@ def test_the_walk_finds_all_of_them() -> None:
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 def test_a_choice_composes_and_builds(
-    choice: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    choice: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, peer_stand_in: str
 ) -> None:
-    # As if the peer environment were there.
-    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", sys.executable)
     name = str(choice.with_suffix(""))
     chosen = {"dataset": "rotten_tomatoes", "teacher": "textattack"}
     if len(choice.parts) > 1:
@@ -78,9 +76,8 @@ def test_a_choice_composes_and_builds(
 
 
 def test_a_form_that_the_runtime_cannot_run_is_a_problem(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, peer_stand_in: str
 ) -> None:
-    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", sys.executable)
     values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", "runtime=deepsparse"]))
     with pytest.raises(ConfigError, match="qdq does not run on runtime=deepsparse; set"):
         built(values)
@@ -89,7 +86,8 @@ def test_a_form_that_the_runtime_cannot_run_is_a_problem(
 def test_a_runtime_that_is_not_installed_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", str(tmp_path / "nothing"))
+    monkeypatch.setattr(peer, "peer_python", lambda: None)
+    monkeypatch.delenv("SPARSEKIT_PEER_PYTHON", raising=False)
     values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", "runtime=deepsparse"]))
     with pytest.raises(ConfigError, match="not installed: make peer-env"):
         built(values)
