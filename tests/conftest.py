@@ -47,13 +47,13 @@ def student_folder(seed_folder: Path) -> str:
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without a C compiler, and nothing remembered of one."""
-    from sparsekit.kernels.compiler import compiles, library
+    from sparsekit.kernels.compiler import compiles, library, warn_of_no_compiler
 
     monkeypatch.setenv("CC", "no-such-compiler")
-    for remembered in (library, compiles):
+    for remembered in (library, compiles, warn_of_no_compiler):
         remembered.cache_clear()
     yield
-    for remembered in (library, compiles):
+    for remembered in (library, compiles, warn_of_no_compiler):
         remembered.cache_clear()
 
 
