@@ -12,15 +12,22 @@ def verify(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Check a finished run again from its files: sums, masks, sparsity, graph, logits, metrics."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from sparsekit.progress import quiet_libraries
     from sparsekit.report import read_summary
     from sparsekit.verification import verify_run
 
     quiet_libraries()
-    view = Table("check", "found", title="verified")
-    for what, value in verify_run(run, read_summary(run)).items():
-        view.add_row(what, value)
+    summary = read_summary(run)
+    found = verify_run(run, summary)
+    completed = summary.get("status") == "completed"
+    view = Table(
+        "check", "found", title="verified" if completed else "files verified, but the run failed"
+    )
+    for what, value in found.items():
+        # As text: errors quote names in brackets.
+        view.add_row(what, Text(value, overflow="fold"))
     Console().print(view)
 
 
