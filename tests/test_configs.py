@@ -93,6 +93,23 @@ def test_a_runtime_that_is_not_installed_is_a_problem(
         built(values)
 
 
+def test_a_quantization_that_no_step_sees_is_a_problem_of_an_export(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def smoke(*overrides: str) -> Plan:
+        choices = ["dataset=sst2", "teacher=self", "training=smoke", *overrides]
+        return built(plain(composed(monkeypatch, tmp_path, choices)))
+
+    # Twenty steps pass through every window of our recipes.
+    for same in ("recipe.qat_epochs=1", "recipe.qat_epochs=2", "recipe=gradual90_quant"):
+        assert "quantization" in smoke(same).recipe.modifiers
+    assert "quantization" not in smoke("recipe.qat_epochs=0").recipe.modifiers
+    with pytest.raises(ConfigError, match=r"none of the 20 optimizer steps.*recipe.qat_epochs=1.3"):
+        smoke("recipe.qat_epochs=0.5")
+    assert smoke("recipe.qat_epochs=1.3").export is not None
+    assert smoke("recipe.qat_epochs=0.5", "export=none").export is None
+
+
 def test_a_push_that_must_fail_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -103,7 +103,7 @@ def test_the_seeds_command_verbatim(tmp_path: Path, hub_environment: dict[str, s
 
 def test_a_sweep_makes_a_run_of_each_job(tmp_path: Path, hub_environment: dict[str, str]) -> None:
     done = launch(
-        "-m dataset=rotten_tomatoes teacher=textattack training=smoke training.max_steps=4 "
+        "-m dataset=rotten_tomatoes teacher=textattack training=smoke training.max_steps=8 "
         "recipe.distill_hardness=0.0,1.0 recipe.qat_epochs=0,2 runtime=none",
         tmp_path,
         hub_environment,
