@@ -303,6 +303,20 @@ def local(csv_files: dict[str, str], student: str) -> list[str]:
     ]
 
 
+def test_several_processes_are_told_how_to_get_their_teacher(
+    tmp_path: Path,
+    csv_files: dict[str, str],
+    student_folder: str,
+    teacher_folder: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not by a run of other arguments, such as max_steps: it would make another teacher."""
+    monkeypatch.setattr("sparsekit.experiment.PROCESSES", 2)
+    choices = [*local(csv_files, student_folder), "teacher=finetuned"]
+    with pytest.raises(UserError, match=r"run this command once without torchrun, and stop it"):
+        run_here(tmp_path, *choices, f"teacher.base={teacher_folder}")
+
+
 def test_a_teacher_is_finetuned_once(
     tmp_path: Path,
     csv_files: dict[str, str],
