@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 Run = Annotated[Path, typer.Argument(help="A run folder, as `run: <folder>` names it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+# Tabs, and all that ends a line for one reader or another; and what they are escaped with.
+_BREAKS = re.compile(r"[\\\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
 
 # No right to read or write a file, and a disk that takes no writing.
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -73,7 +77,10 @@ def predict(
         str, typer.Option(help="onnxruntime, openvino, deepsparse or sparse.")
     ] = "onnxruntime",
 ) -> None:
-    """Label texts with a run's exported model: label, probability and text, tab-separated."""
+    """Label texts with a run's exported model: label, probability and text, tab-separated.
+
+    A line for each: tabs, line breaks and backslashes of a text are written \\t, \\n and \\\\.
+    """
     from sparsekit.report import text_columns
     from sparsekit.runtime.choice import runtime_named
     from sparsekit.runtime.pipeline import predict
@@ -105,7 +112,8 @@ def predict(
         typer.echo(json.dumps(merged, indent=2))
         return
     for row, answer in zip(rows, answers, strict=True):
-        typer.echo("\t".join([answer["label"], f"{answer['score']:.3f}", *row.values()]))
+        columns = [answer["label"], f"{answer['score']:.3f}", *row.values()]
+        typer.echo("\t".join(map(_one_line, columns)))
 
 
 @app.command()
@@ -196,6 +204,11 @@ def _halves(line: str) -> tuple[str, str]:
     if len(texts) != 2:
         raise UserError(f"--pairs takes two texts a line, a tab apart; this is no such: {line!r}")
     return texts[0], texts[1]
+
+
+def _one_line(text: str) -> str:
+    """`text` without what would end its column or line; backslashes are doubled to tell apart."""
+    return _BREAKS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _console() -> Console:

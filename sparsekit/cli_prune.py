@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from sparsekit.oneshot.methods import OneShot
+    from sparsekit.oneshot.prune import Data
 
 
 class Method(StrEnum):
@@ -17,61 +21,71 @@ class Method(StrEnum):
     wanda = "wanda"
 
 
+Model = Annotated[str, typer.Argument(help="A run folder, a model folder or a Hub id.")]
+Sparsity = Annotated[float | None, typer.Option(help="Share of zeros, as 0.8; 2:4 needs none.")]
+How = Annotated[
+    Method, typer.Option(help="magnitude: by size; wanda: by size and input; obs: by the loss.")
+]
+Pattern = Annotated[
+    str, typer.Option(help="unstructured, block4, or N:M, which keeps N of M, as 2:4.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="New folder; MODEL-METHOD-SPARSITY if none."),
+]
+Ranked = Annotated[
+    bool | None,
+    typer.Option("--global/--layer", help="Rank all layers together. [default: only obs]"),
+]
+Seed = Annotated[int, typer.Option(help="Which texts are drawn.")]
+
+# The texts that wanda and obs look at.
+Texts = Annotated[
+    Path | None, typer.Option(help="csv or json: texts for wanda; texts and labels for obs.")
+]
+TextColumns = Annotated[list[str] | None, typer.Option(help="Column of the text; twice for pairs.")]
+LabelColumn = Annotated[str, typer.Option(help="Column of the label.")]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(help="Tokens at which texts are cut. [default: 128, or what the model takes]"),
+]
+Rows = Annotated[int, typer.Option(help="wanda: texts to look at.")]
+
+# What obs measures, and how often.
+NumGrads = Annotated[int, typer.Option(help="obs: gradients of each measurement.")]
+GradBatchSize = Annotated[int, typer.Option(help="obs: texts of one gradient.")]
+Damp = Annotated[float, typer.Option(help="obs: added to the Fisher's diagonal.")]
+BlockSize = Annotated[
+    int | None, typer.Option(help="obs: weights of one block. [default: 50, block4: 48]")
+]
+Recomputations = Annotated[
+    int | None, typer.Option(help="obs: measurements on the way. [default: 4, 2:4: 1]")
+]
+
+
 def prune(
-    model: Annotated[str, typer.Argument(help="A run folder, a model folder or a Hub id.")],
-    sparsity: Annotated[
-        float | None, typer.Option(help="Share of zeros, as 0.8; 2:4 needs none.")
-    ] = None,
-    method: Annotated[
-        Method, typer.Option(help="magnitude: by size; wanda: by size and input; obs: by the loss.")
-    ] = Method.magnitude,
-    pattern: Annotated[
-        str, typer.Option(help="unstructured, block4, or N:M, which keeps N of M, as 2:4.")
-    ] = "unstructured",
-    data: Annotated[
-        Path | None, typer.Option(help="csv or json: texts for wanda; texts and labels for obs.")
-    ] = None,
-    text_column: Annotated[
-        list[str] | None, typer.Option(help="Column of the text; twice for pairs.")
-    ] = None,
-    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
-    max_length: Annotated[
-        int | None,
-        typer.Option(help="Tokens at which texts are cut. [default: 128, or what the model takes]"),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="New folder; MODEL-METHOD-SPARSITY if none."),
-    ] = None,
-    global_sparsity: Annotated[
-        bool | None,
-        typer.Option("--global/--layer", help="Rank all layers together. [default: only obs]"),
-    ] = None,
-    rows: Annotated[int, typer.Option(help="wanda: texts to look at.")] = 256,
-    num_grads: Annotated[int, typer.Option(help="obs: gradients of each measurement.")] = 1024,
-    grad_batch_size: Annotated[int, typer.Option(help="obs: texts of one gradient.")] = 1,
-    damp: Annotated[float, typer.Option(help="obs: added to the Fisher's diagonal.")] = 1e-7,
-    fisher_block_size: Annotated[
-        int | None, typer.Option(help="obs: weights of one block. [default: 50, block4: 48]")
-    ] = None,
-    num_recomputations: Annotated[
-        int | None, typer.Option(help="obs: measurements on the way. [default: 4, 2:4: 1]")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Which texts are drawn.")] = 0,
+    model: Model,
+    sparsity: Sparsity = None,
+    method: How = Method.magnitude,
+    pattern: Pattern = "unstructured",
+    data: Texts = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    max_length: MaxLength = None,
+    output: Output = None,
+    global_sparsity: Ranked = None,
+    rows: Rows = 256,
+    num_grads: NumGrads = 1024,
+    grad_batch_size: GradBatchSize = 1,
+    damp: Damp = 1e-7,
+    fisher_block_size: BlockSize = None,
+    num_recomputations: Recomputations = None,
+    seed: Seed = 0,
 ) -> None:
     """Make a sparse student of a dense checkpoint, without training."""
-    from sparsekit.inspection import inspect, table
     from sparsekit.oneshot.methods import OneShot
-    from sparsekit.oneshot.prune import Data, prune_checkpoint
-    from sparsekit.progress import quiet_libraries
-    from sparsekit.report import show
-    from sparsekit.training.allocator import keep_freed_memory
 
-    quiet_libraries()
-    # Gradients row by row are large: much of the time went into mapping their memory anew.
-    keep_freed_memory()
-    block_size = 48 if pattern == "block4" else 50
-    measurements = 1 if ":" in pattern else 4
+    block_size, measurements = _of_pattern(pattern)
     config = OneShot(
         sparsity=sparsity,
         method=method.value,
@@ -85,15 +99,42 @@ def prune(
         rows=rows,
         seed=seed,
     )
-    calibration = None
-    if data is not None:
-        calibration = Data(
-            file=data,
-            text_columns=text_column or ["text"],
-            label_column=label_column,
-            max_length=max_length,
-        )
+    calibration = _calibration(data, text_column, label_column, max_length)
     target = output or Path(f"{Path(model).resolve().name}-{method.value}-{sparsity or pattern}")
+    _prune(model, target, config, calibration)
+
+
+def _of_pattern(pattern: str) -> tuple[int, int]:
+    """Weights of a block and measurements where the user names none: blocks hold whole groups."""
+    return 48 if pattern == "block4" else 50, 1 if ":" in pattern else 4
+
+
+def _calibration(
+    file: Path | None, text_columns: list[str] | None, label_column: str, max_length: int | None
+) -> Data | None:
+    from sparsekit.oneshot.prune import Data
+
+    if file is None:
+        return None
+    return Data(
+        file=file,
+        text_columns=text_columns or ["text"],
+        label_column=label_column,
+        max_length=max_length,
+    )
+
+
+def _prune(model: str, target: Path, config: OneShot, calibration: Data | None) -> None:
+    """Write the student, and show its layers."""
+    from sparsekit.inspection import inspect, table
+    from sparsekit.oneshot.prune import prune_checkpoint
+    from sparsekit.progress import quiet_libraries
+    from sparsekit.report import show
+    from sparsekit.training.allocator import keep_freed_memory
+
+    quiet_libraries()
+    # Gradients row by row are large: much of the time went into mapping their memory anew.
+    keep_freed_memory()
     prune_checkpoint(model, target, config, calibration)
     show(table(inspect(str(target))))
     typer.echo(f"pruned: {target}")

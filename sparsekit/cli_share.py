@@ -11,15 +11,22 @@ import typer
 def verify(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Check a finished run again from its files: sums, masks, sparsity, graph, logits, metrics."""
     from rich.table import Table
+    from rich.text import Text
 
     from sparsekit.progress import quiet_libraries
     from sparsekit.report import read_summary, show
     from sparsekit.verification import verify_run
 
     quiet_libraries()
-    view = Table("check", "found", title="verified")
-    for what, value in verify_run(run, read_summary(run)).items():
-        view.add_row(what, value)
+    summary = read_summary(run)
+    found = verify_run(run, summary)
+    completed = summary.get("status") == "completed"
+    view = Table(
+        "check", "found", title="verified" if completed else "files verified, but the run failed"
+    )
+    for what, value in found.items():
+        # As text: errors quote names in brackets.
+        view.add_row(what, Text(value, overflow="fold"))
     show(view)
 
 

@@ -80,7 +80,8 @@ def finetuned_teacher(plan: Plan, values: Mapping[str, Any], data: TextData) -> 
             # One process would train it while the others wait for each other's gradients.
             raise UserError(
                 "teacher=finetuned is trained by one process: run this command once without "
-                "torchrun, with training.max_steps=1; the teacher is kept and found from then on"
+                "torchrun, and stop it (Ctrl-C) when the student's own schedule is printed; the "
+                "teacher is kept, and found by the same command from then on"
             )
         child = {
             **values,

@@ -28,7 +28,8 @@ def only_first_token(
     """
     if not type(model).__name__.endswith("ForSequenceClassification"):
         return None
-    if model.config.model_type not in MODEL_TYPES:
+    # A layer that goes on in chunks of several tokens takes no single one.
+    if model.config.model_type not in MODEL_TYPES or model.config.chunk_size_feed_forward > 1:
         return None
 
     def shorten(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:

@@ -141,9 +141,9 @@ def load_weights(
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        model, info = architecture.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, **options
-        )
+        # Chunks change no result, and take no length but multiples of theirs: not ours.
+        options = {"dtype": torch.float32, "chunk_size_feed_forward": 0, **options}
+        model, info = architecture.from_pretrained(folder, output_loading_info=True, **options)
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
         names = ", ".join(path.name for path in weights)
         raise UserError(

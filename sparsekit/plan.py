@@ -15,6 +15,7 @@ from sparsekit.recipe import Recipe
 from sparsekit.runtime.benchmark import BenchmarkConfig
 from sparsekit.sparseml_engine import SparseML
 from sparsekit.teacher import NoTeacher, Teacher
+from sparsekit.training import schedule
 from sparsekit.training.precision import SparseTrainingArguments
 
 
@@ -46,6 +47,10 @@ class Plan:
         if "recipe" in parts:
             has_teacher = not isinstance(parts.get("teacher"), NoTeacher)
             problems += parts["recipe"].problems(has_teacher)
+            steps = parts["training"].max_steps if "training" in parts else -1
+            # Without an export a run of a few steps may try out what it likes.
+            if steps > 0 and parts.get("export"):
+                problems += schedule.never_quantized(parts["recipe"], steps)
         if parts.get("engine") and "recipe" in parts:
             problems += parts["engine"].problems(parts["recipe"], values)
         if "student" in parts:

@@ -15,7 +15,7 @@ from sparsekit.config import PROCESSES, ConfigError, UserError
 from sparsekit.modifiers.distillation import Distillation
 from sparsekit.modifiers.layer_distillation import PerLayerDistillation
 from sparsekit.modifiers.quantization import Quantization
-from sparsekit.peer import MAKE, peer_python
+from sparsekit.peer import MAKE, peer_problem, peer_python
 from sparsekit.recipe import Recipe
 from sparsekit.sparseml_recipes.write import to_sparseml
 
@@ -44,7 +44,8 @@ class SparseML:
 
     def problems(self, recipe: Recipe, values: Mapping[str, Any]) -> list[str]:
         """What it cannot do of the resolved config `values`."""
-        found = [] if peer_python() is not None else [f"engine=sparseml is not installed: {MAKE}"]
+        install = peer_problem("sparseml")
+        found = [f"engine=sparseml is not installed: {install}"] if install else []
         try:
             recipe_text(recipe)
         except ConfigError as error:

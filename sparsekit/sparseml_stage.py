@@ -137,7 +137,7 @@ class Recorder:
     def __call__(self, report: Report) -> None:
         match report:
             case {"steps": steps}:
-                stages.write_schedule(self._plan.recipe, steps, self._folder)
+                stages.write_schedule(self._plan, steps, self._folder)
             case {"logits": logits}:
                 found = metrics.compute(
                     self._plan.dataset.metrics, np.array(logits, np.float32), self._labels

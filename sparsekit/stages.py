@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from sparsekit import metrics
-from sparsekit.config import FIRST_PROCESS, identity_hash
+from sparsekit.config import FIRST_PROCESS, ConfigError, identity_hash
 from sparsekit.data import TextData
 from sparsekit.environment import versions
 from sparsekit.labels import matching_order
@@ -33,7 +33,6 @@ from sparsekit.modifiers.layer_distillation import PerLayerDistillation
 from sparsekit.modifiers.quantization import Quantization
 from sparsekit.plan import Plan
 from sparsekit.progress import progress
-from sparsekit.recipe import Recipe
 from sparsekit.teacher import (
     Checkpoint,
     Self,
@@ -126,7 +125,7 @@ def make_trainer(
         processing_class=student.tokenizer,
         data_collator=Collator(student.tokenizer),
         compute_metrics=compute_metrics,
-        callbacks=[ScheduleCallback(plan.recipe, folder), TrackerCallback(tracker)],
+        callbacks=[ScheduleCallback(plan, folder), TrackerCallback(tracker)],
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(progress())
@@ -136,21 +135,27 @@ def make_trainer(
 class ScheduleCallback(TrainerCallback):
     """Prints and saves the recipe in optimizer steps, once the Trainer knows how many there are."""
 
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
-        self._recipe, self._folder = recipe, folder
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self._plan, self._folder = plan, folder
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        write_schedule(self._recipe, state.max_steps, self._folder)
+        write_schedule(self._plan, state.max_steps, self._folder)
 
 
-def write_schedule(recipe: Recipe, total_steps: int, folder: Path) -> None:
-    """Print the recipe in optimizer steps, and write it to `schedule.json`."""
-    Console(stderr=True).print(schedule.table(recipe, total_steps))
-    rows = schedule.windows(recipe, total_steps)
+def write_schedule(plan: Plan, total_steps: int, folder: Path) -> None:
+    """Print the recipe in optimizer steps, and write it to `schedule.json`.
+
+    Raises ConfigError where a model would be exported that no step has quantized. The plan knows
+    that only of a run with `training.max_steps`; how many steps an epoch has is known here.
+    """
+    Console(stderr=True).print(schedule.table(plan.recipe, total_steps))
+    rows = schedule.windows(plan.recipe, total_steps)
     text = json.dumps({"total_steps": total_steps, "modifiers": rows}, indent=2)
     (folder / "schedule.json").write_text(text + "\n")
+    if plan.export and (problems := schedule.never_quantized(plan.recipe, total_steps)):
+        raise ConfigError(problems)
 
 
 def train(plan: Plan, student: Classifier, trainer: SparseTrainer, folder: Path) -> dict[str, Any]:

@@ -30,11 +30,14 @@ def verify_run(run: Path, summary: dict[str, Any]) -> dict[str, str]:
 
     Files against their sums; the recipe's masks in the saved weights; sparsity, the graph's weights
     and int8 products, logits and metrics, each computed again and compared with the summary.
-    Raises UserError naming the file or the check that failed.
+    A run that failed after its evaluation, such as while it was timed, is checked as any other, and
+    what is found begins with its failure. Raises UserError naming the file or the check that
+    failed, and for a run that failed before: its model may be that of an earlier run.
     """
     recorded = summary.get("export")
     if not recorded or not isinstance(recorded, Mapping):
         raise UserError(f"{run} has no deployment to verify; export it first: sparsekit export RUN")
+    failure = _failure(run, summary)
     deployment, settings = run / "deployment", read_settings(run / "config.yaml")
     files = check_sums(run) + check_sums(deployment)
     check_listed(run, kept_files(run))
@@ -68,7 +71,20 @@ def verify_run(run: Path, summary: dict[str, Any]) -> dict[str, str]:
             "says that they were compared; set it to true"
         )
     _same_claims("exported", parity["metrics"] or {}, _mapping(recorded, "metrics"))
-    return _findings(files, recipe, found["overall"], vars(structure), parity)
+    return failure | _findings(files, recipe, found["overall"], vars(structure), parity)
+
+
+def _failure(run: Path, summary: Mapping[str, Any]) -> dict[str, str]:
+    """How a run failed whose files can still be verified; nothing of one that was completed."""
+    if summary.get("status") == "completed":
+        return {}
+    why = str(summary.get("error") or "summary.json has no status completed").partition("\n")[0]
+    if not _mapping(summary, "metrics"):
+        raise UserError(
+            f"{run} failed before its model was evaluated, so that nothing says that model/ is "
+            f"this run's: {why}; run it again"
+        )
+    return {"run": f"FAILED, after its model was evaluated: {why}"}
 
 
 def _check_copies(model: Path, deployment: Path) -> None:

@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 from sparsekit.config import UserError
-from sparsekit.peer import MAKE, peer_python
+from sparsekit.peer import peer_problem, peer_python
 
 SECONDS = 600
 _UPSTREAM = "masked_language_modeling/obert-base/pytorch/huggingface/wikipedia_bookcorpus"
@@ -66,8 +66,8 @@ def download(stub: str) -> Path:
     python = peer_python()
     if python is None:
         raise UserError(
-            f"{stub} is not known on the Hub, and SparseZoo's client is not installed: {MAKE}; "
-            f"{alternative}"
+            f"{stub} is not known on the Hub, and SparseZoo's client is not installed: "
+            f"{peer_problem('sparsezoo')}; {alternative}"
         )
     command = [str(python), "-I", "-c", _CLIENT, stub]
     environment = os.environ | {"NM_DISABLE_ANALYTICS": "True"}

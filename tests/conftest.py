@@ -47,14 +47,24 @@ def student_folder(seed_folder: Path) -> str:
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without a C compiler, and nothing remembered of one."""
-    from sparsekit.kernels.compiler import compiles, library
+    from sparsekit.kernels.compiler import compiles, library, warn_of_no_compiler
 
     monkeypatch.setenv("CC", "no-such-compiler")
-    for remembered in (library, compiles):
+    for remembered in (library, compiles, warn_of_no_compiler):
         remembered.cache_clear()
     yield
-    for remembered in (library, compiles):
+    for remembered in (library, compiles, warn_of_no_compiler):
         remembered.cache_clear()
+
+
+@pytest.fixture
+def peer_stand_in(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """As if the peer environment were there: a program that says it has what it is asked for."""
+    python = tmp_path_factory.mktemp("peer") / "python"
+    python.write_text('#!/bin/sh\nfor name; do :; done; echo "$name"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", str(python))
+    return str(python)
 
 
 @pytest.fixture

@@ -41,6 +41,16 @@ from sparsekit.config import UserError
         (["runtime=onnxruntime", "runtime.threads=0"], "runtime.threads is 0, it must be"),
         (["dataset.max_length=3"], "max_length 3 leaves no room for text"),
         (["training.per_device_train_batch_size=0"], "batch_size is 0; set 1 or more"),
+        (
+            ["recipe.qat_epochs=0.5"],
+            "recipe.modifiers.quantization observes its ranges from epoch 12.5 to 12.75, but none "
+            "of the 4 optimizer steps",
+        ),
+        # 12 steps an epoch, which is known once the data is there, and before the first of them.
+        (
+            ["recipe.num_epochs=1", "recipe.qat_epochs=0.05", "training.max_steps=-1"],
+            "from epoch 0.95 to 0.975, but none of the 12 optimizer steps",
+        ),
     ],
 )
 def test_bad_input_fails_with_a_summary(

@@ -76,6 +76,22 @@ def test_predict(run_folder):
         ]
 
 
+def test_predict_prints_a_line_for_each_text(run_folder):
+    """Tabs and line breaks of a text would look like columns and texts of their own."""
+    texts = ["good\tbad\r\nbad", "bad\u2028bad\x85", r"good \n good"]
+    result = sparsekit("predict", run_folder, *texts)
+    assert result.exit_code == 0, result.output
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [row[2:] for row in rows] == [
+        [r"good\tbad\r\nbad"],
+        [r"bad\u2028bad\x85"],
+        [r"good \\n good"],
+    ]
+    assert [row[2].encode().decode("unicode_escape") for row in rows] == texts
+    answers = json.loads(sparsekit("predict", run_folder, "--json", *texts).stdout)
+    assert [answer["text"] for answer in answers] == texts
+
+
 def test_predict_on_another_runtime(run_folder):
     pytest.importorskip("openvino")
     usual = sparsekit("predict", run_folder, "a good film", "bad , bad , bad")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from sparsekit import peer
 from sparsekit.config import ConfigError, build, plain
 from sparsekit.plan import Plan
 from sparsekit.tracking import TrackingConfig
@@ -60,10 +60,8 @@ def test_the_walk_finds_all_of_them() -> None:
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 def test_a_choice_composes_and_builds(
-    choice: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    choice: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, peer_stand_in: str
 ) -> None:
-    # As if the peer environment were there.
-    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", sys.executable)
     name = str(choice.with_suffix(""))
     chosen = {"dataset": "rotten_tomatoes", "teacher": "textattack"}
     if len(choice.parts) > 1:
@@ -78,9 +76,8 @@ def test_a_choice_composes_and_builds(
 
 
 def test_a_form_that_the_runtime_cannot_run_is_a_problem(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, peer_stand_in: str
 ) -> None:
-    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", sys.executable)
     values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", "runtime=deepsparse"]))
     with pytest.raises(ConfigError, match="qdq does not run on runtime=deepsparse; set"):
         built(values)
@@ -89,10 +86,28 @@ def test_a_form_that_the_runtime_cannot_run_is_a_problem(
 def test_a_runtime_that_is_not_installed_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", str(tmp_path / "nothing"))
+    monkeypatch.setattr(peer, "peer_python", lambda: None)
+    monkeypatch.delenv("SPARSEKIT_PEER_PYTHON", raising=False)
     values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", "runtime=deepsparse"]))
     with pytest.raises(ConfigError, match="not installed: make peer-env"):
         built(values)
+
+
+def test_a_quantization_that_no_step_sees_is_a_problem_of_an_export(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def smoke(*overrides: str) -> Plan:
+        choices = ["dataset=sst2", "teacher=self", "training=smoke", *overrides]
+        return built(plain(composed(monkeypatch, tmp_path, choices)))
+
+    # Twenty steps pass through every window of our recipes.
+    for same in ("recipe.qat_epochs=1", "recipe.qat_epochs=2", "recipe=gradual90_quant"):
+        assert "quantization" in smoke(same).recipe.modifiers
+    assert "quantization" not in smoke("recipe.qat_epochs=0").recipe.modifiers
+    with pytest.raises(ConfigError, match=r"none of the 20 optimizer steps.*recipe.qat_epochs=1.3"):
+        smoke("recipe.qat_epochs=0.5")
+    assert smoke("recipe.qat_epochs=1.3").export is not None
+    assert smoke("recipe.qat_epochs=0.5", "export=none").export is None
 
 
 def test_a_push_that_must_fail_is_a_problem(

@@ -51,6 +51,19 @@ def test_loss_and_gradients_are_those_of_the_whole_layer(kind: str) -> None:
     assert [shape[1] for shape in seen] == [1, 9]
 
 
+@pytest.mark.parametrize("kind", MODEL_TYPES)
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_a_model_that_works_in_chunks_stays_whole_or_is_right(kind: str, chunk: int) -> None:
+    whole = make(kind)
+    config = copy.deepcopy(whole.config)
+    config.chunk_size_feed_forward = chunk
+    chunked = AutoModelForSequenceClassification.from_config(config).train()
+    chunked.load_state_dict(whole.state_dict())
+    assert (only_first_token(chunked) is None) == (chunk > 1)
+    ids = torch.randint(2, 50, (3, 8))
+    torch.testing.assert_close(chunked(ids).logits, whole(ids).logits, rtol=1e-5, atol=1e-6)
+
+
 def test_other_models_stay_whole() -> None:
     assert not only_first_token(make("bert", AutoModelForMaskedLM), lambda: True)
     config = AutoConfig.for_model("distilbert", dim=16, n_heads=2, n_layers=1, hidden_dim=8)

@@ -130,7 +130,7 @@ def test_runtimes_that_are_not_installed(qdq: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", "/nowhere/python")
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     file = qdq / "deployment" / "model.onnx"
-    with pytest.raises(UserError, match=r"DeepSparse is not installed: make peer-env"):
+    with pytest.raises(UserError, match=r"DeepSparse is not installed: SPARSEKIT_PEER_PYTHON"):
         DeepSparseRuntime(file, threads=1)
     with pytest.raises(UserError, match=r"pip install 'sparsekit\[openvino\]'"):
         OpenVinoRuntime(file, threads=1)

@@ -103,7 +103,7 @@ def test_the_seeds_command_verbatim(tmp_path: Path, hub_environment: dict[str, s
 
 def test_a_sweep_makes_a_run_of_each_job(tmp_path: Path, hub_environment: dict[str, str]) -> None:
     done = launch(
-        "-m dataset=rotten_tomatoes teacher=textattack training=smoke training.max_steps=4 "
+        "-m dataset=rotten_tomatoes teacher=textattack training=smoke training.max_steps=8 "
         "recipe.distill_hardness=0.0,1.0 recipe.qat_epochs=0,2 runtime=none",
         tmp_path,
         hub_environment,
@@ -301,6 +301,20 @@ def local(csv_files: dict[str, str], student: str) -> list[str]:
         "training.max_steps=4",
         "runtime=none",
     ]
+
+
+def test_several_processes_are_told_how_to_get_their_teacher(
+    tmp_path: Path,
+    csv_files: dict[str, str],
+    student_folder: str,
+    teacher_folder: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not by a run of other arguments, such as max_steps: it would make another teacher."""
+    monkeypatch.setattr("sparsekit.experiment.PROCESSES", 2)
+    choices = [*local(csv_files, student_folder), "teacher=finetuned"]
+    with pytest.raises(UserError, match=r"run this command once without torchrun, and stop it"):
+        run_here(tmp_path, *choices, f"teacher.base={teacher_folder}")
 
 
 def test_a_teacher_is_finetuned_once(

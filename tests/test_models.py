@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from tiny_training import load_student, make_rows, trainer
 from transformers import RobertaConfig, T5Config, ViTConfig
 
 from sparsekit.config import UserError
@@ -24,6 +26,7 @@ from sparsekit.models import (
     sparsity,
     weights_hash,
 )
+from sparsekit.recipe import Recipe
 
 LABELS = ["neg", "pos"]
 
@@ -179,6 +182,19 @@ def test_logits_come_in_the_order_of_the_rows(teacher_folder: str) -> None:
         with torch.no_grad():
             alone = loaded.model(**loaded.tokenizer(text, return_tensors="pt")).logits[0]
         np.testing.assert_allclose(logits[row], alone.numpy(), atol=1e-5)
+
+
+def test_a_checkpoint_that_works_in_chunks(student_folder: str, tmp_path: Path) -> None:
+    """Its chunks would fit no length that batches have, and change no result."""
+    folder = Path(shutil.copytree(student_folder, tmp_path / "student"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"chunk_size_feed_forward": 7}))
+    plain, chunked = load_student(student_folder), load_student(str(folder))
+    rows = make_rows(plain)
+    logits = [predict_logits(x.model, rows["validation"], x.tokenizer) for x in (plain, chunked)]
+    np.testing.assert_array_equal(logits[0], logits[1])
+    trainer(tmp_path, chunked, rows, Recipe.build({"num_epochs": 1}), max_steps=1).train()
+    assert chunked.model.config.chunk_size_feed_forward == 0
 
 
 def test_batches_hold_every_row_once_within_the_budget() -> None:

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from transformers import BertConfig, BertForSequenceClassification
 
 from sparsekit.config import ConfigError, UserError, plain
+from sparsekit.modifiers.quantization import Quantization
 from sparsekit.recipe import Recipe
 from sparsekit.training import schedule
 
@@ -173,6 +174,34 @@ def test_the_schedule_in_steps() -> None:
     assert steps[15]["lr"] == pytest.approx(0.15)
     assert "quantization" not in steps[19]["active"]
     assert "quantization" in steps[20]["active"]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 12, 20, 100])
+@pytest.mark.parametrize("epochs", ["0.01", "0.1", "0.5", "1", "2", "12"])
+def test_a_quantization_that_no_step_sees(steps: int, epochs: str) -> None:
+    recipe = composed(f"recipe.qat_epochs={epochs}")
+    (quantization,) = recipe.of(Quantization)
+    quantization.submodules = []
+    quantization.attach(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    seen = []
+    for step in range(steps):
+        quantization.update(step / steps * 13)
+        seen.append(quantization.observing)
+    problems = schedule.never_quantized(recipe, steps)
+    assert bool(problems) == (not any(seen))
+    for problem in problems:
+        # Both ways out that it names lead out.
+        ways = re.search(r"train (\d+) steps .*qat_epochs=([\d.]+)\), or", problem)
+        assert ways is not None
+        enough, longer = int(ways[1]), ways[2]
+        assert enough > steps
+        assert schedule.never_quantized(recipe, enough) == []
+        assert schedule.never_quantized(composed(f"recipe.qat_epochs={longer}"), steps) == []
+
+
+def test_what_has_a_problem_of_its_own_gets_no_second() -> None:
+    for change in ("recipe.observer_epoch=8", "recipe.qat_epochs=20", "recipe.qat_epochs=0"):
+        assert schedule.never_quantized(composed(change), 1) == []
 
 
 def test_fractions_of_an_epoch_end_on_the_right_step() -> None:

@@ -310,6 +310,33 @@ def test_a_budget_of_tokens_makes_the_batches(
     assert run.state.global_step == 2 * len(loader)
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_speed_counts_the_rows_that_were_trained_on(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset], accumulation: int
+) -> None:
+    run = trainer(
+        tmp_path,
+        student,
+        rows,
+        recipe(num_epochs=1),
+        train_sampling_strategy="group_by_length",
+        tokens_per_batch=100,
+        gradient_accumulation_steps=accumulation,
+        max_steps=2,
+        per_device_train_batch_size=50,  # which no batch of the budget has
+    )
+    batches = list(run.get_train_dataloader().batch_sampler)[: 2 * accumulation]
+    trained_on = sum(len(batch) for batch in batches)
+    assert trained_on < 64
+    measured = run.train().metrics
+    found = measured["train_samples_per_second"] * measured["train_runtime"]
+    assert found == pytest.approx(trained_on, rel=0.01)
+    logged = [entry for entry in run.state.log_history if "train_runtime" in entry]
+    assert [entry["train_samples_per_second"] for entry in logged] == [
+        measured["train_samples_per_second"]
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

@@ -58,6 +58,36 @@ def test_a_sound_run(run: Path) -> None:
     assert found["accuracy"] == f"{summary_of(run)['export']['metrics']['accuracy']:.4f}"
 
 
+def test_a_run_that_failed_while_it_was_timed_says_so(run: Path) -> None:
+    ended = {"status": "failed", "error": "stopped by SIGTERM: see [runtime]\nand more"}
+    summary = summary_of(run) | ended
+    summary["metrics"] = {"validation": {}}
+    (run / "summary.json").write_text(json.dumps(summary))
+    result = CliRunner().invoke(app, ["verify", str(run)], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert "files verified, but the run failed" in result.stdout
+    assert "FAILED, after its model was evaluated: stopped by SIGTERM: see [run" in result.stdout
+    assert f"{LINEARS} of {LINEARS}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("ended", "why"),
+    [
+        ({"status": "failed", "error": "no room\nleft"}, "no room"),
+        ({"status": None}, "summary.json has no status completed"),
+    ],
+)
+def test_a_run_that_failed_before_its_evaluation_is_refused(
+    run: Path, ended: dict[str, str | None], why: str
+) -> None:
+    """`sparsekit export` was run by hand, on a `model/` that an earlier run may have left."""
+    (run / "summary.json").write_text(json.dumps(summary_of(run) | ended))
+    refused = CliRunner().invoke(app, ["verify", str(run)])
+    assert refused.exit_code == 1
+    assert "failed before its model was evaluated, so that nothing says" in refused.stderr
+    assert f"{why}; run it again" in refused.stderr
+
+
 def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-7])
 

@@ -31,7 +31,9 @@ def test_known_models_come_from_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_without_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", "/nowhere/python")
-    with pytest.raises(UserError, match=r"(?s)not installed: make peer-env.*give a Hub id"):
+    with pytest.raises(
+        UserError, match=r"(?s)not installed: SPARSEKIT_PEER_PYTHON is.*give a Hub id"
+    ):
         hub.fetch(UNKNOWN)
 
 

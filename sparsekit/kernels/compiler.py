@@ -27,6 +27,10 @@ class KernelError(RuntimeError):
     """Why there is no native code: no compiler, or one that cannot compile it."""
 
 
+class NoCompilerError(KernelError):
+    """There is no compiler, so none of the kernels can be had."""
+
+
 @functools.cache
 def library(source: str, flags: tuple[str, ...] = (), headers: tuple[str, ...] = ()) -> ctypes.CDLL:
     """The C file of that name beside this module, as a loaded library.
@@ -34,8 +38,8 @@ def library(source: str, flags: tuple[str, ...] = (), headers: tuple[str, ...] =
     `flags` are added to those that every file is compiled with; `headers` are what it includes of
     this folder. The compiler is that of the environment variable CC, else `cc`. Raises KernelError.
     """
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    version = _run([*compiler, "--version"])
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    version = _version(compiler)
     code = {name: files(__package__).joinpath(name).read_text() for name in (source, *headers)}
     machine = [platform.machine(), cpu_name(), str(cpu_units())]
     flags = (*FLAGS, *flags)
@@ -53,9 +57,39 @@ def compiles(source: str, flags: tuple[str, ...], what: str) -> bool:
     try:
         library(source, flags)
     except KernelError as error:
-        log.warning("%s takes torch's operations: %s", what, error)
+        warn(error, f"{what} takes torch's operations")
         return False
     return True
+
+
+def warn(error: KernelError, loss: str) -> None:
+    """Say what is lost for want of a kernel; of a missing compiler once, whatever is lost."""
+    if isinstance(error, NoCompilerError):
+        warn_of_no_compiler(str(error))
+    else:
+        log.warning("%s: %s", loss, error)
+
+
+@functools.cache
+def warn_of_no_compiler(reason: str) -> None:
+    """Name all at once that training does without, however many kernels are asked for."""
+    log.warning(
+        "%s; until then training on the CPU is slower: dropout, attention, the optimizer and "
+        "quantization take torch's operations, and zeros are multiplied too",
+        reason,
+    )
+
+
+def _version(compiler: list[str]) -> str:
+    try:
+        return _output([*compiler, "--version"])
+    except FileNotFoundError:
+        why = ""
+    except OSError as error:
+        why = f" ({error.strerror})"
+    except subprocess.CalledProcessError as error:
+        why = f" (asked for its version it ended with code {error.returncode})"
+    raise NoCompilerError(f"there is no C compiler {compiler[0]!r}{why}; install gcc, or set CC")
 
 
 def _compile(command: list[str], code: Mapping[str, str], folder: Path) -> None:
@@ -63,17 +97,13 @@ def _compile(command: list[str], code: Mapping[str, str], folder: Path) -> None:
     for name, text in code.items():
         (folder / name).write_text(text)
     # The library of mathematics last: C files that need it name it nowhere.
-    _run([*command, "-o", str(folder / "kernel.so"), str(folder / next(iter(code))), "-lm"])
-
-
-def _run(command: list[str]) -> str:
+    target = ["-o", str(folder / "kernel.so"), str(folder / next(iter(code))), "-lm"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except FileNotFoundError as error:
-        raise KernelError(f"there is no C compiler {command[0]!r}; install gcc, or set CC") from (
-            error
-        )
+        _output([*command, *target])
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or [f"it ended with code {error.returncode}"]
         raise KernelError(f"{shlex.join(command[:1])} cannot compile here: {lines[0]}") from error
-    return done.stdout
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsekit.config import UserError
-from sparsekit.peer import MAKE, peer_python
+from sparsekit.peer import peer_problem, peer_python
 from sparsekit.runtime.base import Inputs
 
 LENGTHS = (32, 64, 128, 256, 512)
@@ -35,12 +35,11 @@ class DeepSparseRuntime:
 
     @staticmethod
     def missing() -> str | None:
-        return MAKE if peer_python() is None else None
+        return peer_problem("deepsparse")
 
     def __init__(self, model: Path, threads: int) -> None:
-        python = peer_python()
-        if python is None:
-            raise UserError(f"DeepSparse is not installed: {MAKE}")
+        if install := self.missing():
+            raise UserError(f"DeepSparse is not installed: {install}")
         if not model.is_file():
             raise UserError(f"there is no {model}; export the run first: sparsekit export RUN")
         self._threads = threads
@@ -50,7 +49,7 @@ class DeepSparseRuntime:
         copy = shutil.copy(model, self._scratch.name)
         self._errors = open(Path(self._scratch.name) / "stderr", "w+b")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [python, "-I", _WORKER, copy, str(threads)],
+            [str(peer_python()), "-I", _WORKER, copy, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,9 @@ from transformers import TrainingArguments
 
 from sparsekit.config import ConfigError
 from sparsekit.environment import cpu_units
-from sparsekit.kernels.compiler import KernelError
+from sparsekit.kernels.compiler import KernelError, warn
 from sparsekit.kernels.sparse_product import compiled, pays_here
 from sparsekit.training.resume import checkpoint_problem
-
-log = logging.getLogger(__name__)
 
 _AT_LEAST_ONE = (
     "per_device_train_batch_size",
@@ -107,7 +104,7 @@ class SparseTrainingArguments(TrainingArguments):
         try:
             compiled()
         except KernelError as error:
-            log.warning("training multiplies zeros too, which is slower: %s", error)
+            warn(error, "training multiplies zeros too, which is slower")
             return str(error)
         return None
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.table import Table
 
+from sparsekit.modifiers.quantization import Quantization
 from sparsekit.recipe import Recipe
 
 
@@ -28,6 +30,39 @@ def windows(recipe: Recipe, total_steps: int) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def never_quantized(recipe: Recipe, total_steps: int) -> list[str]:
+    """A problem for each quantization whose ranges no step observes.
+
+    Its quantizers would go into the deployment with the scale 1 that they began with, which makes
+    most weights zero.
+    """
+    apart = recipe.num_epochs / total_steps
+    problems = []
+    for name, modifier in recipe.modifiers.items():
+        # A window that no run could have is a problem of the modifier's own.
+        if not isinstance(modifier, Quantization) or modifier.problems(recipe.num_epochs):
+            continue
+        ends = (modifier.disable_observer_epoch, modifier.end, recipe.num_epochs)
+        start, stop = modifier.start, min(end for end in ends if end is not None)
+        first = int(start / apart)
+        near = range(max(0, first - 1), min(total_steps, first + 3))
+        # The epoch of a step is reckoned as it is while training, so that both agree to the bit.
+        if any(start <= step / total_steps * recipe.num_epochs < stop for step in near):
+            continue
+        # A window as long as a step is apart from the next holds one. Our recipes observe ranges
+        # for half of qat_epochs or longer.
+        enough = math.ceil(recipe.num_epochs / (stop - start))
+        longer = min(recipe.num_epochs, math.ceil(2 * apart * 100) / 100)
+        problems.append(
+            f"recipe.modifiers.{name} observes its ranges from epoch {start:g} to {stop:g}, but "
+            f"none of the {total_steps} optimizer steps, {apart:g} epochs apart, lies there, so "
+            f"that nothing would be quantized: train {enough} steps or more (training.max_steps, "
+            f"or smaller batches), begin earlier (in our recipes recipe.qat_epochs="
+            f"{longer:g}), or leave quantization out (recipe.qat_epochs=0)"
+        )
+    return problems
 
 
 def steps(recipe: Recipe, steps_per_epoch: int) -> list[dict[str, Any]]:

@@ -1,0 +1,63 @@
+"""A machine without a C compiler: one warning that says what goes without it, and the fix."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_trainer import recipe
+from tiny_training import Rows, load_student, trainer
+from torch import nn
+
+from sparsekit.kernels.compiler import KernelError, NoCompilerError, library, warn
+
+
+@pytest.mark.usefixtures("no_compiler")
+@pytest.mark.parametrize(
+    ("compiler", "what"),
+    [
+        ("/nonexistent", "'/nonexistent'"),
+        ("false", "'false' (asked for its version it ended with code 1)"),
+        ("/", "'/' (Permission denied)"),
+    ],
+)
+def test_a_training_run_says_it_once(
+    compiler: str,
+    what: str,
+    tmp_path: Path,
+    student_folder: str,
+    rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setattr("sparsekit.training.precision.pays_here", lambda: True)
+    loaded = load_student(student_folder)
+    for module in loaded.model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.1
+    with caplog.at_level(logging.WARNING, logger="sparsekit"):
+        trainer(tmp_path, loaded, rows, recipe(), max_steps=4).train()
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("sparsekit")]
+    assert said == [
+        f"there is no C compiler {what}; install gcc, or set CC; until then training on the CPU is "
+        "slower: dropout, attention, the optimizer and quantization take torch's operations, and "
+        "zeros are multiplied too"
+    ]
+
+
+def test_an_empty_name_is_the_systems_compiler(
+    monkeypatch: pytest.MonkeyPatch, no_compiler: Any
+) -> None:
+    monkeypatch.setenv("CC", "")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(NoCompilerError, match="there is no C compiler 'cc'; install gcc"):
+        library("dropout.c")
+
+
+def test_what_one_file_costs_is_said_of_that_file(caplog: pytest.LogCaptureFixture) -> None:
+    for lost in ("dropout takes torch's operations", "quantization takes torch's operations"):
+        warn(KernelError("cc cannot compile here: no room"), lost)
+        assert f"{lost}: cc cannot compile here: no room" in caplog.text
