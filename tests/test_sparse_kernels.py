@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsekit.kernels.compiler import FLAGS
-from sparsekit.runtime.sparse.native import HEADERS
+from sparsekit.runtime.sparse import native
 from sparsekit.runtime.sparse.operators import gelu, layer_norm, quantize
 from sparsekit.runtime.sparse.structure import Linear, Quantizer
 from sparsekit.runtime.sparse.weights import INPUTS, UNITS, Form, compress, form_of, pack, steps
@@ -67,6 +67,44 @@ void product_sums(long rows, long chunks, long form, const int32_t *pointers, co
     for (long c = 0; c < chunks; c++)
         multiply(&w, c, 0, rows, kept + c * chunk_vectors(&w, width), sums, width);
 }
+/* Phases of which each adds up all that the phase before has written. */
+enum { STEPS = 5, PIECES = 9 };
+typedef struct {
+    phase *phases;
+    long (*table)[PIECES], members;
+} additions;
+static void add_up(const void *of, long seat) {
+    const additions *a = of;
+    member me = {a->phases, a->members, 0};
+    (void)seat;
+    for (long step = 0; step < STEPS; step++) {
+        for (long i = claim(&me); i < PIECES; i = claim_next(&me)) {
+            a->table[step][i] = 1;
+            for (long j = 0; j < PIECES && step; j++)
+                a->table[step][i] += a->table[step - 1][j];
+        }
+        settle(&me, PIECES);
+    }
+}
+/* How many sums came out wrong, of so many jobs for a pool of threads. */
+long wrong_sums(long threads, long jobs) {
+    pool *p = start_pool(threads);
+    long wrong = 0;
+    for (long job = 0; job < jobs; job++) {
+        phase phases[STEPS] = {0};
+        long table[STEPS][PIECES] = {0}, expected = 1;
+        additions a = {phases, table, threads};
+        work_together(p, add_up, &a);
+        for (long step = 0; step < STEPS; step++, expected = 1 + PIECES * expected)
+            for (long i = 0; i < PIECES; i++)
+                wrong += table[step][i] != expected;
+        /* Long enough for threads to go to sleep. */
+        for (long looks = 0; job % 97 == 0 && looks < 4 * LOOKS;)
+            look_again(&looks);
+    }
+    stop_pool(p);
+    return wrong;
+}
 void normalized(const float *weight, const float *bias, float epsilon, long features,
                 const vector *x, vector *y, vector *kept) {
     norm how = {weight, bias, epsilon};
@@ -80,10 +118,10 @@ void normalized(const float *weight, const float *bias, float epsilon, long feat
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("probe")
-    includes = "".join(f'#include "{header}"\n' for header in HEADERS)
+    includes = "".join(f'#include "{header}"\n' for header in native.HEADERS)
     (folder / "probe.c").write_text(includes + PROBE)
     include = f"-I{files('sparsekit.kernels')}"
-    command = ["cc", *FLAGS, include, "-Wno-unused", str(folder / "probe.c"), "-o"]
+    command = ["cc", *FLAGS, *native.FLAGS, include, "-Wno-unused", str(folder / "probe.c"), "-o"]
     subprocess.run([*command, str(folder / "probe.so")], check=True)
     return ctypes.CDLL(str(folder / "probe.so"))
 
@@ -224,6 +262,11 @@ def quantized(weight: np.ndarray, zero_point: int = 0) -> Linear:
     """A layer of int8 weights that reads uint8."""
     ones = np.ones(len(weight), np.float32)
     return Linear(weight, ones, 0 * ones, Quantizer(0.5, zero_point, np.dtype(np.uint8)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_threads_see_what_others_have_done(probe: ctypes.CDLL, threads: int) -> None:
+    assert probe.wrong_sums(ctypes.c_long(threads), ctypes.c_long(3000)) == 0
 
 
 def test_layer_norm(probe: ctypes.CDLL) -> None:

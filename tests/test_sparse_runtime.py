@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -111,22 +112,62 @@ def test_threads_do_not_change_a_bit(berts: dict[str, Path], name: str) -> None:
 
 
 @needs_compiler
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit that the system puts on memory")
 def test_fewer_threads_than_were_asked_for(berts: dict[str, Path]) -> None:
-    """OpenMP gives what it likes, a limit set outside for one."""
+    """The system gives what it likes: here no memory for their stacks."""
     code = (
-        "import sys, pathlib, numpy as np\n"
+        "import os, resource, sys, pathlib, numpy as np\n"
         "from sparsekit.runtime.sparse.runtime import SparseRuntime\n"
         "file, ids = pathlib.Path(sys.argv[1]), np.full((3, 100), 7)\n"
         "inputs = {'input_ids': ids, 'attention_mask': ids * 0 + 1, 'token_type_ids': ids * 0}\n"
-        "many = SparseRuntime(file, threads=8)\n"
+        "alone = SparseRuntime(file, threads=1).run(inputs)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "limit, most = resource.getrlimit(resource.RLIMIT_AS)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), most))\n"
+        "many = SparseRuntime(file, threads=300)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, most))\n"
+        "assert len(os.listdir('/proc/self/task')) < 290\n"
         "answers = [many.run(inputs) for _ in range(3)]\n"
-        "answers.append(SparseRuntime(file, threads=1).run(inputs))\n"
-        "assert all(np.array_equal(answers[0], answer) for answer in answers)\n"
+        "assert all(np.array_equal(alone, answer) for answer in answers)\n"
     )
-    command = [sys.executable, "-c", code, str(berts["int8"])]
-    environment = os.environ | {"OMP_THREAD_LIMIT": "2"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = in_a_process(code, berts["int8"])
     assert done.returncode == 0, done.stderr
+
+
+@needs_compiler
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_has_threads_of_its_own(berts: dict[str, Path]) -> None:
+    code = (
+        "import os, sys, pathlib, numpy as np\n"
+        "from sparsekit.runtime.sparse.runtime import SparseRuntime\n"
+        "ids = np.full((3, 100), 7)\n"
+        "inputs = {'input_ids': ids, 'attention_mask': ids * 0 + 1, 'token_type_ids': ids * 0}\n"
+        "sparse = SparseRuntime(pathlib.Path(sys.argv[1]), threads=3)\n"
+        "expected = sparse.run(inputs)\n"
+        "threads = lambda: len(os.listdir('/proc/self/task')) if os.path.exists('/proc') else 3\n"
+        "child = os.fork()\n"
+        "assert np.array_equal(sparse.run(inputs), expected)\n"
+        "assert threads() >= 3\n"
+        "if child: sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = in_a_process(code, berts["int8"])
+    assert done.returncode == 0, done.stderr
+
+
+def in_a_process(code: str, file: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, str(file)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@needs_compiler
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which threads there are")
+def test_threads_end_with_their_runtime(berts: dict[str, Path]) -> None:
+    before = len(os.listdir("/proc/self/task"))
+    runtime = SparseRuntime(berts["int8"], threads=4)
+    assert len(os.listdir("/proc/self/task")) == before + 3
+    del runtime
+    gc.collect()
+    assert len(os.listdir("/proc/self/task")) == before
 
 
 @needs_compiler

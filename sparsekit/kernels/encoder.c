@@ -10,72 +10,34 @@ Of the last layer only each sequence's first token is read: only its first vecto
 
 #include "encoder_vectors.h"
 #include "encoder_forms.h"
+#include "encoder_pool.h"
 #include "encoder_threads.h"
 #include "encoder_products.h"
 #include "encoder_linear.h"
 #include "encoder_attention_products.h"
 #include "encoder_attention.h"
 #include "encoder_norm.h"
+#include "encoder_layers.h"
 
-#include <omp.h>
-
-/* The forms are those of the tensors that Linear layers read: the layer's input, the attention's
-   output, the normalized sum, and what the activation yields. projection: query, key and value. */
-typedef struct {
-    weight projection, attended, widened, narrowed;
-    quantizer input, context, middle, active;
-    attention attention;
-    norm first, second;
-    long activation;
-} layer;
-
-typedef struct {
-    long layers, features, widened;
-    const layer *layer;
-} encoder;
-
-/* The tensors of a group, and the scratch of each thread. */
-typedef struct {
-    columns hidden, sums, input, query, key, value, context, active, first_hidden, first_input;
-} tensors;
-
-static const quantizer plain = {.kind = PLAIN};
-
-static void place(integers **free, columns *tensor, long units, long vectors) {
-    tensor->data = *free;
-    tensor->units = units;
-    tensor->form = &plain;
-    *free += units * vectors;
-}
-
-/* Lays the tensors out for groups of up to `vectors`; returns where they end. */
-static integers *lay_out(tensors *t, const encoder *e, integers *free, long vectors) {
-    columns *wide[] = {&t->hidden, &t->sums, &t->input, &t->query, &t->key, &t->value, &t->context};
-    for (int i = 0; i < 7; i++)
-        place(&free, wide[i], e->features, vectors);
-    place(&free, &t->first_hidden, e->features, TILE);
-    place(&free, &t->first_input, e->features, TILE);
-    place(&free, &t->active, e->widened, vectors);
-    return free;
-}
-
-static long scratch_vectors(const encoder *e, long vectors) {
-    long sums = (PANEL + 4) * TILE, scores = QUERIES * LANES * vectors;
-    long most = sums > scores ? sums : scores;
-    return most > e->features ? most : e->features;
-}
+/* Values times vectors that are worth calling for help: some 200 us of work for one thread, where to
+   wake another takes 50. */
+#define WORTH_HELP 300000
 
 /* Each layer's, that of embeddings and that of the output. */
 static long phases(const encoder *e) { return 8 * e->layers + 2; }
 
-/* Vectors of memory, at a multiple of their size, for sequences of up to `length` tokens. */
-long workspace_vectors(const encoder *e, long length, long threads) {
+/* Vectors of memory of one thread, or of what all share, for groups of up to `vectors`. */
+static long part_vectors(const encoder *e, long vectors, long threads) {
     tensors t;
-    long vectors = (length + LANES - 1) / LANES;
-    vectors = vectors > TILE ? vectors : TILE;
-    long each = lay_out(&t, e, 0, vectors) - (integers *)0;
-    return threads * (each + scratch_vectors(e, vectors) +
-                      phases(e) * (long)(sizeof(phase) / sizeof(integers)));
+    long most = vectors > TILE ? vectors : TILE;
+    return lay_out(&t, e, 0, most) - (integers *)0 + scratch_vectors(e, most) +
+           threads * phases(e) * (long)(sizeof(phase) / sizeof(integers));
+}
+
+/* Vectors of memory, at a multiple of their size, for sequences of up to `length` tokens. */
+long workspace_vectors(const encoder *e, long length, const pool *helpers) {
+    long threads = helpers->helpers + 1;
+    return (threads + 1) * part_vectors(e, (length + LANES - 1) / LANES, threads);
 }
 
 /* Whether Linear layers with quantized inputs are to come as bytes. */
@@ -87,117 +49,55 @@ int multiplies_bytes(void) {
 #endif
 }
 
-/* `form` with as many units as it takes. */
-static columns in_form(columns tensor, const quantizer *form) {
-    tensor.form = form;
-    if (form->kind == FOURS || form->kind == PLANES)
-        tensor.units /= 4;
-    return tensor;
+/* A batch: groups begin at the rows `firsts`. The first `alone` of them are each for one thread,
+   which claims it at `claimed`; all threads share the others, fewer than there are threads. `longest`:
+   vectors of the longest group; `room`: those of the workspace of a thread. */
+typedef struct {
+    const encoder *encoder;
+    const embedding *from;
+    const long *tokens, *firsts;
+    const float *masks;
+    float *y;
+    integers *workspace;
+    long *claimed;
+    long groups, alone, threads, longest, room;
+} batch;
+
+/* The part of the workspace that is shared, or that of seat `part - 1`. */
+static integers *lay_out_part(tensors *t, const batch *b, long part) {
+    return lay_out(t, b->encoder, b->workspace + part * b->room, b->longest);
 }
 
-/* All heads and queries: all vectors of each sequence, or its first one. */
-static void attend_all(const attention *a, const tensors *t, long query_vectors, long vectors,
-                       const sequence *of, long count, int first_only, const columns *to,
-                       member *me) {
-    vector *scores = (vector *)me->scratch;
-    long pairs = 0;
-    for (long s = 0; s < count; s++)
-        pairs += first_only ? 1 : (vectors_of(of + s) + 1) / 2;
-    for (long i = claim(me); i < a->heads * pairs; i = claim_next(me)) {
-        long s = 0, pair = i % pairs, head = i / pairs;
-        for (; !first_only && pair >= (vectors_of(of + s) + 1) / 2; s++)
-            pair -= (vectors_of(of + s) + 1) / 2;
-        if (first_only)
-            attend(a, head, &t->query, query_vectors, pair, &t->key, &t->value, vectors, of + pair,
-                   to, scores, 1);
-        else if (vectors_of(of + s) - 2 * pair > 1)
-            attend(a, head, &t->query, query_vectors, of[s].first + 2 * pair, &t->key, &t->value,
-                   vectors, of + s, to, scores, 2);
-        else
-            attend(a, head, &t->query, query_vectors, of[s].first + 2 * pair, &t->key, &t->value,
-                   vectors, of + s, to, scores, 1);
-    }
-    settle(me, a->heads * pairs);
+/* Where the phases of a group lie in a part, behind its scratch. */
+static phase *phases_in(integers *scratch, const batch *b) {
+    return (phase *)(scratch + scratch_vectors(b->encoder, b->longest));
 }
 
-/* Query, key and value, the first of them of its own vectors of the input. */
-static void project(const weight *w, long features, const columns *asking, long own,
-                    const columns *input, long vectors, const tensors *t, member *me) {
-    long pieces = pieces_of(features / 4, PANEL / 4, me);
-    for (long i = claim(me); i < 3 * pieces; i = claim_next(me)) {
-        const columns *to[] = {&t->query, &t->key, &t->value};
-        long side = i / pieces;
-        linear(w, side * features, features, side ? input : asking, side ? vectors : own, NONE, 0,
-               to[side], me->scratch, i % pieces, pieces);
-    }
-    settle(me, 3 * pieces);
+static void run_one(const batch *b, long group, tensors t, member me) {
+    run_group(b->encoder, b->from, b->tokens, b->masks, b->firsts[group],
+              b->firsts[group + 1] - b->firsts[group], t, b->y, me);
 }
 
-/* One layer on a group of `vectors`; its output is hidden, and input in the form `next`. */
-static void run_layer(const encoder *e, const layer *l, const quantizer *next, tensors t,
-                      long vectors, const sequence *of, long count, member *me) {
-    long features = e->features, own = vectors;
-    columns input = in_form(t.input, &l->input), hidden = t.hidden, asking = input;
-    t.query = in_form(t.query, &l->attention.query);
-    t.key = in_form(t.key, &l->attention.key);
-    t.value = in_form(t.value, &l->attention.value);
-    if (!next) {
-        own = count;
-        hidden = t.first_hidden;
-        asking = in_form(t.first_input, &l->input);
-        for (long i = claim(me); i < 1; i = claim_next(me)) {
-            take_first(&t.hidden, vectors, of, count, &hidden);
-            take_first(&input, vectors, of, count, &asking);
-        }
-        settle(me, 1);
+static void run_seat(const void *of, long seat) {
+    const batch *b = of;
+    tensors shared, own;
+    integers *scratch = lay_out_part(&own, b, seat + 1);
+    phase *mine = phases_in(scratch, b);
+    for (long g; (g = __atomic_fetch_add(b->claimed, 1, __ATOMIC_RELAXED)) < b->alone;) {
+        memset(mine, 0, phases(b->encoder) * sizeof *mine);
+        run_one(b, g, own, (member){mine, 1, scratch});
     }
-    project(&l->projection, features, &asking, own, &input, vectors, &t, me);
-    columns context = in_form(t.context, &l->context), active = in_form(t.active, &l->active);
-    attend_all(&l->attention, &t, own, vectors, of, count, !next, &context, me);
-    linear_layer(&l->attended, &context, own, NONE, &hidden, &t.sums, me);
-    columns middle = in_form(t.input, &l->middle);
-    layer_norm(&l->first, features, &t.sums, own, &hidden, &middle, me);
-    linear_layer(&l->widened, &middle, own, l->activation, 0, &active, me);
-    linear_layer(&l->narrowed, &active, own, NONE, &hidden, &t.sums, me);
-    columns output = next ? in_form(t.input, next) : hidden;
-    layer_norm(&l->second, features, &t.sums, own, &hidden, &output, me);
+    phase *theirs = phases_in(lay_out_part(&shared, b, 0), b);
+    for (long g = b->alone; g < b->groups; g++, theirs += phases(b->encoder))
+        run_one(b, g, shared, (member){theirs, b->threads, scratch});
 }
 
-/* A group of sequences, `count` of them from row `first` of the batch on. */
-static void run_group(const encoder *e, const embedding *from, const long *tokens,
-                      const float *masks, long first, long count, tensors t, float *y, member me) {
-    sequence of[TILE];
-    long vectors = 0;
-    for (long s = 0; s < count; s++) {
-        of[s] = (sequence){vectors, tokens[first + s], masks + (first + s) * from->length};
-        vectors += vectors_of(of + s);
-    }
-    columns input = in_form(t.input, &e->layer[0].input);
-    for (long i = claim(&me); i < vectors; i = claim_next(&me)) {
-        long s = count - 1;
-        while (of[s].first > i)
-            s--;
-        embed(from, e->features, (first + s) * from->length, of + s, i - of[s].first, vectors,
-              &t.hidden, &input, (float *)me.scratch);
-    }
-    settle(&me, vectors);
-    for (long i = 0; i < e->layers; i++)
-        run_layer(e, e->layer + i, i + 1 < e->layers ? &e->layer[i + 1].input : 0, t, vectors, of,
-                  count, &me);
-    const vector *last = (const vector *)t.first_hidden.data;
-    for (long i = claim(&me); i < 1; i = claim_next(&me))
-        for (long s = 0; s < count; s++)
-            for (long f = 0; f < e->features; f++)
-                y[(first + s) * e->features + f] = last[f * count + s][0];
-    settle(&me, 1);
-}
-
-/* y [batch, features]: the last layer's output for the first token of each sequence. tokens [batch]:
-   how many of a row's tokens count; masks [batch, length]: added to each key's scores. */
-void encode(const encoder *e, const embedding *from, long batch, const long *tokens,
-            const float *masks, float *y, integers *workspace, int threads) {
-    long firsts[batch + 1], groups = 0, filled = TILE, longest = TILE;
-    for (long row = 0; row < batch; row++) {
+/* y [batch, features]: the last layer's output for the first token of each sequence. tokens [rows]:
+   how many of a row's tokens count; masks [rows, length]: added to each key's scores. */
+void encode(const encoder *e, const embedding *from, long rows, const long *tokens,
+            const float *masks, float *y, integers *workspace, pool *helpers) {
+    long firsts[rows + 1], groups = 0, filled = TILE, longest = TILE, claimed = 0, all_vectors = 0;
+    for (long row = 0; row < rows; row++) {
         long vectors = (tokens[row] + LANES - 1) / LANES;
         longest = vectors > longest ? vectors : longest;
         if (filled + vectors > TILE) {
@@ -205,33 +105,17 @@ void encode(const encoder *e, const embedding *from, long batch, const long *tok
             filled = 0;
         }
         filled += vectors;
+        all_vectors += vectors;
     }
-    firsts[groups] = batch;
-    long alone = groups / threads * threads;
-    long each = workspace_vectors(e, longest * LANES, 1);
-#pragma omp parallel num_threads(threads)
-    {
-        long members = omp_get_num_threads();
-        integers *space = workspace + omp_get_thread_num() * each;
-        tensors shared, own;
-        lay_out(&shared, e, workspace, longest);
-        integers *scratch = lay_out(&own, e, space, longest);
-        phase *mine = (phase *)(scratch + scratch_vectors(e, longest));
-#pragma omp for schedule(dynamic)
-        for (long g = 0; g < alone; g++) {
-            memset(mine, 0, phases(e) * sizeof *mine);
-            run_group(e, from, tokens, masks, firsts[g], firsts[g + 1] - firsts[g], own, y,
-                      (member){mine, 1, scratch});
-        }
-        /* The groups left are fewer than the threads asked for: each has the phases of one. */
-        phase *theirs = (phase *)((integers *)mine - space + workspace);
-#pragma omp single
-        for (long g = 0; g < groups - alone; g++)
-            memset((integers *)theirs + g * each, 0, phases(e) * sizeof *theirs);
-        for (long g = alone; g < groups; g++) {
-            run_group(e, from, tokens, masks, firsts[g], firsts[g + 1] - firsts[g], shared, y,
-                      (member){theirs, members, scratch});
-            theirs = (phase *)((integers *)theirs + each);
-        }
-    }
+    firsts[groups] = rows;
+    long threads = helpers->helpers + 1, alone = groups / threads * threads;
+    batch b = {e, from, tokens, firsts, masks, y, workspace, &claimed, groups, alone, threads,
+               longest, part_vectors(e, longest, threads)};
+    tensors shared;
+    memset(phases_in(lay_out_part(&shared, &b, 0), &b), 0,
+           (groups - alone) * phases(e) * sizeof(phase));
+    if (e->values * all_vectors < WORTH_HELP)
+        run_seat(&b, 0);
+    else
+        work_together(helpers, run_seat, &b);
 }

@@ -5,11 +5,6 @@ thread claims pieces until there are none, and goes on when all are done, so one
 put aside holds nobody up but by the piece that it has begun: the others do the rest. With barriers
 a busy machine took ten times as long. */
 
-#include <sched.h>
-
-/* How often a waiting thread looks before it lets other programs have its core: some 50 us. */
-#define LOOKS 1000
-
 /* A cache line of its own: threads write to it at the same time. */
 typedef struct {
     long next, done;
@@ -35,13 +30,8 @@ INLINE long claim_next(const member *me) {
 
 /* Goes on to the next phase once all pieces of this one are done. */
 static void settle(member *me, long pieces) {
-    for (long looks = 0; __atomic_load_n(&me->phase->done, __ATOMIC_ACQUIRE) < pieces; looks++) {
-#ifdef __x86_64__
-        __builtin_ia32_pause();
-#endif
-        if (looks > LOOKS)
-            sched_yield();
-    }
+    for (long looks = 0; __atomic_load_n(&me->phase->done, __ATOMIC_ACQUIRE) < pieces;)
+        look_again(&looks);
     me->phase++;
 }
 

@@ -68,6 +68,7 @@ class EncoderStruct(Structure):
         ("layers", c_long),
         ("features", c_long),
         ("widened", c_long),
+        ("values", c_long),
         ("layer", POINTER(LayerStruct)),
     )
 

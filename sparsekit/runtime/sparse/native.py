@@ -23,19 +23,24 @@ from sparsekit.runtime.sparse.c_structures import (
 from sparsekit.runtime.sparse.embeddings import Embedding
 from sparsekit.runtime.sparse.graph import Array
 from sparsekit.runtime.sparse.structure import Attention, Layer, Linear, Norm, Quantizer
+from sparsekit.runtime.sparse.threads import Threads
 from sparsekit.runtime.sparse.weights import Form, form_of, pack
 
 SOURCE = "encoder.c"
 HEADERS = (
     "encoder_vectors.h",
     "encoder_forms.h",
+    "encoder_pool.h",
     "encoder_threads.h",
     "encoder_products.h",
     "encoder_linear.h",
     "encoder_attention_products.h",
     "encoder_attention.h",
     "encoder_norm.h",
+    "encoder_layers.h",
 )
+# Threads of its own, see encoder_pool.h.
+FLAGS = ("-fno-openmp", "-pthread")
 # As the C files have them.
 VECTOR_BYTES = 64
 ACTIVATIONS = {"Gelu": 1, "Relu": 2}
@@ -44,37 +49,38 @@ TABLES: dict[type, int] = {np.float32: 0, np.uint8: 1, np.int8: 2}
 
 def compiled() -> ctypes.CDLL:
     """The kernels as a library; raises KernelError where it cannot be compiled."""
-    return library(SOURCE, headers=HEADERS)
+    return library(SOURCE, FLAGS, HEADERS)
 
 
 class Encoder:
     """The layers of an encoder, packed for the C kernels."""
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: Sequence[Layer], threads: int) -> None:
         self._library = compiled()
+        self._threads = Threads(self._library, threads)
         self._library.workspace_vectors.restype = c_long
         self.in_bytes = bool(self._library.multiplies_bytes())
         self._kept: list[object] = []
+        self._values = 0
         self._workspace = np.empty(0, np.uint8)
         self.features = len(layers[0].attended.bias)
         array = (LayerStruct * len(layers))(*[self._layer(layer) for layer in layers])
         widened = max(len(layer.widened.bias) for layer in layers)
-        self._struct = EncoderStruct(len(layers), self.features, widened, array)
+        self._struct = EncoderStruct(len(layers), self.features, widened, self._values, array)
 
     def run(
         self,
         embedding: EmbeddingStruct,
         tokens: npt.NDArray[np.int64],
         mask: npt.NDArray[np.float32],
-        threads: int,
     ) -> npt.NDArray[np.float32]:
         """The last layer's output for each row's first token, [batch, features].
 
         tokens [batch]: how many of a row's tokens count; mask [batch, length].
         """
         batch, length = mask.shape
-        encoder = ctypes.byref(self._struct)
-        vectors = self._library.workspace_vectors(encoder, c_long(length), c_long(threads))
+        encoder, pool = ctypes.byref(self._struct), self._threads.pool
+        vectors = self._library.workspace_vectors(encoder, c_long(length), pool)
         if self._workspace.nbytes < (vectors + 1) * VECTOR_BYTES:
             self._workspace = np.empty((vectors + 1) * VECTOR_BYTES, np.uint8)
         start = -self._workspace.ctypes.data % VECTOR_BYTES
@@ -87,7 +93,7 @@ class Encoder:
             _address(mask),
             _address(out),
             _address(self._workspace[start:]),
-            threads,
+            pool,
         )
         return out
 
@@ -128,6 +134,7 @@ class Encoder:
     def _weight(self, *linears: Linear) -> tuple[WeightStruct, QuantizerStruct]:
         """The weights of layers that read one tensor, and how that tensor is kept for them."""
         packed = pack(linears, form_of(linears) if self.in_bytes else Form.PLAIN)
+        self._values += len(packed.values)
         arrays = [packed.pointers, packed.places, packed.values]
         arrays += [packed.starts, packed.scales, packed.biases]
         addresses = [self.address(array) for array in arrays]

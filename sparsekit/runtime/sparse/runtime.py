@@ -45,7 +45,7 @@ class SparseRuntime:
         self._threads, self._inputs, self._output = threads, graph.inputs, graph.output
         self._mask, self._first_token = found.mask, found.first_token
         self._embedding = find_embedding(graph, found.source)
-        self._encoder = Encoder(found.layers)
+        self._encoder = Encoder(found.layers, threads)
         self._embedded = Embedded(self._encoder, self._embedding)
         self._source = found.source
         sources = (
@@ -73,7 +73,7 @@ class SparseRuntime:
             embedded = [looked_up(t, values[t.ids], batch, length) for t in self._embedding.tables]
         with self._lock:
             self._embedded.fill(embedded)
-            first = self._encoder.run(self._embedded.struct, text_tokens(mask), mask, self._threads)
+            first = self._encoder.run(self._embedded.struct, text_tokens(mask), mask)
         values[self._first_token] = first
         operators.run(self._after, values)
         logits: npt.NDArray[np.float32] = values[self._output]
