@@ -112,14 +112,16 @@ def steps(weight: Array) -> tuple[Array, Array, Array]:
     """
     pointers, places, values, count = [], [], [], 0
     for start in range(0, weight.shape[1], INPUTS):
-        chunk = weight[:, start : start + INPUTS]
-        rows, columns = np.nonzero(chunk)
+        chunk = np.ascontiguousarray(weight[:, start : start + INPUTS])
+        # Faster than nonzero of both axes.
+        numbers_at = np.flatnonzero(chunk != 0)
+        rows, columns = np.divmod(numbers_at, chunk.shape[1])
         numbers = np.bincount(rows, minlength=len(weight))
         ends = _ends((numbers + 3) // 4)
         # Where each number goes: behind those of its row that come before it.
         at = 4 * ends[rows] + np.arange(len(rows)) - _ends(numbers)[rows]
         place, value = np.zeros(4 * ends[-1], np.uint16), np.zeros(4 * ends[-1], np.int8)
-        place[at], value[at] = columns, chunk[rows, columns]
+        place[at], value[at] = columns, chunk.ravel()[numbers_at]
         pointers.append(count + ends)
         places.append(place.reshape(-1, 4))
         values.append(value.view(np.int32))
