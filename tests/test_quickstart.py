@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from sparsekit.quickstart import checkpoint as maker
 from sparsekit.quickstart.checkpoint import checkpoint
 from sparsekit.quickstart.reviews import ADJECTIVES, RULES, reviews
+
+LAUNCH = Path(__file__).resolve().parents[1] / "launch.py"
 
 
 def test_the_same_seed_gives_the_same_reviews() -> None:
@@ -112,3 +118,21 @@ def test_a_checkpoint_that_breaks_off_is_not_trusted(
             checkpoint(**small)
     assert not [path for path in (tmp_path / "quickstart").iterdir() if path.is_dir()]
     assert (Path(checkpoint(**small)) / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_the_student_keeps_most_of_a_good_teacher(tmp_path: Path) -> None:
+    """All of it made anew: with a learning rate too high it depends on luck who learns what."""
+    folder = tmp_path / "run"
+    command = [sys.executable, str(LAUNCH), "experiments=quickstart", f"hydra.run.dir={folder}"]
+    environment = os.environ | {"SPARSEKIT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    options = ["tracking=none", "runtime=none"]
+    done = subprocess.run(
+        command + options, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    summary = json.loads((folder / "summary.json").read_text())
+    teacher = summary["teacher"]["validation"]["accuracy"]
+    student = summary["metrics"]["validation"]["accuracy"]
+    assert teacher > 0.97
+    assert teacher > student > 0.92

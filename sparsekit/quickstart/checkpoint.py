@@ -33,7 +33,7 @@ def checkpoint(
     hidden: int = 128,
     heads: int = 4,
     epochs: int = 3,
-    learning_rate: float = 1.0e-3,
+    learning_rate: float = 5.0e-4,
     seed: int = 0,
 ) -> str:
     """The folder of the model, made on first use and kept in the cache by what it is made from."""
