@@ -13,10 +13,12 @@ import numpy as np
 import onnx
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from onnx import numpy_helper
 from run_folder import quantization, write_run
 from test_export import logits_and_recorded
+from transformers import PreTrainedModel
 from typer.testing import CliRunner
 
 from sparsekit.cli import app
@@ -25,7 +27,7 @@ from sparsekit.export.onnx import ExportConfig, export
 from sparsekit.inference import candidates as candidates_module
 from sparsekit.inference.advice import advice, size_advice
 from sparsekit.inference.candidates import DENSE, DYNAMIC, candidates
-from sparsekit.inference.grid import Grid
+from sparsekit.inference.grid import Grid, example
 from sparsekit.peer import peer_python
 from sparsekit.runtime import openvino as openvino_module
 from sparsekit.runtime.deepsparse import DeepSparseRuntime
@@ -115,6 +117,35 @@ def test_deepsparse_answers(deepsparse: Path) -> None:
     finally:
         runtime.close()
     assert file.read_bytes() == before
+
+
+@needs_peer
+def test_deepsparse_pads_no_further_than_the_model_goes(
+    tmp_path: Path, student_folder: str
+) -> None:
+    """Of 100 positions, a row of 70 tokens cannot be padded to 128."""
+    run = write_run(tmp_path, student_folder, quantization(), change=shortened)
+    export(run, ExportConfig(form="deepsparse", **LOOSE))
+    file = run / "deployment" / "model.onnx"
+    expected, runtime = OnnxRuntime(file, threads=1), DeepSparseRuntime(file, threads=1)
+    try:
+        for length in (30, 70, 100):
+            inputs = example(2, length, 150)
+            assert runtime.run(inputs) == pytest.approx(expected.run(inputs), abs=1e-3)
+        with pytest.raises(UserError, match="at most 100 tokens here, not 101"):
+            runtime.run(example(1, 101, 150))
+    finally:
+        runtime.close()
+
+
+def shortened(model: PreTrainedModel) -> None:
+    embeddings = model.bert.embeddings
+    embeddings.position_embeddings = torch.nn.Embedding.from_pretrained(
+        embeddings.position_embeddings.weight.detach()[:100].clone()
+    )
+    for name in ("position_ids", "token_type_ids"):
+        setattr(embeddings, name, getattr(embeddings, name)[:, :100])
+    model.config.max_position_embeddings = 100
 
 
 @needs_peer
