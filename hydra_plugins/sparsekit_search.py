@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from rich.console import Console
 
 from hydra_plugins.sparsekit_sweeper import ResumingSweeper
 from sparsekit.config import UserError
+from sparsekit.report import show
 from sparsekit.sweep import jobs as jobs_of
 from sparsekit.sweep.jobs import Job
 from sparsekit.sweep.table import failures, label, outcome, summary_table
@@ -143,7 +143,7 @@ class SearchSweeper(ResumingSweeper):
     def _show(
         self, study: optuna.Study, jobs: Sequence[Job], axes: Sequence[str], folder: Path
     ) -> None:
-        Console().print(summary_table(jobs, axes, folder))
+        show(summary_table(jobs, axes, folder))
         best = {trial.number for trial in study.best_trials}
         for trial in study.trials:
             if trial.number in best:

@@ -21,9 +21,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from sparsekit.config import PROCESSES, UserError, build, first_line, identity_hash, plain
+from sparsekit.report import show
 from sparsekit.runs import ending, writable_folder
 from sparsekit.summary import describe, write_summary
 from sparsekit.sweep import jobs as jobs_of
@@ -108,7 +108,7 @@ class ResumingSweeper(Sweeper):
                 f"another process runs the sweep in {folder}: wait for it, or start one beside it "
                 "with hydra.sweep.dir=FOLDER"
             ) from error
-        Console().print(summary_table(jobs, axes, folder))
+        show(summary_table(jobs, axes, folder))
         self._end(folder)
         return failures(jobs, axes)
 

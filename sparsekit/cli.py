@@ -134,7 +134,11 @@ def inspect(
 
 @app.command()
 def export(run: Run) -> None:
-    """Export a run's model again, with the run's own export config and all its checks."""
+    """Export a run's model again, with the run's own export config and all its checks.
+
+    A failed run that lacks nothing any more is completed by it.
+    """
+    from sparsekit.completion import completed
     from sparsekit.config import build
     from sparsekit.export.hub import push
     from sparsekit.export.onnx import ExportConfig
@@ -153,7 +157,11 @@ def export(run: Run) -> None:
         if config.push_to_hub is not None:
             summary["pushed"] = push(run / "deployment", config.push_to_hub)
             write_summary(run, summary)
+        summary, lacking = completed(run, summary)
+        write_summary(run, summary)
     _console().print(closing_table(summary, run))
+    if lacking:
+        typer.echo(f"the run stays failed: {lacking}", err=True)
 
 
 @app.command()

@@ -37,8 +37,10 @@ def benchmark(
 ) -> None:
     """Time runs on every runtime of this machine, beside their dense twins, in turns.
 
-    Writes benchmark.json and benchmark.png to each run folder.
+    Writes benchmark.json and benchmark.png to each run folder. A failed run that lacks nothing any
+    more is completed by it.
     """
+    from sparsekit.completion import completed
     from sparsekit.environment import cores
     from sparsekit.inference.grid import Grid
     from sparsekit.progress import quiet_libraries
@@ -62,11 +64,14 @@ def benchmark(
             # Requests at their own length, as when the run ended; then the grid of fixed sizes.
             timings = time_run(run, config, _runtimes(run))
             rows, files, said = _compare(run, fitted)
-            write_summary(run, {**summary, "runtime": timings})
+            summary, lacking = completed(run, {**summary, "runtime": timings})
+            write_summary(run, summary)
         show(_table(rows, str(run)))
         show(_sizes(files))
         for sentence in said:
             typer.echo(sentence)
+        if lacking:
+            typer.echo(f"{run} stays failed: {lacking}", err=True)
 
 
 def _requests(run: Path, threads: int | None) -> BenchmarkConfig:

@@ -108,9 +108,12 @@ class Recipe:
 
     def _overlaps(self, kind: type[Modifier]) -> list[str]:
         named = [(name, m) for name, m in self.modifiers.items() if isinstance(m, kind)]
+        fix = "give them windows that do not overlap"
+        if kind is Quantization:  # which has no end
+            fix = "make one of them, with submodules or scheme_overrides for what differs"
         return [
             f"recipe.modifiers.{a} and recipe.modifiers.{b} are both {kind.__name__} at epoch "
-            f"{max(first.start, second.start):g}; give them windows that do not overlap"
+            f"{max(first.start, second.start):g}; {fix}"
             for i, (a, first) in enumerate(named)
             for b, second in named[i + 1 :]
             if _overlap(*sorted((first, second), key=lambda modifier: modifier.start))

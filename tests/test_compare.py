@@ -121,6 +121,22 @@ def test_the_table_fits_a_narrow_terminal(tmp_path: Path) -> None:
         assert word in text
 
 
+def test_a_ranking_by_latency_names_each_runtime(tmp_path: Path) -> None:
+    """Of two columns of milliseconds it can be told whose they are."""
+    write_made_sweep(tmp_path)
+    for path in tmp_path.glob("*/summary.json"):
+        summary = json.loads(path.read_text())
+        usual = summary["runtime"]["onnxruntime"]
+        summary["runtime"]["sparse"] = {key: value / 4 for key, value in usual.items()}
+        path.write_text(json.dumps(summary))
+    runs = load([tmp_path])
+    headings = [str(c.header) for c in table(compare(runs, "sparse latency ms")).columns]
+    assert headings[4:] == ["sparse\nms", "zeros", "ms", "MB", "rank"]
+    # What it is ranked by is not shown twice.
+    headings = [str(c.header) for c in table(compare(runs, "onnxruntime latency ms")).columns]
+    assert headings[4:] == ["onnxruntime\nms", "zeros", "MB", "rank"]
+
+
 def test_a_table_too_wide_for_the_terminal_keeps_its_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

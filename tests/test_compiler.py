@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,40 @@ def test_a_training_run_says_it_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    said = warnings_of_a_run(compiler, tmp_path, student_folder, rows, monkeypatch, caplog)
+    assert said == [
+        f"there is no C compiler {what}; install gcc, or set CC; until then training on the CPU is "
+        "slower: dropout, attention, the optimizer and quantization take torch's operations, and "
+        "zeros are multiplied too"
+    ]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+@pytest.mark.usefixtures("no_compiler")
+@pytest.mark.parametrize("flags", ["-no-such-flag", "-nostdinc"])
+def test_a_compiler_that_compiles_nothing_is_as_none(
+    flags: str,
+    tmp_path: Path,
+    student_folder: str,
+    rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It says its version, and each of four kernels would be warned of."""
+    compiler = f"cc {flags}"
+    (said,) = warnings_of_a_run(compiler, tmp_path, student_folder, rows, monkeypatch, caplog)
+    assert said.startswith(f"the C compiler '{compiler}' compiles nothing here: ")
+    assert "; correct CC, or install gcc; until then training on the CPU is slower: dro" in said
+
+
+def warnings_of_a_run(
+    compiler: str,
+    folder: Path,
+    student_folder: str,
+    rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> list[str]:
     monkeypatch.setenv("CC", compiler)
     monkeypatch.setattr("sparsekit.training.precision.pays_here", lambda: True)
     loaded = load_student(student_folder)
@@ -39,13 +74,8 @@ def test_a_training_run_says_it_once(
         if isinstance(module, nn.Dropout):
             module.p = 0.1
     with caplog.at_level(logging.WARNING, logger="sparsekit"):
-        trainer(tmp_path, loaded, rows, recipe(), max_steps=4).train()
-    said = [record.getMessage() for record in caplog.records if record.name.startswith("sparsekit")]
-    assert said == [
-        f"there is no C compiler {what}; install gcc, or set CC; until then training on the CPU is "
-        "slower: dropout, attention, the optimizer and quantization take torch's operations, and "
-        "zeros are multiplied too"
-    ]
+        trainer(folder, loaded, rows, recipe(), max_steps=4).train()
+    return [r.getMessage() for r in caplog.records if r.name.startswith("sparsekit")]
 
 
 def test_an_empty_name_is_the_systems_compiler(

@@ -303,6 +303,20 @@ def test_switched_off_it_changes_nothing(net: Net) -> None:
     assert list(net.state_dict()) == keys
 
 
+def test_an_end_with_training_leaves_quantization_on(net: Net) -> None:
+    """The model is evaluated after the last step: in float32 it would not be what is exported."""
+    modifier = Quantization(start=1.0, end=3.0)
+    assert modifier.problems(3.0) == []
+    modifier.attach(net)
+    modifier.update(3.0)
+    assert all(m.enabled for m in net.modules() if isinstance(m, FakeQuantizer))
+
+
+def test_an_end_before_that_of_training_is_refused() -> None:
+    (problem,) = Quantization(start=1.0, end=2.0).problems(3.0)
+    assert "ends at epoch 2, before training does at 3" in problem and "set end: null" in problem
+
+
 def test_what_is_excluded_stays_plain(net: Net) -> None:
     Quantization(exclude_module_types=["Sequential"], quantize_embeddings=False).attach(net)
     assert type(net.embed) is nn.Embedding

@@ -124,6 +124,14 @@ def test_two_learning_rates_at_once_are_refused() -> None:
     assert "learning_rate and recipe.modifiers.second" in problem
 
 
+def test_two_quantizations_are_refused() -> None:
+    """No windows would help: none of them ends."""
+    second = "{_target_: sparsekit.modifiers.quantization.Quantization, start: 12, end: 13}"
+    (problem,) = composed(f"+recipe.modifiers.second={second}").problems(has_teacher=True)
+    assert "quantization and recipe.modifiers.second are both Quantization at epoch 12" in problem
+    assert "make one of them" in problem
+
+
 def test_a_modifier_can_be_removed_or_disabled() -> None:
     assert "quantization" not in composed("~recipe.modifiers.quantization").modifiers
     assert "pruning" not in composed("+recipe.modifiers.pruning.enabled=false").modifiers

@@ -159,7 +159,7 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(compiler, "FLAGS", ("-no-such-flag", "-shared"))
     library.cache_clear()
     try:
-        with pytest.raises(KernelError, match=r"cannot compile here: .*no-such-flag"):
+        with pytest.raises(KernelError, match=r"'cc' compiles nothing here: .*no-such-flag"):
             compiled()
     finally:
         library.cache_clear()

@@ -14,8 +14,10 @@ from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sparsekit.config import UserError
+from sparsekit.report import show
 from sparsekit.runs import ending, find_runs
 from sparsekit.sweep.jobs import Job, expand, read_record, sweep_key, to_run
+from sparsekit.sweep.table import summary_table
 
 APP = Path(__file__).parent / "sweep_app.py"
 BASIC = "hydra/launcher=basic"
@@ -189,3 +191,26 @@ def test_a_record_cut_short_is_none(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text('{"key": "a", "jo')
     assert read_record(tmp_path) is None
     assert to_run([Job(overrides=["a=1"], hash="x")], {}, "failed")
+
+
+def test_the_table_names_each_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sweep over runtimes, or one whose runs were timed again, has latencies of several."""
+    jobs = []
+    for number, runtimes in enumerate((["onnxruntime"], ["sparse", "onnxruntime"], [])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        timings = {name: {"latency_ms_p50": len(name) + number} for name in runtimes}
+        (folder / "summary.json").write_text(
+            json.dumps({"status": "completed", "runtime": timings})
+        )
+        jobs.append(Job(overrides=[f"seed={number}"], folder=folder))
+    view = summary_table(jobs, ["seed"], tmp_path)
+    cells = {str(column.header): [str(cell) for cell in column.cells] for column in view.columns}
+    assert cells["onnxruntime\nms"] == ["11.00", "12.00", ""]
+    assert cells["sparse\nms"] == ["", "7.00", ""]
+    monkeypatch.setenv("COLUMNS", "40")
+    show(view)
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("onnxruntime", "sparse", "12.00", "completed"))

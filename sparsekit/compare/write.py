@@ -44,12 +44,17 @@ def write_comparison(
 def table(comparison: Comparison) -> Table:
     """The best configs in 80 columns: the metric with its deviation, then what it costs."""
     metric = comparison.metric or ""
-    headings = {"sparsity": "zeros"} | {cost: cost.split()[-1] for cost in comparison.costs}
+    # The units alone: the caption names what they are of, the title what the first is.
+    costs = [cost for cost in comparison.costs if cost != metric]
+    headings = {"sparsity": "zeros"} | {cost: cost.split()[-1] for cost in costs}
+    # A latency with its runtime's name: another's may stand beside it.
+    named = metric.endswith(" latency ms")
+    ranked = metric.replace(" latency ", "\n") if named else metric.rpartition(" ")[2]
     front = "*: on the Pareto front"
     shown = [measure for measure in headings if measure in comparison.measures]
     view = Table(
         title=f"{len(comparison.groups)} configs by {metric}",
-        caption="; ".join([*(f"{headings[cost]}: {cost}" for cost in comparison.costs), front]),
+        caption="; ".join([*(f"{headings[cost]}: {cost}" for cost in costs), front]),
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
@@ -57,7 +62,7 @@ def table(comparison: Comparison) -> Table:
     for axis in comparison.axes:
         heading = axis.rpartition(".")[2].replace("_", "\n")
         view.add_column(heading, overflow="fold", min_width=max(map(len, heading.split())))
-    for heading in ("seeds", metric.rpartition(" ")[2], *(headings[m] for m in shown)):
+    for heading in ("seeds", ranked, *(headings[m] for m in shown)):
         view.add_column(heading, justify="right", no_wrap=True)
     view.add_column("rank", no_wrap=True)
     for index, group in enumerate(comparison.groups[:ROWS]):

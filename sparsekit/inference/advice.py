@@ -9,6 +9,8 @@ from typing import Any
 SPARSE_KERNELS = ("deepsparse", "sparse")
 # Below this share of zeros there is nothing to skip: trained weights hold few by chance.
 FEW_ZEROS = 0.01
+# Milliseconds below which what is around the model (tokenizing, the network) weighs as much.
+SMALL_MS = 1.0
 _INT8 = {"amx_int8": "AMX", "avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI"}
 
 
@@ -38,39 +40,70 @@ def advice(
     """
     batch, length = min(row["batch"] for row in rows), max(row["sequence"] for row in rows)
     cell = [row for row in rows if (row["batch"], row["sequence"]) == (batch, length)]
-    ours = [row for row in cell if row["form"] is not None]
-    best = min(ours, key=lambda row: row["latency_ms_p50"])
-    said = [
-        f"Ship export.form={best['form']} and run it with {best['name']}: "
-        f"{best['latency_ms_p50']:.2f} ms at batch {batch}, sequence {length}, "
-        f"{best['speedup']:.1f}x the dense fp32 model on onnxruntime."
-    ]
-    twin = min(cell, key=lambda row: row["latency_ms_p50"])
-    if twin["form"] is None:
-        said[0] = (
-            f"Nothing here is faster than the {twin['name']} twin "
-            f"({twin['latency_ms_p50']:.2f} ms); the fastest of this model is {best['name']} with "
-            f"export.form={best['form']} ({best['latency_ms_p50']:.2f} ms)."
+    where = f"at batch {batch}, sequence {length}"
+    return [_choice(cell, where), _units(units), *_zeros(cell, zeros)]
+
+
+def _choice(cell: Sequence[Mapping[str, Any]], where: str) -> str:
+    """What to run; by the speed-up, whose rounds a busy moment touches alike."""
+    first = max(cell, key=_speedup)
+    best = max((row for row in cell if row["form"] is not None), key=_speedup)
+    times = [row["latency_ms_p50"] for row in cell]
+    took = f"{best['latency_ms_p50']:.2f} ms"
+    compared = f"{_times(best)} the dense fp32 model on onnxruntime"
+    if max(times) < SMALL_MS:
+        return (
+            f"A small model: everything here answers in {min(times):.2f} to {max(times):.2f} ms "
+            f"{where}, so that the choice of a runtime matters little. The fastest of this model "
+            f"is {best['name']} with export.form={best['form']}: {took}, {compared}."
         )
-    return [*said, _units(units), *_zeros(ours, zeros)]
+    if first["form"] is None:
+        return (
+            f"Nothing here is faster than the {first['name']} twin "
+            f"({first['latency_ms_p50']:.2f} ms {where}); the fastest of this model is "
+            f"{best['name']} with export.form={best['form']} ({took}, {compared})."
+        )
+    return (
+        f"Ship export.form={best['form']} and run it with {best['name']}: {took} {where}, "
+        f"{compared}."
+    )
 
 
-def _zeros(ours: Sequence[Mapping[str, Any]], zeros: float) -> list[str]:
+def _zeros(cell: Sequence[Mapping[str, Any]], zeros: float) -> list[str]:
     if zeros < FEW_ZEROS:
         return ["The model has no zeros to skip: the speed is that of its numbers and its graph."]
+    ours = [row for row in cell if row["form"] is not None]
     reasons = {}
     for row in ours:
         if row["name"] in SPARSE_KERNELS:
             reasons[row["name"]] = "its kernels skip them"
         elif row.get("packed_weights"):
             reasons[row["name"]] = "it reads the weights without them"
-    said = [f"On {name} the zeros bring speed: {reason}." for name, reason in reasons.items()]
+    # A way around the zeros is worth something where it is faster than all that go without one.
+    usual = max((row for row in cell if row["name"] not in reasons), key=_speedup)
+    said = [
+        f"On {row['name']} the zeros bring speed: {reasons[row['name']]}."
+        if row["speedup"] > max(1, usual["speedup"])
+        else f"On {row['name']} the zeros bring no speed here, though {reasons[row['name']]}: "
+        f"{_times(row)}, where {usual['name']} reaches {_times(usual)}."
+        for row in ours
+        if row["name"] in reasons
+    ]
     if dense := sorted({row["name"] for row in ours} - reasons.keys()):
         said.append(
             f"On {' and '.join(dense)} the zeros bring size only: the speed is that of int8 and of "
             "the graph, and the file compresses better."
         )
     return said
+
+
+def _speedup(row: Mapping[str, Any]) -> float:
+    return float(row["speedup"])
+
+
+def _times(row: Mapping[str, Any]) -> str:
+    value = _speedup(row)
+    return f"{value:.1f}x" if value >= 1 else f"{value:.2g}x"
 
 
 def _units(units: Mapping[str, bool] | None) -> str:

@@ -9,7 +9,8 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class KernelError(RuntimeError):
 
 
 class NoCompilerError(KernelError):
-    """There is no compiler, so none of the kernels can be had."""
+    """There is no compiler, or one that compiles nothing: none of the kernels can be had."""
 
 
 @functools.cache
@@ -44,7 +45,7 @@ def library(source: str, flags: tuple[str, ...] = (), headers: tuple[str, ...] =
     machine = [platform.machine(), cpu_name(), str(cpu_units())]
     flags = (*FLAGS, *flags)
     key = content_hash([*code.values(), version, *machine, *compiler, *flags])
-    folder = cached("kernels", key, lambda into: _compile([*compiler, *flags], code, into))
+    folder = cached("kernels", key, lambda into: _compile(compiler, flags, code, into))
     try:
         return ctypes.CDLL(str(folder / "kernel.so"))
     except OSError as error:  # such as a cache on a file system that runs no code
@@ -92,17 +93,48 @@ def _version(compiler: list[str]) -> str:
     raise NoCompilerError(f"there is no C compiler {compiler[0]!r}{why}; install gcc, or set CC")
 
 
-def _compile(command: list[str], code: Mapping[str, str], folder: Path) -> None:
+def _compile(
+    compiler: list[str], flags: tuple[str, ...], code: Mapping[str, str], folder: Path
+) -> None:
     """`code`: text by file name, that of the C file first."""
     for name, text in code.items():
         (folder / name).write_text(text)
-    # The library of mathematics last: C files that need it name it nowhere.
-    target = ["-o", str(folder / "kernel.so"), str(folder / next(iter(code))), "-lm"]
     try:
-        _output([*command, *target])
+        _build(compiler, flags, folder / next(iter(code)), folder / "kernel.so")
     except subprocess.CalledProcessError as error:
-        lines = error.stderr.strip().splitlines() or [f"it ended with code {error.returncode}"]
-        raise KernelError(f"{shlex.join(command[:1])} cannot compile here: {lines[0]}") from error
+        if useless := _useless(tuple(compiler), FLAGS):
+            raise NoCompilerError(useless) from error
+        raise KernelError(
+            f"{shlex.join(compiler[:1])} cannot compile here: {_complaint(error)}"
+        ) from error
+
+
+@functools.cache
+def _useless(compiler: tuple[str, ...], flags: tuple[str, ...]) -> str | None:
+    """Why that compiler compiles nothing at all; None where it does, and one file was at fault."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.c"
+        # What every kernel includes: without the system's headers none of them can be had.
+        source.write_text("#include <stdint.h>\nint32_t probe(void) { return 0; }\n")
+        try:
+            _build(compiler, flags, source, source.with_suffix(".so"))
+        except subprocess.CalledProcessError as error:
+            return (
+                f"the C compiler {shlex.join(compiler)!r} compiles nothing here: "
+                f"{_complaint(error)}; correct CC, or install gcc"
+            )
+    return None
+
+
+def _build(compiler: Sequence[str], flags: Sequence[str], source: Path, target: Path) -> None:
+    # The library of mathematics last: C files that need it name it nowhere.
+    _output([*compiler, *flags, "-o", str(target), str(source), "-lm"])
+
+
+def _complaint(error: subprocess.CalledProcessError) -> str:
+    """The first line that a compiler says."""
+    lines = error.stderr.strip().splitlines() or [f"it ended with code {error.returncode}"]
+    return str(lines[0])
 
 
 def _output(command: list[str]) -> str:

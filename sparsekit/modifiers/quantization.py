@@ -19,6 +19,9 @@ from sparsekit.modifiers.scheme import Activations, Scheme, Weights, parse_schem
 class Quantization(Modifier):
     """Int8 weights and uint8 activations for Linear and Embedding layers, from `start` on.
 
+    It lasts: a model that is exported in int8 must have been evaluated so. `end` is null or, which
+    says the same, the end of training; SparseML takes no end either.
+
     Ranges are moving averages, frozen at `disable_observer_epoch` (null: never). Two dialects say
     what is quantized; a recipe uses one of them.
 
@@ -59,6 +62,12 @@ class Quantization(Modifier):
 
     def problems(self, num_epochs: float) -> list[str]:
         found = super().problems(num_epochs)
+        if self.end is not None and self.start < self.end < num_epochs:
+            found.append(
+                f"ends at epoch {self.end:g}, before training does at {num_epochs:g}: the model "
+                "would be evaluated in float32, and exported in int8 with the ranges of before; "
+                "set end: null"
+            )
         if self.disable_observer_epoch is not None and self.disable_observer_epoch <= self.start:
             found.append(
                 f"disable_observer_epoch {self.disable_observer_epoch:g} is not after start "
@@ -200,6 +209,10 @@ class Quantization(Modifier):
         quantizers = self._never_frozen if name in self.submodules else self._frozen
         quantizers += [m for m in quantized.modules() if isinstance(m, FakeQuantizer)]
         self.modules.append(name)
+
+    def active(self, epoch: float) -> bool:
+        # At the end of training too, when the model is evaluated.
+        return epoch >= self.start
 
     def update(self, epoch: float) -> None:
         self.on = self.active(epoch)

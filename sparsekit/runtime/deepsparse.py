@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import weakref
+from bisect import bisect_left
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,7 +44,7 @@ class DeepSparseRuntime:
         if not model.is_file():
             raise UserError(f"there is no {model}; export the run first: sparsekit export RUN")
         self._threads = threads
-        self._names = _input_names(model)
+        self._names, self._lengths = _shapes(model)
         self._last: dict[str, Any] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="sparsekit-deepsparse-")
         copy = shutil.copy(model, self._scratch.name)
@@ -61,9 +62,11 @@ class DeepSparseRuntime:
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
         batch, length = inputs["input_ids"].shape
-        fitting = [fixed for fixed in LENGTHS if fixed >= length]
+        fitting = [fixed for fixed in self._lengths if fixed >= length]
         if not fitting:
-            raise UserError(f"DeepSparse runs at most {LENGTHS[-1]} tokens here, not {length}")
+            raise UserError(
+                f"DeepSparse runs at most {self._lengths[-1]} tokens here, not {length}"
+            )
         header = {"shape": [batch, fitting[0]], "inputs": len(self._names)}
         padding = ((0, 0), (0, fitting[0] - length))
         arrays = [np.pad(inputs[name], padding).astype(np.int64) for name in self._names]
@@ -115,14 +118,32 @@ class DeepSparseRuntime:
         )
 
 
-def _input_names(model: Path) -> list[str]:
-    """The graph's inputs, in the order in which the engine takes them."""
+def _shapes(model: Path) -> tuple[list[str], list[int]]:
+    """The graph's inputs, in the order in which the engine takes them, and the lengths to pad to.
+
+    These are LENGTHS as far as the graph has positions, and what it has: padding beyond them would
+    end the engine. How many there are only the graph itself says, by what onnxruntime can run.
+    """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # A run that fails is an answer here, no error.
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
     assert set(names) <= set(_INPUTS)
-    return names
+
+    def fails(length: int) -> bool:
+        # Of zeros, which rows are padded with: some models count positions by what is no padding.
+        try:
+            session.run(None, dict.fromkeys(names, np.zeros((1, length), np.int64)))
+        except Exception:  # onnxruntime raises classes of its own, which it does not export
+            return True
+        return False
+
+    longest = LENGTHS[-1]
+    if fails(longest):
+        longest = bisect_left(range(1, longest), True, key=fails)
+    return names, [fixed for fixed in LENGTHS if fixed < longest] + [longest]
 
 
 def _close(

@@ -50,7 +50,7 @@ def to_sparseml(
     for name, modifier in modifiers.items():
         try:
             kind, mapped = _counterpart(modifier)
-            fields = _fields(modifier, nodes.get(name) or {}, kind, mapped)
+            fields = _fields(modifier, nodes.get(name) or {}, kind, mapped, resolved["num_epochs"])
             if kind == "QuantizationModifier":
                 fields = _in_one_dialect(fields)
         except UserError as error:
@@ -70,14 +70,17 @@ def _counterpart(modifier: Any) -> tuple[str, Mapped]:
     raise UserError(f"SparseML has no counterpart of {type(modifier).__name__}; remove it")
 
 
-def _fields(modifier: Any, node: Mapping[str, Any], kind: str, mapped: Mapped) -> dict[str, Any]:
+def _fields(
+    modifier: Any, node: Mapping[str, Any], kind: str, mapped: Mapped, epochs: float
+) -> dict[str, Any]:
     """Every field that is not null, in SparseML's names; null ends are the training's."""
     theirs = {ours: name for name, ours in {**WINDOW, **mapped.fields}.items()}
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(modifier):
         value = getattr(modifier, field.name)
         if field.name == "end" and mapped.endless:
-            if value is not None:
+            # The end of training is none that it could be without.
+            if value is not None and value < epochs:
                 raise UserError(f"{kind} has no end, but it ends at epoch {value:g}; set end: null")
         elif field.name in theirs:
             if field.name == "end" and value is None:

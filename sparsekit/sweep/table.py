@@ -27,33 +27,43 @@ def label(job: Job, axes: Sequence[str]) -> str:
 
 def summary_table(jobs: Sequence[Job], axes: Sequence[str], folder: Path) -> Table:
     """A row a job: folder, values along the axes, status, the first metric on validation, sparsity
-    and median latency."""
+    and the median latency on each runtime that timed any of them."""
     view = Table(title=f"sweep {folder}")
     # Spaces, at which a narrow terminal may break.
     swept = [axis.rpartition(".")[2].replace("_", " ") for axis in axes]
-    for heading in ("run", *swept, "status"):
-        view.add_column(heading, overflow="fold")
-    for heading in ("score", "zeros", "ms"):
-        view.add_column(heading, justify="right")
-    for job in jobs:
-        end = outcome(job)
+    ends = [outcome(job) for job in jobs]
+    # One after the other, in the order of the jobs: a sweep may be over runtimes.
+    runtimes = list(dict.fromkeys(name for end in ends for name in _latencies(end)))
+    for heading in ("run", *swept):
+        view.add_column(heading, overflow="fold", min_width=max(map(len, heading.split())))
+    view.add_column("status", min_width=len("completed"))
+    for heading in ("score", "zeros", *(f"{name}\nms" for name in runtimes)):
+        # A name that is cut short would no longer say whose numbers these are.
+        view.add_column(heading, justify="right", no_wrap=True)
+    for job, end in zip(jobs, ends, strict=True):
         values = dict(text.partition("=")[::2] for text in job.overrides)
         status = f"{end.status}{' earlier' if job.reused else ''}"
         cells = [job.folder.name if job.folder else "", *(values.get(axis, "") for axis in axes)]
-        view.add_row(*map(Text, (*cells, status, *_results(end))))
+        times = _latencies(end)
+        measured = [f"{times[name]:.2f}" if name in times else "" for name in runtimes]
+        view.add_row(*map(Text, (*cells, status, *_results(end), *measured)))
     return view
 
 
-def _results(end: Ending) -> tuple[str, str, str]:
+def _results(end: Ending) -> tuple[str, str]:
     summary = end.summary or {}
     metrics = (summary.get("metrics") or {}).get("validation") or {}
     sparsity = (summary.get("sparsity") or {}).get("overall")
-    latencies = [timing["latency_ms_p50"] for timing in (summary.get("runtime") or {}).values()]
     return (
         " ".join(f"{value:.4f}" for value in list(metrics.values())[:1]),
         "" if sparsity is None else f"{sparsity:.1%}",
-        " ".join(f"{value:.2f}" for value in latencies),
     )
+
+
+def _latencies(end: Ending) -> dict[str, float]:
+    """The median latency in milliseconds on each runtime, by its name."""
+    timings = (end.summary or {}).get("runtime") or {}
+    return {name: timing["latency_ms_p50"] for name, timing in timings.items()}
 
 
 def failures(jobs: Sequence[Job], axes: Sequence[str]) -> str | None:
