@@ -45,6 +45,8 @@ class OnnxRuntime:
         options.log_severity_level = ERRORS_ONLY
         # A layer with int8 weights and float inputs stays so: the default would round its inputs.
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", FLOAT32_INPUTS)
+        # Else its threads go on spinning after a run, on the cores that the next one needs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if sums_overflow():
             options.add_session_config_entry("session.x64quantprecision", "1")
         if optimized is not None:
