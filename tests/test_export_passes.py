@@ -137,7 +137,8 @@ def test_linears(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         assert linears(model, found) == 3
     assert caplog.messages == ["linears: 3 brought to one product and one sum"]
     logits, ops = run(model, tmp_path)
-    np.testing.assert_allclose(logits, expected(found), atol=1e-6)
+    # onnxruntime's Gelu is good to a few 1e-6, and not to the same ones on each processor.
+    np.testing.assert_allclose(logits, expected(found), atol=1e-5)
     assert (ops["MatMul"], ops["Gemm"], ops["Add"]) == (2, 1, 1)
     names = {"query.weight_transposed", "key.weight_transposed", "head.weight_transposed"}
     assert names | {"table.weight", "head.bias", "zero"} == set(model.graph.initializers)
