@@ -49,6 +49,9 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "bert_tanh": lambda: BertForSequenceClassification(
         BertConfig(**SMALL, hidden_act="gelu_pytorch_tanh")
     ),
+    "bert_odd_heads": lambda: BertForSequenceClassification(
+        BertConfig(**SMALL | {"hidden_size": 36, "num_attention_heads": 6})
+    ),
     "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**SMALL)),
     "camembert": lambda: CamembertForSequenceClassification(CamembertConfig(**SMALL)),
     "xlm_roberta": lambda: XLMRobertaForSequenceClassification(XLMRobertaConfig(**SMALL)),

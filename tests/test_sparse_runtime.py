@@ -230,6 +230,9 @@ def test_what_it_does_not_know_is_named(tmp_path: Path, berts: dict[str, Path]) 
     with pytest.raises(UserError, match=r"cannot run \w+ '\S+': .*with runtime=onnxruntime"):
         SparseRuntime(tanh, threads=1)
     assert "runtime=onnxruntime" in str(refusal(tanh)) and refusal(berts["int8"]) is None
+    odd = write_graph(tmp_path, "bert_odd_heads")
+    with pytest.raises(UserError, match=r"its heads of 6 features are not made of fours"):
+        SparseRuntime(odd, threads=1)
     model = onnx.load(berts["int8"])
     [pooler] = [node for node in model.graph.node if node.op_type == "Tanh"]
     pooler.op_type = "Sinh"

@@ -117,8 +117,11 @@ class _Matcher:
         if sizes is None:
             joined = self.expect(split.inputs[1], "Concat")
             sizes = self.constant(joined, joined.inputs[-1])
+        features = int(sizes[-1])
+        if features % 4:
+            raise refused(split, f"its heads of {features} features are not made of fours")
         linear, read = self.linear(split.inputs[0])
-        return linear, read, int(sizes[-1]), rounded
+        return linear, read, features, rounded
 
     def residual(self, added: Node, behind: tuple[str, ...]) -> tuple[Linear, Node, str]:
         """Of a sum: the Linear layer, the node of a type in `behind` that it reads, and the other
