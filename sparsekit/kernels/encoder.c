@@ -19,9 +19,9 @@ Of the last layer only each sequence's first token is read: only its first vecto
 #include "encoder_norm.h"
 #include "encoder_layers.h"
 
-/* Values times vectors that are worth calling for help: some 200 us of work for one thread, where to
-   wake another takes 50. */
-#define WORTH_HELP 300000
+/* Work that is worth calling for help: some 200 us for one thread, where to wake another takes 50. A
+   value takes 1.6 cycles for each vector of its tile, and as long as for three more. */
+#define WORTH_HELP 450000
 
 /* Each layer's, that of embeddings and that of the output. */
 static long phases(const encoder *e) { return 8 * e->layers + 2; }
@@ -114,7 +114,7 @@ void encode(const encoder *e, const embedding *from, long rows, const long *toke
     tensors shared;
     memset(phases_in(lay_out_part(&shared, &b, 0), &b), 0,
            (groups - alone) * phases(e) * sizeof(phase));
-    if (e->values * all_vectors < WORTH_HELP)
+    if (e->values * (all_vectors + 3 * groups) < WORTH_HELP)
         run_seat(&b, 0);
     else
         work_together(helpers, run_seat, &b);

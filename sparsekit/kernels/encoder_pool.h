@@ -100,6 +100,7 @@ pool *start_pool(long threads) {
     return p;
 }
 
+/* Ends the threads, none of which may be at work. */
 void stop_pool(pool *p) {
     write_now(&p->stopping, 1);
     new_round(p);
