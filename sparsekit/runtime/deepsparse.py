@@ -125,6 +125,7 @@ def _shapes(model: Path) -> tuple[list[str], list[int]]:
     end the engine. How many there are only the graph itself says, by what onnxruntime can run.
     """
     import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # A run that fails is an answer here, no error.
@@ -136,7 +137,7 @@ def _shapes(model: Path) -> tuple[list[str], list[int]]:
         # Of zeros, which rows are padded with: some models count positions by what is no padding.
         try:
             session.run(None, dict.fromkeys(names, np.zeros((1, length), np.int64)))
-        except Exception:  # onnxruntime raises classes of its own, which it does not export
+        except (Fail, InvalidArgument, RuntimeException):
             return True
         return False
 
