@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,31 @@ from torch import nn
 from sparsekit.kernels.compiler import KernelError, NoCompilerError, library, warn
 
 
-@pytest.mark.usefixtures("no_compiler")
+@pytest.fixture
+def warnings_of_a_run(
+    tmp_path: Path,
+    student_folder: str,
+    rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    no_compiler: None,
+) -> Callable[[str], list[str]]:
+    """What a training run with the compiler of that name warns of, where every kernel is wanted."""
+
+    def warnings(compiler: str) -> list[str]:
+        monkeypatch.setenv("CC", compiler)
+        monkeypatch.setattr("sparsekit.training.precision.pays_here", lambda: True)
+        loaded = load_student(student_folder)
+        for module in loaded.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.1
+        with caplog.at_level(logging.WARNING, logger="sparsekit"):
+            trainer(tmp_path, loaded, rows, recipe(), max_steps=4).train()
+        return [r.getMessage() for r in caplog.records if r.name.startswith("sparsekit")]
+
+    return warnings
+
+
 @pytest.mark.parametrize(
     ("compiler", "what"),
     [
@@ -27,14 +52,9 @@ from sparsekit.kernels.compiler import KernelError, NoCompilerError, library, wa
 def test_a_training_run_says_it_once(
     compiler: str,
     what: str,
-    tmp_path: Path,
-    student_folder: str,
-    rows: Rows,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    warnings_of_a_run: Callable[[str], list[str]],
 ) -> None:
-    said = warnings_of_a_run(compiler, tmp_path, student_folder, rows, monkeypatch, caplog)
-    assert said == [
+    assert warnings_of_a_run(compiler) == [
         f"there is no C compiler {what}; install gcc, or set CC; until then training on the CPU is "
         "slower: dropout, attention, the optimizer and quantization take torch's operations, and "
         "zeros are multiplied too"
@@ -42,40 +62,16 @@ def test_a_training_run_says_it_once(
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
-@pytest.mark.usefixtures("no_compiler")
 @pytest.mark.parametrize("flags", ["-no-such-flag", "-nostdinc"])
 def test_a_compiler_that_compiles_nothing_is_as_none(
     flags: str,
-    tmp_path: Path,
-    student_folder: str,
-    rows: Rows,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    warnings_of_a_run: Callable[[str], list[str]],
 ) -> None:
     """It says its version, and each of four kernels would be warned of."""
     compiler = f"cc {flags}"
-    (said,) = warnings_of_a_run(compiler, tmp_path, student_folder, rows, monkeypatch, caplog)
+    (said,) = warnings_of_a_run(compiler)
     assert said.startswith(f"the C compiler '{compiler}' compiles nothing here: ")
     assert "; correct CC, or install gcc; until then training on the CPU is slower: dro" in said
-
-
-def warnings_of_a_run(
-    compiler: str,
-    folder: Path,
-    student_folder: str,
-    rows: Rows,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> list[str]:
-    monkeypatch.setenv("CC", compiler)
-    monkeypatch.setattr("sparsekit.training.precision.pays_here", lambda: True)
-    loaded = load_student(student_folder)
-    for module in loaded.model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.1
-    with caplog.at_level(logging.WARNING, logger="sparsekit"):
-        trainer(folder, loaded, rows, recipe(), max_steps=4).train()
-    return [r.getMessage() for r in caplog.records if r.name.startswith("sparsekit")]
 
 
 def test_an_empty_name_is_the_systems_compiler(
