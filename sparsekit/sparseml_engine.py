@@ -62,31 +62,7 @@ class SparseML:
             for name, modifier in recipe.modifiers.items()
             if isinstance(modifier, Quantization) and modifier.by_scheme
         ]
-        training = values["training"]
-        if training.get("max_steps", -1) > 0:
-            found.append(
-                f"engine=sparseml counts epochs only, but training.max_steps is "
-                f"{training['max_steps']}; set training.max_steps=-1 and recipe.num_epochs"
-            )
-        if training.get("resume_from_checkpoint"):
-            found.append(
-                "engine=sparseml writes no checkpoints; set training.resume_from_checkpoint=null"
-            )
-        if training.get("precision", "auto") not in ("auto", "fp32"):
-            found.append(
-                f"engine=sparseml trains in fp32, but training.precision is "
-                f"{training['precision']}; set training.precision=fp32"
-            )
-        if training.get("sparse_products", "auto") == "on":
-            found.append(
-                "engine=sparseml multiplies zeros too, but training.sparse_products is on; set "
-                "training.sparse_products=auto"
-            )
-        if training.get("tokens_per_batch") is not None:
-            found.append(
-                "engine=sparseml takes batches of rows, but training.tokens_per_batch is "
-                f"{training['tokens_per_batch']}; set it to null"
-            )
+        found += _training_problems(values["training"])
         if isinstance(values["teacher"].get("checkpoint"), list):
             found.append("engine=sparseml takes one teacher; name one in teacher.checkpoint")
         if (values.get("sweep") or {}).get("trial"):
@@ -94,6 +70,36 @@ class SparseML:
         if PROCESSES > 1:
             found.append("engine=sparseml trains in one process; run it without torchrun")
         return found
+
+
+def _training_problems(training: Mapping[str, Any]) -> list[str]:
+    """Which of our arguments SparseML's Trainer has no counterpart of."""
+    found = []
+    if training.get("max_steps", -1) > 0:
+        found.append(
+            f"engine=sparseml counts epochs only, but training.max_steps is "
+            f"{training['max_steps']}; set training.max_steps=-1 and recipe.num_epochs"
+        )
+    if training.get("resume_from_checkpoint"):
+        found.append(
+            "engine=sparseml writes no checkpoints; set training.resume_from_checkpoint=null"
+        )
+    if training.get("precision", "auto") not in ("auto", "fp32"):
+        found.append(
+            f"engine=sparseml trains in fp32, but training.precision is "
+            f"{training['precision']}; set training.precision=fp32"
+        )
+    if training.get("sparse_products", "auto") == "on":
+        found.append(
+            "engine=sparseml multiplies zeros too, but training.sparse_products is on; set "
+            "training.sparse_products=auto"
+        )
+    if training.get("tokens_per_batch") is not None:
+        found.append(
+            "engine=sparseml takes batches of rows, but training.tokens_per_batch is "
+            f"{training['tokens_per_batch']}; set it to null"
+        )
+    return found
 
 
 def recipe_text(recipe: Recipe) -> str:
