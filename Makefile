@@ -37,10 +37,10 @@ test-fast: $(INSTALLED)  ## The tests that take seconds, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n 2
 
 peer-env: .venv-peer/.installed  ## SparseML and DeepSparse in .venv-peer (Python 3.11 only), to compare with
-.venv-peer/.installed: peer/requirements.txt
+.venv-peer/.installed: sparsekit/sparseml/workers/requirements.txt
 	$(PEER_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "SparseML needs Python 3.11: make peer-env PEER_PYTHON=python3.11")'
 	$(PEER_PYTHON) -m venv .venv-peer
-	.venv-peer/bin/pip install --quiet --requirement peer/requirements.txt
+	.venv-peer/bin/pip install --quiet --requirement sparsekit/sparseml/workers/requirements.txt
 	touch $@
 
 clean:          ## Remove the environment and the caches of the tools

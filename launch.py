@@ -16,12 +16,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-import sparsekit.runs  # names of run folders
-import sparsekit.sparseml_recipes.load  # noqa: F401  # recipe=sparseml
-from sparsekit.command_line import arranged
-from sparsekit.config import FIRST_PROCESS, UserError
-from sparsekit.environment import bound_spinning
-from sparsekit.runs import new_folder
+from sparsekit.config.command_line import arranged
+from sparsekit.distributed import FIRST_PROCESS
+from sparsekit.errors import UserError
+from sparsekit.runs.folder import new_folder
+from sparsekit.sparseml.recipes.load import register_resolvers
+from sparsekit.system import bound_spinning
 
 # conf/config.yaml finds experiments/ through it, from any working directory.
 os.environ.setdefault("SPARSEKIT_ROOT", str(Path(__file__).resolve().parent))
@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     """Run what the config says; a mistake of the user ends in one clear message and code 1."""
     signal.signal(signal.SIGTERM, stop)
     try:
-        from sparsekit.run import run  # seconds of imports, in which Ctrl-C may come too
+        from sparsekit.pipeline.run import run  # seconds of imports, in which Ctrl-C may come too
 
         folder = run(cfg, HydraConfig.get())
     except UserError as error:
@@ -74,6 +74,7 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 if __name__ == "__main__":
     bound_spinning()
+    register_resolvers()
     OmegaConf.register_new_resolver("new_folder", run_folder)
     try:
         sys.argv[1:] = arranged(sys.argv[1:])

@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from sparsekit.environment import cores, cpu_name, cpu_units
-from sparsekit.inference.advice import advice
-from sparsekit.inference.candidates import DENSE, DYNAMIC, candidates, missing, sizes
-from sparsekit.inference.grid import Grid, time_all
-from sparsekit.models import prune
-from sparsekit.modifiers.quantization import Quantization
-from sparsekit.progress import quiet_libraries
+from sparsekit.benchmark.advice import advice
+from sparsekit.benchmark.candidates import DENSE, DYNAMIC, candidates, missing, sizes
+from sparsekit.benchmark.grid import Grid, time_all
+from sparsekit.models.pruning import prune
+from sparsekit.modifiers.quantization.qat import Quantization
+from sparsekit.runs.progress import quiet_libraries
+from sparsekit.system import cores, cpu_name, cpu_units
 
 
 def write_model(folder: Path, layers: int, sparsity: float) -> int:

@@ -31,20 +31,23 @@ import torch
 from datasets import Dataset
 from transformers import set_seed
 
-from sparsekit.data import BuiltDataset, TextData, tokenize
+from sparsekit.data.collator import Collator
+from sparsekit.data.datasets import BuiltDataset, TextData, tokenize
 from sparsekit.metrics import compute
-from sparsekit.models import Classifier, Student, predict_logits, prunable, sparsity
+from sparsekit.models.loading import Classifier, Student
+from sparsekit.models.predict import predict_logits
+from sparsekit.models.pruning import prunable, sparsity
 from sparsekit.oneshot.calibration import TextCollator, draw
 from sparsekit.oneshot.calibration import read as read_file
 from sparsekit.oneshot.methods import OneShot, prune
-from sparsekit.progress import quiet_libraries
-from sparsekit.recipe import Recipe
-from sparsekit.trainer import Collator, SparseTrainer
-from sparsekit.training.precision import SparseTrainingArguments
+from sparsekit.recipe.recipe import Recipe
+from sparsekit.runs.progress import quiet_libraries
+from sparsekit.training.arguments import SparseTrainingArguments
+from sparsekit.training.trainer import SparseTrainer
 
-REVIEWS = "sparsekit.quickstart.reviews.reviews"
+REVIEWS = "sparsekit.data.synthetic.reviews"
 # As docs/recipes.md was measured; the quickstart itself is pretrained with half of it.
-CHECKPOINT = {"_target_": "sparsekit.quickstart.checkpoint.checkpoint", "learning_rate": 1e-3}
+CHECKPOINT = {"_target_": "sparsekit.models.tiny.checkpoint", "learning_rate": 1e-3}
 # Gradual pruning of a fine-tuned model: epochs and masks.
 EPOCHS, UPDATES = 2.0, 6
 State = dict[str, torch.Tensor]
@@ -155,9 +158,9 @@ def run_gradual(args: argparse.Namespace) -> None:
         start = copy.deepcopy(dense(data, seed).model.state_dict())
         for share in args.sparsities:
             for method, epochs in (
-                ("magnitude.MagnitudePruning", EPOCHS + extra),
-                ("magnitude.GlobalMagnitudePruning", EPOCHS + extra),
-                ("obs.OBSPruning", EPOCHS),
+                ("pruning.magnitude.MagnitudePruning", EPOCHS + extra),
+                ("pruning.magnitude.GlobalMagnitudePruning", EPOCHS + extra),
+                ("pruning.obs.OBSPruning", EPOCHS),
             ):
                 began = time.process_time()
                 student = trained(data, seed, gradual(method, epochs, share, args), start)
@@ -180,7 +183,7 @@ def gradual(method: str, epochs: float, share: float, args: argparse.Namespace) 
         "final_sparsity": share,
         "update_frequency": (end - start) / (UPDATES - 1),
     }
-    if method == "obs.OBSPruning":
+    if method == "pruning.obs.OBSPruning":
         pruning["num_grads"] = args.num_grads
     modifiers = {"lr": learning_rate(3e-4), "pruning": pruning}
     recipe = Recipe.build({"num_epochs": epochs, "modifiers": modifiers})

@@ -34,22 +34,25 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from sparsekit.environment import cores, cpu_name
-from sparsekit.models import prune
-from sparsekit.progress import quiet_libraries
-from sparsekit.recipe import Recipe
-from sparsekit.trainer import SparseTrainer
-from sparsekit.training.precision import SparseTrainingArguments, matmul_precision
+from sparsekit.models.pruning import prune
+from sparsekit.recipe.recipe import Recipe
+from sparsekit.runs.progress import quiet_libraries
+from sparsekit.system import cores, cpu_name
+from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
+from sparsekit.training.trainer import SparseTrainer
 
 SHAPES = {
     "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536},
     "bert-base": {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072},
 }
 MODIFIERS: dict[str, dict[str, Any]] = {
-    "pruning": {"_target_": "sparsekit.modifiers.pruning.ConstantPruning"},
-    "distillation": {"_target_": "sparsekit.modifiers.distillation.Distillation", "hardness": 0.9},
+    "pruning": {"_target_": "sparsekit.modifiers.pruning.constant.ConstantPruning"},
+    "distillation": {
+        "_target_": "sparsekit.modifiers.distillation.logits.Distillation",
+        "hardness": 0.9,
+    },
 }
-QAT = {"quantization": {"_target_": "sparsekit.modifiers.quantization.Quantization"}}
+QAT = {"quantization": {"_target_": "sparsekit.modifiers.quantization.qat.Quantization"}}
 WARMUP = 2
 
 

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparsekit.environment import cores, cpu_name
 from sparsekit.kernels.sparse_product import SparsePattern, sparse_linear
-from sparsekit.training.allocator import keep_freed_memory
+from sparsekit.system import cores, cpu_name
+from sparsekit.training.cpu.allocator import keep_freed_memory
 
 # [out, in] of MiniLM's layers and of BERT-base's.
 SHAPES = ((384, 384), (1536, 384), (384, 1536), (768, 768), (3072, 768), (768, 3072))

@@ -1,5 +1,5 @@
 """Train with sparsekit, and print the result as one JSON line: the other side of
-`peer/sparseml_train.py`, with the same options and the same turns.
+`sparsekit/sparseml/workers/sparseml_train.py`, with the same options and the same turns.
 
     python benchmarks/sparsekit_train.py --student DIR --teacher DIR --train train.csv \
         --validation validation.csv --recipe recipe.yaml --output out
@@ -22,14 +22,17 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from transformers import TrainerCallback, set_seed
 
-from sparsekit import metrics, stages
-from sparsekit.config import plain
-from sparsekit.data import tokenize
+from sparsekit import metrics
+from sparsekit.config.build import plain
+from sparsekit.data.collator import Collator
+from sparsekit.data.datasets import tokenize
 from sparsekit.kernels import adamw, dropout, quantize
-from sparsekit.models import predict_logits, sparsity
-from sparsekit.plan import Plan
-from sparsekit.progress import quiet_libraries
-from sparsekit.trainer import Collator, SparseTrainer
+from sparsekit.models.predict import predict_logits
+from sparsekit.models.pruning import sparsity
+from sparsekit.pipeline import stages
+from sparsekit.pipeline.plan import Plan
+from sparsekit.runs.progress import quiet_libraries
+from sparsekit.training.trainer import SparseTrainer
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 

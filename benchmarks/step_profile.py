@@ -23,11 +23,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from sparsekit.environment import cores, cpu_name
 from sparsekit.kernels import adamw, attention, dropout, quantize, sparse_product
 from sparsekit.kernels.compiler import library
-from sparsekit.progress import quiet_libraries
-from sparsekit.training.precision import matmul_precision
+from sparsekit.runs.progress import quiet_libraries
+from sparsekit.system import cores, cpu_name
+from sparsekit.training.arguments import matmul_precision
 
 WARMUP = 3
 # Operators by what they are for; what is in no group is counted as the rest.

@@ -32,8 +32,8 @@ from typing import Any
 
 import torch
 
-from sparsekit.environment import SPIN_COUNT, cores, cpu_name
-from sparsekit.models import Student, load_classifier
+from sparsekit.models.loading import Student, load_classifier
+from sparsekit.system import SPIN_COUNT, cores, cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PEER = ROOT / ".venv-peer" / "bin" / "python"
@@ -132,7 +132,7 @@ def race(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]
     arguments += ["--seed", options.seed, *(["--evaluate"] if options.full else [])]
     scripts = {
         "sparsekit": [sys.executable, ROOT / "benchmarks" / "sparsekit_train.py"],
-        "sparseml": [PEER, ROOT / "peer" / "sparseml_train.py"],
+        "sparseml": [PEER, ROOT / "sparsekit/sparseml/workers/sparseml_train.py"],
     }
     workers = {}
     for name, script in scripts.items():

@@ -23,7 +23,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from sparsekit.config import UserError
+from sparsekit.errors import UserError
 
 
 class ProcessLauncher(Launcher):
@@ -50,7 +50,7 @@ class ProcessLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs; each return says how its process ended. The run folder holds the rest."""
-        import sparsekit.run  # noqa: F401  # seconds of imports that all forks share
+        import sparsekit.pipeline.run  # noqa: F401  # seconds of imports that all forks share
 
         setup_globals()
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)

@@ -12,8 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from hydra_plugins.sparsekit_sweeper import ResumingSweeper
-from sparsekit.config import UserError
-from sparsekit.report import show
+from sparsekit.errors import UserError
+from sparsekit.runs.report import show
 from sparsekit.sweep import jobs as jobs_of
 from sparsekit.sweep.jobs import Job
 from sparsekit.sweep.table import failures, label, outcome, summary_table
@@ -111,7 +111,7 @@ class SearchSweeper(ResumingSweeper):
         if self.reported is None:
             return chosen
         report = {
-            "_target_": "sparsekit.trial_callback.ReportTrial",
+            "_target_": "sparsekit.sweep.trial.ReportTrial",
             "storage": self.storage,
             "study": study.study_name,
             "number": trial.number,

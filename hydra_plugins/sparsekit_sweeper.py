@@ -22,14 +22,17 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from sparsekit.config import PROCESSES, UserError, build, first_line, identity_hash, plain
-from sparsekit.report import show
-from sparsekit.runs import ending, writable_folder
-from sparsekit.summary import describe, write_summary
+from sparsekit.config.build import build, plain
+from sparsekit.config.identity import identity_hash
+from sparsekit.distributed import PROCESSES
+from sparsekit.errors import UserError, first_line
+from sparsekit.runs.folder import ending, writable_folder
+from sparsekit.runs.report import show
+from sparsekit.runs.summary import describe, write_summary
 from sparsekit.sweep import jobs as jobs_of
 from sparsekit.sweep.jobs import Job
 from sparsekit.sweep.table import failures, outcome, summary_table
-from sparsekit.workspace import save_workspace
+from sparsekit.sweep.workspace import save_workspace
 
 
 class ExitAsError:

@@ -11,7 +11,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sparsekit.config import UserError, cache_folder
+from sparsekit.errors import UserError
+
+
+def cache_folder() -> Path:
+    """Where teachers, their logits and quickstart models are kept: `$SPARSEKIT_CACHE`."""
+    return Path(os.environ.get("SPARSEKIT_CACHE", "~/.cache/sparsekit")).expanduser()
 
 
 def content_hash(parts: Iterable[str | bytes]) -> str:

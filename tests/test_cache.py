@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparsekit.cache import cached, content_hash, way_out
-from sparsekit.config import UserError
+from sparsekit.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from sparsekit import metrics
-from sparsekit.config import UserError
+from sparsekit.errors import UserError
 
 SIX = np.array([[2.0, 1], [0, 1], [3, 4], [1, 0], [0, 2], [5, 1]])  # argmax 0 1 1 0 1 0
 TRUE = np.array([0, 1, 0, 0, 1, 1])

@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
-from sparsekit.config import NOT_IDENTITY, UserError, identity_hash
-from sparsekit.runs import ending, find_runs
+from sparsekit.config.identity import NOT_IDENTITY, identity_hash
+from sparsekit.errors import UserError
+from sparsekit.runs.folder import ending, find_runs
 
 # libyaml where PyYAML has it: ten times as fast, and a sweep has a thousand of these files.
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparsekit.compare.load import Run
-from sparsekit.config import UserError, config_hash
+from sparsekit.config.identity import config_hash
+from sparsekit.errors import UserError
 
 # Less is better of these; of the others more is.
 COSTS = ("latency ms", "MB", " s")

@@ -13,7 +13,7 @@ from sparsekit.compare.load import load
 from sparsekit.compare.page import page
 from sparsekit.compare.statistics import Comparison, compare
 from sparsekit.compare.text import cell, csv_text, markdown, marks
-from sparsekit.runs import is_run
+from sparsekit.runs.folder import is_run
 
 ROWS = 30
 

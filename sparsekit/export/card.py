@@ -8,7 +8,7 @@ from typing import Any
 
 from sparsekit.export.check import read_graph
 from sparsekit.export.layers import Layers
-from sparsekit.runtime.pipeline import TextEncoder, label_names
+from sparsekit.runtime.answers import TextEncoder, label_names
 
 CARD = """\
 ---

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from torch import Tensor
 
-from sparsekit.config import UserError, first_line
+from sparsekit.errors import UserError, first_line
 from sparsekit.export.layers import Array, Layer, Layers
 from sparsekit.export.trace import OPSET
 from sparsekit.runtime.onnxruntime import OnnxRuntime

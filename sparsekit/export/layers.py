@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from sparsekit.config import UserError
+from sparsekit.errors import UserError
 
 Array = npt.NDArray[Any]
 # What the keys of quantizers hold, and those of parameters do not.

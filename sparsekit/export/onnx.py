@@ -13,8 +13,7 @@ import onnx_ir as ir
 import yaml
 from transformers import PreTrainedModel
 
-from sparsekit.config import UserError, first_line
-from sparsekit.environment import cores
+from sparsekit.errors import UserError, first_line
 from sparsekit.export.card import model_card
 from sparsekit.export.check import check_structure
 from sparsekit.export.forms import FORMS
@@ -31,9 +30,10 @@ from sparsekit.export.parity import (
 )
 from sparsekit.export.sums import write_sums
 from sparsekit.export.trace import load_model, trace
-from sparsekit.models import prunable
+from sparsekit.models.pruning import prunable
+from sparsekit.runtime.answers import TextEncoder, predict_logits
 from sparsekit.runtime.onnxruntime import OnnxRuntime
-from sparsekit.runtime.pipeline import TextEncoder, predict_logits
+from sparsekit.system import cores
 
 log = logging.getLogger(__name__)
 

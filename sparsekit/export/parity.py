@@ -24,10 +24,10 @@ from tokenizers import Encoding
 from transformers import PreTrainedModel
 
 from sparsekit import metrics
-from sparsekit.config import UserError, first_line
+from sparsekit.errors import UserError, first_line
 from sparsekit.export.trace import input_names
+from sparsekit.runtime.answers import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
-from sparsekit.runtime.pipeline import TextEncoder
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from sparsekit.config import UserError
+from sparsekit.errors import UserError
 
 NAME = "SHA256SUMS"
 _LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?P<name>.+)")

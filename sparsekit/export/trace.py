@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from sparsekit.config import UserError, first_line
+from sparsekit.errors import UserError, first_line
 from sparsekit.export.layers import QUANTIZER
 
 # Gelu and LayerNormalization are one node each from 20 on; 21 only adds 4-bit and blocked

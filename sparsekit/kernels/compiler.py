@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from sparsekit.cache import cached, content_hash
-from sparsekit.environment import cpu_name, cpu_units
+from sparsekit.system import cpu_name, cpu_units
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sparsekit.environment import cpu_units
 from sparsekit.kernels.compiler import library
 from sparsekit.kernels.tensors import address
+from sparsekit.system import cpu_units
 
 SOURCE = "sparse_product.c"
 HEADERS = (

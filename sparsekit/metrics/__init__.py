@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sparsekit.config import UserError
+from sparsekit.errors import UserError
 
 _FOLDER = Path(__file__).parent
 _SHORT = {"matthews": "matthews_correlation"}

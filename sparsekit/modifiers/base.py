@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from sparsekit.config import ConfigError
+from sparsekit.errors import ConfigError
 
 ALL_PRUNABLE = "__ALL_PRUNABLE__"
 ALL = "__ALL__"

@@ -12,8 +12,8 @@ from datasets import ClassLabel, Dataset, DatasetDict
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from sparsekit.config import ConfigError, UserError
-from sparsekit.data import FileDataset, TextData
+from sparsekit.data.datasets import FileDataset, TextData
+from sparsekit.errors import ConfigError, UserError
 
 # Rows of one forward and backward pass, all of whose gradients are in memory for one layer.
 ROWS = 32

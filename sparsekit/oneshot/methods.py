@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sparsekit.masks import Blocks, NOfM, Pattern, parse_mask_type
-from sparsekit.surgeon.fisher import BlockFisher, Fisher
-from sparsekit.surgeon.gradients import recorded
-from sparsekit.surgeon.layers import Batch, Draw, Layers, masks_of, measure, repair, saliencies
+from sparsekit.sparsity.fisher import BlockFisher, Fisher
+from sparsekit.sparsity.gradients import recorded
+from sparsekit.sparsity.masks import Blocks, NOfM, Pattern, parse_mask_type
+from sparsekit.sparsity.surgeon import Batch, Draw, Layers, masks_of, measure, repair, saliencies
 
 Masks = dict[str, Tensor]
 

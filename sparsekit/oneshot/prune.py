@@ -15,23 +15,23 @@ import torch
 import transformers
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from sparsekit.config import ConfigError, UserError
-from sparsekit.hub import fetch
-from sparsekit.inspection import inspect
-from sparsekit.labels import is_generic, matching_order
-from sparsekit.models import (
+from sparsekit.data.labels import is_generic, matching_order
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.hub import fetch
+from sparsekit.models.inspection import inspect
+from sparsekit.models.loading import (
     embedded_tokens,
     id2label,
     load_weights,
     positions_of,
-    prunable,
     read_config,
 )
+from sparsekit.models.pruning import prunable
+from sparsekit.models.tokenizer import load_tokenizer
 from sparsekit.oneshot import methods
 from sparsekit.oneshot.calibration import TextCollator, draw, read
 from sparsekit.oneshot.methods import OneShot
-from sparsekit.surgeon.layers import Draw, Layers
-from sparsekit.tokenizer import load_tokenizer
+from sparsekit.sparsity.surgeon import Draw, Layers
 
 # Everything of a checkpoint but its weights: tokenizer, settings of generation and pooling.
 _BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sparsekit.config import UserError
-from sparsekit.environment import cores
+from sparsekit.errors import UserError
+from sparsekit.system import cores
 
 Inputs = Mapping[str, npt.NDArray[np.int64]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparsekit.config import UserError
+from sparsekit.errors import UserError
 from sparsekit.runtime.base import Runtime
 from sparsekit.runtime.deepsparse import DeepSparseRuntime
 from sparsekit.runtime.onnxruntime import OnnxRuntime

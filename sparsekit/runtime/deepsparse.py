@@ -19,13 +19,13 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsekit.config import UserError
-from sparsekit.peer import peer_problem, peer_python
+from sparsekit.errors import UserError
 from sparsekit.runtime.base import Inputs
+from sparsekit.sparseml.peer import WORKERS, peer_problem, peer_python
 
 LENGTHS = (32, 64, 128, 256, 512)
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_WORKER = Path(__file__).with_name("deepsparse_worker.py")
+_WORKER = WORKERS / "deepsparse.py"
 
 
 class DeepSparseRuntime:

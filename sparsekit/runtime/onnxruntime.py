@@ -16,9 +16,9 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     NotImplemented,
 )
 
-from sparsekit.config import UserError
-from sparsekit.environment import cpu_units
+from sparsekit.errors import UserError
 from sparsekit.runtime.base import Inputs, clock
+from sparsekit.system import cpu_units
 
 ERRORS_ONLY = 3
 FLOAT32_INPUTS = "1"

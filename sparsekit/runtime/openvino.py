@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsekit.config import UserError, first_line
-from sparsekit.environment import cpu_units
+from sparsekit.errors import UserError, first_line
 from sparsekit.runtime.base import Inputs, clock
+from sparsekit.system import cpu_units
 
 # On CPUs with AMX, OpenVINO can keep int8 weights packed, without their zeros, and unpack them in
 # the product: less memory to read, more to compute. From this share of zeros on a layer is packed.

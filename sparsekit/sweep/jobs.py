@@ -11,8 +11,9 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from sparsekit.config import UserError, config_hash
-from sparsekit.runs import Ending, ending, find_runs
+from sparsekit.config.identity import config_hash
+from sparsekit.errors import UserError
+from sparsekit.runs.folder import Ending, ending, find_runs
 
 RERUN = ("failed", "all", "none")
 RECORD = "sweep.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from sparsekit.runs import Ending, ending
+from sparsekit.runs.folder import Ending, ending
 from sparsekit.sweep.jobs import Job
 
 

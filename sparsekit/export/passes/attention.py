@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from sparsekit.config import UserError
+from sparsekit.errors import UserError
 from sparsekit.export.graph import initializer, new_node, quantize_pair, quantizer_constants
 from sparsekit.export.layers import Layers, Quantizer
 

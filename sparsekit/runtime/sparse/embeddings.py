@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsekit.config import UserError
+from sparsekit.errors import UserError
 from sparsekit.runtime.sparse.graph import Array, Graph
 from sparsekit.runtime.sparse.structure import Norm
 

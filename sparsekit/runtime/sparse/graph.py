@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsekit.config import UserError
+from sparsekit.errors import UserError
 
 Array = npt.NDArray[Any]
 

@@ -12,7 +12,7 @@ from itertools import permutations
 
 import numpy as np
 
-from sparsekit.config import UserError
+from sparsekit.errors import UserError
 from sparsekit.runtime.sparse.graph import Array, Graph, Node, every_token, refused
 from sparsekit.runtime.sparse.operators import dequantize
 from sparsekit.runtime.sparse.structure import Attention, Encoder, Layer, Linear, Norm, Quantizer

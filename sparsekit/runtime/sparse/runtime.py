@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsekit.config import UserError
-from sparsekit.environment import versions
+from sparsekit.errors import UserError
 from sparsekit.kernels.compiler import KernelError
 from sparsekit.runtime.base import Inputs, clock
 from sparsekit.runtime.sparse import operators
@@ -18,6 +17,7 @@ from sparsekit.runtime.sparse.embeddings import find_embedding, looked_up
 from sparsekit.runtime.sparse.graph import Array, Node, read_graph
 from sparsekit.runtime.sparse.matching import find_encoder
 from sparsekit.runtime.sparse.native import Embedded, Encoder, compiled
+from sparsekit.system import versions
 
 # What is added to the scores of tokens that are no text, and less, leaves them no probability.
 MASKED = -1e30

@@ -1,0 +1,134 @@
+"""How fast a run's deployment answers, at the sequence lengths of its own validation data."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from hydra.utils import get_class
+from tokenizers import Encoding
+
+from sparsekit.errors import UserError
+from sparsekit.runtime.answers import TextEncoder
+from sparsekit.runtime.base import Runtime, check_threads
+from sparsekit.system import cores, cpu_name, cpu_units
+
+# What summary.json holds of a runtime.
+SUMMARY = ("latency_ms_p50", "latency_ms_p99", "items_per_second")
+
+
+@dataclass(kw_only=True)
+class BenchmarkConfig:
+    """What to time. `threads: null` uses every core that this process may use.
+
+    Latency is that of single requests at their own length; throughput that of batches in the
+    data's order, padded to their longest row. Tokenizing is not part of either, and is given
+    beside them.
+    """
+
+    runtime: str = "sparsekit.runtime.onnxruntime.OnnxRuntime"
+    requests: int = 200
+    batches: int = 20
+    batch_size: int = 32
+    warmup: int = 10
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests", "batches", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"runtime.{name} is {getattr(self, name)}, it must be at least 1")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(
+                f"runtime.threads is {self.threads}, it must be at least 1, or null for every core"
+            )
+        if self.threads is not None:
+            check_threads(self.threads, "runtime.threads")
+        if self.warmup < 0:
+            raise UserError(f"runtime.warmup is {self.warmup}, it must be at least 0")
+        if install := self.kind.missing():
+            raise UserError(f"runtime.runtime {self.runtime} is not installed: {install}")
+
+    @property
+    def kind(self) -> type[Runtime]:
+        """The class that `runtime` names."""
+        try:
+            kind: type[Runtime] = get_class(self.runtime)
+        except (ImportError, ValueError) as error:
+            raise UserError(
+                f"runtime.runtime {self.runtime!r} cannot be imported; choose a runtime of "
+                "conf/runtime/"
+            ) from error
+        return kind
+
+
+def benchmark(
+    run: Path, config: BenchmarkConfig, others: Sequence[type[Runtime]] = ()
+) -> dict[str, Any]:
+    """Time `run`'s deployment on the config's runtime and on `others`, one after the other.
+
+    Writes `benchmark.json`, returns the `summary.runtime` dict.
+    """
+    deployment, validation = run / "deployment", run / "evaluation" / "validation.parquet"
+    if not validation.is_file():
+        raise UserError(f"there is no {validation}; benchmark a folder that launch.py wrote")
+    encoder = TextEncoder(deployment)
+    columns = pq.read_table(validation, columns=["text", "text_pair"]).to_pydict()
+    wanted = max(config.requests, config.batches * config.batch_size)
+    texts, pairs = columns["text"][:wanted], columns["text_pair"][:wanted]
+    started = time.perf_counter()
+    encodings = encoder.encode(texts, pairs)
+    tokenize_ms = (time.perf_counter() - started) / len(texts) * 1e3
+    found = {}
+    for kind in dict.fromkeys([config.kind, *others]):
+        runtime = kind(deployment / "model.onnx", config.threads or cores())
+        found[kind.name] = _timings(runtime, encoder, encodings, config)
+    lengths = [len(encoding) for encoding in encodings]
+    details = {
+        "config": asdict(config),
+        "cpu": cpu_name(),
+        "cpu_units": cpu_units(),
+        "tokens": {f"p{p}": float(np.percentile(lengths, p)) for p in (50, 99)},
+        "tokenize_ms": tokenize_ms,
+        "runtimes": found,
+    }
+    (run / "benchmark.json").write_text(json.dumps(details, indent=2) + "\n")
+    return {name: {key: timing[key] for key in SUMMARY} for name, timing in found.items()}
+
+
+def _timings(
+    runtime: Runtime, encoder: TextEncoder, encodings: Sequence[Encoding], config: BenchmarkConfig
+) -> dict[str, Any]:
+    """What `benchmark.json` holds of one runtime."""
+    single = _time(runtime, encoder, encodings, 1, config.requests, config.warmup)
+    batched = _time(runtime, encoder, encodings, config.batch_size, config.batches, config.warmup)
+    return {
+        "latency_ms_p50": float(np.percentile(single, 50) * 1e3),
+        "latency_ms_p99": float(np.percentile(single, 99) * 1e3),
+        "items_per_second": config.batch_size * len(batched) / sum(batched),
+        **runtime.describe(),
+        "latency_ms": [seconds * 1e3 for seconds in single],
+        "batch_ms": [seconds * 1e3 for seconds in batched],
+    }
+
+
+def _time(
+    runtime: Runtime,
+    encoder: TextEncoder,
+    encodings: Sequence[Encoding],
+    batch_size: int,
+    repetitions: int,
+    warmup: int,
+) -> list[float]:
+    """Seconds of each of `repetitions` runs on batches of real rows, taken round and round."""
+    rows = cycle(encodings)
+    batches = [encoder.batch(list(islice(rows, batch_size))) for _ in range(repetitions)]
+    for inputs in islice(cycle(batches), warmup):
+        runtime.run(inputs)
+    return [runtime.seconds(inputs) for inputs in batches]

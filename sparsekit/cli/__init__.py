@@ -1,0 +1,1 @@
+"""The `sparsekit` command: one file a verb."""

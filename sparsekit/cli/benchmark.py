@@ -1,0 +1,189 @@
+"""`sparsekit benchmark`: how fast runs answer here, beside their dense twins."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsekit.config.build import build
+from sparsekit.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sparsekit.benchmark.grid import Grid
+    from sparsekit.benchmark.requests import BenchmarkConfig
+    from sparsekit.runtime.base import Runtime
+
+Sizes = list[int]
+
+
+def benchmark(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    batch: Annotated[Sizes, typer.Option(help="Batch size; several times for several.")] = [1, 32],  # noqa: B006
+    sequence: Annotated[
+        Sizes | None,
+        typer.Option(help="Tokens of each row. [default: 32 and 128, as far as the model goes]"),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Turns of each runtime.")] = 8,
+    repetitions: Annotated[int, typer.Option(help="Timed runs of a turn.")] = 5,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each runtime. [default: every core]")
+    ] = None,
+) -> None:
+    """Time runs on every runtime of this machine, beside their dense twins, in turns.
+
+    Writes benchmark.json and benchmark.png to each run folder. A failed run that lacks nothing any
+    more is completed by it.
+    """
+    from sparsekit.benchmark.grid import Grid
+    from sparsekit.benchmark.requests import benchmark as time_run
+    from sparsekit.pipeline.completion import completed
+    from sparsekit.runs.folder import held
+    from sparsekit.runs.progress import quiet_libraries
+    from sparsekit.runs.report import read_summary, show
+    from sparsekit.runs.summary import write_summary
+    from sparsekit.system import cores
+
+    quiet_libraries()
+    grid = Grid(
+        batches=list(dict.fromkeys(batch)),
+        sequences=list(dict.fromkeys(sequence or [])),
+        rounds=rounds,
+        repetitions=repetitions,
+        threads=cores() if threads is None else threads,
+    )
+    # Everything is checked before the first run is timed and its older timings are replaced.
+    planned = [(x, _requests(x, threads), read_summary(x), _fitted(x, grid)) for x in runs]
+    for run, config, summary, fitted in planned:
+        with held(run):
+            # Requests at their own length, as when the run ended; then the grid of fixed sizes.
+            timings = time_run(run, config, _runtimes(run))
+            rows, files, said = _compare(run, fitted)
+            summary, lacking = completed(run, {**summary, "runtime": timings})
+            write_summary(run, summary)
+        show(_table(rows, str(run)))
+        show(_sizes(files))
+        for sentence in said:
+            typer.echo(sentence)
+        if lacking:
+            typer.echo(f"{run} stays failed: {lacking}", err=True)
+
+
+def _requests(run: Path, threads: int | None) -> BenchmarkConfig:
+    """How the run timed single requests, on `threads` where that is given."""
+    from sparsekit.benchmark.requests import BenchmarkConfig
+
+    node = run_node(run, "runtime")
+    config: BenchmarkConfig = build(node, "runtime", BenchmarkConfig) if node else BenchmarkConfig()
+    return config if threads is None else replace(config, threads=threads)
+
+
+def _runtimes(run: Path) -> list[type[Runtime]]:
+    """Those of this machine that run the deployment as it was exported."""
+    from sparsekit.runtime.choice import runtimes_for
+
+    form = (run_node(run, "export") or {}).get("form", "qdq")
+    return runtimes_for(run / "deployment" / "model.onnx", form)
+
+
+def _fitted(run: Path, grid: Grid) -> Grid:
+    """`grid` for the model of `run`; raises UserError where it has no deployment, or none fits."""
+    from sparsekit.models.loading import positions_of, read_config
+    from sparsekit.runtime.answers import TextEncoder
+
+    deployment = run / "deployment"
+    encoder = TextEncoder(deployment)
+    positions = positions_of(read_config(deployment))
+    return grid.fitted(encoder.max_length if positions is None else positions)
+
+
+def _compare(
+    run: Path, grid: Grid
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, int]], list[str]]:
+    """Time and weigh the run's model and its twins; write to benchmark.json, and draw."""
+    from sparsekit.benchmark.advice import advice, size_advice
+    from sparsekit.benchmark.candidates import DENSE, candidates, missing, sizes
+    from sparsekit.benchmark.chart import draw
+    from sparsekit.benchmark.grid import time_all
+    from sparsekit.models.inspection import inspect
+    from sparsekit.runtime.answers import read_json
+    from sparsekit.system import cpu_units
+
+    vocabulary = read_json(run / "deployment" / "config.json")["vocab_size"]
+    with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=run) as scratch:
+        timed = candidates(run / "model", Path(scratch))
+        files = sizes(timed)
+        rows = time_all(timed, grid, vocabulary)
+    ours = next(candidate.name for candidate in timed if candidate.form is not None)
+    zeros = inspect(str(run / "model")).sparsity
+    said = [*advice(rows, cpu_units(), zeros), size_advice(files, DENSE, ours)]
+    said += [f"Not timed: {name} is not installed: {fix}" for name, fix in missing().items()]
+    file = run / "benchmark.json"
+    details = read_json(file) | {"grid": rows, "sizes": files, "advice": said}
+    file.write_text(json.dumps(details, indent=2) + "\n")
+    try:
+        draw(rows, "/".join(run.resolve().parts[-2:]), run / "benchmark.png")
+    except ImportError:
+        said.append("No chart: matplotlib is not installed: pip install 'sparsekit[plot]'")
+    return rows, files, said
+
+
+def _table(rows: list[dict[str, Any]], title: str) -> Table:
+    """Fits 80 columns: a section for each size, what differs in none of them below."""
+    from rich import box
+    from rich.table import Table
+
+    view = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    view.add_column("model, runtime")
+    for heading in ("batch x\ntokens", "p50 ms", "p99 ms", "items/s", "speed-up", "MB"):
+        view.add_column(heading, justify="right", no_wrap=True)
+    threads = f"{rows[0]['threads']} thread{'s' * (rows[0]['threads'] > 1)}"
+    view.caption = f"{threads}; MB: memory; speed-up: over {rows[0]['name']}"
+    before = None
+    for row in rows:
+        size = f"{row['batch']} x {row['sequence']}"
+        if before not in (None, size):
+            view.add_section()
+        before = size
+        view.add_row(
+            row["name"],
+            size,
+            *(f"{row[key]:.2f}" for key in ("latency_ms_p50", "latency_ms_p99")),
+            f"{row['items_per_second']:,.0f}",
+            f"{row['speedup']:.2f}x",
+            f"{row['memory_bytes'] / 1e6:.0f}",
+        )
+    return view
+
+
+def _sizes(files: dict[str, dict[str, int]]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    view = Table("file of", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for heading in ("MB", "zstd, MB"):
+        view.add_column(heading, justify="right", no_wrap=True)
+    for name, size in files.items():
+        view.add_row(name, *(f"{size[key] / 1e6:.2f}" for key in ("bytes", "bytes_compressed")))
+    return view
+
+
+def run_node(run: Path, name: str) -> dict[str, Any] | None:
+    """A group's node in a run's resolved config; None where the run left that stage out."""
+    import yaml
+
+    file = run / "config.yaml"
+    try:
+        config = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise UserError(f"{run} is no run folder: it holds no config.yaml") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {file}: {first_line(error)}; restore it") from error
+    node = config.get(name) if isinstance(config, dict) else None
+    return node if isinstance(node, dict) and node.get("_target_") else None

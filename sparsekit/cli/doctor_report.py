@@ -1,0 +1,164 @@
+"""What this machine can run: the answers behind `sparsekit doctor`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsekit.cache import cache_folder
+from sparsekit.errors import UserError
+from sparsekit.runs.tracking import wandb_mode
+from sparsekit.runtime.deepsparse import DeepSparseRuntime
+from sparsekit.runtime.openvino import OpenVinoRuntime
+from sparsekit.system import cores, cpu_name, cpu_units, versions
+
+HUB_SECONDS = 3.0
+INT8_UNITS = ("amx_int8", "avx512_vnni", "avx_vnni")
+BF16_UNITS = ("amx_bf16", "avx512_bf16")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One answer; `fix` is what to do where something is missing."""
+
+    what: str
+    value: str
+    fix: str | None = None
+
+
+def diagnose() -> Iterator[Finding]:
+    """Every finding, the machine first. Imports torch where it is installed."""
+    yield Finding("python", platform.python_version())
+    yield Finding("platform", platform.platform())
+    yield Finding("cpu", f"{cpu_name()}, {cores()} cores")
+    yield from _units()
+    yield _gpu()
+    yield _kernels()
+    yield _sparse_runtime()
+    yield from _packages()
+    yield from _runtimes()
+    yield _wandb()
+    yield from _caches()
+    yield _hub()
+
+
+def _units() -> Iterator[Finding]:
+    units = cpu_units()
+    for what, names, without in (
+        ("int8 units", INT8_UNITS, "int8 models are smaller here, not faster"),
+        ("bf16 units", BF16_UNITS, "training runs in fp32 on this CPU"),
+    ):
+        if units is None:
+            yield Finding(what, "unknown: this system does not list them")
+        else:
+            yield Finding(what, ", ".join(n for n in names if units[n]) or f"none: {without}")
+
+
+def _gpu() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("gpu", "unknown: torch is not installed")
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return Finding("gpu", ", ".join(names))
+    if torch.backends.mps.is_available():
+        return Finding("gpu", "Apple (mps)")
+    return Finding("gpu", "none: training runs on the CPU")
+
+
+def _kernels() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("kernels", "unknown: torch is not installed")
+    from sparsekit.kernels import quantize, sparse_product
+    from sparsekit.kernels.compiler import KernelError, library
+
+    try:
+        sparse_product.compiled()
+        library(quantize.SOURCE, quantize.FLAGS)
+    except KernelError as error:
+        return Finding("kernels", f"none, so training on the CPU is slower: {error}", "install gcc")
+    used = "used" if sparse_product.pays_here() else "not used here: they pay with AVX-512"
+    return Finding("kernels", f"compiled; products without zeros are {used}")
+
+
+def _sparse_runtime() -> Finding:
+    from sparsekit.kernels.compiler import KernelError
+    from sparsekit.runtime.sparse.native import compiled
+
+    try:
+        in_bytes = compiled().multiplies_bytes()
+    except KernelError as error:
+        return Finding("runtime=sparse", f"none: {error}", "install gcc")
+    without = "multiplies in float32: there is no VNNI, so int8 models are slower"
+    return Finding("runtime=sparse", "multiplies int8" if in_bytes else without)
+
+
+def _packages() -> Iterator[Finding]:
+    for name, version in versions().items():
+        fix = None if version else f"pip install {name}"
+        yield Finding(name, version or "missing", fix)
+
+
+def _runtimes() -> Iterator[Finding]:
+    """Those that are not installed with sparsekit."""
+    for kind in (OpenVinoRuntime, DeepSparseRuntime):
+        fix = kind.missing()
+        yield Finding(kind.name, "installed" if fix is None else "not installed", fix)
+
+
+def _wandb() -> Finding:
+    mode = wandb_mode("auto")
+    if mode == "offline" and "WANDB_MODE" not in os.environ:
+        return Finding("W&B", "offline: no key; `wandb login` or WANDB_API_KEY makes it online")
+    return Finding("W&B", mode)
+
+
+def _caches() -> Iterator[Finding]:
+    from huggingface_hub import constants
+
+    for what, folder in (
+        ("sparsekit cache", cache_folder()),
+        ("Hugging Face cache", Path(constants.HF_HOME)),
+    ):
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(existing).free / 1e9
+        writable = os.access(existing, os.W_OK)
+        yield Finding(
+            what,
+            f"{folder}, {free:.1f} GB free",
+            None if writable else f"{existing} cannot be written; set SPARSEKIT_CACHE or HF_HOME",
+        )
+
+
+def _hub() -> Finding:
+    from huggingface_hub import constants
+
+    endpoint = constants.ENDPOINT
+    local = "give local folders (student.checkpoint=FOLDER), or set HF_ENDPOINT to a mirror"
+    if constants.is_offline_mode():
+        return Finding("Hub", f"{endpoint}, offline (HF_HUB_OFFLINE)", local)
+    try:
+        urllib.request.urlopen(
+            urllib.request.Request(endpoint, method="HEAD"), timeout=HUB_SECONDS
+        ).close()
+    except urllib.error.HTTPError:
+        pass  # it answered
+    except (OSError, ValueError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        return Finding("Hub", f"{endpoint}, not reached: {reason}", local)
+    return Finding("Hub", f"{endpoint}, reachable")
+
+
+def missing(findings: list[Finding]) -> None:
+    """Raise UserError if a package that sparsekit needs is missing."""
+    names = [finding.what for finding in findings if finding.value == "missing"]
+    if names:
+        raise UserError(f"missing: {', '.join(names)}; run pip install {' '.join(names)}")

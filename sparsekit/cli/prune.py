@@ -1,0 +1,140 @@
+"""`sparsekit prune`: a sparse student from a dense checkpoint, at once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sparsekit.oneshot.methods import OneShot
+    from sparsekit.oneshot.prune import Data
+
+
+class Method(StrEnum):
+    """How the weights to drop are chosen."""
+
+    magnitude = "magnitude"
+    obs = "obs"
+    wanda = "wanda"
+
+
+Model = Annotated[str, typer.Argument(help="A run folder, a model folder or a Hub id.")]
+Sparsity = Annotated[float | None, typer.Option(help="Share of zeros, as 0.8; 2:4 needs none.")]
+How = Annotated[
+    Method, typer.Option(help="magnitude: by size; wanda: by size and input; obs: by the loss.")
+]
+Pattern = Annotated[
+    str, typer.Option(help="unstructured, block4, or N:M, which keeps N of M, as 2:4.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="New folder; MODEL-METHOD-SPARSITY if none."),
+]
+Ranked = Annotated[
+    bool | None,
+    typer.Option("--global/--layer", help="Rank all layers together. [default: only obs]"),
+]
+Seed = Annotated[int, typer.Option(help="Which texts are drawn.")]
+
+# The texts that wanda and obs look at.
+Texts = Annotated[
+    Path | None, typer.Option(help="csv or json: texts for wanda; texts and labels for obs.")
+]
+TextColumns = Annotated[list[str] | None, typer.Option(help="Column of the text; twice for pairs.")]
+LabelColumn = Annotated[str, typer.Option(help="Column of the label.")]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(help="Tokens at which texts are cut. [default: 128, or what the model takes]"),
+]
+Rows = Annotated[int, typer.Option(help="wanda: texts to look at.")]
+
+# What obs measures, and how often.
+NumGrads = Annotated[int, typer.Option(help="obs: gradients of each measurement.")]
+GradBatchSize = Annotated[int, typer.Option(help="obs: texts of one gradient.")]
+Damp = Annotated[float, typer.Option(help="obs: added to the Fisher's diagonal.")]
+BlockSize = Annotated[
+    int | None, typer.Option(help="obs: weights of one block. [default: 50, block4: 48]")
+]
+Recomputations = Annotated[
+    int | None, typer.Option(help="obs: measurements on the way. [default: 4, 2:4: 1]")
+]
+
+
+def prune(
+    model: Model,
+    sparsity: Sparsity = None,
+    method: How = Method.magnitude,
+    pattern: Pattern = "unstructured",
+    data: Texts = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    max_length: MaxLength = None,
+    output: Output = None,
+    global_sparsity: Ranked = None,
+    rows: Rows = 256,
+    num_grads: NumGrads = 1024,
+    grad_batch_size: GradBatchSize = 1,
+    damp: Damp = 1e-7,
+    fisher_block_size: BlockSize = None,
+    num_recomputations: Recomputations = None,
+    seed: Seed = 0,
+) -> None:
+    """Make a sparse student of a dense checkpoint, without training."""
+    from sparsekit.oneshot.methods import OneShot
+
+    block_size, measurements = _of_pattern(pattern)
+    config = OneShot(
+        sparsity=sparsity,
+        method=method.value,
+        pattern=pattern,
+        global_sparsity=global_sparsity,
+        num_grads=num_grads,
+        damp=damp,
+        fisher_block_size=block_size if fisher_block_size is None else fisher_block_size,
+        num_recomputations=measurements if num_recomputations is None else num_recomputations,
+        grad_batch_size=grad_batch_size,
+        rows=rows,
+        seed=seed,
+    )
+    calibration = _calibration(data, text_column, label_column, max_length)
+    target = output or Path(f"{Path(model).resolve().name}-{method.value}-{sparsity or pattern}")
+    _prune(model, target, config, calibration)
+
+
+def _of_pattern(pattern: str) -> tuple[int, int]:
+    """Weights of a block and measurements where the user names none: blocks hold whole groups."""
+    return 48 if pattern == "block4" else 50, 1 if ":" in pattern else 4
+
+
+def _calibration(
+    file: Path | None, text_columns: list[str] | None, label_column: str, max_length: int | None
+) -> Data | None:
+    from sparsekit.oneshot.prune import Data
+
+    if file is None:
+        return None
+    return Data(
+        file=file,
+        text_columns=text_columns or ["text"],
+        label_column=label_column,
+        max_length=max_length,
+    )
+
+
+def _prune(model: str, target: Path, config: OneShot, calibration: Data | None) -> None:
+    """Write the student, and show its layers."""
+    from sparsekit.models.inspection import inspect, table
+    from sparsekit.oneshot.prune import prune_checkpoint
+    from sparsekit.runs.progress import quiet_libraries
+    from sparsekit.runs.report import show
+    from sparsekit.training.cpu.allocator import keep_freed_memory
+
+    quiet_libraries()
+    # Gradients row by row are large: much of the time went into mapping their memory anew.
+    keep_freed_memory()
+    prune_checkpoint(model, target, config, calibration)
+    show(table(inspect(str(target))))
+    typer.echo(f"pruned: {target}")

@@ -1,0 +1,187 @@
+"""`sparsekit recipe`: look at recipes, native or SparseML's, and convert one into the other."""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsekit.config.build import plain
+from sparsekit.errors import ConfigError, UserError, first_line
+
+if TYPE_CHECKING:
+    from sparsekit.recipe.recipe import Recipe
+
+recipes = typer.Typer(no_args_is_help=True, help="Look at recipes and convert them.")
+File = Annotated[
+    Path, typer.Argument(help="conf/recipe/*.yaml, a run's recipe.yaml, or a SparseML recipe.")
+]
+StepsPerEpoch = Annotated[int, typer.Option(min=1, help="Optimizer steps per epoch.")]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Set a variable of the recipe."),
+]
+
+
+class Language(StrEnum):
+    """What `convert` writes."""
+
+    native = "native"
+    sparseml = "sparseml"
+
+
+@recipes.command("show")
+def show_recipe(
+    file: File,
+    steps_per_epoch: StepsPerEpoch = 100,
+    variables: Variables = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every step as JSON.")] = False,
+) -> None:
+    """Print when each modifier acts and what the recipe sets at each epoch."""
+    from sparsekit.recipe.schedule import epochs, steps, table
+    from sparsekit.runs.report import show
+
+    recipe = _checked(file, variables)
+    if as_json:
+        typer.echo(json.dumps(steps(recipe, steps_per_epoch), indent=2))
+        return
+    show(table(recipe, round(recipe.num_epochs * steps_per_epoch)))
+    show(epochs(recipe, steps_per_epoch))
+
+
+@recipes.command("plot")
+def plot(
+    file: File,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The PNG; FILE's name with .png if none.")
+    ] = None,
+    steps_per_epoch: StepsPerEpoch = 100,
+    variables: Variables = None,
+) -> None:
+    """Draw learning rate, sparsity and the windows of a recipe over its epochs, as a PNG."""
+    from sparsekit.recipe.plot import plot as draw
+
+    recipe = _checked(file, variables)
+    target = output or Path(file.with_suffix(".png").name)
+    if target.suffix.lower() != ".png":
+        raise UserError(f"--output {target}: a plot is a PNG; write {target.with_suffix('.png')}")
+    draw(recipe, steps_per_epoch, target, title=file.stem)
+    typer.echo(str(target))
+
+
+@recipes.command("convert")
+def convert(
+    file: File,
+    to: Annotated[Language, typer.Option(help="The language to write.")] = Language.native,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; stdout if none.")
+    ] = None,
+) -> None:
+    """Write a SparseML recipe as a native one, or with --to sparseml the other way round."""
+    from sparsekit.sparseml.recipes.load import is_sparseml
+
+    source = Language.sparseml if is_sparseml(file) else Language.native
+    if source == to:
+        raise UserError(f"{file} is a {to} recipe already; use --to {_other(to)}")
+    text = _native_text(file) if to == Language.native else _sparseml_text(file)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error}") from error
+    typer.echo(str(output))
+
+
+def _other(language: Language) -> Language:
+    return Language.sparseml if language == Language.native else Language.native
+
+
+def _native_text(file: Path) -> str:
+    import yaml
+
+    from sparsekit.sparseml.recipes.document import read
+    from sparsekit.sparseml.recipes.native import native
+
+    node = native(read(file), str(file))
+    header = (
+        f"# Converted from {file.name} by sparsekit.\n"
+        "# As conf/recipe/NAME.yaml it is chosen with recipe=NAME; from a folder of your own, as\n"
+        "# FOLDER/recipe/NAME.yaml, with --config-dir FOLDER recipe=NAME.\n"
+    )
+    return header + yaml.safe_dump(node, sort_keys=False, width=100)
+
+
+def _sparseml_text(file: Path) -> str:
+    from omegaconf import OmegaConf
+
+    from sparsekit.recipe.recipe import Recipe
+    from sparsekit.sparseml.recipes.write import to_sparseml
+
+    config = _native_config(file)
+    written = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(written, dict)
+    resolved = plain(config)["recipe"]
+    return to_sparseml(written["recipe"], resolved, Recipe.build(resolved).modifiers)
+
+
+def _checked(file: Path, variables: list[str] | None) -> Recipe:
+    """The recipe in a file of either language; raises ConfigError with all that is wrong in it."""
+    from sparsekit.recipe.recipe import Recipe
+    from sparsekit.sparseml.recipes.load import is_sparseml, load
+
+    values = _values(variables or [])
+    if is_sparseml(file):
+        recipe = Recipe.build(load(str(file), values))
+    else:
+        config = _native_config(file)
+        for name, value in values.items():
+            if name not in config.recipe:
+                names = ", ".join(str(key) for key in config.recipe if key != "modifiers")
+                raise UserError(f"--set {name}: the recipe has no such variable; it has {names}")
+            config.recipe[name] = value
+        recipe = Recipe.build(plain(config)["recipe"])
+    if problems := recipe.problems(has_teacher=True):
+        raise ConfigError(problems)
+    return recipe
+
+
+def _values(variables: list[str]) -> dict[str, Any]:
+    from sparsekit.sparseml.recipes.text import values_of
+
+    for text in variables:
+        if not re.match(r"\w+=", text):
+            raise UserError(f"--set {text!r}: write NAME=VALUE")
+    pairs = [text.partition("=") for text in variables]
+    return {name: values_of(value, f"--set {name}={value}") for name, _, value in pairs}
+
+
+def _native_config(file: Path) -> Any:
+    """A native recipe under the key `recipe`; one that builds on others is composed by Hydra."""
+    import yaml
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
+
+    try:
+        text = file.read_text()
+        node = OmegaConf.load(file)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"cannot read the recipe {file}: {first_line(error)}") from error
+    if not isinstance(node, DictConfig) or not ("num_epochs" in node or "defaults" in node):
+        raise UserError(f"{file} is no sparsekit recipe: it has no num_epochs at its top level")
+    node.pop("metadata", None)
+    if not re.search(r"^defaults:", text, re.MULTILINE):
+        return OmegaConf.create({"recipe": node})
+    folder = file.absolute().parent
+    try:
+        with initialize_config_dir(str(folder.parent), version_base="1.3"):
+            return compose(overrides=[f"+{folder.name}@recipe={file.stem}"])
+    except HydraException as error:
+        raise UserError(f"cannot compose the recipe {file}: {error}") from error

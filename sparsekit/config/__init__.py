@@ -1,0 +1,1 @@
+"""The edge between Hydra and everything else: typed values, built strictly."""

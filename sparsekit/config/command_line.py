@@ -1,0 +1,61 @@
+"""The command line of launch.py as Hydra's parser can read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from sparsekit.errors import UserError
+
+
+def arranged(words: Sequence[str]) -> list[str]:
+    """The same words with options first, and paths in quotes where Hydra asks for them.
+
+    Between overrides (`dataset=csv -m seed=1,2`) options end Hydra's list of them. `--help` shows
+    a whole config, so it gets the one choice that has no default. Raises UserError for a value
+    that Hydra cannot read, where quotes let it.
+
+    >>> arranged(["dataset=csv", "-m", "seed=1,2"])
+    ['-m', 'dataset=csv', 'seed=1,2']
+    """
+    overrides = [w for w in words if not w.startswith("-") and ("=" in w or w.startswith("~"))]
+    options = [word for word in words if word not in overrides]
+    chosen = any(word.startswith(("dataset=", "experiments=")) for word in overrides)
+    if {"-h", "--help"} & set(options) and not chosen:
+        overrides.append("dataset=rotten_tomatoes")
+    parser = OverridesParser.create()
+    return options + [_readable(word, parser) for word in overrides]
+
+
+def _readable(override: str, parser: OverridesParser) -> str:
+    if _reads(override, parser):
+        return override
+    key, _, value = override.partition("=")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = f'{key}="{escaped}"'
+    if not _reads(quoted, parser):
+        return override  # Not for its value; Hydra says what is wrong.
+    if _names_a_path(value):
+        return quoted
+    inner = quoted.replace("'", "'\\''")
+    raise UserError(
+        f"{override}: Hydra cannot read this value. Text with letters beyond ASCII, brackets or "
+        f"signs such as = and # needs quotes that reach it: '{inner}'"
+    )
+
+
+def _names_a_path(value: str) -> bool:
+    """Whether there is such a file or folder, or a folder for such a new one."""
+    path = Path(value).expanduser()
+    return path.exists() or ("/" in value and path.parent.exists())
+
+
+def _reads(override: str, parser: OverridesParser) -> bool:
+    try:
+        parser.parse_override(override)
+    except HydraException:
+        return False
+    return True

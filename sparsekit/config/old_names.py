@@ -1,0 +1,59 @@
+"""Where the targets of older configs are now: one table from old names to new.
+
+Recipes that users saved, their own config files and the run folders of finished runs name classes
+by `_target_`; those written before a class moved go on working.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Old module -> new module and the names that moved from one to the other.
+_MOVED = {
+    "sparsekit.data": ("sparsekit.data.datasets", ["HubDataset", "FileDataset", "BuiltDataset"]),
+    "sparsekit.models": ("sparsekit.models.loading", ["Student"]),
+    "sparsekit.modifiers.acdc": ("sparsekit.modifiers.pruning.acdc", ["ACDCPruning"]),
+    "sparsekit.modifiers.distillation": (
+        "sparsekit.modifiers.distillation.logits",
+        ["Distillation"],
+    ),
+    "sparsekit.modifiers.layer_distillation": (
+        "sparsekit.modifiers.distillation.layers",
+        ["PerLayerDistillation"],
+    ),
+    "sparsekit.modifiers.magnitude": (
+        "sparsekit.modifiers.pruning.magnitude",
+        ["MagnitudePruning", "GlobalMagnitudePruning"],
+    ),
+    "sparsekit.modifiers.mfac": ("sparsekit.modifiers.pruning.mfac", ["MFACPruning"]),
+    "sparsekit.modifiers.movement": ("sparsekit.modifiers.pruning.movement", ["MovementPruning"]),
+    "sparsekit.modifiers.obs": ("sparsekit.modifiers.pruning.obs", ["OBSPruning"]),
+    "sparsekit.modifiers.pruning": ("sparsekit.modifiers.pruning.constant", ["ConstantPruning"]),
+    "sparsekit.modifiers.quantization": (
+        "sparsekit.modifiers.quantization.qat",
+        ["Quantization"],
+    ),
+    "sparsekit.quickstart.checkpoint": ("sparsekit.models.tiny", ["checkpoint"]),
+    "sparsekit.quickstart.reviews": ("sparsekit.data.synthetic", ["reviews"]),
+    "sparsekit.runtime.benchmark": ("sparsekit.benchmark.requests", ["BenchmarkConfig"]),
+    "sparsekit.sparseml_engine": ("sparsekit.pipeline.engines.sparseml_engine", ["SparseML"]),
+    "sparsekit.teacher": (
+        "sparsekit.models.teacher",
+        ["NoTeacher", "Checkpoint", "Finetuned", "Self"],
+    ),
+    "sparsekit.tracking": ("sparsekit.runs.tracking", ["TrackingConfig"]),
+    "sparsekit.training.precision": ("sparsekit.training.arguments", ["SparseTrainingArguments"]),
+    "sparsekit.trial_callback": ("sparsekit.sweep.trial", ["ReportTrial"]),
+}
+OLD_NAMES = {
+    f"{old}.{name}": f"{new}.{name}" for old, (new, names) in _MOVED.items() for name in names
+}
+
+
+def current_name(target: Any) -> Any:
+    """The target's name today; a name that never moved, and what is no text, as they are.
+
+    >>> current_name("sparsekit.models.Student")
+    'sparsekit.models.loading.Student'
+    """
+    return OLD_NAMES.get(target, target) if isinstance(target, str) else target

@@ -1,0 +1,27 @@
+"""Rows as batches of tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+
+@dataclass
+class Collator:
+    """Pads a batch to its longest row; labels and teacher logits become tensors as they are."""
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        names = [name for name in rows[0] if name in self.tokenizer.model_input_names]
+        batch = self.tokenizer.pad(
+            [{name: row[name] for name in names} for row in rows], return_tensors="pt"
+        )
+        batch["labels"] = torch.tensor([row["labels"] for row in rows])
+        if "teacher_logits" in rows[0]:
+            batch["teacher_logits"] = torch.tensor([row["teacher_logits"] for row in rows])
+        return dict(batch)

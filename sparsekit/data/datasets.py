@@ -1,0 +1,236 @@
+"""Data sets: loaded, checked and brought to one form; tokenized once and kept.
+
+Every data set becomes `TextData`: splits with the columns `text`, `text_pair` (or none) and
+`label` (an integer, -1 never). Tokenized splits have `input_ids`, `attention_mask`, further
+inputs of the model, `labels` and `length`.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, DatasetDict, Value
+from datasets.exceptions import DatasetNotFoundError
+from transformers import PreTrainedTokenizerBase
+
+from sparsekit.cache import cached, content_hash
+from sparsekit.config.build import build
+from sparsekit.data.labels import number_labels
+from sparsekit.data.readers import read_file
+from sparsekit.errors import ConfigError, UserError, first_line
+
+log = logging.getLogger(__name__)
+
+REQUIRED_SPLITS = ("train", "validation")
+SPLITS = (*REQUIRED_SPLITS, "test")
+# One token of each of two texts, and the three marks around them.
+MIN_LENGTH = 5
+
+
+@dataclass(frozen=True)
+class TextData:
+    """Text classification data in one form, whatever it was loaded from."""
+
+    splits: dict[str, Dataset]
+    label_names: list[str]
+    max_length: int
+
+    def with_label_order(self, names: Sequence[str]) -> TextData:
+        """The same data with labels numbered as `names`, a permutation of `label_names`."""
+        position = np.array([names.index(name) for name in self.label_names])
+        splits = {}
+        for split, rows in self.splits.items():
+            labels = position[np.array(rows["label"])].tolist()
+            splits[split] = rows.remove_columns("label").add_column("label", labels)
+        return replace(self, splits=splits, label_names=list(names))
+
+    def fingerprint(self, split: str) -> str:
+        """A hash of the split's texts and labels."""
+        rows = self.splits[split]
+        pairs = rows["text_pair"] if "text_pair" in rows.column_names else []
+        labels = [self.label_names[label] for label in rows["label"]]
+        return content_hash([*rows["text"], *pairs, *labels])
+
+
+@dataclass(kw_only=True)
+class TextClassification:
+    """What every data set's config says: one or two text columns and a label column."""
+
+    text_columns: list[str]
+    label_column: str
+    max_length: int = 128
+    metrics: list[str] = field(default_factory=lambda: ["accuracy"])
+
+    def raw(self) -> DatasetDict:
+        """The splits as they are stored; raises UserError when they cannot be had."""
+        raise NotImplementedError
+
+    def load(self) -> TextData:
+        """The data in one form; raises ConfigError with every problem of columns and rows."""
+        if not 1 <= len(self.text_columns) <= 2:
+            raise ConfigError(
+                [f"dataset.text_columns {self.text_columns} must name 1 or 2 columns"]
+            )
+        if self.max_length < MIN_LENGTH:
+            raise ConfigError(
+                [
+                    f"dataset.max_length {self.max_length} leaves no room for text; set "
+                    f"{MIN_LENGTH} or more"
+                ]
+            )
+        raw = self.raw()
+        problems = [
+            problem
+            for split in REQUIRED_SPLITS
+            if (problem := _split_problem(raw, split)) is not None
+        ] or [problem for split, rows in raw.items() for problem in self._problems(split, rows)]
+        if problems:
+            raise ConfigError(problems)
+        names, labels = number_labels(raw, self.label_column)
+        return TextData({s: self._rows(raw[s], labels[s]) for s in labels}, names, self.max_length)
+
+    def _problems(self, split: str, rows: Dataset) -> list[str]:
+        columns = [*self.text_columns, self.label_column]
+        missing = [name for name in columns if name not in rows.column_names]
+        if missing:
+            return [
+                f"split {split!r} has no column {', '.join(missing)}; it has "
+                f"{', '.join(rows.column_names)}; set dataset.text_columns and "
+                "dataset.label_column (csv files are separated by commas)"
+            ]
+        found = []
+        if not isinstance(rows.features[self.label_column], Value | ClassLabel):
+            found.append(
+                f"split {split!r}, column {self.label_column!r} holds lists or objects, not one "
+                "label for each row; set dataset.label_column to a column of numbers or names"
+            )
+        for column in self.text_columns:
+            kind = getattr(rows.features[column], "dtype", "no plain value")
+            if kind not in ("string", "large_string", "null"):
+                found.append(
+                    f"split {split!r}, column {column!r} holds {kind}, not text; set "
+                    "dataset.text_columns to a column of text"
+                )
+                continue
+            for row, text in enumerate(rows[column]):
+                if not isinstance(text, str) or not text.strip():
+                    found.append(
+                        f"split {split!r}, column {column!r}, row {row} (from 0): {text!r} is no "
+                        "text; remove the row or fill it"
+                    )
+                    break
+        return found
+
+    def _rows(self, rows: Dataset, labels: list[int]) -> Dataset:
+        names = dict(zip(self.text_columns, ("text", "text_pair"), strict=False))
+        columns = {new: list(rows[old]) for old, new in names.items()}
+        return Dataset.from_dict({**columns, "label": labels})
+
+
+@dataclass(kw_only=True)
+class HubDataset(TextClassification):
+    """A data set of the Hugging Face Hub; `splits` maps our split names to its own."""
+
+    path: str
+    name: str | None = None
+    revision: str | None = None
+    splits: dict[str, str | None] = field(default_factory=lambda: {s: s for s in SPLITS})
+
+    def raw(self) -> DatasetDict:
+        try:
+            stored = datasets.load_dataset(self.path, self.name, revision=self.revision)
+        except (DatasetNotFoundError, OSError, ValueError) as error:
+            raise UserError(
+                f"cannot load the data set {self.path!r} from the Hub: {error}\n"
+                "Check the id and the connection, or use local files: dataset=csv "
+                "dataset.data_files.train=FILE dataset.data_files.validation=FILE"
+            ) from error
+        return DatasetDict(
+            {ours: stored[theirs] for ours, theirs in self.splits.items() if theirs in stored}
+        )
+
+
+@dataclass(kw_only=True)
+class FileDataset(TextClassification):
+    """Local files, one a split; `format` is csv or json (one object per line, or a list)."""
+
+    format: Literal["csv", "json"]
+    data_files: dict[str, str | None]
+
+    def raw(self) -> DatasetDict:
+        files = {split: Path(name) for split, name in self.data_files.items() if name}
+        problems = []
+        for split, path in files.items():
+            if not path.is_file():
+                problems.append(f"dataset.data_files.{split}: there is no file {path}")
+            elif not path.read_bytes()[:4096].strip():
+                problems.append(f"dataset.data_files.{split}: {path} is empty")
+        if problems:
+            raise ConfigError(problems)
+        for split in files.keys() - {"train"}:
+            if files[split].samefile(files["train"]):
+                log.warning(
+                    "dataset.data_files.%s is the training file: its scores say nothing about "
+                    "unseen text",
+                    split,
+                )
+        return DatasetDict({split: read_file(path, self.format) for split, path in files.items()})
+
+
+@dataclass(kw_only=True)
+class BuiltDataset(TextClassification):
+    """A data set made on the spot: `source` is a node whose `_target_` returns a DatasetDict."""
+
+    source: dict[str, Any]
+
+    def raw(self) -> DatasetDict:
+        return build(self.source, "dataset.source")
+
+
+def tokenize(
+    data: TextData, tokenizer: PreTrainedTokenizerBase, tokenizer_hash: str
+) -> dict[str, Dataset]:
+    """The splits as model inputs, from the cache where the same text was tokenized before."""
+    return {split: _tokenize(data, split, tokenizer, tokenizer_hash) for split in data.splits}
+
+
+def _tokenize(
+    data: TextData, split: str, tokenizer: PreTrainedTokenizerBase, tokenizer_hash: str
+) -> Dataset:
+    def make(folder: Path) -> None:
+        rows = data.splits[split]
+        texts = [list(rows[c]) for c in ("text", "text_pair") if c in rows.column_names]
+        columns = dict(tokenizer(*texts, truncation=True, max_length=data.max_length))
+        columns["length"] = [len(ids) for ids in columns["input_ids"]]
+        columns["labels"] = list(rows["label"])
+        Dataset.from_dict(columns).save_to_disk(str(folder))
+
+    key = content_hash(
+        [data.fingerprint(split), tokenizer_hash, str(data.max_length), *data.label_names]
+    )
+    return kept_rows("tokens", key, make)
+
+
+def kept_rows(kind: str, key: str, make: Callable[[Path], None]) -> Dataset:
+    """The rows that `make` saves to a folder, from the cache where they are there and whole."""
+    folder = cached(kind, key, make)
+    try:
+        return datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        log.warning("%s is damaged (%s) and made again", folder, first_line(error))
+        shutil.rmtree(folder, ignore_errors=True)
+    return datasets.load_from_disk(str(cached(kind, key, make)))
+
+
+def _split_problem(raw: Mapping[str, Dataset], split: str) -> str | None:
+    if split not in raw:
+        return f"the data set has no split {split!r}; it has {', '.join(raw)}"
+    return None if len(raw[split]) else f"split {split!r} has no rows"

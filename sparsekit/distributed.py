@@ -1,0 +1,9 @@
+"""The processes that train one model, as torchrun numbers them."""
+
+from __future__ import annotations
+
+import os
+
+# torchrun numbers the processes that train one model; the first alone keeps what they made.
+FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
+PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))

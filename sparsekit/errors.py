@@ -1,0 +1,27 @@
+"""Errors that the user can mend: raised anywhere, shown as one message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: the message names the value, the limit and the fix."""
+
+
+class ConfigError(UserError):
+    """Every problem found in a config, collected, so that one run shows them all."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        listed = "".join(f"\n- {problem}" for problem in self.problems)
+        super().__init__(
+            self.problems[0]
+            if len(self.problems) == 1
+            else f"{len(self.problems)} problems{listed}"
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,1 @@
+"""Models and teachers: loaded from checkpoints, pruned at load, inspected, run."""

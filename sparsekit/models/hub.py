@@ -1,0 +1,82 @@
+"""Checkpoints as local folders: a folder as it is, a Hub id downloaded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+from sparsekit.config.build import build
+from sparsekit.errors import UserError, first_line
+from sparsekit.sparseml import zoo
+
+# Top-level files only: some repositories carry ONNX or TensorFlow twins in folders.
+_SMALL_FILES = ["*.json", "*.txt", "*.model"]
+
+
+def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path:
+    """The folder of a checkpoint: a folder, a Hub id, a SparseZoo stub (`zoo:nlp/...`), or a node
+    whose `_target_` makes a folder.
+
+    Raises UserError naming the id and the local alternative.
+
+    Always loading from a folder keeps transformers from starting its background conversion of
+    repositories that hold only a `pytorch_model.bin`.
+    """
+    if isinstance(checkpoint, dict):
+        return Path(build(checkpoint, "checkpoint"))
+    if checkpoint.startswith("zoo:"):
+        known = zoo.hub_id(checkpoint)
+        return zoo.download(checkpoint) if known is None else fetch(known, revision)
+    folder = Path(checkpoint).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            inner = folder / "model"
+            fix = f"; give {inner}" if (inner / "config.json").is_file() else ""
+            raise UserError(f"{folder} is no checkpoint: it holds no config.json{fix}")
+        return folder
+    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
+        raise UserError(f"there is no checkpoint folder {checkpoint}")
+    try:
+        stored = _download(checkpoint, revision, [*_SMALL_FILES, "*.safetensors"])
+        if not any(stored.glob("*.safetensors")):
+            stored = _download(checkpoint, revision, ["pytorch_model*.bin"])
+        return stored
+    except HFValidationError as error:
+        raise UserError(
+            f"{checkpoint!r} is neither a folder here nor an id of the Hub; check its spelling"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"the Hub has no model {checkpoint!r}, or it is private; check the id, or give a "
+            "local folder"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"cannot reach the Hub for the model {checkpoint!r}: {first_line(error)}\n"
+            "Give a local folder with its files instead, as in student.checkpoint=FOLDER or "
+            "teacher=checkpoint teacher.checkpoint=FOLDER"
+        ) from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weights in `folder`: safetensors where there are any, otherwise `pytorch_model*.bin`."""
+    for pattern in ("model*.safetensors", "*.safetensors", "pytorch_model*.bin"):
+        if files := sorted(folder.glob(pattern)):
+            return files
+    raise UserError(f"{folder} holds no weights: neither model.safetensors nor pytorch_model.bin")
+
+
+def _download(checkpoint: str, revision: str | None, patterns: list[str]) -> Path:
+    return Path(
+        snapshot_download(
+            checkpoint, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]
+        )
+    )

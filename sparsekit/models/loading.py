@@ -1,0 +1,175 @@
+"""Models: loaded as sequence classifiers, pruned at load, measured, and run over a data set."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from sparsekit.cache import content_hash, file_hash, way_out
+from sparsekit.errors import ConfigError, UserError, first_line
+from sparsekit.models.hub import fetch, weight_files
+from sparsekit.models.pruning import prune
+from sparsekit.models.tokenizer import load_tokenizer
+
+_CHOOSE = "choose an encoder such as a BERT, RoBERTa or DistilBERT"
+# What a checkpoint of any task has; a pooler and a head may be new.
+_BODY = re.compile(r"\.\d+\.|embeddings\.")
+# Architectures that number positions from the padding token's id plus one.
+_COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model with its tokenizer and what identifies them: hashes of weights and vocabulary."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    tokenizer_hash: str
+
+
+@dataclass(kw_only=True)
+class Student:
+    """The model to train: a Hub id or folder; `sparsity` prunes it by magnitude as it is loaded."""
+
+    checkpoint: str | dict[str, Any]
+    sparsity: float | None = None
+    revision: str | None = None
+
+    def problems(self) -> list[str]:
+        if self.sparsity is not None and not 0 <= self.sparsity < 1:
+            return [f"student.sparsity {self.sparsity} lies outside of [0, 1)"]
+        return []
+
+    def config(self) -> PreTrainedConfig:
+        """The checkpoint's config, with the label names that it was trained for."""
+        return read_config(fetch(self.checkpoint, self.revision))
+
+    def load(self, label_names: Sequence[str], max_length: int) -> Classifier:
+        """The model with a head for `label_names`, new where the checkpoint has none."""
+        folder = fetch(self.checkpoint, self.revision)
+        loaded, missing = load_classifier(folder, label_names, max_length)
+        if body := [name for name in missing if _BODY.search(name)]:
+            raise UserError(
+                f"the student in {folder} lacks the weights {', '.join(body[:4])}, so they would "
+                "start at random; choose a complete checkpoint"
+            )
+        if self.sparsity is not None:
+            prune(loaded.model, self.sparsity)
+        return loaded
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """The config of the checkpoint in `folder`."""
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder)
+    except (ValueError, OSError) as error:
+        raise UserError(f"cannot read {folder / 'config.json'}: {error}") from error
+    return config
+
+
+def id2label(config: PreTrainedConfig) -> dict[int, str]:
+    """What the model calls its labels, by index."""
+    return {int(index): str(name) for index, name in (config.id2label or {}).items()}
+
+
+def load_classifier(
+    folder: Path, label_names: Sequence[str], max_length: int
+) -> tuple[Classifier, list[str]]:
+    """The classifier in `folder` in float32, and the names of weights that the folder lacks.
+
+    Raises UserError for weights that cannot be read and for a `max_length` beyond the model's.
+    """
+    config = read_config(folder)
+    if config.is_encoder_decoder:
+        raise UserError(f"{folder} is an encoder-decoder, {config.model_type}; {_CHOOSE}")
+    positions = positions_of(config)
+    if positions is not None and max_length > positions:
+        raise ConfigError(
+            [
+                f"dataset.max_length {max_length} is more than the {positions} positions of "
+                f"{folder}; set dataset.max_length={positions} or less"
+            ]
+        )
+    labels = dict(enumerate(label_names))
+    model, missing = load_weights(
+        folder,
+        AutoModelForSequenceClassification,
+        num_labels=len(labels),
+        id2label=labels,
+        label2id={name: i for i, name in labels.items()},
+        ignore_mismatched_sizes=True,
+    )
+    embeddings = cast(nn.Embedding, model.get_input_embeddings())
+    tokenizer = load_tokenizer(folder, max_length, embeddings.num_embeddings)
+    # Hashed before its first use, which writes truncation settings into it.
+    tokenizer_hash = content_hash([tokenizer.backend_tokenizer.to_str()])
+    return Classifier(model, tokenizer, tokenizer_hash), missing
+
+
+def load_weights(
+    folder: Path, architecture: type[Any], **options: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model in `folder` in float32 and the names of weights that the folder lacks.
+
+    Raises UserError for weights that cannot be read or are of another architecture.
+    """
+    weights = weight_files(folder)
+    # A head that the checkpoint lacks is expected of a student, and checked for a teacher, so
+    # transformers' own report of it would only worry.
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        # Chunks change no result, and take no length but multiples of theirs: not ours.
+        options = {"dtype": torch.float32, "chunk_size_feed_forward": 0, **options}
+        model, info = architecture.from_pretrained(folder, output_loading_info=True, **options)
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
+        names = ", ".join(path.name for path in weights)
+        raise UserError(
+            f"cannot read the weights {names} in {folder}: {first_line(error)}; the file "
+            f"may be cut short: {way_out(folder)}"
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{folder} cannot become a text classifier: {first_line(error)}; {_CHOOSE}"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    # A weight that was converted as a transposed view is stored as one, and kernels take rows.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()
+    missing = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
+    return model, missing
+
+
+def embedded_tokens(model: PreTrainedModel) -> int:
+    """How many tokens the model has an embedding for."""
+    return len(cast(nn.Embedding, model.get_input_embeddings()).weight)
+
+
+def positions_of(config: PreTrainedConfig) -> int | None:
+    """How many tokens the model can number; None where it has no limit."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in _COUNTED_FROM_PADDING:
+        return positions - int(config.pad_token_id) - 1
+    return positions
+
+
+def weights_hash(folder: Path) -> str:
+    """A hash of the config and weights in `folder`."""
+    return content_hash(file_hash(path) for path in [folder / "config.json", *weight_files(folder)])

@@ -1,0 +1,46 @@
+"""The prunable layers of a model: found, pruned by magnitude, measured."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.sparsity.masks import magnitude_mask
+
+_IN_A_LAYER_STACK = re.compile(r"\.\d+\.")
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Linear]:
+    """The Linear layers of the stack of transformer layers, by name: not pooler, not head.
+
+    That is what sparse checkpoints prune, and what `sparsity` in a summary is about.
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and _IN_A_LAYER_STACK.search(name)
+    }
+
+
+@torch.no_grad()
+def prune(model: nn.Module, sparsity: float) -> None:
+    """Set the smallest magnitudes of each prunable layer to zero, to exactly `sparsity`."""
+    for module in prunable(model).values():
+        module.weight.mul_(magnitude_mask(module.weight, sparsity))
+
+
+def sparsity(model: nn.Module) -> dict[str, Any]:
+    """`overall`: share of zeros over the prunable layers; `layers`: of each Linear layer."""
+    zeros, sizes, layers = 0, 0, {}
+    counted = prunable(model)
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear):
+            continue
+        layer_zeros = int((module.weight == 0).sum())
+        layers[name] = layer_zeros / module.weight.numel()
+        if name in counted:
+            zeros, sizes = zeros + layer_zeros, sizes + module.weight.numel()
+    return {"overall": zeros / max(sizes, 1), "layers": layers}

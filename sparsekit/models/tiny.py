@@ -1,0 +1,112 @@
+"""A small BERT with a vocabulary of its own, pretrained on the quickstart's unlabelled reviews.
+
+It stands for the pretrained model that a real run takes from the Hub: dense, without any labels.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import BertWordPieceTokenizer
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+
+from sparsekit.cache import cached, content_hash
+from sparsekit.data import synthetic as grammar
+
+log = logging.getLogger(__name__)
+MASKED = 0.15
+BATCH = 64
+VOCABULARY = 800
+MAX_POSITIONS = 64
+
+
+def checkpoint(
+    *,
+    layers: int = 2,
+    hidden: int = 128,
+    heads: int = 4,
+    epochs: int = 3,
+    learning_rate: float = 5.0e-4,
+    seed: int = 0,
+) -> str:
+    """The folder of the model, made on first use and kept in the cache by what it is made from."""
+    made_from = [layers, hidden, heads, epochs, learning_rate, seed]
+    sources = [inspect.getsource(grammar), Path(__file__).read_text()]
+
+    def make(folder: Path) -> None:
+        texts = list(grammar.reviews(seed)["train"]["text"])
+        tokenizer = train_tokenizer(texts, folder)
+        torch.manual_seed(seed)
+        model = BertForMaskedLM(
+            BertConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=hidden,
+                num_hidden_layers=layers,
+                num_attention_heads=heads,
+                intermediate_size=2 * hidden,
+                max_position_embeddings=MAX_POSITIONS,
+                # So small a model, seen for so few epochs, has nothing to forget.
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+            )
+        )
+        log.info("pretraining a BERT of %d layers on %d reviews, once", layers, len(texts))
+        pretrain(model, tokenizer, texts, epochs, learning_rate)
+        model.save_pretrained(folder)
+
+    key = content_hash([json.dumps(made_from), *sources])
+    return str(cached("quickstart", key, make))
+
+
+def train_tokenizer(texts: list[str], folder: Path) -> BertTokenizer:
+    """A WordPiece vocabulary of the texts, saved in `folder` as transformers reads it."""
+    trained = BertWordPieceTokenizer(lowercase=True)
+    trained.train_from_iterator(texts, vocab_size=VOCABULARY, min_frequency=2, show_progress=False)
+    tokens = sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__)
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens))
+    tokenizer = BertTokenizer(
+        vocab=str(folder / "vocab.txt"), model_max_length=MAX_POSITIONS, do_lower_case=True
+    )
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def pretrain(
+    model: BertForMaskedLM,
+    tokenizer: BertTokenizer,
+    texts: list[str],
+    epochs: int,
+    learning_rate: float,
+) -> None:
+    """Masked-language modelling: 15 % of the tokens are hidden, and the model names them."""
+    rows = [torch.tensor(ids) for ids in tokenizer(texts)["input_ids"]]
+    steps = epochs * -(-len(rows) // BATCH)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    model.train()
+    for _ in range(epochs):
+        for ids in _batches(rows, tokenizer.pad_token_id):
+            attended = ids != tokenizer.pad_token_id
+            hidden = attended & (torch.rand(ids.shape) < MASKED)
+            labels = ids.masked_fill(~hidden, -100)
+            inputs = ids.masked_fill(hidden, tokenizer.mask_token_id)
+            loss = model(input_ids=inputs, attention_mask=attended, labels=labels).loss
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+    model.eval()
+
+
+def _batches(rows: list[Tensor], padding: int) -> Iterator[Tensor]:
+    order = torch.randperm(len(rows))
+    for start in range(0, len(rows), BATCH):
+        indices = order[start : start + BATCH]
+        yield pad_sequence([rows[i] for i in indices], batch_first=True, padding_value=padding)

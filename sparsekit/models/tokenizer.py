@@ -1,0 +1,42 @@
+"""A checkpoint's tokenizer, checked: transformers makes one without words if files are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from sparsekit.errors import UserError, first_line
+
+
+def load_tokenizer(folder: Path, max_length: int, embeddings: int) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder` for a model that embeds so many tokens; truncates at `max_length`.
+
+    Raises UserError where it cannot be read, knows no words, or does not fit the model.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    except (ValueError, OSError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"cannot read the tokenizer in {folder}: {first_line(error)}; put the tokenizer.json "
+            "that the model was trained with beside its weights"
+        ) from error
+    if problem := _problem(tokenizer, embeddings):
+        raise UserError(
+            f"the tokenizer in {folder}, {type(tokenizer).__name__}, {problem}; put the "
+            "tokenizer.json that the model was trained with beside its weights"
+        )
+    tokenizer.model_max_length = max_length
+    return tokenizer
+
+
+def _problem(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> str | None:
+    if not tokenizer.is_fast:
+        return "is not of the fast kind, which deployments need"
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        return f"has {len(tokenizer)} special tokens and no words"
+    if len(tokenizer) > embeddings:
+        return f"has {len(tokenizer)} tokens, but the model embeds {embeddings}"
+    if tokenizer.pad_token is None:
+        return "has no padding token, which batches need"
+    return None

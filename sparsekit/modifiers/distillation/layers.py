@@ -1,0 +1,206 @@
+"""Distillation of hidden states: layers of the student imitate layers of a live teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparsekit.errors import ConfigError
+from sparsekit.modifiers.base import Modifier
+
+PROJECTIONS = "layer_projections"
+
+
+def feature_distance(
+    student: Tensor, teacher: Tensor, mask: Tensor | None, normalize: bool, epsilon: float
+) -> Tensor:
+    """The mean squared difference of two outputs, normalized by the teacher's mean square.
+
+    student, teacher: [batch, ..., width]; mask: [batch, sequence], 0 where there is padding, which
+    does not count; it applies to outputs [batch, sequence, width] only.
+    """
+    student, teacher = student.float(), teacher.float()
+    if mask is not None and student.ndim == 3:
+        student, teacher = student[mask.bool()], teacher[mask.bool()]
+    distance = F.mse_loss(student, teacher)
+    return distance / (teacher.square().mean() + epsilon) if normalize else distance
+
+
+@dataclass(kw_only=True)
+class PerLayerDistillation(Modifier):
+    """Adds `gain` times the distance between layers of the student and of the teacher to the loss.
+
+    student_layer_names, teacher_layer_names: modules, paired in order; one list serves for both;
+    without any, every Linear layer.
+    project_features: pass the student's outputs through a trained matrix of the teacher's width;
+    it starts as the identity where widths agree, and is gone from the saved model.
+    normalize, epsilon: divide each distance by the teacher's mean square + epsilon.
+
+    The teacher runs at every step, on the student's own tokens: both must share a vocabulary.
+    SparseML's PerLayerDistillationModifier, but for padding, which does not count here.
+    """
+
+    gain: float = 1.5
+    student_layer_names: list[str] | None = None
+    teacher_layer_names: list[str] | None = None
+    project_features: bool = True
+    normalize: bool = True
+    epsilon: float = 1e-6
+
+    def problems(self, num_epochs: float) -> list[str]:
+        found = super().problems(num_epochs)
+        if not self.gain >= 0:
+            found.append(f"gain {self.gain:g} must be 0 or more")
+        if not self.epsilon > 0:
+            found.append(f"epsilon {self.epsilon:g} must be more than 0")
+        student, teacher = self.student_layer_names, self.teacher_layer_names
+        if student is not None and teacher is not None and len(student) != len(teacher):
+            found.append(
+                f"{len(student)} student_layer_names for {len(teacher)} teacher_layer_names; "
+                "they are paired in order, name as many of each"
+            )
+        return found
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any weight falls on the teacher."""
+        return self.gain > 0
+
+    def use_teacher(self, teacher: nn.Module) -> None:
+        """Take the teacher, a classifier with the student's vocabulary, before `attach`."""
+        self._teacher = teacher.eval().requires_grad_(False)
+
+    def attach(self, model: nn.Module) -> None:
+        self._model, self._hooks = model, list[Any]()
+        if not self.needs_teacher:
+            return
+        self._pairs = self._pair(model)
+        self._outputs: dict[tuple[str, str], Tensor] = {}
+        self._mask: Tensor | None = None
+        # Hooks of a first pass tell the widths; Quantization may still replace modules.
+        self._hook()
+        ids = torch.zeros((1, 2), dtype=torch.long)
+        with torch.no_grad():
+            model(input_ids=ids.to(_device(model)))
+            self._teacher(input_ids=ids.to(_device(self._teacher)))
+        widths = {key: output.shape[-1] for key, output in self._outputs.items()}
+        self._unhook()
+        problems = []
+        projections = nn.ParameterDict()
+        for student, teacher in self._pairs:
+            here, there = widths["student", student], widths["teacher", teacher]
+            if self.project_features:
+                # Without the dots of a module's name, which a parameter's name cannot hold.
+                projections[student.replace(".", "/")] = _projection(here, there)
+            elif here != there:
+                problems.append(
+                    f"{student} is {here} wide and the teacher's {teacher} {there}; set "
+                    "project_features=true"
+                )
+        if problems:
+            raise ConfigError(problems)
+        if self.project_features:
+            setattr(model, PROJECTIONS, projections.to(_device(model)))
+
+    def _pair(self, model: nn.Module) -> list[tuple[str, str]]:
+        students = self.student_layer_names or self.teacher_layer_names or _linears(model)
+        teachers = self.teacher_layer_names or self.student_layer_names or _linears(self._teacher)
+        problems = [
+            f"the {who} has no layer {name!r}; it has layers such as {', '.join(_linears(of)[:3])}"
+            for who, of, names in (
+                ("student", model, students),
+                ("teacher", self._teacher, teachers),
+            )
+            for name in names
+            if name not in dict(of.named_modules())
+        ]
+        if len(students) != len(teachers):
+            problems.append(
+                f"the student has {len(students)} Linear layers, the teacher {len(teachers)}; name "
+                "the pairs in student_layer_names and teacher_layer_names"
+            )
+        if problems:
+            raise ConfigError(problems)
+        return list(zip(students, teachers, strict=True))
+
+    def _hook(self) -> None:
+        for student, teacher in self._pairs:
+            for who, of, name in (
+                ("student", self._model, student),
+                ("teacher", self._teacher, teacher),
+            ):
+                hook = self._keeper((who, name))
+                self._hooks.append(of.get_submodule(name).register_forward_hook(hook))
+        self._hooks.append(self._model.register_forward_hook(self._teach, with_kwargs=True))
+
+    def _unhook(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        self._outputs.clear()
+
+    def _keeper(self, key: tuple[str, str]) -> Any:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._outputs[key] = output if isinstance(output, Tensor) else output[0]
+
+        return keep
+
+    def _teach(self, model: nn.Module, args: Any, inputs: dict[str, Any], output: Any) -> None:
+        # The student's forward pass is over: the teacher sees the same batch.
+        if not model.training:
+            return
+        self._mask = inputs.get("attention_mask")
+        if _device(self._teacher) != _device(model):
+            self._teacher.to(_device(model))
+        with torch.no_grad():
+            self._teacher(**{name: value for name, value in inputs.items() if name != "labels"})
+
+    def update(self, epoch: float) -> None:
+        on = self.needs_teacher and self.active(epoch)
+        if on and not self._hooks:
+            self._hook()
+        elif not on and self._hooks:
+            self._unhook()
+        self.layer_loss: Tensor | None = None
+
+    def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
+        if not self._hooks:
+            return loss
+        total = loss.new_zeros(())
+        for student, teacher in self._pairs:
+            value = self._outputs["student", student]
+            if self.project_features:
+                matrix = getattr(self._model, PROJECTIONS)[student.replace(".", "/")]
+                value = F.linear(value.float(), matrix)
+            imitated = self._outputs["teacher", teacher]
+            total = total + feature_distance(
+                value, imitated, self._mask, self.normalize, self.epsilon
+            )
+        self._outputs.clear()
+        self.layer_loss = total.detach()
+        return loss + self.gain * total
+
+    def detach(self, model: nn.Module) -> None:
+        if self._hooks:
+            self._unhook()
+        if hasattr(model, PROJECTIONS):
+            delattr(model, PROJECTIONS)
+
+
+def _projection(here: int, there: int) -> nn.Parameter:
+    if here == there:
+        return nn.Parameter(torch.eye(there))
+    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(there, here)))
+
+
+def _linears(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

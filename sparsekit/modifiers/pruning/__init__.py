@@ -1,0 +1,1 @@
+"""Pruning modifiers: masks, and the schedules that grow them."""

@@ -1,0 +1,106 @@
+"""AC/DC: training alternates between dense and pruned phases."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from sparsekit.errors import ConfigError
+from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
+from sparsekit.modifiers.pruning.masked import MaskedWeights, Pruning, mask_type_problems, undivided
+from sparsekit.sparsity.masks import parse_mask_type, score_masks
+
+_EPSILON = 1e-9
+
+
+@dataclass(kw_only=True)
+class ACDCPruning(Pruning):
+    """Alternating compressed and decompressed training (Peste et al., 2021).
+
+    Phases of `update_frequency` epochs alternate from `start` on, dense first; in a pruned phase
+    the largest magnitudes at its start stay. Zeros are free to grow back in a dense phase.
+    global_sparsity: rank magnitudes over all layers, else in each layer.
+    leave_enabled: keep the zeros of the last phase after `end`.
+    """
+
+    compression_sparsity: float
+    update_frequency: float
+    params: str | list[str] = ALL_PRUNABLE
+    global_sparsity: bool = True
+    leave_enabled: bool = True
+    mask_type: str | list[int] = "unstructured"
+
+    def problems(self, num_epochs: float) -> list[str]:
+        found = super().problems(num_epochs)
+        if not 0 <= self.compression_sparsity <= 1:
+            found.append(
+                f"compression_sparsity is {self.compression_sparsity:g}; set a share between 0 "
+                "and 1"
+            )
+        if not self.update_frequency > 0:
+            found.append(
+                f"update_frequency {self.update_frequency:g} must be more than 0 epochs, the "
+                "length of a phase"
+            )
+        elif self.end is None:
+            found.append("end is null; set the epoch at which the last pruned phase ends")
+        elif math.ceil((self.end - self.start) / self.update_frequency - _EPSILON) % 2:
+            phases = math.ceil((self.end - self.start) / self.update_frequency - _EPSILON)
+            last = self.start + (phases - 1) * self.update_frequency
+            found.append(
+                f"its last phase, from epoch {last:g} to {self.end:g}, is dense; set end={last:g} "
+                f"or {last + 2 * self.update_frequency:g}, so that it ends pruned"
+            )
+        targets = {"compression_sparsity": self.compression_sparsity}
+        return found + mask_type_problems(self.mask_type, targets)
+
+    def sparsity(self, epoch: float) -> dict[str, float | None]:
+        patterns = [self.params] if isinstance(self.params, str) else self.params
+        if epoch < self.start or (not self.leave_enabled and not self.active(epoch)):
+            return dict.fromkeys(patterns)
+        # In a dense phase nothing is held at zero.
+        pruned = self._phase_at(epoch) % 2
+        return dict.fromkeys(patterns, self.compression_sparsity if pruned else None)
+
+    def attach(self, model: nn.Module) -> None:
+        self._pattern = parse_mask_type(self.mask_type)
+        self._masked = MaskedWeights(match_parameters(model, self.params))
+        self._phase: int | None = None
+        if problems := undivided(self.mask_type, self._pattern, self._masked.weights):
+            raise ConfigError(problems)
+
+    def update(self, epoch: float) -> None:
+        self._on = epoch >= self.start and (self.leave_enabled or self.active(epoch))
+        if not self._on:
+            return
+        phase = self._phase_at(epoch)
+        if phase != self._phase:
+            self._enter(phase)
+            self._phase = phase
+
+    def _phase_at(self, epoch: float) -> int:
+        assert self.end is not None
+        phases = math.ceil((self.end - self.start) / self.update_frequency - _EPSILON)
+        phase = math.floor((epoch - self.start) / self.update_frequency + _EPSILON)
+        return min(phase, phases - 1)
+
+    @torch.no_grad()
+    def _enter(self, phase: int) -> None:
+        if phase % 2 == 0:
+            self._masked.hold({})
+            return
+        # The first pruned phase of a resumed process finds the zeros of its checkpoint: magnitude
+        # ranks them last, so the mask is the same.
+        names = list(self._masked.weights)
+        scores = [weight.detach().abs() for weight in self._masked.weights.values()]
+        groups = [scores] if self.global_sparsity else [[score] for score in scores]
+        masks = [
+            mask
+            for group in groups
+            for mask in score_masks(group, self.compression_sparsity, self._pattern)
+        ]
+        self._masked.hold(dict(zip(names, masks, strict=True)))
+        self._masked.apply()

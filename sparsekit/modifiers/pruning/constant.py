@@ -1,0 +1,48 @@
+"""Constant pruning: the zeros that are there stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from sparsekit.errors import ConfigError
+from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
+from sparsekit.modifiers.pruning.masked import MaskedWeights, Pruning
+
+# A dense checkpoint has a few exact zeros by chance; a pruned one has at least this share.
+MIN_SPARSITY = 0.01
+
+
+@dataclass(kw_only=True)
+class ConstantPruning(Pruning):
+    """Keeps every weight that is zero at the window's start at zero.
+
+    `params` names weights: `__ALL_PRUNABLE__`, exact names, or `re:` patterns. A window that
+    starts later takes the zeros that other modifiers have made by then.
+    """
+
+    params: str | list[str] = ALL_PRUNABLE
+
+    def attach(self, model: nn.Module) -> None:
+        self._masked = MaskedWeights(match_parameters(model, self.params))
+        if self.start == 0:
+            self._hold()
+
+    def _hold(self) -> None:
+        zeros, total = self._masked.zeros(), self._masked.size()
+        if zeros < MIN_SPARSITY * total:
+            raise ConfigError(
+                [
+                    f"params {self.params!r}: {zeros} of {total} weights are zero, so there is no "
+                    "sparsity to keep; choose a pruned student, prune it at load with "
+                    "student.sparsity=0.8, or remove the modifier"
+                ]
+            )
+        self._masked.hold_zeros()
+
+    def update(self, epoch: float) -> None:
+        on = self.active(epoch)
+        if on and not self._masked.masks:
+            self._hold()
+        self._on = on

@@ -1,0 +1,245 @@
+"""Gradual pruning: sparsity that grows along a curve while the model trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from sparsekit.errors import ConfigError
+from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
+from sparsekit.modifiers.pruning.curves import INTER_FUNCTIONS
+from sparsekit.modifiers.pruning.masked import MaskedWeights, Pruning, mask_type_problems, undivided
+from sparsekit.sparsity.masks import NOfM, parse_mask_type, score_masks
+
+FROM_PARAM = "__FROM_PARAM__"
+# Epochs are sums of floats: 13.999... of an epoch's 14 steps are 14.
+_EPSILON = 1e-9
+
+
+@dataclass(kw_only=True)
+class GradualPruning(Pruning):
+    """What every gradual pruning shares: its curve, its masks, its groups; not used by itself.
+
+    params: the weights, as in `ConstantPruning`; empty if `final_sparsity` is a map.
+    init_sparsity: where each begins, or `__FROM_PARAM__` for the zeros that the student came with.
+    final_sparsity: where all end, or a map of sparsities to the params that end there.
+    update_frequency: epochs between two masks; -1 makes one before every step.
+    inter_func: linear, cubic or inverse_cubic.
+    mask_type: unstructured, block4, [rows, columns], or N:M (N of M stay), applied whole at once.
+    leave_enabled: keep the zeros after `end`; else the mask made at `end` is held by nothing.
+
+    A weight that is zero stays zero: masks nest. Targets are exact to one weight (one block). The
+    zeros in the weights are the only state, so a resumed run goes on where its checkpoint stood.
+    """
+
+    init_sparsity: float | str
+    final_sparsity: float | dict[str, list[str]]
+    params: str | list[str] = field(default_factory=list)
+    update_frequency: float = -1.0
+    inter_func: str = "cubic"
+    mask_type: str | list[int] = "unstructured"
+    leave_enabled: bool = True
+
+    @property
+    def ranks_globally(self) -> bool:
+        """Whether weights are ranked over all layers together, or each layer by itself."""
+        return False
+
+    def problems(self, num_epochs: float) -> list[str]:
+        found = super().problems(num_epochs)
+        if self.end is None:
+            found.append("end is null; set the epoch at which final_sparsity is reached")
+        if self.inter_func not in INTER_FUNCTIONS:
+            found.append(
+                f"inter_func {self.inter_func!r} is not one of {', '.join(INTER_FUNCTIONS)}"
+            )
+        if self.update_frequency <= 0 and self.update_frequency != -1:
+            found.append(
+                f"update_frequency {self.update_frequency:g} must be more than 0 epochs, or -1 for "
+                "every step"
+            )
+        if isinstance(self.final_sparsity, dict) == bool(self.params):
+            found.append(
+                f"params {self.params!r} and final_sparsity {self.final_sparsity!r}: name the "
+                f"params in one of them ({ALL_PRUNABLE} for all)"
+            )
+        finals = {f"final_sparsity of {what}": share for what, share in self._finals().items()}
+        return found + self._sparsity_problems(finals) + mask_type_problems(self.mask_type, finals)
+
+    def _sparsity_problems(self, finals: Mapping[str, float]) -> list[str]:
+        found = []
+        named: dict[str, float | str] = {**finals}
+        if self.init_sparsity != FROM_PARAM:
+            named["init_sparsity"] = self.init_sparsity
+        for name, value in named.items():
+            share = _share(value)
+            if not 0 <= share <= 1:
+                found.append(f"{name} is {value!r}; set a share between 0 and 1")
+            elif isinstance(self.init_sparsity, int | float) and share < self.init_sparsity:
+                found.append(
+                    f"{name} {share:g} is below init_sparsity {self.init_sparsity:g}; zeros "
+                    "do not come back, set init_sparsity lower"
+                )
+        return found
+
+    def _finals(self) -> dict[str, float]:
+        # The final sparsity of each pattern.
+        if isinstance(self.final_sparsity, dict):
+            # A sparsity is a key of the map, and keys of a config are text.
+            return {
+                pattern: _share(share)
+                for share, patterns in self.final_sparsity.items()
+                for pattern in patterns
+            }
+        patterns = [self.params] if isinstance(self.params, str) else self.params
+        return dict.fromkeys(patterns, self.final_sparsity)
+
+    def attach(self, model: nn.Module) -> None:
+        self._pattern = parse_mask_type(self.mask_type)
+        self._final: dict[str, float] = {}
+        weights: dict[str, nn.Parameter] = {}
+        problems = []
+        for pattern, share in self._finals().items():
+            try:
+                matched = match_parameters(model, [pattern])
+            except ConfigError as error:
+                problems += error.problems
+                continue
+            problems += [
+                f"{name} is to end at {self._final[name]:g} and, as {pattern!r}, at {share:g}; "
+                "name it once"
+                for name in matched
+                if self._final.get(name, share) != share
+            ]
+            weights |= matched
+            self._final |= dict.fromkeys(matched, share)
+        problems += undivided(self.mask_type, self._pattern, weights)
+        if problems:
+            raise ConfigError(problems)
+        self._masked = MaskedWeights(weights)
+        self._reached: float | None = None
+        self._has_trained = False
+        self._init = self._initial()
+
+    def _initial(self) -> dict[str, float]:
+        if self.init_sparsity != FROM_PARAM:
+            return dict.fromkeys(self._final, float(self.init_sparsity))
+        return {
+            name: int((weight == 0).sum()) / weight.numel()
+            for name, weight in self._masked.weights.items()
+        }
+
+    @property
+    def settled(self) -> bool:
+        return self._reached is not None and self._reached == self.end
+
+    def update(self, epoch: float) -> None:
+        self._on = epoch >= self.start and (self.leave_enabled or self.active(epoch))
+        if not self._on and not self._ends(epoch):
+            return
+        update = self._last_update(epoch)
+        if update != self._reached:
+            self._prune(update)
+            self._reached = update
+
+    def _ends(self, epoch: float) -> bool:
+        # Whether the window has ended since the last step of this process, or where it resumes.
+        assert self.end is not None
+        return epoch >= self.end and (self._has_trained or epoch <= self.end + _EPSILON)
+
+    def constrain(self) -> None:
+        super().constrain()
+        self._has_trained = True
+
+    def _last_update(self, epoch: float) -> float:
+        # The epoch of the latest mask: a multiple of the frequency after the start, or the end.
+        assert self.end is not None
+        if epoch >= self.end - _EPSILON:
+            return self.end
+        if self.update_frequency == -1:
+            return epoch
+        passed = math.floor((epoch - self.start) / self.update_frequency + _EPSILON)
+        return min(self.start + passed * self.update_frequency, self.end)
+
+    def progress(self, epoch: float) -> float:
+        """How far along the curve `epoch` is, from 0 at `start` to 1 at `end`."""
+        assert self.end is not None
+        share = (self._last_update(epoch) - self.start) / (self.end - self.start)
+        return INTER_FUNCTIONS[self.inter_func](min(max(share, 0.0), 1.0))
+
+    def sparsity(self, epoch: float) -> dict[str, float | None]:
+        finals = {pattern: float(share) for pattern, share in self._finals().items()}
+        if epoch < self.start or (not self.leave_enabled and not self.active(epoch)):
+            return dict.fromkeys(finals)
+        done = self.progress(epoch)
+        if self.init_sparsity == FROM_PARAM:
+            return {name: share if done == 1 else None for name, share in finals.items()}
+        init = float(self.init_sparsity)
+        return {name: init * (1 - done) + share * done for name, share in finals.items()}
+
+    @torch.no_grad()
+    def _prune(self, epoch: float) -> None:
+        done = self.progress(epoch)
+        targets = {
+            name: self._init[name] * (1 - done) + final * done
+            for name, final in self._final.items()
+        }
+        kept = {name: weight != 0 for name, weight in self._masked.weights.items()}
+        if self._already(targets, kept):
+            # A checkpoint taken after this update: its zeros are the mask.
+            self._masked.hold(kept)
+            return
+        self.reach(targets, kept)
+
+    def reach(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> None:
+        """Prune each weight from what is `kept` to its target sparsity, and hold the masks."""
+        masks = self._masks(targets, kept)
+        self.compensate(masks)
+        self._masked.hold(masks)
+        self._masked.apply()
+
+    def _already(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> bool:
+        # Only the first update of a process can meet zeros that it did not make itself.
+        if self._reached is not None or isinstance(self._pattern, NOfM):
+            return False
+        size = self._pattern.rows * self._pattern.columns
+        wanted = {name: targets[name] * (mask.numel() // size) for name, mask in kept.items()}
+        found = {name: int((~mask).sum()) for name, mask in kept.items()}
+        if self.ranks_globally:
+            return sum(found.values()) >= round(sum(wanted.values())) * size > 0
+        each = all(found[name] >= round(blocks) * size for name, blocks in wanted.items())
+        return each and any(found.values())
+
+    def _masks(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        scores = self.scores()
+        if self.ranks_globally:
+            sizes = {name: mask.numel() for name, mask in kept.items()}
+            overall = sum(targets[n] * size for n, size in sizes.items()) / sum(sizes.values())
+            names = list(scores)
+            masks = score_masks(
+                [scores[n] for n in names], overall, self._pattern, [kept[n] for n in names]
+            )
+            return dict(zip(names, masks, strict=True))
+        return {
+            name: score_masks([score], targets[name], self._pattern, [kept[name]])[0]
+            for name, score in scores.items()
+        }
+
+    def scores(self) -> dict[str, Tensor]:
+        """How much each weight is worth, by parameter name and of its shape; the least go first."""
+        return {name: weight.detach().abs() for name, weight in self._masked.weights.items()}
+
+    def compensate(self, masks: Mapping[str, Tensor]) -> None:
+        """Change the weights that stay, before those that `masks` newly drop become zero."""
+
+
+def _share(text: float | str) -> float:
+    # Text that is no number is no share between 0 and 1 either.
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,220 @@
+"""Optimal Brain Surgeon: drops what the loss needs least, and moves the rest to make up for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsekit.errors import ConfigError
+from sparsekit.modifiers.pruning.gradual import GradualPruning
+from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
+from sparsekit.sparsity.fisher import BlockFisher, Fisher
+from sparsekit.sparsity.masks import Blocks, parse_mask_type
+from sparsekit.sparsity.surgeon import Draw, measure, repair, saliencies
+
+_MASK_TYPES = ("unstructured", "block4")
+
+
+@dataclass(kw_only=True)
+class SurgeonPruning(GradualPruning):
+    """What oBERT and M-FAC share; not used by itself.
+
+    Before each new mask the Fisher information is measured from gradients of the task's loss on
+    training rows, with dropout off. The trainer gives the rows: see `use_rows`.
+
+    damp: added to the Fisher's diagonal.
+    fisher_block_size: consecutive weights whose interplay is seen.
+    global_sparsity: rank weights over all layers, else in each layer.
+    """
+
+    damp: float
+    fisher_block_size: int
+    global_sparsity: bool
+
+    @property
+    def ranks_globally(self) -> bool:
+        return self.global_sparsity
+
+    def problems(self, num_epochs: float) -> list[str]:
+        found = super().problems(num_epochs)
+        if self.mask_type not in _MASK_TYPES:
+            found.append(
+                f"mask_type {self.mask_type!r} is none of {', '.join(_MASK_TYPES)}, which the "
+                "Fisher information can rank"
+            )
+        elif self.fisher_block_size < 1 or self.fisher_block_size % self._group:
+            found.append(
+                f"fisher_block_size {self.fisher_block_size} must be a multiple of {self._group} "
+                f"for mask_type {self.mask_type}; set {4 * max(1, self.fisher_block_size // 4)}"
+            )
+        if not self.damp > 0:
+            found.append(f"damp {self.damp:g} must be above 0; set 1e-7")
+        if self.update_frequency == -1:
+            found.append(
+                "update_frequency -1 would measure the Fisher information before every step; set "
+                "epochs, such as 1.0"
+            )
+        return found
+
+    @property
+    def _group(self) -> int:
+        pattern = parse_mask_type(self.mask_type)
+        return pattern.columns if isinstance(pattern, Blocks) else 1
+
+    def attach(self, model: nn.Module) -> None:
+        super().attach(model)
+        self._model = model
+        self._rows: Draw | None = None
+        self._fishers: dict[str, Fisher] = {}
+        modules = {
+            name: model.get_submodule(name.removesuffix(".weight"))
+            for name in self._masked.weights
+            if name.endswith(".weight")
+        }
+        self._layers = {n: m for n, m in modules.items() if isinstance(m, nn.Linear)}
+        problems = [
+            f"params: {name} is no weight of a Linear layer, which the gradients are taken of; "
+            "leave it out"
+            for name in self._masked.weights
+            if name not in self._layers
+        ]
+        if problems:
+            raise ConfigError(problems)
+
+    def use_rows(self, draw: Draw) -> None:
+        """Measure on the training rows that `draw` gives as batches with `labels`."""
+        self._rows = draw
+
+    def update(self, epoch: float) -> None:
+        # A recipe is first set to epoch 0 before there is a trainer; the trainer repeats it.
+        if self._rows is not None:
+            super().update(epoch)
+
+    def constrain(self) -> None:
+        if self._rows is None:
+            raise RuntimeError(f"{type(self).__name__} trains without use_rows: nothing is pruned")
+        super().constrain()
+
+    def reach(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> None:
+        if self._reached_already(targets, kept):
+            self._masked.hold(kept)
+            return
+        assert self._rows is not None
+        sizes = {name: mask.numel() for name, mask in kept.items()}
+        sparsity = sum(targets[n] * size for n, size in sizes.items()) / sum(sizes.values())
+        # Other rows at other sparsities, the same ones when a run is resumed.
+        seed, each = self._masked.zeros(), self.batch_size
+        batches = self._rows(self.gradients(sparsity) * each, seed, each)
+        with torch.enable_grad(), _without_unseen_ranges(self._model):
+            self._fishers = measure(self._model, self._layers, batches, self.empty, each)
+        super().reach(targets, kept)
+        self._fishers = {}
+
+    def _reached_already(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> bool:
+        wanted = {name: targets[name] * mask.numel() for name, mask in kept.items()}
+        zeros = {name: int((~mask).sum()) for name, mask in kept.items()}
+        if self.ranks_globally:
+            return round(sum(wanted.values())) <= sum(zeros.values())
+        return all(round(wanted[name]) <= zeros[name] for name in zeros)
+
+    @property
+    def batch_size(self) -> int:
+        """The rows whose mean loss gives one gradient."""
+        return 1
+
+    def gradients(self, sparsity: float) -> int:
+        """How many gradients a measurement at this sparsity takes."""
+        raise NotImplementedError
+
+    def empty(self, weights: int) -> Fisher:
+        """A Fisher of this many weights that has seen no gradient."""
+        raise NotImplementedError
+
+    def scores(self) -> dict[str, Tensor]:
+        kept = {name: weight.detach() != 0 for name, weight in self._masked.weights.items()}
+        return saliencies(self._layers, self._fishers, kept, self.damp, self._pattern)
+
+    def compensate(self, masks: Mapping[str, Tensor]) -> None:
+        repair(self._layers, self._fishers, masks, self.damp)
+
+
+@contextmanager
+def _without_unseen_ranges(model: nn.Module) -> Iterator[None]:
+    """Quantizers without a range are off: quantization may start at this very step."""
+    unseen = [
+        module
+        for module in model.modules()
+        if isinstance(module, FakeQuantizer)
+        and module.enabled
+        and not torch.isfinite(module.min_val).all()
+    ]
+    for quantizer in unseen:
+        quantizer.enabled = False
+    try:
+        yield
+    finally:
+        for quantizer in unseen:
+            quantizer.enabled = True
+
+
+@dataclass(kw_only=True)
+class OBSPruning(SurgeonPruning):
+    """The Optimal BERT Surgeon (Kurtic et al., 2022), with SparseML's fields.
+
+    num_grads: gradients that the Fisher is measured from.
+    grad_sampler_kwargs: `batch_size` rows give one gradient, that of their mean loss; 1 if none.
+    num_recomputations: measure anew so often within one update, each time after an equal part of
+        the sparsity that it adds.
+
+    All survivors of a block move together, to where the loss that its Fisher predicts is least.
+    SparseML adds up the moves that each dropped weight would ask for alone.
+    """
+
+    damp: float = 1e-7
+    fisher_block_size: int = 50
+    global_sparsity: bool = True
+    num_grads: int = 1024
+    num_recomputations: int = 1
+    grad_sampler_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def problems(self, num_epochs: float) -> list[str]:
+        found = super().problems(num_epochs)
+        found += [
+            f"grad_sampler_kwargs.{key} is not known; it takes batch_size"
+            for key in self.grad_sampler_kwargs
+            if key != "batch_size"
+        ]
+        found += [
+            f"{name} {value!r} must be a whole number of 1 or more"
+            for name, value in (
+                ("num_grads", self.num_grads),
+                ("num_recomputations", self.num_recomputations),
+                ("grad_sampler_kwargs.batch_size", self.batch_size),
+            )
+            if not isinstance(value, int) or value < 1
+        ]
+        return found
+
+    @property
+    def batch_size(self) -> int:
+        size: int = self.grad_sampler_kwargs.get("batch_size", 1)
+        return size
+
+    def gradients(self, sparsity: float) -> int:
+        return self.num_grads
+
+    def empty(self, weights: int) -> Fisher:
+        device = next(iter(self._masked.weights.values())).device
+        return BlockFisher.zeros(weights, self.fisher_block_size, device)
+
+    def reach(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> None:
+        begun = {name: int((~mask).sum()) / mask.numel() for name, mask in kept.items()}
+        for done in range(1, self.num_recomputations + 1):
+            share = done / self.num_recomputations
+            between = {n: begun[n] * (1 - share) + targets[n] * share for n in targets}
+            super().reach(between, {n: w != 0 for n, w in self._masked.weights.items()})

@@ -1,0 +1,84 @@
+"""Attention whose two products see int8 operands, as a function that transformers calls by name.
+
+query_quantizer(q) x key_quantizer(k)^T --> softmax --> probabilities_quantizer --> x value
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import eager_mask
+
+from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
+from sparsekit.modifiers.quantization.rounding import INT8, UINT8
+
+NAME = "sparsekit_int8"
+# A first operand is uint8, a second one symmetric int8: what int8 units multiply.
+OPERANDS = {
+    "query_quantizer": (UINT8, False),
+    "key_quantizer": (INT8, True),
+    "probabilities_quantizer": (UINT8, False),
+    "value_quantizer": (INT8, True),
+}
+
+
+def int8_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention over query, key, value [batch, heads, tokens, size]; returns [batch, tokens, ...].
+
+    A module without quantizers, or with quantizers that are off, takes torch's fused attention.
+    """
+    found = [module._modules.get(name) for name in OPERANDS]
+    quantizers = [each for each in found if isinstance(each, FakeQuantizer) and each.enabled]
+    if len(quantizers) < len(OPERANDS):
+        outputs, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, **options
+        )
+        return outputs, None
+    of_query, of_key, of_probabilities, of_value = quantizers
+    scores = torch.matmul(of_query(query), of_key(key).transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    # Rounded before dropout, which deployment does not have.
+    probabilities = of_probabilities(scores.softmax(dim=-1))
+    probabilities = F.dropout(probabilities, dropout, module.training)
+    outputs = torch.matmul(probabilities, of_value(value)).transpose(1, 2).contiguous()
+    return outputs, probabilities
+
+
+def attentions(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules of `model` that call an attention function by name.
+
+    Such a function reads `is_causal` of the module that calls it.
+    """
+    return {n: m for n, m in model.named_modules() if isinstance(vars(m).get("is_causal"), bool)}
+
+
+def quantize_attention(
+    model: PreTrainedModel, modules: dict[str, nn.Module]
+) -> list[FakeQuantizer]:
+    """Give `modules` the quantizers that are returned, and let `model` call `int8_attention`."""
+    AttentionInterface.register(NAME, int8_attention)
+    # A mask to add, which the fused attention takes too.
+    AttentionMaskInterface.register(NAME, eager_mask)
+    model.set_attn_implementation(NAME)
+    added = []
+    for module in modules.values():
+        for name, (limits, symmetric) in OPERANDS.items():
+            quantizer = FakeQuantizer(limits, symmetric).to(model.device)
+            module.add_module(name, quantizer.train(module.training))
+            added.append(quantizer)
+    return added

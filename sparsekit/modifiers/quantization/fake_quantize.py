@@ -1,0 +1,197 @@
+"""Fake quantization: values rounded to int8 in the forward pass, straight-through in the backward.
+
+Written on functions, since `torch.ao.quantization` is deprecated. Parameter names stay those of the
+plain layers, so a saved model loads without us.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparsekit.kernels import quantize
+from sparsekit.kernels.sparse_product import SparsePattern, sparse_linear
+from sparsekit.modifiers.quantization.rounding import (
+    INT8,
+    UINT8,
+    fake_quantize,
+    has_int8_units,
+    quantized_linear,
+    takes_kernels,
+)
+from sparsekit.modifiers.quantization.scheme import Activations, Scheme, Weights
+
+# Moving average of the observed ranges: SparseML's and torch's default.
+AVERAGING = 0.01
+EPSILON = float(torch.finfo(torch.float32).eps)
+
+
+def quantization_parameters(
+    low: Tensor, high: Tensor, limits: tuple[int, int], symmetric: bool
+) -> tuple[Tensor, Tensor]:
+    """Scale (float32) and zero point (int32) that map the range [low, high] onto `limits`.
+
+    The range is first widened to hold 0, so that zeros stay exactly zero.
+    """
+    low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+    if symmetric:
+        scale = torch.maximum(-low, high) / ((limits[1] - limits[0]) / 2)
+        middle = (limits[0] + limits[1] + 1) // 2
+        return scale.clamp(min=EPSILON), torch.full_like(scale, middle, dtype=torch.int32)
+    scale = ((high - low) / (limits[1] - limits[0])).clamp(min=EPSILON)
+    zero_point = (limits[0] - torch.round(low / scale)).clamp(*limits)
+    return scale, zero_point.to(torch.int32)
+
+
+class FakeQuantizer(nn.Module):
+    """Observes a range as a moving average, and rounds to `limits` within it.
+
+    `channels` > 0 gives each index of dimension 0 a scale of its own. `enabled` and `observing`
+    are switches that a modifier sets from the epoch; the buffers are the state that is saved.
+    """
+
+    min_val: Tensor
+    max_val: Tensor
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, limits: tuple[int, int], symmetric: bool, channels: int = 0) -> None:
+        super().__init__()
+        self.limits, self.symmetric, self.per_channel = limits, symmetric, channels > 0
+        shape = (channels,) if channels else ()
+        self.register_buffer("min_val", torch.full(shape, torch.inf))
+        self.register_buffer("max_val", torch.full(shape, -torch.inf))
+        self.register_buffer("scale", torch.ones(shape))
+        self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
+        self.enabled = self.observing = False
+
+    @torch.no_grad()
+    def observe(self, values: Tensor) -> None:
+        """Move the range towards that of `values`, without waiting for the device."""
+        if not self.per_channel and values.device.type == "cpu" and takes_kernels(values):
+            found = (self.min_val, self.max_val, self.scale, self.zero_point)
+            quantize.observe(values, found, self.limits, self.symmetric, AVERAGING, EPSILON)
+            return
+        if self.per_channel:
+            low, high = torch.aminmax(values.flatten(1), dim=1)
+        else:
+            low, high = torch.aminmax(values)
+        low, high = low.float(), high.float()
+        # An infinite range has seen nothing yet and takes the first one as it is.
+        seen = torch.isfinite(self.min_val)
+        self.min_val.copy_(torch.where(seen, self.min_val + AVERAGING * (low - self.min_val), low))
+        self.max_val.copy_(
+            torch.where(seen, self.max_val + AVERAGING * (high - self.max_val), high)
+        )
+        scale, zero_point = quantization_parameters(
+            self.min_val, self.max_val, self.limits, self.symmetric
+        )
+        self.scale.copy_(scale)
+        self.zero_point.copy_(zero_point)
+
+    def watch(self, values: Tensor) -> None:
+        """Observe `values` if it is time to."""
+        if self.observing and self.training:
+            self.observe(values.detach())
+
+    def round(self, values: Tensor) -> Tensor:
+        """`values` rounded, if it is time to."""
+        if not self.enabled:
+            return values
+        return fake_quantize(values.float(), self.scale, self.zero_point, self.limits)
+
+    def forward(self, values: Tensor) -> Tensor:
+        self.watch(values)
+        return self.round(values)
+
+
+class QuantLinear(nn.Linear):
+    """A Linear whose input, weight and output are fake-quantized as `scheme` says.
+
+    `pattern`, where it is set, names the numbers of the weight that are not held at zero.
+    """
+
+    pattern: SparsePattern | None = None
+
+    def __init__(self, source: nn.Linear, scheme: Scheme) -> None:
+        has_bias = source.bias is not None
+        super().__init__(source.in_features, source.out_features, bias=has_bias, device="meta")
+        self.weight, self.bias = source.weight, source.bias
+        self.input_quantizer = activation_quantizer(scheme.inputs)
+        self.weight_quantizer = weight_quantizer(scheme.weights, source.out_features)
+        self.output_quantizer = activation_quantizer(scheme.outputs)
+        self.int8_units = has_int8_units()
+
+    def forward(self, values: Tensor) -> Tensor:
+        result = self._product(values)
+        return result if self.output_quantizer is None else self.output_quantizer(result)
+
+    def _product(self, values: Tensor) -> Tensor:
+        inputs, weights = self.input_quantizer, self.weight_quantizer
+        plain = values.device.type != "cpu" or torch.is_autocast_enabled("cpu")
+        if plain or not (inputs and weights and inputs.enabled and weights.enabled):
+            values = inputs(values) if inputs else values
+            weight = weights(self.weight) if weights else self.weight
+            if plain or self.pattern is None or not self.training:
+                return F.linear(values, weight, self.bias)
+            return sparse_linear(values, weight, self.bias, self.pattern)
+        inputs.watch(values)
+        weights.watch(self.weight)
+        return quantized_linear(
+            values,
+            self.weight,
+            self.bias,
+            inputs.scale,
+            inputs.zero_point,
+            weights.scale,
+            self.int8_units,
+            self.pattern if self.training else None,
+        )
+
+
+class QuantEmbedding(nn.Embedding):
+    """An Embedding whose table and output are fake-quantized as `scheme` says; ids are exact."""
+
+    def __init__(self, source: nn.Embedding, scheme: Scheme) -> None:
+        super().__init__(
+            source.num_embeddings,
+            source.embedding_dim,
+            padding_idx=source.padding_idx,
+            device="meta",
+        )
+        self.weight = source.weight
+        # One scale for the table: its rows are tokens, not channels of a product.
+        self.weight_quantizer = weight_quantizer(scheme.weights and Weights(), 0)
+        self.output_quantizer = activation_quantizer(scheme.outputs)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows = F.embedding(ids, self.weight, self.padding_idx, sparse=self.sparse)
+        if self.weight_quantizer is not None:
+            # Ranges are of the whole table, but only the rows in use need rounding.
+            self.weight_quantizer.watch(self.weight)
+            rows = self.weight_quantizer.round(rows)
+        return rows if self.output_quantizer is None else self.output_quantizer(rows)
+
+
+def unseen(model: nn.Module) -> list[str]:
+    """The quantizers that round, but never saw a number: their scale is the 1 they began with."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, FakeQuantizer)
+        and module.enabled
+        and not module.min_val.isfinite().all()
+    ]
+
+
+def activation_quantizer(settings: Activations | None) -> FakeQuantizer | None:
+    """The quantizer of a layer's input or output; None leaves it as it is."""
+    return None if settings is None else FakeQuantizer(UINT8, settings.symmetric)
+
+
+def weight_quantizer(settings: Weights | None, channels: int) -> FakeQuantizer | None:
+    """The quantizer of a weight with that many output channels; None leaves it as it is."""
+    if settings is None:
+        return None
+    return FakeQuantizer(INT8, symmetric=True, channels=channels if settings.per_channel else 0)

@@ -1,0 +1,234 @@
+"""Quantization-aware training: the last epochs see the rounding that int8 deployment brings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from sparsekit.errors import ConfigError
+from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.quantization.attention import attentions, quantize_attention
+from sparsekit.modifiers.quantization.fake_quantize import (
+    FakeQuantizer,
+    QuantEmbedding,
+    QuantLinear,
+)
+from sparsekit.modifiers.quantization.scheme import Activations, Scheme, Weights, parse_scheme
+
+
+@dataclass(kw_only=True)
+class Quantization(Modifier):
+    """Int8 weights and uint8 activations for Linear and Embedding layers, from `start` on.
+
+    It lasts: a model that is exported in int8 must have been evaluated so. `end` is null or, which
+    says the same, the end of training; SparseML takes no end either.
+
+    Ranges are moving averages, frozen at `disable_observer_epoch` (null: never). Two dialects say
+    what is quantized; a recipe uses one of them.
+
+    submodules: only these modules and what they hold (empty: the whole model);
+    exclude_module_types: skip classes by name;
+    quantize_embeddings: Embedding layers too, their tables and outputs;
+    quantize_embedding_activations: a quantizer for each Embedding's output;
+    quantize_linear_activations: a quantizer for each Linear's output;
+    per_channel_weights: a scale for each output channel;
+    quantize_attention: the products of attention too (query and key, probabilities and value).
+    As in SparseML, freezing spares a layer that `submodules` names itself, such as `classifier`:
+    there it is swapped for a wrapper that is not frozen.
+
+    scheme: default, deepsparse, tensorrt, or a map (see `parse_scheme`), for the whole model;
+    scheme_overrides: schemes by name, of a module with all that it holds or of a class; the longest
+    name counts, a class last; `default` and null are the recipe's own `scheme`;
+    ignore: classes or modules that stay as they are;
+    strict: a name of these two that the model lacks is an error.
+    """
+
+    disable_observer_epoch: float | None = None
+    submodules: list[str] = field(default_factory=list)
+    exclude_module_types: list[str] = field(default_factory=list)
+    quantize_embeddings: bool = True
+    quantize_embedding_activations: bool = True
+    quantize_linear_activations: bool = False
+    per_channel_weights: bool = False
+    quantize_attention: bool = False
+    scheme: str | dict[str, Any] | None = None
+    scheme_overrides: dict[str, Any] = field(default_factory=dict)
+    ignore: list[str] = field(default_factory=list)
+    strict: bool = True
+
+    @property
+    def by_scheme(self) -> bool:
+        """Whether the newer dialect is used."""
+        return self.scheme is not None or bool(self.scheme_overrides or self.ignore)
+
+    def problems(self, num_epochs: float) -> list[str]:
+        found = super().problems(num_epochs)
+        if self.end is not None and self.start < self.end < num_epochs:
+            found.append(
+                f"ends at epoch {self.end:g}, before training does at {num_epochs:g}: the model "
+                "would be evaluated in float32, and exported in int8 with the ranges of before; "
+                "set end: null"
+            )
+        if self.disable_observer_epoch is not None and self.disable_observer_epoch <= self.start:
+            found.append(
+                f"disable_observer_epoch {self.disable_observer_epoch:g} is not after start "
+                f"{self.start:g}, so no range would ever be observed; set it (in our recipes "
+                f"recipe.observer_epoch) > {self.start:g}"
+            )
+        legacy = ("submodules", "exclude_module_types", "quantize_linear_activations")
+        mixed = [name for name in (*legacy, "per_channel_weights") if getattr(self, name)]
+        if not self.quantize_embedding_activations:
+            mixed.append("quantize_embedding_activations")
+        if self.by_scheme and mixed:
+            found.append(
+                f"{', '.join(mixed)} and scheme, scheme_overrides or ignore are two ways to say "
+                "what is quantized; use one"
+            )
+        for name, scheme in {"scheme": self.scheme, **self.scheme_overrides}.items():
+            try:
+                parse_scheme(scheme)
+            except ValueError as error:
+                found.append(f"{name}: {error}")
+        return found
+
+    def attach(self, model: nn.Module) -> None:
+        self._frozen: list[FakeQuantizer] = []
+        self._never_frozen: list[FakeQuantizer] = []
+        self.modules: list[str] = []
+        problems = self._unknown_names(model) if self.by_scheme and self.strict else []
+        problems += self._useless_overrides(model)
+        for name in self.submodules or [""]:
+            try:
+                root = model.get_submodule(name)
+            except AttributeError:
+                children = ", ".join(child for child, _ in model.named_children())
+                problems.append(
+                    f"submodules: the model has no {name!r}; name some of {children}, or set [] "
+                    "for the whole model"
+                )
+                continue
+            self._convert(model, name, root)
+        if self.quantize_attention:
+            problems += self._convert_attention(model)
+        if not problems and not self.modules:
+            problems.append(f"submodules {self.submodules}: no Linear or Embedding to quantize")
+        if problems:
+            raise ConfigError(problems)
+
+    def _convert_attention(self, model: nn.Module) -> list[str]:
+        found = {
+            name: module
+            for name, module in attentions(model).items()
+            if self._holds(name) and not {name, type(module).__name__} & {*self._skipped}
+        }
+        if not isinstance(model, PreTrainedModel) or not found:
+            return [
+                "quantize_attention: there is no attention here that transformers calls by name, "
+                "as BERT, RoBERTa, DistilBERT and ELECTRA have it; set quantize_attention=false"
+            ]
+        self._frozen += quantize_attention(model, found)
+        self.modules += found
+        return []
+
+    def _holds(self, name: str) -> bool:
+        # Whether a module lies within `submodules`.
+        return not self.submodules or any(
+            f"{name}.".startswith(f"{root}.") for root in self.submodules
+        )
+
+    @property
+    def _skipped(self) -> list[str]:
+        return [*self.exclude_module_types, *self.ignore]
+
+    def _unknown_names(self, model: nn.Module) -> list[str]:
+        known = {name for name, _ in model.named_modules()}
+        known |= {type(module).__name__ for module in model.modules()}
+        return [
+            f"{name!r} is neither a module nor a class of the model; correct it in ignore or "
+            "scheme_overrides, or set strict=false"
+            for name in (*self.ignore, *self.scheme_overrides)
+            if name not in known
+        ]
+
+    def _useless_overrides(self, model: nn.Module) -> list[str]:
+        modules = dict(model.named_modules())
+        # Keys that some module answers to; of others `_unknown_names` speaks.
+        spoken = [
+            key for key in self.scheme_overrides if any(_of(key, *m) for m in modules.items())
+        ]
+        layers = {n: m for n, m in modules.items() if isinstance(m, nn.Linear | nn.Embedding)}
+        return [
+            f"scheme_overrides: there is no Linear or Embedding layer in {key}, and no other is "
+            "quantized; remove it, or set its input_activations and output_activations to null"
+            for key in spoken
+            if not any(_of(key, *layer) for layer in layers.items())
+            for scheme in [self._overriding(key)]
+            if scheme.inputs or scheme.outputs
+        ]
+
+    def _override(self, name: str, module: nn.Module) -> str | None:
+        # The key of scheme_overrides that speaks of a module.
+        keys = [key for key in self.scheme_overrides if _of(key, name, module)]
+        # A class, which is no part of a name, counts last.
+        return max(keys, key=lambda key: (key != type(module).__name__, len(key)), default=None)
+
+    def _overriding(self, key: str) -> Scheme:
+        scheme = self.scheme_overrides[key]
+        return parse_scheme(self.scheme if scheme in (None, "default") else scheme)
+
+    def _scheme_of(self, name: str, module: nn.Module) -> Scheme | None:
+        # What the recipe says of a layer; None leaves it as it is.
+        if not isinstance(module, nn.Linear | nn.Embedding):
+            return None
+        if self.by_scheme:
+            key = self._override(name, module)
+            return parse_scheme(self.scheme) if key is None else self._overriding(key)
+        outputs = Activations() if self.quantize_linear_activations else None
+        if isinstance(module, nn.Embedding):
+            outputs = Activations() if self.quantize_embedding_activations else None
+        return Scheme(Activations(), Weights(self.per_channel_weights), outputs)
+
+    def _convert(self, model: nn.Module, name: str, module: nn.Module) -> None:
+        if name in self.ignore or type(module).__name__ in self._skipped:
+            return
+        scheme = self._scheme_of(name, module)
+        quantized: nn.Module
+        if isinstance(module, nn.Linear) and scheme is not None:
+            quantized = QuantLinear(module, scheme)
+        elif isinstance(module, nn.Embedding) and scheme is not None:
+            if not self.quantize_embeddings:
+                return
+            quantized = QuantEmbedding(module, scheme)
+        else:
+            for child, below in list(module.named_children()):
+                self._convert(model, f"{name}.{child}" if name else child, below)
+            return
+        parent, _, attribute = name.rpartition(".")
+        quantized.train(module.training)
+        quantized.to(module.weight.device)
+        setattr(model.get_submodule(parent), attribute, quantized)
+        quantizers = self._never_frozen if name in self.submodules else self._frozen
+        quantizers += [m for m in quantized.modules() if isinstance(m, FakeQuantizer)]
+        self.modules.append(name)
+
+    def active(self, epoch: float) -> bool:
+        # At the end of training too, when the model is evaluated.
+        return epoch >= self.start
+
+    def update(self, epoch: float) -> None:
+        self.on = self.active(epoch)
+        self.observing = self.on and (
+            self.disable_observer_epoch is None or epoch < self.disable_observer_epoch
+        )
+        for quantizer in self._frozen:
+            quantizer.enabled, quantizer.observing = self.on, self.observing
+        for quantizer in self._never_frozen:
+            quantizer.enabled, quantizer.observing = self.on, self.on
+
+
+def _of(key: str, name: str, module: nn.Module) -> bool:
+    # Whether a module is the one of that name, lies within it, or is of that class.
+    return f"{name}.".startswith(f"{key}.") or type(module).__name__ == key

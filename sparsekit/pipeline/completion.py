@@ -1,0 +1,48 @@
+"""A run that failed after its evaluation, once what it lacked was done by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparsekit.config.identity import identity_hash
+from sparsekit.errors import UserError
+from sparsekit.export.onnx import read_settings
+from sparsekit.pipeline.verification import verify_run
+
+
+def completed(run: Path, summary: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The summary as a completed run's where all that its config asks for is there and verified.
+
+    Otherwise as it is, with why the run stays failed.
+    """
+    if summary.get("status") == "completed":
+        return summary, None
+    try:
+        if lacking := _lacking(summary, read_settings(run / "config.yaml")):
+            return summary, lacking
+        verify_run(run, summary)
+    except UserError as error:
+        return summary, str(error)
+    return {**summary, "status": "completed", "error": None}, None
+
+
+def _lacking(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
+    """What keeps a run from being complete, apart from the soundness of its files."""
+    if not (summary.get("train") and summary.get("metrics")):
+        # Then model/ may be that of an earlier run in the same folder.
+        return "it failed before its model was evaluated: run it again"
+    identity = summary.get("config")
+    if not isinstance(identity, Mapping) or identity.get("hash") != identity_hash(settings):
+        return (
+            "its config.yaml is not what it began with, so that its checks may be others: restore "
+            "it, or run it again"
+        )
+    if not summary.get("export"):
+        return "it has no deployment yet: sparsekit export RUN"
+    if settings.get("runtime") and not summary.get("runtime"):
+        return "it was not timed yet: sparsekit benchmark RUN"
+    if (settings.get("export") or {}).get("push_to_hub") and not summary.get("pushed"):
+        return "its deployment was not pushed to the Hub yet: sparsekit export RUN"
+    return None

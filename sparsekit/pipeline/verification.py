@@ -1,0 +1,155 @@
+"""A finished run, checked once more from the outside: everything is read back from disk."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsekit import metrics
+from sparsekit.config.build import build
+from sparsekit.errors import UserError
+from sparsekit.export.check import check_parameters, check_structure, read_graph, stored_arrays
+from sparsekit.export.layers import other_bytes, read_layers
+from sparsekit.export.onnx import DEPLOYED, ExportConfig, kept_files, read_settings, verify
+from sparsekit.export.parity import read_columns
+from sparsekit.export.sums import check_listed, check_sums
+from sparsekit.export.trace import load_model, trace
+from sparsekit.models.pruning import prunable, sparsity
+from sparsekit.recipe.recipe import Recipe
+
+# Shares and metrics are sums over the same numbers: only the order of addition may differ.
+TOLERANCE = 1e-9
+
+
+def verify_run(run: Path, summary: dict[str, Any]) -> dict[str, str]:
+    """What was checked, and what was found; `summary` is the run's.
+
+    Files against their sums; the recipe's masks in the saved weights; sparsity, the graph's weights
+    and int8 products, logits and metrics, each computed again and compared with the summary.
+    A run that failed after its evaluation, such as while it was timed, is checked as any other, and
+    what is found begins with its failure. Raises UserError naming the file or the check that
+    failed, and for a run that failed before: its model may be that of an earlier run.
+    """
+    recorded = summary.get("export")
+    if not recorded or not isinstance(recorded, Mapping):
+        raise UserError(f"{run} has no deployment to verify; export it first: sparsekit export RUN")
+    failure = _failure(run, summary)
+    deployment, settings = run / "deployment", read_settings(run / "config.yaml")
+    files = check_sums(run) + check_sums(deployment)
+    check_listed(run, kept_files(run))
+    check_listed(deployment, filter(Path.is_file, deployment.iterdir()))
+    _check_copies(run / "model", deployment)
+    recipe = Recipe.load(run / "model" / "recipe.yaml")
+    model, state = load_model(run / "model")
+    broken = recipe.violations(state)
+    if broken:
+        raise UserError(f"check 'masks' failed in {run / 'model'}: {'; '.join(broken)}")
+    layers = read_layers(model, state)
+    found = sparsity(model)
+    if claimed := _mapping(summary, "sparsity"):
+        _same("sparsity", found["overall"], claimed.get("overall"))
+        _same_claims("sparsity of", found["layers"], _mapping(claimed, "layers"))
+    _check_metrics(run, settings["dataset"]["metrics"], _mapping(summary, "metrics"))
+    file = deployment / "model.onnx"
+    structure = check_structure(file, layers, other_bytes(state, layers), prunable(model))
+    for name, value in vars(structure).items():
+        _same(name, value, recorded.get(name))
+    check_parameters(stored_arrays(read_graph(file)), state)
+    node = settings.get("export") or {}
+    config = build(node, "export", ExportConfig) if node.get("_target_") else ExportConfig()
+    with tempfile.TemporaryDirectory() as scratch:
+        traced = Path(scratch) / "float32.onnx"
+        ir.save(trace(model), traced)
+        parity = verify(run, deployment, traced, model, layers, settings, config)
+    if recorded.get("verified") and not parity["verified"]:
+        raise UserError(
+            f"check 'logits' failed: {run / 'config.yaml'} has export.verify=false, summary.json "
+            "says that they were compared; set it to true"
+        )
+    _same_claims("exported", parity["metrics"] or {}, _mapping(recorded, "metrics"))
+    return failure | _findings(files, recipe, found["overall"], vars(structure), parity)
+
+
+def _failure(run: Path, summary: Mapping[str, Any]) -> dict[str, str]:
+    """How a run failed whose files can still be verified; nothing of one that was completed."""
+    if summary.get("status") == "completed":
+        return {}
+    why = str(summary.get("error") or "summary.json has no status completed").partition("\n")[0]
+    if not _mapping(summary, "metrics"):
+        raise UserError(
+            f"{run} failed before its model was evaluated, so that nothing says that model/ is "
+            f"this run's: {why}; run it again"
+        )
+    return {"run": f"FAILED, after its model was evaluated: {why}"}
+
+
+def _check_copies(model: Path, deployment: Path) -> None:
+    """The label names and the tokenizer that are deployed are the model's."""
+    for name in DEPLOYED:
+        original, copy = model / name, deployment / name
+        if original.is_file() != copy.is_file() or (
+            copy.is_file() and original.read_bytes() != copy.read_bytes()
+        ):
+            raise UserError(
+                f"check 'copies' failed: {copy} is not {original}; export again: sparsekit export "
+                "RUN"
+            )
+
+
+def _check_metrics(run: Path, names: Sequence[str], recorded: Mapping[str, Any]) -> None:
+    """The metrics of each split against those of the logits that torch left for it."""
+    for split in recorded:
+        file = run / "evaluation" / f"{split}.parquet"
+        if not file.is_file():
+            raise UserError(f"there is no {file}, whose metrics summary.json has; train again")
+        columns = read_columns(file, ["label", "logits"])
+        logits = np.array(columns["logits"], dtype=np.float32)
+        found = metrics.compute(names, logits, np.array(columns["label"]))
+        _same_claims(split, found, _mapping(recorded, split))
+
+
+def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """`values[name]`, nothing where it is missing or null; raises UserError for what is no map."""
+    found = values.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise UserError(f"summary.json was changed: {name} is {found!r}, it must be a mapping")
+    return found
+
+
+def _same_claims(what: str, found: Mapping[str, float], claimed: Mapping[str, Any]) -> None:
+    """Each number that summary.json has is what was found; it may have less."""
+    for name, value in claimed.items():
+        _same(f"{what} {name}", found.get(name), value)
+
+
+def _same(name: str, found: float | None, recorded: Any) -> None:
+    if (
+        not isinstance(found, int | float)
+        or not isinstance(recorded, int | float)
+        or not np.isclose(found, recorded, rtol=0, atol=TOLERANCE)
+    ):
+        raise UserError(
+            f"check '{name}' failed: it is {found}, summary.json says {recorded}; the summary or "
+            "the run was changed: train or export again"
+        )
+
+
+def _findings(
+    files: int, recipe: Recipe, share: float, structure: dict[str, Any], parity: dict[str, Any]
+) -> dict[str, str]:
+    products = structure["int8_matmuls"] + structure["fp32_matmuls"]
+    found = {
+        "files": f"{files} as they were exported",
+        "recipe": f"{recipe.num_epochs:g} epochs; every mask holds in the saved weights",
+        "sparsity": f"{share:.2%} in the weights, {structure['zero_fraction']:.2%} in the graph",
+        "int8 products": f"{structure['int8_matmuls']} of {products}",
+    }
+    if not parity["verified"]:
+        return found | {"logits": "not compared: the run has export.verify=false"}
+    found["logits"] = f"as torch's, at most {parity['max_abs_diff']:.2g} apart"
+    return found | {name: f"{value:.4f}" for name, value in parity["metrics"].items()}

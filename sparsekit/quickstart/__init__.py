@@ -1,1 +1,0 @@
-"""What `experiments=quickstart` runs on, made on the spot: movie reviews and a small BERT."""

@@ -1,0 +1,1 @@
+"""Recipes: built, checked, scheduled, drawn."""

@@ -1,0 +1,89 @@
+"""A recipe as a picture: learning rate, sparsity and windows on one axis of epochs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsekit.errors import UserError
+from sparsekit.recipe import schedule
+from sparsekit.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INCHES_WIDE, INCHES_PER_WINDOW = 8.0, 0.32
+
+
+def plot(recipe: Recipe, steps_per_epoch: int, target: Path, title: str) -> None:
+    """Write the PNG `target`. Raises UserError where matplotlib is missing."""
+    try:
+        figure = draw(recipe, steps_per_epoch, title)
+    except ImportError as error:
+        raise UserError("plots need matplotlib: pip install 'sparsekit[plot]'") from error
+    try:
+        figure.savefig(target, format="png", dpi=120)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error}") from error
+
+
+def draw(recipe: Recipe, steps_per_epoch: int, title: str) -> Figure:
+    """Three panels over one axis of epochs: learning rate, planned sparsity, windows."""
+    from matplotlib.figure import Figure
+
+    windows = schedule.windows(recipe, round(recipe.num_epochs * steps_per_epoch))
+    rows = schedule.steps(recipe, steps_per_epoch)
+    gradual = any(row["sparsity"] for row in rows)
+    heights = [2.2, 1.8 if gradual else 0.5, INCHES_PER_WINDOW * len(windows) + 0.4]
+    figure = Figure(figsize=(INCHES_WIDE, sum(heights) + 1.0), layout="constrained")
+    rate, sparsity, spans = figure.subplots(3, 1, sharex=True, height_ratios=heights)
+    rates = [math.nan if row["lr"] is None else row["lr"] for row in rows]
+    rate.step([row["epoch"] for row in rows], rates, where="post")
+    rate.set_ylim(bottom=0)
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+    rate.set_ylabel("learning rate")
+    rate.set_title(title)
+    _sparsity(sparsity, rows)
+    _windows(spans, windows)
+    spans.set_xlim(0, recipe.num_epochs)
+    spans.set_xlabel("epoch")
+    figure.align_ylabels([rate, sparsity])
+    for panel in (rate, sparsity, spans):
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(axis="x", alpha=0.3)
+        panel.set_axisbelow(True)
+    return figure
+
+
+def _sparsity(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    """A line for each group of weights that the recipe prunes step by step."""
+    for name in dict.fromkeys(name for row in rows for name in row["sparsity"]):
+        shares = [row["sparsity"].get(name) for row in rows]
+        # What is not planned by the recipe, such as the student's own zeros, leaves a gap.
+        drawn = [math.nan if share is None else 100 * share for share in shares]
+        axes.step([row["epoch"] for row in rows], drawn, where="post", label=name)
+    if axes.get_lines():
+        axes.set_ylim(0, 100)
+        axes.set_ylabel("planned sparsity, %")
+        axes.legend(loc="lower right", fontsize="small")
+    else:
+        axes.text(
+            0.5, 0.5, "no gradual pruning", transform=axes.transAxes, ha="center", va="center"
+        )
+        axes.set_yticks([])
+
+
+def _windows(axes: Axes, windows: list[dict[str, Any]]) -> None:
+    """A bar for each modifier's window, the first on top, coloured by what it does."""
+    for index, window in enumerate(windows):
+        length = window["end_epoch"] - window["start_epoch"]
+        axes.barh(index, length, left=window["start_epoch"], height=0.7, color=_colour(window))
+    axes.set_yticks(range(len(windows)), [window["name"] for window in windows])
+    axes.invert_yaxis()
+
+
+def _colour(window: dict[str, Any]) -> str:
+    kinds = ("Pruning", "Quantization", "Distillation")
+    return next((f"C{i + 1}" for i, kind in enumerate(kinds) if kind in window["modifier"]), "C0")

@@ -1,0 +1,133 @@
+"""A run folder's `summary.json` as a table. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.cells import cell_len
+from rich.console import Console, Group
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from sparsekit.errors import UserError
+
+SPLITS = ("validation", "test")
+PIPED = 1000  # columns at most, where there is no terminal
+
+
+def show(view: Table) -> None:
+    """Print a table with all its numbers: where the terminal is too narrow, beyond its edge.
+
+    In a file or a pipe it is as wide as its longest words, so that a search finds them whole.
+    """
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        wide = console.options.update(width=PIPED)
+        console.width = max(console.width, console.measure(view, options=wide).maximum)
+    needed = [
+        max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+        if column.no_wrap
+        else column.min_width or 1
+        for column in view.columns
+    ]
+    # Two for the space around each column, which two may share, one for a line between two.
+    around = 2 if view.collapse_padding else 3
+    console.width = max(console.width, sum(needed) + around * len(needed))
+    console.print(view)
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """The `summary.json` of a run folder; UserError where there is none or it is cut short."""
+    path = run / "summary.json"
+    try:
+        summary = json.loads(path.read_text())
+        if not isinstance(summary, dict):
+            raise ValueError("it is no mapping")
+    except OSError as error:
+        raise UserError(f"{run} is no run folder: it holds no summary.json") from error
+    except ValueError as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    return summary
+
+
+def text_columns(run: Path) -> list[str]:
+    """The columns that the model of a run folder reads, one or two; none where nothing says so."""
+    try:
+        settings = yaml.safe_load((run / "config.yaml").read_text())
+        return list(settings["dataset"]["text_columns"])
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        return []  # A deployment by itself, or somebody else's config.yaml beside it.
+
+
+def closing_table(summary: Mapping[str, Any], run: Path | None = None) -> Group:
+    """What a run reached, and the commands to try next on its folder `run` (None: a blank RUN).
+
+    `summary` is that of `summary.json`; a stage that did not run has no row.
+    """
+    view = Table(title=f"run {summary['status']}", show_header=False)
+    view.add_column("what")
+    view.add_column("value", justify="right", overflow="fold")
+    for what, value in rows(summary):
+        view.add_row(what, Text(value))
+    pairs = run is not None and len(text_columns(run)) == 2
+    name = "RUN" if run is None else shlex.quote(_short(run))
+    commands = next_commands(summary, name, pairs)
+    lines = [Text(f"  {command}", overflow="fold") for command in commands]
+    return Group(view, Text("Try next:"), *lines) if lines else Group(view)
+
+
+def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and value of each row of the closing table."""
+    if summary["status"] != "completed":
+        yield "error", str(summary.get("error"))
+    yield from _metrics("", summary.get("metrics", {}))
+    yield from _metrics("teacher ", summary.get("teacher", {}))
+    if "sparsity" in summary:
+        yield "sparsity", f"{summary['sparsity']['overall']:.2%}"
+    if export := summary.get("export"):
+        # Absent where the export left the comparison with torch out.
+        yield from _metrics("exported ", {"validation": export.get("metrics") or {}})
+        products = export["int8_matmuls"] + export["fp32_matmuls"]
+        yield "int8 products", f"{export['int8_matmuls']} of {products}"
+        size, compressed = decimal(export["bytes"]), decimal(export["bytes_compressed"])
+        yield "size", f"{size}, compressed {compressed}"
+    for name, timing in summary.get("runtime", {}).items():
+        p50, p99 = timing["latency_ms_p50"], timing["latency_ms_p99"]
+        yield f"{name} latency p50, p99", f"{p50:.2f} ms, {p99:.2f} ms"
+        yield f"{name} throughput", f"{timing['items_per_second']:,.0f} items/s"
+    if address := summary.get("pushed"):
+        yield "pushed", address
+    if train := summary.get("train"):
+        yield "training", f"{train['seconds']:.0f} s, {train['steps']} steps"
+
+
+def next_commands(summary: Mapping[str, Any], run: str, pairs: bool = False) -> list[str]:
+    """Commands that work on what this run left behind."""
+    commands = []
+    if summary.get("export"):
+        texts = '--pairs "It rains." "It is wet."' if pairs else '"This movie is funny and moving."'
+        commands.append(f"sparsekit predict {run} {texts}")
+    if "sparsity" in summary:
+        commands.append(f"sparsekit inspect {run}/model")
+    if summary.get("runtime"):
+        commands.append(f"sparsekit benchmark {run}")
+    return commands
+
+
+def _metrics(prefix: str, metrics: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, str]]:
+    for split in SPLITS:
+        for name, value in metrics.get(split, {}).items():
+            yield f"{prefix}{name}, {split}", f"{value:.2%}"
+
+
+def _short(run: Path) -> str:
+    """`run` as a user in this directory would type it."""
+    run, here = run.absolute(), Path.cwd()
+    return str(run.relative_to(here) if run.is_relative_to(here) else run)

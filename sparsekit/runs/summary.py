@@ -1,0 +1,57 @@
+"""`summary.json`: written whole, errors in words, and its numbers as flat columns."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparsekit.errors import UserError
+
+
+def describe(error: BaseException) -> str:
+    """The text for `summary.error`: a user's mistake as it reads, anything else with its type."""
+    if isinstance(error, KeyboardInterrupt):
+        return f"stopped by {str(error) or 'SIGINT'}"
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write `summary.json` so that a reader sees the whole file or none."""
+    temporary = folder / ".summary.json.tmp"
+    temporary.write_text(json.dumps(plain_json(summary), indent=2) + "\n")
+    temporary.replace(folder / "summary.json")
+
+
+def scalars(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary as W&B's flat columns: `validation/accuracy`, `sparsity`, `export/bytes`, ...
+
+    Left out: per-layer sparsities, too many for columns; what W&B has already.
+    """
+    flat: dict[str, Any] = {}
+
+    def walk(value: Any, name: str) -> None:
+        if isinstance(value, Mapping):
+            for key, child in value.items():
+                walk(child, f"{name}/{key}" if name else str(key))
+        elif isinstance(value, bool | int | float | str):
+            flat[name.removeprefix("metrics/")] = value
+
+    walk({key: summary[key] for key in summary.keys() - {"config", "environment", "sparsity"}}, "")
+    sparsity = summary.get("sparsity", {})
+    return flat | ({"sparsity": sparsity["overall"]} if "overall" in sparsity else {})
+
+
+def plain_json(value: Any) -> Any:
+    """Plain JSON: NumPy scalars as numbers, paths as text, nan and inf as text (JSON has none)."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(child) for child in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        value = value.item()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

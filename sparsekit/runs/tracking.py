@@ -1,0 +1,213 @@
+"""The run folder first, Weights & Biases as its mirror.
+
+Every event is a line of `metrics.jsonl` and the result is `summary.json`, whatever W&B does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import logging
+import netrc
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from sparsekit.config.overrides import overridden_values
+from sparsekit.errors import UserError
+from sparsekit.runs.summary import describe, plain_json, scalars, write_summary
+
+if TYPE_CHECKING:
+    import wandb
+
+LOG = logging.getLogger(__name__)
+MODES = ("auto", "online", "offline", "disabled")
+# W&B's cloud moved; `wandb login` stores a key under either name, and takes it from both.
+CLOUD_HOSTS = {"api.wandb.ai", "api.forge.coreweave.com"}
+NAME_LENGTH = 128  # what W&B accepts for names and groups
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    """Where W&B puts the run, and whether it is used.
+
+    `auto` is online when a key is configured, else offline; `$WANDB_MODE` outranks it.
+    `name` null is the job's overrides, `group` null the sweep's. `artifact` logs `deployment/`.
+    `workspace` saves a view of a sweep when it ends.
+    """
+
+    project: str = "sparsekit"
+    entity: str | None = None
+    mode: str = "auto"
+    name: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    artifact: bool = False
+    workspace: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workspace and importlib.util.find_spec("wandb_workspaces") is None:
+            raise UserError(
+                "tracking.workspace=true needs wandb-workspaces: pip install "
+                "'sparsekit[workspaces]', or leave it false"
+            )
+        if self.mode not in MODES:
+            raise UserError(f"tracking.mode={self.mode!r} must be one of {', '.join(MODES)}")
+
+
+class Tracker:
+    """Writes a run's events and summary; made by `track`."""
+
+    def __init__(self, folder: Path, run: wandb.Run | None = None) -> None:
+        self._folder = folder
+        self._run = run
+        self._summary: dict[str, Any] = {}
+        self.finished = False
+
+    def log(self, event: Mapping[str, float | int | str], step: int | None = None) -> None:
+        """Append one event to `metrics.jsonl`, with the time in seconds since the epoch."""
+        values = dict(event) if step is None else {"step": step, **event}
+        line = json.dumps(plain_json({"time": time.time(), **values}))
+        with (self._folder / "metrics.jsonl").open("a") as file:
+            file.write(line + "\n")
+        # The step is a column, not W&B's own counter, which drops events that arrive late.
+        self._mirror(lambda run: run.log(values))
+
+    def record(self, part: Mapping[str, Any]) -> None:
+        """Add keys to the summary that is written at the end, also when the run fails."""
+        self._summary.update(part)
+
+    def finish(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Write `summary.json`, these keys and the recorded ones, mirror its scalars, return it."""
+        self.record({"status": "completed", "error": None, **summary})
+        write_summary(self._folder, self._summary)
+        self._mirror(lambda run: run.summary.update(scalars(self._summary)))
+        self.finished = True
+        return dict(self._summary)
+
+    def log_artifact(self, folder: Path) -> None:
+        """Log a folder of the run to W&B as a model."""
+        self._mirror(lambda run: run.log_artifact(folder, f"{folder.name}-{run.id}", type="model"))
+
+    def _mirror(self, action: Callable[[wandb.Run], Any]) -> None:
+        if self._run is None:
+            return
+        try:
+            action(self._run)
+        except Exception as error:  # a service must not end a run, whatever it raises
+            LOG.warning("W&B stopped recording; the run folder goes on: %s", error)
+            self._run = None
+
+
+@contextlib.contextmanager
+def track(
+    config: TrackingConfig,
+    folder: Path,
+    resolved: dict[str, Any],
+    overrides: Sequence[str],
+    group: str | None,
+) -> Iterator[Tracker]:
+    """Track one run in `folder`, an existing directory.
+
+    If the block raises, `summary.json` gets status failed and the error, and the W&B run ends
+    with exit code 1; the exception goes on. W&B runs never merge: each ends here.
+    """
+    run, tracker = None, Tracker(folder)
+    try:
+        run = _start(config, folder, resolved, overrides, group)
+        tracker._run = run
+        yield tracker
+        if not tracker.finished:
+            tracker.finish({})
+        if config.artifact and (folder / "deployment").is_dir():
+            tracker.log_artifact(folder / "deployment")
+    except BaseException as error:
+        tracker.finish({"status": "failed", "error": describe(error)})
+        _end(run, exit_code=1)
+        raise
+    _end(run, exit_code=0)
+
+
+def wandb_mode(mode: str) -> str:
+    """online, offline or disabled: what `auto` means here; never asks for a key."""
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    elif mode == "online" and not _has_key():
+        raise UserError(
+            "tracking.mode=online needs a W&B key: run `wandb login`, set WANDB_API_KEY, "
+            "or use tracking.mode=offline"
+        )
+    return mode
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    import wandb
+
+    host = urlsplit(wandb.setup().settings.base_url).netloc
+    hosts = CLOUD_HOSTS if host in CLOUD_HOSTS else {host}
+    try:
+        known = netrc.netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser())
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return any(known.authenticators(host) for host in hosts)
+
+
+def _start(
+    config: TrackingConfig,
+    folder: Path,
+    resolved: dict[str, Any],
+    overrides: Sequence[str],
+    group: str | None,
+) -> wandb.Run | None:
+    mode = wandb_mode(config.mode)
+    if mode == "disabled":
+        return None
+    import wandb
+
+    name = config.name or " ".join(overrides) or folder.name
+    group = config.group or group
+
+    def init(mode: str) -> wandb.Run:
+        run = wandb.init(
+            project=config.project,
+            entity=config.entity,
+            mode=mode,  # type: ignore[arg-type]
+            name=_fit(name),
+            group=_fit(group) if group else None,
+            tags=config.tags,
+            dir=folder,
+            config={"sparsekit": resolved, **overridden_values(resolved, overrides)},
+            settings=wandb.Settings(silent=True, console="off", init_timeout=30),
+        )
+        run.define_metric("*", step_metric="step")
+        return run
+
+    try:
+        return init(mode)
+    except wandb.errors.Error as error:
+        if config.mode == "online":
+            raise UserError(f"W&B did not start: {error}; try tracking.mode=offline") from error
+        LOG.warning("W&B did not start, the run is recorded offline instead: %s", error)
+        return init("offline")
+
+
+def _fit(name: str) -> str:
+    """`name` in W&B's limit, without its middle: what a sweep varies is often the last override."""
+    half = NAME_LENGTH // 2
+    return name if len(name) <= NAME_LENGTH else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def _end(run: wandb.Run | None, exit_code: int) -> None:
+    if run is None:
+        return
+    try:
+        run.finish(exit_code=exit_code)
+    except Exception as error:  # the run's own outcome must not be hidden by its mirror's
+        LOG.warning("W&B did not finish: %s", error)

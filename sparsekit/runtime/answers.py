@@ -1,0 +1,162 @@
+"""From text to label, as the deployment folder says: its tokenizer, its graph, its label names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from sparsekit.errors import UserError, first_line
+from sparsekit.runtime.base import Inputs, Runtime
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.system import cores
+
+BATCH = 32
+
+
+class TextEncoder:
+    """The tokenizer in `folder` (`tokenizer.json`, `tokenizer_config.json`, `config.json`).
+
+    Texts longer than `model_max_length` are truncated; padding is to the longest of a batch.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        config = read_json(folder / "config.json")
+        settings = read_json(folder / "tokenizer_config.json")
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise UserError(f"there is no {file}; export the run again: sparsekit export RUN")
+        try:
+            self.labels = label_names(config)
+            self.max_length = int(
+                min(settings["model_max_length"], config.get("max_position_embeddings", np.inf))
+            )
+            self._padding = int(config.get("pad_token_id") or 0)
+            self._tokenizer = Tokenizer.from_file(str(file))
+            self._tokenizer.enable_truncation(self.max_length)
+        except Exception as error:  # tokenizers raises no other kind
+            raise UserError(
+                f"cannot read the tokenizer and the labels in {folder}: {type(error).__name__}: "
+                f"{first_line(error)}; the files were changed or cut short: export the run again"
+            ) from error
+        self._tokenizer.no_padding()
+
+    def encode(
+        self, texts: Sequence[str], pairs: Sequence[str | None] | None = None
+    ) -> list[Encoding]:
+        """Token ids of each text, or of each text and its pair.
+
+        Raises UserError for text that is empty or holds bytes that are not UTF-8, and for no text.
+        """
+        if not texts:
+            raise UserError("there are no texts: give one or more")
+        for row, text in enumerate(texts):
+            _check(text, f"text {row + 1} of {len(texts)}")
+            if pairs is not None and pairs[row] is not None:
+                _check(pairs[row], f"the pair of text {row + 1} of {len(texts)}")
+        rows = [
+            text if pair is None else (text, pair)
+            for text, pair in zip(texts, pairs or [None] * len(texts), strict=True)
+        ]
+        encodings: list[Encoding] = self._tokenizer.encode_batch(rows)
+        return encodings
+
+    def batch(self, encodings: Sequence[Encoding]) -> Inputs:
+        """The three inputs of BERT-like models, int64 [batch, longest]."""
+        shape = (len(encodings), max(len(encoding) for encoding in encodings))
+        ids = np.full(shape, self._padding, dtype=np.int64)
+        mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for row, encoding in enumerate(encodings):
+            length = len(encoding)
+            ids[row, :length] = encoding.ids
+            mask[row, :length] = encoding.attention_mask
+            types[row, :length] = encoding.type_ids
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def _check(text: object, where: str) -> None:
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"{where} is empty: {text!r}; give it words")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UserError(f"{where} is not UTF-8: {text[:60]!r}; convert it")
+
+
+def predict_logits(
+    runtime: Runtime, encoder: TextEncoder, encodings: Sequence[Encoding], batch: int = BATCH
+) -> npt.NDArray[np.float32]:
+    """Logits [rows, labels] in the rows' order; batches hold rows of similar length."""
+    order = sorted(range(len(encodings)), key=lambda row: len(encodings[row]))
+    logits = np.empty((len(encodings), len(encoder.labels)), dtype=np.float32)
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        found = runtime.run(encoder.batch([encodings[row] for row in rows]))
+        if found.shape[1] != len(encoder.labels):
+            raise UserError(
+                f"the graph answers {found.shape[1]} labels, its config.json names "
+                f"{len(encoder.labels)}: they are of two models; export the run again"
+            )
+        logits[rows] = found
+    return logits
+
+
+def predict(
+    deployment: Path,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    kind: type[Runtime] = OnnxRuntime,
+) -> list[dict[str, Any]]:
+    """For each text, or text and its pair, `label`, `score` (its probability) and all `scores`."""
+    encoder = TextEncoder(deployment)
+    encodings = encoder.encode(texts, pairs)
+    runtime = kind(deployment / "model.onnx", cores())
+    logits = predict_logits(runtime, encoder, encodings)
+    results = []
+    for row in softmax(logits):
+        scores = {label: float(score) for label, score in zip(encoder.labels, row, strict=True)}
+        best = max(scores, key=scores.__getitem__)
+        results.append({"label": best, "score": scores[best], "scores": scores})
+    return results
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Probabilities over the last axis.
+
+    >>> softmax(np.array([[0.0, 0.0]], dtype=np.float32)).tolist()
+    [[0.5, 0.5]]
+    """
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: npt.NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def label_names(config: Mapping[str, Any]) -> list[str]:
+    """The labels in the order of the logits, from what `config.json` says.
+
+    transformers leaves two labels without names of their own out of it.
+
+    >>> label_names({"id2label": {"0": "no", "1": "yes"}}), label_names({})
+    (['no', 'yes'], ['LABEL_0', 'LABEL_1'])
+    """
+    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    return [names[str(index)] for index in range(len(names))]
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in `file`; raises UserError when there is none."""
+    try:
+        values = json.loads(file.read_text())
+        if not isinstance(values, dict):
+            raise ValueError("it is no mapping")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"there is no {file}: not a deployment folder; export the run first: sparsekit "
+            "export RUN"
+        ) from error
+    except (ValueError, IsADirectoryError) as error:
+        raise UserError(f"{file} is not JSON ({error}); export the run again") from error
+    return values

@@ -1,0 +1,1 @@
+"""SparseML, SparseZoo and DeepSparse: their recipe files, and their own environment."""

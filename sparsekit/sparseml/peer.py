@@ -1,0 +1,65 @@
+"""The environment of the old tools (SparseML, SparseZoo, DeepSparse): its own Python, spoken to
+through a subprocess, never imported."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+from pathlib import Path
+
+MAKE = "make peer-env (Python 3.11), or set SPARSEKIT_PEER_PYTHON to a Python that has it"
+SECONDS = 60
+# Scripts that its Python runs.
+WORKERS = Path(__file__).parent / "workers"
+# Looks for the package without importing it, which takes SparseML seconds. Names it where it is
+# there: what answers something else is no Python.
+_HAS = "import importlib.util as u, sys; print(sys.argv[1] if u.find_spec(sys.argv[1]) else '')"
+
+
+def peer_python() -> Path | None:
+    """The interpreter that `make peer-env` made, or `SPARSEKIT_PEER_PYTHON`; None without one."""
+    named = _named()
+    made = Path(__file__).parents[2] / ".venv-peer"
+    # Absolute, since workers start in other folders. A venv's link stays one: its target knows
+    # nothing of the venv.
+    python = Path(named).absolute() if named else made / "bin" / "python"
+    # The stamp says that the installation came to its end.
+    complete = named is not None or (made / ".installed").is_file()
+    return python if complete and python.is_file() else None
+
+
+def peer_problem(package: str) -> str | None:
+    """Why the old tool `package` cannot be used, in one line with the fix; None where it can."""
+    named = _named()
+    if named is None:
+        return MAKE if peer_python() is None else None
+    why = _unusable(Path(named).absolute(), package)
+    return why and (
+        f"SPARSEKIT_PEER_PYTHON is {named!r}, {why}; set it to the Python of an environment that "
+        f"has {package}, or unset it for that of make peer-env"
+    )
+
+
+def _named() -> str | None:
+    return os.environ.get("SPARSEKIT_PEER_PYTHON") or None
+
+
+@functools.cache
+def _unusable(python: Path, package: str) -> str | None:
+    if not python.exists():
+        return "which does not exist"
+    if not python.is_file() or not os.access(python, os.X_OK):
+        return "which is no program that can be run"
+    try:
+        done = subprocess.run(
+            [python, "-I", "-c", _HAS, package], capture_output=True, text=True, timeout=SECONDS
+        )
+    except OSError as error:
+        return f"which cannot be run ({error.strerror})"
+    except subprocess.TimeoutExpired:
+        return f"which gave no answer in {SECONDS} s"
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+        return f"which cannot be asked for {package} ({said[-1]})"
+    return None if done.stdout.strip() == package else f"which has no {package}"

@@ -1,0 +1,152 @@
+"""SparseML's `eval(...)` expressions: arithmetic over a recipe's variables, never executed."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparsekit.config.resolvers import FUNCTIONS, calc
+from sparsekit.errors import UserError
+
+_EVAL = re.compile(r"eval\((.*)\)", re.DOTALL)
+
+
+def expression(value: Any) -> str | None:
+    """What stands within `eval(...)`; None for any other value.
+
+    >>> expression("eval(num_epochs - 1)"), expression("linear")
+    ('num_epochs - 1', None)
+    """
+    if not isinstance(value, str):
+        return None
+    matched = _EVAL.fullmatch(value.strip())
+    if matched is None and "eval(" in value:
+        raise UserError(f"{value!r} holds eval( among other text; make the whole value eval(...)")
+    return matched[1].strip() if matched else None
+
+
+def map_expressions(value: Any, change: Callable[[str], Any]) -> Any:
+    """`value` with each `eval(...)` in it, however deep, replaced by `change(its expression)`."""
+    if isinstance(value, dict):
+        for key in value:
+            if expression(key) is not None:
+                raise UserError(f"{key}: an expression cannot be a key; write its value")
+        return {key: map_expressions(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [map_expressions(item, change) for item in value]
+    text = expression(value)
+    return value if text is None else change(text)
+
+
+def names(text: str) -> list[str]:
+    """The variables of an expression, in their order; raises UserError if it is no arithmetic."""
+    try:
+        nodes = list(ast.walk(ast.parse(text, mode="eval")))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f"eval({text}) is no expression: {error}") from error
+    called = {id(node.func): node.func for node in nodes if isinstance(node, ast.Call)}
+    foreign = [f for f in called.values() if not (isinstance(f, ast.Name) and f.id in FUNCTIONS)]
+    foreign += [node for node in nodes if isinstance(node, ast.Attribute | ast.Subscript)]
+    if foreign:
+        raise UserError(
+            f"eval({text}) is refused: {ast.unparse(foreign[0])} is neither a variable nor one of "
+            f"{', '.join(FUNCTIONS)}; an expression may hold arithmetic over variables only"
+        )
+    found = [n for n in nodes if isinstance(n, ast.Name) and id(n) not in called]
+    found.sort(key=lambda node: (node.lineno, node.col_offset))
+    return list(dict.fromkeys(node.id for node in found))
+
+
+def evaluate(text: str, variables: Mapping[str, Any]) -> Any:
+    """The value of an expression; a lone variable may hold anything, arithmetic needs numbers.
+
+    Raises UserError for an unknown variable, listing the known, and for all but arithmetic.
+    """
+    used = names(text)
+    for name in used:
+        if name not in variables:
+            listed = ", ".join(sorted(variables)) or "none"
+            raise UserError(f"eval({text}): there is no variable {name!r}; there are {listed}")
+    if used == [text]:
+        return variables[text]
+    for name in used:
+        if isinstance(variables[name], bool) or not isinstance(variables[name], int | float):
+            raise UserError(
+                f"eval({text}): variable {name!r} is {variables[name]!r}, and arithmetic needs "
+                "a number"
+            )
+    return calc(text, {name: variables[name] for name in used})
+
+
+def resolve(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Every variable's value, expressions evaluated; raises UserError naming a cycle."""
+    done: dict[str, Any] = {}
+
+    def value(name: str, path: tuple[str, ...]) -> Any:
+        if name in path:
+            cycle = " -> ".join([*path[path.index(name) :], name])
+            raise UserError(f"the recipe's variables form a cycle: {cycle}; give one a number")
+        if name not in done:
+            inner = (*path, name)
+
+            def known(text: str) -> Any:
+                below = {n: value(n, inner) for n in names(text) if n in variables}
+                return evaluate(text, {**dict.fromkeys(variables), **below})
+
+            done[name] = map_expressions(variables[name], known)
+        return done[name]
+
+    return {name: value(name, ()) for name in variables}
+
+
+def rename(text: str, new_names: Mapping[str, str]) -> str:
+    """The expression with variables renamed.
+
+    >>> rename("a + min(b, 2)", {"b": "c"})
+    'a + min(c, 2)'
+    """
+    if not any(new_names.get(name, name) != name for name in names(text)):
+        return text
+    tree = ast.parse(text, mode="eval")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            node.id = new_names.get(node.id, node.id)
+    return ast.unparse(tree)
+
+
+def interpolation(text: str) -> str:
+    """The expression as a native recipe writes it.
+
+    >>> interpolation("num_epochs"), interpolation("num_epochs - 1")
+    ('${recipe.num_epochs}', "${calc:'${recipe.num_epochs} - 1'}")
+    """
+    if names(text) == [text]:
+        return f"${{recipe.{text}}}"
+    used = names(text)
+    # Only a power binds tighter than the sign of a negative value put in a name's place.
+    form = "(${{recipe.{}}})" if "**" in text else "${{recipe.{}}}"
+    written = re.sub(
+        r"(?<![\w.])[^\W\d]\w*(?!\s*\()",
+        lambda matched: form.format(matched[0]) if matched[0] in used else matched[0],
+        ast.unparse(ast.parse(text, mode="eval")),
+    )
+    return f"${{calc:'{written}'}}"
+
+
+def from_interpolation(text: str) -> str | None:
+    """The expression of a native `${recipe.x}` or `${calc:'...'}`; None for any other text.
+
+    >>> from_interpolation("${calc:'${recipe.num_epochs} - 1'}")
+    'num_epochs - 1'
+    """
+    # In a modifier's field, three dots lead to the recipe as well.
+    single = re.fullmatch(r"\$\{(?:recipe\.|\.\.\.)(\w+)\}", text)
+    if single:
+        return single[1]
+    whole = re.fullmatch(r"\$\{calc:(['\"])(.*)\1\}", text, re.DOTALL)
+    if whole is None:
+        return None
+    inner = re.sub(r"\$\{(?:recipe\.|\.\.\.)(\w+)\}", r"\1", whole[2])
+    return None if "${" in inner else inner

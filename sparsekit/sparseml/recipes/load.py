@@ -1,0 +1,126 @@
+"""`recipe=sparseml recipe.path=FILE`: a SparseML file as the launcher's recipe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from sparsekit.config.build import plain
+from sparsekit.config.resolvers import register_calc
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.sparseml.recipes.document import Document, read
+from sparsekit.sparseml.recipes.expressions import expression, names
+from sparsekit.sparseml.recipes.mapping import EPOCH_RANGE, MODIFIERS
+from sparsekit.sparseml.recipes.native import (
+    Values,
+    evaluated,
+    native,
+    number,
+    resolved,
+    training_length,
+)
+from sparsekit.sparseml.recipes.text import MARKDOWN, ZOO
+
+
+def load(path: str, variables: Mapping[str, Any]) -> Values:
+    """The recipe of a SparseML file with variables overridden: resolved, plain native values.
+
+    Raises ConfigError for what is wrong with it, and for windows that do not fit the training.
+    """
+    register_calc()
+    document = read(Path(path).expanduser())
+    native(document, path)
+    written = evaluated(training_length(document, path), resolved(document, path))
+    document.override(variables)
+    node = native(document, path)
+    epochs = evaluated(training_length(document, path), resolved(document, path))
+    problems = _windows(document, path, epochs) + _unread(document, path, variables)
+    if not problems and variables.get("num_epochs", epochs) != epochs == written:
+        problems.append(
+            f"{path}: recipe.variables.num_epochs={variables['num_epochs']} does not change the "
+            f"training, which ends at epoch {epochs}; write end_epoch: eval(num_epochs) there"
+        )
+    if problems:
+        raise ConfigError(problems)
+    return dict(plain(OmegaConf.create({"recipe": node}))["recipe"])
+
+
+def is_sparseml(path: Path) -> bool:
+    """Whether a file holds a SparseML recipe, not a native one. Raises UserError if unreadable."""
+    if str(path).startswith(ZOO):
+        return True
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the recipe {path}: {error}") from error
+    if path.suffix.lower() in MARKDOWN:
+        return True
+    is_native = re.search(r"^defaults:|_target_", text, re.MULTILINE)
+    return not is_native and re.search(r"modifiers:|Modifier\b", text) is not None
+
+
+def _windows(document: Document, path: str, last: float) -> list[str]:
+    """Windows that do not fit into the training, each with the variables that would mend it."""
+    values = resolved(document, path)
+    length = training_length(document, path)
+    problems = []
+    for entry in document.entries:
+        if entry.kind == EPOCH_RANGE:
+            continue
+        for name, verb, below, above in (
+            ("start_epoch", "starts", "<", ">"),
+            ("end_epoch", "ends", "<=", ">="),
+        ):
+            endless = entry.kind in MODIFIERS and MODIFIERS[entry.kind].endless
+            written = None if endless and name == "end_epoch" else entry.fields.get(name)
+            epoch = number(evaluated(written, values))
+            if epoch > last or (name == "start_epoch" and epoch == last):
+                problems.append(
+                    f"{path}, {entry.place}: {entry.kind} {verb} at epoch {epoch:g} but training "
+                    f"ends at {last:g}; {_fix(name, written, f'{below} {last:g}')}, or train for "
+                    f"longer: {_fix('end_epoch', length, f'{above} {epoch:g}')}"
+                )
+    return problems
+
+
+def _unread(document: Document, path: str, variables: Mapping[str, Any]) -> list[str]:
+    """Overrides that would change nothing: an anchor's aliases keep the value that the file has."""
+    read = document.read_names()
+    return [
+        f"{path}: recipe.variables.{name}: nothing reads {name}, so it would change nothing; where "
+        f"the file repeats its value or an alias of it, write eval({name})"
+        for name in variables
+        if not read.intersection(document.scopes.get(name, [name]))
+    ]
+
+
+def _fix(name: str, written: Any, limit: str) -> str:
+    text = expression(written)
+    if text is None:
+        return f"set {name} {limit} in the file"
+    listed = ", ".join(f"recipe.variables.{variable}" for variable in names(text))
+    return f"set {listed} {limit}" if names(text) == [text] else f"set {listed} so: {text} {limit}"
+
+
+def _resolver(path: Any, variables: DictConfig, key: str) -> Any:
+    overrides = OmegaConf.to_container(variables, resolve=True)
+    assert isinstance(overrides, dict)
+    found = load(str(path), {str(name): value for name, value in overrides.items()})[key]
+    # A plain dict would leave the config unresolvable in place (`--cfg job --resolve`).
+    return OmegaConf.create(found) if isinstance(found, dict) else found
+
+
+def register_resolvers() -> None:
+    """Give Hydra and OmegaConf what `conf/` needs; calling it again changes nothing.
+
+    The resolvers `calc` and `sparseml`, and a map of variables that takes any name, so that
+    `recipe.variables.NAME=...` needs no plus.
+    """
+    register_calc()
+    OmegaConf.register_new_resolver("sparseml", _resolver, replace=True)
+    ConfigStore.instance().store(name="any_variables", node=DictConfig({}, flags={"struct": False}))

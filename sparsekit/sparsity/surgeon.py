@@ -1,0 +1,112 @@
+"""Optimal Brain Surgeon on the Linear layers of a model: what each weight is worth, and the repair.
+
+Takes any `Fisher`; oBERT and M-FAC differ in which one they make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor, nn
+
+from sparsekit.sparsity.fisher import Fisher
+from sparsekit.sparsity.gradients import example_gradients
+from sparsekit.sparsity.masks import Blocks, Pattern, score_masks
+
+Layers = Mapping[str, nn.Linear]
+Batch = Mapping[str, Tensor]
+# Batches of so many rows in all, with a seed; their rows are a multiple of the third number.
+Draw = Callable[[int, int, int], Iterator[Batch]]
+
+
+def measure(
+    model: nn.Module,
+    layers: Layers,
+    batches: Iterable[Batch],
+    make: Callable[[int], Fisher],
+    examples: int = 1,
+) -> dict[str, Fisher]:
+    """The Fisher of each layer's weight by name, from gradients of `examples` rows, dropout off.
+
+    `make` gives an empty one for a number of weights.
+    """
+    fishers = {name: make(layer.weight.numel()) for name, layer in layers.items()}
+    memory: list[Tensor] = []
+    training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            for name, gradients in example_gradients(model, batch, layers, examples, memory):
+                fishers[name].add(gradients)
+    finally:
+        model.train(training)
+    return fishers
+
+
+@torch.no_grad()
+def saliencies(
+    layers: Layers,
+    fishers: Mapping[str, Fisher],
+    kept: Mapping[str, Tensor],
+    damp: float,
+    pattern: Pattern,
+) -> dict[str, Tensor]:
+    """What the loss loses with each weight (each block), by name and of the weight's shape."""
+    group = pattern.columns if isinstance(pattern, Blocks) else 1
+
+    def saliency(name: str) -> Tensor:
+        weight = layers[name].weight.detach()
+        rises = fishers[name].saliency(weight.flatten(), kept[name].flatten(), damp, group)
+        return rises.view_as(weight)
+
+    return _in_parallel(saliency, layers)
+
+
+@torch.no_grad()
+def repair(
+    layers: Layers,
+    fishers: Mapping[str, Fisher],
+    masks: Mapping[str, Tensor],
+    damp: float,
+) -> None:
+    """Set what `masks` drop to zero and move what they keep to where the loss is least."""
+
+    def moved(name: str) -> Tensor:
+        weight = layers[name].weight.detach()
+        return fishers[name].compensate(weight.flatten(), masks[name].flatten(), damp)
+
+    for name, weight in _in_parallel(moved, layers).items():
+        layers[name].weight.copy_(weight.view_as(layers[name].weight))
+
+
+def masks_of(
+    scores: Mapping[str, Tensor],
+    sparsity: float,
+    pattern: Pattern,
+    kept: Mapping[str, Tensor],
+    ranks_globally: bool,
+) -> dict[str, Tensor]:
+    """Masks by name that reach `sparsity` over all scores together or in each by itself."""
+    groups: Sequence[list[str]] = [list(scores)] if ranks_globally else [[name] for name in scores]
+    masks: dict[str, Tensor] = {}
+    for names in groups:
+        chosen = score_masks(
+            [scores[n] for n in names], sparsity, pattern, [kept[n] for n in names]
+        )
+        masks |= zip(names, chosen, strict=True)
+    return masks
+
+
+def _in_parallel(work: Callable[[str], Tensor], layers: Layers) -> dict[str, Tensor]:
+    """`work` of each layer, on as many threads as torch has, with a thread for each solver.
+
+    Solvers of small matrices that divide each product among threads lose a quarter of their time.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return dict(zip(layers, pool.map(work, layers), strict=True))
+    finally:
+        torch.set_num_threads(threads)

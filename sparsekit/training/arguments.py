@@ -1,0 +1,134 @@
+"""Numbers at training time: bf16 where the device multiplies it faster, float32 elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import TrainingArguments
+
+from sparsekit.errors import ConfigError
+from sparsekit.kernels.compiler import KernelError, warn
+from sparsekit.kernels.sparse_product import compiled, pays_here
+from sparsekit.system import cpu_units
+from sparsekit.training.resume import checkpoint_problem
+
+_AT_LEAST_ONE = (
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+)
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SPARSE_PRODUCTS = ("auto", "on", "off")
+
+
+@dataclass
+class SparseTrainingArguments(TrainingArguments):
+    """transformers' TrainingArguments with three more fields.
+
+    precision: auto is bf16 where the device has matrix units for it, fp32 elsewhere. On a GPU bf16
+    and fp16 mean autocast. On a CPU bf16 means that float32 matrix products run on its bf16 units:
+    tensors and accumulators stay float32, so no autocast is needed.
+    sparse_products: whether layers that are sparse enough multiply no zeros; auto: on CPUs where
+    that is faster.
+    tokens_per_batch: as many rows as fit in so many tokens, padding included, make a batch, instead
+    of a fixed number; the loss is their mean, so a row among long ones weighs more.
+    """
+
+    precision: str = field(default="auto", metadata={"help": ", ".join(PRECISIONS)})
+    sparse_products: str = field(default="auto", metadata={"help": ", ".join(SPARSE_PRODUCTS)})
+
+    tokens_per_batch: int | None = field(default=None, metadata={"help": "instead of rows"})
+
+    def __post_init__(self) -> None:
+        if too_small := [name for name in _AT_LEAST_ONE if getattr(self, name) < 1]:
+            raise ConfigError(
+                [f"training.{name} is {getattr(self, name)}; set 1 or more" for name in too_small]
+            )
+        if self.max_steps == 0:
+            raise ConfigError(["training.max_steps is 0; set 1 or more, or -1 for whole epochs"])
+        if self.resume_from_checkpoint:
+            folder = Path(self.resume_from_checkpoint)
+            if problem := checkpoint_problem(folder, self.num_train_epochs, self.max_steps):
+                raise ConfigError([problem])
+        on_gpu = torch.cuda.is_available() and not self.use_cpu
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                [f"training.precision {self.precision!r} is not one of {', '.join(PRECISIONS)}"]
+            )
+        if self.sparse_products not in SPARSE_PRODUCTS:
+            raise ConfigError(
+                [
+                    f"training.sparse_products {self.sparse_products!r} is not one of "
+                    f"{', '.join(SPARSE_PRODUCTS)}"
+                ]
+            )
+        if self.precision == "fp16" and not on_gpu:
+            raise ConfigError(["training.precision=fp16 needs a GPU; set training.precision=auto"])
+        if self.precision == "auto":
+            fast = torch.cuda.is_bf16_supported() if on_gpu else cpu_has_bf16_units()
+            self.precision = "bf16" if fast else "fp32"
+        self.bf16 = on_gpu and self.precision == "bf16"
+        self.fp16 = self.precision == "fp16"
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        if self.sparse_products == "on" and (problem := self.sparse_products_problem()):
+            raise ConfigError([f"training.sparse_products=on: {problem}; set it to auto"])
+        if self.tokens_per_batch is not None and (problem := self._token_budget_problem()):
+            raise ConfigError([f"training.tokens_per_batch={self.tokens_per_batch}: {problem}"])
+
+    def _token_budget_problem(self) -> str | None:
+        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
+            return "set 1 or more, or null"
+        if self.train_sampling_strategy != "group_by_length":
+            return "rows must be grouped; set training.train_sampling_strategy=group_by_length"
+        if self.world_size > 1:
+            return f"{self.world_size} processes cannot share such batches; set it to null"
+        return None
+
+    def sparse_products_problem(self) -> str | None:
+        """Why training multiplies zeros too; None: it does not. Compiles the kernel once."""
+        if self.sparse_products == "off":
+            return "it is off"
+        if self.device.type != "cpu":
+            return "its kernel is one for CPUs"
+        if self.torch_compile:
+            return "a model that torch compiles calls no kernel of ours"
+        if self.matmul_precision == "medium":
+            return "bf16 units multiply zeros faster than float32 ones leave them out"
+        if self.sparse_products == "auto" and not pays_here():
+            return "it pays on CPUs with AVX-512"
+        try:
+            compiled()
+        except KernelError as error:
+            warn(error, "training multiplies zeros too, which is slower")
+            return str(error)
+        return None
+
+    @property
+    def matmul_precision(self) -> Literal["medium", "highest"]:
+        """What torch is told of float32 products; medium allows bf16 units on a CPU."""
+        return "medium" if self.precision == "bf16" and not self.bf16 else "highest"
+
+
+def cpu_has_bf16_units() -> bool:
+    """Whether the CPU has AMX tiles for bf16.
+
+    AVX512-BF16 alone does not count: there bf16 products took longer than float32 ones
+    (167 against 318 GFLOP/s, two cores of a Xeon, torch 2.13).
+    """
+    return (cpu_units() or {}).get("amx_bf16", False)
+
+
+@contextlib.contextmanager
+def matmul_precision(precision: Literal["medium", "highest"]) -> Iterator[None]:
+    """Set torch's precision of float32 matrix products, and set it back afterwards."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

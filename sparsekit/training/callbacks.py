@@ -1,0 +1,84 @@
+"""The recipe's part in each step, as the Trainer calls it; and the proof that masks held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sparsekit.errors import UserError
+from sparsekit.recipe.recipe import Recipe
+from sparsekit.training.cpu.sparse_linear import HeldZeros
+
+
+class RecipeCallback(TrainerCallback):
+    """Moves the recipe along with the steps, and proves after each epoch that masks held."""
+
+    def __init__(self, recipe: Recipe, zeros: HeldZeros) -> None:
+        self.recipe = recipe
+        self._zeros = zeros
+        # Of each parameter group, as the arguments have them: they hold where the recipe is silent.
+        self.weight_decays: list[float] = []
+
+    def _update(self, state: TrainerState) -> float:
+        epoch = state.global_step / state.max_steps * self.recipe.num_epochs
+        self.recipe.update(epoch)
+        return epoch
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        # What masks take to set up is no part of the first step.
+        self._update(state)
+        self._zeros.follow()
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any
+    ) -> None:
+        weight_decay = self.recipe.weight_decay(self._update(state))
+        self._zeros.follow()
+        for group, own in zip(now["optimizer"].param_groups, self.weight_decays, strict=True):
+            group["weight_decay"] = own if weight_decay is None else weight_decay
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.recipe.before_step()
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.recipe.constrain()
+
+    def on_epoch_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **now: Any,
+    ) -> None:
+        weights = dict(now["model"].named_parameters())
+        assert_masks(self.recipe, weights, f"after step {state.global_step}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._update(state)
+
+
+def assert_masks(recipe: Recipe, weights: Mapping[str, Tensor], when: str) -> None:
+    """Raise RuntimeError naming the layers if `weights` break a mask: a fault of ours.
+
+    Weights that are not finite are no such fault: a UserError says that training diverged.
+    """
+    violations = recipe.violations(weights)
+    if violations and not all(torch.isfinite(weight).all() for weight in weights.values()):
+        raise UserError(
+            f"training diverged: {when} there are weights that are not finite; lower "
+            "recipe.init_lr, or train in fp32 (training.precision=fp32)"
+        )
+    if violations:
+        raise RuntimeError(f"a mask was broken {when}: " + "; ".join(violations))

@@ -1,0 +1,193 @@
+"""The trainer: transformers' own, with a recipe that acts at each step."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, Trainer
+
+from sparsekit.data.collator import Collator
+from sparsekit.models.first_token import only_first_token
+from sparsekit.models.pruning import sparsity
+from sparsekit.modifiers.distillation.layers import PerLayerDistillation
+from sparsekit.modifiers.distillation.logits import Distillation
+from sparsekit.modifiers.pruning.obs import SurgeonPruning
+from sparsekit.modifiers.quantization.qat import Quantization
+from sparsekit.oneshot.calibration import draw
+from sparsekit.recipe.recipe import Recipe
+from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
+from sparsekit.training.callbacks import RecipeCallback
+from sparsekit.training.cpu.adamw import RowAdamW, sparse_token_gradient, steps_by_row
+from sparsekit.training.cpu.allocator import keep_freed_memory
+from sparsekit.training.cpu.attention import used_by as dropout_attention
+from sparsekit.training.cpu.dropout import use_bit_dropout
+from sparsekit.training.cpu.sparse_linear import HeldZeros
+from sparsekit.training.loss_mean import LossMean
+from sparsekit.training.samplers import lengths_in_memory, order_by_epoch
+
+
+class SparseTrainer(Trainer):
+    """A Trainer whose learning rate, weight decay, loss and masks come from a recipe.
+
+    The recipe must be attached to `model` already. Its epoch is the share of the steps that are
+    done, times its `num_epochs`: a run cut short with `max_steps` passes through every window.
+    """
+
+    args: SparseTrainingArguments
+    model: nn.Module
+
+    def __init__(
+        self, recipe: Recipe, model: nn.Module, args: SparseTrainingArguments, **options: Any
+    ) -> None:
+        super().__init__(model=model, args=args, **options)
+        self.recipe = recipe
+        # Our loss is a mean over the batch: without this, gradients accumulated over N batches
+        # would be N times too large.
+        self.loss_is_scaled_for_ga = False
+        self._task_loss = LossMean()
+        self._kd_loss = LossMean()
+        self._layer_loss = LossMean()
+        self._rows_seen = 0
+        for modifier in recipe.of(SurgeonPruning):
+            modifier.use_rows(self._draw)
+        self._zeros = HeldZeros(model, recipe, self.args.sparse_products_problem() is None)
+        self._steps = RecipeCallback(recipe, self._zeros)
+        self.add_callback(self._steps)
+        self._by_row = self.optimizer is None and steps_by_row(self.args, model, recipe)
+        if self._by_row:
+            _, settings = self.get_optimizer_cls_and_kwargs(self.args)
+            self.optimizer_cls_and_kwargs = RowAdamW, settings
+        if self.args.device.type == "cpu":
+            use_bit_dropout(model)
+        if isinstance(model, PreTrainedModel) and not recipe.of(PerLayerDistillation):
+            only_first_token(model, self._ranges_of_all_tokens_unused)
+
+    def _draw(self, count: int, seed: int, multiple: int) -> Iterator[dict[str, Tensor]]:
+        """Training rows as batches for the task's loss; see `oneshot.calibration.draw`."""
+        collate = cast(Collator, self.data_collator)
+        for batch in draw(self.train_dataset, collate, count, self.args.seed + seed, multiple):
+            task = {name: batch[name] for name in batch if not name.startswith("teacher_")}
+            yield self._prepare_inputs(task)
+
+    def _ranges_of_all_tokens_unused(self) -> bool:
+        # Quantizers observe what the deployed model computes, which is every token.
+        return self.model.training and not any(m.on for m in self.recipe.of(Quantization))
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches in an order that a resumed run repeats."""
+        loader: DataLoader[Any] = super().get_train_dataloader()
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        budget = self.args.tokens_per_batch
+        return order_by_epoch(loader, seed, lambda: int(self.state.epoch or 0), budget)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
+        lengths_in_memory(loader)
+        return loader
+
+    def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
+        # What a recipe freezes now it may train later: the optimizer must know it.
+        frozen = [p for p in self.model.parameters() if not p.requires_grad]
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **options)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        decays = [group["weight_decay"] for group in optimizer.param_groups]
+        self._steps.weight_decays = self._steps.weight_decays or decays
+        if isinstance(optimizer, RowAdamW):
+            # What the Trainer clips with: accelerate's own is one more pass over the gradients.
+            self.accelerator.clip_grad_norm_ = lambda _, limit: optimizer.clip(limit)
+        return optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> Any:
+        """The recipe's learning rate where it sets one, otherwise the arguments' scheduler."""
+        steps_per_epoch = num_training_steps / self.recipe.num_epochs
+        if not self.recipe.sets_lr:
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is None:
+            base = self.args.learning_rate
+
+            def factor(step: int) -> float:
+                lr = self.recipe.lr(step / steps_per_epoch, steps_per_epoch)
+                return 1.0 if lr is None else lr / base
+
+            self.lr_scheduler = LambdaLR(
+                optimizer or cast(torch.optim.Optimizer, self.optimizer), factor
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        teacher = {name: inputs[name] for name in inputs if name.startswith("teacher_")}
+        inputs = {name: value for name, value in inputs.items() if name not in teacher}
+        # Without the count of items: given one, the Trainer takes the loss for a share of a sum and
+        # multiplies it by the number of processes, though it is the mean of this one's batch.
+        loss, outputs = super().compute_loss(model, inputs, True)
+        if model.training:
+            self._rows_seen += len(inputs["labels"])
+            self._task_loss.add(loss)
+            loss = self.recipe.loss(loss, teacher, outputs)
+            for modifier in self.recipe.of(Distillation):
+                if modifier.kd_loss is not None:
+                    self._kd_loss.add(modifier.kd_loss)
+            for layers in self.recipe.of(PerLayerDistillation):
+                if layers.layer_loss is not None:
+                    self._layer_loss.add(layers.layer_loss)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
+        """Adds the parts of the loss and the state of masks and quantizers to the Trainer's log."""
+        if "loss" in logs:
+            logs = {**logs, **self._recipe_log()}
+        if "train_samples_per_second" in logs:
+            # The Trainer multiplies steps by the size of a batch, which a budget of tokens leaves
+            # open. Changed in place: `train` returns the dict that it logs.
+            rows = self._rows_seen * self.args.world_size
+            logs["train_samples_per_second"] = round(rows / logs["train_runtime"], 3)
+        super().log(logs, *args, **options)
+
+    def _recipe_log(self) -> dict[str, float]:
+        parts = {
+            "task_loss": self._task_loss.take(),
+            "kd_loss": self._kd_loss.take(),
+            "layer_loss": self._layer_loss.take(),
+        }
+        found = {name: value for name, value in parts.items() if value is not None}
+        found["sparsity"] = sparsity(self.model)["overall"]
+        for modifier in self.recipe.of(Quantization):
+            found["quantizers_on"] = float(modifier.on)
+            found["observers_on"] = float(modifier.observing)
+        return found
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        on_cpu = self.args.device.type == "cpu"
+        self._rows_seen = 0
+        with contextlib.ExitStack() as stack:
+            if on_cpu:
+                keep_freed_memory()
+                stack.enter_context(dropout_attention(self.model))
+            if self._by_row:
+                stack.enter_context(sparse_token_gradient(self.model, self.recipe))
+            stack.enter_context(matmul_precision(self.args.matmul_precision))
+            stack.callback(self._zeros.release)
+            return super().train(*args, **options)
+
+    @property
+    def sparse_layers(self) -> int:
+        """How many layers multiplied no zeros in training."""
+        return self._zeros.sparse_layers

@@ -1,0 +1,392 @@
+"""Every runtime answers alike, and `sparsekit benchmark` times them beside their dense twins."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from exported import logits_and_recorded
+from onnx import numpy_helper
+from run_folder import quantization, write_run
+from transformers import PreTrainedModel
+from typer.testing import CliRunner
+
+from sparsekit.benchmark import candidates as candidates_module
+from sparsekit.benchmark.advice import advice, size_advice
+from sparsekit.benchmark.candidates import DENSE, DYNAMIC, candidates
+from sparsekit.benchmark.grid import Grid, example
+from sparsekit.cli.app import app
+from sparsekit.errors import UserError
+from sparsekit.export.onnx import ExportConfig, export
+from sparsekit.runtime import openvino as openvino_module
+from sparsekit.runtime.answers import TextEncoder, predict_logits
+from sparsekit.runtime.deepsparse import DeepSparseRuntime
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.openvino import OpenVinoRuntime
+from sparsekit.runtime.sparse.runtime import SparseRuntime
+from sparsekit.sparseml.peer import peer_python
+
+needs_openvino = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed"
+)
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+needs_peer = pytest.mark.skipif(peer_python() is None, reason="no peer environment: make peer-env")
+LOOSE = {"max_metric_drop": 0.1}
+
+
+def exported(folder: Path, student: str, form: str) -> Path:
+    run = write_run(folder, student, quantization())
+    result = export(run, ExportConfig(form=form, **LOOSE))
+    (run / "summary.json").write_text(json.dumps({"status": "completed", "export": result}))
+    return run
+
+
+@pytest.fixture(scope="module")
+def qdq(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> Path:
+    return exported(tmp_path_factory.mktemp("qdq"), student_folder, "qdq")
+
+
+@pytest.fixture(scope="module")
+def deepsparse(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> Path:
+    return exported(tmp_path_factory.mktemp("deepsparse"), student_folder, "deepsparse")
+
+
+def check_answers(run: Path, runtime: Any) -> None:
+    """The runtime's logits on the validation rows are onnxruntime's, but for int8 steps."""
+    expected, _ = logits_and_recorded(run, 16)
+    encoder = TextEncoder(run / "deployment")
+    texts = pq.read_table(run / "evaluation" / "validation.parquet")["text"].to_pylist()
+    found = predict_logits(runtime, encoder, encoder.encode(texts), batch=16)
+    assert np.abs(found - expected).mean() < 0.2 * expected.std(axis=0).min()
+    assert np.corrcoef(found[:, 0], expected[:, 0])[0, 1] > 0.95
+
+
+@needs_openvino
+def test_openvino_answers(qdq: Path) -> None:
+    runtime = OpenVinoRuntime(qdq / "deployment" / "model.onnx", threads=1)
+    check_answers(qdq, runtime)
+    assert runtime.describe()["threads"] == 1
+
+
+@needs_openvino
+def test_openvino_and_a_truncated_file(qdq: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes((qdq / "deployment" / "model.onnx").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"OpenVINO cannot load .*model.onnx"):
+        OpenVinoRuntime(file, threads=1)
+    with pytest.raises(UserError, match=r"there is no .*other.onnx; export the run first"):
+        OpenVinoRuntime(tmp_path / "other.onnx", threads=1)
+
+
+@needs_compiler
+def test_sparse_answers(qdq: Path) -> None:
+    check_answers(qdq, SparseRuntime(qdq / "deployment" / "model.onnx", threads=2))
+
+
+@needs_compiler
+def test_a_model_that_our_runtime_does_not_run_is_timed_without_it(
+    qdq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(candidates_module, "missing", lambda: {"openvino": "", "deepsparse": ""})
+    found = candidates(qdq / "model", tmp_path)
+    assert [candidate.name for candidate in found] == [DENSE, DYNAMIC, "onnxruntime", "sparse"]
+    monkeypatch.setattr(candidates_module, "refusal", lambda file: "it has a node Sinh 'odd'")
+    found = candidates(qdq / "model", tmp_path)
+    assert [candidate.name for candidate in found] == [DENSE, DYNAMIC, "onnxruntime"]
+    assert "not timed: it has a node Sinh 'odd'" in caplog.text
+
+
+@needs_peer
+def test_deepsparse_answers(deepsparse: Path) -> None:
+    file = deepsparse / "deployment" / "model.onnx"
+    before = file.read_bytes()
+    runtime = DeepSparseRuntime(file, threads=1)
+    try:
+        check_answers(deepsparse, runtime)
+        assert runtime.describe()["fraction_of_supported_ops"] == 1.0
+    finally:
+        runtime.close()
+    assert file.read_bytes() == before
+
+
+@needs_peer
+def test_deepsparse_pads_no_further_than_the_model_goes(
+    tmp_path: Path, student_folder: str
+) -> None:
+    """Of 100 positions, a row of 70 tokens cannot be padded to 128."""
+    run = write_run(tmp_path, student_folder, quantization(), change=shortened)
+    export(run, ExportConfig(form="deepsparse", **LOOSE))
+    file = run / "deployment" / "model.onnx"
+    expected, runtime = OnnxRuntime(file, threads=1), DeepSparseRuntime(file, threads=1)
+    try:
+        for length in (30, 70, 100):
+            inputs = example(2, length, 150)
+            assert runtime.run(inputs) == pytest.approx(expected.run(inputs), abs=1e-3)
+        with pytest.raises(UserError, match="at most 100 tokens here, not 101"):
+            runtime.run(example(1, 101, 150))
+    finally:
+        runtime.close()
+
+
+def shortened(model: PreTrainedModel) -> None:
+    embeddings = model.bert.embeddings
+    embeddings.position_embeddings = torch.nn.Embedding.from_pretrained(
+        embeddings.position_embeddings.weight.detach()[:100].clone()
+    )
+    for name in ("position_ids", "token_type_ids"):
+        setattr(embeddings, name, getattr(embeddings, name)[:, :100])
+    model.config.max_position_embeddings = 100
+
+
+@needs_peer
+def test_deepsparse_says_what_it_does_not_know(qdq: Path) -> None:
+    runtime = DeepSparseRuntime(qdq / "deployment" / "model.onnx", threads=1)
+    ids = np.ones((1, 8), np.int64)
+    with pytest.raises(UserError, match=r"DeepSparse ended: .*export.form=deepsparse"):
+        runtime.run({"input_ids": ids, "attention_mask": ids, "token_type_ids": ids})
+    runtime.close()
+
+
+def test_runtimes_that_are_not_installed(qdq: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", "/nowhere/python")
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    file = qdq / "deployment" / "model.onnx"
+    with pytest.raises(UserError, match=r"DeepSparse is not installed: SPARSEKIT_PEER_PYTHON"):
+        DeepSparseRuntime(file, threads=1)
+    with pytest.raises(UserError, match=r"pip install 'sparsekit\[openvino\]'"):
+        OpenVinoRuntime(file, threads=1)
+
+
+def test_precision_follows_the_cpu(qdq: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    for units, expected in (({"amx_bf16": True}, "bf16"), ({"avx512_bf16": True}, "f32")):
+        monkeypatch.setattr(openvino_module, "cpu_units", lambda units=units: units)
+        runtime = OpenVinoRuntime(qdq / "deployment" / "model.onnx", threads=1)
+        assert runtime.describe()["precision"] == expected
+
+
+@needs_openvino
+def test_with_amx_the_first_inputs_decide_on_packed_weights(
+    qdq: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are compiled and answer alike; that packing is faster only AMX could show."""
+    expected = OpenVinoRuntime(qdq / "deployment" / "model.onnx", threads=1)
+    monkeypatch.setattr(openvino_module, "cpu_units", lambda: {"amx_int8": True})
+    ids = np.full((1, 16), 7, np.int64)
+    inputs = {"input_ids": ids, "attention_mask": ids * 0 + 1, "token_type_ids": ids * 0}
+    for index in (0, 1):
+        chosen: list[int] = []
+
+        def choose(runs: Any, _: Any, index: int = index, chosen: list[int] = chosen) -> int:
+            assert len(runs) == 2
+            chosen.append(index)
+            return index
+
+        monkeypatch.setattr(openvino_module, "fastest", choose)
+        runtime = OpenVinoRuntime(qdq / "deployment" / "model.onnx", threads=1)
+        for _ in range(2):
+            assert np.allclose(runtime.run(inputs), expected.run(inputs), atol=1e-5)
+        assert chosen == [index]
+        assert runtime.describe()["packed_weights"] is bool(index)
+
+
+def test_the_fastest_is_chosen() -> None:
+    def slow(inputs: Any) -> None:
+        time.sleep(0.002)
+
+    assert openvino_module.fastest([slow, lambda inputs: None, slow], {}) == 1
+
+
+def test_twins_have_no_zeros(qdq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = ["openvino", "deepsparse", "sparse"]
+    monkeypatch.setattr(candidates_module, "missing", lambda: dict.fromkeys(others, ""))
+    found = candidates(qdq / "model", tmp_path)
+    assert [candidate.name for candidate in found] == [DENSE, DYNAMIC, "onnxruntime"]
+    sizes = [candidate.file.stat().st_size for candidate in found]
+    assert sizes[0] > max(sizes[1:])
+    stored = onnx.load(found[0].file).graph.initializer
+    weights = [numpy_helper.to_array(value) for value in stored if len(value.dims) == 2]
+    assert min(np.count_nonzero(weight) / weight.size for weight in weights) > 0.99
+    ours = onnx.load(found[2].file).graph.initializer
+    [query] = [v for v in ours if v.name.endswith("layer.0.attention.self.query.weight_quantized")]
+    assert (numpy_helper.to_array(query) == 0).mean() > 0.89
+
+
+def test_benchmark_command(qdq: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(qdq, tmp_path / "run"))
+    node = {"_target_": "sparsekit.benchmark.requests.BenchmarkConfig", "requests": 3, "batches": 2}
+    settings = yaml.safe_load((run / "config.yaml").read_text()) | {"runtime": node}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    sizes = ["--batch", "1", "--batch", "2", "--sequence", "8", "--rounds", "1", "--threads", "1"]
+    result = CliRunner().invoke(app, ["benchmark", str(run), *sizes, "--repetitions", "2"])
+    assert result.exit_code == 0, result.output
+    details = json.loads((run / "benchmark.json").read_text())
+    names = [DENSE, DYNAMIC, "onnxruntime", *(["openvino"] if openvino_here() else [])]
+    names += ["deepsparse"] if peer_python() else []
+    names += ["sparse"] if SparseRuntime.missing() is None else []
+    assert [(row["name"], row["batch"]) for row in details["grid"]] == [
+        (name, batch) for batch in (1, 2) for name in names
+    ]
+    for row in details["grid"]:
+        assert 0 < row["latency_ms_p50"] <= row["latency_ms_p99"]
+        assert row["items_per_second"] > 0
+        assert row["threads"] == 1
+    assert details["grid"][0]["speedup"] == 1
+    files = details["sizes"]
+    assert list(files) == names
+    assert all(0 < size["bytes_compressed"] < size["bytes"] for size in files.values())
+    # The same bytes without zeros, and the zeros are what compresses.
+    assert files["onnxruntime"]["bytes_compressed"] < files[DYNAMIC]["bytes_compressed"]
+    assert files[DYNAMIC]["bytes"] < files[DENSE]["bytes"]
+    assert "of the dense fp32 one; packed with zstd" in result.stdout.replace("\n", " ")
+    assert (run / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+    runtimes = json.loads((run / "summary.json").read_text())["runtime"]
+    # Those that run the deployment's form, all on the same requests.
+    assert list(runtimes) == [name for name in names[2:] if name != "deepsparse"]
+    assert details["runtimes"].keys() == runtimes.keys()
+    keys = {"latency_ms_p50", "latency_ms_p99", "items_per_second"}
+    assert all(values.keys() == keys for values in runtimes.values())
+    assert details["advice"][0].startswith(("Ship export", "Nothing here is", "A small model"))
+
+
+def test_sizes_are_checked_before_anything_is_timed(qdq: Path, tmp_path: Path) -> None:
+    """The timings of an earlier benchmark stay, those of the runs before the wrong one too."""
+    run = Path(shutil.copytree(qdq, tmp_path / "run"))
+    (run / "benchmark.json").write_text("{}")
+    for words, message in (
+        (["--sequence", "1024"], "sequence 1024 is longer than the model's 512 positions"),
+        (["--rounds", "0"], "0 among the benchmark's sizes"),
+        ([str(tmp_path)], "is no run folder"),
+    ):
+        refused = CliRunner().invoke(app, ["benchmark", str(run), *words])
+        assert refused.exit_code == 1
+        assert message in refused.stderr
+    assert (run / "benchmark.json").read_text() == "{}"
+
+
+def test_threads_hold_for_requests_too_and_sizes_count_once(qdq: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(qdq, tmp_path / "run"))
+    node = {"_target_": "sparsekit.benchmark.requests.BenchmarkConfig", "requests": 3, "batches": 2}
+    settings = yaml.safe_load((run / "config.yaml").read_text()) | {"runtime": node}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    sizes = ["--batch", "1", "--batch", "1", "--sequence", "8", "--sequence", "8", "--rounds", "1"]
+    done = CliRunner().invoke(app, ["benchmark", str(run), *sizes, "--threads", "1"])
+    assert done.exit_code == 0, done.output
+    details = json.loads((run / "benchmark.json").read_text())
+    assert details["runtimes"]["onnxruntime"]["threads"] == 1
+    names = [row["name"] for row in details["grid"]]
+    assert len(names) == len(set(names))
+    assert "1 thread;" in done.stdout
+
+
+def openvino_here() -> bool:
+    return importlib.util.find_spec("openvino") is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sequences": [1024]}, "sequence 1024 is longer than the model's 512 positions"),
+        ({"batches": [0]}, "0 among the benchmark's sizes"),
+        ({"threads": 100_000}, r"--threads is 100000, this machine has \d+ cores; choose"),
+    ],
+)
+def test_grid_is_checked(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Grid(**changes).fitted(512)
+
+
+@pytest.mark.parametrize(
+    ("positions", "sequences"), [(512, (32, 128)), (64, (32, 64)), (32, (32,)), (16, (16,))]
+)
+def test_the_grid_fits_the_model(positions: int, sequences: tuple[int, ...]) -> None:
+    assert Grid().fitted(positions).sequences == sequences
+    assert Grid(sequences=[8]).fitted(positions).sequences == [8]
+
+
+def row(name: str, form: str | None, latency: float) -> dict[str, Any]:
+    found = {"name": name, "form": form, "batch": 1, "sequence": 128, "latency_ms_p50": latency}
+    return found | {"speedup": 80 / latency}
+
+
+def test_advice() -> None:
+    rows = [row(DENSE, None, 80), row("onnxruntime", "qdq", 30), row("deepsparse", "deepsparse", 9)]
+    sparse = row("sparse", "qdq", 8)
+    units = {"amx_int8": False, "avx512_vnni": True, "avx_vnni": False}
+    said = advice(rows, units, 0.9)
+    assert said[0].startswith("Ship export.form=deepsparse and run it with deepsparse: 9.00 ms")
+    assert "AVX512-VNNI; no AMX" in said[1]
+    assert said[2].startswith("On deepsparse the zeros bring speed")
+    assert said[3].startswith("On onnxruntime the zeros bring size only")
+    said = advice([*rows, sparse], units, 0.9)
+    assert said[0].startswith("Ship export.form=qdq and run it with sparse: 8.00 ms")
+    assert "On sparse the zeros bring speed: its kernels skip them." in said
+    assert "no int8 units" in advice(rows, dict.fromkeys(units, False), 0.9)[1]
+    assert "unknown" in advice(rows, None, 0.9)[1]
+    assert advice([*rows, row(DYNAMIC, None, 5)], units, 0.9)[0].startswith(
+        "Nothing here is faster"
+    )
+
+
+def test_advice_on_zeros() -> None:
+    packed = row("openvino", "qdq", 20) | {"packed_weights": True}
+    rows = [row(DENSE, None, 80), row("onnxruntime", "qdq", 30), packed]
+    said = advice(rows, None, 0.9)
+    assert said[2].startswith("On openvino the zeros bring speed: it reads the weights without")
+    assert said[3].startswith("On onnxruntime the zeros bring size only")
+    assert advice(rows, None, 0.0)[2].startswith("The model has no zeros to skip")
+
+
+def test_advice_praises_no_runtime_that_is_slower() -> None:
+    """A runtime that skips zeros and still loses to one that does not has gained nothing."""
+    rows = [row(DENSE, None, 80), row("onnxruntime", "qdq", 30)]
+    for latency, there in ((4000, "0.02x"), (50, "1.6x")):
+        said = advice([*rows, row("sparse", "qdq", latency)], None, 0.9)
+        assert said[0].startswith("Ship export.form=qdq and run it with onnxruntime")
+        assert said[2] == (
+            "On sparse the zeros bring no speed here, though its kernels skip them: "
+            f"{there}, where onnxruntime reaches 2.7x."
+        )
+    said = advice([row(DENSE, None, 80), row("sparse", "qdq", 100)], None, 0.9)
+    assert said[0].startswith(f"Nothing here is faster than the {DENSE} twin (80.00 ms")
+    assert "sparse with export.form=qdq (100.00 ms, 0.8x the dense" in said[0]
+    assert f"0.8x, where {DENSE} reaches 1.0x" in said[2]
+
+
+def test_advice_follows_the_speed_up() -> None:
+    """Its rounds meet the same neighbours; medians of all runs may have met a busy moment."""
+    lucky = row("onnxruntime", "qdq", 30) | {"speedup": 2.0}
+    said = advice([row(DENSE, None, 80), lucky, row("sparse", "qdq", 32)], None, 0.9)
+    assert said[0].startswith("Ship export.form=qdq and run it with sparse: 32.00 ms")
+    assert said[0].endswith("2.5x the dense fp32 model on onnxruntime.")
+
+
+def test_advice_on_a_small_model() -> None:
+    rows = [row(DENSE, None, 0.9), row("onnxruntime", "qdq", 0.4)]
+    said = advice(rows, None, 0.9)
+    assert said[0].startswith("A small model: everything here answers in 0.40 to 0.90 ms")
+    assert "matters little" in said[0] and "Ship" not in said[0]
+
+
+def test_size_advice() -> None:
+    files = {
+        DENSE: {"bytes": 90_000_000, "bytes_compressed": 84_000_000},
+        "onnxruntime": {"bytes": 22_500_000, "bytes_compressed": 10_000_000},
+    }
+    said = size_advice(files, DENSE, "onnxruntime")
+    assert "22.5 MB, 1/4.0 of the dense fp32 one; packed with zstd 10.0 MB, 1/9.0 of it" in said
+
+
+def test_onnxruntime_runs_both_forms(qdq: Path, deepsparse: Path) -> None:
+    for run in (qdq, deepsparse):
+        check_answers(run, OnnxRuntime(run / "deployment" / "model.onnx", threads=1))

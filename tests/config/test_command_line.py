@@ -1,0 +1,49 @@
+"""Words of a command line that Hydra's own parser cannot read."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from sparsekit.config.command_line import arranged
+from sparsekit.errors import UserError
+
+
+def test_options_come_first_and_what_hydra_reads_stays_as_it_is() -> None:
+    words = [
+        "dataset=csv",
+        "-m",
+        "seed=1,2",
+        "~recipe.modifiers.qat",
+        "recipe.a=choice(1,2)",
+        "x='ä'",
+    ]
+    assert arranged(words) == ["-m", *(word for word in words if word != "-m")]
+
+
+def test_help_gets_a_data_set_unless_one_is_chosen() -> None:
+    assert arranged(["--help"]) == ["--help", "dataset=rotten_tomatoes"]
+    assert arranged(["dataset=csv", "--help"]) == ["--help", "dataset=csv"]
+
+
+@pytest.mark.parametrize(
+    "name", ["möd", "a b", "run(1)", "a=b", "it's", "[x]", 'an "odd" one', "b#~&"]
+)
+def test_paths_that_are_there_need_no_quotes(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    for path in (tmp_path / name, tmp_path / name / "new"):
+        (word,) = arranged([f"dataset.train={path}"])
+        assert OverridesParser.create().parse_override(word).value() == str(path)
+
+
+@pytest.mark.parametrize("value", ["bösé", "f(x", "it's"])
+def test_other_text_is_told_what_to_write(value: str) -> None:
+    with pytest.raises(UserError, match="Hydra cannot read this value") as caught:
+        arranged([f"dataset.train={value}"])
+    (advice,) = str(caught.value).split("reach it: ")[1:]
+    # What a shell makes of the advice is what Hydra then reads.
+    (word,) = shlex.split(advice)
+    assert OverridesParser.create().parse_override(word).value() == value

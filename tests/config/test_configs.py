@@ -1,0 +1,141 @@
+"""Every yaml under conf/ and experiments/ composes and builds; the count says none was missed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from project import ROOT
+
+from sparsekit.config.build import build, plain
+from sparsekit.errors import ConfigError
+from sparsekit.pipeline.plan import Plan
+from sparsekit.runs.tracking import TrackingConfig
+from sparsekit.sparseml import peer
+
+CHOICES = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml"))
+GROUPS = {
+    "dataset",
+    "student",
+    "teacher",
+    "recipe",
+    "training",
+    "export",
+    "runtime",
+    "tracking",
+    "engine",
+}
+EXPERIMENTS = sorted(path.relative_to(ROOT) for path in (ROOT / "experiments").glob("*.yaml"))
+
+# What a user must give with a choice.
+NEEDED = {
+    "runtime/deepsparse": ["export=deepsparse"],
+    "dataset/csv": ["dataset.data_files.train=a.csv", "dataset.data_files.validation=b.csv"],
+    "dataset/json": ["dataset.data_files.train=a.json", "dataset.data_files.validation=b.json"],
+    "teacher/checkpoint": ["teacher.checkpoint=folder"],
+    "recipe/sparseml": [f"recipe.path={ROOT / 'tests' / 'sparseml_recipes' / 'transfer_qat.yaml'}"],
+    "teacher/none": ["recipe.distill_hardness=0"],
+}
+
+
+def composed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overrides: list[str]) -> DictConfig:
+    monkeypatch.setenv("SPARSEKIT_ROOT", str(ROOT))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", [f"output_dir={tmp_path}", *overrides])
+
+
+def built(values: dict[str, Any]) -> Plan:
+    plan = Plan.build(values)
+    assert isinstance(build(values["tracking"], "tracking"), TrackingConfig)
+    return plan
+
+
+def test_the_walk_finds_all_of_them() -> None:
+    assert len(CHOICES) == 43
+    assert len(EXPERIMENTS) == 7
+    assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml", "hydra"}
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_a_choice_composes_and_builds(
+    choice: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, peer_stand_in: str
+) -> None:
+    name = str(choice.with_suffix(""))
+    chosen = {"dataset": "rotten_tomatoes", "teacher": "textattack"}
+    if len(choice.parts) > 1:
+        chosen[str(choice.parent)] = choice.stem
+    overrides = [f"{group}={option}" for group, option in chosen.items()]
+    cfg = composed(monkeypatch, tmp_path, overrides + NEEDED.get(name, []))
+    values = plain(cfg)
+    plan = built(values)
+    assert plan.recipe.modifiers
+    assert plan.training.num_train_epochs == plan.recipe.num_epochs
+    assert (plan.export is None) == (name == "export/none")
+
+
+def test_a_form_that_the_runtime_cannot_run_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, peer_stand_in: str
+) -> None:
+    values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", "runtime=deepsparse"]))
+    with pytest.raises(ConfigError, match="qdq does not run on runtime=deepsparse; set"):
+        built(values)
+
+
+def test_a_runtime_that_is_not_installed_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(peer, "peer_python", lambda: None)
+    monkeypatch.delenv("SPARSEKIT_PEER_PYTHON", raising=False)
+    values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", "runtime=deepsparse"]))
+    with pytest.raises(ConfigError, match="not installed: make peer-env"):
+        built(values)
+
+
+def test_a_quantization_that_no_step_sees_is_a_problem_of_an_export(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def smoke(*overrides: str) -> Plan:
+        choices = ["dataset=sst2", "teacher=self", "training=smoke", *overrides]
+        return built(plain(composed(monkeypatch, tmp_path, choices)))
+
+    # Twenty steps pass through every window of our recipes.
+    for same in ("recipe.qat_epochs=1", "recipe.qat_epochs=2", "recipe=gradual90_quant"):
+        assert "quantization" in smoke(same).recipe.modifiers
+    assert "quantization" not in smoke("recipe.qat_epochs=0").recipe.modifiers
+    with pytest.raises(ConfigError, match=r"none of the 20 optimizer steps.*recipe.qat_epochs=1.3"):
+        smoke("recipe.qat_epochs=0.5")
+    assert smoke("recipe.qat_epochs=1.3").export is not None
+    assert smoke("recipe.qat_epochs=0.5", "export=none").export is None
+
+
+def test_a_push_that_must_fail_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The Hub is switched off here: known now, not after hours of training."""
+    pushing = ["dataset=sst2", "export.push_to_hub=me/reviews"]
+    with pytest.raises(ConfigError, match=r"export.push_to_hub=me/reviews would fail: the Hub is"):
+        built(plain(composed(monkeypatch, tmp_path, pushing)))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=str)
+def test_an_experiment_composes_and_builds(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cfg = composed(monkeypatch, tmp_path, [f"experiments={experiment.stem}"])
+    built(plain(cfg))
+    # The header that Hydra reads must be the first line; the command that runs it is the next.
+    first = (ROOT / experiment).read_text().splitlines()[1]
+    assert first.startswith("# python launch.py ")
+    assert f"experiments={experiment.stem}" in first
+
+
+def test_a_teachers_own_recipe_keeps_its_values(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    overrides = ["dataset=rotten_tomatoes", "teacher=finetuned", "recipe.init_lr=0.5"]
+    values = plain(composed(monkeypatch, tmp_path, overrides))
+    assert values["teacher"]["recipe"]["modifiers"]["learning_rate"]["init_lr"] == 5e-5
+    assert values["recipe"]["modifiers"]["learning_rate"]["init_lr"] == 0.5

@@ -1,0 +1,59 @@
+"""A misspelt variable of a recipe does not pass in silence."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hydra import compose, initialize_config_dir
+from project import CONF
+
+from sparsekit.config.overrides import KEYS, PLAIN_GROUPS, unread_keys, unread_variables
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("recipe.distill_hardness=0.5", None),
+        ("recipe.num_epochs=3", None),
+        ("recipe.quantize_embeddings=false", None),
+        ("+recipe.modifiers.pruning.end=3", None),
+        ("teacher.recipe.init_lr=0.1", None),
+        ("seed=3", None),
+        ("+recipe.hardness=0.5", "reads hardness.*that are read: .*distill_hardness"),
+        ("++recipe.qat_epoch=3", "reads qat_epoch,"),
+        ("+teacher.recipe.qat_epochs=2", "reads qat_epochs.*: final_lr, init_lr, weight_decay$"),
+    ],
+)
+def test_variables_that_nothing_reads(override: str, problem: str | None) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["dataset=quickstart", "teacher=finetuned", override])
+    found = unread_variables(cfg, [override])
+    if problem is None:
+        assert found == []
+    else:
+        (text,) = found
+        assert re.search(problem, text)
+        assert text.startswith(override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        ([], None),
+        (["teacher=finetuned", "export=none", "runtime=none", "engine=sparseml"], None),
+        (["+peak=0.1", "recipe.init_lr=${peak}"], None),
+        (["+num_epochs=3"], r"^num_epochs: nothing reads it.*known: dataset, student"),
+        (["+sweep.rerunn=all"], r"^sweep\.rerunn: .*known: rerun, fail_fast"),
+        (["export=none", "+export.form=qdq"], r"^export\.form: .*with this choice of export$"),
+    ],
+)
+def test_keys_that_nothing_reads(overrides: list[str], problem: str | None) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["dataset=quickstart", *overrides])
+    assert set(KEYS) | {"peak", "num_epochs"} >= set(cfg) >= set(KEYS)
+    assert tuple(cfg.sweep)[:4] == PLAIN_GROUPS["sweep"]
+    found = unread_keys(cfg)
+    assert len(found) == (problem is not None)
+    if problem is not None:
+        assert re.search(problem, found[0])

@@ -1,0 +1,260 @@
+"""Data in one form, whatever it came from, and every way in which it can be wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import write_csv
+from datasets import ClassLabel, Dataset, DatasetDict
+from transformers import AutoTokenizer
+
+from sparsekit.data import datasets as data_module
+from sparsekit.data.datasets import FileDataset, TextData, tokenize
+from sparsekit.data.labels import is_generic, matching_order, number_labels
+from sparsekit.errors import ConfigError, UserError
+
+GOOD = [{"text": "good one", "label": "pos"}, {"text": "bad NA one", "label": "neg"}]
+
+
+def files(
+    tmp_path: Path, train: list[dict[str, Any]], validation: list[dict[str, Any]]
+) -> FileDataset:
+    return FileDataset(
+        text_columns=["text"],
+        label_column="label",
+        format="csv",
+        data_files={
+            "train": str(write_csv(tmp_path / "train.csv", train)),
+            "validation": str(write_csv(tmp_path / "validation.csv", validation)),
+            "test": None,
+        },
+    )
+
+
+def test_names_are_sorted_and_numbered(tmp_path: Path) -> None:
+    loaded = files(tmp_path, GOOD, GOOD[::-1]).load()
+    assert loaded.label_names == ["neg", "pos"]
+    assert loaded.splits["train"]["label"][:] == [1, 0]
+    assert loaded.splits["validation"]["label"][:] == [0, 1]
+    assert loaded.splits["train"]["text"][1] == "bad NA one"
+
+
+def test_numbers_keep_their_order(tmp_path: Path) -> None:
+    rows = [{"text": f"row {i}", "label": label} for i, label in enumerate([3, 10, 1, 3])]
+    loaded = files(tmp_path, rows, rows).load()
+    assert loaded.label_names == ["1", "3", "10"]
+    assert loaded.splits["train"]["label"][:] == [1, 2, 0, 1]
+
+
+def test_a_column_that_stands_twice(tmp_path: Path) -> None:
+    dataset = files(tmp_path, GOOD, GOOD)
+    path = tmp_path / "twice.csv"
+    path.write_text("text,label,label\na,pos,neg\nb,neg,pos\n")
+    dataset.data_files = {"train": str(path), "validation": str(path)}
+    with pytest.raises(UserError, match="more than one column label; rename"):
+        dataset.load()
+
+
+def test_labels_that_are_lists(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"text": "a", "label": [1]}, {"text": "b", "label": [0]}]))
+    dataset = files(tmp_path, GOOD, GOOD)
+    dataset.format, dataset.data_files = "json", {"train": str(path), "validation": str(path)}
+    with pytest.raises(ConfigError, match="'label' holds lists or objects"):
+        dataset.load()
+
+
+def test_json_and_two_text_columns(tmp_path: Path) -> None:
+    rows = [{"question": "why ?", "answer": "so", "ok": i % 2} for i in range(4)]
+    path = tmp_path / "rows.json"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    loaded = FileDataset(
+        text_columns=["question", "answer"],
+        label_column="ok",
+        format="json",
+        data_files={"train": str(path), "validation": str(path)},
+    ).load()
+    assert loaded.splits["train"].column_names == ["text", "text_pair", "label"]
+
+
+def test_class_labels_bring_names_and_unlabelled_tests_are_left_out() -> None:
+    def rows(labels: list[int]) -> Dataset:
+        made = Dataset.from_dict({"label": labels})
+        return made.cast_column("label", ClassLabel(names=["negative", "positive"]))
+
+    names, labels = number_labels(
+        {"train": rows([1, 0]), "validation": rows([1, 1]), "test": rows([-1, -1])}, "label"
+    )
+    assert names == ["negative", "positive"]
+    assert labels == {"train": [1, 0], "validation": [1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "problem"),
+    [
+        ([{"txt": "a", "label": 0}], GOOD, r"'train' has no column text; it has txt, label"),
+        ([{"text": "", "label": "pos"}, *GOOD], GOOD, r"'text', row 0 .*None is no text"),
+        ([{"text": " ", "label": "pos"}, *GOOD], GOOD, r"'text', row 0 .*' ' is no text"),
+        ([{"text": 3, "label": 0}, {"text": 4, "label": 1}], GOOD, "holds int64, not text"),
+        ([{"text": "a", "label": 0.5}, {"text": "b", "label": 1}], GOOD, r"0\.5, which is a score"),
+        (GOOD, [*GOOD, {"text": "x", "label": "odd"}], r"row 2 .*'odd' is never seen in train"),
+        (
+            [{"text": f"film {i}", "label": f"name {i:02}"} for i in range(12)],
+            [{"text": "x", "label": "odd"}],
+            "name 08, name 09 and 2 more$",
+        ),
+        (GOOD, [{"text": "x", "label": ""}], r"row 0 .*the label is missing"),
+        (GOOD, [{"text": "x", "label": "o" * 500}], r"'o{40}\.\.\.' is never seen in train"),
+        (
+            [{"text": "film", "label": f"a text of its own {i:02}"} for i in range(60)],
+            GOOD,
+            "holds 60 different labels in the 60 rows of train, such as 'a text of its own 00'",
+        ),
+        (GOOD[:1], GOOD[:1], "has 1 label in train; at least 2"),
+    ],
+)
+def test_rows_that_are_wrong(
+    tmp_path: Path, train: list[Any], validation: list[Any], problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        files(tmp_path, train, validation).load()
+
+
+def test_every_split_is_checked_at_once(tmp_path: Path) -> None:
+    bad = [{"txt": "a", "label": 0}]
+    with pytest.raises(ConfigError) as caught:
+        files(tmp_path, bad, bad).load()
+    assert len(caught.value.problems) == 2
+
+
+def test_files_that_are_not_there_or_empty(tmp_path: Path) -> None:
+    dataset = files(tmp_path, GOOD, GOOD)
+    Path(str(dataset.data_files["train"])).write_text("\n\n")
+    dataset.data_files["validation"] = str(tmp_path / "nowhere.csv")
+    with pytest.raises(ConfigError) as caught:
+        dataset.load()
+    assert len(caught.value.problems) == 2
+    assert "is empty" in str(caught.value)
+
+
+def test_a_header_without_rows(tmp_path: Path) -> None:
+    dataset = files(tmp_path, GOOD, GOOD)
+    Path(str(dataset.data_files["train"])).write_text("text,label\n")
+    with pytest.raises(UserError, match=r"train\.csv has no rows"):
+        dataset.load()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'text,label\na,1\nb,1,2,3\n"', r"train\.csv as csv: .*separate fields by commas"),
+        (b"text,label\n" + b"good, really,1\n" * 3, "more fields than the header.*quotes"),
+        ("text,label\ncaf\xe9,1\n".encode("latin-1"), "save it as UTF-8"),
+        (b"text;label\na, b;1\n", "more fields than the header"),
+    ],
+)
+def test_a_csv_that_is_none(tmp_path: Path, content: bytes, problem: str) -> None:
+    dataset = files(tmp_path, GOOD, GOOD)
+    Path(str(dataset.data_files["train"])).write_bytes(content)
+    with pytest.raises(UserError, match=problem):
+        dataset.load()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: text.replace("\n", ",\n").encode(),
+    ],
+    ids=["byte order mark", "windows", "trailing comma"],
+)
+def test_a_csv_as_spreadsheets_write_it(tmp_path: Path, change: Callable[[str], bytes]) -> None:
+    dataset = files(tmp_path, GOOD, GOOD)
+    path = Path(str(dataset.data_files["train"]))
+    path.write_bytes(change(path.read_text()))
+    loaded = dataset.load()
+    assert loaded.splits["train"]["text"][:] == [row["text"] for row in GOOD]
+
+
+def test_training_on_the_validation_file_is_mentioned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = files(tmp_path, GOOD, GOOD)
+    dataset.data_files["validation"] = dataset.data_files["train"]
+    dataset.load()
+    assert "data_files.validation is the training file" in caplog.text
+
+
+def test_a_length_without_room_for_text(tmp_path: Path) -> None:
+    dataset = files(tmp_path, GOOD, GOOD)
+    dataset.max_length = 2
+    with pytest.raises(ConfigError, match=r"max_length 2 leaves no room for text; set 5 or more"):
+        dataset.load()
+
+
+def test_the_order_of_labels_follows_a_model() -> None:
+    assert matching_order(["neg", "pos"], {0: "POS", 1: "NEG"}) == [1, 0]
+    assert matching_order(["neg", "pos"], {0: "LABEL_0", 1: "LABEL_1"}) is None
+    assert is_generic({0: "LABEL_0", 1: "LABEL_1"})
+    rows = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
+    data = TextData({"train": rows}, ["neg", "pos"], 8).with_label_order(["pos", "neg"])
+    assert data.splits["train"]["label"][:] == [1, 0]
+    assert data.label_names == ["pos", "neg"]
+
+
+def test_tokens_are_made_once_and_again_when_anything_changes(
+    teacher_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    original = data_module.cached
+
+    def spy(kind: str, key: str, make: Any) -> Path:
+        return original(kind, key, lambda folder: (made.append(key), make(folder))[1])
+
+    monkeypatch.setattr(data_module, "cached", spy)
+    tokenizer = AutoTokenizer.from_pretrained(teacher_folder)
+    rows = Dataset.from_dict({"text": ["the plot is dull .", "warm and witty ."], "label": [0, 1]})
+    data = TextData({"train": rows}, ["neg", "pos"], 8)
+    first = tokenize(data, tokenizer, "a")["train"]
+    second = tokenize(data, tokenizer, "a")["train"]
+    assert first[:] == second[:]
+    assert len(made) == 1
+    assert first["labels"][:] == [0, 1]
+    assert first["length"][:] == [len(ids) for ids in first["input_ids"]]
+    tokenize(data, tokenizer, "b")
+    tokenize(TextData(data.splits, data.label_names, 4), tokenizer, "a")
+    assert len(made) == 3
+
+
+def test_tokens_that_are_damaged_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher_folder: str
+) -> None:
+    monkeypatch.setenv("SPARSEKIT_CACHE", str(tmp_path))
+    tokenizer = AutoTokenizer.from_pretrained(teacher_folder)
+    rows = Dataset.from_dict({"text": ["the plot is dull .", "warm and witty ."], "label": [0, 1]})
+    data = TextData({"train": rows}, ["neg", "pos"], 8)
+    whole = tokenize(data, tokenizer, "a")["train"][:]
+    (folder,) = (path for path in (tmp_path / "tokens").iterdir() if path.is_dir())
+    for name in ("*.arrow", "state.json", "dataset_info.json"):
+        (path,) = folder.glob(name)
+        path.write_bytes(path.read_bytes()[:20])
+        assert tokenize(data, tokenizer, "a")["train"][:] == whole
+
+
+def test_built_datasets_come_from_their_source() -> None:
+    built = data_module.BuiltDataset(
+        text_columns=["text"],
+        label_column="label",
+        source={"_target_": "test_data.make_rows", "count": 4},
+    ).load()
+    assert len(built.splits["train"]) == 4
+
+
+def make_rows(count: int) -> DatasetDict:
+    rows = Dataset.from_dict({"text": ["a"] * count, "label": [i % 2 for i in range(count)]})
+    return DatasetDict({"train": rows, "validation": rows})

@@ -1,0 +1,240 @@
+"""Every check of the export is seen to fail, and a failed one leaves no deployment."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from onnx import helper, numpy_helper
+from run_folder import quantization, write_run
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sparsekit.errors import UserError
+from sparsekit.export.check import check_structure, int8_products
+from sparsekit.export.forms import FORMS
+from sparsekit.export.layers import Layers, other_bytes, read_layers
+from sparsekit.export.onnx import ExportConfig, export
+from sparsekit.export.parity import check_metrics, check_trace, read_rows
+from sparsekit.export.trace import load_model
+from sparsekit.models.pruning import prunable
+from sparsekit.runtime.answers import TextEncoder
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+
+QUERY = "bert.encoder.layer.0.attention.self.query"
+LOOSE = ExportConfig(max_metric_drop=0.1)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> Path:
+    run = write_run(tmp_path_factory.mktemp("run"), student_folder, quantization())
+    export(run, LOOSE)
+    return run
+
+
+@pytest.fixture
+def run(exported: Path, tmp_path: Path) -> Path:
+    """A copy that a test may break."""
+    return Path(shutil.copytree(exported, tmp_path / "run"))
+
+
+def structure(run: Path) -> None:
+    model, state = load_model(run / "model")
+    layers = read_layers(model, state)
+    file = run / "deployment" / "model.onnx"
+    check_structure(file, layers, other_bytes(state, layers), prunable(model))
+
+
+def tamper(run: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    file = run / "deployment" / "model.onnx"
+    model = onnx.load(file)
+    change(model)
+    onnx.save(model, file)
+
+
+def constant(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
+    return next(value for value in model.graph.initializer if value.name == name)
+
+
+def set_weight(index: Callable[[np.ndarray], np.ndarray]) -> Callable[[onnx.ModelProto], None]:
+    """Changes the first int8 weight of the query where `index` says."""
+
+    def change(model: onnx.ModelProto) -> None:
+        value = constant(model, f"{QUERY}.weight_quantized")
+        array = numpy_helper.to_array(value).copy()
+        place = tuple(np.argwhere(index(array))[0])
+        array[place] += 1
+        value.CopyFrom(numpy_helper.from_array(array, value.name))
+
+    return change
+
+
+def test_untouched_passes(run: Path) -> None:
+    structure(run)
+
+
+def test_a_lost_zero(run: Path) -> None:
+    weight = load_file(run / "model" / "model.safetensors")[f"{QUERY}.weight"].numpy().T
+    tamper(run, set_weight(lambda _: weight == 0))
+    with pytest.raises(UserError, match=rf"check 'zeros' failed: 1 of the \d+ zeros of {QUERY}"):
+        structure(run)
+
+
+def test_a_changed_weight(run: Path) -> None:
+    tamper(run, set_weight(lambda array: array > 5))
+    with pytest.raises(UserError, match=rf"check 'weights' failed: {QUERY}.weight_quantized"):
+        structure(run)
+
+
+def test_a_missing_weight(run: Path) -> None:
+    def rename(model: onnx.ModelProto) -> None:
+        constant(model, f"{QUERY}.weight_quantized").name = "else"
+        for node in model.graph.node:
+            for i, name in enumerate(node.input):
+                if name == f"{QUERY}.weight_quantized":
+                    node.input[i] = "else"
+
+    tamper(run, rename)
+    with pytest.raises(UserError, match=rf"check 'weights' failed: the file has no {QUERY}"):
+        structure(run)
+
+
+def test_a_product_in_float32(run: Path) -> None:
+    """Without the input's pair there is nothing to run on integers."""
+
+    def unquantize(model: onnx.ModelProto) -> None:
+        name = "classifier.input"
+        source = next(n.input[0] for n in model.graph.node if n.output[0] == f"{name}_quantized")
+        for node in model.graph.node:
+            if node.input[0] == f"{name}_dequantized":
+                node.input[0] = source
+
+    tamper(run, unquantize)
+    assert "classifier.weight_quantized" not in int8_products(run / "deployment" / "model.onnx")
+    with pytest.raises(UserError, match=r"check 'int8' failed: .*13 of 14.*classifier"):
+        structure(run)
+
+
+def test_a_weight_stored_twice(run: Path) -> None:
+    def double(model: onnx.ModelProto) -> None:
+        extra = np.zeros(600_000, dtype=np.int8)
+        model.graph.initializer.append(numpy_helper.from_array(extra, "copy"))
+        model.graph.node.append(helper.make_node("Identity", ["copy"], ["unused"]))
+
+    tamper(run, double)
+    with pytest.raises(UserError, match=r"check 'size' failed: model.onnx has \d+ bytes"):
+        structure(run)
+
+
+def test_another_opset(run: Path) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        model.opset_import[0].version = 22
+
+    tamper(run, change)
+    with pytest.raises(UserError, match=r"check 'form' failed: .*22.*must be plain ONNX 20"):
+        structure(run)
+
+
+def test_a_broken_graph(run: Path) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.node[-1].op_type = "NoSuchOperator"
+
+    tamper(run, change)
+    with pytest.raises(UserError, match=r"check 'form' failed: model.onnx is not valid ONNX"):
+        structure(run)
+
+
+def test_a_trace_that_differs(run: Path) -> None:
+    """The int8 graph stands in for a trace that is not what torch computes."""
+    model, _ = load_model(run / "model")
+    encoder = TextEncoder(run / "deployment")
+    encodings = encoder.encode(["the plot is dull .", "the cast is warm"])
+    other = OnnxRuntime(run / "deployment" / "model.onnx", threads=1)
+    with pytest.raises(UserError, match=r"check 'trace' failed: .*differ from torch's by"):
+        check_trace(model, other, encoder, encodings)
+
+
+def test_a_metric_that_drops(run: Path) -> None:
+    encoder = TextEncoder(run / "deployment")
+    rows = read_rows(run / "evaluation" / "validation.parquet", encoder)
+    exported = rows.logits.copy()
+    exported[1:5] = exported[1:5, ::-1]
+    with pytest.raises(UserError, match=r"'metrics' failed: .*accuracy is 0\.8125 .* 0\.8750"):
+        check_metrics(["accuracy"], exported, rows, 0.005)
+
+
+def test_logits_of_another_model_leave_no_deployment(run: Path) -> None:
+    file = run / "evaluation" / "validation.parquet"
+    columns = pq.read_table(file).to_pydict()
+    columns["logits"] = columns["logits"][::-1]
+    pq.write_table(pa.table(columns), file)
+    assert (run / "deployment").is_dir()
+    with pytest.raises(UserError, match=r"check 'logits' failed: row by row .*64 rows"):
+        export(run, LOOSE)
+    names = ["SHA256SUMS", "config.yaml", "evaluation", "model"]
+    assert sorted(path.name for path in run.iterdir()) == names
+
+
+def test_a_graph_with_another_scale_fails(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quantizers that are wrong by a factor are told from rounding steps that flip."""
+
+    def double_scales(model: object, layers: Layers) -> int:
+        for layer in layers.values():
+            if layer.inputs is not None:
+                layer.inputs.scale[...] *= 4
+        return 0
+
+    monkeypatch.setitem(FORMS, "qdq", (double_scales, *FORMS["qdq"]))
+    with pytest.raises(UserError, match="check 'logits' failed"):
+        export(run, LOOSE)
+    assert not (run / "deployment").exists()
+
+
+def change_state(run: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
+    file = run / "model" / "model.safetensors"
+    state = load_file(file)
+    change(state)
+    save_file(state, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s[f"{QUERY}.input_quantizer.scale"].fill_(0.0), "scale holds 0.0"),
+        (lambda s: s[f"{QUERY}.weight_quantizer.scale"].fill_(float("nan")), "scale holds nan"),
+        (lambda s: s[f"{QUERY}.input_quantizer.zero_point"].fill_(300), "zero_point holds 300"),
+        (lambda s: s.pop(f"{QUERY}.bias"), f"missing .*{QUERY}.bias"),
+        (
+            lambda s: s.update({"other.weight": s[f"{QUERY}.bias"].clone()}),
+            "unknown .*other.weight",
+        ),
+    ],
+)
+def test_weights_that_no_graph_can_express(
+    run: Path, change: Callable[[dict[str, Tensor]], None], message: str
+) -> None:
+    change_state(run, change)
+    with pytest.raises(UserError, match=message):
+        export(run, LOOSE)
+    assert not (run / "deployment").exists()
+
+
+def test_truncated_weights(run: Path) -> None:
+    file = run / "model" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"cannot read .*model.safetensors"):
+        export(run, LOOSE)
+
+
+@pytest.mark.parametrize("missing", ["evaluation", "config.yaml"])
+def test_a_folder_that_is_no_run(run: Path, missing: str) -> None:
+    path = run / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(UserError, match=rf"there is no .*{missing}.*launch.py wrote"):
+        export(run, LOOSE)

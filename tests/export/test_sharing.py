@@ -1,0 +1,120 @@
+"""Deployments to the Hub and back, on a Hub on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hub
+import pytest
+import yaml
+from run_folder import quantization, write_run
+from typer.testing import CliRunner
+
+from sparsekit.cli.app import app
+from sparsekit.errors import UserError
+from sparsekit.export.hub import no_way_to_push, pull_deployment
+from sparsekit.export.onnx import ExportConfig, export
+
+PUSH = """
+import sys, pathlib
+from sparsekit.export.hub import push
+print(push(pathlib.Path(sys.argv[1]), sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> Path:
+    run = write_run(tmp_path_factory.mktemp("run"), student_folder, quantization())
+    export(run, ExportConfig(verify=False))
+    return run / "deployment"
+
+
+def on_hub(served: hub.Hub, home: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | served.environment(home)
+    return subprocess.run(
+        list(map(str, command)), env=environment, cwd=home, capture_output=True, text=True
+    )
+
+
+def test_push_and_pull(deployment: Path, tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    verb = [str(Path(sys.executable).with_name("sparsekit"))]
+    with hub.serve(tmp_path / "hub") as served:
+        done = on_hub(served, tmp_path, sys.executable, "-c", PUSH, deployment, "me/reviews")
+        assert done.returncode == 0, done.stderr
+        pushed = tmp_path / "hub" / "models" / "me" / "reviews"
+        names = {file.name for file in deployment.iterdir()}
+        assert {file.name for file in pushed.iterdir()} == names
+        assert (pushed / "model.onnx").read_bytes() == (deployment / "model.onnx").read_bytes()
+
+        done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "here")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("pulled: here (5 files, as they were pushed)")
+        answer = on_hub(served, tmp_path, *verb, "predict", "here", "a warm film")
+        assert answer.stdout.split("\t")[0] in ("negative", "positive")
+
+        done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "here")
+        assert "error: here exists" in done.stderr
+        # What is not listed was not pushed by us: it is neither got nor looked at.
+        (pushed / "pytorch_model.bin").write_bytes(b"large")
+        asked = len(served.requests)
+        done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "listed")
+        assert {file.name for file in (tmp_path / "listed").iterdir()} == names
+        assert not any("pytorch_model.bin" in request for request in served.requests[asked:])
+
+        (pushed / "model.onnx").write_bytes(b"cut")
+        done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "cut")
+        assert "model.onnx (3 bytes) was changed or cut short" in done.stderr
+        assert not (tmp_path / "cut").exists()
+        with (pushed / "SHA256SUMS").open("a") as sums:
+            sums.write("0" * 64 + "  ../../stolen\n")
+        done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "outside")
+        assert "is no sum of a file in this folder" in done.stderr
+        (pushed / "SHA256SUMS").write_text("0" * 64 + "  pytorch_model.bin\n")
+        done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "other")
+        assert "is no deployment of sparsekit: it holds no model.onnx" in done.stderr
+        (pushed / "SHA256SUMS").unlink()
+        done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "other")
+        assert "me/reviews is no deployment of sparsekit" in done.stderr
+        done = on_hub(served, tmp_path, *verb, "pull", "me/nothing")
+        assert "the Hub has no model 'me/nothing'" in done.stderr
+
+
+def test_no_hub(tmp_path: Path) -> None:
+    """Offline, as all tests are."""
+    with pytest.raises(UserError, match="cannot pull 'me/reviews' from the Hub"):
+        pull_deployment("me/reviews", tmp_path / "new")
+
+
+def test_a_push_that_fails_keeps_the_deployment_and_its_results(
+    tmp_path: Path, student_folder: str
+) -> None:
+    run = write_run(tmp_path, student_folder, quantization())
+    node = {"_target_": "sparsekit.export.onnx.ExportConfig", "verify": False}
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["export"] = node | {"push_to_hub": "me/reviews"}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    (run / "summary.json").write_text('{"status": "completed"}')
+    refused = CliRunner().invoke(app, ["export", str(run)])
+    assert refused.exit_code == 1
+    assert "cannot push to the Hub as 'me/reviews'" in refused.stderr
+    assert "HF_TOKEN" in refused.stderr
+    assert (run / "deployment" / "model.onnx").is_file()
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["export"]["int8_matmuls"] > 0
+    assert "pushed" not in summary
+
+
+def test_a_push_that_must_fail_is_told_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"export.push_to_hub 'a/b/c' is no name.*write user/name"):
+        ExportConfig(push_to_hub="a/b/c")
+    assert no_way_to_push() == "the Hub is switched off by HF_HUB_OFFLINE=1: unset it"
+    monkeypatch.setattr("sparsekit.export.hub.is_offline_mode", lambda: False)
+    monkeypatch.setattr("sparsekit.export.hub.get_token", lambda: None)
+    assert "nobody is logged in" in str(no_way_to_push())
+    monkeypatch.setattr("sparsekit.export.hub.get_token", lambda: "hf_x")
+    assert no_way_to_push() is None

@@ -1,0 +1,199 @@
+"""Students and teachers as they are loaded, pruned and run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from tiny_training import load_student, make_rows, trainer
+from transformers import RobertaConfig, T5Config, ViTConfig
+
+from sparsekit.data.datasets import TextData, tokenize
+from sparsekit.errors import UserError
+from sparsekit.models.hub import fetch
+from sparsekit.models.loading import Student, load_classifier, weights_hash
+from sparsekit.models.predict import length_batches, predict_logits
+from sparsekit.models.pruning import prunable, prune, sparsity
+from sparsekit.recipe.recipe import Recipe
+
+LABELS = ["neg", "pos"]
+
+
+def test_a_sparse_student_keeps_its_zeros_and_gets_a_head(student_folder: str) -> None:
+    loaded = Student(checkpoint=student_folder).load(LABELS, 64)
+    measured = sparsity(loaded.model)
+    assert measured["overall"] == pytest.approx(0.9, abs=1e-3)
+    assert measured["layers"]["classifier"] == 0
+    assert loaded.model.config.id2label == {0: "neg", 1: "pos"}
+    assert loaded.model.dtype == torch.float32
+
+
+@pytest.mark.parametrize("share", [0.0, 0.33, 0.8])
+def test_pruning_at_load_is_exact_in_every_layer(teacher_folder: str, share: float) -> None:
+    loaded = Student(checkpoint=teacher_folder, sparsity=share).load(LABELS, 64)
+    for module in prunable(loaded.model).values():
+        assert int((module.weight == 0).sum()) == round(share * module.weight.numel())
+    assert (loaded.model.bert.pooler.dense.weight != 0).all()
+
+
+def test_pruning_twice_changes_nothing(teacher_folder: str) -> None:
+    model = Student(checkpoint=teacher_folder, sparsity=0.5).load(LABELS, 64).model
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    prune(model, 0.5)
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+def test_a_share_of_one_is_refused() -> None:
+    assert (
+        "student.sparsity 1.0 lies outside" in Student(checkpoint="x", sparsity=1.0).problems()[0]
+    )
+
+
+def test_a_sequence_longer_than_the_model(teacher_folder: str) -> None:
+    with pytest.raises(UserError, match="max_length 9999 is more than the 512 positions"):
+        Student(checkpoint=teacher_folder).load(LABELS, 9999)
+
+
+@pytest.mark.parametrize("kind", ["bin", "safetensors"])
+def test_weights_cut_short_are_named(teacher_folder: str, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "cut"
+    shutil.copytree(teacher_folder, folder)
+    if kind == "safetensors":
+        load_classifier(folder, LABELS, 64)[0].model.save_pretrained(folder)
+        (folder / "pytorch_model.bin").unlink()
+    weights = folder / ("pytorch_model.bin" if kind == "bin" else "model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-2000])
+    with pytest.raises(UserError, match=f"cannot read the weights {weights.name}.*cut short"):
+        load_classifier(folder, LABELS, 64)
+
+
+def test_weights_that_are_stored_transposed(teacher_folder: str, tmp_path: Path) -> None:
+    # As checkpoints are that were converted from TensorFlow: kernels would take columns for rows.
+    folder = tmp_path / "teacher"
+    shutil.copytree(teacher_folder, folder, ignore=shutil.ignore_patterns("*.safetensors", "*.bin"))
+    plain, _ = load_classifier(Path(teacher_folder), ["neg", "pos"], 32)
+    stored = {
+        name: value.t().contiguous().t() if value.ndim == 2 else value
+        for name, value in plain.model.state_dict().items()
+    }
+    torch.save(stored, folder / "pytorch_model.bin")
+    loaded, _ = load_classifier(folder, ["neg", "pos"], 32)
+    assert all(weight.is_contiguous() for weight in loaded.model.parameters())
+    for name, value in loaded.model.state_dict().items():
+        assert torch.equal(value, plain.model.state_dict()[name]), name
+
+
+def test_a_folder_without_weights(teacher_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    shutil.copytree(teacher_folder, folder)
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match="holds no weights"):
+        load_classifier(folder, LABELS, 64)
+
+
+def test_a_student_with_half_of_its_weights(teacher_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(teacher_folder, folder)
+    file = folder / "pytorch_model.bin"
+    weights = torch.load(file)
+    torch.save({k: v for k, v in weights.items() if "layer.1" not in k}, file)
+    with pytest.raises(UserError, match=r"lacks the weights bert\.encoder\.layer\.1"):
+        Student(checkpoint=str(folder)).load(LABELS, 64)
+
+
+def test_a_folder_without_tokenizer(teacher_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "wordless"
+    shutil.copytree(teacher_folder, folder)
+    (folder / "vocab.txt").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(UserError, match="has 5 special tokens and no words"):
+        load_classifier(folder, LABELS, 64)
+
+
+def test_a_tokenizer_of_another_model(teacher_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(teacher_folder, folder)
+    with (folder / "vocab.txt").open("a") as file:
+        file.writelines(f"word{i}\n" for i in range(500))
+    with pytest.raises(UserError, match="tokens, but the model embeds"):
+        load_classifier(folder, LABELS, 64)
+
+
+def test_what_is_no_encoder(teacher_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "t5"
+    shutil.copytree(teacher_folder, folder)
+    (folder / "config.json").write_text(T5Config().to_json_string())
+    with pytest.raises(UserError, match="an encoder-decoder, t5; choose an encoder"):
+        load_classifier(folder, LABELS, 64)
+    (folder / "config.json").write_text(ViTConfig().to_json_string())
+    with pytest.raises(UserError, match=r"cannot become a text classifier.*choose an encoder"):
+        load_classifier(folder, LABELS, 64)
+
+
+def test_roberta_counts_positions_from_its_padding(teacher_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "roberta"
+    shutil.copytree(teacher_folder, folder)
+    (folder / "config.json").write_text(RobertaConfig(max_position_embeddings=34).to_json_string())
+    with pytest.raises(UserError, match="max_length 33 is more than the 32 positions"):
+        load_classifier(folder, LABELS, 33)
+
+
+def test_a_folder_that_is_not_there() -> None:
+    with pytest.raises(UserError, match="there is no checkpoint folder"):
+        fetch("./nowhere")
+
+
+def test_a_run_folder_in_place_of_its_model(teacher_folder: str, tmp_path: Path) -> None:
+    shutil.copytree(teacher_folder, tmp_path / "run" / "model")
+    with pytest.raises(UserError, match=r"holds no config.json; give .*run/model"):
+        fetch(str(tmp_path / "run"))
+
+
+def test_the_weights_hash_sees_every_weight(teacher_folder: str, student_folder: str) -> None:
+    assert weights_hash(Path(teacher_folder)) == weights_hash(Path(teacher_folder))
+    assert weights_hash(Path(teacher_folder)) != weights_hash(Path(student_folder))
+
+
+def test_logits_come_in_the_order_of_the_rows(teacher_folder: str) -> None:
+    loaded, _ = load_classifier(Path(teacher_folder), LABELS, 64)
+    texts = ["the plot is dull .", "warm", "the cast is truly witty from start to finish ."] * 3
+    rows = Dataset.from_dict({"text": texts, "label": [0] * 9})
+    tokens = tokenize(TextData({"t": rows}, LABELS, 64), loaded.tokenizer, loaded.tokenizer_hash)
+    logits = predict_logits(loaded.model, tokens["t"], loaded.tokenizer)
+    loaded.model.eval()
+    # The last layer was short for these passes only.
+    whole = loaded.model(
+        **loaded.tokenizer(texts[0], return_tensors="pt"), output_hidden_states=True
+    )
+    assert whole.hidden_states[-1].shape[1] > 1
+    for row, text in enumerate(texts):
+        with torch.no_grad():
+            alone = loaded.model(**loaded.tokenizer(text, return_tensors="pt")).logits[0]
+        np.testing.assert_allclose(logits[row], alone.numpy(), atol=1e-5)
+
+
+def test_a_checkpoint_that_works_in_chunks(student_folder: str, tmp_path: Path) -> None:
+    """Its chunks would fit no length that batches have, and change no result."""
+    folder = Path(shutil.copytree(student_folder, tmp_path / "student"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"chunk_size_feed_forward": 7}))
+    plain, chunked = load_student(student_folder), load_student(str(folder))
+    rows = make_rows(plain)
+    logits = [predict_logits(x.model, rows["validation"], x.tokenizer) for x in (plain, chunked)]
+    np.testing.assert_array_equal(logits[0], logits[1])
+    trainer(tmp_path, chunked, rows, Recipe.build({"num_epochs": 1}), max_steps=1).train()
+    assert chunked.model.config.chunk_size_feed_forward == 0
+
+
+def test_batches_hold_every_row_once_within_the_budget() -> None:
+    lengths = np.random.default_rng(0).integers(1, 50, 1000)
+    batches = length_batches(lengths, 256)
+    assert sorted(np.concatenate(batches)) == list(range(1000))
+    assert all(len(batch) * lengths[batch].max() <= 256 for batch in batches)
+    padded = sum(len(batch) * lengths[batch].max() for batch in batches)
+    assert padded / lengths.sum() < 1.1

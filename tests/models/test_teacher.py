@@ -1,0 +1,127 @@
+"""Teachers that fit, teachers that do not, and logits that are computed once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import hub_seed
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from sparsekit.data.datasets import TextData
+from sparsekit.errors import UserError
+from sparsekit.models import teacher
+from sparsekit.models.teacher import Checkpoint, add_logits, label_order, teacher_logits
+
+LABELS = ["neg", "pos"]
+
+
+@pytest.fixture
+def data() -> TextData:
+    rows = hub_seed.reviews(24, seed=3)
+    return TextData({"train": Dataset.from_list(rows)}, LABELS, 64)
+
+
+def named(folder: str, tmp_path: Path, id2label: dict[str, str]) -> Path:
+    """A copy of the teacher that calls its labels so."""
+    copy = tmp_path / "named"
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["id2label"] = id2label
+    config["label2id"] = {name: int(index) for index, name in id2label.items()}
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
+def test_the_second_time_no_teacher_runs(
+    teacher_folder: str, data: TextData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = teacher_logits(Path(teacher_folder), data, ["train"])["train"]
+    monkeypatch.setattr(teacher, "predict_logits", None)
+    second = teacher_logits(Path(teacher_folder), data, ["train"])["train"]
+    np.testing.assert_array_equal(first, second)
+    assert first.shape == (24, 2)
+
+
+def test_a_teacher_is_loaded_once_for_all_splits(
+    teacher_folder: str, data: TextData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[Path] = []
+    load = teacher.load_classifier
+
+    def counted(folder: Path, *arguments: Any) -> Any:
+        loads.append(folder)
+        return load(folder, *arguments)
+
+    monkeypatch.setattr(teacher, "load_classifier", counted)
+    rows = hub_seed.reviews(16, seed=4)
+    both = replace(data, splits={**data.splits, "validation": Dataset.from_list(rows)})
+    found = teacher_logits(Path(teacher_folder), both, ["validation", "train"])
+    assert {split: logits.shape for split, logits in found.items()} == {
+        "validation": (16, 2),
+        "train": (24, 2),
+    }
+    # The training rows may have been read by another test's run.
+    assert loads == [Path(teacher_folder)]
+
+
+def test_another_order_of_labels_is_no_special_case(
+    teacher_folder: str, data: TextData, tmp_path: Path
+) -> None:
+    swapped = named(teacher_folder, tmp_path, {"0": "POS", "1": "NEG"})
+    straight = teacher_logits(Path(teacher_folder), data, ["train"])["train"]
+    np.testing.assert_allclose(
+        teacher_logits(swapped, data, ["train"])["train"], straight[:, ::-1], atol=1e-6
+    )
+
+
+def test_other_names_are_taken_in_order_and_mentioned(
+    teacher_folder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = named(teacher_folder, tmp_path, {"0": "BAD", "1": "GOOD"})
+    with caplog.at_level(logging.WARNING):
+        assert label_order(folder, "it", LABELS) == [0, 1]
+    assert "BAD, GOOD" in caplog.text
+
+
+def test_the_masked_language_model_twin_is_refused(seed_folder: Path) -> None:
+    folder = str(seed_folder / "models" / hub_seed.MASKED_LM_TWIN)
+    with pytest.raises(UserError, match=r"BertForMaskedLM, not a sequence classifier.*hyphens"):
+        Checkpoint(checkpoint=folder).fetch(LABELS)
+
+
+def test_another_number_of_labels_is_refused(teacher_folder: str) -> None:
+    with pytest.raises(UserError, match=r"has 2 labels, the data set 3 \(a, b, c\)"):
+        Checkpoint(checkpoint=teacher_folder).fetch(["a", "b", "c"])
+
+
+def test_one_of_several_teachers_that_does_not_fit_is_named(
+    teacher_folder: str, student_folder: str
+) -> None:
+    with pytest.raises(UserError, match="oBERT"):
+        Checkpoint(checkpoint=[teacher_folder, student_folder]).fetch(LABELS)
+
+
+def test_a_teacher_without_its_head_is_refused(
+    teacher_folder: str, data: TextData, tmp_path: Path
+) -> None:
+    import torch
+
+    folder = tmp_path / "headless"
+    shutil.copytree(teacher_folder, folder)
+    weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    del weights["classifier.weight"]
+    torch.save(weights, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"lacks the weights classifier\.weight"):
+        teacher_logits(folder, data, ["train"])["train"]
+
+
+def test_logits_become_a_column() -> None:
+    rows = add_logits(Dataset.from_dict({"a": [1, 2]}), np.array([[1, 2], [3, 4]], np.float32))
+    assert rows["teacher_logits"][:] == [[1, 2], [3, 4]]

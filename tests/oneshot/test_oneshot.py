@@ -1,0 +1,276 @@
+"""One-shot pruning: its methods by themselves, and `sparsekit prune` as a user types it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import write_csv
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
+from typer.testing import CliRunner
+
+from sparsekit.cli.app import app
+from sparsekit.models.inspection import inspect
+from sparsekit.models.loading import load_classifier
+from sparsekit.models.pruning import prunable
+from sparsekit.oneshot.calibration import ROWS, draw
+from sparsekit.oneshot.methods import OneShot, input_norms, prune, row_ranks
+
+FAST = ["--num-grads", "16", "--rows", "16", "--num-recomputations", "2"]
+
+
+def command(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["prune", *words])
+    return result.exit_code, result.output
+
+
+# Methods
+
+
+def layer(weight: list[list[float]]) -> nn.Linear:
+    made = nn.Linear(len(weight[0]), len(weight), bias=False)
+    made.weight = nn.Parameter(torch.tensor(weight))
+    return made
+
+
+class OneLayer(nn.Module):
+    def __init__(self, weight: list[list[float]]) -> None:
+        super().__init__()
+        self.linear = layer(weight)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.linear(input_ids)
+
+
+def test_wanda_weighs_by_the_inputs_and_ignores_padding() -> None:
+    model = OneLayer([[1.0, 1.1, 1.2, 1.3], [4.0, 3.0, 2.0, 1.0]])
+    ones = torch.ones(1, 2, 4)
+    ones[0, 0] = torch.tensor([10.0, 1.0, 5.0, 1.0])
+    ones[0, 1] = 1000.0  # padding
+    batch = {"input_ids": ones, "attention_mask": torch.tensor([[1, 0]])}
+
+    def calibration(count: int, seed: int, multiple: int) -> Any:
+        return iter([{**batch, "labels": torch.tensor([0])}])
+
+    layers = {"linear": model.linear}
+    norms = input_norms(model, layers, calibration(1, 0, 1))["linear"]
+    torch.testing.assert_close(norms, torch.tensor([10.0, 1.0, 5.0, 1.0]))
+    prune(model, layers, calibration, OneShot(sparsity=0.5, method="wanda"))
+    # Each row keeps two: by the product, not by the size alone.
+    expected = torch.tensor([[1.0, 0.0, 1.2, 0.0], [4.0, 0.0, 2.0, 0.0]])
+    assert torch.equal(model.linear.weight, expected)
+
+
+def test_ranks_of_blocks_are_those_of_their_means() -> None:
+    scores = torch.tensor([[9.0, 0.0, 3.0, 3.0, 5.0, 2.0]])
+    assert row_ranks(scores, 2).tolist() == [[2.0, 2.0, 0.0, 0.0, 1.0, 1.0]]
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_magnitude_ranks_in_a_layer_or_over_all(everywhere: bool) -> None:
+    layers = {"a": layer([[1.0, 2.0, 3.0, 4.0]]), "b": layer([[5.0, 6.0, 7.0, 8.0]])}
+    prune(nn.Module(), layers, None, OneShot(sparsity=0.5, global_sparsity=everywhere))
+    zeros = [int((made.weight == 0).sum()) for made in layers.values()]
+    assert zeros == ([4, 0] if everywhere else [2, 2])
+
+
+def test_rows_are_drawn_without_repetition_and_again_with_the_seed() -> None:
+    rows: Any = [{"row": index, "text": "." * (index * 37 % 100)} for index in range(100)]
+
+    def drawn(count: int, seed: int, multiple: int = 1) -> list[list[int]]:
+        return [
+            [row["row"] for row in batch]
+            for batch in draw(rows, lambda batch: batch, count, seed, multiple)  # type: ignore
+        ]
+
+    flat = [row for batch in drawn(100, 3) for row in batch]
+    assert sorted(flat) == list(range(100))
+    assert drawn(50, 3) == drawn(50, 3) != drawn(50, 4)
+    assert sum(map(len, drawn(250, 0))) == 250  # a second pass and a half
+    assert all(len(batch) % 24 == 0 for batch in drawn(240, 0, 24))
+    lengths = [[len(rows[row]["text"]) for row in batch] for batch in drawn(100, 3)]
+    assert lengths == [list(range(100))[start : start + ROWS] for start in range(0, 100, ROWS)]
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        (["--sparsity", "0.8"], 0.8),
+        (["--sparsity", "0.8", "--global"], 0.8),
+        (["--sparsity", "0.7", "--pattern", "block4"], 0.7),
+        (["--pattern", "2:4"], 0.5),
+        (["--pattern", "1:4", "--sparsity", "0.75"], 0.75),
+        (["--sparsity", "0.8", "--method", "wanda"], 0.8),
+        (["--method", "wanda", "--pattern", "2:4"], 0.5),
+        (["--sparsity", "0.75", "--method", "wanda", "--pattern", "block4"], 0.75),
+        (["--sparsity", "0.8", "--method", "obs"], 0.8),
+        (["--sparsity", "0.7", "--method", "obs", "--pattern", "block4", "--layer"], 0.7),
+        (["--method", "obs", "--pattern", "2:4", "--num-recomputations", "1"], 0.5),
+    ],
+)
+def test_a_checkpoint_gets_its_zeros(
+    options: list[str], share: float, teacher_folder: str, csv_files: dict[str, str], tmp_path: Path
+) -> None:
+    target = tmp_path / "pruned"
+    code, said = command(
+        teacher_folder, *FAST, "--data", csv_files["train"], "-o", str(target), *options
+    )
+    assert code == 0, said
+    assert said.splitlines()[-1] == f"pruned: {target}"
+    found = inspect(str(target))
+    assert found.sparsity == pytest.approx(share, abs=1e-3)
+    for pattern in {"1:4", "2:4"}.intersection(options):
+        assert all(made.pattern == pattern for made in found.layers if made.prunable)
+    weights = load_file(target / "model.safetensors")
+    if "block4" in options:
+        for name, weight in weights.items():
+            if ".layer." in name and weight.ndim == 2:
+                assert set((weight.reshape(-1, 4) == 0).sum(1).tolist()) <= {0, 4}
+    if "wanda" in options and "--pattern" not in options:
+        # Every row loses as much as every other, to one weight.
+        weight = weights["bert.encoder.layer.0.attention.self.query.weight"]
+        lost = (weight == 0).sum(1)
+        assert int(lost.max() - lost.min()) <= 1
+    assert (weights["classifier.weight"] != 0).all()
+    AutoModelForSequenceClassification.from_pretrained(target)
+    assert json.loads((target / "pruning.json").read_text())["source"] == teacher_folder
+
+
+def test_what_surgeon_prunes_at_once_is_repeatable_and_nearer_to_the_dense_model(
+    teacher_folder: str, csv_files: dict[str, str], tmp_path: Path
+) -> None:
+    said = []
+    for method in ("obs", "obs", "magnitude"):
+        target = tmp_path / f"{len(said)}"
+        options = ["--method", method, "--sparsity", "0.6", "--global", "--num-grads", "96"]
+        data = ["--data", csv_files["train"], "--num-recomputations", "1"]
+        assert command(teacher_folder, *options, *data, "-o", str(target))[0] == 0
+        said.append(load_file(target / "model.safetensors"))
+    assert all(torch.equal(said[0][name], said[1][name]) for name in said[0])
+    dense, _ = load_classifier(Path(teacher_folder), ["LABEL_0", "LABEL_1"], 64)
+    names = [f"{name}.weight" for name in prunable(dense.model)]
+    with Path(csv_files["validation"]).open() as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    batch = dense.tokenizer(texts, padding=True, return_tensors="pt")
+    logits = []
+    for weights in (None, said[0], said[2]):
+        if weights is not None:
+            state = dense.model.state_dict()
+            dense.model.load_state_dict(state | {name: weights[name] for name in names})
+        with torch.no_grad():
+            logits.append(dense.model.eval()(**batch).logits)
+    assert (logits[1] - logits[0]).norm() < (logits[2] - logits[0]).norm()
+
+
+def test_a_checkpoint_without_a_classifier_keeps_its_own_head(tmp_path: Path) -> None:
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(tmp_path / "bert")
+    code, said = command(
+        str(tmp_path / "bert"), "--sparsity", "0.5", "-o", str(tmp_path / "pruned")
+    )
+    assert code == 0, said
+    before = load_file(tmp_path / "bert" / "model.safetensors")
+    assert load_file(tmp_path / "pruned" / "model.safetensors").keys() == before.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ([], "--sparsity is not set: add --sparsity 0.8"),
+        (["--sparsity", "1.2"], "--sparsity 1.2 must lie between 0 and 1"),
+        (["--sparsity", "0.8", "--pattern", "2:4"], "leave out --sparsity"),
+        (["--sparsity", "0.8", "--pattern", "blocks"], "--pattern blocks is none of"),
+        (["--sparsity", "0.8", "--method", "obs"], "add --data FILE.csv"),
+        (["--sparsity", "0.8", "--method", "wanda", "--global"], "leave out --global"),
+        (["--sparsity", "0.8", "--damp", "0"], "--damp 0 must be above 0"),
+        (["--sparsity", "0.8", "--num-grads", "0"], "--num-grads 0 must be 1 or more"),
+        (["--sparsity=0.8", "--num-recomputations=0"], "--num-recomputations 0 must be 1 or more"),
+        (["--sparsity=0.8", "--fisher-block-size=0"], "--fisher-block-size 0 must be 1 or more"),
+        (
+            ["--sparsity=0.8", "--method=obs", "--pattern=block4", "--fisher-block-size=50"],
+            "must be a multiple of 4",
+        ),
+    ],
+)
+def test_wrong_options_are_named_before_anything_is_read(
+    options: list[str], problem: str, tmp_path: Path
+) -> None:
+    code, said = command("no/such/model", *options, "-o", str(tmp_path / "pruned"))
+    assert code == 1
+    assert problem in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_data_and_models_are_named(
+    teacher_folder: str, student_folder: str, csv_files: dict[str, str], tmp_path: Path
+) -> None:
+    labelled = [{"text": f"it is {i}", "label": name} for i, name in enumerate("abcabc")]
+    three = str(write_csv(tmp_path / "three.csv", labelled))
+    unlabelled = str(write_csv(tmp_path / "unlabelled.csv", [{"text": "it"}]))
+    target = tmp_path / "pruned"
+    obs = ["--method", "obs", "--sparsity", "0.8", "-o", str(target)]
+    for words, problem in (
+        ([teacher_folder, *obs, "--data", three], "has the labels a, b, c"),
+        ([teacher_folder, *obs, "--data", str(tmp_path / "none.csv")], "--data: there is no file"),
+        (
+            [teacher_folder, *obs, "--data", unlabelled],
+            "no column label; it has text; set --text-c",
+        ),
+        ([teacher_folder, *obs, "--data", three, "--max-length", "1"], "--max-length 1 leaves no"),
+        ([teacher_folder, *obs, "--data", str(tmp_path / "x.txt")], "is none of .csv"),
+        (
+            [teacher_folder, *obs, "--data", csv_files["train"], "--max-length", "9999"],
+            "--max-length 9999 is more than the",
+        ),
+        ([student_folder, *obs, "--data", csv_files["train"]], "zeros already"),
+        ([str(tmp_path), *obs, "--data", csv_files["train"]], "holds no config.json"),
+        ([teacher_folder, "--sparsity", "0.8", "-o", str(tmp_path)], "exists already"),
+    ):
+        code, said = command(*words)
+        assert code == 1, said
+        assert problem in said, said
+        assert "problems" not in said, said
+        assert not target.exists()
+
+
+def test_texts_are_cut_where_a_small_model_ends(
+    teacher_folder: str, csv_files: dict[str, str], tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    shutil.copytree(teacher_folder, small)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertModel(BertConfig(max_position_embeddings=8, intermediate_size=32, **shape)).save_pretrained(
+        small
+    )
+    options = ["--sparsity", "0.8", "--method", "wanda", "-o", str(tmp_path / "pruned"), "--data"]
+    with open(csv_files["train"], newline="") as file:
+        texts = [{"text": row["text"]} for row in csv.DictReader(file)]
+    # Wanda looks at no label.
+    code, said = command(str(small), *options, str(write_csv(tmp_path / "texts.csv", texts)))
+    assert code == 0, said
+    wrong = str(write_csv(tmp_path / "wrong.csv", [{"review": "it", "label": 0.5}]))
+    _, said = command(str(small), *options[:-3], "--data", wrong)
+    assert "no column text; it has review, label; set --text-column (csv" in said
+
+
+def test_a_model_without_a_trained_classifier_is_no_case_for_obs(
+    student_folder: str, csv_files: dict[str, str], tmp_path: Path
+) -> None:
+    code, said = command(
+        student_folder, "--method", "obs", "--sparsity", "0.95", "--data", csv_files["train"],
+        "-o", str(tmp_path / "pruned"),
+    )  # fmt: skip
+    assert code == 1
+    assert "fine-tune it first, or use --method wanda" in said

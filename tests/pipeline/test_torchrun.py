@@ -1,0 +1,70 @@
+"""`torchrun --nproc_per_node=2 launch.py`: one model of two processes, one run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from project import ROOT
+
+
+def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    return subprocess.run(
+        [*command, str(ROOT / "launch.py"), *arguments],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp")},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_into_one_folder(
+    tmp_path: Path, csv_files: dict[str, str], student_folder: str
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    done = torchrun(
+        tmp_path,
+        "dataset=csv",
+        *(f"dataset.data_files.{split}={path}" for split, path in csv_files.items()),
+        f"student.checkpoint={student_folder}",
+        "teacher=self",
+        "training=smoke",
+        "training.max_steps=4",
+        "tracking=offline",
+        "runtime=none",
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (run,) = tmp_path.glob("outputs/*/*")
+    assert done.stdout.count("run: ") == 1
+    assert not list((tmp_path / "tmp").glob("sparsekit-process-*"))
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["train"]["steps"] == 4
+    assert summary["export"]["verified"] is True
+    assert len(list(run.glob("wandb/offline-run-*"))) == 1
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    evaluated = [event["eval_loss"] for event in events if "eval_loss" in event]
+    assert len(evaluated) == len({event["epoch"] for event in events if "eval_loss" in event})
+    # A loss is a mean over examples, however many processes share them.
+    rows = pq.read_table(run / "evaluation" / "validation.parquet").to_pydict()
+    logits = np.array(rows["logits"])
+    chosen = logits[np.arange(len(logits)), rows["label"]]
+    expected = float(np.mean(np.logaddexp.reduce(logits, axis=1) - chosen))
+    assert evaluated[-1] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_sweeps_do_not_start_under_torchrun(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    done = torchrun(tmp_path, "-m", "dataset=quickstart", "seed=1,2")
+    assert done.returncode != 0
+    assert "torchrun trains one job" in done.stderr

@@ -1,0 +1,307 @@
+"""`sparsekit verify`: a sound run passes, and whatever is changed in it is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from run_folder import LINEARS, quantization, write_run
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from sparsekit.cli.app import app
+from sparsekit.errors import UserError
+from sparsekit.export.onnx import ExportConfig, export
+from sparsekit.export.sums import check_sums, write_sums
+from sparsekit.export.trace import load_model
+from sparsekit.models.pruning import sparsity
+from sparsekit.pipeline.verification import verify_run
+from sparsekit.recipe.recipe import Recipe
+
+PRUNING = {
+    "_target_": "sparsekit.modifiers.pruning.constant.ConstantPruning",
+    "params": "__ALL_PRUNABLE__",
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> Path:
+    run = write_run(tmp_path_factory.mktemp("run"), student_folder, quantization())
+    recipe = Recipe.build({"num_epochs": 2, "modifiers": {"pruning": PRUNING}})
+    recipe.save(run / "model" / "recipe.yaml", {})
+    node = {"_target_": "sparsekit.export.onnx.ExportConfig", "max_metric_drop": 0.1}
+    settings = {"dataset": {"metrics": ["accuracy"], "max_length": 32}, "export": node}
+    (run / "config.yaml").write_text(json.dumps(settings))
+    result = export(run, ExportConfig(max_metric_drop=0.1))
+    (run / "summary.json").write_text(json.dumps({"status": "completed", "export": result}))
+    return run
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return values
+
+
+def test_a_sound_run(run: Path) -> None:
+    result = CliRunner().invoke(app, ["verify", str(run)])
+    assert result.exit_code == 0, result.output
+    assert f"{LINEARS} of {LINEARS}" in result.stdout
+    found = verify_run(run, summary_of(run))
+    assert found["accuracy"] == f"{summary_of(run)['export']['metrics']['accuracy']:.4f}"
+
+
+def test_a_run_that_failed_while_it_was_timed_says_so(run: Path) -> None:
+    ended = {"status": "failed", "error": "stopped by SIGTERM: see [runtime]\nand more"}
+    summary = summary_of(run) | ended
+    summary["metrics"] = {"validation": {}}
+    (run / "summary.json").write_text(json.dumps(summary))
+    result = CliRunner().invoke(app, ["verify", str(run)], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert "files verified, but the run failed" in result.stdout
+    assert "FAILED, after its model was evaluated: stopped by SIGTERM: see [run" in result.stdout
+    assert f"{LINEARS} of {LINEARS}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("ended", "why"),
+    [
+        ({"status": "failed", "error": "no room\nleft"}, "no room"),
+        ({"status": None}, "summary.json has no status completed"),
+    ],
+)
+def test_a_run_that_failed_before_its_evaluation_is_refused(
+    run: Path, ended: dict[str, str | None], why: str
+) -> None:
+    """`sparsekit export` was run by hand, on a `model/` that an earlier run may have left."""
+    (run / "summary.json").write_text(json.dumps(summary_of(run) | ended))
+    refused = CliRunner().invoke(app, ["verify", str(run)])
+    assert refused.exit_code == 1
+    assert "failed before its model was evaluated, so that nothing says" in refused.stderr
+    assert f"{why}; run it again" in refused.stderr
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deployment/model.onnx",
+        "deployment/tokenizer.json",
+        "deployment/config.json",
+        "model/model.safetensors",
+        "model/recipe.yaml",
+        "evaluation/validation.parquet",
+    ],
+)
+@pytest.mark.parametrize("change", [cut, Path.unlink])
+def test_a_changed_file_is_named(run: Path, name: str, change: Callable[[Path], None]) -> None:
+    change(run / name)
+    with pytest.raises(UserError, match=rf"{Path(name).name}.*(cut short|missing)"):
+        verify_run(run, summary_of(run))
+
+
+def restamp(run: Path) -> None:
+    """Sums for what is there now, as whoever tampers with care would write them."""
+    for folder in (run, run / "deployment"):
+        lines = (folder / "SHA256SUMS").read_text().splitlines()
+        write_sums(folder, [folder / line.partition("  ")[2] for line in lines])
+
+
+def test_filled_zeros_are_found_behind_right_sums(run: Path) -> None:
+    file = run / "model" / "model.safetensors"
+    state = load_file(file)
+    state["bert.encoder.layer.0.intermediate.dense.weight"].fill_(0.01)
+    save_file(state, file, metadata={"format": "pt"})
+    restamp(run)
+    with pytest.raises(UserError, match=r"check 'weights' failed.*layer.0.intermediate"):
+        verify_run(run, summary_of(run))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("int8_matmuls", 3), ("zero_fraction", 0.5), ("bytes", 1)]
+)
+def test_a_summary_that_claims_more(run: Path, key: str, value: float) -> None:
+    summary = summary_of(run)
+    summary["export"][key] = value
+    with pytest.raises(UserError, match=rf"check '{key}' failed.*summary.json says {value}"):
+        verify_run(run, summary)
+
+
+def test_metrics_that_the_logits_do_not_have(run: Path) -> None:
+    columns = pq.read_table(run / "evaluation" / "validation.parquet").to_pydict()
+    right = [
+        np.argmax(row) == label
+        for row, label in zip(columns["logits"], columns["label"], strict=True)
+    ]
+    accuracy = sum(right) / len(right)
+    summary = summary_of(run) | {"metrics": {"validation": {"accuracy": accuracy}}}
+    assert verify_run(run, summary)
+    summary["metrics"]["validation"]["accuracy"] = accuracy + 0.01
+    with pytest.raises(UserError, match="check 'validation accuracy' failed: it is"):
+        verify_run(run, summary)
+    summary["metrics"] = {"test": {"accuracy": 1.0}}
+    with pytest.raises(UserError, match=r"there is no .*test\.parquet"):
+        verify_run(run, summary)
+
+
+def test_no_deployment(run: Path) -> None:
+    with pytest.raises(UserError, match="has no deployment to verify; export it first"):
+        verify_run(run, {"status": "completed"})
+
+
+def test_no_sums(run: Path) -> None:
+    (run / "deployment" / "SHA256SUMS").unlink()
+    with pytest.raises(UserError, match=r"there is no .*SHA256SUMS.*sparsekit export RUN"):
+        verify_run(run, summary_of(run))
+
+
+def test_sums_are_those_of_sha256sum(run: Path) -> None:
+    (run / "small").mkdir()
+    (run / "small" / "a").write_bytes(b"abc")
+    write_sums(run / "small", [run / "small" / "a"])
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (run / "small" / "SHA256SUMS").read_text() == f"{known}  a\n"
+    assert check_sums(run / "small") == 1
+
+
+def test_a_changed_bias_is_found_behind_right_sums(run: Path) -> None:
+    file = run / "model" / "model.safetensors"
+    state = load_file(file)
+    state["bert.encoder.layer.0.attention.self.query.bias"] += 0.5
+    save_file(state, file, metadata={"format": "pt"})
+    restamp(run)
+    with pytest.raises(UserError, match=r"check 'weights' failed: .*query.bias in the file is not"):
+        verify_run(run, summary_of(run))
+
+
+def test_swapped_label_names_are_found_behind_right_sums(run: Path) -> None:
+    file = run / "deployment" / "config.json"
+    config = json.loads(file.read_text())
+    config["id2label"] = {"0": "positive", "1": "negative"}
+    file.write_text(json.dumps(config))
+    restamp(run)
+    with pytest.raises(UserError, match=r"check 'copies' failed: .*deployment/config.json is not"):
+        verify_run(run, summary_of(run))
+
+
+@pytest.mark.parametrize("name", ["deployment/vocab.json", "model/adapter_config.json"])
+def test_an_added_file_is_named(run: Path, name: str) -> None:
+    (run / name).write_text("{}")
+    with pytest.raises(UserError, match=rf"{Path(name).name} was added; remove it"):
+        verify_run(run, summary_of(run))
+
+
+def test_a_sum_that_was_removed_is_missed(run: Path) -> None:
+    sums = run / "SHA256SUMS"
+    lines = sums.read_text().splitlines()
+    sums.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    with pytest.raises(UserError, match=f"{lines[1].partition('  ')[2]} was added"):
+        verify_run(run, summary_of(run))
+
+
+@pytest.mark.parametrize(
+    "line", ["hello", "", "0" * 64 + "  ../other", "0" * 64 + "  /etc/hostname"]
+)
+def test_a_line_that_is_no_sum(run: Path, line: str) -> None:
+    with (run / "SHA256SUMS").open("a") as sums:
+        sums.write(line + "\n")
+    with pytest.raises(UserError, match=r"line \d+ of .*SHA256SUMS is no sum of a file in this"):
+        verify_run(run, summary_of(run))
+
+
+def test_a_changed_config_is_named(run: Path) -> None:
+    file = run / "config.yaml"
+    file.write_text(file.read_text().replace("0.1", "1.0"))
+    with pytest.raises(UserError, match=r"config.yaml .* was changed"):
+        verify_run(run, summary_of(run))
+
+
+def test_a_comparison_that_was_switched_off(run: Path) -> None:
+    settings = json.loads((run / "config.yaml").read_text())
+    settings["export"]["verify"] = False
+    (run / "config.yaml").write_text(json.dumps(settings))
+    restamp(run)
+    with pytest.raises(UserError, match=r"config.yaml has export.verify=false, summary.json says"):
+        verify_run(run, summary_of(run))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("export/metrics/f1", 0.99, "'exported f1' failed: it is None, summary.json says 0.99"),
+        ("export/int8_matmuls", None, "'int8_matmuls' failed: .* says None"),
+        ("export/zero_fraction", "much", "'zero_fraction' failed: .* says much"),
+        ("sparsity", {"overall": "0.9"}, "'sparsity' failed: .* says 0.9"),
+        ("sparsity", [], None),
+        ("sparsity", 3, "sparsity is 3, it must be a mapping"),
+        ("metrics", {"validation": {"f1": 1.0}}, "'validation f1' failed: it is None"),
+        ("metrics", {"validation": 1.0}, "validation is 1.0, it must be a mapping"),
+    ],
+)
+def test_a_summary_that_claims_what_nobody_found(
+    run: Path, path: str, value: Any, message: str | None
+) -> None:
+    summary = summary_of(run)
+    *above, name = path.split("/")
+    node = summary
+    for key in above:
+        node = node[key]
+    node[name] = value
+    if message is None:
+        assert verify_run(run, summary)
+        return
+    with pytest.raises(UserError, match=message):
+        verify_run(run, summary)
+
+
+def test_the_sparsity_of_each_layer_is_compared(run: Path) -> None:
+    name = "bert.encoder.layer.0.intermediate.dense"
+    summary = summary_of(run) | {"sparsity": sparsity(load_model(run / "model")[0])}
+    assert verify_run(run, summary)
+    summary["sparsity"]["layers"][name] = 0.99
+    with pytest.raises(UserError, match=f"check 'sparsity of {name}' failed"):
+        verify_run(run, summary)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("deployment/model.onnx", "cannot read .*model.onnx: .*export the run again"),
+        ("evaluation/validation.parquet", "cannot read .*validation.parquet: .*train again"),
+    ],
+)
+def test_broken_files_are_named_behind_right_sums(run: Path, name: str, message: str) -> None:
+    (run / name).write_bytes((run / name).read_bytes()[:400])
+    restamp(run)
+    with pytest.raises(UserError, match=message):
+        verify_run(run, summary_of(run))
+
+
+def test_a_run_of_others_calls_nothing_but_what_belongs_there(run: Path) -> None:
+    """A run folder is data: its yaml files name classes of ours, no function that is called."""
+    made = run / "made"
+    call = {"_target_": "os.mkdir", "path": str(made)}
+    recipe = run / "model" / "recipe.yaml"
+    recipe.write_text(json.dumps({"num_epochs": 2, "modifiers": {"pruning": call}}))
+    restamp(run)
+    with pytest.raises(UserError, match=r"recipe.modifiers.pruning: os.mkdir is no Modifier"):
+        verify_run(run, summary_of(run))
+    settings = json.loads((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(json.dumps(settings | {"export": call, "runtime": call}))
+    for verb, name in (("export", "ExportConfig"), ("benchmark", "BenchmarkConfig")):
+        refused = CliRunner().invoke(app, [verb, str(run)])
+        assert f"{verb.replace('benchmark', 'runtime')}: os.mkdir is no {name}" in refused.stderr
+    assert not made.exists()

@@ -1,0 +1,91 @@
+"""The closing table: from summary.json only, with a row per stage that ran."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from sparsekit.errors import UserError
+from sparsekit.runs.report import closing_table, next_commands, read_summary, rows
+
+SUMMARY = {
+    "status": "completed",
+    "error": None,
+    "metrics": {"validation": {"accuracy": 0.8321, "f1": 0.8}, "test": {"accuracy": 0.84}},
+    "teacher": {"validation": {"accuracy": 0.85}},
+    "sparsity": {"overall": 0.8, "layers": {}},
+    "train": {"seconds": 65.4, "steps": 300, "samples_per_second": 100.0},
+    "export": {
+        "metrics": {"accuracy": 0.831},
+        "int8_matmuls": 38,
+        "fp32_matmuls": 0,
+        "bytes": 23_400_000,
+        "bytes_compressed": 5_100_000,
+    },
+    "runtime": {
+        "onnxruntime": {"latency_ms_p50": 1.25, "latency_ms_p99": 1.9, "items_per_second": 1812.4}
+    },
+}
+
+
+def text(renderable):
+    console = Console(record=True, width=120)
+    console.print(renderable)
+    return console.export_text()
+
+
+def test_rows():
+    assert dict(rows(SUMMARY)) == {
+        "accuracy, validation": "83.21%",
+        "f1, validation": "80.00%",
+        "accuracy, test": "84.00%",
+        "teacher accuracy, validation": "85.00%",
+        "sparsity": "80.00%",
+        "exported accuracy, validation": "83.10%",
+        "int8 products": "38 of 38",
+        "size": "23.4 MB, compressed 5.1 MB",
+        "onnxruntime latency p50, p99": "1.25 ms, 1.90 ms",
+        "onnxruntime throughput": "1,812 items/s",
+        "training": "65 s, 300 steps",
+    }
+
+
+def test_table_ends_in_commands_for_this_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = text(closing_table(SUMMARY, tmp_path / "outputs" / "run"))
+    assert "run completed" in shown
+    assert all(value in shown for _, value in rows(SUMMARY))
+    assert 'sparsekit predict outputs/run "This movie is funny and moving."' in shown
+    spaced = text(closing_table(SUMMARY, tmp_path / "my runs"))
+    assert "sparsekit inspect 'my runs'/model" in spaced
+    assert "sparsekit inspect outputs/run/model" in shown
+    assert "sparsekit benchmark outputs/run" in shown
+
+
+def test_stages_that_did_not_run_have_no_row():
+    summary = {"status": "completed", "metrics": {"validation": {"accuracy": 0.5}}}
+    assert dict(rows(summary)) == {"accuracy, validation": "50.00%"}
+    assert next_commands(summary, "run") == []
+    assert "Try next" not in text(closing_table(summary))
+
+
+def test_failed_run_shows_its_error_as_it_is():
+    summary = {"status": "failed", "error": "no column 'review' in [text, label]"}
+    assert "no column 'review' in [text, label]" in text(closing_table(summary))
+
+
+def test_read_summary(tmp_path):
+    with pytest.raises(UserError, match="is no run folder"):
+        read_summary(tmp_path)
+    (tmp_path / "summary.json").write_text('{"status": ')
+    with pytest.raises(UserError, match=r"cannot read .*summary\.json"):
+        read_summary(tmp_path)
+    (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
+    assert read_summary(tmp_path) == SUMMARY
+
+
+def test_import_is_torch_free():
+    code = "import sys, sparsekit.runs.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

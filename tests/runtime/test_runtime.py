@@ -1,0 +1,191 @@
+"""The runtime: answers, timings and errors from a deployment folder alone, without torch."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_folder import LABELS, MAX_LENGTH, quantization, write_run
+
+from sparsekit.benchmark.requests import BenchmarkConfig, benchmark
+from sparsekit.errors import UserError
+from sparsekit.export.onnx import ExportConfig, export
+from sparsekit.runtime.answers import TextEncoder, predict, softmax
+from sparsekit.runtime.onnxruntime import OnnxRuntime, sums_overflow
+
+TEXTS = ["the plot is dull .", "this film is truly warm , and it shows ."]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> Path:
+    run = write_run(tmp_path_factory.mktemp("run"), student_folder, quantization())
+    export(run, ExportConfig(max_metric_drop=0.1))
+    return run
+
+
+@pytest.fixture
+def deployment(run: Path, tmp_path: Path) -> Path:
+    """A copy, alone: nothing of the run folder is beside it."""
+    return Path(shutil.copytree(run / "deployment", tmp_path / "anywhere"))
+
+
+def test_predict(deployment: Path) -> None:
+    results = predict(deployment, TEXTS)
+    assert len(results) == len(TEXTS)
+    for result in results:
+        assert list(result["scores"]) == LABELS
+        assert sum(result["scores"].values()) == pytest.approx(1, abs=1e-6)
+        assert (
+            result["score"] == max(result["scores"].values()) == result["scores"][result["label"]]
+        )
+
+
+def test_labels_without_names(deployment: Path) -> None:
+    config = json.loads((deployment / "config.json").read_text())
+    del config["id2label"]
+    (deployment / "config.json").write_text(json.dumps(config))
+    assert predict(deployment, TEXTS)[0]["label"] in ("LABEL_0", "LABEL_1")
+
+
+def test_one_text_or_many_is_the_same(deployment: Path) -> None:
+    together = predict(deployment, TEXTS * 20)
+    alone = predict(deployment, TEXTS[1:])[0]
+    assert together[1]["scores"] == pytest.approx(alone["scores"], abs=1e-5)
+    assert together[39]["scores"] == pytest.approx(alone["scores"], abs=1e-5)
+    assert together[0]["scores"] != pytest.approx(alone["scores"], abs=1e-4)
+
+
+def test_softmax_of_large_logits() -> None:
+    np.testing.assert_allclose(softmax(np.array([[1e4, 0.0]], np.float32)), [[1.0, 0.0]])
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_empty_text(deployment: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"text 2 of 2 is empty"):
+        predict(deployment, ["fine", text])
+
+
+def test_long_text_is_cut(deployment: Path) -> None:
+    words = ["film"] * 500
+    encoder = TextEncoder(deployment)
+    assert encoder.max_length == MAX_LENGTH
+    [encoding] = encoder.encode([" ".join(words)])
+    assert len(encoding) == MAX_LENGTH
+    long, cut = predict(deployment, [" ".join(words), " ".join(words[: MAX_LENGTH - 2])])
+    assert long["scores"] == pytest.approx(cut["scores"], abs=1e-6)
+
+
+def test_padding_is_the_models(deployment: Path) -> None:
+    config = json.loads((deployment / "config.json").read_text())
+    (deployment / "config.json").write_text(json.dumps({**config, "pad_token_id": 4}))
+    encoder = TextEncoder(deployment)
+    batch = encoder.batch(encoder.encode(TEXTS))
+    assert set(batch["input_ids"][0][batch["attention_mask"][0] == 0]) == {4}
+    assert batch["input_ids"].dtype == np.int64
+
+
+def test_not_a_deployment(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no .*config.json: not a deployment folder"):
+        predict(tmp_path, TEXTS)
+
+
+def test_no_graph(deployment: Path) -> None:
+    (deployment / "model.onnx").unlink()
+    with pytest.raises(UserError, match=r"there is no .*model.onnx; export the run first"):
+        predict(deployment, TEXTS)
+
+
+def test_truncated_graph(deployment: Path) -> None:
+    file = deployment / "model.onnx"
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"onnxruntime cannot load .*model.onnx"):
+        predict(deployment, TEXTS)
+
+
+def test_damaged_config(deployment: Path) -> None:
+    (deployment / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config.json is not JSON"):
+        predict(deployment, TEXTS)
+
+
+def test_overflow_setting_follows_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    units = {"avx2": True, "avx512_vnni": False, "avx_vnni": False}
+    for found, expected in ((units, True), ({**units, "avx_vnni": True}, False), (None, False)):
+        monkeypatch.setattr("sparsekit.runtime.onnxruntime.cpu_units", lambda found=found: found)
+        assert sums_overflow() is expected
+
+
+def test_uint8_weights_answer_alike(deployment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = predict(deployment, TEXTS)
+    monkeypatch.setattr("sparsekit.runtime.onnxruntime.sums_overflow", lambda: True)
+    for found, wanted in zip(predict(deployment, TEXTS), expected, strict=True):
+        assert found["scores"] == pytest.approx(wanted["scores"], abs=1e-5)
+
+
+def test_benchmark(run: Path) -> None:
+    config = BenchmarkConfig(requests=5, batches=2, batch_size=8, warmup=1, threads=1)
+    timing = benchmark(run, config)
+    assert timing.keys() == {"onnxruntime"}
+    values = timing["onnxruntime"]
+    assert values.keys() == {"latency_ms_p50", "latency_ms_p99", "items_per_second"}
+    assert 0 < values["latency_ms_p50"] <= values["latency_ms_p99"]
+    assert values["items_per_second"] > 0
+    details = json.loads((run / "benchmark.json").read_text())
+    recorded = details["runtimes"]["onnxruntime"]
+    assert values.items() <= recorded.items()
+    assert recorded["threads"] == 1
+    assert (len(recorded["latency_ms"]), len(recorded["batch_ms"])) == (5, 2)
+    assert 4 < details["tokens"]["p50"] <= details["tokens"]["p99"] <= MAX_LENGTH
+    assert details["tokenize_ms"] > 0
+
+
+def test_benchmark_of_no_run(deployment: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no .*validation.parquet"):
+        benchmark(deployment, BenchmarkConfig())
+
+
+@pytest.mark.parametrize("field", ["requests", "batches", "batch_size"])
+def test_benchmark_config_is_checked(field: str) -> None:
+    with pytest.raises(UserError, match=rf"runtime.{field} is 0"):
+        BenchmarkConfig(**{field: 0})
+
+
+def test_more_threads_than_cores_are_refused() -> None:
+    with pytest.raises(UserError, match=r"runtime.threads is 100000, this machine has \d+ cores"):
+        BenchmarkConfig(threads=100_000)
+
+
+def test_runtime_imports_no_torch(run: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from sparsekit.runtime.answers import predict\n"
+        "from sparsekit.benchmark.requests import BenchmarkConfig, benchmark\n"
+        "run = pathlib.Path(sys.argv[1])\n"
+        "predict(run / 'deployment', ['a warm film'])\n"
+        "benchmark(run, BenchmarkConfig(requests=1, batches=1, batch_size=1, warmup=0))\n"
+        "loaded = {'torch', 'transformers', 'datasets', 'onnx'} & set(sys.modules)\n"
+        "sys.exit(f'imported {loaded}' if loaded else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_model_cards_code_runs_as_written(deployment: Path) -> None:
+    card = (deployment / "README.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=deployment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    texts = re.findall(r'encode_batch\(\["(.*?)", "(.*?)"\]\)', code)[0]
+    assert done.stdout.strip() == str([result["label"] for result in predict(deployment, texts)])
+
+
+def test_session_threads_are_recorded(deployment: Path) -> None:
+    assert OnnxRuntime(deployment / "model.onnx", threads=2).describe()["threads"] == 2

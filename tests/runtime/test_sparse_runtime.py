@@ -1,0 +1,317 @@
+"""runtime=sparse answers as onnxruntime does on the same file, whatever the texts and threads."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from sparse_graphs import POSITIONS, VOCABULARY, texts, write_graph
+
+from sparsekit.benchmark.requests import BenchmarkConfig
+from sparsekit.errors import UserError
+from sparsekit.kernels.compiler import compiles, library
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.sparse.c_structures import LayerStruct
+from sparsekit.runtime.sparse.runtime import SparseRuntime, refusal
+from sparsekit.runtime.sparse.weights import Form
+from sparsekit.system import cpu_units
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+BERTS: dict[str, dict[str, Any]] = {
+    "int8": {},
+    "denser": {"sparsity": 0.3},
+    "channels": {"per_channel_weights": True},
+    "attention": {"quantize_attention": True},
+    "float32": {"quantized": False},
+}
+
+
+@pytest.fixture(scope="session")
+def berts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The graphs of one BERT, quantized in several ways."""
+    return {
+        name: write_graph(tmp_path_factory.mktemp(name), "bert", **settings)
+        for name, settings in BERTS.items()
+    }
+
+
+def check_answers(file: Path, threads: int, cells: Iterable[tuple[int, int]]) -> None:
+    """The same labels, and the same logits but for the order in which float32 numbers are added.
+
+    Where that moves a number over the edge between two integers logits differ by what one step of
+    int8 is worth, which is rare.
+    """
+    reference, sparse = OnnxRuntime(file, threads=1), SparseRuntime(file, threads)
+    differences = []
+    for batch, length in cells:
+        for padded in (False, True):
+            inputs = texts(batch, length, seed=length, padded=padded)
+            expected, found = reference.run(inputs), sparse.run(inputs)
+            assert found.dtype == np.float32
+            assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+            differences.append(np.abs(found - expected).max(axis=1))
+    rows = np.concatenate(differences)
+    assert np.median(rows) < 1e-5
+    assert (rows < 1e-3).mean() > 0.6
+    assert rows.max() < 0.05
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", BERTS)
+def test_answers_are_onnxruntimes(berts: dict[str, Path], name: str) -> None:
+    ones = [(1, length) for length in (1, 15, 16, 17, 128, 129, POSITIONS)]
+    check_answers(berts[name], 1, [*ones, (3, 17), (3, 200), (32, 1), (32, 40)])
+    logits = OnnxRuntime(berts[name], threads=1).run(texts(32, 40))
+    assert logits.std(axis=0).min() > 0.2, "the texts get different logits, or nothing is tested"
+
+
+@needs_compiler
+def test_bytes_are_multiplied_wherever_they_can_be(berts: dict[str, Path]) -> None:
+    if not SparseRuntime(berts["int8"], threads=1).describe()["int8"]:
+        pytest.skip("this processor multiplies no bytes")
+    layers = {name: first_layer(SparseRuntime(file, 1)) for name, file in berts.items()}
+    assert layers["int8"].widened.form == layers["attention"].widened.form == Form.PLANES
+    assert layers["denser"].widened.form == Form.FOURS
+    assert layers["float32"].widened.form == Form.PLAIN
+    assert layers["attention"].attention.query.kind == Form.FOURS
+    assert layers["attention"].attention.value.kind == Form.PLANES
+    assert layers["int8"].attention.query.kind == Form.PLAIN
+
+
+def first_layer(runtime: SparseRuntime) -> LayerStruct:
+    layer: LayerStruct = runtime._encoder._struct.layer[0]
+    return layer
+
+
+@needs_compiler
+def test_answers_in_float32_have_no_steps(berts: dict[str, Path]) -> None:
+    inputs = texts(32, 40)
+    expected = OnnxRuntime(berts["float32"], threads=1).run(inputs)
+    found = SparseRuntime(berts["float32"], threads=1).run(inputs)
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", BERTS)
+def test_threads_do_not_change_a_bit(berts: dict[str, Path], name: str) -> None:
+    runtimes = [SparseRuntime(berts[name], threads) for threads in (1, 2, 3, 7)]
+    for batch, length in ((1, 128), (1, 17), (1, POSITIONS), (3, 100), (32, 9)):
+        first, *others = [runtime.run(texts(batch, length)) for runtime in runtimes]
+        for other in others:
+            assert np.array_equal(first, other)
+
+
+@needs_compiler
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit that the system puts on memory")
+def test_fewer_threads_than_were_asked_for(berts: dict[str, Path]) -> None:
+    """The system gives what it likes: here no memory for their stacks."""
+    code = (
+        "import os, resource, sys, pathlib, numpy as np\n"
+        "from sparsekit.runtime.sparse.runtime import SparseRuntime\n"
+        "file, ids = pathlib.Path(sys.argv[1]), np.full((3, 100), 7)\n"
+        "inputs = {'input_ids': ids, 'attention_mask': ids * 0 + 1, 'token_type_ids': ids * 0}\n"
+        "alone = SparseRuntime(file, threads=1).run(inputs)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "limit, most = resource.getrlimit(resource.RLIMIT_AS)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), most))\n"
+        "many = SparseRuntime(file, threads=300)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, most))\n"
+        "assert len(os.listdir('/proc/self/task')) < 290\n"
+        "answers = [many.run(inputs) for _ in range(3)]\n"
+        "assert all(np.array_equal(alone, answer) for answer in answers)\n"
+    )
+    done = in_a_process(code, berts["int8"])
+    assert done.returncode == 0, done.stderr
+
+
+@needs_compiler
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_has_threads_of_its_own(berts: dict[str, Path]) -> None:
+    code = (
+        "import os, sys, pathlib, numpy as np\n"
+        "from sparsekit.runtime.sparse.runtime import SparseRuntime\n"
+        "ids = np.full((3, 100), 7)\n"
+        "inputs = {'input_ids': ids, 'attention_mask': ids * 0 + 1, 'token_type_ids': ids * 0}\n"
+        "sparse = SparseRuntime(pathlib.Path(sys.argv[1]), threads=3)\n"
+        "expected = sparse.run(inputs)\n"
+        "threads = lambda: len(os.listdir('/proc/self/task')) if os.path.exists('/proc') else 3\n"
+        "child = os.fork()\n"
+        "assert np.array_equal(sparse.run(inputs), expected)\n"
+        "assert threads() >= 3\n"
+        "if child: sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = in_a_process(code, berts["int8"])
+    assert done.returncode == 0, done.stderr
+
+
+def in_a_process(code: str, file: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, str(file)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@needs_compiler
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which threads there are")
+def test_threads_end_with_their_runtime(berts: dict[str, Path]) -> None:
+    before = len(os.listdir("/proc/self/task"))
+    runtime = SparseRuntime(berts["int8"], threads=4)
+    assert len(os.listdir("/proc/self/task")) == before + 3
+    del runtime
+    gc.collect()
+    assert len(os.listdir("/proc/self/task")) == before
+
+
+@needs_compiler
+def test_calls_from_several_threads(berts: dict[str, Path]) -> None:
+    sparse = SparseRuntime(berts["int8"], threads=2)
+    inputs = [texts(2, length) for length in (5, 40, 150)]
+    expected = [sparse.run(each) for each in inputs]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(sparse.run, inputs * 5))
+    assert all(np.array_equal(*pair) for pair in zip(found, expected * 5, strict=True))
+
+
+@needs_compiler
+def test_masks_of_nothing_and_of_gaps(berts: dict[str, Path]) -> None:
+    file = berts["int8"]
+    inputs = dict(texts(3, 24, padded=False))
+    mask = np.ones((3, 24), np.int64)
+    mask[0] = 0
+    mask[1, ::2] = 0
+    mask[2, :20] = 0
+    inputs["attention_mask"] = mask
+    expected = OnnxRuntime(file, threads=1).run(inputs)
+    found = SparseRuntime(file, threads=1).run(inputs)
+    np.testing.assert_allclose(found, expected, atol=0.05, rtol=0)
+    assert np.median(np.abs(found - expected)) < 1e-5
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "model", ["bert_relu", "roberta", "camembert", "xlm_roberta", "electra", "distilbert"]
+)
+def test_encoders_of_other_names(tmp_path: Path, model: str) -> None:
+    check_answers(write_graph(tmp_path, model), 2, [(1, 1), (3, 17), (2, 140)])
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "without",
+    [["avx512vnni"], ["avx512f"], ["avx512f", "avxvnni"], ["avx"]],
+    ids=["avx512", "avx_vnni", "avx2", "sse"],
+)
+@pytest.mark.parametrize("name", BERTS)
+def test_processors_that_have_less(
+    berts: dict[str, Path], name: str, without: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without VNNI rounded numbers are multiplied as float32; vectors are as wide as there are."""
+    monkeypatch.setenv("CC", " ".join(["cc", *(f"-mno-{unit}" for unit in without)]))
+    library.cache_clear()
+    try:
+        has_vnni = without == ["avx512f"] and bool((cpu_units() or {}).get("avx_vnni"))
+        assert SparseRuntime(berts[name], threads=1).describe()["int8"] is has_vnni
+        check_answers(berts[name], 2, [(1, 129), (3, 17), (32, 20)])
+    finally:
+        library.cache_clear()
+
+
+@needs_compiler
+def test_what_it_does_not_know_is_named(tmp_path: Path, berts: dict[str, Path]) -> None:
+    tanh = write_graph(tmp_path, "bert_tanh")
+    with pytest.raises(UserError, match=r"cannot run \w+ '\S+': .*with runtime=onnxruntime"):
+        SparseRuntime(tanh, threads=1)
+    assert "runtime=onnxruntime" in str(refusal(tanh)) and refusal(berts["int8"]) is None
+    odd = write_graph(tmp_path, "bert_odd_heads")
+    with pytest.raises(UserError, match=r"its heads of 6 features are not made of fours"):
+        SparseRuntime(odd, threads=1)
+    model = onnx.load(berts["int8"])
+    [pooler] = [node for node in model.graph.node if node.op_type == "Tanh"]
+    pooler.op_type = "Sinh"
+    onnx.save(model, tmp_path / "sinh.onnx")
+    with pytest.raises(UserError, match=rf"cannot run Sinh '{pooler.name}'"):
+        SparseRuntime(tmp_path / "sinh.onnx", threads=1)
+
+
+@needs_compiler
+def test_another_form(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"runtime=sparse cannot run .* with runtime=onnxruntime"):
+        SparseRuntime(write_graph(tmp_path, "bert_relu", form="deepsparse"), threads=1)
+
+
+@needs_compiler
+def test_files_that_are_no_graphs(tmp_path: Path, berts: dict[str, Path]) -> None:
+    file = tmp_path / "model.onnx"
+    with pytest.raises(UserError, match=r"there is no .*model.onnx; export the run first"):
+        SparseRuntime(file, threads=1)
+    file.write_bytes(berts["int8"].read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"model.onnx is no ONNX file"):
+        SparseRuntime(file, threads=1)
+
+
+@needs_compiler
+def test_tokens_that_the_model_does_not_have(berts: dict[str, Path]) -> None:
+    sparse = SparseRuntime(berts["int8"], threads=1)
+    for wrong in (VOCABULARY, -1):
+        inputs = texts(2, 5)
+        inputs["input_ids"][1, 3] = wrong
+        with pytest.raises(UserError, match=rf"input_ids holds {wrong}, the model's table has"):
+            sparse.run(inputs)
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler(berts: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"there is no C compiler 'no-such-compiler'; install gcc"):
+        SparseRuntime(berts["int8"], threads=1)
+    with pytest.raises(UserError, match=r"is not installed: there is no C compiler"):
+        BenchmarkConfig(runtime="sparsekit.runtime.sparse.runtime.SparseRuntime")
+    assert not compiles("encoder.c", (), "nothing")
+
+
+@needs_compiler
+def test_it_needs_no_torch(berts: dict[str, Path]) -> None:
+    code = (
+        "import sys, pathlib, numpy as np\n"
+        "from sparsekit.runtime.sparse.runtime import SparseRuntime\n"
+        "ids = np.full((2, 9), 7)\n"
+        "inputs = {'input_ids': ids, 'attention_mask': ids * 0 + 1, 'token_type_ids': ids * 0}\n"
+        "logits = SparseRuntime(pathlib.Path(sys.argv[1]), threads=2).run(inputs)\n"
+        "assert logits.shape == (2, 2) and np.isfinite(logits).all()\n"
+        "loaded = {'torch', 'transformers', 'onnxruntime'} & set(sys.modules)\n"
+        "sys.exit(f'imported {loaded}' if loaded else 0)"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, str(berts["int8"])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what each thread did")
+@pytest.mark.parametrize("op", ["Gemm", "MatMul"])
+def test_products_around_the_encoder_wake_no_other_thread(op: str) -> None:
+    """Those of numpy's BLAS would go on spinning where the encoder's threads are to run."""
+    code = (
+        "import os, sys, time, numpy as np\n"
+        "from sparsekit.runtime.sparse.operators import OPERATORS\n"
+        "def others():\n"
+        "    threads = set(os.listdir('/proc/self/task')) - {str(os.getpid())}\n"
+        "    stats = [open(f'/proc/self/task/{t}/stat').read() for t in threads]\n"
+        "    return sum(int(stat.rpartition(')')[2].split()[11]) for stat in stats)\n"
+        "a, b = np.ones((64, 768), np.float32), np.ones((768, 768), np.float32)\n"
+        "time.sleep(0.5)\n"  # BLAS has just made its threads, which spin at first
+        "before, until = others(), time.process_time() + 0.5\n"
+        "while time.process_time() < until:\n"
+        "    assert OPERATORS[sys.argv[1]](a, b)[0, 0] == 768\n"
+        "sys.exit(f'hundredths of a second: {others() - before}' if others() - before > 5 else 0)"
+    )
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", code, op]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr

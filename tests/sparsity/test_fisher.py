@@ -1,0 +1,166 @@
+"""The Fisher's blocks against dense matrices, inverted and minimized directly; gradients by row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sparsekit.sparsity import fisher as fisher_module
+from sparsekit.sparsity.fisher import BlockFisher, Fisher, GradientFisher
+from sparsekit.sparsity.gradients import example_gradients
+
+WEIGHTS, BLOCK, DAMP = 28, 8, 1e-3  # the last of four blocks is half full
+KINDS = ["blocks", "gradients"]
+
+
+def fisher_of(kind: str, gradients: Tensor) -> Fisher:
+    if kind == "blocks":
+        fisher: Fisher = BlockFisher.zeros(gradients.shape[1], BLOCK, gradients.device)
+    else:
+        fisher = GradientFisher(BLOCK)
+    for part in gradients.split(5):
+        fisher.add(part)
+    return fisher
+
+
+def dense(gradients: Tensor) -> Tensor:
+    """The whole matrix in double precision, with zeros outside of the blocks."""
+    wide = gradients.double()
+    matrix = wide.T @ wide / len(wide)
+    block = torch.arange(WEIGHTS) // BLOCK
+    matrix = matrix * (block[:, None] == block[None, :])
+    return matrix + DAMP * torch.eye(WEIGHTS, dtype=torch.float64)
+
+
+@pytest.fixture
+def drawn() -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients, weights, and a mask under which some weights are pruned already."""
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(WEIGHTS, WEIGHTS, generator=generator)
+    gradients = torch.randn(12, WEIGHTS, generator=generator) @ mixing * 0.1
+    weight = torch.randn(WEIGHTS, generator=generator)
+    keep = torch.rand(WEIGHTS, generator=generator) > 0.25
+    return gradients, weight * keep, keep
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saliency_is_that_of_the_dense_inverse_of_what_is_left(kind, drawn, monkeypatch) -> None:
+    gradients, weight, keep = drawn
+    monkeypatch.setattr(fisher_module, "CHUNK", 100)  # several chunks of blocks
+    found = fisher_of(kind, gradients).saliency(weight, keep, DAMP)
+    inverse = torch.linalg.inv(dense(gradients)[keep][:, keep])
+    expected = weight[keep].double() ** 2 / (2 * inverse.diagonal())
+    torch.testing.assert_close(found[keep].double(), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saliency_of_a_group_is_the_least_rise_of_the_loss_without_it(kind, drawn) -> None:
+    gradients, weight, _ = drawn
+    keep = torch.ones(WEIGHTS, dtype=torch.bool)
+    found = fisher_of(kind, gradients).saliency(weight, keep, DAMP, group=4)
+    matrix = dense(gradients)
+    for start in range(0, WEIGHTS, 4):
+        gone = torch.zeros(WEIGHTS, dtype=torch.bool)
+        gone[start : start + 4] = True
+        moved = least_rise(matrix, weight.double(), ~gone)
+        step = moved - weight.double()
+        rise = step @ matrix @ step / 2
+        expected = rise.float().expand(4)
+        torch.testing.assert_close(found[start : start + 4], expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_survivors_move_to_where_the_loss_is_least(kind, drawn, monkeypatch) -> None:
+    gradients, weight, keep = drawn
+    monkeypatch.setattr(fisher_module, "CHUNK", 100)
+    stays = keep & (torch.arange(WEIGHTS) % 3 != 0)
+    found = fisher_of(kind, gradients).compensate(weight, stays, DAMP)
+    expected = least_rise(dense(gradients), weight.double(), stays)
+    assert (found[~stays] == 0).all()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_weight_moves_the_others_as_optimal_brain_surgeon_says(kind, drawn) -> None:
+    gradients, weight, _ = drawn
+    removed = 3
+    keep = torch.arange(WEIGHTS) != removed
+    found = fisher_of(kind, gradients).compensate(weight, keep, DAMP)
+    inverse = torch.linalg.inv(dense(gradients))
+    step = -weight[removed].double() / inverse[removed, removed] * inverse[:, removed]
+    torch.testing.assert_close(found.double(), weight.double() + step, rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_gradient_pruning_is_by_magnitude_and_nothing_moves() -> None:
+    fisher = BlockFisher.zeros(WEIGHTS, BLOCK, torch.device("cpu"))
+    weight = torch.linspace(-1, 2, WEIGHTS)
+    keep = torch.ones(WEIGHTS, dtype=torch.bool)
+    torch.testing.assert_close(fisher.saliency(weight, keep, DAMP), weight**2 / 2 * DAMP)
+    stays = weight > 0
+    assert torch.equal(fisher.compensate(weight, stays, DAMP), weight * stays)
+
+
+def test_a_tiny_damp_and_fewer_gradients_than_weights_stay_solvable() -> None:
+    gradients = torch.randn(3, 50, generator=torch.Generator().manual_seed(1))
+    fisher = BlockFisher.zeros(50, 50, torch.device("cpu"))
+    fisher.add(gradients)
+    keep = torch.ones(50, dtype=torch.bool)
+    rises = fisher.saliency(torch.ones(50), keep, 1e-7)
+    assert torch.isfinite(rises).all()
+    assert (rises > 0).all()
+
+
+# Gradients
+
+
+class Output:
+    def __init__(self, loss: Tensor) -> None:
+        self.loss = loss
+
+
+class Shared(nn.Module):
+    """A classifier of sequences that uses its first layer twice, as ALBERT does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> Output:
+        states = torch.tanh(self.body(torch.tanh(self.body(inputs))))
+        return Output(functional.cross_entropy(self.head(states.mean(1)), labels))
+
+
+@pytest.mark.parametrize("examples", [1, 3])
+def test_gradients_of_rows_are_those_of_batches_that_hold_only_them(examples) -> None:
+    torch.manual_seed(0)
+    model = Shared()
+    batch = {"inputs": torch.randn(6, 4, 6), "labels": torch.tensor([0, 1, 2, 0, 1, 2])}
+    layers = {"body": model.body, "head": model.head}
+    found = {n: g.clone() for n, g in example_gradients(model, batch, layers, examples, [])}
+    assert found.keys() == layers.keys()
+    for index in range(6 // examples):
+        rows = slice(index * examples, (index + 1) * examples)
+        loss = model(batch["inputs"][rows], batch["labels"][rows]).loss
+        for name, layer in layers.items():
+            (expected,) = torch.autograd.grad(loss, [layer.weight], retain_graph=True)
+            torch.testing.assert_close(found[name][index], expected.flatten())
+    assert model.body.weight.grad is None
+
+
+def test_frozen_layers_have_gradients_too() -> None:
+    model = Shared()
+    model.body.requires_grad_(False)
+    batch = {"inputs": torch.randn(2, 4, 6), "labels": torch.tensor([0, 1])}
+    found = dict(example_gradients(model, batch, {"body": model.body}, 1, []))
+    assert found["body"].abs().sum() > 0
+    assert not model.body.weight.requires_grad
+
+
+def least_rise(matrix: Tensor, weight: Tensor, stays: Tensor) -> Tensor:
+    """The minimum of the quadratic over the survivors, by solving its normal equations densely."""
+    moved = torch.zeros_like(weight)
+    pull = matrix[stays][:, ~stays] @ weight[~stays]
+    moved[stays] = weight[stays] + torch.linalg.solve(matrix[stays][:, stays], pull)
+    return moved

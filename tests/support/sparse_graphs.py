@@ -1,0 +1,118 @@
+"""Small random encoders as our exporter writes them, for the tests of runtime=sparse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    CamembertConfig,
+    CamembertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+)
+
+from sparsekit.export.layers import read_layers
+from sparsekit.export.onnx import write_graphs
+from sparsekit.export.trace import load_model
+from sparsekit.models.pruning import prune
+from sparsekit.modifiers.quantization.qat import Quantization
+from sparsekit.runtime.base import Inputs
+
+VOCABULARY, POSITIONS = 120, 280
+# More inputs than a chunk holds, more outputs than a panel; heads of 28 features, a block of eight
+# of them being left; all of them no multiples of 16.
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 280,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 10,
+    "intermediate_size": 900,
+    "max_position_embeddings": POSITIONS + 2,
+}
+SMALL = SIZES | {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    "bert": lambda: BertForSequenceClassification(BertConfig(**SIZES)),
+    "bert_relu": lambda: BertForSequenceClassification(BertConfig(**SMALL, hidden_act="relu")),
+    "bert_tanh": lambda: BertForSequenceClassification(
+        BertConfig(**SMALL, hidden_act="gelu_pytorch_tanh")
+    ),
+    "bert_odd_heads": lambda: BertForSequenceClassification(
+        BertConfig(**SMALL | {"hidden_size": 36, "num_attention_heads": 6})
+    ),
+    "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**SMALL)),
+    "camembert": lambda: CamembertForSequenceClassification(CamembertConfig(**SMALL)),
+    "xlm_roberta": lambda: XLMRobertaForSequenceClassification(XLMRobertaConfig(**SMALL)),
+    "electra": lambda: ElectraForSequenceClassification(ElectraConfig(**SMALL, embedding_size=16)),
+    "distilbert": lambda: DistilBertForSequenceClassification(
+        DistilBertConfig(vocab_size=VOCABULARY, dim=32, n_layers=2, n_heads=2, hidden_dim=64)
+    ),
+}
+
+
+def write_graph(
+    folder: Path,
+    model: str,
+    *,
+    sparsity: float = 0.8,
+    quantized: bool = True,
+    form: str = "qdq",
+    **settings: bool,
+) -> Path:
+    """The exported graph of a random model with zeros; `settings` are Quantization's."""
+    torch.manual_seed(0)
+    made = MODELS[model]().eval()
+    with torch.no_grad():
+        # New weights are so small that every text would get the same logits.
+        for name, parameter in made.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.1)
+            elif parameter.ndim == 2:
+                parameter.mul_(200 / SIZES["hidden_size"] * 4)
+    prune(made, sparsity)
+    if quantized:
+        quantize(made, **settings)
+    made.eval().save_pretrained(folder / "model")
+    loaded, state = load_model(folder / "model")
+    layers = read_layers(loaded, state)
+    write_graphs(loaded, layers, folder / "model.onnx", folder / "traced.onnx", form)
+    return folder / "model.onnx"
+
+
+def quantize(model: PreTrainedModel, **settings: bool) -> None:
+    modifier = Quantization(
+        start=0.0,
+        disable_observer_epoch=1.0,
+        submodules=[],
+        exclude_module_types=["LayerNorm", "Tanh"],
+        **settings,
+    )
+    modifier.attach(model)
+    modifier.update(0.0)
+    with torch.no_grad():
+        model.train()(input_ids=torch.randint(5, VOCABULARY, (4, 32)))
+    modifier.update(2.0)
+
+
+def texts(batch: int, length: int, seed: int = 0, padded: bool = True) -> Inputs:
+    """Random tokens; `padded`: rows end early, up to half of them, and one has a gap."""
+    random = np.random.default_rng(seed)
+    ids = random.integers(5, VOCABULARY, (batch, length))
+    mask = np.ones_like(ids)
+    if padded:
+        for row in range(1, batch):
+            mask[row, length - random.integers(0, length // 2 + 1) :] = 0
+        mask[0, 1 : length // 4] = 0
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": ids * 0}

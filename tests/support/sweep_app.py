@@ -1,0 +1,70 @@
+"""launch.py with a job of no work: what `poison.json` says of a seed happens to that seed's job."""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("SPARSEKIT_ROOT", str(ROOT))
+
+
+@hydra.main(config_path="../../conf", config_name="config", version_base="1.3")
+def main(cfg):
+    from sparsekit.config.build import build, plain
+    from sparsekit.config.identity import identity_hash
+    from sparsekit.runs.summary import describe, write_summary
+
+    values = plain(cfg)
+    # What libraries do, and what a process that is killed does not clear away.
+    tempfile.mkdtemp()
+    poison = Path("poison.json")
+    poisoned = json.loads(poison.read_text()) if poison.exists() else {}
+    match poisoned.get(str(cfg.seed)):
+        case "raise":
+            raise ValueError("a bad batch")
+        case "exit":
+            sys.exit("error: a mistake")
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stop":
+            Path("pid.txt").write_text(str(os.getpid()))
+            os.kill(os.getppid(), signal.SIGTERM)
+            time.sleep(60)
+    name = HydraConfig.get().job.num
+    with Path("ran.txt").open("a") as file:
+        file.write(f"{cfg.seed} {cfg.recipe.num_epochs} {name} {os.getpid()}\n")
+    # A made-up landscape: best at hardness 0.3, cheaper the sparser.
+    accuracy = 1 - (cfg.recipe.distill_hardness - 0.3) ** 2
+    summary = {
+        "config": {"hash": identity_hash(values)},
+        "metrics": {"validation": {"accuracy": accuracy}},
+        "runtime": {"onnxruntime": {"latency_ms_p50": 2 - (cfg.student.sparsity or 0)}},
+    }
+    folder = Path(cfg.output_dir)
+    if values["sweep"]["trial"]:
+        from transformers import TrainerControl, TrainerState
+
+        report = build(values["sweep"]["trial"], "sweep.trial")
+        for epoch in (1, 2):
+            state = TrainerState(epoch=epoch, global_step=epoch)
+            try:
+                report.on_evaluate(None, state, TrainerControl(), {"eval_accuracy": accuracy})
+            except Exception as error:
+                write_summary(folder, {**summary, "status": "failed", "error": describe(error)})
+                raise
+    write_summary(folder, {**summary, "status": "completed", "error": None})
+
+
+if __name__ == "__main__":
+    from sparsekit.sparseml.recipes.load import register_resolvers
+
+    register_resolvers()
+    main()

@@ -1,0 +1,112 @@
+"""A tiny student, its rows and its trainer, for tests that train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hub_seed
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from sparsekit.data.collator import Collator
+from sparsekit.data.datasets import TextData, tokenize
+from sparsekit.models.loading import Classifier, Student
+from sparsekit.recipe.recipe import Recipe
+from sparsekit.training.arguments import SparseTrainingArguments
+from sparsekit.training.trainer import SparseTrainer
+
+Rows = dict[str, Dataset]
+LABELS = ["neg", "pos"]
+
+
+def load_student(folder: str) -> Classifier:
+    """The pruned student, with the same new head each time, and without dropout."""
+    torch.manual_seed(1)
+    loaded = Student(checkpoint=folder).load(LABELS, 64)
+    for module in loaded.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return loaded
+
+
+def make_rows(student: Classifier) -> Rows:
+    """64 training and 32 validation reviews, with the logits of a teacher that is sure."""
+    made = hub_seed.reviews(96, seed=0)
+    parts = {"train": made[:64], "validation": made[64:]}
+    splits = {name: Dataset.from_list(part) for name, part in parts.items()}
+    tokens = tokenize(TextData(splits, LABELS, 64), student.tokenizer, student.tokenizer_hash)
+    logits = torch.nn.functional.one_hot(torch.tensor(tokens["train"]["labels"]), 2) * 4.0
+    tokens["train"] = tokens["train"].add_column("teacher_logits", logits.tolist())
+    return tokens
+
+
+def trainer(
+    folder: Path,
+    student: Classifier,
+    rows: Rows,
+    recipe: Recipe,
+    callbacks: list[TrainerCallback] | None = None,
+    **arguments: Any,
+) -> SparseTrainer:
+    """A trainer of 8 steps an epoch, `recipe` attached."""
+    recipe.attach(student.model)
+    args = SparseTrainingArguments(
+        output_dir=str(folder),
+        use_cpu=True,
+        precision="fp32",
+        report_to="none",
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        logging_strategy="steps",
+        logging_steps=1,
+        **{
+            "num_train_epochs": recipe.num_epochs,
+            "save_strategy": "no",
+            "per_device_train_batch_size": 8,
+            **arguments,
+        },
+    )
+    return SparseTrainer(
+        recipe,
+        student.model,
+        args,
+        train_dataset=rows["train"],
+        eval_dataset=rows["validation"],
+        processing_class=student.tokenizer,
+        data_collator=Collator(student.tokenizer),
+        callbacks=callbacks,
+    )
+
+
+def recipe(
+    num_epochs: float = 2,
+    hardness: float = 0.5,
+    qat_start: float | None = 1.0,
+    init_lr: float = 0.01,
+) -> Recipe:
+    modifiers: dict[str, Any] = {
+        "learning_rate": {
+            "_target_": "sparsekit.modifiers.optimizer.LearningRateFunction",
+            "init_lr": init_lr,
+            "final_lr": 0.0,
+        },
+        "pruning": {"_target_": "sparsekit.modifiers.pruning.constant.ConstantPruning"},
+        "distillation": {
+            "_target_": "sparsekit.modifiers.distillation.logits.Distillation",
+            "hardness": hardness,
+        },
+        "weight_decay": {
+            "_target_": "sparsekit.modifiers.optimizer.SetWeightDecay",
+            "weight_decay": 0.25,
+        },
+    }
+    if qat_start is not None:
+        modifiers["quantization"] = {
+            "_target_": "sparsekit.modifiers.quantization.qat.Quantization",
+            "start": qat_start,
+            "disable_observer_epoch": num_epochs - 0.25,
+        }
+    return Recipe.build({"num_epochs": num_epochs, "modifiers": modifiers})

@@ -1,0 +1,271 @@
+"""AdamW by rows: torch's results and state, from dense gradients and from sparse ones."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_training import Rows, load_student, trainer
+from torch import Tensor, nn
+
+from sparsekit.recipe.recipe import Recipe
+from sparsekit.training import trainer as trainer_module
+from sparsekit.training.cpu.adamw import RowAdamW
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+
+SETTINGS = {"lr": 1e-2, "betas": (0.9, 0.98), "eps": 1e-8, "weight_decay": 0.05, "fused": True}
+# A token table, weights that end within a vector and a block, and a bias.
+SHAPES = ((50, 40), (384, 50), (7, 13), (13,))
+
+
+def weights() -> list[nn.Parameter]:
+    torch.manual_seed(0)
+    return [nn.Parameter(torch.randn(shape)) for shape in SHAPES]
+
+
+def gradients(step: int, scale: float = 1.0) -> list[Tensor]:
+    """The first one sparse, with a row that comes twice, and rows that no step names."""
+    torch.manual_seed(step)
+    dense = [torch.randn(shape) * scale for shape in SHAPES]
+    rows = torch.randint(0, 20, (1, 8))
+    rows[0, 0] = rows[0, 1]
+    return [
+        torch.sparse_coo_tensor(rows, dense[0][:8], SHAPES[0], check_invariants=True),
+        *dense[1:],
+    ]
+
+
+def take(parameters: list[nn.Parameter], found: list[Tensor], dense: bool) -> None:
+    for parameter, gradient in zip(parameters, found, strict=True):
+        parameter.grad = gradient.to_dense() if dense and gradient.is_sparse else gradient.clone()
+
+
+def steps(
+    optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    numbers: range,
+    dense: bool = False,
+    scale: float = 1.0,
+) -> list[Tensor]:
+    """Clips and steps; the norms."""
+    norms = []
+    for number in numbers:
+        take(parameters, gradients(number, scale), dense)
+        if isinstance(optimizer, RowAdamW):
+            norms.append(optimizer.clip(1.0))
+        else:
+            norms.append(nn.utils.clip_grad_norm_(parameters, 1.0))
+        optimizer.step()
+    return norms
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])  # clipped, and not
+@pytest.mark.parametrize("weight_decay", [0.05, 0.0])
+def test_it_does_what_torch_does(weight_decay: float, scale: float) -> None:
+    ours, theirs = weights(), weights()
+    settings = SETTINGS | {"weight_decay": weight_decay}
+    mine, torchs = RowAdamW(ours, **settings), torch.optim.AdamW(theirs, **settings)
+    norms = steps(mine, ours, range(20), scale=scale)
+    expected = steps(torchs, theirs, range(20), dense=True, scale=scale)
+    torch.testing.assert_close(norms, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(ours, theirs, rtol=2e-6, atol=2e-6)
+    for weight, same in zip(ours, theirs, strict=True):
+        assert mine.state[weight].keys() == torchs.state[same].keys()
+        for name, value in mine.state[weight].items():
+            torch.testing.assert_close(value, torchs.state[same][name], rtol=1e-5, atol=1e-7)
+    # Rows that no gradient has named are decayed, to torch's bits.
+    assert torch.equal(ours[0][20:], theirs[0][20:])
+    assert torch.equal(ours[0][20:], weights()[0][20:]) == (weight_decay == 0)
+
+
+def test_a_sparse_gradient_gives_the_bits_of_a_dense_one() -> None:
+    ours, same = weights(), weights()
+    steps(RowAdamW(ours, **SETTINGS), ours, range(5))
+    steps(RowAdamW(same, **SETTINGS), same, range(5), dense=True)
+    assert all(torch.equal(a, b) for a, b in zip(ours, same, strict=True))
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            parameters = weights()
+            steps(RowAdamW(parameters, **SETTINGS), parameters, range(4))
+            found.append(parameters)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("source", [RowAdamW, torch.optim.AdamW])
+def test_it_goes_on_from_a_saved_state(source: type[torch.optim.AdamW]) -> None:
+    parameters = weights()
+    optimizer = source(parameters, **SETTINGS)
+    steps(optimizer, parameters, range(3), dense=True)
+    resumed = copy.deepcopy(parameters)
+    later = RowAdamW(resumed, **SETTINGS)
+    later.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    steps(optimizer, parameters, range(3, 6), dense=True)
+    steps(later, resumed, range(3, 6))
+    if source is RowAdamW:
+        assert all(torch.equal(a, b) for a, b in zip(parameters, resumed, strict=True))
+    torch.testing.assert_close(parameters, resumed, rtol=2e-6, atol=2e-6)
+
+
+def test_a_state_that_is_loaded_names_the_rows_that_move() -> None:
+    # Row 3 has averages from before, and never a gradient again.
+    parameters = weights()
+    optimizer = RowAdamW(parameters, **SETTINGS)
+    steps(optimizer, parameters, range(1))
+    state = optimizer.state_dict()
+    state["state"][0]["exp_avg"][30] = 1.0
+    optimizer.load_state_dict(state)
+    before = parameters[0][30].clone()
+    steps(optimizer, parameters, range(1, 2))
+    factor = 1 - SETTINGS["lr"] * SETTINGS["weight_decay"]  # type: ignore[operator]
+    assert not torch.allclose(parameters[0][30], before * factor)
+
+
+def test_a_state_that_is_loaded_may_lie_transposed() -> None:
+    found = []
+    for turned in (False, True):
+        parameters = weights()
+        optimizer = RowAdamW(parameters, **SETTINGS)
+        steps(optimizer, parameters, range(1))
+        state = optimizer.state_dict()
+        if turned:
+            average = state["state"][1]["exp_avg"]
+            state["state"][1]["exp_avg"] = average.t().contiguous().t()
+        optimizer.load_state_dict(state)
+        steps(optimizer, parameters, range(1, 3))
+        found.append(parameters)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_clipping_holds_for_one_step() -> None:
+    ours, theirs = weights(), weights()
+    mine, torchs = RowAdamW(ours, **SETTINGS), torch.optim.AdamW(theirs, **SETTINGS)
+    steps(mine, ours, range(1))
+    steps(torchs, theirs, range(1), dense=True)
+    take(ours, gradients(1), dense=False)
+    take(theirs, gradients(1), dense=True)
+    mine.step()
+    torchs.step()
+    torch.testing.assert_close(ours, theirs, rtol=2e-6, atol=2e-6)
+
+
+CONSTANT = {
+    "_target_": "sparsekit.modifiers.pruning.constant.ConstantPruning",
+    "params": r"re:.*\.layer\..*dense\.weight",
+}
+OVER_TOKENS = {
+    "_target_": "sparsekit.modifiers.pruning.magnitude.MagnitudePruning",
+    "params": "re:.*word_embeddings.weight",
+    "init_sparsity": 0.2,
+    "final_sparsity": 0.5,
+    "end": 1.0,
+}
+MOVEMENT = {
+    **OVER_TOKENS,
+    "_target_": "sparsekit.modifiers.pruning.movement.MovementPruning",
+    "params": r"re:.*\.layer\..*dense\.weight",
+    "init_sparsity": 0.9,
+    "final_sparsity": 0.95,
+}
+
+
+def trained(
+    folder: Path, student: str, rows: Rows, modifier: dict[str, Any], **options: Any
+) -> Any:
+    recipe = Recipe.build({"num_epochs": 1, "modifiers": {"pruning": modifier}})
+    made = trainer(
+        folder,
+        load_student(student),
+        rows,
+        recipe,
+        optim="adamw_torch_fused",
+        learning_rate=1e-3,
+        weight_decay=0.01,
+        **options,
+    )
+    made.train()
+    return made
+
+
+@pytest.mark.parametrize("modifier", [CONSTANT, OVER_TOKENS])
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_run_trains_as_with_torch(
+    tmp_path: Path,
+    student_folder: str,
+    rows: Rows,
+    modifier: dict[str, Any],
+    accumulated: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = {"gradient_accumulation_steps": accumulated}
+    ours = trained(tmp_path, student_folder, rows, modifier, **options)
+    assert isinstance(ours.optimizer.optimizer, RowAdamW)
+    assert not ours.model.get_input_embeddings().sparse
+    monkeypatch.setattr(trainer_module, "steps_by_row", lambda *_: False)
+    theirs = trained(tmp_path, student_folder, rows, modifier, **options)
+    assert not isinstance(theirs.optimizer.optimizer, RowAdamW)
+    norms = [[e["grad_norm"] for e in t.state.log_history if "loss" in e] for t in (ours, theirs)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+    for weight, same in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
+        torch.testing.assert_close(weight, same, rtol=0, atol=2e-4)
+
+
+def test_the_trainer_lets_the_optimizer_clip(
+    tmp_path: Path, student_folder: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It does so through its accelerator. Were that to change, torch would clip in a pass of its
+    # own, and dense gradients, as here, would train as well.
+    taken: list[tuple[float, Tensor]] = []
+    clip = RowAdamW.clip
+
+    def watched(self: RowAdamW, limit: float) -> Tensor:
+        taken.append((limit, clip(self, limit)))
+        return taken[-1][1]
+
+    monkeypatch.setattr(RowAdamW, "clip", watched)
+    made = trained(tmp_path, student_folder, rows, OVER_TOKENS, max_steps=2, max_grad_norm=1e-3)
+    logged = [entry["grad_norm"] for entry in made.state.log_history if "loss" in entry]
+    assert [limit for limit, _ in taken] == [1e-3, 1e-3]
+    assert logged == [float(norm) for _, norm in taken] and min(logged) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("modifier", "options"), [(MOVEMENT, {}), (CONSTANT, {"max_grad_norm": 0.0})]
+)
+def test_who_reads_clipped_gradients_gets_them(
+    tmp_path: Path, student_folder: str, rows: Rows, modifier: dict[str, Any], options: Any
+) -> None:
+    made = trained(tmp_path, student_folder, rows, modifier, max_steps=2, **options)
+    assert not isinstance(made.optimizer.optimizer, RowAdamW)
+
+
+def test_weights_that_lie_transposed_are_left_to_torch(
+    tmp_path: Path, student_folder: str, rows: Rows
+) -> None:
+    student = load_student(student_folder)
+    weight = student.model.get_parameter("classifier.weight")
+    weight.data = weight.data.t().contiguous().t()
+    made = trainer(tmp_path, student, rows, Recipe.build({"num_epochs": 1}), max_steps=1)
+    made.train()
+    assert not isinstance(made.optimizer.optimizer, RowAdamW)
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler_torch_takes_the_steps(
+    tmp_path: Path, student_folder: str, rows: Rows
+) -> None:
+    made = trained(tmp_path, student_folder, rows, CONSTANT, max_steps=2)
+    assert type(made.optimizer.optimizer) is torch.optim.AdamW
+    assert not made.model.get_input_embeddings().sparse

@@ -1,0 +1,129 @@
+"""Dropout from random bits against what dropout is."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparsekit.kernels import dropout as kernel
+from sparsekit.kernels.compiler import library
+from sparsekit.kernels.tensors import address
+from sparsekit.training.cpu.dropout import BitDropout, drop, use_bit_dropout
+
+compiled = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+
+
+@pytest.fixture(params=[pytest.param("compiled", marks=compiled), "plain"])
+def way(request: pytest.FixtureRequest) -> str:
+    """With the kernel, and on a machine that cannot compile it."""
+    if request.param == "plain":
+        request.getfixturevalue("no_compiler")
+    assert kernel.available() is (request.param == "compiled")
+    return str(request.param)
+
+
+def masks(p: float) -> Tensor:
+    return drop(torch.ones(999, 1001), p) != 0
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("p", [0.1, 0.5, 1e-5])
+def test_masks_keep_their_share_everywhere(p: float) -> None:
+    torch.manual_seed(0)
+    mask = masks(p)
+    # Four standard errors; the elements that share a word, or a block of the kernel, are alike.
+    for part in (mask, *(mask.flatten()[i::step] for step in (4, 128) for i in range(4))):
+        error = (p * (1 - p) / part.numel()) ** 0.5
+        assert abs(part.float().mean() - (1 - p)) < 4 * error + 1e-6
+    for step in (4, 128):
+        first, second = (mask.flatten()[i : 999_000 + i : step].float() for i in range(2))
+        correlation = ((first - first.mean()) * (second - second.mean())).mean()
+        assert abs(correlation) < 4 * p * (step / 1e6) ** 0.5 + 1e-9
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_two_masks_are_independent(p: float) -> None:
+    torch.manual_seed(0)
+    first, second = masks(p).float(), masks(p).float()
+    assert abs(((first - first.mean()) * (second - second.mean())).mean()) < 4 * p * 1e-3
+
+
+@compiled
+def test_random_bits_are_those_of_philox() -> None:
+    """Random123's known answer of Philox4x32-7 for counter and key 0; lanes count on."""
+    words = torch.empty(4, 16, dtype=torch.int32)
+    draw = library(kernel.SOURCE, kernel.FLAGS).draw
+    draw(ctypes.c_uint64(0), ctypes.c_uint64(0), address(words))
+    found = [int(word) & 0xFFFFFFFF for word in words[:, 0]]
+    assert found == [0x5F6FB709, 0x0D893F64, 0x4F121F81, 0x4F730A48]
+    again = words[:, 5].clone()
+    draw(ctypes.c_uint64(0), ctypes.c_uint64(5), address(words))
+    assert torch.equal(words[:, 0], again)
+
+
+@compiled
+@pytest.mark.parametrize("shape", [(0,), (1,), (127,), (128,), (129, 3), (4, 12, 7, 7)])
+def test_the_kernel_reads_and_writes_its_numbers_alone(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    values = torch.randn(shape)
+    longer = torch.cat([values.flatten(), torch.full((200,), torch.nan)])
+    found = kernel.drop(values, 7, 40_000)
+    assert found.shape == values.shape
+    assert torch.equal(found.flatten(), kernel.drop(longer, 7, 40_000)[: values.numel()])
+    chosen = found != 0
+    assert torch.equal(found[chosen], values[chosen] * (kernel.STEPS / 40_000))
+
+
+@compiled
+def test_threads_change_nothing() -> None:
+    values, threads = torch.randn(1000, 77), torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(kernel.drop(values, -3, 50_000))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.usefixtures("way")
+def test_values_keep_their_mean_and_gradients_follow_the_mask() -> None:
+    torch.manual_seed(0)
+    values = torch.ones(64, 500, requires_grad=True)
+    result = BitDropout(0.25)(values)
+    assert abs(result.mean() - 1) < 0.02
+    assert result.unique().tolist() == pytest.approx([0.0, 1 / 0.75], rel=1e-4)
+    result.backward(torch.full_like(result, 3.0))
+    assert values.grad is not None
+    torch.testing.assert_close(values.grad, result.detach() * 3)
+
+
+@pytest.mark.usefixtures("way")
+def test_seeds_repeat_a_mask() -> None:
+    torch.manual_seed(3)
+    first, other = masks(0.5), masks(0.5)
+    torch.manual_seed(3)
+    assert torch.equal(masks(0.5), first) and not torch.equal(first, other)
+
+
+@pytest.mark.usefixtures("way")
+def test_evaluation_and_p_of_0_change_nothing() -> None:
+    values = torch.randn(3, 4)
+    assert torch.equal(BitDropout(0.5).eval()(values), values)
+    assert torch.equal(BitDropout(0.0).train()(values), values)
+    assert torch.equal(BitDropout(1.0).train()(values), torch.zeros(3, 4))
+
+
+def test_a_model_gets_it_wherever_it_drops() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(0.3)), nn.Dropout(0.1)).eval()
+    use_bit_dropout(model)
+    found = [m for m in model.modules() if isinstance(m, nn.Dropout)]
+    assert [type(m) for m in found] == [BitDropout, BitDropout]
+    assert [m.p for m in found] == [0.3, 0.1]
+    assert not any(m.training for m in found)

@@ -1,0 +1,408 @@
+"""The trainer on a tiny model: what it optimizes, what it keeps, and that it resumes exactly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from datasets import Dataset
+from tiny_training import load_student, recipe, trainer
+from transformers import TrainerCallback
+
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.loading import Classifier, Student
+from sparsekit.models.pruning import sparsity
+from sparsekit.modifiers.quantization.fake_quantize import unseen
+from sparsekit.pipeline import stages
+from sparsekit.pipeline.plan import Plan
+from sparsekit.recipe.recipe import Recipe
+from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
+from sparsekit.training.callbacks import assert_masks
+
+MODIFIERS = "sparsekit.modifiers"
+
+
+def test_masks_hold_and_the_rate_follows_the_recipe(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    before = {n: p.detach() == 0 for n, p in student.model.named_parameters() if "encoder" in n}
+    run = trainer(tmp_path, student, rows, recipe())
+    run.train()
+    for name, zeros in before.items():
+        if name.endswith("weight") and zeros.any():
+            assert torch.equal(student.model.get_parameter(name) == 0, zeros), name
+    logged = [entry for entry in run.state.log_history if "loss" in entry]
+    assert len(logged) == 16
+    rates = [entry["learning_rate"] for entry in logged]
+    assert rates == pytest.approx([0.01 * (1 - step / 16) for step in range(16)], abs=1e-7)
+    assert all(entry["sparsity"] == logged[0]["sparsity"] for entry in logged)
+    assert [entry["quantizers_on"] for entry in logged] == [0.0] * 8 + [1.0] * 8
+    assert [entry["observers_on"] for entry in logged[8:]] == [1.0] * 6 + [0.0] * 2
+    assert all(group["weight_decay"] == 0.25 for group in run.optimizer.param_groups)
+
+
+def test_the_weight_decay_follows_the_recipe(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    decay = {"_target_": f"{MODIFIERS}.optimizer.SetWeightDecay"}
+    made = Recipe.build(
+        {
+            "num_epochs": 2,
+            "modifiers": {
+                "first": {**decay, "start": 0.5, "weight_decay": 0.25},
+                "then": {**decay, "start": 1.0, "end": 1.5, "weight_decay": 0.125},
+                "last": {**decay, "start": 1.75, "weight_decay": 0.0},
+            },
+        }
+    )
+    assert made.problems(has_teacher=True) == []
+    run = trainer(tmp_path, student, rows, made, weight_decay=0.5)
+    seen: list[set[float]] = []
+
+    class Watch(TrainerCallback):
+        def on_optimizer_step(self, args: Any, state: Any, control: Any, **now: Any) -> None:
+            seen.append({group["weight_decay"] for group in now["optimizer"].param_groups})
+
+    run.add_callback(Watch())
+    run.train()
+    # Biases have no decay of their own; after a window that ends, an earlier one holds again.
+    own = [{0.5, 0.0}] * 4
+    assert seen == own + [{0.25}] * 4 + [{0.125}] * 4 + [{0.25}] * 2 + [{0.0}] * 2
+
+
+@pytest.mark.parametrize("hardness", [0.0, 0.25, 1.0])
+def test_the_logged_losses_add_up(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset], hardness: float
+) -> None:
+    run = trainer(tmp_path, student, rows, recipe(hardness=hardness), max_steps=3)
+    run.train()
+    for entry in run.state.log_history[:3]:
+        kd = entry.get("kd_loss", 0.0)
+        assert (kd > 0) == (hardness > 0)
+        mixed = (1 - hardness) * entry["task_loss"] + hardness * kd
+        assert entry["loss"] == pytest.approx(mixed, abs=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "default::DeprecationWarning"
+)  # torch's compiler calls its own old parts
+def test_a_compiled_model_learns_the_same(
+    tmp_path: Path, student_folder: str, rows: dict[str, Dataset]
+) -> None:
+    losses = []
+    for compiled in (False, True):
+        loaded = load_student(student_folder)
+        made = recipe(num_epochs=1, qat_start=0.5)
+        run = trainer(tmp_path, loaded, rows, made, torch_compile=compiled)
+        run.train()
+        assert_masks(made, dict(loaded.model.named_parameters()), "after a compiled run")
+        losses.append([entry["loss"] for entry in run.state.log_history if "loss" in entry])
+    assert len(losses[0]) == 8
+    assert losses[1][:4] == pytest.approx(losses[0][:4], rel=1e-3)
+    # In QAT a last bit of difference may round a value to the next integer.
+    assert losses[1][4:] == pytest.approx(losses[0][4:], rel=0.03)
+
+
+def test_it_learns(tmp_path: Path, teacher_folder: str, rows: dict[str, Dataset]) -> None:
+    torch.manual_seed(1)
+    student = Student(checkpoint=teacher_folder, sparsity=0.5).load(["neg", "pos"], 64)
+    run = trainer(tmp_path, student, rows, recipe(num_epochs=20, qat_start=18.0, init_lr=0.003))
+    run.train()
+    losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
+    assert sum(losses[-8:]) < 0.5 * sum(losses[:8])
+
+
+class Gradients(TrainerCallback):
+    """Keeps the norm of the gradient of each optimizer step."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **now: Any) -> None:
+        gradients = [p.grad for p in now["model"].parameters() if p.grad is not None]
+        self.norms.append(torch.nn.utils.get_total_norm(gradients).item())
+
+
+@pytest.mark.parametrize("accumulation", [2, 4])
+def test_accumulated_gradients_are_those_of_the_whole_batch(
+    tmp_path: Path, student_folder: str, rows: dict[str, Dataset], accumulation: int
+) -> None:
+    norms = []
+    for steps in (1, accumulation):
+        loaded = load_student(student_folder)
+        loaded.model.config.hidden_dropout_prob = 0.0
+        for module in loaded.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        seen = Gradients()
+        run = trainer(
+            tmp_path,
+            loaded,
+            rows,
+            recipe(num_epochs=1, qat_start=None),
+            [seen],
+            per_device_train_batch_size=8 // steps,
+            gradient_accumulation_steps=steps,
+            max_grad_norm=0.0,
+            train_sampling_strategy="sequential",
+        )
+        run.train()
+        norms.append(seen.norms)
+    assert len(norms[0]) == len(norms[1]) == 8
+    assert norms[0][0] == pytest.approx(norms[1][0], rel=1e-4)
+
+
+class Stop(TrainerCallback):
+    """Ends training after so many steps, as a crash would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = state.global_step == self.step
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"train_sampling_strategy": "random"},
+        {"train_sampling_strategy": "group_by_length"},
+        {"train_sampling_strategy": "group_by_length", "tokens_per_batch": 100},
+    ],
+    ids=["random", "by-length", "by-tokens"],
+)
+@pytest.mark.parametrize("stop", [6, 12], ids=["before-qat", "in-qat"])
+def test_a_resumed_run_ends_where_an_unbroken_one_does(
+    tmp_path: Path,
+    student_folder: str,
+    rows: dict[str, Dataset],
+    stop: int,
+    sampling: dict[str, Any],
+) -> None:
+    def run(folder: Path, callbacks: list[TrainerCallback], resume: str | None) -> dict[str, Any]:
+        loaded = load_student(student_folder)
+        made = trainer(
+            folder,
+            loaded,
+            rows,
+            recipe(),
+            callbacks,
+            save_strategy="steps",
+            save_steps=2,
+            seed=5,
+            **sampling,
+        )
+        made.train(resume_from_checkpoint=resume)
+        return {name: value.clone() for name, value in loaded.model.state_dict().items()}
+
+    unbroken = run(tmp_path / "unbroken", [], None)
+    run(tmp_path / "broken", [Stop(stop)], None)
+    resumed = run(tmp_path / "broken", [], str(tmp_path / "broken" / f"checkpoint-{stop}"))
+    assert unbroken.keys() == resumed.keys()
+    for name, value in unbroken.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"num_train_epochs": 3}, None),
+        ({"num_train_epochs": 2}, "stands at 3, past recipe.num_epochs=2; set that higher"),
+        ({"num_train_epochs": 2, "max_steps": 24}, None),
+        ({"num_train_epochs": 3, "max_steps": 23}, "stands at 24, past training.max_steps=23"),
+    ],
+)
+def test_a_checkpoint_past_the_end_is_refused(
+    tmp_path: Path, changes: dict[str, Any], problem: str | None
+) -> None:
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        (tmp_path / name).touch()
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"epoch": 3.0, "global_step": 24}))
+    refused = pytest.raises(ConfigError, match=problem) if problem else contextlib.nullcontext()
+    with refused:
+        SparseTrainingArguments(resume_from_checkpoint=str(tmp_path), **changes)
+
+
+def test_every_epoch_and_seed_has_an_order_of_its_own(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    def orders(seed: int) -> list[list[int]]:
+        run = trainer(
+            tmp_path, student, rows, recipe(), seed=seed, train_sampling_strategy="group_by_length"
+        )
+        loader, found = run.get_train_dataloader(), []
+        for epoch in (0.0, 1.0, 1.5):
+            run.state.epoch = epoch
+            found.append([row for batch in loader.batch_sampler for row in batch])
+        return found
+
+    first, second, within_second = orders(seed=1)
+    assert sorted(first) == sorted(second) == list(range(64))
+    assert first != second == within_second
+    assert orders(seed=1) == [first, second, second]
+    assert first not in orders(seed=2)
+
+
+def test_a_budget_of_tokens_makes_the_batches(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    lengths = [len(ids) for ids in rows["train"]["input_ids"]]
+    budget = 3 * max(lengths)
+    run = trainer(
+        tmp_path,
+        student,
+        rows,
+        recipe(),
+        train_sampling_strategy="group_by_length",
+        tokens_per_batch=budget,
+    )
+    loader, orders = run.get_train_dataloader(), []
+    for epoch in (0.0, 1.0, 1.5):
+        run.state.epoch = epoch
+        batches = list(loader.batch_sampler)
+        assert sorted(row for batch in batches for row in batch) == list(range(64))
+        padded = [len(batch) * max(lengths[row] for row in batch) for batch in batches]
+        assert max(padded) <= budget
+        # Another row would not have fitted, but for the last batch, which holds what was left.
+        room = [budget - tokens for tokens in padded]
+        longest = [max(lengths[row] for row in batch) for batch in batches]
+        assert all(left < length for left, length in zip(room[:-1], longest[:-1], strict=True))
+        assert len(batches) == len(loader)
+        orders.append(batches)
+    assert orders[0] != orders[1] == orders[2]
+    run.train()
+    assert run.state.global_step == 2 * len(loader)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_speed_counts_the_rows_that_were_trained_on(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset], accumulation: int
+) -> None:
+    run = trainer(
+        tmp_path,
+        student,
+        rows,
+        recipe(num_epochs=1),
+        train_sampling_strategy="group_by_length",
+        tokens_per_batch=100,
+        gradient_accumulation_steps=accumulation,
+        max_steps=2,
+        per_device_train_batch_size=50,  # which no batch of the budget has
+    )
+    batches = list(run.get_train_dataloader().batch_sampler)[: 2 * accumulation]
+    trained_on = sum(len(batch) for batch in batches)
+    assert trained_on < 64
+    measured = run.train().metrics
+    found = measured["train_samples_per_second"] * measured["train_runtime"]
+    assert found == pytest.approx(trained_on, rel=0.01)
+    logged = [entry for entry in run.state.log_history if "train_runtime" in entry]
+    assert [entry["train_samples_per_second"] for entry in logged] == [
+        measured["train_samples_per_second"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"tokens_per_batch": 0}, "set 1 or more"),
+        ({"tokens_per_batch": 512}, "rows must be grouped"),
+    ],
+)
+def test_a_budget_that_cannot_be_is_refused(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        SparseTrainingArguments(use_cpu=True, **changes)
+
+
+def test_a_budget_below_the_longest_row_is_refused(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    run = trainer(
+        tmp_path,
+        student,
+        rows,
+        recipe(),
+        train_sampling_strategy="group_by_length",
+        tokens_per_batch=5,
+    )
+    with pytest.raises(UserError, match=r"tokens_per_batch is 5, and one row has \d+ tokens"):
+        run.get_train_dataloader()
+
+
+def test_lengths_are_read_once(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    run = trainer(tmp_path, student, rows, recipe(), train_sampling_strategy="group_by_length")
+    for loader in (run.get_train_dataloader(), run.get_eval_dataloader()):
+        sampler = loader.batch_sampler.sampler
+        assert isinstance(getattr(sampler, "_sampler", sampler).lengths, list)
+
+
+def test_max_steps_pass_through_every_window(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    run = trainer(tmp_path, student, rows, recipe(), max_steps=4)
+    run.train()
+    logged = [entry["quantizers_on"] for entry in run.state.log_history if "loss" in entry]
+    assert logged == [0.0, 0.0, 1.0, 1.0]
+    assert unseen(student.model) == []
+
+
+def test_quantization_that_begins_behind_the_last_step_is_told(
+    tmp_path: Path,
+    student: Classifier,
+    rows: dict[str, Dataset],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = trainer(tmp_path, student, rows, recipe(), max_steps=1)
+    run.train()
+    blind = unseen(student.model)
+    assert "bert.pooler.dense.input_quantizer" in blind
+    run.save_model(str(tmp_path / "model"))
+    plan = cast(Plan, SimpleNamespace(recipe=run.recipe, training=run.args))
+    stages.trained(plan, student, tmp_path, {"steps": 1}, "fp32")
+    assert f"{len(blind)} quantizers never saw a number" in caplog.text
+
+
+def test_a_saved_model_loads_in_plain_transformers(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoModelForSequenceClassification
+
+    run = trainer(tmp_path, student, rows, recipe(), max_steps=2)
+    run.train()
+    run.save_model(str(tmp_path / "model"))
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    assert sparsity(plain)["overall"] == sparsity(student.model)["overall"]
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["id2label"]["1"] == "pos"
+    assert_masks(run.recipe, load_file(tmp_path / "model" / "model.safetensors"), "on disk")
+
+
+def test_a_broken_mask_is_an_error_that_names_the_layer(student: Classifier) -> None:
+    made = recipe()
+    made.attach(student.model)
+    with torch.no_grad():
+        student.model.bert.encoder.layer[0].output.dense.weight.fill_(1.0)
+    with pytest.raises(RuntimeError, match=r"broken by hand: bert\.encoder\.layer\.0\.output"):
+        assert_masks(made, dict(student.model.named_parameters()), "by hand")
+
+
+@pytest.mark.parametrize(("precision", "matmul"), [("fp32", "highest"), ("bf16", "medium")])
+def test_precision_on_a_cpu(tmp_path: Path, precision: str, matmul: str) -> None:
+    args = SparseTrainingArguments(output_dir=str(tmp_path), precision=precision, use_cpu=True)
+    assert not args.bf16
+    with matmul_precision(args.matmul_precision):
+        assert torch.get_float32_matmul_precision() == matmul
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_precisions_that_do_not_exist(tmp_path: Path) -> None:
+    for precision, problem in (("int4", "is not one of"), ("fp16", "needs a GPU")):
+        with pytest.raises(Exception, match=problem):
+            SparseTrainingArguments(output_dir=str(tmp_path), precision=precision, use_cpu=True)
