@@ -112,12 +112,22 @@ def predict(
 ) -> list[dict[str, Any]]:
     """For each text, or text and its pair, `label`, `score` (its probability) and all `scores`."""
     encoder = TextEncoder(deployment)
+    # First, so that a mistake in a text is reported before seconds of loading.
     encodings = encoder.encode(texts, pairs)
     runtime = kind(deployment / "model.onnx", cores())
-    logits = predict_logits(runtime, encoder, encodings)
+    return label_scores(encoder.labels, predict_logits(runtime, encoder, encodings))
+
+
+def label_scores(labels: Sequence[str], logits: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
+    """For each row of `logits` [rows, labels] its best `label`, its `score`, and all `scores`.
+
+    >>> [answer] = label_scores(["no", "yes"], np.array([[0.0, 0.0]], dtype=np.float32))
+    >>> answer["label"], answer["scores"]
+    ('no', {'no': 0.5, 'yes': 0.5})
+    """
     results = []
     for row in softmax(logits):
-        scores = {label: float(score) for label, score in zip(encoder.labels, row, strict=True)}
+        scores = {label: float(score) for label, score in zip(labels, row, strict=True)}
         best = max(scores, key=scores.__getitem__)
         results.append({"label": best, "score": scores[best], "scores": scores})
     return results

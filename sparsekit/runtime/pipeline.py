@@ -1,0 +1,121 @@
+"""`sparsekit.Pipeline`: a deployment loaded once and called with text, as transformers' pipeline.
+
+Imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparsekit.errors import UserError
+from sparsekit.runtime.answers import BATCH, TextEncoder, label_scores, predict_logits
+from sparsekit.runtime.base import check_threads
+from sparsekit.runtime.choice import runtime_named
+from sparsekit.system import cores
+
+Row = str | tuple[str, str] | Mapping[str, str]
+
+
+class Pipeline:
+    """Labels texts with an exported model.
+
+    Args:
+        folder: a deployment folder as `sparsekit.export` writes it, or the run folder that holds
+            it as `deployment/`.
+        runtime: `"onnxruntime"`, `"openvino"`, `"deepsparse"` or `"sparse"`, sparsekit's own.
+        batch_size: rows of one call of the runtime; they are sorted by length first.
+        threads: threads of the runtime; None: every core that this process may use.
+
+    Raises:
+        UserError: no deployment in `folder`, a file of it that cannot be read, or a runtime that is
+            unknown or not installed.
+
+    Example:
+        >>> classify = sparsekit.Pipeline("deployment/")  # doctest: +SKIP
+        >>> classify("A warm and funny film.")  # doctest: +SKIP
+        [{'label': 'pos', 'score': 0.98}]
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        runtime: str = "onnxruntime",
+        batch_size: int = BATCH,
+        threads: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}, it must be at least 1")
+        if threads is not None:
+            if threads < 1:
+                raise UserError(f"threads is {threads}, it must be at least 1, or None")
+            check_threads(threads, "threads")
+        outer = Path(folder).expanduser()
+        inner = outer / "deployment"
+        deployment = inner if inner.is_dir() else outer
+        kind = runtime_named(runtime)
+        self.batch_size = batch_size
+        self._encoder = TextEncoder(deployment)
+        self._runtime = kind(deployment / "model.onnx", threads or cores())
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the labels, in the order of the model's logits."""
+        return list(self._encoder.labels)
+
+    def __call__(
+        self, inputs: Row | Sequence[Row], *, top_k: int | None = 1, batch_size: int | None = None
+    ) -> list[Any]:
+        """The label of each text, or of each pair of texts.
+
+        Args:
+            inputs: one text or a list of texts. For a model of pairs, a pair is a tuple
+                `(text, text_pair)` or a mapping `{"text": ..., "text_pair": ...}`.
+            top_k: how many labels to return of each row; None: all.
+            batch_size: overrides the pipeline's own.
+
+        Returns:
+            One entry for each row, in order, also for a single one: `{"label", "score"}` with
+            `top_k=1`, otherwise a list of these, best first. `score` is the softmax probability.
+
+        Raises:
+            UserError: no text, an empty one, or one that is not UTF-8.
+        """
+        if top_k is not None and top_k < 1:
+            raise UserError(f"top_k is {top_k}, it must be at least 1, or None for all labels")
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}, it must be at least 1")
+        single = isinstance(inputs, str | tuple | Mapping)
+        rows = [_text_and_pair(row) for row in ([inputs] if single else inputs)]
+        encodings = self._encoder.encode([text for text, _ in rows], [pair for _, pair in rows])
+        logits = predict_logits(
+            self._runtime, self._encoder, encodings, batch_size or self.batch_size
+        )
+        answers = label_scores(self._encoder.labels, logits)
+        if top_k == 1:
+            return [{"label": answer["label"], "score": answer["score"]} for answer in answers]
+        return [_best(answer["scores"], top_k) for answer in answers]
+
+
+def _text_and_pair(row: object) -> tuple[Any, Any]:
+    """A row's text and its pair, None for a row of one text; the encoder checks each."""
+    if isinstance(row, Mapping):
+        if not {"text"} <= row.keys() <= {"text", "text_pair"}:
+            keys = ", ".join(map(repr, row)) or "none"
+            raise UserError(
+                f'a row has the keys {keys}; write {{"text": ...}} or {{"text": ..., '
+                '"text_pair": ...}'
+            )
+        return row["text"], row.get("text_pair")
+    if isinstance(row, tuple):
+        if len(row) != 2:
+            raise UserError(f"a pair has two texts, this one has {len(row)}: {row!r}")
+        return row
+    return row, None
+
+
+def _best(scores: Mapping[str, float], count: int | None) -> list[dict[str, Any]]:
+    ordered = sorted(scores, key=scores.__getitem__, reverse=True)
+    return [{"label": label, "score": scores[label]} for label in ordered[:count]]

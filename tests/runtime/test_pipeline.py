@@ -1,0 +1,132 @@
+"""`sparsekit.Pipeline`: called with text, it answers as transformers' pipeline does."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from run_folder import LABELS, quantization, write_run
+
+from sparsekit.errors import UserError
+from sparsekit.export.onnx import ExportConfig, export
+from sparsekit.runtime.answers import predict
+from sparsekit.runtime.pipeline import Pipeline
+
+TEXTS = ["the plot is dull .", "this film is truly warm , and it shows ."]
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> Path:
+    run = write_run(tmp_path_factory.mktemp("run"), student_folder, quantization())
+    export(run, ExportConfig(max_metric_drop=0.1))
+    shutil.copytree(run / "deployment", run / "copied")
+    return run / "copied"
+
+
+@pytest.fixture(scope="module")
+def pipeline(deployment: Path) -> Pipeline:
+    return Pipeline(deployment)
+
+
+def test_one_text_is_one_answer_in_a_list(pipeline: Pipeline, deployment: Path) -> None:
+    [answer] = pipeline(TEXTS[0])
+    assert list(answer) == ["label", "score"]
+    [expected] = predict(deployment, TEXTS[:1])
+    assert answer == {"label": expected["label"], "score": expected["score"]}
+    assert pipeline.labels == LABELS
+
+
+def test_a_list_is_answered_in_its_order(pipeline: Pipeline) -> None:
+    texts = [TEXTS[row % 2] for row in range(7)]
+    answers = pipeline(texts, batch_size=3)
+    alone = [pipeline(text)[0] for text in TEXTS]
+    assert [answer["label"] for answer in answers] == [alone[row % 2]["label"] for row in range(7)]
+    np.testing.assert_allclose(
+        [answer["score"] for answer in answers],
+        [alone[row % 2]["score"] for row in range(7)],
+        atol=1e-5,
+    )
+    assert alone[0]["score"] != alone[1]["score"]
+
+
+def test_top_k_gives_more_labels_best_first(pipeline: Pipeline) -> None:
+    [every] = pipeline(TEXTS[0], top_k=None)
+    assert sorted(answer["label"] for answer in every) == LABELS
+    assert every[0]["score"] >= every[1]["score"]
+    assert every[0] == pipeline(TEXTS[0])[0]
+    assert pipeline(TEXTS[0], top_k=2) == [every]
+
+
+def test_pairs_as_tuples_or_mappings(pipeline: Pipeline) -> None:
+    first, second = TEXTS
+    [one] = pipeline((first, second))
+    assert pipeline([(first, second)]) == [one]
+    assert pipeline({"text": first, "text_pair": second}) == [one]
+    assert one["score"] != pipeline(first)[0]["score"]
+
+
+def test_a_run_folder_holds_its_deployment(deployment: Path, pipeline: Pipeline) -> None:
+    assert Pipeline(str(deployment.parent))(TEXTS) == pipeline(TEXTS)
+
+
+def test_sparsekits_own_runtime(deployment: Path, pipeline: Pipeline) -> None:
+    [own] = Pipeline(deployment, runtime="sparse", threads=1)(TEXTS[0])
+    assert own["score"] == pytest.approx(pipeline(TEXTS[0])[0]["score"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "message"),
+    [
+        ([], {}, "there are no texts"),
+        ("", {}, "text 1 of 1 is empty"),
+        ([TEXTS[0], " "], {}, "text 2 of 2 is empty"),
+        ([3], {}, "text 1 of 1 is empty: 3"),
+        (("a", "b", "c"), {}, "a pair has two texts, this one has 3"),
+        ({"text": "a", "pair": "b"}, {}, "a row has the keys 'text', 'pair'"),
+        ({}, {}, "a row has the keys none"),
+        ("fine", {"top_k": 0}, "top_k is 0"),
+        ("fine", {"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_what_cannot_be_answered(
+    pipeline: Pipeline, inputs: Any, options: dict[str, int], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        pipeline(inputs, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"runtime": "torch"}, "there is no runtime 'torch'; choose one of onnxruntime"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"threads": 0}, "threads is 0"),
+        ({"threads": 100_000}, "threads is 100000"),
+    ],
+)
+def test_wrong_settings(deployment: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Pipeline(deployment, **options)
+
+
+def test_a_folder_without_a_deployment(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a deployment folder"):
+        Pipeline(tmp_path)
+
+
+def test_no_torch_is_imported(deployment: Path) -> None:
+    program = (
+        "import sys\n"
+        "from sparsekit.runtime.pipeline import Pipeline\n"
+        f"print(Pipeline({str(deployment)!r})('a warm film')[0]['label'])\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'hydra'} & sys.modules.keys()\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in LABELS
