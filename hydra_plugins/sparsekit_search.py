@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from hydra_plugins.sparsekit_sweeper import ResumingSweeper
 from sparsekit.errors import UserError
+from sparsekit.metrics.table import METRICS, higher_is_better
 from sparsekit.runs.report import show
 from sparsekit.sweep import jobs as jobs_of
 from sparsekit.sweep.jobs import Job
@@ -49,6 +50,8 @@ class SearchSweeper(ResumingSweeper):
                     f"hydra.sweeper.objectives.{key}={direction!r} must be one of "
                     f"{', '.join(DIRECTIONS)}"
                 )
+            if problem := wrong_direction(key, direction):
+                raise UserError(f"hydra.sweeper.objectives.{key}={direction}: {problem}")
         if not objectives:
             raise UserError("hydra.sweeper.objectives is empty: name a key of summary.json")
         self.objectives, self.n_trials, self.n_jobs = objectives, n_trials, n_jobs
@@ -152,6 +155,19 @@ class SearchSweeper(ResumingSweeper):
                 reached = ", ".join(f"{key} {value:g}" for key, value in values)
                 sys.stdout.write(f"best: {label(chosen, axes)}: {reached}\n")
         self._end(folder)
+
+
+def wrong_direction(key: str, direction: str) -> str | None:
+    """Why an objective looks for the worst value of a metric; None where it does not.
+
+    >>> wrong_direction("metrics.validation.log_loss", "maximize")
+    'lower is better; set minimize'
+    """
+    name = key.rpartition(".")[2]
+    if "metrics." not in key or name not in METRICS:
+        return None
+    better, wanted = ("higher", "maximize") if higher_is_better(name) else ("lower", "minimize")
+    return None if direction == wanted else f"{better} is better; set {wanted}"
 
 
 def distribution(override: Override) -> optuna.distributions.BaseDistribution:

@@ -12,8 +12,9 @@ from typing import Any
 from sparsekit.compare.load import Run
 from sparsekit.config.identity import config_hash
 from sparsekit.errors import UserError
+from sparsekit.metrics.table import higher_is_better
 
-# Less is better of these; of the others more is.
+# Measures of which less is better, beside the metrics that are losses.
 COSTS = ("latency ms", "MB", " s")
 
 
@@ -101,10 +102,12 @@ def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
 
 def less_is_better(measure: str) -> bool:
     """
-    >>> less_is_better("onnxruntime latency ms"), less_is_better("validation accuracy")
-    (True, False)
+    >>> less_is_better("onnxruntime latency ms"), less_is_better("validation log_loss")
+    (True, True)
+    >>> less_is_better("validation accuracy")
+    False
     """
-    return measure.endswith(COSTS)
+    return measure.endswith(COSTS) or not higher_is_better(measure.rpartition(" ")[2])
 
 
 def seed_keys(runs: Sequence[Run]) -> set[str]:

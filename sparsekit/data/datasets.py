@@ -21,6 +21,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Value
 from datasets.exceptions import DatasetNotFoundError
 from transformers import PreTrainedTokenizerBase
 
+from sparsekit import metrics
 from sparsekit.cache import cached, content_hash
 from sparsekit.config.build import build
 from sparsekit.data.labels import number_labels
@@ -95,6 +96,7 @@ class TextClassification:
         if problems:
             raise ConfigError(problems)
         names, labels = number_labels(raw, self.label_column)
+        metrics.check_classes(self.metrics, len(names))
         return TextData({s: self._rows(raw[s], labels[s]) for s in labels}, names, self.max_length)
 
     def _problems(self, split: str, rows: Dataset) -> list[str]:

@@ -1,11 +1,10 @@
-"""Metrics through `evaluate`, from the modules in this folder, so that no network is needed.
-
-One file is one metric, named as on the Hub (`evaluate.load("accuracy")` would fetch code from
-there); a new file is a new metric.
-"""
+"""Classification metrics: scikit-learn's, through a local `evaluate` module, without a network."""
 
 from __future__ import annotations
 
+import difflib
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,47 +12,72 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsekit.errors import UserError
+from sparsekit.metrics.table import ALIASES, METRICS
 
-_FOLDER = Path(__file__).parent
-_SHORT = {"matthews": "matthews_correlation"}
+_MODULE = Path(__file__).parent / "classification.py"
 
 
 def known() -> list[str]:
-    """The names that `compute` accepts, besides `matthews` for short."""
-    return sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem != "__init__")
+    """The names that `compute` returns; it also accepts the aliases of `table.ALIASES`."""
+    return sorted(METRICS)
 
 
 def check(names: Sequence[str]) -> None:
-    """Raise UserError for a name that is no metric, before anything is trained for it."""
+    """Raise UserError for a name that is not a metric, before anything is trained for it."""
     if not names:
         raise UserError(f"dataset.metrics is empty; name at least one of {', '.join(known())}")
     for name in names:
-        if _SHORT.get(name, name) not in known():
-            raise UserError(f"dataset.metrics: {name!r} is not known; known: {', '.join(known())}")
+        if ALIASES.get(name, name) not in METRICS:
+            # As scikit-learn calls its functions: roc_auc_score.
+            plain = str(name).lower().removesuffix("_score")
+            close = difflib.get_close_matches(plain, [*METRICS, *ALIASES])
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            raise UserError(
+                f"dataset.metrics: {name!r} is not known; {hint}known: {', '.join(known())}"
+            )
+
+
+def check_classes(names: Sequence[str], classes: int) -> None:
+    """Raise UserError for a metric that says nothing about so few classes."""
+    for name in names:
+        top = re.fullmatch(r"top_(\d+)_accuracy", name)
+        if top and int(top[1]) >= classes:
+            raise UserError(
+                f"dataset.metrics: {name} is always 1 for {classes} classes; name accuracy, or a "
+                f"top_k_accuracy with k below {classes}"
+            )
 
 
 def compute(
     names: Sequence[str], logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]
 ) -> dict[str, float]:
-    """The named metrics of the predictions argmax(logits).
+    """The named metrics of logits [rows, classes] against labels [rows].
 
-    logits [rows, labels], labels [rows]; the label count (binary or macro F1) is that of `logits`.
-    Adds `combined_score`, the mean, when there are several names, as GLUE does.
+    Predicted is argmax(logits); the number of classes (binary or macro F1) is that of `logits`.
+    Where higher is better in two or more of them, `combined_score` is their mean, as in GLUE.
+    Raises UserError for an unknown name, no rows, logits that are not finite, and a metric that is
+    undefined for these labels.
     """
     import evaluate  # seconds: it imports torch and transformers
 
     check(names)
     _check_rows(logits, labels)
-    predictions = logits.argmax(axis=1)
-    values: dict[str, float] = {}
-    for name in names:
-        metric = evaluate.load(str(_FOLDER / f"{_SHORT.get(name, name)}.py"), keep_in_memory=True)
-        result = metric.compute(
-            predictions=predictions, references=labels, num_labels=logits.shape[1]
-        )
-        values.update({key: float(value) for key, value in result.items()})
-    if len(names) > 1:
-        values["combined_score"] = sum(values.values()) / len(values)
+    check_classes(names, logits.shape[1])
+    canonical = list(dict.fromkeys(ALIASES.get(name, name) for name in names))
+    metric = evaluate.load(str(_MODULE), keep_in_memory=True)
+    values: dict[str, float] = metric.compute(
+        predictions=logits, references=labels, names=canonical
+    )
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"dataset.metrics: {name} is undefined for {len(labels)} rows with "
+                f"{len(np.unique(labels))} of {logits.shape[1]} classes; name another metric, or "
+                "add rows of the missing classes to the split"
+            )
+    averaged = [value for name, value in values.items() if METRICS[name].higher_is_better]
+    if len(averaged) > 1:
+        values["combined_score"] = sum(averaged) / len(averaged)
     return values
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparsekit.errors import UserError
+from sparsekit.metrics.table import as_text
 
 SPLITS = ("validation", "test")
 PIPED = 1000  # columns at most, where there is no terminal
@@ -124,7 +125,7 @@ def next_commands(summary: Mapping[str, Any], run: str, pairs: bool = False) -> 
 def _metrics(prefix: str, metrics: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, str]]:
     for split in SPLITS:
         for name, value in metrics.get(split, {}).items():
-            yield f"{prefix}{name}, {split}", f"{value:.2%}"
+            yield f"{prefix}{name}, {split}", as_text(name, value)
 
 
 def _short(run: Path) -> str:

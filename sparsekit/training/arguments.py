@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from sparsekit.errors import ConfigError
 from sparsekit.kernels.compiler import KernelError, warn
 from sparsekit.kernels.sparse_product import compiled, pays_here
+from sparsekit.metrics.table import higher_is_better
 from sparsekit.system import cpu_units
 from sparsekit.training.resume import checkpoint_problem
 
@@ -74,6 +75,10 @@ class SparseTrainingArguments(TrainingArguments):
             self.precision = "bf16" if fast else "fp32"
         self.bf16 = on_gpu and self.precision == "bf16"
         self.fp16 = self.precision == "fp16"
+        best = (self.metric_for_best_model or "").removeprefix("eval_")
+        if self.greater_is_better is None and not higher_is_better(best):
+            # transformers knows of names that end in "loss" only.
+            self.greater_is_better = False
         super().__post_init__()  # type: ignore[no-untyped-call]
         if self.sparse_products == "on" and (problem := self.sparse_products_problem()):
             raise ConfigError([f"training.sparse_products=on: {problem}; set it to auto"])

@@ -75,6 +75,14 @@ def test_two_objectives_have_a_front_and_failures_are_named(tmp_path: Path) -> N
     ("change", "problem"),
     [
         ("hydra.sweeper.objectives={metrics.validation.accuracy:up}", "must be one of maximize"),
+        (
+            "hydra.sweeper.objectives={metrics.validation.log_loss:maximize}",
+            "log_loss=maximize: lower is better; set minimize",
+        ),
+        (
+            "hydra.sweeper.objectives={metrics.validation.accuracy:minimize}",
+            "accuracy=minimize: higher is better; set maximize",
+        ),
         ("seed=1", "a search needs an axis"),
     ],
 )

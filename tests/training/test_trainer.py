@@ -402,6 +402,18 @@ def test_precision_on_a_cpu(tmp_path: Path, precision: str, matmul: str) -> None
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+@pytest.mark.parametrize(
+    ("metric", "higher"), [("log_loss", False), ("eval_ece", False), ("f1_macro", True)]
+)
+def test_the_best_checkpoint_is_chosen_in_the_metrics_direction(
+    tmp_path: Path, metric: str, higher: bool
+) -> None:
+    args = SparseTrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, metric_for_best_model=metric
+    )
+    assert args.greater_is_better is higher
+
+
 def test_precisions_that_do_not_exist(tmp_path: Path) -> None:
     for precision, problem in (("int4", "is not one of"), ("fp16", "needs a GPU")):
         with pytest.raises(Exception, match=problem):
