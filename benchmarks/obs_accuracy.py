@@ -46,7 +46,7 @@ from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.trainer import SparseTrainer
 
 REVIEWS = "sparsekit.data.synthetic.reviews"
-# As docs/recipes.md was measured; the quickstart itself is pretrained with half of it.
+# As in docs/performance/one-shot-pruning.md; the quickstart itself is pretrained with half of it.
 CHECKPOINT = {"_target_": "sparsekit.models.tiny.checkpoint", "learning_rate": 1e-3}
 # Gradual pruning of a fine-tuned model: epochs and masks.
 EPOCHS, UPDATES = 2.0, 6

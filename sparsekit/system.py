@@ -32,7 +32,8 @@ def bound_spinning() -> None:
     since another program has the other one, each wait then costs a turn of the scheduler: a chain
     of products took 16 times as long as with a core for each, and 4 times with this bound of about
     2 ms. A tighter one costs more than it saves: threads that sleep between two operators must be
-    woken for each, and a step of MiniLM takes 1.4 times as long with 50 us (docs/performance.md).
+    woken for each, and a step of MiniLM takes 1.4 times as long with 50 us
+    (docs/performance/training.md).
     What the user has set holds.
     """
     if "OMP_WAIT_POLICY" not in os.environ:

@@ -26,7 +26,7 @@ TOKENS = 96
 BLOCK = 96
 CHUNK = 768
 FLAGS = (f"-DTOKENS={TOKENS}", f"-DBLOCK={BLOCK}", f"-DCHUNK={CHUNK}")
-# Where a sparse product takes as long as a dense one, with a margin (docs/performance.md).
+# Where a sparse product takes as long as a dense one, with a margin (docs/performance/training.md).
 MIN_SPARSITY = 0.6
 
 

@@ -196,7 +196,7 @@ def test_a_style_runs_end_to_end(path: Path, tmp_path: Path) -> None:
 
 
 def test_the_documentation_names_every_modifier_and_field() -> None:
-    text = (CONF.parent / "docs" / "recipes.md").read_text()
+    text = (CONF.parent / "docs" / "reference" / "sparseml-recipes.md").read_text()
     assert len(MODIFIERS) == 16
     for kind, mapped in MODIFIERS.items():
         rows = [line for line in text.splitlines() if line.startswith(f"| `{kind}`")]

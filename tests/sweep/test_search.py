@@ -55,7 +55,7 @@ def test_two_objectives_have_a_front_and_failures_are_named(tmp_path: Path) -> N
         HARDNESS,
         "student.sparsity=0.5,0.8",
         "seed=range(1,4)",
-        # As docs/sweeps.md has it, spaces and all.
+        # As docs/how-to/sweep.md has it, spaces and all.
         "hydra.sweeper.objectives={metrics.validation.accuracy: maximize, "
         "runtime.onnxruntime.latency_ms_p50: minimize}",
         "hydra.sweeper.n_jobs=3",
