@@ -122,9 +122,10 @@ def _sparseml_text(file: Path) -> str:
     from omegaconf import OmegaConf
 
     from sparsekit.recipe.recipe import Recipe
+    from sparsekit.recipe.source import native_config
     from sparsekit.sparseml.recipes.write import to_sparseml
 
-    config = _native_config(file)
+    config = native_config(file)
     written = OmegaConf.to_container(config, resolve=False)
     assert isinstance(written, dict)
     resolved = plain(config)["recipe"]
@@ -134,19 +135,9 @@ def _sparseml_text(file: Path) -> str:
 def _checked(file: Path, variables: list[str] | None) -> Recipe:
     """The recipe in a file of either language; raises ConfigError with all that is wrong in it."""
     from sparsekit.recipe.recipe import Recipe
-    from sparsekit.sparseml.recipes.load import is_sparseml, load
+    from sparsekit.recipe.source import values_of_file
 
-    values = _values(variables or [])
-    if is_sparseml(file):
-        recipe = Recipe.build(load(str(file), values))
-    else:
-        config = _native_config(file)
-        for name, value in values.items():
-            if name not in config.recipe:
-                names = ", ".join(str(key) for key in config.recipe if key != "modifiers")
-                raise UserError(f"--set {name}: the recipe has no such variable; it has {names}")
-            config.recipe[name] = value
-        recipe = Recipe.build(plain(config)["recipe"])
+    recipe = Recipe.build(values_of_file(file, _values(variables or [])))
     if problems := recipe.problems(has_teacher=True):
         raise ConfigError(problems)
     return recipe
@@ -160,28 +151,3 @@ def _values(variables: list[str]) -> dict[str, Any]:
             raise UserError(f"--set {text!r}: write NAME=VALUE")
     pairs = [text.partition("=") for text in variables]
     return {name: values_of(value, f"--set {name}={value}") for name, _, value in pairs}
-
-
-def _native_config(file: Path) -> Any:
-    """A native recipe under the key `recipe`; one that builds on others is composed by Hydra."""
-    import yaml
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import DictConfig, OmegaConf
-
-    try:
-        text = file.read_text()
-        node = OmegaConf.load(file)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"cannot read the recipe {file}: {first_line(error)}") from error
-    if not isinstance(node, DictConfig) or not ("num_epochs" in node or "defaults" in node):
-        raise UserError(f"{file} is no sparsekit recipe: it has no num_epochs at its top level")
-    node.pop("metadata", None)
-    if not re.search(r"^defaults:", text, re.MULTILINE):
-        return OmegaConf.create({"recipe": node})
-    folder = file.absolute().parent
-    try:
-        with initialize_config_dir(str(folder.parent), version_base="1.3"):
-            return compose(overrides=[f"+{folder.name}@recipe={file.stem}"])
-    except HydraException as error:
-        raise UserError(f"cannot compose the recipe {file}: {error}") from error

@@ -23,6 +23,7 @@ from sparsekit.modifiers.pruning.gradual import GradualPruning
 from sparsekit.modifiers.pruning.masked import Pruning
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.modifiers.trainable import TrainableParams
+from sparsekit.recipe.source import values_of_file, values_of_mapping, values_of_text
 from sparsekit.sparseml.recipes.load import register_resolvers
 
 M = TypeVar("M", bound=Modifier)
@@ -81,6 +82,46 @@ class Recipe:
             raise UserError(f"{path} is no sparsekit recipe: it has no num_epochs at its top level")
         node.pop("metadata", None)
         return cls.build(plain(OmegaConf.create({"recipe": node}))["recipe"])
+
+    @classmethod
+    def from_file(cls, path: str | Path, **variables: Any) -> Recipe:
+        """A recipe from a file, native or SparseML's, checked.
+
+        Args:
+            path: a YAML file, a SparseML recipe (`.yaml` or Markdown), or the name of one of our
+                own recipes, as in `Recipe.from_file("pruned90_quant")`.
+            variables: values for variables of the recipe, as in `num_epochs=3`. Windows that are
+                expressions of a variable move with it.
+
+        Raises:
+            UserError: a file that cannot be read or is not a recipe, and a variable that the recipe
+                does not have.
+            ConfigError: everything that is wrong with the recipe, such as a window that begins
+                after `num_epochs`.
+        """
+        return cls._checked(values_of_file(path, variables))
+
+    @classmethod
+    def from_text(cls, text: str, **variables: Any) -> Recipe:
+        """A recipe from YAML text, native or SparseML's; otherwise as `from_file`."""
+        return cls._checked(values_of_text(text, variables))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], **variables: Any) -> Recipe:
+        """A native recipe from a mapping of its keys; otherwise as `from_file`.
+
+        >>> recipe = Recipe.from_dict({"num_epochs": 3, "modifiers": {}}, num_epochs=2)
+        >>> recipe.num_epochs
+        2
+        """
+        return cls._checked(values_of_mapping(values, variables))
+
+    @classmethod
+    def _checked(cls, values: dict[str, Any]) -> Recipe:
+        recipe = cls.build(values)
+        if problems := recipe.problems(has_teacher=True):
+            raise ConfigError(problems)
+        return recipe
 
     def problems(self, has_teacher: bool) -> list[str]:
         """Everything that can be known to be wrong before any download or model load."""

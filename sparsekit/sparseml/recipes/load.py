@@ -32,8 +32,12 @@ def load(path: str, variables: Mapping[str, Any]) -> Values:
 
     Raises ConfigError for what is wrong with it, and for windows that do not fit the training.
     """
+    return values_of_document(read(Path(path).expanduser()), path, variables)
+
+
+def values_of_document(document: Document, path: str, variables: Mapping[str, Any]) -> Values:
+    """The recipe in `document` with variables overridden; `path` is used in errors."""
     register_calc()
-    document = read(Path(path).expanduser())
     native(document, path)
     written = evaluated(training_length(document, path), resolved(document, path))
     document.override(variables)
@@ -58,8 +62,11 @@ def is_sparseml(path: Path) -> bool:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the recipe {path}: {error}") from error
-    if path.suffix.lower() in MARKDOWN:
-        return True
+    return path.suffix.lower() in MARKDOWN or is_sparseml_text(text)
+
+
+def is_sparseml_text(text: str) -> bool:
+    """Whether YAML text holds a SparseML recipe, not a native one."""
     is_native = re.search(r"^defaults:|_target_", text, re.MULTILINE)
     return not is_native and re.search(r"modifiers:|Modifier\b", text) is not None
 
