@@ -83,9 +83,13 @@ def prune(
     seed: Seed = 0,
 ) -> None:
     """Make a sparse student of a dense checkpoint, without training."""
-    from sparsekit.oneshot.methods import OneShot
+    from sparsekit.oneshot.methods import OneShot, defaults_of
 
-    block_size, measurements = _of_pattern(pattern)
+    defaults = defaults_of(pattern)
+    if fisher_block_size is not None:
+        defaults["fisher_block_size"] = fisher_block_size
+    if num_recomputations is not None:
+        defaults["num_recomputations"] = num_recomputations
     config = OneShot(
         sparsity=sparsity,
         method=method.value,
@@ -93,20 +97,14 @@ def prune(
         global_sparsity=global_sparsity,
         num_grads=num_grads,
         damp=damp,
-        fisher_block_size=block_size if fisher_block_size is None else fisher_block_size,
-        num_recomputations=measurements if num_recomputations is None else num_recomputations,
         grad_batch_size=grad_batch_size,
         rows=rows,
         seed=seed,
+        **defaults,
     )
     calibration = _calibration(data, text_column, label_column, max_length)
     target = output or Path(f"{Path(model).resolve().name}-{method.value}-{sparsity or pattern}")
     _prune(model, target, config, calibration)
-
-
-def _of_pattern(pattern: str) -> tuple[int, int]:
-    """Weights of a block and measurements where the user names none: blocks hold whole groups."""
-    return 48 if pattern == "block4" else 50, 1 if ":" in pattern else 4
 
 
 def _calibration(

@@ -115,6 +115,20 @@ class OneShot:
         return masks_of(scores, target, self.mask_pattern, kept, self.ranks_globally)
 
 
+def defaults_of(pattern: str) -> dict[str, int]:
+    """Settings of `obs` that depend on the pattern, where the user names none.
+
+    Blocks of the Fisher hold whole groups of a pattern, and an N:M pattern is applied at once.
+
+    >>> defaults_of("2:4")
+    {'fisher_block_size': 50, 'num_recomputations': 1}
+    """
+    return {
+        "fisher_block_size": 48 if pattern == "block4" else 50,
+        "num_recomputations": 1 if ":" in pattern else 4,
+    }
+
+
 def prune(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot) -> None:
     """Prune the weights of `layers`, parts of `model`, in place; zeros that are there stay.
 

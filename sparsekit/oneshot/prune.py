@@ -67,13 +67,13 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
     model, missing = load_weights(folder, _architecture(architecture))
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     layers = prunable(model)
-    _check_layers(source, layers, config)
+    check_layers(source, layers, config)
     batches = None
     if config.method != "magnitude":
         assert data is not None
         batches = _calibration(folder, model, missing, config, data)
     methods.prune(model, layers, batches, config)
-    _check_zeros(layers, config)
+    check_zeros(layers, config)
     with _whole(output) as target:
         for pattern in _BESIDE_WEIGHTS:
             for path in folder.glob(pattern):
@@ -108,7 +108,8 @@ def _architecture(config: PreTrainedConfig) -> type[PreTrainedModel] | type[Auto
     return AutoModel
 
 
-def _check_layers(source: str, layers: Layers, config: OneShot) -> None:
+def check_layers(source: str, layers: Layers, config: OneShot) -> None:
+    """Raise UserError where the model has no layer to prune, or the pattern does not divide one."""
     if not layers:
         raise UserError(
             f"{source} has no Linear layers in a stack of transformer layers, so there is nothing "
@@ -159,7 +160,7 @@ def _calibration(
     return partial(draw, found.splits["train"], collate)
 
 
-def _check_zeros(layers: Layers, config: OneShot) -> None:
+def check_zeros(layers: Layers, config: OneShot) -> None:
     """A fault of ours if not as many weights are zero as were asked for."""
     zeros = sum(int((layer.weight == 0).sum()) for layer in layers.values())
     size = sum(layer.weight.numel() for layer in layers.values())

@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sparsekit.config.build import plain
-from sparsekit.config.root import project_root
 from sparsekit.errors import UserError, first_line
 from sparsekit.sparseml.recipes.document import parse
 from sparsekit.sparseml.recipes.load import (
@@ -33,6 +32,7 @@ from sparsekit.sparseml.zoo import shipped_recipe
 
 log = logging.getLogger(__name__)
 
+OWN_RECIPES = Path(__file__).parents[2] / "conf" / "recipe"
 TEXT = "the recipe's text"
 
 
@@ -96,21 +96,20 @@ def native_config(file: Path) -> DictConfig:
 
 def _file(path: str | Path) -> Path:
     """The file that `path` means: itself, or a recipe of ours by its name or a SparseZoo stub."""
-    folder = project_root() / "conf" / "recipe"
     if str(path).startswith(ZOO):
         own = shipped_recipe(str(path))
         if own is not None:
             log.warning("%s: SparseZoo is gone; recipe %s trains the same way", path, own)
-        return Path(str(path)) if own is None else folder / f"{own}.yaml"
+        return Path(str(path)) if own is None else OWN_RECIPES / f"{own}.yaml"
     file = Path(path).expanduser()
     if file.is_file() or file.suffix or len(file.parts) > 1:
         return file
-    if not (folder / f"{file}.yaml").is_file():
-        names = ", ".join(sorted(own.stem for own in folder.glob("*.yaml")))
+    if not (OWN_RECIPES / f"{file}.yaml").is_file():
+        names = ", ".join(sorted(own.stem for own in OWN_RECIPES.glob("*.yaml")))
         raise UserError(
             f"there is no recipe {str(path)!r}: give the path of a YAML file, or one of {names}"
         )
-    return folder / f"{file}.yaml"
+    return OWN_RECIPES / f"{file}.yaml"
 
 
 def _under_recipe(node: Any, name: str) -> DictConfig:

@@ -33,9 +33,10 @@ class Pipeline:
             unknown or not installed.
 
     Example:
-        >>> classify = sparsekit.Pipeline("deployment/")  # doctest: +SKIP
-        >>> classify("A warm and funny film.")  # doctest: +SKIP
-        [{'label': 'pos', 'score': 0.98}]
+        ```python
+        classify = sparsekit.Pipeline("deployment/")
+        classify("A warm and funny film.")  # [{"label": "pos", "score": 0.98}]
+        ```
     """
 
     def __init__(

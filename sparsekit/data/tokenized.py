@@ -1,0 +1,145 @@
+"""Data sets that a user tokenized, brought to the columns that training reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain, permutations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, Value
+from transformers import PreTrainedTokenizerBase
+
+from sparsekit.errors import UserError
+
+# The label column by transformers' name, and by that of most data sets.
+LABELS = ("labels", "label")
+# Rows whose text is tokenized again to find out which columns the tokens come from.
+SAMPLE = 64
+
+
+def tokenized_rows(
+    dataset: object, inputs: Sequence[str], labels: int, name: str, keep: bool = False
+) -> Dataset:
+    """The rows of `dataset` with the model's inputs, `labels` and `length`, the count of tokens.
+
+    Args:
+        dataset: a `datasets.Dataset` with `input_ids` and the column `labels` or `label`.
+        inputs: the tokenizer's `model_input_names`.
+        labels: how many labels the model has; each label must be an integer below it.
+        name: the argument that the user gave `dataset` as, for error messages.
+        keep: keep the other columns too, for a data collator that reads them.
+
+    Raises UserError that names the column or the row, and the fix.
+    """
+    rows = _with_tokens(dataset, name)
+    column = next((column for column in LABELS if column in rows.column_names), None)
+    if column is None:
+        raise UserError(
+            f"{name} has no column labels; it has {', '.join(rows.column_names)}; rename the "
+            "column of classes: data.rename_column(COLUMN, 'labels')"
+        )
+    if column != "labels":
+        rows = rows.rename_column(column, "labels")
+    _check_labels(rows, labels, name)
+    if not keep:
+        rows = rows.select_columns([c for c in rows.column_names if c in (*inputs, "labels")])
+    lengths = token_counts(rows)
+    if not lengths.all():
+        raise UserError(f"{name}, row {int(np.argmin(lengths))} (from 0) has no tokens; remove it")
+    if "length" in rows.column_names:
+        rows = rows.remove_columns("length")
+    return rows.add_column("length", lengths.tolist())
+
+
+def _with_tokens(dataset: object, name: str) -> Dataset:
+    if isinstance(dataset, Mapping):
+        splits = ", ".join(map(str, dataset))
+        raise UserError(f"{name} is a mapping of the splits {splits}; give one of them")
+    if not isinstance(dataset, Dataset):
+        raise UserError(
+            f"{name} is of type {type(dataset).__name__}; give a datasets.Dataset, such as "
+            "load_dataset(..., split='train') and Dataset.from_dict return"
+        )
+    if not len(dataset):
+        raise UserError(f"{name} has no rows")
+    if "input_ids" not in dataset.column_names:
+        raise UserError(
+            f"{name} has no column input_ids; it has {', '.join(dataset.column_names)}; tokenize "
+            "it first: data.map(lambda rows: tokenizer(rows['text'], truncation=True), "
+            "batched=True)"
+        )
+    return dataset.with_format(None)
+
+
+def _check_labels(rows: Dataset, labels: int, name: str) -> None:
+    feature = rows.features["labels"]
+    kind = getattr(feature, "dtype", type(feature).__name__)
+    if not isinstance(feature, ClassLabel) and not str(kind).startswith(("int", "uint", "bool")):
+        raise UserError(
+            f"{name}, column labels holds {kind}, not one class index for each row; number the "
+            "classes from 0: data.class_encode_column('labels')"
+        )
+    values = rows.with_format("arrow")[:]["labels"].cast(pa.int64())
+    wrong = pc.fill_null(pc.invert(pc.and_(pc.less(values, labels), pc.greater(values, -1))), True)
+    row = pc.index(wrong, True).as_py()
+    if row >= 0:
+        raise UserError(
+            f"{name}, row {row} (from 0) has the label {values[row].as_py()}, the model has the "
+            f"labels 0 to {labels - 1}; remove rows without a label, or load the model with "
+            "num_labels=..."
+        )
+
+
+def token_counts(rows: Dataset) -> npt.NDArray[np.int64]:
+    """The tokens of each row that are not padding, [rows]."""
+    table = rows.with_format("arrow")[:]
+    if "attention_mask" not in table.column_names:
+        return np.asarray(pc.list_value_length(table["input_ids"]), dtype=np.int64)
+    masks = table["attention_mask"]
+    sizes = np.asarray(pc.list_value_length(masks))
+    flat = np.asarray(pc.list_flatten(masks), dtype=np.int64)
+    ends = np.concatenate([[0], np.cumsum(flat)])[np.cumsum(sizes)]
+    return np.diff(ends, prepend=0)
+
+
+def class_names(dataset: Dataset) -> list[str] | None:
+    """The names of the classes, where the label column is a ClassLabel."""
+    feature = next((dataset.features[c] for c in LABELS if c in dataset.column_names), None)
+    return list(feature.names) if isinstance(feature, ClassLabel) else None
+
+
+def text_columns(
+    dataset: Dataset, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> tuple[str, ...]:
+    """The column of `dataset`, or the two, that the tokens of `rows` were made of.
+
+    Found by tokenizing the first rows again; empty where no column of text gives these tokens.
+    """
+    count, longest = min(SAMPLE, len(rows)), int(max(rows["length"]))
+    sample, expected = dataset.with_format(None)[:count], tokens(rows.select(range(count)))
+    texts = [
+        name
+        for name, feature in dataset.features.items()
+        if isinstance(feature, Value)
+        and feature.dtype in ("string", "large_string")
+        and None not in sample[name]
+    ]
+    for columns in chain(permutations(texts, 1), permutations(texts, 2)):
+        chosen = [sample[name] for name in columns]
+        encoded = tokenizer(*chosen, truncation=True, max_length=longest)
+        if encoded["input_ids"] == expected:
+            return columns
+    return ()
+
+
+def tokens(rows: Dataset) -> list[list[int]]:
+    """The token ids of each row without its padding."""
+    if "attention_mask" not in rows.column_names:
+        return list(rows["input_ids"])
+    return [
+        [token for token, real in zip(ids, mask, strict=True) if real]
+        for ids, mask in zip(rows["input_ids"], rows["attention_mask"], strict=True)
+    ]

@@ -1,0 +1,121 @@
+"""`sparsekit.prune`: a model in memory, pruned at once, without training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from sparsekit.data.collator import Collator
+from sparsekit.data.tokenized import tokenized_rows
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.pruning import prunable, sparsity
+from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
+from sparsekit.oneshot import methods
+from sparsekit.oneshot.calibration import draw
+from sparsekit.oneshot.methods import OneShot, defaults_of
+from sparsekit.oneshot.prune import check_layers, check_zeros
+from sparsekit.sparsity.surgeon import Draw
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+# Problems name the options of `sparsekit prune`.
+_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
+
+
+def prune(
+    model: Model,
+    sparsity: float | None = None,
+    *,
+    method: str = "magnitude",
+    pattern: str = "unstructured",
+    train_dataset: Dataset | None = None,
+    processing_class: PreTrainedTokenizerBase | None = None,
+    **settings: Any,
+) -> Model:
+    """Set weights of the model's encoder layers to zero, in place.
+
+    The Linear layers of the stack of transformer layers are pruned; embeddings, pooler and head are
+    not. Zeros that are there already stay. `sparsekit prune` does the same to a checkpoint.
+
+    Args:
+        model: a transformers model. `method="obs"` needs a trained classifier.
+        sparsity: the share of weights to be zero, as in 0.8; None for an N:M pattern.
+        method: `"magnitude"`, `"wanda"` (Sun et al. 2023) or `"obs"` (oBERT, Kurtic et al. 2022).
+        pattern: `"unstructured"`, `"block4"`, or N:M, which keeps N of M weights, as in `"2:4"`.
+        train_dataset: tokenized rows that `wanda` and `obs` measure on, with labels.
+        processing_class: the tokenizer of `train_dataset`, which pads batches.
+        settings: fields of `sparsekit.oneshot.methods.OneShot`, such as `global_sparsity`, `rows`
+            and `num_grads`.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        UserError: a setting that does not fit the method, the pattern or the model.
+
+    Example:
+        ```python
+        model = sparsekit.prune(model, 0.8)
+        ```
+    """
+    unknown = sorted(settings.keys() - OneShot.__dataclass_fields__.keys())
+    if unknown:
+        known = ", ".join(OneShot.__dataclass_fields__)
+        raise UserError(f"prune has no setting {', '.join(unknown)}; it has {known}")
+    chosen = {**defaults_of(pattern), **settings}
+    config = OneShot(sparsity=sparsity, method=method, pattern=pattern, **chosen)
+    problems = [_OPTION.sub(_as_argument, problem) for problem in config.problems()]
+    if method != "magnitude" and (train_dataset is None or processing_class is None):
+        problems.append(f"method={method!r} measures on text: give train_dataset and "
+        "processing_class")
+    if problems:
+        raise ConfigError(problems)
+    layers = prunable(model)
+    _check_model(model, config)
+    check_layers(type(model).__name__, layers, config)
+    rows = None
+    if method != "magnitude":
+        assert train_dataset is not None and processing_class is not None
+        rows = _calibration(model, train_dataset, processing_class)
+    training = model.training
+    model.eval()
+    methods.prune(model, layers, rows, config)
+    model.train(training)
+    check_zeros(layers, config)
+    return model
+
+
+def _as_argument(option: re.Match[str]) -> str:
+    return option[1].replace("-", "_")
+
+
+def _check_model(model: PreTrainedModel, config: OneShot) -> None:
+    if any(isinstance(module, FakeQuantizer) for module in model.modules()):
+        raise UserError("the model is quantized already; prune it before it is quantized")
+    share = sparsity(model)["overall"]
+    if share > config.target:
+        raise UserError(
+            f"the model has {share:.1%} zeros already, more than sparsity={config.target:g}; zeros "
+            "do not come back, so ask for more"
+        )
+
+
+def _calibration(
+    model: PreTrainedModel, dataset: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> Draw:
+    """A function that draws batches of rows on the model's device."""
+    rows = tokenized_rows(
+        dataset, tokenizer.model_input_names, model.config.num_labels, "train_dataset"
+    )
+    collate = Collator(tokenizer)
+
+    def drawn(count: int, seed: int, multiple: int) -> Iterator[Mapping[str, Tensor]]:
+        for batch in draw(rows, collate, count, seed, multiple):
+            yield {name: values.to(model.device) for name, values in batch.items()}
+
+    return drawn
