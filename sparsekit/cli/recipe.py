@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsekit.config.build import plain
-from sparsekit.errors import ConfigError, UserError, first_line
+from sparsekit.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from sparsekit.recipe.recipe import Recipe

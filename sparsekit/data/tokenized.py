@@ -102,7 +102,8 @@ def token_counts(rows: Dataset) -> npt.NDArray[np.int64]:
     sizes = np.asarray(pc.list_value_length(masks))
     flat = np.asarray(pc.list_flatten(masks), dtype=np.int64)
     ends = np.concatenate([[0], np.cumsum(flat)])[np.cumsum(sizes)]
-    return np.diff(ends, prepend=0)
+    counts: npt.NDArray[np.int64] = np.diff(ends, prepend=0)
+    return counts
 
 
 def class_names(dataset: Dataset) -> list[str] | None:

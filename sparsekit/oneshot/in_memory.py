@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sparsekit.data.collator import Collator
 from sparsekit.data.tokenized import tokenized_rows
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.loading import id2label
 from sparsekit.models.pruning import prunable, sparsity
 from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.oneshot import methods
@@ -71,8 +72,9 @@ def prune(
     config = OneShot(sparsity=sparsity, method=method, pattern=pattern, **chosen)
     problems = [_OPTION.sub(_as_argument, problem) for problem in config.problems()]
     if method != "magnitude" and (train_dataset is None or processing_class is None):
-        problems.append(f"method={method!r} measures on text: give train_dataset and "
-        "processing_class")
+        problems.append(
+            f"method={method!r} measures on text: give train_dataset and processing_class"
+        )
     if problems:
         raise ConfigError(problems)
     layers = prunable(model)
@@ -83,7 +85,7 @@ def prune(
         assert train_dataset is not None and processing_class is not None
         rows = _calibration(model, train_dataset, processing_class)
     training = model.training
-    model.eval()
+    model.train(False)
     methods.prune(model, layers, rows, config)
     model.train(training)
     check_zeros(layers, config)
@@ -109,9 +111,8 @@ def _calibration(
     model: PreTrainedModel, dataset: Dataset, tokenizer: PreTrainedTokenizerBase
 ) -> Draw:
     """A function that draws batches of rows on the model's device."""
-    rows = tokenized_rows(
-        dataset, tokenizer.model_input_names, model.config.num_labels, "train_dataset"
-    )
+    labels = len(id2label(model.config))
+    rows = tokenized_rows(dataset, tokenizer.model_input_names, labels, "train_dataset")
     collate = Collator(tokenizer)
 
     def drawn(count: int, seed: int, multiple: int) -> Iterator[Mapping[str, Tensor]]:

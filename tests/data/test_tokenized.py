@@ -27,7 +27,9 @@ def reviews() -> Dataset:
 
 
 def tokenize(reviews: Dataset, tokenizer: PreTrainedTokenizerBase, **options: Any) -> Dataset:
-    return reviews.map(lambda rows: tokenizer(rows["text"], truncation=True, **options), batched=True)
+    return reviews.map(
+        lambda rows: tokenizer(rows["text"], truncation=True, **options), batched=True
+    )
 
 
 def prepared(dataset: object, **options: Any) -> Dataset:
