@@ -39,28 +39,44 @@ def commands(command: typer.core.TyperCommand, name: str) -> Iterator[str]:
         for each in sorted(nested):
             yield from commands(nested[each], f"{name} {each}")
         return
-    context = typer.Context(command, info_name=name)
     yield f"## `{name}` {{ #{name.replace(' ', '-')} }}\n"
-    yield f"```sh\n{name} {' '.join(command.collect_usage_pieces(context))}\n```\n"
+    yield f"```sh\n{' '.join([name, *usage(command)])}\n```\n"
     yield inspect.cleandoc(command.help or "") + "\n"
     rows = [row for row in map(option, command.params) if row]
     if rows:
-        yield "| option | default | |\n|---|---|---|"
+        yield "| option | meaning | default |\n|---|---|---|"
         yield from rows
         yield ""
 
 
+def usage(command: typer.core.TyperCommand) -> Iterator[str]:
+    """What follows the command's name: its options as one word, its arguments by name."""
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    if len(arguments) < len(command.params):
+        yield "[OPTIONS]"
+    for argument in arguments:
+        name = (argument.metavar or argument.name).upper() + ("..." if argument.nargs < 0 else "")
+        yield name if argument.required else f"[{name}]"
+
+
 def option(parameter: typer.core.TyperOption | typer.core.TyperArgument) -> str | None:
-    """A row of the table: an option's or argument's names, default and help."""
+    """A row of the table: an option's or argument's names, help and default."""
     text = getattr(parameter, "help", None)
     if getattr(parameter, "hidden", False) or not text:
         return None
     names = [*parameter.opts, *parameter.secondary_opts]
     if parameter.param_type_name == "argument":
         names = [(parameter.metavar or parameter.name).upper()]
+    shown = ", ".join(f"`{value}`" for value in defaults(parameter))
+    return f"| {' '.join(f'`{name}`' for name in names)} | {escaped(text)} | {shown} |"
+
+
+def defaults(parameter: typer.core.TyperOption | typer.core.TyperArgument) -> list[object]:
+    """The default values that are worth showing: none for flags and for what is not given."""
     default = parameter.default
-    shown = "" if default is None or default is False or callable(default) else f"`{default}`"
-    return f"| {' '.join(f'`{name}`' for name in names)} | {shown} | {escaped(text)} |"
+    if default is None or isinstance(default, bool) or callable(default):
+        return []
+    return list(default) if isinstance(default, list | tuple) else [default]
 
 
 def escaped(text: str) -> str:

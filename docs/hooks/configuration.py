@@ -36,10 +36,11 @@ def page(root: Path) -> Iterator[str]:
     yield "## Top level { #top-level }\n"
     yield from choice(root / "conf" / "config.yaml")
     conf = root / "conf"
-    groups = sorted({path.parent for path in conf.rglob("*.yaml")} - {conf})
-    for group in groups:
+    described = dict(choices((conf / "config.yaml").read_text()))
+    for group in sorted({path.parent for path in conf.rglob("*.yaml")} - {conf}):
         name = str(group.relative_to(conf))
         yield f"## {name} {{ #{name.replace('/', '-')} }}\n"
+        yield described[name]
         for path in sorted(group.glob("*.yaml")):
             yield f"### `{name}={path.stem}` {{ #{name.replace('/', '-')}-{path.stem} }}\n"
             yield from choice(path)
@@ -47,6 +48,16 @@ def page(root: Path) -> Iterator[str]:
     for path in sorted((root / "experiments").glob("*.yaml")):
         yield f"### `experiments={path.stem}` {{ #experiments-{path.stem} }}\n"
         yield from choice(path)
+
+
+def choices(config: str) -> Iterator[tuple[str, str]]:
+    """For each group its name, and its comment and default in the defaults list of a config."""
+    for line in config.splitlines():
+        found = re.match(r"  - (?:override )?([a-z/]+): (\S+)\s+# (.*)", line)
+        if found:
+            name, default, comment = found.groups()
+            given = "Has to be chosen" if default == "???" else f"Default: `{name}={default}`"
+            yield name, f"{comment[0].upper()}{comment[1:]}. {given}.\n"
 
 
 def choice(path: Path) -> Iterator[str]:
@@ -69,7 +80,14 @@ def opening_comment(lines: list[str]) -> Iterator[str]:
         if re.match(r"(python|sparsekit) ", text):
             yield f"```sh\n{text}\n```\n"
         else:
-            yield re.sub(r"(?<![`\w])([a-z_.]+=[\w.,/-]+)", r"`\1`", text)
+            yield with_code(text)
+
+
+def with_code(text: str) -> str:
+    """`text` with overrides such as teacher=none marked as code where they are not yet."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([\w.]+=[\w.,/-]*\w)", r"`\1`", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def linked_target(body: str) -> Iterator[str]:
