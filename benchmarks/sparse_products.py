@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparsekit.kernels.sparse_product import SparsePattern, sparse_linear
+from sparsekit.kernels.sparse_linear import SparsePattern, sparse_linear
 from sparsekit.system import cores, cpu_name
 from sparsekit.training.cpu.allocator import keep_freed_memory
 

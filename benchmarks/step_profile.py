@@ -23,8 +23,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from sparsekit.kernels import adamw, attention, dropout, quantize, sparse_product
-from sparsekit.kernels.compiler import library
+from sparsekit.kernels import adamw, attention, dropout, quantize, sparse_linear
+from sparsekit.kernels.library import library
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.system import cores, cpu_name
 from sparsekit.training.arguments import matmul_precision
@@ -103,7 +103,7 @@ class Shown:
 
 def show_kernels() -> None:
     """Let the profiler see our kernels; torch knows nothing of them."""
-    for module in (adamw, attention, dropout, quantize, sparse_product):
+    for module in (adamw, attention, dropout, quantize, sparse_linear):
         module.library = lambda *arguments: Shown(library(*arguments))  # type: ignore[attr-defined]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -12,6 +13,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from sparsekit.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -35,15 +38,20 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
-    """The folder `kind/key` in the cache, made by `make(folder)` if it is not there yet.
+def cached(
+    kind: str,
+    key: str,
+    make: Callable[[Path], None],
+    is_whole: Callable[[Path], bool] = lambda folder: True,
+) -> Path:
+    """The folder `kind/key` in the cache, made by `make(folder)` if it is not there and whole.
 
     One process makes it while others wait. It appears under its name only when `make` has
     returned, so a process that dies leaves nothing that another would trust. Raises UserError
     where the cache cannot be written.
     """
     folder = cache_folder() / kind / key
-    if folder.exists():
+    if folder.exists() and is_whole(folder):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -54,11 +62,14 @@ def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
             "folder that can"
         ) from error
     with held:
-        if folder.exists():
+        if folder.exists() and is_whole(folder):
             return folder
         unfinished = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=folder.parent))
         try:
             make(unfinished)
+            if folder.exists():
+                log.warning("%s was damaged: it was made again", folder)
+                shutil.rmtree(folder)
             os.replace(unfinished, folder)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)

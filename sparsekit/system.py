@@ -71,8 +71,13 @@ def cpu_name() -> str:
 
 def cpu_units() -> dict[str, bool] | None:
     """Which vector and matrix units the CPU has; None where the system does not tell (no Linux)."""
-    flags = _cpuinfo().get("flags")
+    flags = cpu_flags()
     return None if flags is None else {unit: unit in flags.split() for unit in UNITS}
+
+
+def cpu_flags() -> str | None:
+    """All that the CPU can do, as Linux names it; None elsewhere."""
+    return _cpuinfo().get("flags")
 
 
 def cores() -> int:

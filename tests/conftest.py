@@ -51,13 +51,14 @@ def student_folder(seed_folder: Path) -> str:
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without a C compiler, and nothing remembered of one."""
-    from sparsekit.kernels.compiler import compiles, library, warn_of_no_compiler
+    from sparsekit.kernels.errors import warn_of_no_compiler
+    from sparsekit.kernels.library import is_available, library
 
     monkeypatch.setenv("CC", "no-such-compiler")
-    for remembered in (library, compiles, warn_of_no_compiler):
+    for remembered in (library, is_available, warn_of_no_compiler):
         remembered.cache_clear()
     yield
-    for remembered in (library, compiles, warn_of_no_compiler):
+    for remembered in (library, is_available, warn_of_no_compiler):
         remembered.cache_clear()
 
 

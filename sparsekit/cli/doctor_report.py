@@ -77,20 +77,21 @@ def _gpu() -> Finding:
 def _kernels() -> Finding:
     if importlib.util.find_spec("torch") is None:
         return Finding("kernels", "unknown: torch is not installed")
-    from sparsekit.kernels import quantize, sparse_product
-    from sparsekit.kernels.compiler import KernelError, library
+    from sparsekit.kernels import quantize, sparse_linear
+    from sparsekit.kernels.errors import KernelError
+    from sparsekit.kernels.library import library
 
     try:
-        sparse_product.compiled()
-        library(quantize.SOURCE, quantize.FLAGS)
+        sparse_linear.compiled()
+        library(quantize.KERNEL)
     except KernelError as error:
         return Finding("kernels", f"none, so training on the CPU is slower: {error}", "install gcc")
-    used = "used" if sparse_product.pays_here() else "not used here: they pay with AVX-512"
+    used = "used" if sparse_linear.pays_here() else "not used here: they pay with AVX-512"
     return Finding("kernels", f"compiled; products without zeros are {used}")
 
 
 def _sparse_runtime() -> Finding:
-    from sparsekit.kernels.compiler import KernelError
+    from sparsekit.kernels.errors import KernelError
     from sparsekit.runtime.sparse.native import compiled
 
     try:

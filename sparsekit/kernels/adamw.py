@@ -8,19 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparsekit.kernels.compiler import compiles, library
+from sparsekit.kernels.library import Kernel, is_available, library
 from sparsekit.kernels.tensors import address
 
-SOURCE = "adamw.c"
-# Numbers whose squares are added up by themselves; the C file is told.
+# Values whose squares make one partial sum.
 BLOCK = 8192
-# The other two change no result here, and allow vectors.
-FLAGS = (f"-DBLOCK={BLOCK}", "-fno-math-errno", "-fno-trapping-math")
-
-
-def available() -> bool:
-    """Whether the kernels can be compiled here; says once why not."""
-    return compiles(SOURCE, FLAGS, "the optimizer")
 
 
 class Parameter(ctypes.Structure):
@@ -61,11 +53,25 @@ class Parameter(ctypes.Structure):
         super().__init__(weight.numel() // width, width, *addresses, *factors)
 
 
+# Neither flag changes a result here; they allow vector instructions.
+KERNEL = Kernel(
+    "adamw",
+    ("-fno-math-errno", "-fno-trapping-math"),
+    structures={"parameter": Parameter},
+    constants={"block_values": BLOCK},
+)
+
+
+def available() -> bool:
+    """Whether the kernels can be compiled here; warns once if not."""
+    return is_available(KERNEL, "the optimizer")
+
+
 def step(
     parameters: Sequence[Parameter], factor: float, betas: tuple[float, float], epsilon: float
 ) -> None:
     """One step of AdamW for each parameter, with its gradient times `factor`."""
-    library(SOURCE, FLAGS).adamw(
+    library(KERNEL).adamw(
         (Parameter * len(parameters))(*parameters),
         ctypes.c_long(len(parameters)),
         ctypes.c_float(factor),
@@ -80,7 +86,7 @@ def norm(gradients: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm of all numbers of float32 tensors."""
     counts = [gradient.numel() for gradient in gradients]
     sums = torch.empty(sum(-(-count // BLOCK) for count in counts))
-    library(SOURCE, FLAGS).sums_of_squares(
+    library(KERNEL).sums_of_squares(
         (ctypes.c_void_p * len(counts))(*(gradient.data_ptr() for gradient in gradients)),
         (ctypes.c_long * len(counts))(*counts),
         ctypes.c_long(len(counts)),

@@ -6,12 +6,14 @@ Tensors are [batch, tokens, heads, size], float32 and contiguous, `size` a multi
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 
 import torch
 from torch import Tensor
 
-from sparsekit.kernels.compiler import library
-from sparsekit.kernels.dropout import FLAGS, SOURCE, STEPS
+from sparsekit.kernels import dropout
+from sparsekit.kernels.dropout import STEPS
+from sparsekit.kernels.library import is_available, library
 from sparsekit.kernels.tensors import address
 
 # Numbers of a vector, as in the C file, and numbers whose random bits are drawn together.
@@ -19,7 +21,7 @@ WIDE = 16
 NUMBERS = 128
 
 
-class _Attention(ctypes.Structure):
+class AttentionCall(ctypes.Structure):
     """What the C file knows of one call; `scratch` lives as long as this does."""
 
     _fields_ = (
@@ -48,6 +50,19 @@ class _Attention(ctypes.Structure):
         )  # fmt: skip
 
 
+# Dropout of probabilities is that of `dropout.drop`: one library holds both.
+KERNEL = dataclasses.replace(
+    dropout.KERNEL,
+    structures={"attention_call": AttentionCall},
+    constants={"vector_lanes": WIDE, "values_per_draw": NUMBERS},
+)
+
+
+def available() -> bool:
+    """Whether the kernel can be compiled here; warns once if not."""
+    return is_available(KERNEL, "attention")
+
+
 def attention(
     query: Tensor,
     key: Tensor,
@@ -62,13 +77,13 @@ def attention(
     `mask` [batch or 1, 1, tokens or 1, tokens] is float32. Also returns the probabilities as they
     were before dropout, which `gradients` takes.
     """
-    call = _Attention(query.shape, scale, seed, kept)
+    call = AttentionCall(query.shape, scale, seed, kept)
     probabilities = torch.empty(call.batches, call.heads, call.tokens, call.padded)
     out = torch.empty_like(query)
     if mask is not None:
         mask = mask.expand(call.batches, 1, call.tokens, call.tokens)
         mask = mask if mask.stride(3) == 1 else mask.contiguous()
-    library(SOURCE, FLAGS).attention(
+    library(KERNEL).attention(
         ctypes.byref(call),
         address(query),
         address(key),
@@ -94,9 +109,9 @@ def gradients(
     kept: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, key and value, from that of what `attention` returned first."""
-    call = _Attention(query.shape, scale, seed, kept)
+    call = AttentionCall(query.shape, scale, seed, kept)
     found = (torch.empty_like(query), torch.empty_like(query), torch.empty_like(query))
-    library(SOURCE, FLAGS).attention_gradient(
+    library(KERNEL).attention_gradient(
         ctypes.byref(call),
         *(address(tensor) for tensor in (query, key, value, probabilities, errors, *found)),
         torch.get_num_threads(),

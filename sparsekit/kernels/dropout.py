@@ -7,19 +7,18 @@ import ctypes
 import torch
 from torch import Tensor
 
-from sparsekit.kernels.compiler import compiles, library
+from sparsekit.kernels.library import Kernel, is_available, library
 from sparsekit.kernels.tensors import address
 
-SOURCE = "dropout.c"
-# They change no result here, and allow vectors.
-FLAGS = ("-fno-math-errno", "-fno-trapping-math")
+# Neither flag changes a result here; they allow vector instructions.
+KERNEL = Kernel("dropout", ("-fno-math-errno", "-fno-trapping-math"))
 # The probability to keep a number comes in so many steps.
 STEPS = 2**16
 
 
 def available() -> bool:
-    """Whether the kernel can be compiled here; says once why not."""
-    return compiles(SOURCE, FLAGS, "dropout")
+    """Whether the kernel can be compiled here; warns once if not."""
+    return is_available(KERNEL, "dropout")
 
 
 def drop(values: Tensor, seed: int, kept: int) -> Tensor:
@@ -29,7 +28,7 @@ def drop(values: Tensor, seed: int, kept: int) -> Tensor:
     """
     values = values.detach().contiguous()
     out = torch.empty_like(values)
-    library(SOURCE, FLAGS).drop(
+    library(KERNEL).drop(
         address(values),
         ctypes.c_long(values.numel()),
         ctypes.c_int64(seed),

@@ -10,17 +10,17 @@ import ctypes
 import torch
 from torch import Tensor
 
-from sparsekit.kernels.compiler import compiles, library
+from sparsekit.kernels.library import Kernel, is_available, library
 from sparsekit.kernels.tensors import address
 
-SOURCE = "quantize.c"
-# A product and a sum stay two roundings, as torch's are. The other two only allow vectors.
-FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+# A multiplication and an addition are rounded separately, as in torch. The other two flags change
+# no result here; they allow vector instructions.
+KERNEL = Kernel("quantize", ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"))
 
 
 def available() -> bool:
-    """Whether the kernels can be compiled here; says once why not."""
-    return compiles(SOURCE, FLAGS, "quantization-aware training")
+    """Whether the kernels can be compiled here; warns once if not."""
+    return is_available(KERNEL, "quantization-aware training")
 
 
 def quantize(
@@ -34,7 +34,7 @@ def quantize(
     rows, width = values.shape
     out = torch.empty(rows, width, dtype=torch.int8 if limits[0] < 0 else torch.uint8)
     inside = torch.empty(rows, width, dtype=torch.bool)
-    library(SOURCE, FLAGS).quantize(
+    library(KERNEL).quantize(
         address(values),
         ctypes.c_long(rows),
         ctypes.c_long(width),
@@ -63,7 +63,7 @@ def observe(
     `found` are the range's two ends, its scale and its zero point (int32), all scalars.
     """
     values = values.detach().contiguous()
-    library(SOURCE, FLAGS).observe(
+    library(KERNEL).observe(
         address(values),
         ctypes.c_long(values.numel()),
         *(ctypes.c_float(number) for number in (averaging, epsilon, *limits)),
@@ -84,7 +84,7 @@ def scaled_sums(
     offsets = torch.empty(out, dtype=torch.int32)
     scales = scales.expand(out).contiguous()
     result = torch.empty(rows, out)
-    compiled, threads = library(SOURCE, FLAGS), torch.get_num_threads()
+    compiled, threads = library(KERNEL), torch.get_num_threads()
     compiled.row_sums(
         address(right),
         ctypes.c_long(out),

@@ -12,8 +12,8 @@ import torch
 from transformers import TrainingArguments
 
 from sparsekit.errors import ConfigError
-from sparsekit.kernels.compiler import KernelError, warn
-from sparsekit.kernels.sparse_product import compiled, pays_here
+from sparsekit.kernels.errors import KernelError, warn
+from sparsekit.kernels.sparse_linear import compiled, pays_here
 from sparsekit.metrics.table import higher_is_better
 from sparsekit.system import cpu_units
 from sparsekit.training.resume import checkpoint_problem

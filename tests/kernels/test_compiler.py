@@ -12,7 +12,9 @@ import pytest
 from tiny_training import Rows, load_student, recipe, trainer
 from torch import nn
 
-from sparsekit.kernels.compiler import KernelError, NoCompilerError, library, warn
+from sparsekit.kernels import dropout
+from sparsekit.kernels.errors import KernelError, NoCompilerError, warn
+from sparsekit.kernels.library import library
 
 
 @pytest.fixture
@@ -74,12 +76,13 @@ def test_a_compiler_that_compiles_nothing_is_as_none(
 
 
 def test_an_empty_name_is_the_systems_compiler(
-    monkeypatch: pytest.MonkeyPatch, no_compiler: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_compiler: Any
 ) -> None:
+    monkeypatch.setenv("SPARSEKIT_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", "")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(NoCompilerError, match="there is no C compiler 'cc'; install gcc"):
-        library("dropout.c")
+        library(dropout.KERNEL)
 
 
 def test_what_one_file_costs_is_said_of_that_file(caplog: pytest.LogCaptureFixture) -> None:

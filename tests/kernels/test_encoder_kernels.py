@@ -22,6 +22,7 @@ from sparsekit.runtime.sparse.weights import INPUTS, UNITS, Form, compress, form
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
 # The functions of one vector, over arrays; and the sums of a Linear layer, all of its rows.
+HEADERS = ("attention.h", "layer_norm.h", "linear.h", "thread_pool.h")
 PROBE = """
 long lanes(void) { return LANES; }
 int multiplies_bytes(void) {
@@ -118,10 +119,18 @@ void normalized(const float *weight, const float *bias, float epsilon, long feat
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("probe")
-    includes = "".join(f'#include "{header}"\n' for header in native.HEADERS)
+    includes = "".join(f'#include "{header}"\n' for header in HEADERS)
     (folder / "probe.c").write_text(includes + PROBE)
-    include = f"-I{files('sparsekit.kernels')}"
-    command = ["cc", *FLAGS, *native.FLAGS, include, "-Wno-unused", str(folder / "probe.c"), "-o"]
+    include = f"-I{files('sparsekit.kernels') / 'csrc' / 'encoder'}"
+    command = [
+        "cc",
+        *FLAGS,
+        *native.KERNEL.flags,
+        include,
+        "-Wno-unused",
+        str(folder / "probe.c"),
+        "-o",
+    ]
     subprocess.run([*command, str(folder / "probe.so")], check=True)
     return ctypes.CDLL(str(folder / "probe.so"))
 

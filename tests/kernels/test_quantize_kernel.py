@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsekit.kernels import quantize
-from sparsekit.kernels.sparse_product import SparsePattern
+from sparsekit.kernels.sparse_linear import SparsePattern
 from sparsekit.modifiers.quantization import fake_quantize, rounding
 from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.modifiers.quantization.rounding import INT8, UINT8, quantized_linear

@@ -19,8 +19,9 @@ from sparse_graphs import POSITIONS, VOCABULARY, texts, write_graph
 
 from sparsekit.benchmark.requests import BenchmarkConfig
 from sparsekit.errors import UserError
-from sparsekit.kernels.compiler import compiles, library
+from sparsekit.kernels.library import is_available, library
 from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.sparse import native
 from sparsekit.runtime.sparse.c_structures import LayerStruct
 from sparsekit.runtime.sparse.runtime import SparseRuntime, refusal
 from sparsekit.runtime.sparse.weights import Form
@@ -273,7 +274,7 @@ def test_without_a_compiler(berts: dict[str, Path]) -> None:
         SparseRuntime(berts["int8"], threads=1)
     with pytest.raises(UserError, match=r"is not installed: there is no C compiler"):
         BenchmarkConfig(runtime="sparsekit.runtime.sparse.runtime.SparseRuntime")
-    assert not compiles("encoder.c", (), "nothing")
+    assert not is_available(native.KERNEL, "nothing")
 
 
 @needs_compiler

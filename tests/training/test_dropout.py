@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsekit.kernels import dropout as kernel
-from sparsekit.kernels.compiler import library
+from sparsekit.kernels.library import library
 from sparsekit.kernels.tensors import address
 from sparsekit.training.cpu.dropout import BitDropout, drop, use_bit_dropout
 
@@ -57,7 +57,7 @@ def test_two_masks_are_independent(p: float) -> None:
 def test_random_bits_are_those_of_philox() -> None:
     """Random123's known answer of Philox4x32-7 for counter and key 0; lanes count on."""
     words = torch.empty(4, 16, dtype=torch.int32)
-    draw = library(kernel.SOURCE, kernel.FLAGS).draw
+    draw = library(kernel.KERNEL).philox
     draw(ctypes.c_uint64(0), ctypes.c_uint64(0), address(words))
     found = [int(word) & 0xFFFFFFFF for word in words[:, 0]]
     assert found == [0x5F6FB709, 0x0D893F64, 0x4F121F81, 0x4F730A48]

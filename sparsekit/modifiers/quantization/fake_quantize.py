@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsekit.kernels import quantize
-from sparsekit.kernels.sparse_product import SparsePattern, sparse_linear
+from sparsekit.kernels.sparse_linear import SparsePattern, sparse_linear
 from sparsekit.modifiers.quantization.rounding import (
     INT8,
     UINT8,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparsekit.kernels import quantize
-from sparsekit.kernels.sparse_product import SparsePattern
+from sparsekit.kernels.sparse_linear import SparsePattern
 from sparsekit.system import cpu_units
 
 INT8 = (-128, 127)

@@ -1,4 +1,4 @@
-"""The structures of encoder.c and its headers, field by field as they are there."""
+"""The structures of the C encoder, field by field; compared with C when it is loaded."""
 
 from __future__ import annotations
 
@@ -90,3 +90,16 @@ class EmbeddingStruct(Structure):
         ("table", TableStruct * 4),
         ("after", NormStruct),
     )
+
+
+# By their names in C.
+STRUCTURES: dict[str, type[Structure]] = {
+    "quantizer": QuantizerStruct,
+    "weight": WeightStruct,
+    "attention": AttentionStruct,
+    "norm": NormStruct,
+    "layer": LayerStruct,
+    "encoder": EncoderStruct,
+    "table": TableStruct,
+    "embedding": EmbeddingStruct,
+}

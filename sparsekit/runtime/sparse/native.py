@@ -9,8 +9,9 @@ from ctypes import c_long, c_void_p
 import numpy as np
 import numpy.typing as npt
 
-from sparsekit.kernels.compiler import library
+from sparsekit.kernels.library import Kernel, library
 from sparsekit.runtime.sparse.c_structures import (
+    STRUCTURES,
     AttentionStruct,
     EmbeddingStruct,
     EncoderStruct,
@@ -24,23 +25,14 @@ from sparsekit.runtime.sparse.embeddings import Embedding
 from sparsekit.runtime.sparse.graph import Array
 from sparsekit.runtime.sparse.structure import Attention, Layer, Linear, Norm, Quantizer
 from sparsekit.runtime.sparse.threads import Threads
-from sparsekit.runtime.sparse.weights import Form, form_of, pack
+from sparsekit.runtime.sparse.weights import INPUTS, UNITS, Form, form_of, pack
 
-SOURCE = "encoder.c"
-HEADERS = (
-    "encoder_vectors.h",
-    "encoder_forms.h",
-    "encoder_pool.h",
-    "encoder_threads.h",
-    "encoder_products.h",
-    "encoder_linear.h",
-    "encoder_attention_products.h",
-    "encoder_attention.h",
-    "encoder_norm.h",
-    "encoder_layers.h",
+KERNEL = Kernel(
+    "encoder",
+    ("-fno-openmp", "-pthread"),  # It has threads of its own, see thread_pool.h.
+    structures=STRUCTURES,
+    constants={"chunk_units": UNITS, "chunk_inputs": INPUTS},
 )
-# Threads of its own, see encoder_pool.h.
-FLAGS = ("-fno-openmp", "-pthread")
 # As the C files have them.
 VECTOR_BYTES = 64
 ACTIVATIONS = {"Gelu": 1, "Relu": 2}
@@ -49,7 +41,7 @@ TABLES: dict[type, int] = {np.float32: 0, np.uint8: 1, np.int8: 2}
 
 def compiled() -> ctypes.CDLL:
     """The kernels as a library; raises KernelError where it cannot be compiled."""
-    return library(SOURCE, FLAGS, HEADERS)
+    return library(KERNEL)
 
 
 class Encoder:

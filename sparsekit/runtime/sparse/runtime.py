@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsekit.errors import UserError
-from sparsekit.kernels.compiler import KernelError
+from sparsekit.kernels.errors import KernelError
 from sparsekit.runtime.base import Inputs, clock
 from sparsekit.runtime.sparse import operators
 from sparsekit.runtime.sparse.embeddings import find_embedding, looked_up

@@ -1,4 +1,4 @@
-"""The threads that the C kernels work with; see encoder_pool.h."""
+"""The threads that the C kernels work with; see csrc/encoder/thread_pool.h."""
 
 from __future__ import annotations
 

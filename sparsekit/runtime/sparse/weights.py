@@ -13,7 +13,7 @@ from sparsekit.runtime.sparse.structure import Linear
 
 
 class Form(IntEnum):
-    """How a tensor lies in memory, and a weight that meets it; see encoder_forms.h."""
+    """How a tensor lies in memory, and a weight that meets it; see csrc/encoder/tensors.h."""
 
     PLAIN = 0
     ROUNDED = 1
@@ -21,7 +21,7 @@ class Form(IntEnum):
     PLANES = 3
 
 
-# Of a chunk of a row, as encoder_products.h has it: units of 32 bits; inputs, in the form PLANES.
+# Of a chunk of a row, as sparse_matmul.h has it: units of 32 bits; inputs, in the form PLANES.
 UNITS = 96
 INPUTS = 768
 # How much longer a step of the form PLANES takes than a unit of FOURS: of whole tiles 1.5 times on
@@ -31,7 +31,7 @@ STEP_COST = 2.5
 
 @dataclass(frozen=True, eq=False)
 class PackedWeight:
-    """What the C structure `weight` points to; see encoder_products.h."""
+    """What the C structure `weight` points to; see csrc/encoder/sparse_matmul.h."""
 
     rows: int
     chunks: int

@@ -19,7 +19,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
 from sparsekit.kernels import attention as kernel
-from sparsekit.kernels import dropout as dropout_kernel
 from sparsekit.modifiers.quantization.attention import attentions
 from sparsekit.training.cpu.dropout import drop, kept_steps, new_seed
 
@@ -62,7 +61,7 @@ def _takes_kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
         mask.dtype == torch.float32 and mask.shape[1] == 1 and not mask.requires_grad
     )
     floats = all(operand.dtype == torch.float32 for operand in (query, key, value))
-    return alike and plain and floats and dropout_kernel.available()
+    return alike and plain and floats and kernel.available()
 
 
 class _Attention(torch.autograd.Function):

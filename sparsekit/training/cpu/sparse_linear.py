@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sparsekit.kernels.sparse_product import MIN_SPARSITY, SparsePattern, sparse_linear
+from sparsekit.kernels.sparse_linear import MIN_SPARSITY, SparsePattern, sparse_linear
 from sparsekit.modifiers.pruning.masked import Pruning
 from sparsekit.modifiers.quantization.fake_quantize import QuantLinear
 from sparsekit.recipe.recipe import Recipe

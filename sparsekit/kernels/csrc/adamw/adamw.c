@@ -1,12 +1,17 @@
 /* AdamW, and the norm of the gradients that it takes, each in one pass over memory; on a CPU.
 
 Results do not depend on the number of threads. The loops are written so that compilers turn them
-into vectors. BLOCK, the numbers whose squares are added up by themselves, comes from adamw.py. */
+into vectors. */
 
 #include <math.h>
 #include <stdint.h>
 
+#include "../layout.h"
+
 #define LANES 16
+/* Values whose squares make one partial sum. */
+#define BLOCK 8192
+const long block_values = BLOCK;
 
 /* A weight [rows, width] with the averages of its gradients and of their squares. */
 typedef struct {
@@ -19,7 +24,23 @@ typedef struct {
     uint8_t *moved;
     /* 1 - lr * weight decay, lr / (1 - beta1^step), 1 / sqrt(1 - beta2^step) */
     float decay, step_size, inverse_root;
-} Parameter;
+} parameter;
+
+const layout_entry parameter_layout[] = {
+    SIZE(parameter),
+    FIELD(parameter, rows),
+    FIELD(parameter, width),
+    FIELD(parameter, weight),
+    FIELD(parameter, average),
+    FIELD(parameter, square),
+    FIELD(parameter, gradient),
+    FIELD(parameter, places),
+    FIELD(parameter, moved),
+    FIELD(parameter, decay),
+    FIELD(parameter, step_size),
+    FIELD(parameter, inverse_root),
+    END,
+};
 
 static float squares(const float *values, long count) {
     float lanes[LANES] = {0}, sum = 0;
@@ -54,7 +75,7 @@ void sums_of_squares(const float *const *arrays, const long *counts, long many, 
 
 /* The numbers of a row from `first` to `last`, whose gradients are still to be multiplied by
    `factor`. */
-static void update(const Parameter *p, long row, const float *gradient, float factor, float beta1,
+static void update(const parameter *p, long row, const float *gradient, float factor, float beta1,
                    float beta2, float epsilon) {
     float *restrict weight = p->weight + row * p->width;
     float *restrict average = p->average + row * p->width;
@@ -68,7 +89,7 @@ static void update(const Parameter *p, long row, const float *gradient, float fa
     }
 }
 
-static void update_row(const Parameter *p, long row, float factor, float beta1, float beta2,
+static void update_row(const parameter *p, long row, float factor, float beta1, float beta2,
                        float epsilon) {
     long place = p->places ? p->places[row] : row;
     if (place >= 0) {
@@ -85,7 +106,7 @@ static void update_row(const Parameter *p, long row, float factor, float beta1, 
 }
 
 /* One step of every parameter, with its gradients times `factor`. */
-void adamw(const Parameter *parameters, long many, float factor, float beta1, float beta2,
+void adamw(const parameter *parameters, long many, float factor, float beta1, float beta2,
            float epsilon, int threads) {
 #pragma omp parallel num_threads(threads)
     for (long a = 0; a < many; a++) {

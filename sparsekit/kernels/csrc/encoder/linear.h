@@ -1,12 +1,20 @@
 /* Linear layers: the product with a weight, then what follows it while the sums are at hand. */
 
+#ifndef SPARSEKIT_ENCODER_LINEAR_H
+#define SPARSEKIT_ENCODER_LINEAR_H
+
+#include "phases.h"
+#include "sparse_matmul.h"
+#include "tensors.h"
+#include "vectors.h"
+
 /* Outputs of a piece, whose sums are kept while the chunks go by: at most 96 KB of a tile. */
 #define PANEL 192
 
 enum { NONE, GELU, RELU };
 
-/* Rows `row` and on of y, [4][n] of them, from their sums [4][width]: scaled, plus bias, through the
-   activation, plus the residual, which lies as the sums of all rows do; then kept. */
+/* Rows `row` and on of y, [4][n] of them, from their sums [4][width]: scaled, plus bias, through
+   the activation, plus the residual, which lies as the sums of all rows do; then kept. */
 INLINE void finish_block(const weight *w, long r, const integers *sums, long activation,
                          const vector *residual, const columns *to, integers *tile, long row,
                          long width, long v, const int n) {
@@ -30,7 +38,8 @@ INLINE void finish_block(const weight *w, long r, const integers *sums, long act
 
 /* Rows `first` to `last` from their sums. */
 static void finish(const weight *w, long first, long last, const integers *sums, long activation,
-                   const vector *residual, const columns *to, integers *tile, long row, long width) {
+                   const vector *residual, const columns *to, integers *tile, long row,
+                   long width) {
     for (long r = first; r < last; r += 4, sums += 4 * width) {
         long v = 0;
         for (; v + GROUP <= width; v += GROUP)
@@ -45,7 +54,8 @@ static void finish(const weight *w, long first, long last, const integers *sums,
 static void linear(const weight *w, long row, long rows, const columns *x, long vectors,
                    long activation, const columns *residual, const columns *to, integers *sums,
                    long i, long pieces) {
-    long first = row + 4 * part(rows / 4, i, pieces), last = row + 4 * part(rows / 4, i + 1, pieces);
+    long first = row + 4 * part(rows / 4, i, pieces),
+         last = row + 4 * part(rows / 4, i + 1, pieces);
     for (long tile = 0; tile * TILE < vectors; tile++) {
         long width = width_of(vectors, tile);
         const integers *input = tile_of(x, tile);
@@ -65,3 +75,5 @@ static void linear_layer(const weight *w, const columns *x, long vectors, long a
         linear(w, 0, w->rows, x, vectors, activation, residual, to, me->scratch, i, pieces);
     settle(me, pieces);
 }
+
+#endif

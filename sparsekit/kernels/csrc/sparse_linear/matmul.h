@@ -1,5 +1,11 @@
 /* A tile times the weight: each entry times the feature of its column. */
 
+#ifndef SPARSEKIT_SPARSE_LINEAR_MATMUL_H
+#define SPARSEKIT_SPARSE_LINEAR_MATMUL_H
+
+#include "sparse_rows.h"
+#include "tiles.h"
+
 SPECIALIZED void add_product(vector *sums, float value, const float *feature, const int vectors) {
     UNROLL for (int v = 0; v < vectors; v++) sums[v] += value * VECTOR_AT(feature + v * LANES);
 }
@@ -34,7 +40,7 @@ SPECIALIZED void multiply(const sparse_rows *weight, long b, long first, long la
             add_product(even, value[2], feature_of(features, offset[2]), vectors);
             add_product(odd, value[3], feature_of(features, offset[3]), vectors);
         }
-        UNROLL for (int v = 0; v < vectors; v++) *(vector *)(sums + v * LANES) = even[v] + odd[v];
+        UNROLL for (int v = 0; v < vectors; v++) * (vector *)(sums + v * LANES) = even[v] + odd[v];
     }
 }
 
@@ -59,3 +65,5 @@ static void multiply_tile(const sparse_rows *weight, const float *values, const 
     unpack(out, count, chunk, rows, bias ? bias + first : bias, kept ? kept + start : kept,
            y + start);
 }
+
+#endif

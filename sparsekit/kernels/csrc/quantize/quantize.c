@@ -41,8 +41,8 @@ void row_sums(const int8_t *values, long rows, long width, int32_t *restrict sum
 /* out [rows, width] = (sums - zero point * offsets) * scales + bias: the float32 product that the
    integer sums stand for. offsets, scales: one a column; bias: one a column, or NULL. */
 void scale_sums(const int32_t *sums, long rows, long width, const int32_t *zero_point,
-                const int32_t *offsets, const float *scales, const float *bias,
-                float *restrict out, int threads) {
+                const int32_t *offsets, const float *scales, const float *bias, float *restrict out,
+                int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (long r = 0; r < rows; r++)
         for (long i = 0; i < width; i++) {
@@ -59,8 +59,8 @@ void observe(const float *values, long count, float averaging, float epsilon, fl
              int threads) {
     float least = INFINITY, most = -INFINITY;
     int undefined = 0;
-#pragma omp parallel for simd schedule(static) num_threads(threads) \
-    reduction(min : least) reduction(max : most) reduction(| : undefined)
+#pragma omp parallel for simd schedule(static) num_threads(threads) reduction(min : least)         \
+    reduction(max : most) reduction(| : undefined)
     for (long i = 0; i < count; i++) {
         least = values[i] < least ? values[i] : least;
         most = values[i] > most ? values[i] : most;
@@ -72,8 +72,8 @@ void observe(const float *values, long count, float averaging, float epsilon, fl
     *low = seen ? *low + averaging * (least - *low) : least;
     *high = seen ? *high + averaging * (most - *high) : most;
     float from = *low > 0.0f ? 0.0f : *low, to = *high < 0.0f ? 0.0f : *high;
-    float found = symmetric ? (-from > to ? -from : to) / ((top - bottom) / 2)
-                            : (to - from) / (top - bottom);
+    float found =
+        symmetric ? (-from > to ? -from : to) / ((top - bottom) / 2) : (to - from) / (top - bottom);
     *scale = found < epsilon ? epsilon : found;
     if (symmetric) {
         *zero_point = ((int32_t)bottom + (int32_t)top + 1) / 2;

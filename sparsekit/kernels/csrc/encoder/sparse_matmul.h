@@ -9,6 +9,12 @@ are for dense weights.
 
 Sums of bytes are exact; those of floats are added in the units' order, or in that of two halves. */
 
+#ifndef SPARSEKIT_ENCODER_SPARSE_MATMUL_H
+#define SPARSEKIT_ENCODER_SPARSE_MATMUL_H
+
+#include "tensors.h"
+#include "vectors.h"
+
 /* Units of a chunk of the inputs: of a tile they fill 48 KB, or half of that, so most of them stay
    in the first-level cache while all outputs take what they need. */
 #define UNITS 96
@@ -26,19 +32,6 @@ typedef struct {
     const int32_t *values, *starts;
     const float *scales, *biases;
 } weight;
-
-#ifdef PRODUCTS_OF_BYTES
-#if LANES == 16
-#define BYTES_ADDED(sum, x, value) _mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)value)
-#define INTERLEAVED(half, bits, a, b)                                                              \
-    ((integers)_mm512_unpack##half##_epi##bits((__m512i)a, (__m512i)b))
-#else
-#define BYTES_ADDED(sum, x, value)                                                                 \
-    _mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)value)
-#define INTERLEAVED(half, bits, a, b)                                                              \
-    ((integers)_mm256_unpack##half##_epi##bits((__m256i)a, (__m256i)b))
-#endif
-#endif
 
 INLINE integers add_product(integers sum, integers x, integers value, const int form) {
 #ifdef PRODUCTS_OF_BYTES
@@ -73,7 +66,8 @@ INLINE void add_units(const weight *w, long k, long end, const integers *x, inte
         add_unit(sum, x, places[k], w->values[k], width, form);
 #pragma GCC unroll 8
     for (int v = 0; v < width && CHAINS > 1; v++)
-        sum[v] = form == PLAIN ? (integers)((vector)sum[v] + (vector)others[v]) : sum[v] + others[v];
+        sum[v] =
+            form == PLAIN ? (integers)((vector)sum[v] + (vector)others[v]) : sum[v] + others[v];
 }
 
 #ifdef PRODUCTS_OF_BYTES
@@ -170,12 +164,12 @@ INLINE void multiply_chunk(const weight *w, long chunk, long first, long last, c
 
 static void multiply(const weight *w, long chunk, long first, long last, const integers *x,
                      integers *sums, long width) {
-    switch (width) {
-        WIDTH(1) WIDTH(2) WIDTH(3) WIDTH(4) WIDTH(5) WIDTH(6) WIDTH(7) WIDTH(8)
-    }
+    switch (width) { WIDTH(1) WIDTH(2) WIDTH(3) WIDTH(4) WIDTH(5) WIDTH(6) WIDTH(7) WIDTH(8) }
 }
 
 /* Vectors that a chunk of the inputs takes, in a tile of that width. */
 INLINE long chunk_vectors(const weight *w, long width) {
     return w->form == PLANES ? INPUTS * groups_of(width) : UNITS * width;
 }
+
+#endif

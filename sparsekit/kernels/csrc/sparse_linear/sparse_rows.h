@@ -1,5 +1,16 @@
 /* A sparse weight, and how its entries meet the features of a tile. */
 
+#ifndef SPARSEKIT_SPARSE_LINEAR_SPARSE_ROWS_H
+#define SPARSEKIT_SPARSE_LINEAR_SPARSE_ROWS_H
+
+#include "tiles.h"
+
+/* Columns of a block at most: with the tokens of a tile they are 36 KB of float32, in a first-level
+   cache of 48. */
+#define BLOCK 96
+/* Rows that are sorted among themselves. */
+#define CHUNK 768
+
 /* Compressed sparse rows of a weight [rows, width], in blocks of `block` columns. Within a block,
    each chunk of rows is sorted by how many entries they have: loops over the entries of one row
    after another then end where the processor expects it. The entries of the row order[b * rows + i]
@@ -34,7 +45,8 @@ static inline const float *feature_of(const void *features, uint16_t offset) {
     return feature;
 }
 
-/* A function inlined for each number of vectors, and the choice among those that a tile may have. */
+/* A function inlined for each number of vectors, and the choice among those that a tile may have.
+ */
 #define SPECIALIZED static inline __attribute__((always_inline))
 #define FOR_VECTORS(vectors, function, ...)                                                        \
     switch (vectors) {                                                                             \
@@ -46,3 +58,5 @@ static inline const float *feature_of(const void *features, uint16_t offset) {
     default: function(__VA_ARGS__, VECTORS);                                                       \
     }
 _Static_assert(VECTORS == 6, "FOR_VECTORS has a case for each number of vectors");
+
+#endif

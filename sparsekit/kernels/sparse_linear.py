@@ -9,24 +9,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sparsekit.kernels.compiler import library
+from sparsekit.kernels.library import Kernel, library
 from sparsekit.kernels.tensors import address
 from sparsekit.system import cpu_units
 
-SOURCE = "sparse_product.c"
-HEADERS = (
-    "sparse_product_tiles.h",
-    "sparse_product_weight.h",
-    "sparse_product_multiply.h",
-    "sparse_product_gradient.h",
-)
-# Tokens that are worked on together and columns of a block, at most, which are 36 KB of float32 in
-# a first-level cache of 48, and rows that are sorted among themselves. The C files are told.
+# As in the C headers: tokens of a tile and columns of a block, at most, and rows of a chunk.
 TOKENS = 96
 BLOCK = 96
 CHUNK = 768
-FLAGS = (f"-DTOKENS={TOKENS}", f"-DBLOCK={BLOCK}", f"-DCHUNK={CHUNK}")
-# Where a sparse product takes as long as a dense one, with a margin (docs/performance/training.md).
+# Where a sparse matmul takes as long as a dense one, with a margin (docs/performance/training.md).
 MIN_SPARSITY = 0.6
 
 
@@ -38,12 +29,7 @@ def pays_here() -> bool:
     return (cpu_units() or {}).get("avx512f", False)
 
 
-def compiled() -> ctypes.CDLL:
-    """The kernels as a library; raises KernelError where it cannot be compiled."""
-    return library(SOURCE, FLAGS, HEADERS)
-
-
-class _SparseRows(ctypes.Structure):
+class SparseRows(ctypes.Structure):
     """Compressed sparse rows in blocks of columns, as the C file describes them."""
 
     _fields_ = (
@@ -88,6 +74,18 @@ class _SparseRows(ctypes.Structure):
         )
 
 
+KERNEL = Kernel(
+    "sparse_linear",
+    structures={"sparse_rows": SparseRows},
+    constants={"tile_tokens": TOKENS, "block_columns": BLOCK, "chunk_rows": CHUNK},
+)
+
+
+def compiled() -> ctypes.CDLL:
+    """The kernels as a library; raises KernelError where it cannot be compiled."""
+    return library(KERNEL)
+
+
 class SparsePattern:
     """Where the numbers of a weight [out, in] are that are not held at zero.
 
@@ -97,8 +95,8 @@ class SparsePattern:
 
     def __init__(self, mask: Tensor) -> None:
         compiled()
-        self._weight = _SparseRows(mask)
-        self._transposed = _SparseRows(mask.t())
+        self._weight = SparseRows(mask)
+        self._transposed = SparseRows(mask.t())
         self._places = self._weight.places.int()
         # The entries of the transposed weight among those of the weight.
         order = torch.empty(mask.numel(), dtype=torch.int32)
@@ -169,7 +167,7 @@ def _gather(numbers: Tensor, indices: Tensor) -> Tensor:
 
 
 def _multiply(
-    weight: _SparseRows,
+    weight: SparseRows,
     rows: Tensor,
     entries: Tensor,
     bias: Tensor | None,

@@ -1,5 +1,17 @@
 /* The layers of an encoder, one after the other, on a group of sequences. */
 
+#ifndef SPARSEKIT_ENCODER_LAYERS_H
+#define SPARSEKIT_ENCODER_LAYERS_H
+
+#include "attention.h"
+#include "embedding.h"
+#include "layer_norm.h"
+#include "linear.h"
+#include "phases.h"
+#include "sparse_matmul.h"
+#include "tensors.h"
+#include "vectors.h"
+
 /* The forms are those of the tensors that Linear layers read: the layer's input, the attention's
    output, the normalized sum, and what the activation yields. projection: query, key and value. */
 typedef struct {
@@ -151,3 +163,5 @@ static void run_group(const encoder *e, const embedding *from, const long *token
                 y[(first + s) * e->features + f] = last[f * count + s][0];
     settle(&me, 1);
 }
+
+#endif

@@ -3,15 +3,31 @@
 Activations are worked on in tiles: TOKENS tokens at most, transposed, so that one entry of the
 weight times one feature of the tile is VECTORS products of vectors, and the features of a BLOCK of
 the weight's columns stay in the first-level cache (TOKENS * BLOCK * 4 bytes) with room for what
-streams past them. The sums of a CHUNK of rows stay in the second-level cache. The module of the
-same name gives the three numbers.
+streams past them. The sums of a CHUNK of rows stay in the second-level cache.
 
 Threads write disjoint memory and add in a fixed order: results do not depend on their number. */
 
-#include "sparse_product_tiles.h"
-#include "sparse_product_weight.h"
-#include "sparse_product_multiply.h"
-#include "sparse_product_gradient.h"
+#include <stdint.h>
+
+#include "../layout.h"
+#include "matmul.h"
+#include "sparse_rows.h"
+#include "tiles.h"
+#include "weight_gradient.h"
+
+/* What Python must know to lay out a weight and scratch; it compares them with its own. */
+const long tile_tokens = TOKENS, block_columns = BLOCK, chunk_rows = CHUNK;
+
+const layout_entry sparse_rows_layout[] = {
+    SIZE(sparse_rows),
+    FIELD(sparse_rows, rows),
+    FIELD(sparse_rows, width),
+    FIELD(sparse_rows, block),
+    FIELD(sparse_rows, pointers),
+    FIELD(sparse_rows, order),
+    FIELD(sparse_rows, offsets),
+    END,
+};
 
 /* How many tiles the scratch of a gradient has. */
 long tiles_of(long tokens) { return tile_count(tokens); }

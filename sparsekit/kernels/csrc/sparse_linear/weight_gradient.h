@@ -2,6 +2,12 @@
 
 Products are added lane by lane, and the lanes of many entries together. */
 
+#ifndef SPARSEKIT_SPARSE_LINEAR_WEIGHT_GRADIENT_H
+#define SPARSEKIT_SPARSE_LINEAR_WEIGHT_GRADIENT_H
+
+#include "sparse_rows.h"
+#include "tiles.h"
+
 /* Entries whose lanes are added up together, or a few more. */
 #define FOLDED_AT_ONCE 64
 
@@ -32,8 +38,8 @@ static inline vector fold1(vector a, vector b) {
 /* Lane i is the sum over the lanes of terms[i]. */
 static inline vector fold(const vector terms[LANES]) {
     vector fours[4];
-    UNROLL for (int i = 0; i < 4; i++)
-        fours[i] = fold4(fold8(terms + 4 * i), fold8(terms + 4 * i + 2));
+    UNROLL for (int i = 0; i < 4; i++) fours[i] =
+        fold4(fold8(terms + 4 * i), fold8(terms + 4 * i + 2));
     return fold1(fold2(fours[0], fours[1]), fold2(fours[2], fours[3]));
 }
 
@@ -71,13 +77,13 @@ SPECIALIZED void correlate_row(const float *row, const tile_row *features, const
         offset += 2, terms += 2;
     }
     for (count /= 4; count > 0; count--, offset += 4, terms += 4)
-        UNROLL for (int i = 0; i < 4; i++)
-            terms[i] = dot(errors, feature_of(features, offset[i]), vectors);
+        UNROLL for (int i = 0; i < 4; i++) terms[i] =
+            dot(errors, feature_of(features, offset[i]), vectors);
 }
 
-/* sums[k] += row of errors . feature, for each entry k of the rows at `first` to `last` in the order
-   of block b. Lanes are added up for several rows at a time: 16 entries need 37 operations, and so
-   does a rest of fewer. */
+/* sums[k] += row of errors . feature, for each entry k of the rows at `first` to `last` in the
+   order of block b. Lanes are added up for several rows at a time: 16 entries need 37 operations,
+   and so does a rest of fewer. */
 SPECIALIZED void correlate(const sparse_rows *weight, long b, long first, long last,
                            const tile_row *features, const tile_row *errors, float *sums,
                            const int vectors) {
@@ -132,7 +138,8 @@ static void place(const sparse_rows *weight, long b, long first, long last, cons
     }
 }
 
-/* The gradient at the entries from `begin` to `end`, and 0 around them: all tiles, block by block. */
+/* The gradient at the entries from `begin` to `end`, and 0 around them: all tiles, block by block.
+ */
 static void correlate_part(const sparse_rows *weight, const float *factors, const void *x,
                            const int32_t *zero_point, const tile_row *errors, long tokens,
                            int32_t begin, int32_t end, float *sums, float *gradient) {
@@ -155,3 +162,5 @@ static void correlate_part(const sparse_rows *weight, const float *factors, cons
     for (long b = 0; b < blocks; b++)
         place(weight, b, first[b], last[b], sums, factors, gradient);
 }
+
+#endif

@@ -8,19 +8,18 @@ results do not depend on the number of threads.
 
 Of the last layer only each sequence's first token is read: only its first vector is computed. */
 
-#include "encoder_vectors.h"
-#include "encoder_forms.h"
-#include "encoder_pool.h"
-#include "encoder_threads.h"
-#include "encoder_products.h"
-#include "encoder_linear.h"
-#include "encoder_attention_products.h"
-#include "encoder_attention.h"
-#include "encoder_norm.h"
-#include "encoder_layers.h"
+#include <string.h>
 
-/* Work that is worth calling for help: some 200 us for one thread, where to wake another takes 50. A
-   value takes 1.6 cycles for each vector of its tile, and as long as for three more. */
+#include "embedding.h"
+#include "layers.h"
+#include "layouts.h"
+#include "phases.h"
+#include "tensors.h"
+#include "thread_pool.h"
+#include "vectors.h"
+
+/* Work that is worth calling for help: some 200 us for one thread, where to wake another takes 50.
+   A value takes 1.6 cycles for each vector of its tile, and as long as for three more. */
 #define WORTH_HELP 450000
 
 /* Each layer's, that of embeddings and that of the output. */
@@ -50,8 +49,8 @@ int multiplies_bytes(void) {
 }
 
 /* A batch: groups begin at the rows `firsts`. The first `alone` of them are each for one thread,
-   which claims it at `claimed`; all threads share the others, fewer than there are threads. `longest`:
-   vectors of the longest group; `room`: those of the workspace of a thread. */
+   which claims it at `claimed`; all threads share the others, fewer than there are threads.
+   `longest`: vectors of the longest group; `room`: those of the workspace of a thread. */
 typedef struct {
     const encoder *encoder;
     const embedding *from;
@@ -109,8 +108,19 @@ void encode(const encoder *e, const embedding *from, long rows, const long *toke
     }
     firsts[groups] = rows;
     long threads = helpers->helpers + 1, alone = groups / threads * threads;
-    batch b = {e, from, tokens, firsts, masks, y, workspace, &claimed, groups, alone, threads,
-               longest, part_vectors(e, longest, threads)};
+    batch b = {e,
+               from,
+               tokens,
+               firsts,
+               masks,
+               y,
+               workspace,
+               &claimed,
+               groups,
+               alone,
+               threads,
+               longest,
+               part_vectors(e, longest, threads)};
     tensors shared;
     memset(phases_in(lay_out_part(&shared, &b, 0), &b), 0,
            (groups - alone) * phases(e) * sizeof(phase));

@@ -1,79 +1,17 @@
-/* Dropout whose random bits follow from a seed and the place of each number, and attention that
-   takes it; on a CPU.
+/* Attention with dropout; on a CPU.
 
-They come from Philox4x32-7 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
-the fewest rounds that pass BigCrush there: products turn a counter and a key into 128 bits, eight
-numbers' worth. So no mask is kept, the gradient's pass draws the same bits once more, and results
-do not depend on the number of threads. The loops are written so that compilers make vectors. */
+What lies between its matmuls never leaves the cache. Tensors are contiguous, [batches, tokens,
+heads, size], `size` a multiple of WIDE. */
 
 #include <math.h>
 #include <omp.h>
 #include <stdint.h>
 #include <string.h>
 
-#define LANES 16
-#define ROUNDS 7
-/* Numbers that one call of `draw` decides on: 16 bits each, of four words a lane. */
-#define NUMBERS (4 * LANES * 2)
+#include "../layout.h"
+#include "philox.h"
 
-/* The products of Philox's constants with each lane: their lower and their upper 32 bits. */
-static inline void multiply(uint32_t constant, const uint32_t *restrict x, uint32_t *restrict low,
-                            uint32_t *restrict high) {
-    for (int i = 0; i < LANES; i++) {
-        uint64_t product = (uint64_t)constant * x[i];
-        low[i] = (uint32_t)product;
-        high[i] = (uint32_t)(product >> 32);
-    }
-}
-
-/* words[4] of the counters from `first` on, one a lane, under the key `seed`. */
-void draw(uint64_t seed, uint64_t first, uint32_t words[4][LANES]) {
-    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-    for (int i = 0; i < LANES; i++) {
-        words[0][i] = (uint32_t)(first + i);
-        words[1][i] = (uint32_t)((first + i) >> 32);
-        words[2][i] = words[3][i] = 0;
-    }
-    for (int round = 0; round < ROUNDS; round++) {
-        uint32_t low[2][LANES], high[2][LANES];
-        multiply(0xD2511F53, words[0], low[0], high[0]);
-        multiply(0xCD9E8D57, words[2], low[1], high[1]);
-        for (int i = 0; i < LANES; i++) {
-            words[0][i] = high[1][i] ^ words[1][i] ^ key[0];
-            words[1][i] = low[1][i];
-            words[2][i] = high[0][i] ^ words[3][i] ^ key[1];
-            words[3][i] = low[0][i];
-        }
-        key[0] += 0x9E3779B9;
-        key[1] += 0xBB67AE85;
-    }
-}
-
-/* out [count] = values, each times the scale where its bits are below `kept`, else 0. */
-static inline void keep(const uint16_t *bits, const float *values, long count, uint16_t kept,
-                        float scale, float *restrict out) {
-    for (long i = 0; i < count; i++)
-        out[i] = bits[i] < kept ? values[i] * scale : 0.0f;
-}
-
-/* out [count] = values, each times the scale with the probability kept / 65536, else 0. */
-void drop(const float *values, long count, uint64_t seed, uint16_t kept, float scale,
-          float *restrict out, int threads) {
-    long blocks = (count + NUMBERS - 1) / NUMBERS;
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (long block = 0; block < blocks; block++) {
-        uint32_t words[4][LANES];
-        uint16_t bits[NUMBERS];
-        long first = block * NUMBERS;
-        long last = count < first + NUMBERS ? count : first + NUMBERS;
-        draw(seed, (uint64_t)block * LANES, words);
-        memcpy(bits, words, sizeof bits);
-        keep(bits, values + first, last - first, kept, scale, out + first);
-    }
-}
-
-/* Attention: what lies between its products never leaves the cache. Tensors are contiguous,
-   [batches, tokens, heads, size], `size` a multiple of WIDE. */
+/* Values of a vector. */
 #define WIDE 16
 typedef float vec __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
 
@@ -86,7 +24,26 @@ typedef struct {
     float kept_scale;
     float *scratch; /* one part for each thread */
     long of_thread;
-} Attention;
+} attention_call;
+
+/* What Python must know to allocate; it compares them with its own. */
+const long vector_lanes = WIDE, values_per_draw = NUMBERS;
+
+const layout_entry attention_call_layout[] = {
+    SIZE(attention_call),
+    FIELD(attention_call, batches),
+    FIELD(attention_call, heads),
+    FIELD(attention_call, tokens),
+    FIELD(attention_call, size),
+    FIELD(attention_call, padded),
+    FIELD(attention_call, scale),
+    FIELD(attention_call, seed),
+    FIELD(attention_call, kept),
+    FIELD(attention_call, kept_scale),
+    FIELD(attention_call, scratch),
+    FIELD(attention_call, of_thread),
+    END,
+};
 
 /* 4 rows of a product, and `vectors` of its columns; a constant wherever it is called. */
 static inline __attribute__((always_inline)) void tile(int vectors, long inner, const float *a[4],
@@ -126,7 +83,7 @@ static void product(long rows, long inner, long columns, const float *a, long a_
 }
 
 /* out [size, padded] = values [tokens, size] transposed, and zeros. */
-static void turn(const Attention *p, const float *values, float *restrict out) {
+static void turn(const attention_call *p, const float *values, float *restrict out) {
     memset(out, 0, sizeof(float) * p->size * p->padded);
     for (long t = 0; t < p->tokens; t++)
         for (long i = 0; i < p->size; i++)
@@ -152,7 +109,7 @@ static inline float exponential(float x) {
 }
 
 /* A row of scores, `scale` still to be multiplied in, becomes probabilities; zeros behind it. */
-static void softmax(const Attention *p, float *restrict row, const float *mask) {
+static void softmax(const attention_call *p, float *restrict row, const float *mask) {
     float largest = -INFINITY, sum = 0;
     for (long i = 0; i < p->padded; i++)
         row[i] = i >= p->tokens ? -INFINITY : row[i] * p->scale + (mask ? mask[i] : 0.0f);
@@ -172,7 +129,7 @@ static void softmax(const Attention *p, float *restrict row, const float *mask) 
 }
 
 /* The random bits of one head's probabilities [tokens, padded]. */
-static void head_bits(const Attention *p, long head, uint16_t *bits) {
+static void head_bits(const attention_call *p, long head, uint16_t *bits) {
     long blocks = (p->tokens * p->padded + NUMBERS - 1) / NUMBERS;
     for (long block = 0; block < blocks; block++) {
         uint32_t words[4][LANES];
@@ -183,7 +140,7 @@ static void head_bits(const Attention *p, long head, uint16_t *bits) {
 
 /* mask: added to the scores, or NULL; its numbers for a batch and a row lie so far apart.
    probabilities [batches, heads, tokens, padded] before dropout, for the backward pass. */
-void attention(const Attention *p, const float *query, const float *key, const float *value,
+void attention(const attention_call *p, const float *query, const float *key, const float *value,
                const float *mask, long mask_batch, long mask_row, float *probabilities, float *out,
                int threads) {
     long row = p->heads * p->size, square = p->tokens * p->padded;
@@ -209,7 +166,7 @@ void attention(const Attention *p, const float *query, const float *key, const f
 }
 
 /* The gradients of query, key and value from `errors`, that of `out`. */
-void attention_gradient(const Attention *p, const float *query, const float *key,
+void attention_gradient(const attention_call *p, const float *query, const float *key,
                         const float *value, const float *probabilities, const float *errors,
                         float *to_query, float *to_key, float *to_value, int threads) {
     long row = p->heads * p->size, square = p->tokens * p->padded;
@@ -221,8 +178,8 @@ void attention_gradient(const Attention *p, const float *query, const float *key
         uint16_t *bits = (uint16_t *)(to_scores + square);
         const float *of_head = probabilities + head * square;
         turn(p, value + first, turned);
-        product(p->tokens, p->size, p->padded, errors + first, row, 1, turned, p->padded,
-                to_scores, p->padded);
+        product(p->tokens, p->size, p->padded, errors + first, row, 1, turned, p->padded, to_scores,
+                p->padded);
         head_bits(p, head, bits);
         for (long t = 0; t < p->tokens; t++) {
             const float *of_row = of_head + t * p->padded;

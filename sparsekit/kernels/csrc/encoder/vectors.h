@@ -5,11 +5,17 @@ of 8 without AVX-512. So sums over features (LayerNorm), over keys (softmax) and
 (Linear) never cross lanes, and one weight meets all of them at once. Vectors are those of GCC and
 Clang, so the compiler maps them to what the processor has. */
 
+#ifndef SPARSEKIT_ENCODER_VECTORS_H
+#define SPARSEKIT_ENCODER_VECTORS_H
+
 #include <stdint.h>
 #include <string.h>
 #if defined __AVX512F__ || defined __AVX2__
 #include <immintrin.h>
 #endif
+
+/* Vectors pass between functions of one file only, so their calling convention is no matter. */
+#pragma GCC diagnostic ignored "-Wpsabi"
 
 /* Tokens of a vector, and how many sums a product may keep in registers: there are 32 or 16. */
 #ifdef __AVX512F__
@@ -31,6 +37,18 @@ Clang, so the compiler maps them to what the processor has. */
 
 typedef float vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t integers __attribute__((vector_size(4 * LANES)));
+
+#ifdef PRODUCTS_OF_BYTES
+#if LANES == 16
+#define BYTES_ADDED(sum, x, value) _mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)value)
+#define INTERLEAVED(half, bits, a, b)                                                              \
+    ((integers)_mm512_unpack##half##_epi##bits((__m512i)a, (__m512i)b))
+#else
+#define BYTES_ADDED(sum, x, value) _mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)value)
+#define INTERLEAVED(half, bits, a, b)                                                              \
+    ((integers)_mm256_unpack##half##_epi##bits((__m256i)a, (__m256i)b))
+#endif
+#endif
 
 INLINE long least(long a, long b) { return a < b ? a : b; }
 INLINE vector all(float x) { return x - (vector){0}; }
@@ -79,10 +97,11 @@ INLINE vector exponential(vector x) {
    of u = 2 x^2 / 5.3^2 - 1, fitted so that the largest error of the product is least; beyond 5.3 P
    differs from 0 or 1 by 6e-8. */
 INLINE vector gelu(vector x) {
-    static const float terms[] = {
-        -5.243419961e-04f, 1.560400434e-03f, -1.774710228e-03f, 2.203351411e-03f, -5.120293912e-03f,
-        9.334870078e-03f, -1.355654109e-02f, 1.878886550e-02f, -2.520797523e-02f, 3.209639581e-02f,
-        -3.959817294e-02f, 4.926343125e-02f, -6.651824208e-02f, 1.333925673e-01f};
+    static const float terms[] = {-5.243419961e-04f, 1.560400434e-03f,  -1.774710228e-03f,
+                                  2.203351411e-03f,  -5.120293912e-03f, 9.334870078e-03f,
+                                  -1.355654109e-02f, 1.878886550e-02f,  -2.520797523e-02f,
+                                  3.209639581e-02f,  -3.959817294e-02f, 4.926343125e-02f,
+                                  -6.651824208e-02f, 1.333925673e-01f};
     vector within = smaller(larger(x, all(-5.3f)), all(5.3f));
     vector u = within * within * (2 / (5.3f * 5.3f)) - 1.0f, sum = all(terms[0]);
 #pragma GCC unroll 16
@@ -90,3 +109,5 @@ INLINE vector gelu(vector x) {
         sum = sum * u + terms[i];
     return x * (within * sum + 0.5f);
 }
+
+#endif

@@ -5,6 +5,12 @@ thread claims pieces until there are none, and goes on when all are done, so one
 put aside holds nobody up but by the piece that it has begun: the others do the rest. With barriers
 a busy machine took ten times as long. */
 
+#ifndef SPARSEKIT_ENCODER_PHASES_H
+#define SPARSEKIT_ENCODER_PHASES_H
+
+#include "thread_pool.h"
+#include "vectors.h"
+
 /* A cache line of its own: threads write to it at the same time. */
 typedef struct {
     long next, done;
@@ -43,3 +49,5 @@ INLINE long pieces_of(long count, long most, const member *me) {
     long rounds = (count + most * me->members - 1) / (most * me->members);
     return least(count, rounds * me->members);
 }
+
+#endif

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsekit.kernels import compiler
-from sparsekit.kernels.compiler import KernelError, library
-from sparsekit.kernels.sparse_product import SparsePattern, compiled, sparse_linear
+from sparsekit.kernels.errors import KernelError
+from sparsekit.kernels.library import library
+from sparsekit.kernels.sparse_linear import SparsePattern, compiled, sparse_linear
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 

@@ -3,10 +3,18 @@
 Activations are row-major, [tokens, width]; a tile row is one feature of its tokens. Vectors are
 those of GCC and Clang, so the compiler maps them to what the processor has. */
 
+#ifndef SPARSEKIT_SPARSE_LINEAR_TILES_H
+#define SPARSEKIT_SPARSE_LINEAR_TILES_H
+
 #include <stdint.h>
 #include <string.h>
 
+/* Vectors pass between functions of one file only, so their calling convention is no matter. */
+#pragma GCC diagnostic ignored "-Wpsabi"
+
 #define LANES 16
+/* Tokens of a tile at most. */
+#define TOKENS 96
 #define VECTORS (TOKENS / LANES)
 
 typedef float vector __attribute__((vector_size(4 * LANES)));
@@ -91,8 +99,8 @@ static void pack(const void *x, const int32_t *zero_point, long start, long stri
     }
 }
 
-/* `count` tokens of y from tile[width]: plus a bias, or NULL, and 0 where `kept`, or NULL, is 0. One
-   token's numbers begin `stride` after those of the one before. */
+/* `count` tokens of y from tile[width]: plus a bias, or NULL, and 0 where `kept`, or NULL, is 0.
+   One token's numbers begin `stride` after those of the one before. */
 static void unpack(const tile_row *tile, long count, long width, long stride, const float *bias,
                    const uint8_t *kept, float *y) {
     for (long t = 0; t < count; t += LANES) {
@@ -119,3 +127,5 @@ static void unpack(const tile_row *tile, long count, long width, long stride, co
         }
     }
 }
+
+#endif

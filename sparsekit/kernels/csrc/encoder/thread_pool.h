@@ -4,10 +4,15 @@ The caller works too, and waits for nobody who has not begun: it closes the work
 left, and waits for those inside only. So a helper that the system wakes late, or not at all, costs
 nothing; a barrier, as OpenMP has at the end, would wait for its turn of a busy core. */
 
+#ifndef SPARSEKIT_ENCODER_THREAD_POOL_H
+#define SPARSEKIT_ENCODER_THREAD_POOL_H
+
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+
+#include "vectors.h"
 
 /* How often a waiting thread looks before it lets other programs have its core: some 50 us. */
 #define LOOKS 1000
@@ -125,3 +130,5 @@ static void work_together(pool *p, helping work, const void *job) {
     for (long looks = 0; read_now(&p->inside);)
         look_again(&looks);
 }
+
+#endif

@@ -1,5 +1,12 @@
 /* Attention: for each head, query and key, softmax over the keys, probabilities and values. */
 
+#ifndef SPARSEKIT_ENCODER_ATTENTION_H
+#define SPARSEKIT_ENCODER_ATTENTION_H
+
+#include "attention_matmul.h"
+#include "tensors.h"
+#include "vectors.h"
+
 /* scores [keys][n] become e^(score - largest), and `sums` [n] what these add up to. */
 INLINE void softmax(vector *scores, long keys, float scale, const float *mask, vector *sums,
                     const int n) {
@@ -40,13 +47,14 @@ INLINE void score(const attention *a, long head, const columns *query, long quer
                     head * a->features, a->features, scores + t * n, n);
 }
 
-/* Scores e^(score - largest) that add up to `sums` [n] become what the values are weighted by, which
-   is then to be multiplied by `sums`; `totals`: see pack_probabilities. */
+/* Scores e^(score - largest) that add up to `sums` [n] become what the values are weighted by,
+   which is then to be multiplied by `sums`; `totals`: see pack_probabilities. */
 INLINE void weigh(const attention *a, vector *scores, long keys, vector *sums, integers *totals,
                   const int n) {
 #pragma GCC unroll 2
     for (int j = 0; j < n; j++)
         sums[j] = 1.0f / sums[j];
+    (void)totals; /* Used in bytes only. */
     if (a->probabilities.kind == PLAIN)
         return;
 #ifdef PRODUCTS_OF_BYTES
@@ -65,13 +73,13 @@ INLINE void mix(const attention *a, const vector *weights, const columns *value,
                 const sequence *of, long feature, const integers *totals, vector *out,
                 const int count, const int n) {
     long lane = of->first * LANES;
+    (void)a, (void)totals; /* Used in bytes only. */
 #ifdef PRODUCTS_OF_BYTES
     if (a->probabilities.kind == FOURS) {
         mix_bytes(a, weights, value, vectors, lane, of->tokens, feature, totals, out, count, n);
         return;
     }
 #endif
-    (void)totals;
     mix_block(weights, value, vectors, lane, of->tokens, feature, out, count, n);
 }
 
@@ -105,3 +113,5 @@ INLINE void attend(const attention *a, long head, const columns *query, long que
         f += count;
     }
 }
+
+#endif

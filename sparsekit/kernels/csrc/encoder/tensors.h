@@ -1,8 +1,14 @@
 /* How tensors lie in memory between the parts of a layer, and how they are rounded to get there. */
 
+#ifndef SPARSEKIT_ENCODER_TENSORS_H
+#define SPARSEKIT_ENCODER_TENSORS_H
+
+#include "vectors.h"
+
 /* PLAIN: x itself. The others keep q = clip(round(x / scale) + zero_point, low, high): ROUNDED as
    the float32 (q - zero_point) * scale, the next two as bytes. FOURS: four features of a token side
-   by side. PLANES: one feature's bytes of GROUP vectors of tokens, side by side as `pack` has it. */
+   by side. PLANES: one feature's bytes of GROUP vectors of tokens, side by side as `pack` has it.
+ */
 enum { PLAIN, ROUNDED, FOURS, PLANES };
 
 typedef struct {
@@ -23,7 +29,9 @@ typedef struct {
 } columns;
 
 INLINE long width_of(long vectors, long tile) { return least(TILE, vectors - tile * TILE); }
-INLINE integers *tile_of(const columns *of, long tile) { return of->data + tile * TILE * of->units; }
+INLINE integers *tile_of(const columns *of, long tile) {
+    return of->data + tile * TILE * of->units;
+}
 INLINE long groups_of(long width) { return (width + GROUP - 1) / GROUP; }
 
 /* q - zero_point, as integers. Clipped before it is rounded: the limits are integers. */
@@ -132,8 +140,8 @@ typedef struct {
 
 INLINE long vectors_of(const sequence *of) { return (of->tokens + LANES - 1) / LANES; }
 
-/* The first vector of each sequence, side by side, of PLANES: its bytes lie four by four among those
-   of its group. */
+/* The first vector of each sequence, side by side, of PLANES: its bytes lie four by four among
+   those of its group. */
 static void take_first_bytes(const columns *from, long vectors, const sequence *of, long count,
                              const columns *to) {
     long groups = groups_of(width_of(vectors, 0)), to_groups = groups_of(count);
@@ -155,3 +163,5 @@ static void take_first(const columns *from, long vectors, const sequence *of, lo
         for (long s = 0; s < count; s++)
             to->data[u * count + s] = from->data[u * width_of(vectors, 0) + of[s].first];
 }
+
+#endif

@@ -3,6 +3,12 @@
 Lanes are queries: a key's or a value's number is in all lanes of its vector. In float32; or, where
 the recipe has quantized all four operands, in bytes, four features or keys of them at once. */
 
+#ifndef SPARSEKIT_ENCODER_ATTENTION_MATMUL_H
+#define SPARSEKIT_ENCODER_ATTENTION_MATMUL_H
+
+#include "tensors.h"
+#include "vectors.h"
+
 /* Scores are kept of two vectors of queries at a time: 16 KB of 128 keys. Keys, or features of
    values, are taken BLOCK at a time. */
 #define QUERIES 2
@@ -77,8 +83,8 @@ INLINE void mix_block(const vector *scores, const columns *value, long vectors, 
 }
 
 #ifdef PRODUCTS_OF_BYTES
-/* All scores [keys][n] of n vectors of queries from v on. The sum of (q - z) (k - y) is that of q k,
-   less y times that of q and z times that of k; z and y are the zero points. */
+/* All scores [keys][n] of n vectors of queries from v on. The sum of (q - z) (k - y) is that of q
+   k, less y times that of q and z times that of k; z and y are the zero points. */
 INLINE void score_bytes(const attention *a, long head, const columns *query, long query_vectors,
                         long v, const columns *key, long key_vectors, const sequence *of,
                         vector *scores, const int n) {
@@ -114,8 +120,8 @@ INLINE void score_bytes(const attention *a, long head, const columns *query, lon
             for (int i = 0; i < BLOCK; i++) {
 #pragma GCC unroll 2
                 for (int j = 0; j < n; j++)
-                    sums[i][j] = (integers)BYTES_ADDED(sums[i][j], q[u * width + j],
-                                                       (k[i] - (integers){0}));
+                    sums[i][j] =
+                        (integers)BYTES_ADDED(sums[i][j], q[u * width + j], (k[i] - (integers){0}));
             }
         }
 #pragma GCC unroll 8
@@ -177,4 +183,6 @@ INLINE void mix_bytes(const attention *a, const vector *packed, const columns *v
                 as_floats(sums[i][j] - totals[j] * (int32_t)a->value.zero_point) * scale;
     }
 }
+#endif
+
 #endif

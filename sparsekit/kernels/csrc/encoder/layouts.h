@@ -1,0 +1,94 @@
+/* What Python mirrors, for it to compare when it loads the library. */
+
+#ifndef SPARSEKIT_ENCODER_LAYOUTS_H
+#define SPARSEKIT_ENCODER_LAYOUTS_H
+
+#include "../layout.h"
+#include "attention_matmul.h"
+#include "embedding.h"
+#include "layer_norm.h"
+#include "layers.h"
+#include "sparse_matmul.h"
+#include "tensors.h"
+#include "vectors.h"
+
+/* What packed weights and the workspace depend on. */
+const long chunk_units = UNITS, chunk_inputs = INPUTS;
+
+const layout_entry quantizer_layout[] = {
+    SIZE(quantizer),
+    FIELD(quantizer, kind),
+    FIELD(quantizer, scale),
+    FIELD(quantizer, inverse),
+    FIELD(quantizer, zero_point),
+    FIELD(quantizer, low),
+    FIELD(quantizer, high),
+    END,
+};
+const layout_entry weight_layout[] = {
+    SIZE(weight),
+    FIELD(weight, rows),
+    FIELD(weight, chunks),
+    FIELD(weight, form),
+    FIELD(weight, pointers),
+    FIELD(weight, places),
+    FIELD(weight, values),
+    FIELD(weight, starts),
+    FIELD(weight, scales),
+    FIELD(weight, biases),
+    END,
+};
+const layout_entry attention_layout[] = {
+    SIZE(attention),
+    FIELD(attention, heads),
+    FIELD(attention, features),
+    FIELD(attention, scale),
+    FIELD(attention, query),
+    FIELD(attention, key),
+    FIELD(attention, probabilities),
+    FIELD(attention, value),
+    END,
+};
+const layout_entry norm_layout[] = {
+    SIZE(norm), FIELD(norm, weight), FIELD(norm, bias), FIELD(norm, epsilon), END,
+};
+const layout_entry layer_layout[] = {
+    SIZE(layer),
+    FIELD(layer, projection),
+    FIELD(layer, attended),
+    FIELD(layer, widened),
+    FIELD(layer, narrowed),
+    FIELD(layer, input),
+    FIELD(layer, context),
+    FIELD(layer, middle),
+    FIELD(layer, active),
+    FIELD(layer, attention),
+    FIELD(layer, first),
+    FIELD(layer, second),
+    FIELD(layer, activation),
+    END,
+};
+const layout_entry encoder_layout[] = {
+    SIZE(encoder),
+    FIELD(encoder, layers),
+    FIELD(encoder, features),
+    FIELD(encoder, widened),
+    FIELD(encoder, values),
+    FIELD(encoder, layer),
+    END,
+};
+const layout_entry table_layout[] = {
+    SIZE(table),
+    FIELD(table, kind),
+    FIELD(table, scale),
+    FIELD(table, zero_point),
+    FIELD(table, rows),
+    FIELD(table, ids),
+    END,
+};
+const layout_entry embedding_layout[] = {
+    SIZE(embedding),         FIELD(embedding, tables), FIELD(embedding, length),
+    FIELD(embedding, table), FIELD(embedding, after),  END,
+};
+
+#endif

@@ -1,0 +1,106 @@
+"""Compiled kernels in the cache: made once for each source, set of flags and CPU.
+
+Loading a shared library runs its code, so a file is loaded only if its checksum is right and no
+other user can have written it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sparsekit.cache import cache_folder, cached, content_hash, file_hash
+from sparsekit.kernels import compiler
+from sparsekit.kernels.errors import KernelError
+from sparsekit.system import cpu_flags, cpu_name
+
+KIND = "kernels"
+LIBRARY = "kernel.so"
+CHECKSUM = "kernel.so.blake2b"
+VERSION = "compiler.txt"
+
+
+def compiled_file(sources: Mapping[str, str], flags: Sequence[str]) -> Path:
+    """The shared library of C sources, their text by path; compiled if it is not cached.
+
+    A damaged one is compiled again. Raises KernelError where it cannot be compiled, or where
+    others own or can write it.
+    """
+    command = compiler.command()
+    # All that decides what the code does and whether it runs here. The compiler's version does
+    # not: any version's output is right, and a machine that has none must find what it has cached.
+    machine = [platform.machine(), cpu_name(), cpu_flags() or "", *platform.libc_ver()]
+    named = [part for item in sorted(sources.items()) for part in item]
+    key = content_hash([*named, *command, *compiler.FLAGS, *flags, *machine])
+
+    def make(folder: Path) -> None:
+        _compile(command, flags, sources, folder)
+
+    folder = cache_folder() / KIND / key
+    _make_private(folder.parent)
+    _refuse_exposed(folder)
+    cached(KIND, key, make, is_whole=_is_whole)
+    _refuse_exposed(folder)
+    return folder / LIBRARY
+
+
+def _compile(
+    command: Sequence[str], flags: Sequence[str], sources: Mapping[str, str], folder: Path
+) -> None:
+    version = compiler.version(command)
+    for name, text in sources.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    files = [folder / name for name in sorted(sources) if name.endswith(".c")]
+    compiler.compile_sources(command, flags, files, folder / LIBRARY)
+    (folder / VERSION).write_text(version)
+    (folder / CHECKSUM).write_text(file_hash(folder / LIBRARY))
+    for name in (LIBRARY, CHECKSUM):
+        (folder / name).chmod(0o600)
+
+
+def _is_whole(folder: Path) -> bool:
+    library, checksum = folder / LIBRARY, folder / CHECKSUM
+    if not library.is_file() or not checksum.is_file():
+        return False
+    return checksum.read_bytes() == file_hash(library).encode()
+
+
+def _make_private(folder: Path) -> None:
+    """Make the kernels' own folder, writable by this user alone whatever the umask is."""
+    if not folder.exists():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError:
+            return  # `cached` says what to do about it.
+
+
+def _refuse_exposed(folder: Path) -> None:
+    if problem := _exposure(folder):
+        raise KernelError(
+            f"the compiled kernel in {folder} is not loaded: {problem}; remove {folder.parent}, or "
+            "set SPARSEKIT_CACHE to a folder that only you can write"
+        )
+
+
+def _exposure(folder: Path) -> str | None:
+    """How another user could change a cached kernel; None where nobody could."""
+    private = [folder.parent, folder, folder / LIBRARY, folder / CHECKSUM]
+    for path in filter(Path.exists, private):
+        status = path.stat()
+        if status.st_uid != os.geteuid():
+            return f"{path} belongs to another user"
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return f"{path} can be written by other users"
+    cache = folder.parent.parent
+    if cache.exists() and cache.stat().st_uid not in (0, os.geteuid()):
+        return f"{cache} belongs to another user"
+    for path in filter(Path.exists, [cache, *cache.resolve().parents]):
+        # In a sticky folder such as /tmp others cannot replace what is not theirs.
+        if path.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+            return f"{path} can be written by other users"
+    return None

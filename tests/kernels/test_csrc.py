@@ -1,0 +1,85 @@
+"""Each C file and header stands alone, and Python's structures are those of C."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import sparsekit.kernels
+from sparsekit.kernels import adamw, attention, dropout, quantize, sparse_linear
+from sparsekit.kernels.errors import KernelError
+from sparsekit.kernels.library import Kernel, check_mirrors, library
+from sparsekit.runtime.sparse import native
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+
+CSRC = Path(sparsekit.kernels.__file__).parent / "csrc"
+FILES = sorted(str(file.relative_to(CSRC)) for file in CSRC.rglob("*.[ch]"))
+KERNELS = [module.KERNEL for module in (adamw, attention, dropout, quantize, sparse_linear, native)]
+
+
+def test_every_file_belongs_to_a_kernel() -> None:
+    named = {name for kernel in KERNELS for name in kernel.sources()}
+    assert named == set(FILES) and len(FILES) > 20
+
+
+@pytest.mark.parametrize("processor", [[], ["-march=native"]], ids=["baseline", "native"])
+@pytest.mark.parametrize("file", FILES)
+def test_it_compiles_alone(file: str, processor: list[str]) -> None:
+    flags = ["-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-fopenmp", *processor]
+    result = subprocess.run(["cc", *flags, str(CSRC / file)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.folder)
+def test_every_structure_is_checked(kernel: Kernel) -> None:
+    """A structure that C describes and Python does not compare would be checked by nobody."""
+    described = [
+        line.split("_layout[]")[0].rpartition(" ")[2]
+        for text in kernel.sources().values()
+        for line in text.splitlines()
+        if line.startswith("const layout_entry")
+    ]
+    if kernel is not dropout.KERNEL:  # Attention's Python module compares what they share.
+        assert sorted(described) == sorted(kernel.structures)
+    check_mirrors(library(kernel), kernel)
+
+
+class WithoutAField(ctypes.Structure):
+    _fields_ = adamw.Parameter._fields_[:-1]
+
+
+class InAnotherOrder(ctypes.Structure):
+    first, second, *others = sparse_linear.SparseRows._fields_
+    _fields_ = (*others, second, first)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name", "planted"),
+    [
+        (adamw.KERNEL, "parameter", WithoutAField),
+        (sparse_linear.KERNEL, "sparse_rows", InAnotherOrder),
+    ],
+)
+def test_a_structure_that_differs_is_refused(
+    kernel: Kernel, name: str, planted: type[ctypes.Structure]
+) -> None:
+    wrong = dataclasses.replace(kernel, structures={name: planted})
+    with pytest.raises(
+        KernelError, match=rf"{name} has the size and offsets .* {planted.__name__}; correct"
+    ):
+        library(wrong)
+
+
+def test_a_constant_that_differs_is_refused() -> None:
+    wrong = dataclasses.replace(sparse_linear.KERNEL, constants={"tile_tokens": 64})
+    with pytest.raises(KernelError, match="tile_tokens is 96 in C, but 64 in Python"):
+        library(wrong)
+    missing = dataclasses.replace(sparse_linear.KERNEL, constants={"tile_words": 64})
+    with pytest.raises(KernelError, match="has no constant tile_words"):
+        library(missing)
