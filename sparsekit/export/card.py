@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit.export.check import read_graph
+from sparsekit.export.class_tables import class_tables
 from sparsekit.export.layers import Layers
 from sparsekit.runtime.answers import TextEncoder, label_names
 
@@ -28,7 +29,7 @@ tags: [{tags}]
 
 {checks}
 
-## Run it
+{classes}## Run it
 
 ```sh
 sparsekit predict {run} {example}
@@ -81,9 +82,17 @@ PAIR_ROWS = '[("It rains.", "The street is wet."), ("It rains.", "The sun is out
 
 
 def model_card(
-    folder: Path, settings: dict[str, Any], layers: Layers, result: dict[str, Any]
+    folder: Path,
+    settings: dict[str, Any],
+    layers: Layers,
+    result: dict[str, Any],
+    report: dict[str, Any] | None,
 ) -> str:
-    """The card of the deployment in `folder`, from the run's config and what export returns."""
+    """The card of the deployment in `folder`.
+
+    It is made from the run's config, what export returns, and the report by classes of the
+    validation split (None: a run without one has no section on classes).
+    """
     config = json.loads((folder / "config.json").read_text())
     labels = label_names(config)
     pairs = len(settings.get("dataset", {}).get("text_columns", [])) == 2
@@ -101,6 +110,7 @@ def model_card(
         recipe=_recipe(settings),
         table="\n".join(f"| {name} | {value} |" for name, value in _facts(layers, result).items()),
         checks=_checks(result),
+        classes=f"{class_tables(report)}\n\n" if report else "",
         run="RUN",
         example=PAIR_EXAMPLE if pairs else EXAMPLE,
         rows=PAIR_ROWS if pairs else ROWS,

@@ -30,6 +30,7 @@ from sparsekit.export.parity import (
 )
 from sparsekit.export.sums import write_sums
 from sparsekit.export.trace import load_model, trace
+from sparsekit.metrics.report import read_report
 from sparsekit.models.pruning import prunable
 from sparsekit.runtime.answers import TextEncoder, predict_logits
 from sparsekit.runtime.onnxruntime import OnnxRuntime
@@ -107,7 +108,9 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
         )
         verified = verify(run, folder, traced, model, layers, settings, config)
         result = {"path": "deployment/model.onnx", **verified, **asdict(structure)}
-        (folder / "README.md").write_text(model_card(folder, settings, layers, result))
+        report = read_report(run / "evaluation", "validation")
+        card = model_card(folder, settings, layers, result, report)
+        (folder / "README.md").write_text(card, encoding="utf-8")
         write_sums(folder, folder.iterdir())
         folder.rename(deployment)
     write_sums(run, [run / "config.yaml", *kept_files(run)])

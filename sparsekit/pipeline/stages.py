@@ -28,6 +28,7 @@ from sparsekit.data.datasets import TextData
 from sparsekit.data.labels import matching_order
 from sparsekit.distributed import FIRST_PROCESS
 from sparsekit.errors import ConfigError
+from sparsekit.metrics.report import write_report
 from sparsekit.models.loading import Classifier, id2label
 from sparsekit.models.predict import predict_logits
 from sparsekit.models.pruning import sparsity
@@ -225,6 +226,7 @@ def evaluate(
         logits = predict_logits(student.model, rows[split], student.tokenizer)
         labels = np.array(rows[split]["labels"])
         scores[split] = metrics.compute(plan.dataset.metrics, logits, labels)
+        write_report(folder / "evaluation", split, logits, labels, data.label_names)
         table = data.splits[split]
         if "text_pair" not in table.column_names:
             table = table.add_column("text_pair", [None] * len(table))

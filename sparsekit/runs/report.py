@@ -17,9 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sparsekit.errors import UserError
+from sparsekit.metrics.report import read_report, unrecognized
 from sparsekit.metrics.table import as_text
 
 SPLITS = ("validation", "test")
+RECALL_0 = 3  # classes of recall 0 that are named
 PIPED = 1000  # columns at most, where there is no terminal
 
 
@@ -81,7 +83,18 @@ def closing_table(summary: Mapping[str, Any], run: Path | None = None) -> Group:
     name = "RUN" if run is None else shlex.quote(_short(run))
     commands = next_commands(summary, name, pairs)
     lines = [Text(f"  {command}", overflow="fold") for command in commands]
-    return Group(view, Text("Try next:"), *lines) if lines else Group(view)
+    warnings = [] if run is None else [Text(line, overflow="fold") for line in _recall_0(run)]
+    return Group(view, *warnings, *([Text("Try next:"), *lines] if lines else []))
+
+
+def _recall_0(run: Path) -> Iterator[str]:
+    """A sentence for each class that the model never recognizes, of three a split at most."""
+    for split in SPLITS:
+        report = read_report(run / "evaluation", split)
+        sentences = unrecognized(report) if report else []
+        yield from (f"{split}: {sentence}" for sentence in sentences[:RECALL_0])
+        if more := sentences[RECALL_0:]:
+            yield f"{split}: recall is 0 of {len(more)} more classes, see evaluation/"
 
 
 def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

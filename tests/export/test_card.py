@@ -6,13 +6,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
-from run_folder import LINEARS, quantization, write_run
+from run_folder import LABELS, LINEARS, quantization, write_run
 
 from sparsekit.data.synthetic import reviews
 from sparsekit.export.card import EXAMPLE, ROWS
+from sparsekit.export.class_tables import WIDEST_MATRIX, class_tables
 from sparsekit.export.onnx import ExportConfig, export
+from sparsekit.export.parity import read_columns
+from sparsekit.metrics.report import class_report, read_report, write_report
 from sparsekit.models.pruning import prunable
 
 
@@ -40,6 +44,7 @@ def test_a_dense_model_is_not_called_sparse_or_quantized(
     assert "1 epoch of learning_rate.\n" in card
     assert "| products on int8 | 0 of 14 |" in card
     assert "Zeros alone" not in card and "Int8 is fast" not in card
+    assert "## Classes" not in card  # as in runs of before there was a report
 
 
 def test_a_sparse_model_in_float32(tmp_path: Path, student_folder: str) -> None:
@@ -71,3 +76,52 @@ def test_the_quickstarts_model_knows_the_words_of_the_examples() -> None:
     known = {word for text in reviews()["train"]["text"] for word in text.split()}
     for example in (EXAMPLE, ROWS):
         assert set(re.findall(r"\w+", example.lower())) <= known
+
+
+NAMES = ["refund", "late|delivery", "<b>other</b>"]
+
+
+def report_of(names: list[str]) -> dict[str, Any]:
+    """A report of 60 rows in which the last class is never predicted."""
+    labels = np.arange(60) % len(names)
+    predicted = np.where(labels == len(names) - 1, 0, labels)
+    return class_report(np.eye(len(names))[predicted] * 3, labels, names)
+
+
+def test_classes_are_tables_and_the_worst_is_named() -> None:
+    text = class_tables(report_of(NAMES))
+    lines = text.splitlines()
+    assert "| refund | 0.5000 | 1.0000 | 0.6667 | 20 |" in lines
+    assert r"| late\|delivery | 1.0000 | 1.0000 | 1.0000 | 20 |" in lines
+    assert r"| \<b\>other\</b\> | - | 0.0000 | 0.0000 | 20 |" in lines
+    assert r"Worst class: **\<b\>other\</b\>**, F1 0.0000." in text
+    assert "is never recognized: recall 0 of 20 rows, 20 of them predicted as 'refund'." in text
+    assert r"| **refund** | 20 | 0 | 0 |" in lines
+    assert r"Most frequent errors: \<b\>other\</b\> as refund (20)." in text
+    assert "Expected calibration error: 0." in text
+
+
+def test_a_matrix_of_many_classes_is_left_out() -> None:
+    names = [f"class {i}" for i in range(WIDEST_MATRIX + 1)]
+    text = class_tables(report_of(names))
+    assert "Confusion matrix" not in text
+    assert "Confusion matrix" in class_tables(report_of(names[:-1]))
+    assert "Most frequent errors: class 12 as class 0" in text
+
+
+def test_the_card_has_the_classes_of_the_validation_split(
+    tmp_path: Path, student_folder: str
+) -> None:
+    run = write_run(tmp_path, student_folder, None)
+    columns = read_columns(run / "evaluation" / "validation.parquet", ["logits", "label"])
+    write_report(
+        run / "evaluation",
+        "validation",
+        np.array(columns["logits"]),
+        np.array(columns["label"]),
+        LABELS,
+    )
+    card = card_of(run)
+    report = read_report(run / "evaluation", "validation")
+    assert report is not None and report["rows"] == 64
+    assert f"\n\n{class_tables(report)}\n\n## Run it\n" in card

@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from sparsekit.errors import UserError
+from sparsekit.metrics.report import write_report
 from sparsekit.runs.report import closing_table, next_commands, read_summary, rows
 
 SUMMARY = {
@@ -89,3 +91,17 @@ def test_read_summary(tmp_path):
 def test_import_is_torch_free():
     code = "import sys, sparsekit.runs.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_class_that_is_never_recognized_is_named_at_the_end(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    labels = np.arange(12) % 6
+    names = [f"class {i}" for i in range(6)]
+    for split, predicted in (("validation", np.zeros(12, int)), ("test", labels)):
+        write_report(tmp_path / "evaluation", split, np.eye(6)[predicted], labels, names)
+    shown = text(closing_table(SUMMARY, tmp_path))
+    assert "validation: class 'class 1' is never recognized: recall 0 of 2 rows" in shown
+    assert "class 'class 4'" not in shown
+    assert "validation: recall is 0 of 2 more classes" in shown
+    assert "test: class" not in shown
+    assert "never recognized" not in text(closing_table(SUMMARY, None))

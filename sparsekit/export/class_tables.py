@@ -1,0 +1,72 @@
+"""The part of a model card on classes: scores of each, confusion matrix, most frequent errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from sparsekit.metrics.report import confusions, unrecognized, worst_class
+
+# A wider matrix does not fit a page; the errors that are most frequent are listed of any.
+WIDEST_MATRIX = 12
+LISTED = 5
+
+
+def class_tables(report: dict[str, Any]) -> str:
+    """Markdown sections from a report of `metrics.report.class_report` on the validation split."""
+    names = [cell(name) for name in report["classes"]]
+    rows = [
+        [name, *(_share(scores[key]) for key in ("precision", "recall", "f1")), scores["support"]]
+        for name, scores in zip(names, report["classes"].values(), strict=True)
+    ]
+    parts = [
+        "## Classes",
+        f"On the {report['rows']:,} rows of the validation split, before the export:",
+        _table(["class", "precision", "recall", "F1", "rows"], rows),
+        _in_words(report),
+    ]
+    if len(names) <= WIDEST_MATRIX:
+        matrix = [
+            [f"**{name}**", *counts]
+            for name, counts in zip(names, report["confusion"], strict=True)
+        ]
+        parts += [
+            "Confusion matrix (a line for each true class, a column for each predicted class):",
+            _table(["", *names], matrix),
+        ]
+    return "\n\n".join(parts)
+
+
+def cell(text: str) -> str:
+    """`text` as it stands in Markdown: one line, nothing in it taken for markup.
+
+    >>> cell("cast|plot\\n<b>")
+    'cast\\\\|plot \\\\<b\\\\>'
+    """
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))
+
+
+def _in_words(report: dict[str, Any]) -> str:
+    sentences = [f"{cell(sentence)}." for sentence in unrecognized(report)]
+    if worst := worst_class(report):
+        name, f1 = worst
+        sentences.append(f"Worst class: **{cell(name)}**, F1 {f1:.4f}.")
+    if errors := confusions(report, LISTED):
+        listed = ", ".join(f"{cell(a)} as {cell(b)} ({count:,})" for a, b, count in errors)
+        sentences.append(f"Most frequent errors: {listed}.")
+    sentences.append(
+        f"Expected calibration error: {report['expected_calibration_error']:.4f} "
+        f"({report['calibration_bins']} bins of confidence)."
+    )
+    return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table, its first column on the left and the others, values, on the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
