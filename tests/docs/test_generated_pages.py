@@ -1,4 +1,4 @@
-"""The pages that MkDocs generates from conf/ and from the command line."""
+"""The pages that MkDocs generates from conf/, the command line and the metrics."""
 
 from __future__ import annotations
 
@@ -73,3 +73,12 @@ def test_a_command_is_its_usage_its_help_and_its_options(
     assert "| `--batch` | Rows \\| batch. | `1`, `32` |" in text
     assert "| `--json` | Print JSON. |  |" in text
     assert "--help" not in text
+
+
+def test_a_metric_names_its_function_and_which_way_is_better() -> None:
+    rows = list(hook("metrics").rows())
+    assert "| `accuracy` | `accuracy_score` | higher |  |" in rows
+    assert (
+        "| `f1_macro` | `f1_score` with `zero_division=0.0, average='macro'` | higher |  |" in rows
+    )
+    assert "| `expected_calibration_error` | sparsekit's own | lower | `ece` |" in rows
