@@ -23,7 +23,7 @@ from hydra import compose, initialize_config_dir
 from transformers import TrainerCallback, set_seed
 
 from sparsekit import metrics
-from sparsekit.config.build import plain
+from sparsekit.config.plain import plain
 from sparsekit.data.collator import Collator
 from sparsekit.data.datasets import tokenize
 from sparsekit.kernels import adamw, dropout, quantize

@@ -22,8 +22,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from sparsekit.config.build import build, plain
+from sparsekit.config.build import build
 from sparsekit.config.identity import identity_hash
+from sparsekit.config.plain import plain
 from sparsekit.distributed import PROCESSES
 from sparsekit.errors import UserError, first_line
 from sparsekit.runs.folder import ending, writable_folder

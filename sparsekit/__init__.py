@@ -1,1 +1,29 @@
-"""sparsekit: sparse transfer learning of NLP transformers, from one composed config."""
+"""sparsekit: sparse transfer learning of NLP transformers, from one composed config.
+
+The names of the Python API are imported as they are first used: `import sparsekit` alone loads
+neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparsekit.recipe.recipe import Recipe
+
+__all__ = ["Recipe", "__version__"]
+__version__ = "0.2.0"
+
+# Public name -> the module that defines it.
+_LAZY = {"Recipe": "sparsekit.recipe.recipe"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'sparsekit' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,16 +1,20 @@
-"""What a run ran on: machine, versions, commit. Imports no torch."""
+"""The machine and the installation: CPU, versions, commit, and how `sparsekit` is started."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
+import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import sparsekit
+
 PACKAGES = (
-    "sparsekit",
     "torch",
     "transformers",
     "datasets",
@@ -20,28 +24,27 @@ PACKAGES = (
     "wandb",
     "hydra-core",
 )
-# About 2 ms of waiting.
+# About 2 ms.
 SPIN_COUNT = "40000"
 UNITS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def bound_spinning() -> None:
-    """Let torch's threads sleep soon when they wait for one another; call it before torch loads.
+    """Bound how long torch's threads spin while they wait; call it before torch is imported.
 
-    A waiting thread of GNU OpenMP spins for about 16 ms by default. Where two threads share a core,
-    since another program has the other one, each wait then costs a turn of the scheduler: a chain
-    of products took 16 times as long as with a core for each, and 4 times with this bound of about
-    2 ms. A tighter one costs more than it saves: threads that sleep between two operators must be
-    woken for each, and a step of MiniLM takes 1.4 times as long with 50 us
-    (docs/performance/training.md).
-    What the user has set holds.
+    A waiting thread of GNU OpenMP spins for about 16 ms by default. Where two threads share a core
+    because another program occupies the other one, each wait costs a time slice of the scheduler: a
+    chain of matmuls took 16 times as long as with a core for each thread, and 4 times as long with
+    this bound of about 2 ms. A tighter bound costs more than it saves: threads that sleep between
+    two operators have to be woken for each, and a step of MiniLM takes 1.4 times as long with 50 us
+    (docs/performance/training.md). Settings of the user take precedence.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def environment() -> dict[str, Any]:
-    """The `environment` of a summary: plain values, ready for JSON."""
+    """The `environment` of summary.json, as plain values."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -54,14 +57,26 @@ def environment() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Distribution name to installed version; None where it is missing."""
-    found: dict[str, str | None] = {}
+    """The version of sparsekit and of each of `PACKAGES`; None where one is not installed."""
+    installed: dict[str, str | None] = {"sparsekit": sparsekit.__version__}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            installed[name] = None
+    return installed
+
+
+def command() -> str:
+    """How the user's shell starts this sparsekit: its name, or its path where it is not on PATH."""
+    script = Path(sys.executable).with_name("sparsekit")
+    on_path = shutil.which("sparsekit")
+    if on_path and (not script.exists() or script.samefile(on_path)):
+        return "sparsekit"
+    if not script.exists():
+        return f"{shlex.quote(sys.executable)} -m sparsekit"
+    here = Path.cwd()
+    return shlex.quote(str(script.relative_to(here) if script.is_relative_to(here) else script))
 
 
 def cpu_name() -> str:
@@ -70,25 +85,25 @@ def cpu_name() -> str:
 
 
 def cpu_units() -> dict[str, bool] | None:
-    """Which vector and matrix units the CPU has; None where the system does not tell (no Linux)."""
+    """Which vector and matrix units the CPU has; None on systems that do not list them."""
     flags = cpu_flags()
     return None if flags is None else {unit: unit in flags.split() for unit in UNITS}
 
 
 def cpu_flags() -> str | None:
-    """All that the CPU can do, as Linux names it; None elsewhere."""
+    """The features of the CPU as Linux lists them; None on other systems."""
     return _cpuinfo().get("flags")
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux; cgroup-pinned containers see fewer than the host
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux: fewer than the host's in a pinned container
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def commit() -> str | None:
-    """The git commit of the checkout that runs, with `-dirty` if changed; None for a wheel."""
+    """The git commit of the checkout, with `-dirty` if it has changes; None outside of one."""
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None
@@ -101,7 +116,7 @@ def commit() -> str | None:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """The first processor of /proc/cpuinfo; empty on systems without it."""
+    """The fields of the first processor in /proc/cpuinfo; empty on systems without it."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

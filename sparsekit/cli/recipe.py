@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsekit.config.build import plain
+from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError, UserError
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from sparsekit.config.build import build, plain
-from sparsekit.config.overrides import unread_keys, unread_variables
+from sparsekit.config.build import build
+from sparsekit.config.plain import plain
+from sparsekit.config.unread import unread_keys, unread_variables
 from sparsekit.distributed import FIRST_PROCESS
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.pipeline.experiment import experiment

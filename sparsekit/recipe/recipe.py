@@ -12,7 +12,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from sparsekit.config.build import build, plain
+from sparsekit.config.build import build
+from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.distillation.layers import PerLayerDistillation

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sparsekit.config.build import plain
+from sparsekit.config.plain import plain
 from sparsekit.errors import UserError, first_line
 from sparsekit.sparseml.recipes.document import parse
 from sparsekit.sparseml.recipes.load import (

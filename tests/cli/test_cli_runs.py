@@ -181,7 +181,7 @@ def test_predict_takes_pairs(run_folder):
     assert (answer["text"], answer["text_pair"]) == ("a", "b")
     for words, problem in (
         (["good", "bad"], "was trained on pairs of premise and hypothesis: add --pairs"),
-        (["--pairs", "a", "b", "c"], "two texts a row; these are 3"),
+        (["--pairs", "a", "b", "c"], "two texts a row; there are 3"),
         (["--pairs", "a", " "], "the pair of text 1 of 1 is empty"),
     ):
         assert problem in sparsekit("predict", run_folder, *words).stderr

@@ -6,7 +6,7 @@ import pytest
 from hub import serve
 from typer.testing import CliRunner
 
-from sparsekit.cli import doctor_report as doctor
+from sparsekit.cli import diagnosis
 from sparsekit.cli.app import app
 from sparsekit.system import PACKAGES
 
@@ -72,7 +72,7 @@ def test_doctor_without_a_compiler(hub_address):
 
 def test_doctor_names_the_install_command(monkeypatch, hub_address):
     hub_address(NO_SERVER)
-    monkeypatch.setattr(doctor, "versions", lambda: {"torch": "2.13.0", "onnxruntime": None})
+    monkeypatch.setattr(diagnosis, "versions", lambda: {"torch": "2.13.0", "onnxruntime": None})
     result = sparsekit("doctor")
     assert result.exit_code == 1
     assert "pip install onnxruntime" in result.stdout

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from sparsekit.config.build import build, plain
+from sparsekit.config.build import build
 from sparsekit.config.identity import config_hash
+from sparsekit.config.plain import plain
 from sparsekit.config.resolvers import calc
 from sparsekit.errors import ConfigError, UserError
 

@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from project import ROOT
 
-from sparsekit.config.build import build, plain
+from sparsekit.config.build import build
+from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError
 from sparsekit.pipeline.plan import Plan
 from sparsekit.runs.tracking import TrackingConfig
@@ -42,7 +43,6 @@ NEEDED = {
 
 
 def composed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overrides: list[str]) -> DictConfig:
-    monkeypatch.setenv("SPARSEKIT_ROOT", str(ROOT))
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose("config", [f"output_dir={tmp_path}", *overrides])
 

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from project import CONF
 
-from sparsekit.config.overrides import KEYS, PLAIN_GROUPS, unread_keys, unread_variables
+from sparsekit.config.unread import KEYS, PLAIN_GROUPS, unread_keys, unread_variables
 
 
 @pytest.mark.parametrize(

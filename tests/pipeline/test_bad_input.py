@@ -36,7 +36,7 @@ from sparsekit.errors import UserError
         (["runtime=onnxruntime", "runtime.runtime=foo.Bar"], "runtime.runtime 'foo.Bar'"),
         (["seed=soon"], "training.seed is 'soon'; it must be a whole number"),
         (["seed=-1"], "seed is -1; set a whole number from 0 to 4294967295"),
-        (["+num_epochs=3"], "num_epochs: nothing reads it, so it would change nothing"),
+        (["+num_epochs=3"], "num_epochs: nothing reads it, so it would have no effect"),
         (["recipe.qat_epochs=-1"], "quantization starts at epoch 14 but training ends at 13"),
         (["runtime=onnxruntime", "runtime.threads=0"], "runtime.threads is 0, it must be"),
         (["dataset.max_length=3"], "max_length 3 leaves no room for text"),

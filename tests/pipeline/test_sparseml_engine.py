@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from project import ROOT
 
 from sparsekit.compare.load import load
-from sparsekit.config.build import plain
+from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.pipeline.engines.sparseml_engine import run_worker, trainer_arguments
 from sparsekit.pipeline.plan import Plan

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from project import CONF, SHARED
 from transformers import BertConfig, BertForSequenceClassification
 
-from sparsekit.config.build import plain
+from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.recipe import schedule

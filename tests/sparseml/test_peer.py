@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from project import ROOT
 
-from sparsekit.config.build import plain
+from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError
 from sparsekit.pipeline.plan import Plan
 from sparsekit.sparseml import peer
@@ -50,7 +50,6 @@ def test_a_wrong_python_is_a_problem_of_the_config(
     make, why = WRONG[wrong]
     make(tmp_path / "python")
     monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", str(tmp_path / "python"))
-    monkeypatch.setenv("SPARSEKIT_ROOT", str(ROOT))
     overrides = [f"output_dir={tmp_path}", "dataset=rotten_tomatoes", "teacher=textattack"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         values = plain(compose("config", [*overrides, *CHOICES[package]]))

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from project import CONF
 from sparseml_text import RECIPE, STYLES, loaded, of_text, resolved
 
-from sparsekit.config.build import plain
+from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.quantization.qat import Quantization

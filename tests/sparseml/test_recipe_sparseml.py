@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from project import CONF, SHARED
 from sparseml_text import RECIPE, loaded, of_text
 
-from sparsekit.config.build import plain
+from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.sparseml.recipes.load import is_sparseml, load
 from sparsekit.sparseml.recipes.text import values_of

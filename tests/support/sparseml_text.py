@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from project import SPARSEML_RECIPES
 
-from sparsekit.config.build import plain
+from sparsekit.config.plain import plain
 from sparsekit.sparseml.recipes.document import parse
 from sparsekit.sparseml.recipes.load import load
 from sparsekit.sparseml.recipes.native import native

@@ -13,13 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault("SPARSEKIT_ROOT", str(ROOT))
 
 
 @hydra.main(config_path="../../conf", config_name="config", version_base="1.3")
 def main(cfg):
-    from sparsekit.config.build import build, plain
+    from sparsekit.config.build import build
     from sparsekit.config.identity import identity_hash
+    from sparsekit.config.plain import plain
     from sparsekit.runs.summary import describe, write_summary
 
     values = plain(cfg)

@@ -10,7 +10,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from project import ROOT
 
-from sparsekit.config.build import plain
+from sparsekit.config.plain import plain
 
 SWEEPS = sorted((ROOT / "experiments" / "wandb").glob("wandb_*.yaml"))
 
@@ -28,7 +28,6 @@ def drawn(parameter: dict[str, Any]) -> Any:
 def test_an_agents_command_composes(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("SPARSEKIT_ROOT", str(ROOT))
     sweep = yaml.safe_load(path.read_text())
     assert (ROOT / sweep["program"]).is_file()
     assert sweep["command"][:3] == ["${env}", "${interpreter}", "${program}"]

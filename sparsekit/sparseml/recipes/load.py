@@ -10,8 +10,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from sparsekit.config.build import plain
+from sparsekit.config.plain import plain
 from sparsekit.config.resolvers import register_calc
+from sparsekit.config.root import register_root
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.sparseml.recipes.document import Document, read
 from sparsekit.sparseml.recipes.expressions import expression, names
@@ -125,9 +126,10 @@ def _resolver(path: Any, variables: DictConfig, key: str) -> Any:
 def register_resolvers() -> None:
     """Give Hydra and OmegaConf what `conf/` needs; calling it again changes nothing.
 
-    The resolvers `calc` and `sparseml`, and a map of variables that takes any name, so that
-    `recipe.variables.NAME=...` needs no plus.
+    The resolvers `calc`, `project_root` and `sparseml`, and a map of variables that takes any
+    name, so that `recipe.variables.NAME=...` needs no plus.
     """
     register_calc()
+    register_root()
     OmegaConf.register_new_resolver("sparseml", _resolver, replace=True)
     ConfigStore.instance().store(name="any_variables", node=DictConfig({}, flags={"struct": False}))

@@ -1,4 +1,4 @@
-"""What this machine can run: the answers behind `sparsekit doctor`."""
+"""What this machine can run: the findings that `sparsekit doctor` shows."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def _hub() -> Finding:
     return Finding("Hub", f"{endpoint}, reachable")
 
 
-def missing(findings: list[Finding]) -> None:
+def check_required(findings: list[Finding]) -> None:
     """Raise UserError if a package that sparsekit needs is missing."""
     names = [finding.what for finding in findings if finding.value == "missing"]
     if names:

@@ -1,0 +1,89 @@
+"""`sparsekit predict`: label texts with an exported model."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparsekit.errors import UserError
+
+# Tabs, everything that some reader takes for the end of a line, and the escape character itself.
+_BREAKS = re.compile(r"[\\\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run folder, or its deployment folder.")],
+    texts: Annotated[list[str], typer.Argument(help="Texts to label; - reads stdin by lines.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Two texts a row; in a line of stdin, a tab apart.")
+    ] = False,
+    runtime: Annotated[
+        str, typer.Option(help="onnxruntime, openvino, deepsparse or sparse.")
+    ] = "onnxruntime",
+) -> None:
+    """Label texts with a run's exported model: label, probability and text, tab-separated.
+
+    A line for each: tabs, line breaks and backslashes of a text are written \\t, \\n and \\\\.
+    """
+    from sparsekit.runtime.answers import predict
+    from sparsekit.runtime.choice import runtime_named
+
+    if "-" in texts and len(texts) > 1:
+        raise UserError("- reads the texts from stdin: give either - or texts")
+    if texts == ["-"]:
+        texts = _read_stdin(pairs)
+    _check_columns(run, pairs)
+    if pairs and len(texts) % 2:
+        raise UserError(f"--pairs takes two texts a row; there are {len(texts)}")
+    rows: list[dict[str, Any]] = [{"text": text} for text in texts]
+    if pairs:
+        rows = [{"text": a, "text_pair": b} for a, b in zip(texts[::2], texts[1::2], strict=True)]
+    inner = run / "deployment"
+    deployment = inner if inner.is_dir() else run
+    second = [row["text_pair"] for row in rows] if pairs else None
+    answers = predict(deployment, [row["text"] for row in rows], second, runtime_named(runtime))
+    if as_json:
+        merged = [row | answer for row, answer in zip(rows, answers, strict=True)]
+        typer.echo(json.dumps(merged, indent=2))
+        return
+    for row, answer in zip(rows, answers, strict=True):
+        columns = [answer["label"], f"{answer['score']:.3f}", *row.values()]
+        typer.echo("\t".join(map(_one_line, columns)))
+
+
+def _read_stdin(pairs: bool) -> list[str]:
+    """The lines of stdin; of pairs, both texts of each line in turn."""
+    # Bytes that are not UTF-8 stay visible to the check of each text.
+    lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape")
+    texts = [line.removesuffix("\n") for line in lines]
+    return [text for line in texts for text in _split_pair(line)] if pairs else texts
+
+
+def _check_columns(run: Path, pairs: bool) -> None:
+    """Raise UserError where the model was trained on pairs and is given single texts, or so."""
+    from sparsekit.runs.report import text_columns
+
+    columns = text_columns(run) or text_columns(run.absolute().parent)
+    if len(columns) == 2 and not pairs:
+        raise UserError(f"{run} was trained on pairs of {' and '.join(columns)}: add --pairs")
+    if len(columns) == 1 and pairs:
+        raise UserError(f"{run} was trained on single texts, {columns[0]}: leave out --pairs")
+
+
+def _split_pair(line: str) -> tuple[str, str]:
+    texts = line.split("\t")
+    if len(texts) != 2:
+        raise UserError(f"--pairs takes two texts a line, a tab apart; this line is {line!r}")
+    return texts[0], texts[1]
+
+
+def _one_line(text: str) -> str:
+    """`text` with everything escaped that would end its column or line."""
+    return _BREAKS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

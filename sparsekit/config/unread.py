@@ -1,0 +1,74 @@
+"""Overrides and config keys that nothing reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from omegaconf import DictConfig, OmegaConf
+
+# recipe.NAME=, +recipe.NAME=, teacher.recipe.NAME=, but not recipe.modifiers.NAME=
+_VARIABLE = re.compile(r"\+{0,2}((?:teacher\.)?recipe)\.(\w+)=")
+# The top-level keys of conf/config.yaml.
+KEYS = (
+    *("dataset", "student", "teacher", "recipe", "training", "engine", "export", "runtime"),
+    *("tracking", "seed", "output_dir", "sweep"),
+)
+# Groups whose keys are not a target's arguments, always or for the choice `none`, and their keys.
+PLAIN_GROUPS: dict[str, tuple[str, ...]] = {
+    "engine": (),
+    "export": (),
+    "runtime": (),
+    "sweep": ("rerun", "fail_fast", "root", "trial"),
+}
+# Read by the launcher itself.
+_ALWAYS_READ = {"num_epochs", "modifiers"}
+
+
+def unread_variables(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """A problem for each recipe variable in `overrides` that no interpolation in `cfg` refers to.
+
+    A misspelling such as `+recipe.distil_hardness=0` would otherwise train with the default.
+    `cfg` is the unresolved config.
+    """
+    problems = []
+    for override in overrides:
+        if match := _VARIABLE.match(override):
+            recipe, name = match.groups()
+            read = _read(cfg, recipe)
+            if name not in read | _ALWAYS_READ:
+                known = ", ".join(sorted(read)) or "none; change recipe.modifiers instead"
+                problems.append(
+                    f"{override}: nothing in the recipe reads {name}, so it would have no effect; "
+                    f"variables that are read: {known}"
+                )
+    return problems
+
+
+def unread_keys(cfg: DictConfig) -> list[str]:
+    """A problem for each key of `cfg` that nothing is built from and no interpolation refers to.
+
+    Hydra suggests `+num_epochs=3` where it refuses `num_epochs=3`; it would have no effect, nor
+    would a misspelt `traning:` in a file of experiments/. `cfg` is the unresolved config.
+    """
+    text, values = OmegaConf.to_yaml(cfg), OmegaConf.to_container(cfg)
+    assert isinstance(values, dict)
+    keys = [(str(key), f"; known: {', '.join(KEYS)}") for key in values if key not in KEYS]
+    for group, known in PLAIN_GROUPS.items():
+        # A choice with a target is built strictly, which names what it does not know.
+        node = values.get(group)
+        if isinstance(node, Mapping) and not node.get("_target_"):
+            hint = f"; known: {', '.join(known)}" if known else f" with this choice of {group}"
+            keys += [(f"{group}.{k}", hint) for k in node if k not in {*known, "_target_"}]
+    return [
+        f"{key}: nothing reads it, so it would have no effect{hint}"
+        for key, hint in keys
+        if not re.search(rf"\${{{re.escape(key)}\b", text)
+    ]
+
+
+def _read(cfg: DictConfig, recipe: str) -> set[str]:
+    """The top-level keys of the recipe that any interpolation names, absolutely or relatively."""
+    absolute = re.findall(rf"\${{{re.escape(recipe)}\.(\w+)", OmegaConf.to_yaml(cfg))
+    relative = re.findall(r"\${\.+(\w+)", OmegaConf.to_yaml(OmegaConf.select(cfg, recipe)))
+    return set(absolute) | set(relative)
