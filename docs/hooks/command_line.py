@@ -16,7 +16,8 @@ INTRODUCTION = """\
 # Command line
 
 Every command ends with exit code 0, or with exit code 1 and one message on stderr that says what
-is wrong and how to fix it. `sparsekit COMMAND --help` prints what follows.
+is wrong and how to fix it. `sparsekit COMMAND --help` prints what follows. `python -m sparsekit` is
+the same as `sparsekit`.
 """
 
 
@@ -57,6 +58,8 @@ def usage(command: typer.core.TyperCommand) -> Iterator[str]:
     for argument in arguments:
         name = (argument.metavar or argument.name).upper() + ("..." if argument.nargs < 0 else "")
         yield name if argument.required else f"[{name}]"
+    if command.context_settings.get("allow_extra_args"):
+        yield "[OVERRIDES...]"
 
 
 def option(parameter: typer.core.TyperOption | typer.core.TyperArgument) -> str | None:
