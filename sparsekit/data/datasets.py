@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from sparsekit import metrics
 from sparsekit.cache import cached, content_hash
 from sparsekit.config.build import build
-from sparsekit.data.labels import number_labels
+from sparsekit.data.labels import LabelCase, is_number, number_labels
 from sparsekit.data.readers import read_file
 from sparsekit.errors import ConfigError, UserError, first_line
 
@@ -69,6 +69,7 @@ class TextClassification:
     label_column: str
     max_length: int = 128
     metrics: list[str] = field(default_factory=lambda: ["accuracy"])
+    label_case: LabelCase = "refuse"
 
     def raw(self) -> DatasetDict:
         """The splits as they are stored; raises UserError when they cannot be had."""
@@ -95,7 +96,7 @@ class TextClassification:
         ] or [problem for split, rows in raw.items() for problem in self._problems(split, rows)]
         if problems:
             raise ConfigError(problems)
-        names, labels = number_labels(raw, self.label_column)
+        names, labels = number_labels(raw, self.label_column, self.label_case)
         metrics.check_classes(self.metrics, len(names))
         return TextData({s: self._rows(raw[s], labels[s]) for s in labels}, names, self.max_length)
 
@@ -116,6 +117,8 @@ class TextClassification:
             )
         for column in self.text_columns:
             kind = getattr(rows.features[column], "dtype", "no plain value")
+            if kind in ("string", "large_string") and _all_numbers(rows[column]):
+                kind = "numbers"
             if kind not in ("string", "large_string", "null"):
                 found.append(
                     f"split {split!r}, column {column!r} holds {kind}, not text; set "
@@ -184,7 +187,8 @@ class FileDataset(TextClassification):
                     "unseen text",
                     split,
                 )
-        return DatasetDict({split: read_file(path, self.format) for split, path in files.items()})
+        columns = [*self.text_columns, self.label_column]
+        return DatasetDict({s: read_file(path, self.format, columns) for s, path in files.items()})
 
 
 @dataclass(kw_only=True)
@@ -230,6 +234,12 @@ def kept_rows(kind: str, key: str, make: Callable[[Path], None]) -> Dataset:
         log.warning("%s is damaged (%s) and made again", folder, first_line(error))
         shutil.rmtree(folder, ignore_errors=True)
     return datasets.load_from_disk(str(cached(kind, key, make)))
+
+
+def _all_numbers(texts: Sequence[str | None]) -> bool:
+    """Whether every text that is there is a number, as in a column of ids or scores."""
+    found = [text for text in texts if text is not None]
+    return bool(found) and all(map(is_number, found))
 
 
 def _split_problem(raw: Mapping[str, Dataset], split: str) -> str | None:

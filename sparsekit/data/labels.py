@@ -1,39 +1,49 @@
-"""Labels: counted and named from the data, and compared with what a model calls them."""
+"""Labels: classes counted and named from the data, and matched with the names that a model has."""
 
 from __future__ import annotations
 
+import logging
+import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from datasets import ClassLabel, Dataset
 
-from sparsekit.errors import ConfigError
+from sparsekit.data.readers import value_text
+from sparsekit.errors import ConfigError, UserError
+
+log = logging.getLogger(__name__)
 
 UNLABELLED = -1
-# So many classes are believed of the smallest data set.
+# More classes than this need two training rows each, or the column holds texts, not labels.
 _FEW = 50
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+# What becomes of labels that differ in case alone.
+LabelCase = Literal["refuse", "ignore", "keep"]
 
 
 def number_labels(
-    raw: Mapping[str, Dataset], column: str
+    raw: Mapping[str, Dataset], column: str, case: LabelCase = "refuse"
 ) -> tuple[list[str], dict[str, list[int]]]:
-    """The label names in order, and each split's labels as indices into them.
+    """The class names in order, and each split's labels as indices into them.
 
-    A ClassLabel column brings its names and order; other labels are sorted. A test split whose
-    labels are all -1, as in GLUE, is left out. Raises ConfigError for missing labels and for
-    labels that the training split never shows, and for fractions.
+    A ClassLabel column has names and an order of its own. Other labels are compared as text, with
+    blanks around them stripped; they are sorted, by value where all of them are numbers. A test
+    split whose labels are all -1, as in GLUE, is left out. `case` is for labels that differ in
+    upper and lower case alone: `ignore` makes them one class under its most frequent spelling,
+    `keep` a class each. Raises ConfigError for missing labels, labels that the training split
+    lacks, fractions, and labels that `case` refuses.
     """
     feature = raw["train"].features[column]
-    values = {split: list(rows[column]) for split, rows in raw.items()}
+    values: dict[str, list[Any]] = {split: list(rows[column]) for split, rows in raw.items()}
     if isinstance(feature, ClassLabel):
         values = {s: v for s, v in values.items() if set(v) != {UNLABELLED}}
         classes: list[Any] = list(range(feature.num_classes))
         names = list(feature.names)
     else:
-        _refuse_scores(values["train"], column)
-        classes = sorted({v for v in values["train"] if v is not None}, key=_sort_key)
-        names = [_name(value) for value in classes]
-        _refuse_texts(names, len(values["train"]), column)
+        values = _one_case({s: _stripped(v, s, column) for s, v in values.items()}, column, case)
+        classes = names = _sorted_classes(values, column)
     index = {value: i for i, value in enumerate(classes)}
     problems = []
     if len(names) < 2:
@@ -50,15 +60,75 @@ def number_labels(
     return names, {split: [index[v] for v in labels] for split, labels in values.items()}
 
 
-def _refuse_scores(labels: Sequence[Any], column: str) -> None:
-    fractions = (v for v in labels if isinstance(v, float) and not v.is_integer())
-    if (first := next(fractions, None)) is not None:
+def is_number(text: str) -> bool:
+    """Whether the text is a decimal number.
+
+    >>> is_number("-1.5e3"), is_number("01"), is_number("nan"), is_number("1_0")
+    (True, True, False, False)
+    """
+    return _NUMBER.fullmatch(text) is not None
+
+
+def _stripped(labels: Sequence[Any], split: str, column: str) -> list[str | None]:
+    """Labels as text without the blanks around them; None is a missing label."""
+    texts = [value_text(label) for label in labels]
+    stripped = [text.strip() or None if text is not None else None for text in texts]
+    changed = [a for a, b in zip(texts, stripped, strict=True) if a != b and b is not None]
+    if changed:
+        log.warning(
+            "split %r, column %r: blanks around %d labels are ignored, such as in %r",
+            split,
+            column,
+            len(changed),
+            changed[0],
+        )
+    return stripped
+
+
+def _one_case(
+    labels: Mapping[str, list[str | None]], column: str, case: LabelCase
+) -> dict[str, list[str | None]]:
+    """The labels with one spelling for those that differ in case alone, as `case` says."""
+    counts = Counter(label for split in labels.values() for label in split if label is not None)
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(counts, key=lambda label: (-counts[label], label)):
+        spellings[label.casefold()].append(label)
+    several = [group for group in spellings.values() if len(group) > 1]
+    if not several or case == "keep":
+        return dict(labels)
+    if case == "ignore":
+        chosen = {label: group[0] for group in several for label in group}
+        return {
+            split: [None if v is None else chosen.get(v, v) for v in values]
+            for split, values in labels.items()
+        }
+    raise ConfigError(
+        [
+            f"column {column!r} has labels that differ in case alone: "
+            + ", ".join(f"{_cut(label)!r} ({counts[label]} rows)" for label in group)
+            + "; make them equal in the file, or set dataset.label_case=ignore (one class, named "
+            f"{_cut(group[0])!r}) or dataset.label_case=keep (a class for each)"
+            for group in several[:5]
+        ]
+    )
+
+
+def _sorted_classes(labels: Mapping[str, Sequence[str | None]], column: str) -> list[str]:
+    """The distinct labels of train, sorted by value where all labels of all splits are numbers."""
+    names = sorted({label for label in labels["train"] if label is not None})
+    numbers = all(map(is_number, names))
+    if numbers and (fraction := next((x for x in names if not float(x).is_integer()), None)):
         raise ConfigError(
             [
-                f"column {column!r} in train holds {first!r}, which is a score, not a class; "
+                f"column {column!r} in train holds {fraction}, which is a score, not a class; "
                 "sparsekit learns classes: give each a whole number or a name"
             ]
         )
+    everywhere = {label for split in labels.values() for label in split if label is not None}
+    if numbers and all(map(is_number, everywhere)):
+        names.sort(key=lambda name: (float(name), name))
+    _refuse_texts(names, len(labels["train"]), column)
+    return names
 
 
 def _refuse_texts(names: Sequence[str], rows: int, column: str) -> None:
@@ -73,16 +143,26 @@ def _refuse_texts(names: Sequence[str], rows: int, column: str) -> None:
 
 
 def matching_order(names: Sequence[str], id2label: Mapping[int, str]) -> list[int] | None:
-    """For each of `names` its index in the model, or None where the model's names differ.
+    """For each of `names`, which are distinct, its index in the model; None for other names.
 
-    Upper and lower case count as equal. Names such as LABEL_0 say nothing, so they keep the
-    data's order; so do names that do not match, which the caller should mention.
+    Names that are equal are matched; where they are not, upper and lower case and blanks around
+    them are ignored. Names such as LABEL_0 are other names: the caller keeps the order of the data.
+    Raises UserError where names of the model that differ in case alone could match either way.
     """
-    theirs = [id2label[i].casefold() for i in sorted(id2label)]
-    ours = [name.casefold() for name in names]
-    if sorted(ours) != sorted(theirs):
+    theirs = [id2label[i] for i in sorted(id2label)]
+    if sorted(names) == sorted(theirs):
+        return [theirs.index(name) for name in names]
+    folded = [name.strip().casefold() for name in theirs]
+    ours = [name.strip().casefold() for name in names]
+    if sorted(ours) != sorted(folded):
         return None
-    return [theirs.index(name) for name in ours]
+    if len(set(folded)) < len(folded):
+        raise UserError(
+            f"the model's labels {', '.join(theirs)} and the data's {', '.join(names)} differ in "
+            "case alone, and so do some of them from each other, so that they cannot be matched; "
+            "give id2label in the model's config.json the names of the data"
+        )
+    return [folded.index(name) for name in ours]
 
 
 def is_generic(id2label: Mapping[int, str]) -> bool:
@@ -102,11 +182,3 @@ def _problem(split: str, column: str, row: int, value: Any, names: list[str]) ->
 
 def _cut(value: Any) -> Any:
     return f"{value[:40]}..." if isinstance(value, str) and len(value) > 43 else value
-
-
-def _sort_key(value: Any) -> tuple[str, Any]:
-    return type(value).__name__, value
-
-
-def _name(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

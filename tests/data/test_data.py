@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,7 +101,7 @@ def test_class_labels_bring_names_and_unlabelled_tests_are_left_out() -> None:
         ([{"txt": "a", "label": 0}], GOOD, r"'train' has no column text; it has txt, label"),
         ([{"text": "", "label": "pos"}, *GOOD], GOOD, r"'text', row 0 .*None is no text"),
         ([{"text": " ", "label": "pos"}, *GOOD], GOOD, r"'text', row 0 .*' ' is no text"),
-        ([{"text": 3, "label": 0}, {"text": 4, "label": 1}], GOOD, "holds int64, not text"),
+        ([{"text": 3, "label": 0}, {"text": 4, "label": 1}], GOOD, "holds numbers, not text"),
         ([{"text": "a", "label": 0.5}, {"text": "b", "label": 1}], GOOD, r"0\.5, which is a score"),
         (GOOD, [*GOOD, {"text": "x", "label": "odd"}], r"row 2 .*'odd' is never seen in train"),
         (
@@ -258,3 +260,203 @@ def test_built_datasets_come_from_their_source() -> None:
 def make_rows(count: int) -> DatasetDict:
     rows = Dataset.from_dict({"text": ["a"] * count, "label": [i % 2 for i in range(count)]})
     return DatasetDict({"train": rows, "validation": rows})
+
+
+def from_text(folder: Path, train: str, validation: str, form: str = "csv") -> FileDataset:
+    """A data set of two files with these contents."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for split, content in (("train", train), ("validation", validation)):
+        paths[split] = folder / f"{split}.{form}"
+        paths[split].write_bytes(content.encode())
+    return FileDataset(
+        text_columns=["text"],
+        label_column="label",
+        format=form,
+        data_files={split: str(path) for split, path in paths.items()},
+    )
+
+
+def csv_of(*labels: str) -> str:
+    return "text,label\n" + "".join(f"row {i},{label}\n" for i, label in enumerate(labels))
+
+
+def json_of(*labels: Any) -> str:
+    return "".join(
+        json.dumps({"text": f"row {i}", "label": x}) + "\n" for i, x in enumerate(labels)
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "names"),
+    [
+        (["01", "02"], ["02", "01"], ["01", "02"]),
+        (["01", "1", "2"], ["1"], ["01", "1", "2"]),
+        (["1e3", "1000", "2"], ["1e3"], ["2", "1000", "1e3"]),
+        (["True", "False", "Maybe"], ["True", "False"], ["False", "Maybe", "True"]),
+        (["01", "A1"], ["01"], ["01", "A1"]),
+        (["10", "9", "-1"], ["9"], ["-1", "9", "10"]),
+        ([str(i % 3) for i in range(12_000)] + ["other"], ["1", "other"], ["0", "1", "2", "other"]),
+        (["NA", "null", "nan"], ["NA"], ["NA", "nan", "null"]),
+        (["2024-01-02", "2024-01-03"], ["2024-01-03"], ["2024-01-02", "2024-01-03"]),
+    ],
+)
+def test_csv_labels_are_text(
+    tmp_path: Path, train: list[str], validation: list[str], names: list[str]
+) -> None:
+    loaded = from_text(tmp_path, csv_of(*train), csv_of(*validation)).load()
+    assert loaded.label_names == names
+    for split, labels in (("train", train), ("validation", validation)):
+        assert [names[label] for label in loaded.splits[split]["label"]] == labels
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "names"),
+    [
+        ([1, "1", "2"], [2], ["1", "2"]),
+        ([1.0, 2, 3], ["3"], ["1", "2", "3"]),
+        ([True, False], [True], ["False", "True"]),
+        (["2024-01-02", "2024-01-03"], ["2024-01-03"], ["2024-01-02", "2024-01-03"]),
+        (["01", "1"], ["01"], ["01", "1"]),
+        ([*range(3)] * 4000 + ["other"], [2, "other"], ["0", "1", "2", "other"]),
+    ],
+)
+def test_json_labels_are_text(
+    tmp_path: Path, train: list[Any], validation: list[Any], names: list[str]
+) -> None:
+    loaded = from_text(tmp_path, json_of(*train), json_of(*validation), "json").load()
+    assert loaded.label_names == names
+    assert len(loaded.splits["train"]) == len(train)
+
+
+def test_labels_are_sorted_by_value_only_where_all_splits_have_numbers(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'other' is never seen in train, which has 10, 9"):
+        from_text(tmp_path, csv_of("10", "9"), csv_of("other")).load()
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+@pytest.mark.parametrize("name", ["runs[1]", "[br]{c}", "all*", "what?", "**", "a,b=c"])
+def test_a_path_is_the_file_it_names(tmp_path: Path, form: str, name: str) -> None:
+    write = csv_of if form == "csv" else json_of
+    # What the name would match as a pattern.
+    for other in ("runs1", "bc", "rc", "allxyz", "whatx"):
+        from_text(tmp_path / other, write("wrong", "file"), write("wrong"), form)
+    loaded = from_text(tmp_path / name, write("neg", "pos"), write("pos"), form).load()
+    assert loaded.label_names == ["neg", "pos"]
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_a_file_that_was_rewritten_is_read_again(tmp_path: Path, form: str) -> None:
+    write = csv_of if form == "csv" else json_of
+    dataset = from_text(tmp_path, write("neg", "pos"), write("pos"), form)
+    first = dataset.load()
+    path = Path(str(dataset.data_files["train"]))
+    before = path.stat()
+    path.write_text(write("pos", "neg"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    second = dataset.load()
+    assert first.splits["train"]["label"][:] == [0, 1]
+    assert second.splits["train"]["label"][:] == [1, 0]
+    assert first.fingerprint("train") != second.fingerprint("train")
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        # Each of the two quotes takes the rows up to the other into one text.
+        ('good,1\n"bad,0\nfine,1\n"awful,0\nnice,1\n', "the row of lines 3 to 5"),
+        ('good,1\nbad,0\n"fine,1\nnice,1\n', "the row of lines 4 to 5"),
+        ('good,1\n"bad" and worse,0\n', "line 3"),
+    ],
+)
+def test_a_quote_that_is_not_closed_is_named_with_its_line(
+    tmp_path: Path, content: str, where: str
+) -> None:
+    dataset = from_text(tmp_path, "text,label\n" + content, csv_of("1", "0"))
+    with pytest.raises(UserError, match=f"{where} has a quote that is not closed") as caught:
+        dataset.load()
+    assert 'write a quote in it twice, ""' in str(caught.value)
+
+
+def test_quotes_blank_lines_long_texts_and_missing_fields(tmp_path: Path) -> None:
+    long = "word " * 40_000
+    train = f'text,note,label\n"a, ""b""\nc",x,1\n\n5" wide,,0\n{long},,1\n'
+    dataset = from_text(tmp_path, train, "label,text\n1,it\n")
+    rows = dataset.load().splits["train"]
+    assert rows["text"][:] == ['a, "b"\nc', '5" wide', long]
+    assert rows["label"][:] == [1, 0, 1]
+    assert csv.field_size_limit() == 131_072
+    short = from_text(tmp_path, "text,label\na,1\nb\n", csv_of("1"))
+    with pytest.raises(ConfigError, match=r"'train', column 'label', row 1 .* label is missing"):
+        short.load()
+
+
+def test_a_column_of_row_numbers_has_no_name(tmp_path: Path) -> None:
+    rows = from_text(tmp_path, ",text,label\n0,a,x\n1,b,y\n", ",text,label\n0,a,x\n").load()
+    assert rows.splits["train"]["text"][:] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('{"text": "a", "label": 1}\n{"text": "b", ', "as json: line 2: .*one object per line"),
+        ('[{"text": "a", "label": 1}, 3]', r"object 1 \(from 0\) is not an object"),
+        ('"text"\n', "line 1 is not an object"),
+        ('[{"text": "a"', "line 1: .*one object per line"),
+        ("[" * 100_000, "one object per line"),
+        ("[]", "has no rows"),
+        ('{"text": ["a"], "label": 1}', "line 1: column 'text' holds lists or objects"),
+    ],
+)
+def test_a_json_that_is_none(tmp_path: Path, content: str, problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        from_text(tmp_path, content, json_of(0, 1), "json").load()
+
+
+def test_json_with_a_byte_order_mark_nested_columns_and_missing_keys(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": 1, "meta": {"x": 1}}, {"label": 0, "text": "b", "more": None}]
+    for text in (json.dumps(rows), "\n".join(map(json.dumps, rows))):
+        loaded = from_text(tmp_path, "\ufeff" + text, text, "json").load()
+        assert loaded.label_names == ["0", "1"]
+        assert loaded.splits["train"]["text"][:] == ["a", "b"]
+    with pytest.raises(ConfigError, match=r"row 1 .*the label is missing"):
+        from_text(tmp_path, json_of(1, None, 0, float("nan")), json_of(1), "json").load()
+
+
+def test_blanks_around_labels_are_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = from_text(tmp_path, csv_of("neg", "pos ", "pos"), csv_of(" neg", "pos"))
+    loaded = dataset.load()
+    assert loaded.label_names == ["neg", "pos"]
+    assert loaded.splits["train"]["label"][:] == [0, 1, 1]
+    assert "split 'train', column 'label': blanks around 1 labels are ignored" in caplog.text
+    with pytest.raises(ConfigError, match=r"row 1 .*the label is missing"):
+        from_text(tmp_path, csv_of("neg", "  ", "pos"), csv_of("neg")).load()
+
+
+def test_labels_that_differ_in_case_alone(tmp_path: Path) -> None:
+    dataset = from_text(tmp_path, csv_of("Pos", "pos", "neg", "pos"), csv_of("POS", "neg"))
+    expected = (
+        r"differ in case alone: 'pos' \(2 rows\), 'POS' \(1 rows\), 'Pos' \(1 rows\); .*"
+        r"dataset\.label_case=ignore \(one class, named 'pos'\) or dataset\.label_case=keep"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        dataset.load()
+    dataset.label_case = "ignore"
+    loaded = dataset.load()
+    assert loaded.label_names == ["neg", "pos"]
+    assert loaded.splits["train"]["label"][:] == [1, 1, 0, 1]
+    assert loaded.splits["validation"]["label"][:] == [1, 0]
+    dataset.label_case = "keep"
+    with pytest.raises(ConfigError, match="'POS' is never seen in train, which has Pos, neg, pos"):
+        dataset.load()
+
+
+def test_names_that_differ_in_case_are_matched_exactly_or_not_at_all() -> None:
+    names = ["Pos", "neg", "pos"]
+    assert matching_order(names, {0: "neg", 1: "pos", 2: "Pos"}) == [2, 0, 1]
+    with pytest.raises(
+        UserError, match="POS, neg, pos and the data's Pos, neg, pos differ in case"
+    ):
+        matching_order(names, {0: "POS", 1: "neg", 2: "pos"})
+    assert matching_order(["good", "bad"], {0: "Good", 1: "good"}) is None
+    assert matching_order(["good", "bad"], {0: " BAD", 1: "Good"}) == [1, 0]
