@@ -219,9 +219,9 @@ def _tokenize(
         columns["labels"] = list(rows["label"])
         Dataset.from_dict(columns).save_to_disk(str(folder))
 
-    key = content_hash(
-        [data.fingerprint(split), tokenizer_hash, str(data.max_length), *data.label_names]
-    )
+    # Models of one vocabulary may read different inputs: DistilBERT has no token types, BERT has.
+    identity = [tokenizer_hash, *tokenizer.model_input_names, str(data.max_length)]
+    key = content_hash([data.fingerprint(split), *identity, *data.label_names])
     return kept_rows("tokens", key, make)
 
 

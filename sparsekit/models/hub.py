@@ -37,6 +37,7 @@ def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path
         return zoo.download(checkpoint) if known is None else fetch(known, revision)
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
+        _refuse_adapter(folder, checkpoint)
         if not (folder / "config.json").is_file():
             inner = folder / "model"
             fix = f"; give {inner}" if (inner / "config.json").is_file() else ""
@@ -46,6 +47,7 @@ def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path
         raise UserError(f"there is no checkpoint folder {checkpoint}")
     try:
         stored = _download(checkpoint, revision, [*_SMALL_FILES, "*.safetensors"])
+        _refuse_adapter(stored, checkpoint)
         if not any(stored.glob("*.safetensors")):
             stored = _download(checkpoint, revision, ["pytorch_model*.bin"])
         return stored
@@ -64,6 +66,15 @@ def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path
             "Give a local folder with its files instead, as in student.checkpoint=FOLDER or "
             "teacher=checkpoint teacher.checkpoint=FOLDER"
         ) from error
+
+
+def _refuse_adapter(folder: Path, checkpoint: str) -> None:
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{checkpoint} is an adapter (LoRA or another of PEFT's), not a whole model; merge it "
+            "into its base with peft's merge_and_unload(), save_pretrained() the result with its "
+            "tokenizer, and give that folder"
+        )
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -107,6 +107,9 @@ def load_classifier(
             ]
         )
     labels = dict(enumerate(label_names))
+    # A checkpoint for several labels per text, or for scores, would compute another loss.
+    single = "single_label_classification"
+    task = {} if config.problem_type in (None, single) else {"problem_type": single}
     model, missing = load_weights(
         folder,
         AutoModelForSequenceClassification,
@@ -114,6 +117,7 @@ def load_classifier(
         id2label=labels,
         label2id={name: i for i, name in labels.items()},
         ignore_mismatched_sizes=True,
+        **task,
     )
     embeddings = cast(nn.Embedding, model.get_input_embeddings())
     tokenizer = load_tokenizer(folder, max_length, embeddings.num_embeddings)
@@ -127,9 +131,15 @@ def load_weights(
 ) -> tuple[PreTrainedModel, list[str]]:
     """The model in `folder` in float32 and the names of weights that the folder lacks.
 
-    Raises UserError for weights that cannot be read or are of another architecture.
+    Raises UserError for weights that cannot be read, are quantized, or are of another architecture.
     """
     weights = weight_files(folder)
+    if quantization := getattr(read_config(folder), "quantization_config", None):
+        method = dict(quantization).get("quant_method", "an unknown method")
+        raise UserError(
+            f"the weights in {folder} are quantized by {method}, and training needs float weights: "
+            "choose the checkpoint that it was made from; recipes quantize by themselves"
+        )
     # A head that the checkpoint lacks is expected of a student, and checked for a teacher, so
     # transformers' own report of it would only worry.
     verbosity = transformers_logging.get_verbosity()

@@ -82,7 +82,8 @@ Teacher = NoTeacher | Checkpoint | Finetuned | Self
 def label_order(folder: Path, name: str, label_names: list[str]) -> list[int]:
     """For each of the data's labels its index in the teacher's logits.
 
-    Raises UserError for a checkpoint that is no classifier or has another number of labels.
+    Raises UserError for a checkpoint that is not a classifier of one class per text, or has another
+    number of labels.
     """
     config = read_config(folder)
     architectures = config.architectures or []
@@ -97,6 +98,11 @@ def label_order(folder: Path, name: str, label_names: list[str]) -> list[int]:
         raise UserError(
             f"the teacher {name!r} has {config.num_labels} labels, the data set "
             f"{len(label_names)} ({', '.join(label_names)}); choose a teacher of the same task"
+        )
+    if config.problem_type not in (None, "single_label_classification"):
+        raise UserError(
+            f"the teacher {name!r} was trained for {config.problem_type.replace('_', ' ')}, so its "
+            "logits are not those of one class per text; choose a teacher of the same task"
         )
     theirs = id2label(config)
     order = matching_order(label_names, theirs)

@@ -233,6 +233,17 @@ def test_tokens_are_made_once_and_again_when_anything_changes(
     assert len(made) == 3
 
 
+def test_models_of_one_vocabulary_do_not_share_inputs(teacher_folder: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(teacher_folder)
+    rows = Dataset.from_dict({"text": ["a"], "text_pair": ["the cast"], "label": [0]})
+    data = TextData({"train": rows}, ["neg", "pos"], 9)
+    inputs = list(tokenizer.model_input_names)
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    assert "token_type_ids" not in tokenize(data, tokenizer, "same")["train"].column_names
+    tokenizer.model_input_names = inputs
+    assert "token_type_ids" in tokenize(data, tokenizer, "same")["train"].column_names
+
+
 def test_tokens_that_are_damaged_are_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher_folder: str
 ) -> None:

@@ -16,7 +16,7 @@ from transformers import RobertaConfig, T5Config, ViTConfig
 from sparsekit.data.datasets import TextData, tokenize
 from sparsekit.errors import UserError
 from sparsekit.models.hub import fetch
-from sparsekit.models.loading import Student, load_classifier, weights_hash
+from sparsekit.models.loading import Student, load_classifier, read_config, weights_hash
 from sparsekit.models.predict import length_batches, predict_logits
 from sparsekit.models.pruning import prunable, prune, sparsity
 from sparsekit.recipe.recipe import Recipe
@@ -133,6 +133,49 @@ def test_what_is_no_encoder(teacher_folder: str, tmp_path: Path) -> None:
     (folder / "config.json").write_text(ViTConfig().to_json_string())
     with pytest.raises(UserError, match=r"cannot become a text classifier.*choose an encoder"):
         load_classifier(folder, LABELS, 64)
+
+
+def changed(folder: str, target: Path, **config: object) -> Path:
+    """A copy of the checkpoint whose config.json also has these keys."""
+    copy = Path(shutil.copytree(folder, target))
+    values = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(values | config))
+    return copy
+
+
+@pytest.mark.parametrize("task", ["multi_label_classification", "regression"])
+def test_a_student_for_another_task_learns_one_class_per_text(
+    student_folder: str, tmp_path: Path, task: str
+) -> None:
+    folder = changed(student_folder, tmp_path / "student", problem_type=task)
+    plain, other = load_student(student_folder), load_student(str(folder))
+    inputs = plain.tokenizer(["warm and witty .", "dull"], padding=True, return_tensors="pt")
+    labels = torch.tensor([1, 0])
+    losses = []
+    for loaded in (plain, other):
+        loaded.model.classifier.load_state_dict(plain.model.classifier.state_dict())
+        losses.append(loaded.model.eval()(**inputs, labels=labels).loss)
+    assert torch.equal(*losses)
+    other.model.save_pretrained(tmp_path / "saved")
+    assert read_config(tmp_path / "saved").problem_type == "single_label_classification"
+
+
+@pytest.mark.parametrize("method", ["compressed-tensors", "bitsandbytes", "gptq"])
+def test_quantized_weights_are_refused(student_folder: str, tmp_path: Path, method: str) -> None:
+    quantized = {"quant_method": method}
+    folder = changed(student_folder, tmp_path / "student", quantization_config=quantized)
+    with pytest.raises(UserError, match=f"quantized by {method}, and training needs float"):
+        Student(checkpoint=str(folder)).load(LABELS, 64)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_adapter_is_no_model(student_folder: str, tmp_path: Path, whole: bool) -> None:
+    folder = changed(student_folder, tmp_path / "adapter")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    if not whole:
+        (folder / "config.json").unlink()
+    with pytest.raises(UserError, match=r"is an adapter .*merge_and_unload"):
+        Student(checkpoint=str(folder)).config()
 
 
 def test_roberta_counts_positions_from_its_padding(teacher_folder: str, tmp_path: Path) -> None:

@@ -122,6 +122,24 @@ def test_a_teacher_without_its_head_is_refused(
         teacher_logits(folder, data, ["train"])["train"]
 
 
+@pytest.mark.parametrize("task", ["multi_label_classification", "regression"])
+def test_a_teacher_of_another_task_is_refused(
+    teacher_folder: str, tmp_path: Path, task: str
+) -> None:
+    folder = named(teacher_folder, tmp_path, {"0": "neg", "1": "pos"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"problem_type": task}))
+    with pytest.raises(UserError, match=f"was trained for {task.replace('_', ' ')}"):
+        Checkpoint(checkpoint=str(folder)).fetch(LABELS)
+
+
+def test_a_teacher_whose_labels_differ_in_case_alone(teacher_folder: str, tmp_path: Path) -> None:
+    folder = named(teacher_folder, tmp_path, {"0": "Good", "1": "good"})
+    assert label_order(folder, "it", ["good", "Good"]) == [1, 0]
+    with pytest.raises(UserError, match="labels Good, good and the data's GOOD, good differ in"):
+        label_order(folder, "it", ["GOOD", "good"])
+
+
 def test_logits_become_a_column() -> None:
     rows = add_logits(Dataset.from_dict({"a": [1, 2]}), np.array([[1, 2], [3, 4]], np.float32))
     assert rows["teacher_logits"][:] == [[1, 2], [3, 4]]
