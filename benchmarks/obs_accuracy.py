@@ -187,7 +187,7 @@ def gradual(method: str, epochs: float, share: float, args: argparse.Namespace) 
         pruning["num_grads"] = args.num_grads
     modifiers = {"lr": learning_rate(3e-4), "pruning": pruning}
     recipe = Recipe.build({"num_epochs": epochs, "modifiers": modifiers})
-    assert not recipe.problems(has_teacher=False)
+    assert not recipe.problems()
     return recipe
 
 

@@ -138,7 +138,7 @@ def _checked(file: Path, variables: list[str] | None) -> Recipe:
     from sparsekit.recipe.source import values_of_file
 
     recipe = Recipe.build(values_of_file(file, _values(variables or [])))
-    if problems := recipe.problems(has_teacher=True):
+    if problems := recipe.problems():
         raise ConfigError(problems)
     return recipe
 

@@ -1,4 +1,4 @@
-"""What a modifier is: a window of epochs, and hooks into the training loop."""
+"""The base class of modifiers: a window of epochs, and hooks into the training loop."""
 
 from __future__ import annotations
 
@@ -6,15 +6,43 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, Literal, cast
 
 from torch import Tensor, nn
 
 from sparsekit.errors import ConfigError
+from sparsekit.sparsity.surgeon import Draw
 
 ALL_PRUNABLE = "__ALL_PRUNABLE__"
 ALL = "__ALL__"
 PRUNABLE_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """The masks that a modifier applies now.
+
+    masks: boolean tensors of the weights' shapes by parameter name; False keeps a weight at zero.
+        Another object whenever any of them changes.
+    final: whether they stay as they are until the modifier's window ends.
+    uses_gradients: whether gradients of masked weights are still needed.
+    """
+
+    masks: Mapping[str, Tensor]
+    final: bool = True
+    uses_gradients: bool = False
+
+    def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
+        """The parameters of `weights` that are not zero where they are masked, as descriptions."""
+        found = []
+        for name, mask in self.masks.items():
+            revived = int((weights[name].cpu() != 0).logical_and(~mask.cpu()).sum())
+            if revived:
+                found.append(f"{name}: {revived} weights are not zero although they are masked")
+        return found
+
+
+NO_MASKS = Masks({})
 
 
 @dataclass(kw_only=True)
@@ -24,16 +52,32 @@ class Modifier:
     Epochs are counted from 0 and may be fractions; `end` null means the end of training.
     A recipe leaves out a modifier that is not `enabled`, as if it were not written there.
     Fields are the keys of the recipe's yaml and nothing else; state is `_private`, set in `attach`.
+
+    A subclass overrides what it needs. The recipe and the trainer know a modifier by these methods
+    alone, so a class of any module can be named as `_target_`. The order of calls is: `problems`
+    and `conflict` (before anything is downloaded), `use_teacher`, `attach`, `conflict` again,
+    `use_rows`; then, for each optimizer step, `update`, `loss`, `before_step`, `constrain`; at the
+    end of training `update` once more, and `detach`.
     """
 
     start: float = 0.0
     end: float | None = None
     enabled: bool = True
 
+    # What it does, which groups modifiers in plots: optimizer, pruning, quantization, distillation.
+    kind: ClassVar[str] = "other"
+    # Modifiers of a lower order are attached and updated first.
+    order: ClassVar[int] = 0
+    # What it takes from a teacher: the logits, as `teacher_logits` in each batch, or the model
+    # itself, through `use_teacher`.
+    takes_teacher: ClassVar[Literal["logits", "model"] | None] = None
+    # Whether `update` changes which parameters are trained (`requires_grad`).
+    freezes: ClassVar[bool] = False
+
     def problems(self, num_epochs: float) -> list[str]:
         """What is wrong with the fields themselves, each with value, limit and fix."""
         if self.start < 0:
-            # Counted back from the end, as recipe.qat_epochs is, it says how far back.
+            # Counted back from the end, as recipe.qat_epochs is, it is more epochs than there are.
             reached = num_epochs - self.start
             return [
                 f"start {self.start:g} lies before epoch 0; set start >= 0, or, if it is counted "
@@ -57,28 +101,117 @@ class Modifier:
             ]
         return []
 
+    def conflict(self, other: Modifier) -> str | None:
+        """Why this modifier and `other`, a later one of the recipe, cannot be used together.
+
+        The text follows the names of both: "prune a.weight at epoch 2; give them ...". Asked before
+        any model is loaded, and again when both are attached. None if they can.
+        """
+        return None
+
+    def step_problems(self, num_epochs: float, total_steps: int) -> list[str]:
+        """What is wrong if training takes `total_steps` optimizer steps, and is then exported."""
+        return []
+
+    def replaced_arguments(self, num_epochs: float) -> dict[str, str]:
+        """Training arguments that have no effect beside this modifier.
+
+        Each with the field of the modifier that sets the value instead.
+        """
+        return {}
+
     def active(self, epoch: float) -> bool:
         """Whether `epoch` lies in the window."""
         return self.start <= epoch < (math.inf if self.end is None else self.end)
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any weight falls on the teacher that it takes."""
+        return self.takes_teacher is not None
+
+    def planned_lr(self, epoch: float, num_epochs: float, steps_per_epoch: float) -> float | None:
+        """The learning rate that it sets at `epoch`; None: it sets none."""
+        return None
+
+    def planned_weight_decay(self, epoch: float) -> float | None:
+        """The weight decay that it sets at `epoch`; None: it sets none."""
+        return None
+
+    def planned_sparsity(self, epoch: float) -> dict[str, float | None]:
+        """The sparsity of each pattern in its `params` at `epoch`, known without a model.
+
+        None: as the weights are.
+        """
+        return {}
+
+    def use_teacher(self, teacher: nn.Module) -> None:
+        """Take the teacher's model, if `takes_teacher` is "model" and `needs_teacher`."""
+
     def attach(self, model: nn.Module) -> None:
-        """Prepare the model, once, before the optimizer exists: the only change of structure."""
+        """Prepare the model, once, before the optimizer exists: the only change of structure.
+
+        Raises ConfigError where the model does not fit the fields.
+        """
+
+    def use_rows(self, draw: Draw) -> None:
+        """Take a function that draws batches of training rows for the task's loss."""
 
     def update(self, epoch: float) -> None:
         """Set switches and values for `epoch`, before each optimizer step; keeps no history."""
 
     def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
-        """The training loss, given the loss so far, the batch and the model's outputs."""
+        """The training loss, given the loss so far, the teacher's columns and the model's outputs.
+
+        inputs: `teacher_logits` [batch, labels], where the recipe needs them.
+        """
         return loss
 
     def before_step(self) -> None:
-        """See the gradients, after they were clipped and before the optimizer uses them."""
+        """Read the gradients, after they were clipped and before the optimizer uses them."""
 
     def constrain(self) -> None:
         """Restore what the optimizer step may have broken, such as the zeros of a mask."""
 
     def detach(self, model: nn.Module) -> None:
-        """Take away what `attach` added for training only, before the model is saved for good."""
+        """Remove what `attach` added for training only, before the model is saved."""
+
+    def logs(self) -> Mapping[str, float]:
+        """Values by name for the training log, gathered since the last call."""
+        return {}
+
+    @property
+    def masked_names(self) -> set[str]:
+        """The parameters that it may mask at any epoch, once attached."""
+        return set()
+
+    def masks(self) -> Masks:
+        """The masks that it applies now."""
+        return NO_MASKS
+
+    @property
+    def quantized_modules(self) -> Sequence[str]:
+        """The modules that it quantized, once attached."""
+        return ()
+
+    @property
+    def reads_all_tokens(self) -> bool:
+        """Whether it now reads activations of every token.
+
+        Where no modifier does, the last layer of a classifier computes its first token only, and
+        `last_hidden_state` has length 1.
+        """
+        return False
+
+    @property
+    def note(self) -> str:
+        """What the schedule shows beside the window, once attached."""
+        return ""
+
+
+def overlap(first: Modifier, second: Modifier) -> bool:
+    """Whether the windows of two modifiers have an epoch in common."""
+    earlier, later = sorted((first, second), key=lambda modifier: modifier.start)
+    return earlier.active(later.start)
 
 
 def match_parameters(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, nn.Parameter]:

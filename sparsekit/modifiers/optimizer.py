@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.base import Modifier, overlap
 
 LR_FUNCTIONS = ("linear", "cosine", "cyclic_linear")
 
@@ -35,6 +35,32 @@ _EPSILON = 1e-9
 @dataclass(kw_only=True)
 class LearningRateSchedule(Modifier):
     """A modifier that sets the learning rate within its window; not used by itself."""
+
+    kind: ClassVar[str] = "optimizer"
+    # The field that holds the learning rate at the window's start.
+    rate_field: ClassVar[str] = "init_lr"
+
+    def conflict(self, other: Modifier) -> str | None:
+        if isinstance(other, LearningRateSchedule) and _both_set(self, other):
+            start = max(self.start, other.start)
+            return (
+                f"both set the learning rate at epoch {start:g}; give them windows that do not "
+                "overlap"
+            )
+        return None
+
+    def replaced_arguments(self, num_epochs: float) -> dict[str, str]:
+        # Without the Trainer's scheduler only the epochs before the window use its learning rate.
+        arguments = ("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio")
+        replaced = dict.fromkeys(arguments, self.rate_field)
+        return replaced if self.start > 0 else {"learning_rate": self.rate_field, **replaced}
+
+    def planned_lr(self, epoch: float, num_epochs: float, steps_per_epoch: float) -> float | None:
+        if epoch < self.start:
+            return None
+        if self.active(epoch):
+            return self.lr(epoch, num_epochs, steps_per_epoch)
+        return self.lr_after(num_epochs, steps_per_epoch)
 
     def lr(self, epoch: float, num_epochs: float, steps_per_epoch: float) -> float:
         """The learning rate at `epoch`, which lies in the window, of a run of that length."""
@@ -93,6 +119,8 @@ class LearningRateFunction(LearningRateSchedule):
 @dataclass(kw_only=True)
 class SetLearningRate(LearningRateSchedule):
     """One learning rate from `start` on, until another schedule starts."""
+
+    rate_field: ClassVar[str] = "learning_rate"
 
     learning_rate: float
 
@@ -183,6 +211,8 @@ def _kwarg_problem(name: str, value: Any) -> str | None:
 class SetWeightDecay(Modifier):
     """The optimizer's weight decay, for every parameter group as SparseML sets it."""
 
+    kind: ClassVar[str] = "optimizer"
+
     weight_decay: float
 
     def problems(self, num_epochs: float) -> list[str]:
@@ -190,3 +220,27 @@ class SetWeightDecay(Modifier):
         if not self.weight_decay >= 0:
             found.append(f"weight_decay {self.weight_decay} must be 0 or more")
         return found
+
+    def conflict(self, other: Modifier) -> str | None:
+        if isinstance(other, SetWeightDecay) and _both_set(self, other):
+            start = max(self.start, other.start)
+            return (
+                f"both set the weight decay at epoch {start:g}; give them windows that do not "
+                "overlap"
+            )
+        return None
+
+    def replaced_arguments(self, num_epochs: float) -> dict[str, str]:
+        always = self.start == 0 and (self.end is None or self.end >= num_epochs)
+        return {"weight_decay": "weight_decay"} if always else {}
+
+    def planned_weight_decay(self, epoch: float) -> float | None:
+        return self.weight_decay if self.active(epoch) else None
+
+
+def _both_set(first: Modifier, second: Modifier) -> bool:
+    # A value that is set once stays only until another modifier sets it.
+    earlier, later = sorted((first, second), key=lambda modifier: modifier.start)
+    if isinstance(earlier, SetLearningRate | SetWeightDecay) and earlier.start < later.start:
+        return False
+    return overlap(earlier, later)

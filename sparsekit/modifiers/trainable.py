@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -16,6 +17,9 @@ class TrainableParams(Modifier):
     `params` names them: `__ALL__`, `__ALL_PRUNABLE__`, exact names, or `re:` patterns. A frozen
     parameter keeps its value to the last bit: weight decay and momentum do not reach it.
     """
+
+    kind: ClassVar[str] = "optimizer"
+    freezes: ClassVar[bool] = True
 
     params: str | list[str]
     trainable: bool

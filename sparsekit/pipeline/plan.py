@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,6 @@ from sparsekit.export.onnx import ExportConfig
 from sparsekit.models.loading import Student
 from sparsekit.models.teacher import NoTeacher, Teacher
 from sparsekit.pipeline.engines.sparseml_engine import SparseML
-from sparsekit.recipe import schedule
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.arguments import SparseTrainingArguments
 
@@ -46,12 +46,18 @@ class Plan:
             except UserError as error:
                 problems.append(str(error))
         if "recipe" in parts:
-            has_teacher = not isinstance(parts.get("teacher"), NoTeacher)
-            problems += parts["recipe"].problems(has_teacher)
+            problems += parts["recipe"].problems()
+            if "teacher" in parts:
+                try:
+                    has_teacher = not isinstance(parts["teacher"], NoTeacher)
+                    parts["recipe"] = parts["recipe"].taught(has_teacher)
+                except ConfigError as error:
+                    problems += error.problems
+            problems += _without_effect(parts["recipe"], values["training"])
             steps = parts["training"].max_steps if "training" in parts else -1
             # Without an export a run of a few steps may try out what it likes.
             if steps > 0 and parts.get("export"):
-                problems += schedule.never_quantized(parts["recipe"], steps)
+                problems += parts["recipe"].step_problems(steps)
         if parts.get("engine") and "recipe" in parts:
             problems += parts["engine"].problems(parts["recipe"], values)
         if "student" in parts:
@@ -75,6 +81,29 @@ class Plan:
         if problems:
             raise ConfigError(problems)
         return cls(**parts)
+
+
+def _without_effect(recipe: Recipe, training: Mapping[str, Any]) -> list[str]:
+    """Training arguments that are given although something else decides."""
+    replaced = {
+        argument: key
+        for argument, key in recipe.replaced_arguments().items()
+        if argument in training
+    }
+    # It follows the recipe unless it was set.
+    if training.get("num_train_epochs") == recipe.num_epochs:
+        replaced.pop("num_train_epochs", None)
+    problems = [
+        f"training.{argument}={training[argument]} has no effect, because the recipe sets it; "
+        f"remove it and set {key}"
+        for argument, key in replaced.items()
+    ]
+    if training.get("remove_unused_columns") and recipe.needs_teacher("logits"):
+        problems.append(
+            "training.remove_unused_columns=true would remove the teacher's logits from the rows; "
+            "set it to false"
+        )
+    return problems
 
 
 def _part(name: str, node: dict[str, Any]) -> Any:

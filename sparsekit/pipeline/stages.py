@@ -40,10 +40,7 @@ from sparsekit.models.teacher import (
     logits_of,
     teacher_logits,
 )
-from sparsekit.modifiers.distillation.layers import PerLayerDistillation
-from sparsekit.modifiers.distillation.logits import Distillation
 from sparsekit.modifiers.quantization.fake_quantize import unseen
-from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.pipeline.plan import Plan
 from sparsekit.recipe import schedule
 from sparsekit.runs.progress import progress
@@ -84,9 +81,8 @@ def teach(
     Layers that are to be imitated get the teacher itself. A recipe that gives the teacher no weight
     does not run it.
     """
-    distilled = any(modifier.needs_teacher for modifier in plan.recipe.of(Distillation))
-    imitating = [m for m in plan.recipe.of(PerLayerDistillation) if m.needs_teacher]
-    if not distilled and not imitating:
+    distilled = plan.recipe.needs_teacher("logits")
+    if not distilled and not plan.recipe.needs_teacher("model"):
         return rows, {}
     folders = teacher_folders(plan, data, finetune)
     keep_freed_memory()
@@ -99,8 +95,7 @@ def teach(
             }
         else:
             logits = {split: logits_of(student, data, split) for split in splits}
-    for modifier in imitating:
-        modifier.use_teacher(live_teacher(folders, student, data))
+    plan.recipe.use_teacher(lambda: live_teacher(folders, student, data))
     labels = np.array(rows["validation"]["labels"])
     scores = metrics.compute(plan.dataset.metrics, logits["validation"], labels)
     taught = {**rows, "train": add_logits(rows["train"], logits["train"])} if distilled else rows
@@ -160,7 +155,7 @@ def write_schedule(plan: Plan, total_steps: int, folder: Path) -> None:
     rows = schedule.windows(plan.recipe, total_steps)
     text = json.dumps({"total_steps": total_steps, "modifiers": rows}, indent=2)
     (folder / "schedule.json").write_text(text + "\n")
-    if plan.export and (problems := schedule.never_quantized(plan.recipe, total_steps)):
+    if plan.export and (problems := plan.recipe.step_problems(total_steps)):
         raise ConfigError(problems)
 
 
@@ -208,11 +203,10 @@ def trained(
             len(blind),
             blind[0],
         )
-    quantized = [name for modifier in plan.recipe.of(Quantization) for name in modifier.modules]
     return {
         "train": measured,
         "sparsity": sparsity(student.model),
-        "quantization": {"modules": quantized},
+        "quantization": {"modules": plan.recipe.quantized_modules},
     }
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INCHES_WIDE, INCHES_PER_WINDOW = 8.0, 0.32
+OTHER_COLOUR = "C0"
+COLOURS = {"pruning": "C1", "quantization": "C2", "distillation": "C3"}
 
 
 def plot(recipe: Recipe, steps_per_epoch: int, target: Path, title: str) -> None:
@@ -46,7 +48,7 @@ def draw(recipe: Recipe, steps_per_epoch: int, title: str) -> Figure:
     rate.set_ylabel("learning rate")
     rate.set_title(title)
     _sparsity(sparsity, rows)
-    _windows(spans, windows)
+    _windows(spans, recipe, windows)
     spans.set_xlim(0, recipe.num_epochs)
     spans.set_xlabel("epoch")
     figure.align_ylabels([rate, sparsity])
@@ -75,15 +77,12 @@ def _sparsity(axes: Axes, rows: list[dict[str, Any]]) -> None:
         axes.set_yticks([])
 
 
-def _windows(axes: Axes, windows: list[dict[str, Any]]) -> None:
-    """A bar for each modifier's window, the first on top, coloured by what it does."""
+def _windows(axes: Axes, recipe: Recipe, windows: list[dict[str, Any]]) -> None:
+    """A bar for each modifier's window, the first on top, coloured by the modifier's kind."""
+    colours = {name: COLOURS.get(m.kind, OTHER_COLOUR) for name, m in recipe.modifiers.items()}
     for index, window in enumerate(windows):
         length = window["end_epoch"] - window["start_epoch"]
-        axes.barh(index, length, left=window["start_epoch"], height=0.7, color=_colour(window))
+        colour = colours[window["name"]]
+        axes.barh(index, length, left=window["start_epoch"], height=0.7, color=colour)
     axes.set_yticks(range(len(windows)), [window["name"] for window in windows])
     axes.invert_yaxis()
-
-
-def _colour(window: dict[str, Any]) -> str:
-    kinds = ("Pruning", "Quantization", "Distillation")
-    return next((f"C{i + 1}" for i, kind in enumerate(kinds) if kind in window["modifier"]), "C0")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -16,29 +17,26 @@ from sparsekit.config.build import build
 from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.base import Modifier
-from sparsekit.modifiers.distillation.layers import PerLayerDistillation
-from sparsekit.modifiers.distillation.logits import Distillation
-from sparsekit.modifiers.optimizer import LearningRateSchedule, SetLearningRate, SetWeightDecay
-from sparsekit.modifiers.pruning.acdc import ACDCPruning
-from sparsekit.modifiers.pruning.gradual import GradualPruning
-from sparsekit.modifiers.pruning.masked import Pruning
-from sparsekit.modifiers.quantization.qat import Quantization
-from sparsekit.modifiers.trainable import TrainableParams
 from sparsekit.recipe.source import values_of_file, values_of_mapping, values_of_text
 from sparsekit.sparseml.recipes.load import register_resolvers
+from sparsekit.sparsity.surgeon import Draw
 
-M = TypeVar("M", bound=Modifier)
-# A slip of the keyboard beyond it: what is done at each epoch could not even be listed.
-MOST_EPOCHS = 10_000
+# More are a typing error: a schedule with a row for each epoch could not even be listed.
+MAX_EPOCHS = 10_000
 
 
 @dataclass
 class Recipe:
-    """The enabled modifiers by name; `values` is the resolved config that they were built from."""
+    """The enabled modifiers by name.
+
+    values: the resolved config that they were built from.
+    without_teacher: modifiers that are left out because the run has no teacher.
+    """
 
     num_epochs: float
     modifiers: dict[str, Modifier]
     values: dict[str, Any]
+    without_teacher: dict[str, Modifier] = field(default_factory=dict)
 
     @classmethod
     def build(cls, values: dict[str, Any]) -> Recipe:
@@ -61,10 +59,10 @@ class Recipe:
             if modifier.enabled:
                 modifiers[name] = modifier
         num_epochs = values.get("num_epochs")
-        if not isinstance(num_epochs, int | float) or not 0 < num_epochs <= MOST_EPOCHS:
+        if not isinstance(num_epochs, int | float) or not 0 < num_epochs <= MAX_EPOCHS:
             problems.append(
                 f"recipe.num_epochs is {reprlib.repr(num_epochs)}; set a number above 0, "
-                f"{MOST_EPOCHS} at most"
+                f"{MAX_EPOCHS} at most"
             )
         if problems:
             raise ConfigError(problems)
@@ -120,94 +118,105 @@ class Recipe:
     @classmethod
     def _checked(cls, values: dict[str, Any]) -> Recipe:
         recipe = cls.build(values)
-        if problems := recipe.problems(has_teacher=True):
+        if problems := recipe.problems():
             raise ConfigError(problems)
         return recipe
 
-    def problems(self, has_teacher: bool) -> list[str]:
+    def problems(self) -> list[str]:
         """Everything that can be known to be wrong before any download or model load."""
         found = [
             f"recipe.modifiers.{name} {problem}"
             for name, modifier in self.modifiers.items()
             for problem in modifier.problems(self.num_epochs)
         ]
-        for kind in (LearningRateSchedule, SetWeightDecay, Quantization):
-            found += self._overlaps(kind)
-        return found if has_teacher else found + self._missing_teacher()
+        return found + self._conflicts()
 
-    def _missing_teacher(self) -> list[str]:
-        found = [
-            f"recipe.modifiers.{name} distils with hardness {modifier.hardness:g} but "
-            "teacher=none; choose a teacher (teacher=self, teacher=finetuned, teacher=checkpoint) "
-            "or set its hardness to 0 (in our recipes recipe.distill_hardness=0)"
-            for name, modifier in self.modifiers.items()
-            if isinstance(modifier, Distillation) and modifier.needs_teacher
-        ]
-        return found + [
-            f"recipe.modifiers.{name} imitates a teacher's layers but teacher=none; choose a "
-            "teacher, or remove the modifier"
-            for name, modifier in self.modifiers.items()
-            if isinstance(modifier, PerLayerDistillation) and modifier.needs_teacher
-        ]
-
-    def _overlaps(self, kind: type[Modifier]) -> list[str]:
-        named = [(name, m) for name, m in self.modifiers.items() if isinstance(m, kind)]
-        fix = "give them windows that do not overlap"
-        if kind is Quantization:  # which has no end
-            fix = "make one of them, with submodules or scheme_overrides for what differs"
+    def step_problems(self, total_steps: int) -> list[str]:
+        """What is wrong with training for `total_steps` optimizer steps before an export."""
         return [
-            f"recipe.modifiers.{a} and recipe.modifiers.{b} are both {kind.__name__} at epoch "
-            f"{max(first.start, second.start):g}; {fix}"
-            for i, (a, first) in enumerate(named)
-            for b, second in named[i + 1 :]
-            if _overlap(*sorted((first, second), key=lambda modifier: modifier.start))
+            f"recipe.modifiers.{name} {problem}"
+            for name, modifier in self.modifiers.items()
+            for problem in modifier.step_problems(self.num_epochs, total_steps)
         ]
+
+    def _conflicts(self) -> list[str]:
+        return [
+            f"recipe.modifiers.{first} and recipe.modifiers.{second} {conflict}"
+            for (first, one), (second, other) in combinations(self.modifiers.items(), 2)
+            if (conflict := one.conflict(other))
+        ]
+
+    def taught(self, has_teacher: bool) -> Recipe:
+        """This recipe for a run with or without a teacher.
+
+        Without one, modifiers that need it are left out, so that the task's loss counts alone.
+        Raises ConfigError for a teacher that no modifier takes.
+        """
+        if not has_teacher:
+            out = {name: m for name, m in self.modifiers.items() if m.needs_teacher}
+            rest = {name: m for name, m in self.modifiers.items() if name not in out}
+            return replace(self, modifiers=rest, without_teacher=out)
+        if not any(modifier.takes_teacher for modifier in self.modifiers.values()):
+            raise ConfigError(
+                [
+                    "a teacher is given, but the recipe has no modifier that distils, so it would "
+                    "not be used; set teacher=none, or choose a recipe that distils, such as "
+                    "recipe=pruned90"
+                ]
+            )
+        return self
+
+    def needs_teacher(self, what: Literal["logits", "model"]) -> bool:
+        """Whether any modifier needs the teacher's logits, or its model."""
+        return any(m.takes_teacher == what and m.needs_teacher for m in self.modifiers.values())
+
+    def use_teacher(self, make: Callable[[], nn.Module]) -> None:
+        """Give each modifier that needs the teacher's model one that `make` returns."""
+        for modifier in self.modifiers.values():
+            if modifier.takes_teacher == "model" and modifier.needs_teacher:
+                modifier.use_teacher(make())
+
+    def replaced_arguments(self) -> dict[str, str]:
+        """Training arguments without effect beside this recipe, with the key to set instead."""
+        found = {"num_train_epochs": "recipe.num_epochs"}
+        for name, modifier in self.modifiers.items():
+            for argument, key in modifier.replaced_arguments(self.num_epochs).items():
+                # Where the recipe has a variable of the field's name, the field reads it.
+                where = "recipe" if key in self.values else f"recipe.modifiers.{name}"
+                found.setdefault(argument, f"{where}.{key}")
+        return found
 
     def attach(self, model: nn.Module) -> None:
         """Prepare the model, once, before the optimizer; raises ConfigError with all problems."""
         problems = []
-        # Quantization replaces modules, so it goes first: others keep buffers and hooks in them.
-        for name, modifier in sorted(
-            self.modifiers.items(), key=lambda item: not isinstance(item[1], Quantization)
-        ):
+        for name, modifier in sorted(self.modifiers.items(), key=lambda item: item[1].order):
             try:
                 modifier.attach(model)
             except ConfigError as error:
                 problems += [f"recipe.modifiers.{name}: {text}" for text in error.problems]
-        problems = problems or self._pruned_twice() + self._all_frozen(model)
+        problems = problems or self._conflicts() + self._all_frozen(model)
         if problems:
             raise ConfigError(problems)
         self.update(0.0)
 
-    def _pruned_twice(self) -> list[str]:
-        pruning = [
-            (name, modifier)
-            for name, modifier in self.modifiers.items()
-            if isinstance(modifier, GradualPruning | ACDCPruning)
-        ]
-        return [
-            f"recipe.modifiers.{a} and recipe.modifiers.{b} prune "
-            f"{min(first.names & second.names)} at epoch {max(first.start, second.start):g}; give "
-            "them other params or windows that do not overlap"
-            for i, (a, first) in enumerate(pruning)
-            for b, second in pruning[i + 1 :]
-            if first.names & second.names
-            and (first.active(second.start) or second.active(first.start))
-        ]
-
     def _all_frozen(self, model: nn.Module) -> list[str]:
+        freezing = {name: m for name, m in self.modifiers.items() if m.freezes}
         found = []
-        for name, modifier in self.modifiers.items():
-            if isinstance(modifier, TrainableParams):
-                _update(self.of(TrainableParams), modifier.start)
-                if not any(parameter.requires_grad for parameter in model.parameters()):
-                    when = f"at epoch {modifier.start:g}: every parameter is frozen"
-                    found.append(f"recipe.modifiers.{name} leaves nothing to train {when}")
+        for name, modifier in freezing.items():
+            _update(freezing.values(), modifier.start)
+            if not any(parameter.requires_grad for parameter in model.parameters()):
+                when = f"at epoch {modifier.start:g}: every parameter is frozen"
+                found.append(f"recipe.modifiers.{name} leaves nothing to train {when}")
         return found
+
+    def use_rows(self, draw: Draw) -> None:
+        """Give every modifier the function that draws training rows."""
+        for modifier in self.modifiers.values():
+            modifier.use_rows(draw)
 
     def update(self, epoch: float) -> None:
         """Set every modifier to `epoch`; calling it with any epoch in any order is safe."""
-        _update(list(self.modifiers.values()), epoch)
+        _update(self.modifiers.values(), epoch)
 
     def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
         """The training loss: the task's, changed by each modifier in turn."""
@@ -230,36 +239,62 @@ class Recipe:
         for modifier in self.modifiers.values():
             modifier.detach(model)
 
+    def logs(self) -> dict[str, float]:
+        """Values for the training log; the mean where several modifiers log under one name."""
+        values: dict[str, list[float]] = {}
+        for modifier in self.modifiers.values():
+            for name, value in modifier.logs().items():
+                values.setdefault(name, []).append(value)
+        return {name: sum(each) / len(each) for name, each in values.items()}
+
     def lr(self, epoch: float, steps_per_epoch: float) -> float | None:
         """The learning rate that the recipe sets at `epoch`; None where it has set none yet.
 
         After a window it stays where that window left it.
         """
-        begun = [m for m in self.of(LearningRateSchedule) if m.start <= epoch]
-        if not begun:
-            return None
-        latest = max(begun, key=lambda modifier: modifier.start)
-        if not latest.active(epoch):
-            return latest.lr_after(self.num_epochs, steps_per_epoch)
-        return latest.lr(epoch, self.num_epochs, steps_per_epoch)
+        return self._latest(
+            (modifier, modifier.planned_lr(epoch, self.num_epochs, steps_per_epoch))
+            for modifier in self.modifiers.values()
+        )
 
     @property
     def sets_lr(self) -> bool:
         """Whether any modifier sets the learning rate, at any epoch."""
-        return bool(self.of(LearningRateSchedule))
+        return any(
+            modifier.planned_lr(modifier.start, self.num_epochs, 1) is not None
+            for modifier in self.modifiers.values()
+        )
 
     def weight_decay(self, epoch: float) -> float | None:
         """The weight decay that the recipe sets at `epoch`; None where it sets none."""
-        active = [m for m in self.of(SetWeightDecay) if m.active(epoch)]
-        return max(active, key=lambda modifier: modifier.start).weight_decay if active else None
+        return self._latest(
+            (modifier, modifier.planned_weight_decay(epoch)) for modifier in self.modifiers.values()
+        )
 
-    def of(self, kind: type[M]) -> list[M]:
-        """The modifiers of one kind, in the recipe's order."""
-        return [m for m in self.modifiers.values() if isinstance(m, kind)]
+    @staticmethod
+    def _latest(planned: Iterable[tuple[Modifier, float | None]]) -> float | None:
+        # The value of the modifier that started last.
+        values = [(modifier.start, value) for modifier, value in planned if value is not None]
+        return max(values, key=lambda pair: pair[0])[1] if values else None
+
+    @property
+    def quantized_modules(self) -> list[str]:
+        """The modules that its modifiers quantized, once attached."""
+        return [name for m in self.modifiers.values() for name in m.quantized_modules]
+
+    @property
+    def masked_names(self) -> set[str]:
+        """The parameters that any modifier may mask, once attached."""
+        return {name for m in self.modifiers.values() for name in m.masked_names}
+
+    @property
+    def reads_all_tokens(self) -> bool:
+        """Whether any modifier now reads activations of every token."""
+        return any(modifier.reads_all_tokens for modifier in self.modifiers.values())
 
     def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
         """What in `weights`, by parameter name, breaks a mask of this run."""
-        return [text for m in self.of(Pruning) for text in m.violations(weights)]
+        return [text for m in self.modifiers.values() for text in m.masks().violations(weights)]
 
     def sparsity(self, epoch: float) -> dict[str, float | None]:
         """The planned sparsity of each group of weights at `epoch`; None: as the weights are.
@@ -268,10 +303,9 @@ class Recipe:
         """
         found = {}
         for name, modifier in self.modifiers.items():
-            if isinstance(modifier, Pruning):
-                planned = modifier.sparsity(epoch)
-                for pattern, share in planned.items():
-                    found[name if len(planned) == 1 else f"{name}: {pattern}"] = share
+            planned = modifier.planned_sparsity(epoch)
+            for pattern, share in planned.items():
+                found[name if len(planned) == 1 else f"{name}: {pattern}"] = share
         return found
 
     def save(self, path: Path, metadata: Mapping[str, Any]) -> None:
@@ -280,15 +314,7 @@ class Recipe:
         path.write_text("# The resolved recipe of this run, written by sparsekit.\n" + text)
 
 
-def _update(modifiers: Sequence[Modifier], epoch: float) -> None:
-    # Rounding first: the Fisher is measured through it, by a resumed process too. Those that are on
-    # come last: what one puts back at its end another may have changed.
-    for m in sorted(modifiers, key=lambda m: (not isinstance(m, Quantization), m.active(epoch))):
-        m.update(epoch)
-
-
-def _overlap(earlier: Modifier, later: Modifier) -> bool:
-    # What is set stays only until something else is.
-    if isinstance(earlier, SetLearningRate | SetWeightDecay) and earlier.start < later.start:
-        return False
-    return earlier.active(later.start)
+def _update(modifiers: Iterable[Modifier], epoch: float) -> None:
+    # Those that are active come last: what one restores at its end another may have changed.
+    for modifier in sorted(modifiers, key=lambda m: (m.order, m.active(epoch))):
+        modifier.update(epoch)

@@ -2,67 +2,45 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from rich.table import Table
 
-from sparsekit.modifiers.quantization.qat import Quantization
+from sparsekit.modifiers.base import Modifier
 from sparsekit.recipe.recipe import Recipe
 
 
 def windows(recipe: Recipe, total_steps: int) -> list[dict[str, Any]]:
-    """Each modifier's window in epochs and in optimizer steps [start_step, end_step)."""
-    steps_per_epoch = total_steps / recipe.num_epochs
-    rows = []
-    for name, modifier in recipe.modifiers.items():
-        end = recipe.num_epochs if modifier.end is None else modifier.end
-        # The first step whose epoch, step / steps_per_epoch, lies in the window.
-        first, last = (_first_step(epoch * steps_per_epoch) for epoch in (modifier.start, end))
-        rows.append(
-            {
-                "name": name,
-                "modifier": type(modifier).__name__,
-                "start_epoch": modifier.start,
-                "end_epoch": end,
-                "start_step": first,
-                "end_step": min(last, total_steps),
-            }
-        )
-    return rows
+    """Each modifier's window in epochs and in optimizer steps [start_step, end_step).
 
-
-def never_quantized(recipe: Recipe, total_steps: int) -> list[str]:
-    """A problem for each quantization whose ranges no step observes.
-
-    Its quantizers would go into the deployment with the scale 1 that they began with, which makes
-    most weights zero.
+    `note`, where there is one, says what else is known of the modifier, or why it is off.
     """
-    apart = recipe.num_epochs / total_steps
-    problems = []
-    for name, modifier in recipe.modifiers.items():
-        # A window that no run could have is a problem of the modifier's own.
-        if not isinstance(modifier, Quantization) or modifier.problems(recipe.num_epochs):
-            continue
-        ends = (modifier.disable_observer_epoch, modifier.end, recipe.num_epochs)
-        start, stop = modifier.start, min(end for end in ends if end is not None)
-        first = int(start / apart)
-        near = range(max(0, first - 1), min(total_steps, first + 3))
-        # The epoch of a step is reckoned as it is while training, so that both agree to the bit.
-        if any(start <= step / total_steps * recipe.num_epochs < stop for step in near):
-            continue
-        # A window as long as a step is apart from the next holds one. Our recipes observe ranges
-        # for half of qat_epochs or longer.
-        enough = math.ceil(recipe.num_epochs / (stop - start))
-        longer = min(recipe.num_epochs, math.ceil(2 * apart * 100) / 100)
-        problems.append(
-            f"recipe.modifiers.{name} observes its ranges from epoch {start:g} to {stop:g}, but "
-            f"none of the {total_steps} optimizer steps, {apart:g} epochs apart, lies there, so "
-            f"that nothing would be quantized: train {enough} steps or more (training.max_steps, "
-            f"or smaller batches), begin earlier (in our recipes recipe.qat_epochs="
-            f"{longer:g}), or leave quantization out (recipe.qat_epochs=0)"
-        )
-    return problems
+    rows = [
+        _window(recipe, name, modifier, total_steps, modifier.note)
+        for name, modifier in recipe.modifiers.items()
+    ]
+    return rows + [
+        _window(recipe, name, modifier, total_steps, "off: no teacher, the task's loss alone")
+        for name, modifier in recipe.without_teacher.items()
+    ]
+
+
+def _window(
+    recipe: Recipe, name: str, modifier: Modifier, total_steps: int, note: str
+) -> dict[str, Any]:
+    steps_per_epoch = total_steps / recipe.num_epochs
+    end = recipe.num_epochs if modifier.end is None else modifier.end
+    # The first step whose epoch, step / steps_per_epoch, lies in the window.
+    first, last = (_first_step(epoch * steps_per_epoch) for epoch in (modifier.start, end))
+    row = {
+        "name": name,
+        "modifier": type(modifier).__name__,
+        "start_epoch": modifier.start,
+        "end_epoch": end,
+        "start_step": first,
+        "end_step": min(last, total_steps),
+    }
+    return {**row, "note": note} if note else row
 
 
 def steps(recipe: Recipe, steps_per_epoch: int) -> list[dict[str, Any]]:
@@ -118,14 +96,18 @@ def _shares(planned: dict[str, float | None]) -> str:
 def table(recipe: Recipe, total_steps: int) -> Table:
     """The windows as a table for the terminal."""
     view = Table(title=f"Schedule: {recipe.num_epochs:g} epochs, {total_steps} steps")
+    rows = windows(recipe, total_steps)
     for heading in ("modifier", "kind", "epochs", "steps"):
         view.add_column(heading, justify="right" if heading in ("epochs", "steps") else "left")
-    for row in windows(recipe, total_steps):
+    if any("note" in row for row in rows):
+        view.add_column("note")
+    for row in rows:
         view.add_row(
             row["name"],
             row["modifier"],
             f"{row['start_epoch']:g} - {row['end_epoch']:g}",
             f"{row['start_step']} - {row['end_step']}",
+            *([row["note"]] if "note" in row else []),
         )
     return view
 

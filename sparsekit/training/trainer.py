@@ -15,10 +15,7 @@ from transformers import PreTrainedModel, Trainer
 from sparsekit.data.collator import Collator
 from sparsekit.models.first_token import only_first_token
 from sparsekit.models.pruning import sparsity
-from sparsekit.modifiers.distillation.layers import PerLayerDistillation
-from sparsekit.modifiers.distillation.logits import Distillation
-from sparsekit.modifiers.pruning.obs import SurgeonPruning
-from sparsekit.modifiers.quantization.qat import Quantization
+from sparsekit.modifiers.loss_mean import LossMean
 from sparsekit.oneshot.calibration import draw
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
@@ -28,7 +25,6 @@ from sparsekit.training.cpu.allocator import keep_freed_memory
 from sparsekit.training.cpu.attention import used_by as dropout_attention
 from sparsekit.training.cpu.dropout import use_bit_dropout
 from sparsekit.training.cpu.sparse_linear import HeldZeros
-from sparsekit.training.loss_mean import LossMean
 from sparsekit.training.samplers import lengths_in_memory, order_by_epoch
 
 
@@ -51,11 +47,8 @@ class SparseTrainer(Trainer):
         # would be N times too large.
         self.loss_is_scaled_for_ga = False
         self._task_loss = LossMean()
-        self._kd_loss = LossMean()
-        self._layer_loss = LossMean()
         self._rows_seen = 0
-        for modifier in recipe.of(SurgeonPruning):
-            modifier.use_rows(self._draw)
+        recipe.use_rows(self._draw)
         self._zeros = HeldZeros(model, recipe, self.args.sparse_products_problem() is None)
         self._steps = RecipeCallback(recipe, self._zeros)
         self.add_callback(self._steps)
@@ -65,8 +58,8 @@ class SparseTrainer(Trainer):
             self.optimizer_cls_and_kwargs = RowAdamW, settings
         if self.args.device.type == "cpu":
             use_bit_dropout(model)
-        if isinstance(model, PreTrainedModel) and not recipe.of(PerLayerDistillation):
-            only_first_token(model, self._ranges_of_all_tokens_unused)
+        if isinstance(model, PreTrainedModel):
+            only_first_token(model, self._first_token_suffices)
 
     def _draw(self, count: int, seed: int, multiple: int) -> Iterator[dict[str, Tensor]]:
         """Training rows as batches for the task's loss; see `oneshot.calibration.draw`."""
@@ -75,9 +68,8 @@ class SparseTrainer(Trainer):
             task = {name: batch[name] for name in batch if not name.startswith("teacher_")}
             yield self._prepare_inputs(task)
 
-    def _ranges_of_all_tokens_unused(self) -> bool:
-        # Quantizers observe what the deployed model computes, which is every token.
-        return self.model.training and not any(m.on for m in self.recipe.of(Quantization))
+    def _first_token_suffices(self) -> bool:
+        return self.model.training and not self.recipe.reads_all_tokens
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in an order that a resumed run repeats."""
@@ -135,19 +127,15 @@ class SparseTrainer(Trainer):
     ) -> Any:
         teacher = {name: inputs[name] for name in inputs if name.startswith("teacher_")}
         inputs = {name: value for name, value in inputs.items() if name not in teacher}
+        # With label smoothing the Trainer takes the labels out of its inputs.
+        rows = len(inputs["labels"]) if "labels" in inputs else 0
         # Without the count of items: given one, the Trainer takes the loss for a share of a sum and
         # multiplies it by the number of processes, though it is the mean of this one's batch.
         loss, outputs = super().compute_loss(model, inputs, True)
         if model.training:
-            self._rows_seen += len(inputs["labels"])
+            self._rows_seen += rows
             self._task_loss.add(loss)
             loss = self.recipe.loss(loss, teacher, outputs)
-            for modifier in self.recipe.of(Distillation):
-                if modifier.kd_loss is not None:
-                    self._kd_loss.add(modifier.kd_loss)
-            for layers in self.recipe.of(PerLayerDistillation):
-                if layers.layer_loss is not None:
-                    self._layer_loss.add(layers.layer_loss)
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
@@ -162,17 +150,9 @@ class SparseTrainer(Trainer):
         super().log(logs, *args, **options)
 
     def _recipe_log(self) -> dict[str, float]:
-        parts = {
-            "task_loss": self._task_loss.take(),
-            "kd_loss": self._kd_loss.take(),
-            "layer_loss": self._layer_loss.take(),
-        }
-        found = {name: value for name, value in parts.items() if value is not None}
-        found["sparsity"] = sparsity(self.model)["overall"]
-        for modifier in self.recipe.of(Quantization):
-            found["quantizers_on"] = float(modifier.on)
-            found["observers_on"] = float(modifier.observing)
-        return found
+        task_loss = self._task_loss.take()
+        task = {} if task_loss is None else {"task_loss": task_loss}
+        return {**task, **self.recipe.logs(), "sparsity": sparsity(self.model)["overall"]}
 
     def train(self, *args: Any, **options: Any) -> Any:
         on_cpu = self.args.device.type == "cpu"

@@ -14,7 +14,6 @@ from transformers import PreTrainedModel, TrainerCallback
 
 import sparsekit.modifiers
 from sparsekit.errors import ConfigError
-from sparsekit.modifiers.distillation.layers import PerLayerDistillation
 from sparsekit.recipe.recipe import Recipe
 
 # Half-way through an epoch, and through every window of the settings.
@@ -34,13 +33,17 @@ def node(setting: Setting) -> dict[str, Any]:
 
 def made(setting: Setting, checkpoint: str) -> Recipe:
     recipe = Recipe.build({"num_epochs": EPOCHS, "modifiers": {"it": node(setting)}})
-    assert recipe.problems(has_teacher=True) == []
-    for modifier in recipe.of(PerLayerDistillation):
-        torch.manual_seed(7)
-        teacher = load_student(checkpoint).model
-        torch.nn.init.normal_(teacher.get_parameter("bert.encoder.layer.0.output.dense.weight"))
-        modifier.use_teacher(teacher)
+    assert recipe.problems() == []
+    recipe.use_teacher(lambda: other_model(checkpoint))
     return recipe
+
+
+def other_model(checkpoint: str) -> PreTrainedModel:
+    """A teacher whose first layer differs from the student's."""
+    torch.manual_seed(7)
+    teacher = load_student(checkpoint).model
+    torch.nn.init.normal_(teacher.get_parameter("bert.encoder.layer.0.output.dense.weight"))
+    return teacher
 
 
 def run(
@@ -143,10 +146,9 @@ def test_a_recipe_that_leaves_nothing_to_train() -> None:
 
 def test_the_list_names_every_modifier() -> None:
     [folder] = sparsekit.modifiers.__path__
-    bases = {"base", "pruning.curves", "pruning.masked", "pruning.gradual"}
-    bases |= {
-        f"quantization.{part}" for part in ("attention", "fake_quantize", "rounding", "scheme")
-    }
+    bases = {"base", "loss_mean", "pruning.curves", "pruning.masked", "pruning.gradual"}
+    parts = ("attention", "fake_quantize", "observation", "rounding", "scheme")
+    bases |= {f"quantization.{part}" for part in parts}
     files = [p.relative_to(folder).with_suffix("") for p in Path(folder).rglob("*.py")]
     modules = {".".join(path.parts) for path in files if path.name != "__init__"}
     assert {setting.target.rpartition(".")[0] for setting in SETTINGS} == modules - bases

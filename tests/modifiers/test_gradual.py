@@ -97,7 +97,7 @@ def test_masks_nest_and_reach_the_target(kind: type[GradualPruning], mask_type: 
         assert found == 2 * round(0.8 * 768 / size) * size
     else:
         assert found == round(0.8 * 2 * 768 / size) * size
-    assert modifier.violations(dict(model.named_parameters())) == []
+    assert modifier.masks().violations(dict(model.named_parameters())) == []
 
 
 @pytest.mark.parametrize("kind", [MagnitudePruning, GlobalMagnitudePruning])
@@ -137,7 +137,7 @@ def test_a_map_of_sparsities() -> None:
     modifier.update(2.0)
     assert zeros(model, "a") == round(0.5 * 768) / 768
     assert zeros(model, "b") == round(0.9 * 768) / 768
-    assert modifier.sparsity(2.0) == {"a.weight": 0.5, "re:b.*weight": pytest.approx(0.9)}
+    assert modifier.planned_sparsity(2.0) == {"a.weight": 0.5, "re:b.*weight": pytest.approx(0.9)}
 
 
 def test_from_the_zeros_that_are_there() -> None:
@@ -165,7 +165,7 @@ def test_zeros_are_freed_unless_left_enabled(end: float) -> None:
     modifier.constrain()
     modifier.update(2.1)
     assert zeros(model, "a") == 0.0
-    assert modifier.violations(dict(model.named_parameters())) == []
+    assert modifier.masks().violations(dict(model.named_parameters())) == []
 
 
 def test_a_run_resumed_after_the_end_is_not_pruned_again() -> None:
@@ -181,7 +181,7 @@ def test_all_parameters_are_pruned_where_a_recipe_says_so() -> None:
     model, modifier = net(), gradual(params="__ALL__")
     modifier.attach(model)
     modifier.update(2.0)
-    assert modifier.names == {"a.weight", "a.bias", "b.weight", "b.bias"}
+    assert modifier.masked_names == {"a.weight", "a.bias", "b.weight", "b.bias"}
     assert int((model.get_parameter("a.bias") == 0).sum()) == round(0.8 * 16)
 
 

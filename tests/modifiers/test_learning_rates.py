@@ -49,7 +49,7 @@ def test_a_rate_that_is_set_stays_until_a_schedule_starts() -> None:
         "fall": LearningRateFunction(start=2.0, end=4.0, init_lr=0.2, final_lr=0.1),
     }
     recipe = Recipe(5, modifiers, {})
-    assert recipe.problems(has_teacher=False) == []
+    assert recipe.problems() == []
     rates = [recipe.lr(epoch, PER_EPOCH) for epoch in (0.0, 1.9, 2.0, 3.0, 4.5)]
     assert rates == pytest.approx([0.5, 0.5, 0.2, 0.15, 0.1])
 
@@ -60,10 +60,8 @@ def test_a_rate_set_within_a_schedule_is_refused(start: float) -> None:
         "set": SetLearningRate(learning_rate=0.5, start=start),
         "fall": LearningRateFunction(start=2.0, end=4.0, init_lr=0.2, final_lr=0.1),
     }
-    [problem] = Recipe(5, modifiers, {}).problems(has_teacher=False)
-    assert f"set and recipe.modifiers.fall are both LearningRateSchedule at epoch {start:g}" in (
-        problem
-    )
+    [problem] = Recipe(5, modifiers, {}).problems()
+    assert f"set and recipe.modifiers.fall both set the learning rate at epoch {start:g}" in problem
 
 
 @pytest.mark.parametrize(

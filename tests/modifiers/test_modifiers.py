@@ -130,7 +130,7 @@ def test_constant_pruning_keeps_the_zeros_and_only_them(net: Net) -> None:
     for name in ("body.0.weight", "body.2.weight"):
         assert torch.equal(net.get_parameter(name) == 0, before[name])
     assert not (net.head.weight == 0).any()
-    assert modifier.violations(dict(net.named_parameters())) == []
+    assert modifier.masks().violations(dict(net.named_parameters())) == []
 
 
 def test_a_revived_weight_is_found(net: Net) -> None:
@@ -140,7 +140,7 @@ def test_a_revived_weight_is_found(net: Net) -> None:
     modifier.update(0.0)
     with torch.no_grad():
         net.body[0].weight[net.body[0].weight == 0] = 1.0
-    (found,) = modifier.violations(dict(net.named_parameters()))
+    (found,) = modifier.masks().violations(dict(net.named_parameters()))
     assert "body.0.weight: 32 weights" in found
 
 
@@ -153,7 +153,7 @@ def test_constant_pruning_outside_its_window_does_nothing(net: Net) -> None:
         net.body[0].weight.fill_(1.0)
     modifier.constrain()
     assert (net.body[0].weight == 1).all()
-    assert modifier.violations(dict(net.named_parameters())) == []
+    assert modifier.masks().violations(dict(net.named_parameters())) == []
 
 
 def test_a_later_window_keeps_the_zeros_of_its_start(net: Net) -> None:

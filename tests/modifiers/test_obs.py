@@ -130,7 +130,7 @@ def test_masks_nest_and_reach_the_target(kind, everywhere, mask_type, net: Net) 
     if mask_type == "block4":
         groups = (net.first.weight.view(-1, 4) == 0).sum(1)
         assert ((groups == 0) | (groups == 4)).all()
-    assert modifier.violations(dict(net.named_parameters())) == []
+    assert modifier.masks().violations(dict(net.named_parameters())) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -257,8 +257,7 @@ def test_the_fisher_is_not_measured_through_ranges_that_nothing_was_seen_of(
             modifiers["quantization"] = Quantization(start=start)
         recipe = Recipe(2, modifiers, {})
         recipe.attach(model)
-        for modifier in recipe.of(SurgeonPruning):
-            modifier.use_rows(draw)
+        recipe.use_rows(draw)
         recipe.update(0.0)
         kept.append([model.first.weight.detach() != 0, model.last.weight.detach() != 0])
         assert all(m.enabled for m in model.modules() if isinstance(m, FakeQuantizer))

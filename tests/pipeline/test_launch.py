@@ -137,11 +137,13 @@ def test_a_mistake_ends_in_one_message_and_code_1(
     tmp_path: Path, hub_environment: dict[str, str]
 ) -> None:
     done = launch(
-        "dataset=rotten_tomatoes recipe.qat_epochs=20 student.sparsity=2", tmp_path, hub_environment
+        "dataset=rotten_tomatoes recipe.qat_epochs=20 recipe.init_lr=-1 student.sparsity=2",
+        tmp_path,
+        hub_environment,
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    for problem in ("start -7 lies before epoch 0", "teacher=none", "student.sparsity 2"):
+    for problem in ("start -7 lies before epoch 0", "init_lr -1", "student.sparsity 2"):
         assert problem in done.stderr
     (path,) = tmp_path.glob("outputs/*/*/summary.json")
     summary = json.loads(path.read_text())

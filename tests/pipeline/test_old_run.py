@@ -54,7 +54,7 @@ def test_its_config_is_a_plan(run: Path, csv_files: dict[str, str], student_fold
 def test_its_recipe_is_read(run: Path) -> None:
     recipe = Recipe.load(run / "model" / "recipe.yaml")
     assert recipe.lr(1.5, 3) == pytest.approx(5e-4)
-    assert not recipe.problems(has_teacher=True)
+    assert not recipe.problems()
 
 
 def test_it_is_verified(run: Path) -> None:

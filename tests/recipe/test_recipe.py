@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from project import CONF, SHARED
+from rich.console import Console
 from transformers import BertConfig, BertForSequenceClassification
 
 from sparsekit.config.plain import plain
@@ -28,6 +30,12 @@ def composed(*overrides: str, recipe: str = "pruned90_quant") -> Recipe:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         choices = [f"recipe={recipe}", "dataset=rotten_tomatoes", *overrides]
         return Recipe.build(plain(compose("config", choices).recipe))
+
+
+def printed(recipe: Recipe, steps: int) -> str:
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(schedule.table(recipe, steps))
+    return console.export_text()
 
 
 def small_bert(zeros: bool = True) -> BertForSequenceClassification:
@@ -81,13 +89,13 @@ def test_windows_move_with_the_number_of_epochs() -> None:
     recipe = composed("recipe.num_epochs=3", "recipe.qat_epochs=1")
     quantization = recipe.modifiers["quantization"]
     assert (quantization.start, quantization.disable_observer_epoch) == (2, 2.5)
-    assert recipe.problems(has_teacher=True) == []
+    assert recipe.problems() == []
 
 
 def test_no_qat_epochs_means_no_quantization() -> None:
     recipe = composed("recipe.qat_epochs=0")
     assert "quantization" not in recipe.modifiers
-    assert recipe.problems(has_teacher=True) == []
+    assert recipe.problems() == []
 
 
 @pytest.mark.parametrize(
@@ -101,19 +109,38 @@ def test_no_qat_epochs_means_no_quantization() -> None:
     ],
 )
 def test_windows_that_never_open(overrides: list[str], problem: str) -> None:
-    problems = composed(*overrides).problems(has_teacher=True)
+    problems = composed(*overrides).problems()
     assert any(re.search(problem, found) for found in problems), problems
 
 
 def test_all_problems_come_together() -> None:
     recipe = composed("recipe.qat_epochs=20", "recipe.distill_temperature=0", "recipe.init_lr=-1")
-    assert len(recipe.problems(has_teacher=False)) == 4
+    assert len(recipe.problems()) == 3
 
 
-def test_distillation_needs_a_teacher_unless_it_has_no_weight() -> None:
-    (problem,) = composed().problems(has_teacher=False)
-    assert "teacher=none" in problem
-    assert composed("recipe.distill_hardness=0").problems(has_teacher=False) == []
+def test_without_a_teacher_the_loss_is_the_tasks_alone() -> None:
+    recipe = composed().taught(has_teacher=False)
+    assert "distillation" not in recipe.modifiers
+    assert not recipe.needs_teacher("logits")
+    rows = {row["name"]: row for row in schedule.windows(recipe, 130)}
+    assert rows["distillation"]["note"] == "off: no teacher, the task's loss alone"
+    assert [name for name, row in rows.items() if "note" in row] == ["distillation"]
+    assert "off: no teacher" in printed(recipe, 130)
+    loss = torch.tensor(3.0)
+    assert recipe.loss(loss, {}, None) is loss
+
+
+def test_a_teacher_that_no_modifier_takes_is_refused() -> None:
+    recipe = composed("~recipe.modifiers.distillation")
+    with pytest.raises(ConfigError, match=r"no modifier that distils.* set teacher=none"):
+        recipe.taught(has_teacher=True)
+    assert recipe.taught(has_teacher=False).without_teacher == {}
+
+
+def test_a_hardness_of_0_is_a_value_like_any_other() -> None:
+    recipe = composed("recipe.distill_hardness=0").taught(has_teacher=True)
+    assert "distillation" in recipe.modifiers
+    assert not recipe.needs_teacher("logits")
 
 
 def test_two_learning_rates_at_once_are_refused() -> None:
@@ -121,14 +148,14 @@ def test_two_learning_rates_at_once_are_refused() -> None:
         "{_target_: sparsekit.modifiers.optimizer.LearningRateFunction, init_lr: 1, final_lr: 0}"
     )
     recipe = composed(f"+recipe.modifiers.second={second}")
-    (problem,) = recipe.problems(has_teacher=True)
+    (problem,) = recipe.problems()
     assert "learning_rate and recipe.modifiers.second" in problem
 
 
 def test_two_quantizations_are_refused() -> None:
     """No windows would help: none of them ends."""
     second = "{_target_: sparsekit.modifiers.quantization.qat.Quantization, start: 12, end: 13}"
-    (problem,) = composed(f"+recipe.modifiers.second={second}").problems(has_teacher=True)
+    (problem,) = composed(f"+recipe.modifiers.second={second}").problems()
     assert "quantization and recipe.modifiers.second are both Quantization at epoch 12" in problem
     assert "make one of them" in problem
 
@@ -189,14 +216,15 @@ def test_the_schedule_in_steps() -> None:
 @pytest.mark.parametrize("epochs", ["0.01", "0.1", "0.5", "1", "2", "12"])
 def test_a_quantization_that_no_step_sees(steps: int, epochs: str) -> None:
     recipe = composed(f"recipe.qat_epochs={epochs}")
-    (quantization,) = recipe.of(Quantization)
+    quantization = recipe.modifiers["quantization"]
+    assert isinstance(quantization, Quantization)
     quantization.submodules = []
     quantization.attach(torch.nn.Sequential(torch.nn.Linear(2, 2)))
     seen = []
     for step in range(steps):
         quantization.update(step / steps * 13)
         seen.append(quantization.observing)
-    problems = schedule.never_quantized(recipe, steps)
+    problems = recipe.step_problems(steps)
     assert bool(problems) == (not any(seen))
     for problem in problems:
         # Both ways out that it names lead out.
@@ -204,13 +232,13 @@ def test_a_quantization_that_no_step_sees(steps: int, epochs: str) -> None:
         assert ways is not None
         enough, longer = int(ways[1]), ways[2]
         assert enough > steps
-        assert schedule.never_quantized(recipe, enough) == []
-        assert schedule.never_quantized(composed(f"recipe.qat_epochs={longer}"), steps) == []
+        assert recipe.step_problems(enough) == []
+        assert composed(f"recipe.qat_epochs={longer}").step_problems(steps) == []
 
 
 def test_what_has_a_problem_of_its_own_gets_no_second() -> None:
     for change in ("recipe.observer_epoch=8", "recipe.qat_epochs=20", "recipe.qat_epochs=0"):
-        assert schedule.never_quantized(composed(change), 1) == []
+        assert composed(change).step_problems(1) == []
 
 
 def test_fractions_of_an_epoch_end_on_the_right_step() -> None:

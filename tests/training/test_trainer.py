@@ -60,7 +60,7 @@ def test_the_weight_decay_follows_the_recipe(
             },
         }
     )
-    assert made.problems(has_teacher=True) == []
+    assert made.problems() == []
     run = trainer(tmp_path, student, rows, made, weight_decay=0.5)
     seen: list[set[float]] = []
 

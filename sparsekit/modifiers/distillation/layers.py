@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.loss_mean import LossMean
 
 PROJECTIONS = "layer_projections"
 
@@ -45,12 +46,18 @@ class PerLayerDistillation(Modifier):
     SparseML's PerLayerDistillationModifier, but for padding, which does not count here.
     """
 
+    kind: ClassVar[str] = "distillation"
+    takes_teacher: ClassVar[Literal["logits", "model"] | None] = "model"
+
     gain: float = 1.5
     student_layer_names: list[str] | None = None
     teacher_layer_names: list[str] | None = None
     project_features: bool = True
     normalize: bool = True
     epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        self._layer_loss = LossMean()
 
     def problems(self, num_epochs: float) -> list[str]:
         found = super().problems(num_epochs)
@@ -68,8 +75,11 @@ class PerLayerDistillation(Modifier):
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether any weight falls on the teacher."""
         return self.gain > 0
+
+    @property
+    def reads_all_tokens(self) -> bool:
+        return True
 
     def use_teacher(self, teacher: nn.Module) -> None:
         """Take the teacher, a classifier with the student's vocabulary, before `attach`."""
@@ -166,7 +176,6 @@ class PerLayerDistillation(Modifier):
             self._hook()
         elif not on and self._hooks:
             self._unhook()
-        self.layer_loss: Tensor | None = None
 
     def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
         if not self._hooks:
@@ -182,8 +191,12 @@ class PerLayerDistillation(Modifier):
                 value, imitated, self._mask, self.normalize, self.epsilon
             )
         self._outputs.clear()
-        self.layer_loss = total.detach()
+        self._layer_loss.add(total)
         return loss + self.gain * total
+
+    def logs(self) -> Mapping[str, float]:
+        mean = self._layer_loss.take()
+        return {} if mean is None else {"layer_loss": mean}
 
     def detach(self, model: nn.Module) -> None:
         if self._hooks:

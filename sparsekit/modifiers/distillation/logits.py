@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.loss_mean import LossMean
 
 OUTPUT_KEYS = ("logits",)
 
@@ -33,12 +34,19 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tenso
 class Distillation(Modifier):
     """Mixes the loss: (1 - hardness) * task + hardness * KL to the teacher.
 
-    The batch carries the teacher's outputs as `teacher_<key>` for each of `distill_output_keys`.
+    The batch holds the teacher's outputs as `teacher_<key>` for each of `distill_output_keys`.
+    Logs `kd_loss`, the mean divergence. Without a teacher a recipe leaves it out.
     """
+
+    kind: ClassVar[str] = "distillation"
+    takes_teacher: ClassVar[Literal["logits", "model"] | None] = "logits"
 
     hardness: float
     temperature: float = 2.0
     distill_output_keys: list[str] = field(default_factory=lambda: list(OUTPUT_KEYS))
+
+    def __post_init__(self) -> None:
+        self._kd_loss = LossMean()
 
     def problems(self, num_epochs: float) -> list[str]:
         found = super().problems(num_epochs)
@@ -56,12 +64,11 @@ class Distillation(Modifier):
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether any weight falls on the teacher: with hardness 0 it is the plain task loss."""
+        # With hardness 0 the loss is the task's.
         return self.hardness > 0
 
     def update(self, epoch: float) -> None:
         self._on = self.active(epoch) and self.needs_teacher
-        self.kd_loss: Tensor | None = None
 
     def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
         if not self._on:
@@ -73,5 +80,9 @@ class Distillation(Modifier):
             ),
             start=loss.new_zeros(()),
         )
-        self.kd_loss = kd.detach()
+        self._kd_loss.add(kd)
         return (1 - self.hardness) * loss + self.hardness * kd
+
+    def logs(self) -> Mapping[str, float]:
+        mean = self._kd_loss.take()
+        return {} if mean is None else {"kd_loss": mean}

@@ -57,7 +57,7 @@ class ACDCPruning(Pruning):
         targets = {"compression_sparsity": self.compression_sparsity}
         return found + mask_type_problems(self.mask_type, targets)
 
-    def sparsity(self, epoch: float) -> dict[str, float | None]:
+    def planned_sparsity(self, epoch: float) -> dict[str, float | None]:
         patterns = [self.params] if isinstance(self.params, str) else self.params
         if epoch < self.start or (not self.leave_enabled and not self.active(epoch)):
             return dict.fromkeys(patterns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -21,6 +22,8 @@ class ConstantPruning(Pruning):
     `params` names weights: `__ALL_PRUNABLE__`, exact names, or `re:` patterns. A window that
     starts later takes the zeros that other modifiers have made by then.
     """
+
+    adds_zeros: ClassVar[bool] = False
 
     params: str | list[str] = ALL_PRUNABLE
 

@@ -134,7 +134,7 @@ class GradualPruning(Pruning):
         }
 
     @property
-    def settled(self) -> bool:
+    def masks_final(self) -> bool:
         return self._reached is not None and self._reached == self.end
 
     def update(self, epoch: float) -> None:
@@ -171,7 +171,7 @@ class GradualPruning(Pruning):
         share = (self._last_update(epoch) - self.start) / (self.end - self.start)
         return INTER_FUNCTIONS[self.inter_func](min(max(share, 0.0), 1.0))
 
-    def sparsity(self, epoch: float) -> dict[str, float | None]:
+    def planned_sparsity(self, epoch: float) -> dict[str, float | None]:
         finals = {pattern: float(share) for pattern, share in self._finals().items()}
         if epoch < self.start or (not self.leave_enabled and not self.active(epoch)):
             return dict.fromkeys(finals)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.base import NO_MASKS, Masks, Modifier, overlap
 from sparsekit.sparsity.masks import NOfM, Pattern, parse_mask_type
 
 
@@ -59,64 +59,55 @@ class MaskedWeights:
         """How many weights there are."""
         return sum(weight.numel() for weight in self.weights.values())
 
-    def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
-        """What in `weights`, by parameter name, breaks a mask: checked after save and reload."""
-        found = []
-        for name, mask in self.masks.items():
-            revived = int((weights[name].cpu() != 0).logical_and(~mask.cpu()).sum())
-            if revived:
-                found.append(f"{name}: {revived} weights that the mask holds at zero are not zero")
-        return found
-
-
-_NONE: Mapping[str, Tensor] = MappingProxyType({})
-
 
 @dataclass(kw_only=True)
 class Pruning(Modifier):
-    """What every pruning shares: it holds masks while it is on; not used by itself.
+    """The base of all pruning: it applies masks while it is on; not used by itself.
 
     A subclass sets `_masked` in `attach`, and `_on` in `update`.
     """
+
+    kind: ClassVar[str] = "pruning"
+    # Whether it makes new zeros, so that two of them cannot prune the same weight at once.
+    adds_zeros: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self._masked = MaskedWeights({})
         self._on = False
 
+    def conflict(self, other: Modifier) -> str | None:
+        if not isinstance(other, Pruning) or not (self.adds_zeros and other.adds_zeros):
+            return None
+        shared = self.masked_names & other.masked_names
+        if not shared or not overlap(self, other):
+            return None
+        return (
+            f"prune {min(shared)} at epoch {max(self.start, other.start):g}; give them other "
+            "params or windows that do not overlap"
+        )
+
     @property
-    def names(self) -> set[str]:
-        """The parameters that it prunes, once attached."""
+    def masked_names(self) -> set[str]:
         return set(self._masked.weights)
 
-    def sparsity(self, epoch: float) -> dict[str, float | None]:
-        """The planned sparsity of each pattern in `params` at `epoch`; None: as the weights are.
-
-        Known without a model, for the schedule.
-        """
-        return {}
+    def masks(self) -> Masks:
+        if not self._on:
+            return NO_MASKS
+        return Masks(self._masked.masks, self.masks_final, self.learns_from_zeros)
 
     @property
-    def held(self) -> Mapping[str, Tensor]:
-        """The masks that are held now, by parameter name; another object once they change."""
-        return self._masked.masks if self._on else _NONE
-
-    @property
-    def settled(self) -> bool:
-        """Whether the masks that are held now stay as they are to the end of their window."""
+    def masks_final(self) -> bool:
+        """Whether the current masks stay as they are to the end of the window."""
         return True
 
     @property
     def learns_from_zeros(self) -> bool:
-        """Whether gradients of weights that are held at zero are still of use."""
+        """Whether gradients of masked weights are still of use."""
         return False
 
     def constrain(self) -> None:
         if self._on:
             self._masked.apply()
-
-    def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
-        """What in `weights`, by parameter name, breaks a mask that is held now."""
-        return self._masked.violations(weights) if self._on else []
 
 
 def mask_type_problems(mask_type: str | Sequence[int], targets: Mapping[str, float]) -> list[str]:

@@ -30,7 +30,7 @@ class MovementPruning(GradualPruning):
 
     @property
     def learns_from_zeros(self) -> bool:
-        return not self.settled
+        return not self.masks_final
 
     def _score(self, name: str) -> Tensor:
         # Asked for anew, since a model that moves to another device has new buffers.

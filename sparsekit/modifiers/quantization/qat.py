@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from sparsekit.errors import ConfigError
-from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.base import Modifier, overlap
 from sparsekit.modifiers.quantization.attention import attentions, quantize_attention
 from sparsekit.modifiers.quantization.fake_quantize import (
     FakeQuantizer,
     QuantEmbedding,
     QuantLinear,
 )
+from sparsekit.modifiers.quantization.observation import unobserved
 from sparsekit.modifiers.quantization.scheme import Activations, Scheme, Weights, parse_scheme
 
 
@@ -45,6 +47,11 @@ class Quantization(Modifier):
     ignore: classes or modules that stay as they are;
     strict: a name of these two that the model lacks is an error.
     """
+
+    kind: ClassVar[str] = "quantization"
+    # It replaces modules in which other modifiers keep buffers and hooks; and what they measure,
+    # such as the Fisher information, they measure through its rounding.
+    order: ClassVar[int] = -1
 
     disable_observer_epoch: float | None = None
     submodules: list[str] = field(default_factory=list)
@@ -93,6 +100,23 @@ class Quantization(Modifier):
             except ValueError as error:
                 found.append(f"{name}: {error}")
         return found
+
+    def conflict(self, other: Modifier) -> str | None:
+        if not isinstance(other, Quantization) or not overlap(self, other):
+            return None
+        # Windows that do not overlap are no way out: quantization does not end.
+        return (
+            f"are both Quantization at epoch {max(self.start, other.start):g}; make one of them, "
+            "with submodules or scheme_overrides for what differs"
+        )
+
+    def step_problems(self, num_epochs: float, total_steps: int) -> list[str]:
+        if self.problems(num_epochs):
+            return []
+        ends = (self.disable_observer_epoch, self.end, num_epochs)
+        stop = min(end for end in ends if end is not None)
+        problem = unobserved(self.start, stop, num_epochs, total_steps)
+        return [] if problem is None else [problem]
 
     def attach(self, model: nn.Module) -> None:
         self._frozen: list[FakeQuantizer] = []
@@ -227,6 +251,18 @@ class Quantization(Modifier):
             quantizer.enabled, quantizer.observing = self.on, self.observing
         for quantizer in self._never_frozen:
             quantizer.enabled, quantizer.observing = self.on, self.on
+
+    @property
+    def reads_all_tokens(self) -> bool:
+        # The deployed model computes every token, so ranges are observed over all of them.
+        return self.on
+
+    @property
+    def quantized_modules(self) -> Sequence[str]:
+        return self.modules
+
+    def logs(self) -> Mapping[str, float]:
+        return {"quantizers_on": float(self.on), "observers_on": float(self.observing)}
 
 
 def _of(key: str, name: str, module: nn.Module) -> bool:

@@ -13,11 +13,9 @@ from typing import Any
 
 from sparsekit.distributed import PROCESSES
 from sparsekit.errors import ConfigError, UserError
-from sparsekit.modifiers.distillation.layers import PerLayerDistillation
-from sparsekit.modifiers.distillation.logits import Distillation
-from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.sparseml.peer import MAKE, WORKERS, peer_problem, peer_python
+from sparsekit.sparseml.recipes.mapping import NEWER
 from sparsekit.sparseml.recipes.write import to_sparseml
 
 WORKER = WORKERS / "sparseml_engine.py"
@@ -55,13 +53,13 @@ class SparseML:
             f"engine=sparseml: recipe.modifiers.{name} imitates layers, which starts from other "
             "projections there; remove it"
             for name, modifier in recipe.modifiers.items()
-            if isinstance(modifier, PerLayerDistillation)
+            if modifier.takes_teacher == "model"
         ]
         found += [
             f"engine=sparseml: recipe.modifiers.{name} quantizes by scheme, which SparseML cannot "
             "do on the torch of its environment; name submodules instead"
-            for name, modifier in recipe.modifiers.items()
-            if isinstance(modifier, Quantization) and modifier.by_scheme
+            for name in recipe.modifiers
+            if any((recipe.values["modifiers"][name] or {}).get(key) for key in NEWER - {"strict"})
         ]
         found += _training_problems(values["training"])
         if isinstance(values["teacher"].get("checkpoint"), list):
@@ -111,7 +109,7 @@ def recipe_text(recipe: Recipe) -> str:
     modifiers = {
         name: modifier
         for name, modifier in recipe.modifiers.items()
-        if not isinstance(modifier, Distillation) or modifier.needs_teacher
+        if modifier.takes_teacher is None or modifier.needs_teacher
     }
     return to_sparseml(recipe.values, recipe.values, modifiers)
 

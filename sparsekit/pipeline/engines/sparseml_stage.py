@@ -22,7 +22,6 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.loading import Classifier
 from sparsekit.models.predict import predict_logits
 from sparsekit.models.teacher import label_order, live_teacher
-from sparsekit.modifiers.distillation.logits import Distillation
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.engines.sparseml_engine import (
     Report,
@@ -114,7 +113,7 @@ def teach(
 
     Raises UserError for a teacher of another vocabulary or with another order of labels.
     """
-    if not any(modifier.needs_teacher for modifier in plan.recipe.of(Distillation)):
+    if not plan.recipe.needs_teacher("logits"):
         return None
     folders = stages.teacher_folders(plan, data, finetune)
     for folder in folders:

@@ -14,7 +14,6 @@ from transformers.training_args import OptimizerNames
 
 from sparsekit.kernels import adamw as kernel
 from sparsekit.modifiers.base import Modifier
-from sparsekit.modifiers.pruning.masked import Pruning
 from sparsekit.recipe.recipe import Recipe
 
 
@@ -140,7 +139,7 @@ def sparse_token_gradient(model: nn.Module, recipe: Recipe) -> Iterator[None]:
     A dense one is cleared and read anew at each step, all 30,522 rows of BERT's for some hundred.
     """
     table = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
-    masked = [model.get_parameter(name) for m in recipe.of(Pruning) for name in m.names]
+    masked = [model.get_parameter(name) for name in recipe.masked_names]
     # A mask's hook takes a dense gradient.
     if not isinstance(table, nn.Embedding) or any(table.weight is weight for weight in masked):
         yield

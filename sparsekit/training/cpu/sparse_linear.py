@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparsekit.kernels.sparse_linear import MIN_SPARSITY, SparsePattern, sparse_linear
-from sparsekit.modifiers.pruning.masked import Pruning
+from sparsekit.modifiers.base import NO_MASKS, Masks, Modifier
 from sparsekit.modifiers.quantization.fake_quantize import QuantLinear
 from sparsekit.recipe.recipe import Recipe
 
@@ -28,26 +26,29 @@ class MaskedLinear(nn.Linear):
 
 
 class _Followed:
-    """What one pruning's masks have set up, and for which state of it."""
+    """What the masks of one modifier have set up, and for which state of them."""
 
     def __init__(self) -> None:
-        self._state: tuple[Mapping[str, Tensor] | None, bool, bool] = (None, False, False)
+        self._masks = NO_MASKS
         self.hooks: list[RemovableHandle] = []
         self.layers: list[MaskedLinear | QuantLinear] = []
 
-    def is_up_to_date(self, pruning: Pruning) -> bool:
-        masks, *switches = self._state
-        return masks is pruning.held and switches == [pruning.settled, pruning.learns_from_zeros]
+    def is_up_to_date(self, masks: Masks) -> bool:
+        before = self._masks
+        return masks.masks is before.masks and (masks.final, masks.uses_gradients) == (
+            before.final,
+            before.uses_gradients,
+        )
 
-    def note(self, pruning: Pruning) -> None:
-        self._state = (pruning.held, pruning.settled, pruning.learns_from_zeros)
+    def note(self, masks: Masks) -> None:
+        self._masks = masks
 
     def release(self) -> None:
         for hook in self.hooks:
             hook.remove()
         for layer in self.layers:
             vars(layer).pop("pattern", None)
-        self._state = (None, False, False)
+        self._masks = NO_MASKS
         self.hooks, self.layers = [], []
 
 
@@ -61,24 +62,24 @@ class HeldZeros:
 
     def __init__(self, model: nn.Module, recipe: Recipe, sparse_products: bool) -> None:
         self._model = model
-        self._prunings = recipe.of(Pruning)
+        self._modifiers: list[Modifier] = list(recipe.modifiers.values())
         self._sparse_products = sparse_products
-        self._followed: list[_Followed] = [_Followed() for _ in self._prunings]
+        self._followed: list[_Followed] = [_Followed() for _ in self._modifiers]
         # How many layers multiplied no zeros at the most.
         self.sparse_layers = 0
 
     def follow(self) -> None:
         """Take over the masks that are held now; costs nothing as long as they stay."""
         changed = [
-            (pruning, followed)
-            for pruning, followed in zip(self._prunings, self._followed, strict=True)
-            if not followed.is_up_to_date(pruning)
+            (masks, followed)
+            for modifier, followed in zip(self._modifiers, self._followed, strict=True)
+            if not followed.is_up_to_date(masks := modifier.masks())
         ]
-        # All are let go first: one pruning may hand its layers to another.
+        # All are released first: one modifier may hand its layers to another.
         for _, followed in changed:
             followed.release()
-        for pruning, followed in changed:
-            self._take(pruning, followed)
+        for masks, followed in changed:
+            self._take(masks, followed)
         now = sum(len(followed.layers) for followed in self._followed)
         self.sparse_layers = max(self.sparse_layers, now)
 
@@ -90,12 +91,12 @@ class HeldZeros:
             if isinstance(module, MaskedLinear):
                 module.__class__ = nn.Linear  # type: ignore[assignment]
 
-    def _take(self, pruning: Pruning, followed: _Followed) -> None:
-        followed.note(pruning)
-        if pruning.learns_from_zeros:
+    def _take(self, masks: Masks, followed: _Followed) -> None:
+        followed.note(masks)
+        if masks.uses_gradients:
             return
-        for name, mask in pruning.held.items():
-            layer = self._sparse_layer(name, mask) if pruning.settled else None
+        for name, mask in masks.masks.items():
+            layer = self._sparse_layer(name, mask) if masks.final else None
             if layer is None:
                 followed.hooks.append(_mask_gradient(self._model.get_parameter(name), mask))
             else:

@@ -1,4 +1,4 @@
-"""A mean that is kept where its values are computed."""
+"""The mean of losses, summed on the device that computes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class LossMean:
-    """The mean of scalar tensors, summed on their device: nothing waits for it until `take`."""
+    """The mean of scalar tensors, summed on their device: no synchronization until `take`."""
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None
