@@ -36,12 +36,13 @@ from sparsekit.data.datasets import BuiltDataset, TextData, tokenize
 from sparsekit.metrics import compute
 from sparsekit.models.loading import Classifier, Student
 from sparsekit.models.predict import predict_logits
-from sparsekit.models.pruning import prunable, sparsity
+from sparsekit.models.pruning import sparsity
 from sparsekit.oneshot.calibration import TextCollator, draw
 from sparsekit.oneshot.calibration import read as read_file
 from sparsekit.oneshot.methods import OneShot, prune
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.progress import quiet_libraries
+from sparsekit.sparsity.prunable import prunable
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.trainer import SparseTrainer
 

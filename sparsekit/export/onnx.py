@@ -31,9 +31,9 @@ from sparsekit.export.parity import (
 from sparsekit.export.sums import write_sums
 from sparsekit.export.trace import load_model, trace
 from sparsekit.metrics.report import read_report
-from sparsekit.models.pruning import prunable
 from sparsekit.runtime.answers import TextEncoder, predict_logits
 from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.sparsity.prunable import prunable
 from sparsekit.system import cores
 
 log = logging.getLogger(__name__)

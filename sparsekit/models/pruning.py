@@ -1,28 +1,14 @@
-"""The prunable layers of a model: found, pruned by magnitude, measured."""
+"""The prunable layers of a model: pruned by magnitude, measured."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
 from torch import nn
 
 from sparsekit.sparsity.masks import magnitude_mask
-
-_IN_A_LAYER_STACK = re.compile(r"\.\d+\.")
-
-
-def prunable(model: nn.Module) -> dict[str, nn.Linear]:
-    """The Linear layers of the stack of transformer layers, by name: not pooler, not head.
-
-    That is what sparse checkpoints prune, and what `sparsity` in a summary is about.
-    """
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and _IN_A_LAYER_STACK.search(name)
-    }
+from sparsekit.sparsity.prunable import prunable
 
 
 @torch.no_grad()

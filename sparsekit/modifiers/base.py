@@ -11,9 +11,11 @@ from typing import Any, ClassVar, Literal, cast
 from torch import Tensor, nn
 
 from sparsekit.errors import ConfigError
+from sparsekit.sparsity.prunable import prunable
 from sparsekit.sparsity.surgeon import Draw
 
 ALL_PRUNABLE = "__ALL_PRUNABLE__"
+ENCODER = "__ENCODER__"
 ALL = "__ALL__"
 PRUNABLE_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -217,22 +219,25 @@ def overlap(first: Modifier, second: Modifier) -> bool:
 def match_parameters(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, nn.Parameter]:
     """The parameters that `patterns` name, by name.
 
-    `__ALL_PRUNABLE__` is the weight of every Linear and Conv layer, `__ALL__` every parameter;
+    `__ENCODER__` is the weight of every Linear layer in the stack of transformer layers;
+    `__ALL_PRUNABLE__` that of every Linear and Conv layer; `__ALL__` is every parameter;
     `re:` starts a regular expression that must match from the start of the name; anything else is
     an exact name.
     Raises ConfigError for each pattern that matches nothing.
     """
-    prunable: dict[str, nn.Parameter] = {
+    layers: dict[str, nn.Parameter] = {
         f"{name}.weight": cast(nn.Parameter, module.weight)
         for name, module in model.named_modules()
         if isinstance(module, PRUNABLE_LAYERS)
     }
-    parameters = dict(model.named_parameters())
+    parameters, stack = dict(model.named_parameters()), prunable(model)
     found: dict[str, nn.Parameter] = {}
     problems = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         if pattern == ALL_PRUNABLE:
-            matched = prunable
+            matched = layers
+        elif pattern == ENCODER:
+            matched = {n: layers[n] for n in layers if n.removesuffix(".weight") in stack}
         elif pattern == ALL:
             matched = parameters
         elif pattern.startswith("re:"):
@@ -247,7 +252,7 @@ def match_parameters(model: nn.Module, patterns: str | Sequence[str]) -> dict[st
         if not matched:
             problems.append(
                 f"params: {pattern!r} matches no parameter; the model has names such as "
-                f"{', '.join(list(prunable)[:3])}; write an exact name, re:<regex> or "
+                f"{', '.join(list(layers)[:3])}; write an exact name, re:<regex>, {ENCODER} or "
                 f"{ALL_PRUNABLE}"
             )
         found |= matched

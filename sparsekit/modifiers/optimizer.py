@@ -1,4 +1,4 @@
-"""Learning rate and weight decay: values that the trainer reads at each epoch."""
+"""Schedules of the learning rate and the weight decay, which the trainer reads at each step."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ LR_FUNCTIONS = ("linear", "cosine", "cyclic_linear")
 
 
 def linear(progress: float, init_lr: float, final_lr: float) -> float:
-    """A straight line from `init_lr` at progress 0 to `final_lr` at progress 1."""
+    """Interpolates linearly from `init_lr` at progress 0 to `final_lr` at progress 1."""
     return init_lr + (final_lr - init_lr) * progress
 
 
 def cosine(progress: float, init_lr: float, final_lr: float) -> float:
-    """Half a cosine wave from `init_lr` at progress 0 to `final_lr` at progress 1."""
+    """Half a cosine from `init_lr` at progress 0 to `final_lr` at progress 1."""
     return final_lr + (init_lr - final_lr) * (1 + math.cos(math.pi * progress)) / 2
 
 
-# What LearningRate's `lr_kwargs` must and may hold.
+# The required and the optional keys of LearningRate's `lr_kwargs`.
 LR_CLASSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "StepLR": (("step_size", "gamma"), ()),
     "MultiStepLR": (("milestones", "gamma"), ()),
@@ -34,7 +34,7 @@ _EPSILON = 1e-9
 
 @dataclass(kw_only=True)
 class LearningRateSchedule(Modifier):
-    """A modifier that sets the learning rate within its window; not used by itself."""
+    """Base class of modifiers that set the learning rate within their window."""
 
     kind: ClassVar[str] = "optimizer"
     # The field that holds the learning rate at the window's start.
@@ -63,21 +63,23 @@ class LearningRateSchedule(Modifier):
         return self.lr_after(num_epochs, steps_per_epoch)
 
     def lr(self, epoch: float, num_epochs: float, steps_per_epoch: float) -> float:
-        """The learning rate at `epoch`, which lies in the window, of a run of that length."""
+        """The learning rate at an `epoch` in the window of a run of `num_epochs`."""
         raise NotImplementedError
 
     def lr_after(self, num_epochs: float, steps_per_epoch: float) -> float:
-        """The learning rate that stays when the window has ended: that of its last step."""
+        """The learning rate after the window: that of its last step."""
         end = num_epochs if self.end is None else self.end
         return self.lr(end - 1 / steps_per_epoch, num_epochs, steps_per_epoch)
 
 
 @dataclass(kw_only=True)
 class LearningRateFunction(LearningRateSchedule):
-    """The learning rate as a function of the epoch, SparseML's LearningRateFunctionModifier.
+    """The learning rate as a function of the epoch; SparseML's LearningRateFunctionModifier.
 
-    `lr_func` is linear, cosine or cyclic_linear; the last falls from `init_lr` to `final_lr`
-    once in every `cycle_epochs`. After the window the learning rate is `final_lr`.
+    lr_func: linear, cosine or cyclic_linear; the last falls from `init_lr` to `final_lr` in every
+        cycle of `cycle_epochs`.
+
+    After the window the learning rate is `final_lr`.
     """
 
     init_lr: float
@@ -118,7 +120,7 @@ class LearningRateFunction(LearningRateSchedule):
 
 @dataclass(kw_only=True)
 class SetLearningRate(LearningRateSchedule):
-    """One learning rate from `start` on, until another schedule starts."""
+    """A constant learning rate from `start` until another schedule starts."""
 
     rate_field: ClassVar[str] = "learning_rate"
 
@@ -129,7 +131,7 @@ class SetLearningRate(LearningRateSchedule):
         if not self.learning_rate >= 0:
             found.append(f"learning_rate {self.learning_rate} must be 0 or more")
         if self.end is not None:
-            found.append(f"end is {self.end:g}, but a rate that is set stays; remove it")
+            found.append(f"end is {self.end:g}, but the rate stays once it is set; remove it")
         return found
 
     def lr(self, epoch: float, num_epochs: float, steps_per_epoch: float) -> float:
@@ -138,11 +140,11 @@ class SetLearningRate(LearningRateSchedule):
 
 @dataclass(kw_only=True)
 class LearningRate(LearningRateSchedule):
-    """The learning rate as torch's schedulers have it, counted in epochs, not in steps.
+    """The learning rate of one of torch's schedulers, counted in epochs instead of steps.
 
-    lr_class: StepLR (lr_kwargs: step_size, gamma), MultiStepLR (milestones, which are epochs of
-    the run, gamma), ExponentialLR (gamma, once an epoch) or CosineAnnealingWarmRestarts (lr_min,
-    cycle_epochs, cycle_mult).
+    lr_class: StepLR (lr_kwargs: step_size, gamma), MultiStepLR (milestones, in epochs of the run,
+        and gamma), ExponentialLR (gamma, applied once an epoch) or CosineAnnealingWarmRestarts
+        (lr_min, cycle_epochs, cycle_mult).
     """
 
     lr_class: str
@@ -190,7 +192,6 @@ class LearningRate(LearningRateSchedule):
 
 
 def _kwarg_problem(name: str, value: Any) -> str | None:
-    # What is wrong with a value of lr_kwargs.
     def number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -209,7 +210,7 @@ def _kwarg_problem(name: str, value: Any) -> str | None:
 
 @dataclass(kw_only=True)
 class SetWeightDecay(Modifier):
-    """The optimizer's weight decay, for every parameter group as SparseML sets it."""
+    """The optimizer's weight decay, in every parameter group, as in SparseML."""
 
     kind: ClassVar[str] = "optimizer"
 

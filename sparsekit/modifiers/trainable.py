@@ -12,10 +12,11 @@ from sparsekit.modifiers.base import Modifier, match_parameters
 
 @dataclass(kw_only=True)
 class TrainableParams(Modifier):
-    """Freezes parameters, or trains them, within its window; after it they are as before.
+    """Freezes parameters, or trains them, within its window; afterwards they are as before.
 
-    `params` names them: `__ALL__`, `__ALL_PRUNABLE__`, exact names, or `re:` patterns. A frozen
-    parameter keeps its value to the last bit: weight decay and momentum do not reach it.
+    params: which parameters, see `match_parameters`.
+    trainable: false freezes them. A frozen parameter keeps its value to the last bit: neither
+        weight decay nor momentum changes it.
     """
 
     kind: ClassVar[str] = "optimizer"
@@ -33,5 +34,5 @@ class TrainableParams(Modifier):
         for parameter, before in zip(self._parameters, self._before, strict=True):
             parameter.requires_grad_(self.trainable if on else before)
             if not parameter.requires_grad:
-                # An optimizer leaves alone what has no gradient.
+                # Optimizers skip parameters without a gradient.
                 parameter.grad = None

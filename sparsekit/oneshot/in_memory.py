@@ -14,12 +14,13 @@ from sparsekit.data.collator import Collator
 from sparsekit.data.tokenized import tokenized_rows
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.loading import id2label
-from sparsekit.models.pruning import prunable, sparsity
+from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.oneshot import methods
 from sparsekit.oneshot.calibration import draw
 from sparsekit.oneshot.methods import OneShot, defaults_of
 from sparsekit.oneshot.prune import check_layers, check_zeros
+from sparsekit.sparsity.prunable import prunable
 from sparsekit.sparsity.surgeon import Draw
 
 Model = TypeVar("Model", bound=PreTrainedModel)

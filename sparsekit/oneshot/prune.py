@@ -26,11 +26,11 @@ from sparsekit.models.loading import (
     positions_of,
     read_config,
 )
-from sparsekit.models.pruning import prunable
 from sparsekit.models.tokenizer import load_tokenizer
 from sparsekit.oneshot import methods
 from sparsekit.oneshot.calibration import TextCollator, draw, read
 from sparsekit.oneshot.methods import OneShot
+from sparsekit.sparsity.prunable import prunable
 from sparsekit.sparsity.surgeon import Draw, Layers
 
 # Everything of a checkpoint but its weights: tokenizer, settings of generation and pooling.

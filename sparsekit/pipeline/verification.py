@@ -19,8 +19,9 @@ from sparsekit.export.onnx import DEPLOYED, ExportConfig, kept_files, read_setti
 from sparsekit.export.parity import read_columns
 from sparsekit.export.sums import check_listed, check_sums
 from sparsekit.export.trace import load_model, trace
-from sparsekit.models.pruning import prunable, sparsity
+from sparsekit.models.pruning import sparsity
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.sparsity.prunable import prunable
 
 # Shares and metrics are sums over the same numbers: only the order of addition may differ.
 TOLERANCE = 1e-9

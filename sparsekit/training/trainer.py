@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 
 from sparsekit.data.collator import Collator
+from sparsekit.errors import UserError
 from sparsekit.models.first_token import only_first_token
 from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.loss_mean import LossMean
@@ -76,6 +77,13 @@ class SparseTrainer(Trainer):
         loader: DataLoader[Any] = super().get_train_dataloader()
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         budget = self.args.tokens_per_batch
+        if len(loader) == 0:
+            raise UserError(
+                "training.dataloader_drop_last=true leaves no batch: there are "
+                f"{self.num_examples(loader)} training rows, fewer than the "
+                f"{self.args.train_batch_size} of one batch; set it to false, or a smaller "
+                "training.per_device_train_batch_size"
+            )
         return order_by_epoch(loader, seed, lambda: int(self.state.epoch or 0), budget)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
@@ -128,7 +136,7 @@ class SparseTrainer(Trainer):
         teacher = {name: inputs[name] for name in inputs if name.startswith("teacher_")}
         inputs = {name: value for name, value in inputs.items() if name not in teacher}
         # With label smoothing the Trainer takes the labels out of its inputs.
-        rows = len(inputs["labels"]) if "labels" in inputs else 0
+        rows = len(inputs["labels"])
         # Without the count of items: given one, the Trainer takes the loss for a share of a sum and
         # multiplies it by the number of processes, though it is the mean of this one's batch.
         loss, outputs = super().compute_loss(model, inputs, True)

@@ -38,7 +38,6 @@ NEEDED = {
     "dataset/json": ["dataset.data_files.train=a.json", "dataset.data_files.validation=b.json"],
     "teacher/checkpoint": ["teacher.checkpoint=folder"],
     "recipe/sparseml": [f"recipe.path={ROOT / 'tests' / 'sparseml_recipes' / 'transfer_qat.yaml'}"],
-    "teacher/none": ["recipe.distill_hardness=0"],
 }
 
 
@@ -67,6 +66,8 @@ def test_a_choice_composes_and_builds(
     chosen = {"dataset": "rotten_tomatoes", "teacher": "textattack"}
     if len(choice.parts) > 1:
         chosen[str(choice.parent)] = choice.stem
+    if name == "recipe/dense":
+        chosen["teacher"] = "none"
     overrides = [f"{group}={option}" for group, option in chosen.items()]
     cfg = composed(monkeypatch, tmp_path, overrides + NEEDED.get(name, []))
     values = plain(cfg)
@@ -109,6 +110,48 @@ def test_a_quantization_that_no_step_sees_is_a_problem_of_an_export(
         smoke("recipe.qat_epochs=0.5")
     assert smoke("recipe.qat_epochs=1.3").export is not None
     assert smoke("recipe.qat_epochs=0.5", "export=none").export is None
+
+
+def test_a_run_without_a_teacher_learns_the_task_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for recipe in ("pruned90", "pruned90_quant"):
+        values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", f"recipe={recipe}"]))
+        plan = built(values)
+        assert list(plan.recipe.without_teacher) == ["distillation"]
+    unused = ["dataset=sst2", "recipe=dense", "teacher=textattack"]
+    with pytest.raises(ConfigError, match="no modifier that distils"):
+        built(plain(composed(monkeypatch, tmp_path, unused)))
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("+training.learning_rate=1", "training.learning_rate=1 .* set recipe.init_lr"),
+        ("+training.warmup_steps=100", "training.warmup_steps=100 .* set recipe.init_lr"),
+        ("+training.warmup_ratio=0.1", "training.warmup_ratio=0.1 .* set recipe.init_lr"),
+        ("+training.lr_scheduler_type=cosine", "lr_scheduler_type=cosine .* set recipe.init_lr"),
+        ("+training.weight_decay=0.5", "training.weight_decay=0.5 .* set recipe.weight_decay"),
+        ("training.num_train_epochs=4", "num_train_epochs=4 .* set recipe.num_epochs"),
+        ("training.remove_unused_columns=true", "would remove the teacher's logits"),
+    ],
+)
+def test_an_argument_without_effect_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, override: str, problem: str
+) -> None:
+    choices = ["dataset=sst2", "teacher=self", override]
+    with pytest.raises(ConfigError, match=problem):
+        built(plain(composed(monkeypatch, tmp_path, choices)))
+
+
+def test_an_argument_that_the_recipe_leaves_open_has_its_effect(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    choices = ["dataset=sst2", "~recipe.modifiers.learning_rate", "+training.learning_rate=1"]
+    assert built(plain(composed(monkeypatch, tmp_path, choices))).training.learning_rate == 1
+    # Before a window opens the argument's value holds.
+    later = ["dataset=sst2", "+recipe.modifiers.weight_decay.start=1", "+training.weight_decay=0.5"]
+    assert built(plain(composed(monkeypatch, tmp_path, later))).training.weight_decay == 0.5
 
 
 def test_a_push_that_must_fail_is_a_problem(

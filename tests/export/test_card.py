@@ -17,7 +17,7 @@ from sparsekit.export.class_tables import WIDEST_MATRIX, class_tables
 from sparsekit.export.onnx import ExportConfig, export
 from sparsekit.export.parity import read_columns
 from sparsekit.metrics.report import class_report, read_report, write_report
-from sparsekit.models.pruning import prunable
+from sparsekit.sparsity.prunable import prunable
 
 
 def card_of(run: Path, form: str = "qdq", recipe: dict[str, Any] | None = None) -> str:

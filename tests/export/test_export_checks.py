@@ -23,9 +23,9 @@ from sparsekit.export.layers import Layers, other_bytes, read_layers
 from sparsekit.export.onnx import ExportConfig, export
 from sparsekit.export.parity import check_metrics, check_trace, read_rows
 from sparsekit.export.trace import load_model
-from sparsekit.models.pruning import prunable
 from sparsekit.runtime.answers import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.sparsity.prunable import prunable
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
 LOOSE = ExportConfig(max_metric_drop=0.1)

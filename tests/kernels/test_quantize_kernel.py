@@ -105,7 +105,7 @@ def test_sums_become_floats(
     scales = torch.rand(out if per_channel else 1) / 1000
     bias = torch.randn(out) if with_bias else None
     sums = left.int() @ right.int().t()
-    expected = rounding.integer_product(left, zero_point, right, False).double() * scales.double()
+    expected = rounding.integer_matmul(left, zero_point, right, False).double() * scales.double()
     exact = (left.double() - zero_point) @ right.double().t()
     assert torch.equal(exact, (sums - zero_point * right.int().sum(1)).double())
     by_torch = (sums - zero_point * right.int().sum(1)).float().mul_(scales)

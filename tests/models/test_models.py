@@ -18,8 +18,9 @@ from sparsekit.errors import UserError
 from sparsekit.models.hub import fetch
 from sparsekit.models.loading import Student, load_classifier, read_config, weights_hash
 from sparsekit.models.predict import length_batches, predict_logits
-from sparsekit.models.pruning import prunable, prune, sparsity
+from sparsekit.models.pruning import prune, sparsity
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.sparsity.prunable import prunable
 
 LABELS = ["neg", "pos"]
 

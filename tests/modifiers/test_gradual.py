@@ -229,7 +229,9 @@ def test_what_fits_no_weight_is_named() -> None:
 
 def test_a_weight_with_two_targets_is_refused() -> None:
     modifier = gradual(params=[], final_sparsity={"0.5": ["a.weight"], "0.9": ["re:.*weight"]})
-    with pytest.raises(ConfigError, match=r"a.weight is to end at 0.5 and, as 're:.*', at 0.9"):
+    with pytest.raises(
+        ConfigError, match=r"a.weight has final_sparsity 0.5 and, through 're:.*', 0.9"
+    ):
         modifier.attach(net())
 
 

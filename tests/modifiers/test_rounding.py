@@ -16,7 +16,7 @@ from sparsekit.modifiers.quantization.rounding import (
     INT8,
     UINT8,
     fake_quantize,
-    integer_product,
+    integer_matmul,
     quantized_linear,
 )
 from sparsekit.modifiers.quantization.scheme import Scheme
@@ -72,13 +72,13 @@ def test_rounding_is_torchs_to_the_bit(seed: int, channels: int, limits: tuple[i
     zero=st.integers(*UINT8),
     int8_units=st.booleans(),
 )
-def test_integer_products_are_exact(
+def test_integer_matmuls_are_exact(
     seed: int, rows: int, inner: int, outer: int, zero: int, int8_units: bool
 ) -> None:
     torch.manual_seed(seed)
     left, right = integers(rows, inner, UINT8), integers(outer, inner, INT8)
-    product = integer_product(left.byte(), zero_point(zero), right.char(), int8_units)
-    assert torch.equal(product.long(), (left - zero) @ right.t())
+    result = integer_matmul(left.byte(), zero_point(zero), right.char(), int8_units)
+    assert torch.equal(result.long(), (left - zero) @ right.t())
 
 
 @pytest.mark.parametrize("low", [-128, 127])
@@ -87,8 +87,8 @@ def test_integer_products_are_exact(
 )
 def test_the_largest_sums_are_exact(int8_units: bool, inner: int, low: int) -> None:
     left, right = constant(3, inner, 255).byte(), constant(2, inner, low).char()
-    product = integer_product(left, zero_point(0), right, int8_units)
-    assert torch.equal(product, torch.full((3, 2), 255 * low * inner).float())
+    result = integer_matmul(left, zero_point(0), right, int8_units)
+    assert torch.equal(result, torch.full((3, 2), 255 * low * inner).float())
 
 
 def test_float32_stops_being_exact_beyond_its_bound() -> None:
@@ -96,15 +96,15 @@ def test_float32_stops_being_exact_beyond_its_bound() -> None:
     inner = 3 * EXACT_IN_FLOAT32 + 1
     left, right = constant(3, inner, 255).byte(), constant(2, inner, 127).char()
     exact = 255 * 127 * inner
-    assert int(integer_product(left, zero_point(0), right, False)[0, 0]) != exact
-    rounded_once = integer_product(left, zero_point(0), right, True)[0, 0]
+    assert int(integer_matmul(left, zero_point(0), right, False)[0, 0]) != exact
+    rounded_once = integer_matmul(left, zero_point(0), right, True)[0, 0]
     assert rounded_once == torch.tensor(exact).float()
 
 
 @pytest.mark.parametrize("int8_units", [True, False])
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize(("inner", "outer"), [(384, 1536), (1536, 384), (384, 2), (7, 5)])
-def test_a_quantized_linear_is_fake_quantization_and_a_product(
+def test_a_quantized_linear_is_fake_quantization_and_a_matmul(
     inner: int, outer: int, per_channel: bool, int8_units: bool
 ) -> None:
     torch.manual_seed(inner + outer)

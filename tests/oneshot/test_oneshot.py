@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from sparsekit.cli.app import app
 from sparsekit.models.inspection import inspect
 from sparsekit.models.loading import load_classifier
-from sparsekit.models.pruning import prunable
 from sparsekit.oneshot.calibration import ROWS, draw
 from sparsekit.oneshot.methods import OneShot, input_norms, prune, row_ranks
+from sparsekit.sparsity.prunable import prunable
 
 FAST = ["--num-grads", "16", "--rows", "16", "--num-recomputations", "2"]
 

@@ -18,7 +18,7 @@ from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 DATASET = "cornell-movie-review-data/rotten_tomatoes"
-STUDENT = "neuralmagic/oBERT-12-upstream-pruned-unstructured-90"
+STUDENT = "neuralmagic/oBERT-12-upstream-pruned-unstructured-90-v2"
 TEACHER = "textattack/bert-base-uncased-rotten-tomatoes"
 MASKED_LM_TWIN = "textattack/bert-base-uncased-rotten_tomatoes"
 ROWS = {"train": 96, "validation": 32, "test": 32}

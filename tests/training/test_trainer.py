@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.loading import Classifier, Student
+from sparsekit.models.predict import predict_logits
 from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.quantization.fake_quantize import unseen
 from sparsekit.pipeline import stages
@@ -73,6 +74,29 @@ def test_the_weight_decay_follows_the_recipe(
     # Biases have no decay of their own; after a window that ends, an earlier one holds again.
     own = [{0.5, 0.0}] * 4
     assert seen == own + [{0.25}] * 4 + [{0.125}] * 4 + [{0.25}] * 2 + [{0.0}] * 2
+
+
+def test_labels_can_be_smoothed(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    labels = torch.tensor(rows["train"]["labels"])
+    logits = torch.tensor(predict_logits(student.model, rows["train"], student.tokenizer))
+    expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.2)
+    whole = {"per_device_train_batch_size": 64, "max_steps": 1, "eval_strategy": "steps"}
+    run = trainer(tmp_path, student, rows, recipe(), label_smoothing_factor=0.2, **whole)
+    run.train()
+    first = run.state.log_history[0]
+    assert first["task_loss"] == pytest.approx(expected.item(), rel=1e-5)
+    assert first["loss"] == pytest.approx((first["task_loss"] + first["kd_loss"]) / 2, abs=1e-3)
+
+
+def test_a_batch_larger_than_the_data_that_is_dropped(
+    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+) -> None:
+    large = {"per_device_train_batch_size": 65, "dataloader_drop_last": True}
+    run = trainer(tmp_path, student, rows, recipe(), **large)
+    with pytest.raises(UserError, match=r"leaves no batch: there are 64 training rows, fewer.* 65"):
+        run.train()
 
 
 @pytest.mark.parametrize("hardness", [0.0, 0.25, 1.0])

@@ -1,4 +1,4 @@
-"""Distillation of hidden states: layers of the student imitate layers of a live teacher."""
+"""Distillation of hidden states: layers of the student learn the outputs of the teacher's."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ PROJECTIONS = "layer_projections"
 def feature_distance(
     student: Tensor, teacher: Tensor, mask: Tensor | None, normalize: bool, epsilon: float
 ) -> Tensor:
-    """The mean squared difference of two outputs, normalized by the teacher's mean square.
+    """The mean squared error between two outputs, a scalar.
 
-    student, teacher: [batch, ..., width]; mask: [batch, sequence], 0 where there is padding, which
-    does not count; it applies to outputs [batch, sequence, width] only.
+    student, teacher: [batch, ..., width].
+    mask: [batch, sequence], 0 at padding, which is left out of outputs [batch, sequence, width].
+    normalize: divide by the teacher's mean square plus `epsilon`.
     """
     student, teacher = student.float(), teacher.float()
     if mask is not None and student.ndim == 3:
@@ -36,14 +37,15 @@ def feature_distance(
 class PerLayerDistillation(Modifier):
     """Adds `gain` times the distance between layers of the student and of the teacher to the loss.
 
-    student_layer_names, teacher_layer_names: modules, paired in order; one list serves for both;
-    without any, every Linear layer.
-    project_features: pass the student's outputs through a trained matrix of the teacher's width;
-    it starts as the identity where widths agree, and is gone from the saved model.
+    student_layer_names, teacher_layer_names: modules, paired in order; one list is used for both
+        models; null for both pairs all Linear layers.
+    project_features: multiply the student's outputs by a trained matrix of the teacher's width. It
+        starts as the identity where the widths are equal, and is not part of the saved model.
     normalize, epsilon: divide each distance by the teacher's mean square + epsilon.
 
-    The teacher runs at every step, on the student's own tokens: both must share a vocabulary.
-    SparseML's PerLayerDistillationModifier, but for padding, which does not count here.
+    The teacher runs at every step, on the student's tokens: both must share a vocabulary. Logs
+    `layer_loss`, the sum of the distances. SparseML's PerLayerDistillationModifier, except that
+    padding is left out.
     """
 
     kind: ClassVar[str] = "distillation"
@@ -69,7 +71,7 @@ class PerLayerDistillation(Modifier):
         if student is not None and teacher is not None and len(student) != len(teacher):
             found.append(
                 f"{len(student)} student_layer_names for {len(teacher)} teacher_layer_names; "
-                "they are paired in order, name as many of each"
+                "they are paired in order, so name equally many"
             )
         return found
 
@@ -92,7 +94,8 @@ class PerLayerDistillation(Modifier):
         self._pairs = self._pair(model)
         self._outputs: dict[tuple[str, str], Tensor] = {}
         self._mask: Tensor | None = None
-        # Hooks of a first pass tell the widths; Quantization may still replace modules.
+        # A forward pass measures the widths. The hooks are registered again in `update`, since
+        # other modifiers may replace modules after this one is attached.
         self._hook()
         ids = torch.zeros((1, 2), dtype=torch.long)
         with torch.no_grad():
@@ -103,13 +106,13 @@ class PerLayerDistillation(Modifier):
         problems = []
         projections = nn.ParameterDict()
         for student, teacher in self._pairs:
-            here, there = widths["student", student], widths["teacher", teacher]
+            width, teacher_width = widths["student", student], widths["teacher", teacher]
             if self.project_features:
-                # Without the dots of a module's name, which a parameter's name cannot hold.
-                projections[student.replace(".", "/")] = _projection(here, there)
-            elif here != there:
+                # The name of a parameter cannot contain the dots of a module's name.
+                projections[student.replace(".", "/")] = _projection(width, teacher_width)
+            elif width != teacher_width:
                 problems.append(
-                    f"{student} is {here} wide and the teacher's {teacher} {there}; set "
+                    f"{student} has width {width} and the teacher's {teacher} {teacher_width}; set "
                     "project_features=true"
                 )
         if problems:
@@ -144,9 +147,9 @@ class PerLayerDistillation(Modifier):
                 ("student", self._model, student),
                 ("teacher", self._teacher, teacher),
             ):
-                hook = self._keeper((who, name))
+                hook = self._recorder((who, name))
                 self._hooks.append(of.get_submodule(name).register_forward_hook(hook))
-        self._hooks.append(self._model.register_forward_hook(self._teach, with_kwargs=True))
+        self._hooks.append(self._model.register_forward_hook(self._run_teacher, with_kwargs=True))
 
     def _unhook(self) -> None:
         for hook in self._hooks:
@@ -154,14 +157,16 @@ class PerLayerDistillation(Modifier):
         self._hooks = []
         self._outputs.clear()
 
-    def _keeper(self, key: tuple[str, str]) -> Any:
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+    def _recorder(self, key: tuple[str, str]) -> Any:
+        def record(module: nn.Module, inputs: Any, output: Any) -> None:
             self._outputs[key] = output if isinstance(output, Tensor) else output[0]
 
-        return keep
+        return record
 
-    def _teach(self, model: nn.Module, args: Any, inputs: dict[str, Any], output: Any) -> None:
-        # The student's forward pass is over: the teacher sees the same batch.
+    def _run_teacher(
+        self, model: nn.Module, args: Any, inputs: dict[str, Any], output: Any
+    ) -> None:
+        # After the student's forward pass, on the same batch.
         if not model.training:
             return
         self._mask = inputs.get("attention_mask")
@@ -186,9 +191,9 @@ class PerLayerDistillation(Modifier):
             if self.project_features:
                 matrix = getattr(self._model, PROJECTIONS)[student.replace(".", "/")]
                 value = F.linear(value.float(), matrix)
-            imitated = self._outputs["teacher", teacher]
+            target = self._outputs["teacher", teacher]
             total = total + feature_distance(
-                value, imitated, self._mask, self.normalize, self.epsilon
+                value, target, self._mask, self.normalize, self.epsilon
             )
         self._outputs.clear()
         self._layer_loss.add(total)
@@ -205,10 +210,10 @@ class PerLayerDistillation(Modifier):
             delattr(model, PROJECTIONS)
 
 
-def _projection(here: int, there: int) -> nn.Parameter:
-    if here == there:
-        return nn.Parameter(torch.eye(there))
-    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(there, here)))
+def _projection(width: int, teacher_width: int) -> nn.Parameter:
+    if width == teacher_width:
+        return nn.Parameter(torch.eye(width))
+    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(teacher_width, width)))
 
 
 def _linears(model: nn.Module) -> list[str]:

@@ -1,4 +1,4 @@
-"""Knowledge distillation: the student learns the teacher's softened outputs."""
+"""Knowledge distillation: the student learns the teacher's softened logits."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ OUTPUT_KEYS = ("logits",)
 
 
 def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) of the softened distributions, summed, times T^2, per row.
+    """The mean over rows of T^2 * KL(teacher || student) of the softened distributions, a scalar.
 
-    `student` and `teacher` are logits [rows, labels]. The factor T^2 keeps the gradient's size
-    independent of the temperature (Hinton et al., 2015, section 2).
+    student, teacher: logits [rows, labels].
+    temperature: T, which divides the logits. The factor T^2 keeps the size of the gradient
+        independent of it (Hinton et al., 2015, section 2).
     """
     divergence = F.kl_div(
         F.log_softmax(student.float() / temperature, dim=-1),
@@ -32,7 +33,7 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tenso
 
 @dataclass(kw_only=True)
 class Distillation(Modifier):
-    """Mixes the loss: (1 - hardness) * task + hardness * KL to the teacher.
+    """Mixes the loss: (1 - hardness) * task + hardness * KL divergence from the teacher.
 
     The batch holds the teacher's outputs as `teacher_<key>` for each of `distill_output_keys`.
     Logs `kd_loss`, the mean divergence. Without a teacher a recipe leaves it out.

@@ -20,10 +20,15 @@ _EPSILON = 1e-9
 class ACDCPruning(Pruning):
     """Alternating compressed and decompressed training (Peste et al., 2021).
 
-    Phases of `update_frequency` epochs alternate from `start` on, dense first; in a pruned phase
-    the largest magnitudes at its start stay. Zeros are free to grow back in a dense phase.
-    global_sparsity: rank magnitudes over all layers, else in each layer.
-    leave_enabled: keep the zeros of the last phase after `end`.
+    Phases of `update_frequency` epochs alternate from `start` on, beginning with a dense one. A
+    pruned phase keeps the weights of largest magnitude at its start; in a dense phase pruned
+    weights may grow back.
+
+    compression_sparsity: the share of zeros in a pruned phase.
+    params: the weights, see `match_parameters`.
+    global_sparsity: rank magnitudes over all layers together instead of in each layer.
+    leave_enabled: keep the last mask after `end`.
+    mask_type: unstructured, block4, [rows, columns], or N:M (N of M consecutive weights stay).
     """
 
     compression_sparsity: float
@@ -61,7 +66,7 @@ class ACDCPruning(Pruning):
         patterns = [self.params] if isinstance(self.params, str) else self.params
         if epoch < self.start or (not self.leave_enabled and not self.active(epoch)):
             return dict.fromkeys(patterns)
-        # In a dense phase nothing is held at zero.
+        # A dense phase has no mask.
         pruned = self._phase_at(epoch) % 2
         return dict.fromkeys(patterns, self.compression_sparsity if pruned else None)
 
@@ -90,10 +95,10 @@ class ACDCPruning(Pruning):
     @torch.no_grad()
     def _enter(self, phase: int) -> None:
         if phase % 2 == 0:
-            self._masked.hold({})
+            self._masked.set({})
             return
-        # The first pruned phase of a resumed process finds the zeros of its checkpoint: magnitude
-        # ranks them last, so the mask is the same.
+        # After a resume the weights are those of the checkpoint, already pruned. Their zeros have
+        # the smallest magnitude, so the mask is the same.
         names = list(self._masked.weights)
         scores = [weight.detach().abs() for weight in self._masked.weights.values()]
         groups = [scores] if self.global_sparsity else [[score] for score in scores]
@@ -102,5 +107,5 @@ class ACDCPruning(Pruning):
             for group in groups
             for mask in score_masks(group, self.compression_sparsity, self._pattern)
         ]
-        self._masked.hold(dict(zip(names, masks, strict=True)))
+        self._masked.set(dict(zip(names, masks, strict=True)))
         self._masked.apply()

@@ -1,4 +1,4 @@
-"""Constant pruning: the zeros that are there stay."""
+"""Constant pruning: weights that are zero stay zero."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
 from sparsekit.modifiers.pruning.masked import MaskedWeights, Pruning
 
-# A dense checkpoint has a few exact zeros by chance; a pruned one has at least this share.
+# Even a dense checkpoint may have a few exact zeros; a pruned one has at least this share.
 MIN_SPARSITY = 0.01
 
 
 @dataclass(kw_only=True)
 class ConstantPruning(Pruning):
-    """Keeps every weight that is zero at the window's start at zero.
+    """Masks every weight that is zero at the start of its window.
 
-    `params` names weights: `__ALL_PRUNABLE__`, exact names, or `re:` patterns. A window that
-    starts later takes the zeros that other modifiers have made by then.
+    params: the weights, see `match_parameters`.
+
+    A window that starts later than epoch 0 includes the zeros that other modifiers have made by
+    then. Raises ConfigError where fewer than 1 % of the weights are zero.
     """
 
     adds_zeros: ClassVar[bool] = False
@@ -30,9 +32,9 @@ class ConstantPruning(Pruning):
     def attach(self, model: nn.Module) -> None:
         self._masked = MaskedWeights(match_parameters(model, self.params))
         if self.start == 0:
-            self._hold()
+            self._take_mask()
 
-    def _hold(self) -> None:
+    def _take_mask(self) -> None:
         zeros, total = self._masked.zeros(), self._masked.size()
         if zeros < MIN_SPARSITY * total:
             raise ConfigError(
@@ -42,10 +44,10 @@ class ConstantPruning(Pruning):
                     "student.sparsity=0.8, or remove the modifier"
                 ]
             )
-        self._masked.hold_zeros()
+        self._masked.set_from_zeros()
 
     def update(self, epoch: float) -> None:
         on = self.active(epoch)
         if on and not self._masked.masks:
-            self._hold()
+            self._take_mask()
         self._on = on

@@ -1,4 +1,4 @@
-"""Curves from 0 to 1, along which sparsity grows."""
+"""Functions from progress to the share of the pruning that is done, both from 0 to 1."""
 
 from __future__ import annotations
 

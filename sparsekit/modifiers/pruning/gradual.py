@@ -1,4 +1,4 @@
-"""Gradual pruning: sparsity that grows along a curve while the model trains."""
+"""Gradual pruning: sparsity grows along a curve while the model trains."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ _EPSILON = 1e-9
 
 @dataclass(kw_only=True)
 class GradualPruning(Pruning):
-    """What every gradual pruning shares: its curve, its masks, its groups; not used by itself.
+    """Base class of gradual pruning: the curve, the masks, the groups of weights.
 
-    params: the weights, as in `ConstantPruning`; empty if `final_sparsity` is a map.
-    init_sparsity: where each begins, or `__FROM_PARAM__` for the zeros that the student came with.
-    final_sparsity: where all end, or a map of sparsities to the params that end there.
+    params: the weights, see `match_parameters`; empty if `final_sparsity` is a map.
+    init_sparsity: the sparsity at `start`, or `__FROM_PARAM__` for each weight's own.
+    final_sparsity: the sparsity at `end`, or a map from sparsities to the params that reach them.
     update_frequency: epochs between two masks; -1 makes one before every step.
     inter_func: linear, cubic or inverse_cubic.
-    mask_type: unstructured, block4, [rows, columns], or N:M (N of M stay), applied whole at once.
-    leave_enabled: keep the zeros after `end`; else the mask made at `end` is held by nothing.
+    mask_type: unstructured, block4, [rows, columns], or N:M (N of M consecutive weights stay),
+        which is applied at once.
+    leave_enabled: keep the mask after `end`; otherwise pruned weights may grow back.
 
-    A weight that is zero stays zero: masks nest. Targets are exact to one weight (one block). The
-    zeros in the weights are the only state, so a resumed run goes on where its checkpoint stood.
+    Masks nest: a weight that was pruned stays pruned. Targets are exact to one weight (one block).
+    The zeros of the weights are the only state, so a resumed run continues from its checkpoint.
     """
 
     init_sparsity: float | str
@@ -46,7 +47,7 @@ class GradualPruning(Pruning):
 
     @property
     def ranks_globally(self) -> bool:
-        """Whether weights are ranked over all layers together, or each layer by itself."""
+        """Whether weights are ranked over all layers together instead of in each layer."""
         return False
 
     def problems(self, num_epochs: float) -> list[str]:
@@ -81,15 +82,15 @@ class GradualPruning(Pruning):
                 found.append(f"{name} is {value!r}; set a share between 0 and 1")
             elif isinstance(self.init_sparsity, int | float) and share < self.init_sparsity:
                 found.append(
-                    f"{name} {share:g} is below init_sparsity {self.init_sparsity:g}; zeros "
-                    "do not come back, set init_sparsity lower"
+                    f"{name} {share:g} is below init_sparsity {self.init_sparsity:g}; pruned "
+                    "weights do not grow back, so set init_sparsity lower"
                 )
         return found
 
     def _finals(self) -> dict[str, float]:
         # The final sparsity of each pattern.
         if isinstance(self.final_sparsity, dict):
-            # A sparsity is a key of the map, and keys of a config are text.
+            # The sparsities are keys of a config, which are strings.
             return {
                 pattern: _share(share)
                 for share, patterns in self.final_sparsity.items()
@@ -110,8 +111,8 @@ class GradualPruning(Pruning):
                 problems += error.problems
                 continue
             problems += [
-                f"{name} is to end at {self._final[name]:g} and, as {pattern!r}, at {share:g}; "
-                "name it once"
+                f"{name} has final_sparsity {self._final[name]:g} and, through {pattern!r}, "
+                f"{share:g}; name it once"
                 for name in matched
                 if self._final.get(name, share) != share
             ]
@@ -147,7 +148,8 @@ class GradualPruning(Pruning):
             self._reached = update
 
     def _ends(self, epoch: float) -> bool:
-        # Whether the window has ended since the last step of this process, or where it resumes.
+        # Whether the window has ended since the last step of this process, or exactly where the
+        # process resumes.
         assert self.end is not None
         return epoch >= self.end and (self._has_trained or epoch <= self.end + _EPSILON)
 
@@ -166,7 +168,7 @@ class GradualPruning(Pruning):
         return min(self.start + passed * self.update_frequency, self.end)
 
     def progress(self, epoch: float) -> float:
-        """How far along the curve `epoch` is, from 0 at `start` to 1 at `end`."""
+        """The value of the curve at `epoch`, from 0 at `start` to 1 at `end`."""
         assert self.end is not None
         share = (self._last_update(epoch) - self.start) / (self.end - self.start)
         return INTER_FUNCTIONS[self.inter_func](min(max(share, 0.0), 1.0))
@@ -190,20 +192,20 @@ class GradualPruning(Pruning):
         }
         kept = {name: weight != 0 for name, weight in self._masked.weights.items()}
         if self._already(targets, kept):
-            # A checkpoint taken after this update: its zeros are the mask.
-            self._masked.hold(kept)
+            # The checkpoint was saved after this update: its zeros are the mask.
+            self._masked.set(kept)
             return
         self.reach(targets, kept)
 
     def reach(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> None:
-        """Prune each weight from what is `kept` to its target sparsity, and hold the masks."""
+        """Prune each weight, of which `kept` is left, to its target sparsity, and set the masks."""
         masks = self._masks(targets, kept)
         self.compensate(masks)
-        self._masked.hold(masks)
+        self._masked.set(masks)
         self._masked.apply()
 
     def _already(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> bool:
-        # Only the first update of a process can meet zeros that it did not make itself.
+        # Only the first update of a process can find zeros that it did not make itself.
         if self._reached is not None or isinstance(self._pattern, NOfM):
             return False
         size = self._pattern.rows * self._pattern.columns
@@ -230,15 +232,15 @@ class GradualPruning(Pruning):
         }
 
     def scores(self) -> dict[str, Tensor]:
-        """How much each weight is worth, by parameter name and of its shape; the least go first."""
+        """The importance of each weight, by parameter name, in its shape; the lowest go first."""
         return {name: weight.detach().abs() for name, weight in self._masked.weights.items()}
 
     def compensate(self, masks: Mapping[str, Tensor]) -> None:
-        """Change the weights that stay, before those that `masks` newly drop become zero."""
+        """Adjust the remaining weights before those that `masks` newly prunes become zero."""
 
 
 def _share(text: float | str) -> float:
-    # Text that is no number is no share between 0 and 1 either.
+    # NaN fails every comparison with the limits.
     try:
         return float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Gradual pruning by magnitude, of each weight by itself or of all together."""
+"""Gradual magnitude pruning, in each layer or over all layers (Zhu and Gupta, 2017)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from sparsekit.modifiers.pruning.gradual import GradualPruning
 
 @dataclass(kw_only=True)
 class MagnitudePruning(GradualPruning):
-    """Drops the smallest magnitudes of each weight (SparseML's GMPruning and MagnitudePruning)."""
+    """Prunes the smallest magnitudes of each layer; SparseML's GMPruning and MagnitudePruning."""
 
 
 @dataclass(kw_only=True)
 class GlobalMagnitudePruning(GradualPruning):
-    """Drops the smallest magnitudes over all of its weights: layers end at their own sparsities."""
+    """Prunes the smallest magnitudes over all layers, whose final sparsities therefore differ."""
 
     @property
     def ranks_globally(self) -> bool:

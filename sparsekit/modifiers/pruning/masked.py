@@ -1,4 +1,4 @@
-"""Weights with masks that hold some of them at zero."""
+"""Masked weights, and the base class of pruning modifiers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sparsekit.sparsity.masks import NOfM, Pattern, parse_mask_type
 
 
 class MaskedWeights:
-    """Parameters by name, and for each a boolean mask of its shape; False is held at zero.
+    """Parameters by name, with boolean masks of their shapes; False sets a weight to zero.
 
-    The zeros of the weights are the state: masks are set from them, saved with them, and come back
-    with them when a run is resumed.
+    The zeros of the weights are the only state: a checkpoint saves no masks, and a resumed run
+    takes them from the weights.
     """
 
     def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
@@ -27,24 +27,24 @@ class MaskedWeights:
         self._masked: list[Tensor] = []
         self._factors: list[Tensor] = []
 
-    def hold(self, masks: Mapping[str, Tensor]) -> None:
-        """Replace the masks; weights that they do not name are free."""
+    def set(self, masks: Mapping[str, Tensor]) -> None:
+        """Replace the masks; weights that `masks` does not name have none."""
         self.masks = dict(masks)
         self._masked = [self.weights[name] for name in self.masks]
-        # Kept in the weights' type: a product of equal types is one fused kernel.
+        # In the dtype of the weights: multiplying equal dtypes is one fused kernel.
         self._factors = [
             mask.to(self.weights[name].device, self.weights[name].dtype)
             for name, mask in self.masks.items()
         ]
 
-    def hold_zeros(self) -> None:
-        """Hold at zero what is zero now."""
+    def set_from_zeros(self) -> None:
+        """Mask the weights that are zero now."""
         masks = {name: weight.detach() != 0 for name, weight in self.weights.items()}
-        self.hold({name: mask for name, mask in masks.items() if not mask.all()})
+        self.set({name: mask for name, mask in masks.items() if not mask.all()})
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Set what is masked to zero."""
+        """Set masked weights to zero."""
         if not self._masked:
             return
         if self._factors[0].device != self._masked[0].device:
@@ -52,17 +52,17 @@ class MaskedWeights:
         torch._foreach_mul_(self._masked, self._factors)
 
     def zeros(self) -> int:
-        """How many weights are zero."""
+        """The number of weights that are zero."""
         return sum(int((weight == 0).sum()) for weight in self.weights.values())
 
     def size(self) -> int:
-        """How many weights there are."""
+        """The number of weights."""
         return sum(weight.numel() for weight in self.weights.values())
 
 
 @dataclass(kw_only=True)
 class Pruning(Modifier):
-    """The base of all pruning: it applies masks while it is on; not used by itself.
+    """Base class of pruning modifiers, which apply masks while they are active.
 
     A subclass sets `_masked` in `attach`, and `_on` in `update`.
     """
@@ -111,7 +111,7 @@ class Pruning(Modifier):
 
 
 def mask_type_problems(mask_type: str | Sequence[int], targets: Mapping[str, float]) -> list[str]:
-    """What is wrong with a mask_type, or with the sparsities, by name, that it is to reach."""
+    """Problems of a mask_type, and of target sparsities by name that it cannot have."""
     try:
         pattern = parse_mask_type(mask_type)
     except ValueError as error:
@@ -129,7 +129,7 @@ def mask_type_problems(mask_type: str | Sequence[int], targets: Mapping[str, flo
 def undivided(
     mask_type: str | Sequence[int], pattern: Pattern, weights: Mapping[str, Tensor]
 ) -> list[str]:
-    """The weights that do not consist of whole blocks (groups) of the pattern, as problems."""
+    """A problem for each weight whose shape is not a multiple of the mask's blocks (groups)."""
     return [
         f"mask_type {mask_type} does not divide {name} of shape {tuple(weight.shape)}; leave it "
         "out of params or choose another mask_type"

@@ -1,4 +1,4 @@
-"""M-FAC: Optimal Brain Surgeon with the Fisher's large blocks held as their gradients."""
+"""M-FAC: Optimal Brain Surgeon with large Fisher blocks, stored as gradients."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sparsekit.sparsity.fisher import Fisher, GradientFisher
 class MFACPruning(SurgeonPruning):
     """Matrix-free approximate curvature (Frantar et al., 2021), with SparseML's fields.
 
-    num_grads: gradients, each of one training row; or a map from the sparsity from which it holds
-        to their number, such as {0.0: 64, 0.5: 128}.
+    num_grads: the number of gradients, each of one training row; or a map from sparsities to the
+        number used from that sparsity on, such as {0.0: 64, 0.5: 128}.
 
-    Takes num_grads numbers a weight, whatever `fisher_block_size` is.
+    Takes memory for num_grads values per weight, whatever `fisher_block_size` is.
     """
 
     damp: float = 1e-5
@@ -39,7 +39,7 @@ class MFACPruning(SurgeonPruning):
         return found
 
     def _steps(self) -> dict[float, int]:
-        # Keys of a config may be text.
+        # Keys of a config may be strings.
         if isinstance(self.num_grads, Mapping):
             return {float(share): int(count) for share, count in self.num_grads.items()}
         return {0.0: int(self.num_grads)}

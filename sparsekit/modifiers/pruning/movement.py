@@ -1,4 +1,4 @@
-"""Movement pruning: weights that move towards zero go first."""
+"""Movement pruning: weights that move towards zero are pruned first."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _SUFFIX = "_movement"
 
 @dataclass(kw_only=True)
 class MovementPruning(GradualPruning):
-    """Drops weights by how far training has moved them towards zero (Sanh et al., 2020).
+    """Prunes weights by how far training has moved them towards zero (Sanh et al., 2020).
 
-    The score is the sum over steps of -weight * gradient. Until a gradient was seen, magnitudes
-    are ranked. Scores are buffers of the model while it trains, so checkpoints hold them.
+    The score is the sum over steps of -weight * gradient; before the first gradient it is the
+    magnitude. Scores are buffers of the model during training, so checkpoints contain them.
     """
 
     def attach(self, model: nn.Module) -> None:
@@ -33,7 +33,7 @@ class MovementPruning(GradualPruning):
         return not self.masks_final
 
     def _score(self, name: str) -> Tensor:
-        # Asked for anew, since a model that moves to another device has new buffers.
+        # Looked up each time: a model that is moved to another device has new buffers.
         owner, attribute = self._owners[name]
         return owner.get_buffer(attribute)
 

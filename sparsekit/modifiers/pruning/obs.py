@@ -1,4 +1,4 @@
-"""Optimal Brain Surgeon: drops what the loss needs least, and moves the rest to make up for it."""
+"""Optimal Brain Surgeon: prunes what the loss needs least, and adjusts the remaining weights."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _MASK_TYPES = ("unstructured", "block4")
 
 @dataclass(kw_only=True)
 class SurgeonPruning(GradualPruning):
-    """What oBERT and M-FAC share; not used by itself.
+    """Base class of oBERT and M-FAC.
 
-    Before each new mask the Fisher information is measured from gradients of the task's loss on
-    training rows, with dropout off. The trainer gives the rows: see `use_rows`.
+    Before each new mask the Fisher information is estimated from gradients of the task's loss on
+    training rows, without dropout. The trainer provides the rows, see `use_rows`.
 
-    damp: added to the Fisher's diagonal.
-    fisher_block_size: consecutive weights whose interplay is seen.
-    global_sparsity: rank weights over all layers, else in each layer.
+    damp: added to the diagonal of the Fisher matrix.
+    fisher_block_size: the size of its diagonal blocks, in consecutive weights.
+    global_sparsity: rank weights over all layers together instead of in each layer.
     """
 
     damp: float
@@ -44,7 +44,7 @@ class SurgeonPruning(GradualPruning):
         found = super().problems(num_epochs)
         if self.mask_type not in _MASK_TYPES:
             found.append(
-                f"mask_type {self.mask_type!r} is none of {', '.join(_MASK_TYPES)}, which the "
+                f"mask_type {self.mask_type!r} is not one of {', '.join(_MASK_TYPES)}, which the "
                 "Fisher information can rank"
             )
         elif self.fisher_block_size < 1 or self.fisher_block_size % self._group:
@@ -56,7 +56,7 @@ class SurgeonPruning(GradualPruning):
             found.append(f"damp {self.damp:g} must be above 0; set 1e-7")
         if self.update_frequency == -1:
             found.append(
-                "update_frequency -1 would measure the Fisher information before every step; set "
+                "update_frequency -1 would estimate the Fisher information before every step; set "
                 "epochs, such as 1.0"
             )
         return found
@@ -78,8 +78,8 @@ class SurgeonPruning(GradualPruning):
         }
         self._layers = {n: m for n, m in modules.items() if isinstance(m, nn.Linear)}
         problems = [
-            f"params: {name} is no weight of a Linear layer, which the gradients are taken of; "
-            "leave it out"
+            f"params: {name} is not the weight of a Linear layer, the only ones whose Fisher "
+            "information is estimated; leave it out"
             for name in self._masked.weights
             if name not in self._layers
         ]
@@ -87,27 +87,27 @@ class SurgeonPruning(GradualPruning):
             raise ConfigError(problems)
 
     def use_rows(self, draw: Draw) -> None:
-        """Measure on the training rows that `draw` gives as batches with `labels`."""
+        """Estimate on training rows that `draw` returns as batches with `labels`."""
         self._rows = draw
 
     def update(self, epoch: float) -> None:
-        # A recipe is first set to epoch 0 before there is a trainer; the trainer repeats it.
+        # `Recipe.attach` updates to epoch 0 before there is a trainer; the trainer repeats it.
         if self._rows is not None:
             super().update(epoch)
 
     def constrain(self) -> None:
         if self._rows is None:
-            raise RuntimeError(f"{type(self).__name__} trains without use_rows: nothing is pruned")
+            raise RuntimeError(f"{type(self).__name__} prunes nothing without use_rows")
         super().constrain()
 
     def reach(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> None:
         if self._reached_already(targets, kept):
-            self._masked.hold(kept)
+            self._masked.set(kept)
             return
         assert self._rows is not None
         sizes = {name: mask.numel() for name, mask in kept.items()}
         sparsity = sum(targets[n] * size for n, size in sizes.items()) / sum(sizes.values())
-        # Other rows at other sparsities, the same ones when a run is resumed.
+        # The seed depends on the sparsity alone, so a resumed run draws the same rows.
         seed, each = self._masked.zeros(), self.batch_size
         batches = self._rows(self.gradients(sparsity) * each, seed, each)
         with torch.enable_grad(), _without_unseen_ranges(self._model):
@@ -124,15 +124,15 @@ class SurgeonPruning(GradualPruning):
 
     @property
     def batch_size(self) -> int:
-        """The rows whose mean loss gives one gradient."""
+        """The number of rows whose mean loss gives one gradient."""
         return 1
 
     def gradients(self, sparsity: float) -> int:
-        """How many gradients a measurement at this sparsity takes."""
+        """The number of gradients for an estimate at this sparsity."""
         raise NotImplementedError
 
     def empty(self, weights: int) -> Fisher:
-        """A Fisher of this many weights that has seen no gradient."""
+        """A Fisher estimate for this many weights, without any gradient yet."""
         raise NotImplementedError
 
     def scores(self) -> dict[str, Tensor]:
@@ -145,7 +145,7 @@ class SurgeonPruning(GradualPruning):
 
 @contextmanager
 def _without_unseen_ranges(model: nn.Module) -> Iterator[None]:
-    """Quantizers without a range are off: quantization may start at this very step."""
+    """Turn off quantizers that have no range yet: quantization may start at this step."""
     unseen = [
         module
         for module in model.modules()
@@ -166,13 +166,13 @@ def _without_unseen_ranges(model: nn.Module) -> Iterator[None]:
 class OBSPruning(SurgeonPruning):
     """The Optimal BERT Surgeon (Kurtic et al., 2022), with SparseML's fields.
 
-    num_grads: gradients that the Fisher is measured from.
-    grad_sampler_kwargs: `batch_size` rows give one gradient, that of their mean loss; 1 if none.
-    num_recomputations: measure anew so often within one update, each time after an equal part of
-        the sparsity that it adds.
+    num_grads: the number of gradients for one estimate of the Fisher information.
+    grad_sampler_kwargs: `batch_size`, the rows whose mean loss gives one gradient; 1 by default.
+    num_recomputations: the number of estimates within one update, each after an equal part of the
+        sparsity that the update adds.
 
-    All survivors of a block move together, to where the loss that its Fisher predicts is least.
-    SparseML adds up the moves that each dropped weight would ask for alone.
+    The remaining weights of a block are adjusted jointly, to the minimum of the loss that the
+    Fisher information predicts. SparseML adds up the adjustments for each pruned weight alone.
     """
 
     damp: float = 1e-7

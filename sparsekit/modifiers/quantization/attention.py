@@ -1,4 +1,4 @@
-"""Attention whose two products see int8 operands, as a function that transformers calls by name.
+"""Attention with int8 operands in both matmuls, as a function that transformers calls by name.
 
 query_quantizer(q) x key_quantizer(k)^T --> softmax --> probabilities_quantizer --> x value
 """
@@ -18,7 +18,7 @@ from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.modifiers.quantization.rounding import INT8, UINT8
 
 NAME = "sparsekit_int8"
-# A first operand is uint8, a second one symmetric int8: what int8 units multiply.
+# The left operand of a matmul is uint8 and the right one symmetric int8, as int8 units take them.
 OPERANDS = {
     "query_quantizer": (UINT8, False),
     "key_quantizer": (INT8, True),
@@ -37,9 +37,10 @@ def int8_attention(
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention over query, key, value [batch, heads, tokens, size]; returns [batch, tokens, ...].
+    """Attention over query, key and value [batch, heads, tokens, head size].
 
-    A module without quantizers, or with quantizers that are off, takes torch's fused attention.
+    Returns the output [batch, tokens, heads, head size], and the probabilities or None. A module
+    without quantizers, or with disabled ones, uses torch's fused attention.
     """
     found = [module._modules.get(name) for name in OPERANDS]
     quantizers = [each for each in found if isinstance(each, FakeQuantizer) and each.enabled]
@@ -52,7 +53,7 @@ def int8_attention(
     scores = torch.matmul(of_query(query), of_key(key).transpose(2, 3)) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
-    # Rounded before dropout, which deployment does not have.
+    # Rounded before dropout, as there is none in deployment.
     probabilities = of_probabilities(scores.softmax(dim=-1))
     probabilities = F.dropout(probabilities, dropout, module.training)
     outputs = torch.matmul(probabilities, of_value(value)).transpose(1, 2).contiguous()
@@ -62,7 +63,7 @@ def int8_attention(
 def attentions(model: nn.Module) -> dict[str, nn.Module]:
     """The modules of `model` that call an attention function by name.
 
-    Such a function reads `is_causal` of the module that calls it.
+    They have the attribute `is_causal`, which such functions read.
     """
     return {n: m for n, m in model.named_modules() if isinstance(vars(m).get("is_causal"), bool)}
 
@@ -70,9 +71,9 @@ def attentions(model: nn.Module) -> dict[str, nn.Module]:
 def quantize_attention(
     model: PreTrainedModel, modules: dict[str, nn.Module]
 ) -> list[FakeQuantizer]:
-    """Give `modules` the quantizers that are returned, and let `model` call `int8_attention`."""
+    """Add quantizers to `modules`, let `model` call `int8_attention`; return the quantizers."""
     AttentionInterface.register(NAME, int8_attention)
-    # A mask to add, which the fused attention takes too.
+    # An additive mask, which the fused attention accepts too.
     AttentionMaskInterface.register(NAME, eager_mask)
     model.set_attn_implementation(NAME)
     added = []

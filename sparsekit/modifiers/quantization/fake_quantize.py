@@ -1,7 +1,7 @@
 """Fake quantization: values rounded to int8 in the forward pass, straight-through in the backward.
 
-Written on functions, since `torch.ao.quantization` is deprecated. Parameter names stay those of the
-plain layers, so a saved model loads without us.
+Implemented here because `torch.ao.quantization` is deprecated. Parameters keep the names of the
+plain layers, so that a saved model loads without sparsekit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sparsekit.modifiers.quantization.rounding import (
 )
 from sparsekit.modifiers.quantization.scheme import Activations, Scheme, Weights
 
-# Moving average of the observed ranges: SparseML's and torch's default.
+# The weight of a new range in the moving average: SparseML's and torch's default.
 AVERAGING = 0.01
 EPSILON = float(torch.finfo(torch.float32).eps)
 
@@ -32,7 +32,7 @@ def quantization_parameters(
 ) -> tuple[Tensor, Tensor]:
     """Scale (float32) and zero point (int32) that map the range [low, high] onto `limits`.
 
-    The range is first widened to hold 0, so that zeros stay exactly zero.
+    The range is first extended to include 0, so that zero is represented exactly.
     """
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
     if symmetric:
@@ -45,10 +45,13 @@ def quantization_parameters(
 
 
 class FakeQuantizer(nn.Module):
-    """Observes a range as a moving average, and rounds to `limits` within it.
+    """Observes the range of values as a moving average, and rounds values within it to integers.
 
-    `channels` > 0 gives each index of dimension 0 a scale of its own. `enabled` and `observing`
-    are switches that a modifier sets from the epoch; the buffers are the state that is saved.
+    limits: the smallest and the largest integer.
+    symmetric: fix the zero point in the middle of the limits.
+    channels: 0 for one scale, else one for each of so many indices of dimension 0.
+
+    A modifier sets `enabled` and `observing` for each epoch; the buffers are the saved state.
     """
 
     min_val: Tensor
@@ -68,17 +71,17 @@ class FakeQuantizer(nn.Module):
 
     @torch.no_grad()
     def observe(self, values: Tensor) -> None:
-        """Move the range towards that of `values`, without waiting for the device."""
+        """Update the moving average with the range of `values`, without a synchronization."""
         if not self.per_channel and values.device.type == "cpu" and takes_kernels(values):
-            found = (self.min_val, self.max_val, self.scale, self.zero_point)
-            quantize.observe(values, found, self.limits, self.symmetric, AVERAGING, EPSILON)
+            state = (self.min_val, self.max_val, self.scale, self.zero_point)
+            quantize.observe(values, state, self.limits, self.symmetric, AVERAGING, EPSILON)
             return
         if self.per_channel:
             low, high = torch.aminmax(values.flatten(1), dim=1)
         else:
             low, high = torch.aminmax(values)
         low, high = low.float(), high.float()
-        # An infinite range has seen nothing yet and takes the first one as it is.
+        # The first observed range replaces the infinite one.
         seen = torch.isfinite(self.min_val)
         self.min_val.copy_(torch.where(seen, self.min_val + AVERAGING * (low - self.min_val), low))
         self.max_val.copy_(
@@ -91,12 +94,12 @@ class FakeQuantizer(nn.Module):
         self.zero_point.copy_(zero_point)
 
     def watch(self, values: Tensor) -> None:
-        """Observe `values` if it is time to."""
+        """Observe `values` in training, if `observing`."""
         if self.observing and self.training:
             self.observe(values.detach())
 
     def round(self, values: Tensor) -> Tensor:
-        """`values` rounded, if it is time to."""
+        """`values`, rounded if `enabled`."""
         if not self.enabled:
             return values
         return fake_quantize(values.float(), self.scale, self.zero_point, self.limits)
@@ -109,7 +112,8 @@ class FakeQuantizer(nn.Module):
 class QuantLinear(nn.Linear):
     """A Linear whose input, weight and output are fake-quantized as `scheme` says.
 
-    `pattern`, where it is set, names the numbers of the weight that are not held at zero.
+    pattern: the weights that are not masked, or None. Then masked ones take no part in training's
+        matmuls.
     """
 
     pattern: SparsePattern | None = None
@@ -124,10 +128,10 @@ class QuantLinear(nn.Linear):
         self.int8_units = has_int8_units()
 
     def forward(self, values: Tensor) -> Tensor:
-        result = self._product(values)
+        result = self._linear(values)
         return result if self.output_quantizer is None else self.output_quantizer(result)
 
-    def _product(self, values: Tensor) -> Tensor:
+    def _linear(self, values: Tensor) -> Tensor:
         inputs, weights = self.input_quantizer, self.weight_quantizer
         plain = values.device.type != "cpu" or torch.is_autocast_enabled("cpu")
         if plain or not (inputs and weights and inputs.enabled and weights.enabled):
@@ -151,7 +155,7 @@ class QuantLinear(nn.Linear):
 
 
 class QuantEmbedding(nn.Embedding):
-    """An Embedding whose table and output are fake-quantized as `scheme` says; ids are exact."""
+    """An Embedding whose weight and output are fake-quantized as `scheme` says."""
 
     def __init__(self, source: nn.Embedding, scheme: Scheme) -> None:
         super().__init__(
@@ -161,21 +165,21 @@ class QuantEmbedding(nn.Embedding):
             device="meta",
         )
         self.weight = source.weight
-        # One scale for the table: its rows are tokens, not channels of a product.
+        # One scale for the whole table: its rows are tokens, not output channels.
         self.weight_quantizer = weight_quantizer(scheme.weights and Weights(), 0)
         self.output_quantizer = activation_quantizer(scheme.outputs)
 
     def forward(self, ids: Tensor) -> Tensor:
         rows = F.embedding(ids, self.weight, self.padding_idx, sparse=self.sparse)
         if self.weight_quantizer is not None:
-            # Ranges are of the whole table, but only the rows in use need rounding.
+            # The range is that of the whole table, but only the selected rows need rounding.
             self.weight_quantizer.watch(self.weight)
             rows = self.weight_quantizer.round(rows)
         return rows if self.output_quantizer is None else self.output_quantizer(rows)
 
 
 def unseen(model: nn.Module) -> list[str]:
-    """The quantizers that round, but never saw a number: their scale is the 1 they began with."""
+    """The names of enabled quantizers that have observed nothing, whose scale is still 1."""
     return [
         name
         for name, module in model.named_modules()
@@ -186,12 +190,12 @@ def unseen(model: nn.Module) -> list[str]:
 
 
 def activation_quantizer(settings: Activations | None) -> FakeQuantizer | None:
-    """The quantizer of a layer's input or output; None leaves it as it is."""
+    """The quantizer of a layer's input or output; None leaves it in float32."""
     return None if settings is None else FakeQuantizer(UINT8, settings.symmetric)
 
 
 def weight_quantizer(settings: Weights | None, channels: int) -> FakeQuantizer | None:
-    """The quantizer of a weight with that many output channels; None leaves it as it is."""
+    """The quantizer of a weight with that many output channels; None leaves it in float32."""
     if settings is None:
         return None
     return FakeQuantizer(INT8, symmetric=True, channels=channels if settings.per_channel else 0)

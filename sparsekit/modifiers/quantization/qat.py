@@ -1,4 +1,4 @@
-"""Quantization-aware training: the last epochs see the rounding that int8 deployment brings."""
+"""Quantization-aware training: the last epochs run with the rounding of int8 deployment."""
 
 from __future__ import annotations
 
@@ -25,27 +25,31 @@ from sparsekit.modifiers.quantization.scheme import Activations, Scheme, Weights
 class Quantization(Modifier):
     """Int8 weights and uint8 activations for Linear and Embedding layers, from `start` on.
 
-    It lasts: a model that is exported in int8 must have been evaluated so. `end` is null or, which
-    says the same, the end of training; SparseML takes no end either.
+    It has no end, because a model that is exported in int8 must be evaluated in int8: `end` is null
+    or the end of training. Ranges are moving averages, frozen at `disable_observer_epoch` (null:
+    never). Logs `quantizers_on` and `observers_on`, 0 or 1.
 
-    Ranges are moving averages, frozen at `disable_observer_epoch` (null: never). Two dialects say
-    what is quantized; a recipe uses one of them.
+    What is quantized is given in one of two dialects, both SparseML's. The first:
 
-    submodules: only these modules and what they hold (empty: the whole model);
-    exclude_module_types: skip classes by name;
-    quantize_embeddings: Embedding layers too, their tables and outputs;
-    quantize_embedding_activations: a quantizer for each Embedding's output;
-    quantize_linear_activations: a quantizer for each Linear's output;
-    per_channel_weights: a scale for each output channel;
-    quantize_attention: the products of attention too (query and key, probabilities and value).
-    As in SparseML, freezing spares a layer that `submodules` names itself, such as `classifier`:
-    there it is swapped for a wrapper that is not frozen.
+    submodules: only these modules with everything below them; empty: every Linear and Embedding
+        layer of the model, whatever its architecture.
+    exclude_module_types: class names of modules that are left out.
+    quantize_embeddings: Embedding layers too, their weights and outputs.
+    quantize_embedding_activations: quantize the output of each Embedding.
+    quantize_linear_activations: quantize the output of each Linear.
+    per_channel_weights: a scale for each output channel.
+    quantize_attention: the two matmuls of attention too.
 
-    scheme: default, deepsparse, tensorrt, or a map (see `parse_scheme`), for the whole model;
-    scheme_overrides: schemes by name, of a module with all that it holds or of a class; the longest
-    name counts, a class last; `default` and null are the recipe's own `scheme`;
-    ignore: classes or modules that stay as they are;
-    strict: a name of these two that the model lacks is an error.
+    As in SparseML, the ranges of a layer that `submodules` names itself, such as `classifier`, are
+    never frozen.
+
+    The second:
+
+    scheme: default, deepsparse, tensorrt, or a map (see `parse_scheme`), for the whole model.
+    scheme_overrides: schemes by the name of a module, which includes everything below it, or of a
+        class. The longest name wins, a class comes last; `default` and null are `scheme`.
+    ignore: names of classes or modules that are left out.
+    strict: a name of these two that the model does not have is an error.
     """
 
     kind: ClassVar[str] = "quantization"
@@ -66,9 +70,12 @@ class Quantization(Modifier):
     ignore: list[str] = field(default_factory=list)
     strict: bool = True
 
+    def __post_init__(self) -> None:
+        self._note = ""
+
     @property
     def by_scheme(self) -> bool:
-        """Whether the newer dialect is used."""
+        """Whether the second dialect is used."""
         return self.scheme is not None or bool(self.scheme_overrides or self.ignore)
 
     def problems(self, num_epochs: float) -> list[str]:
@@ -137,6 +144,9 @@ class Quantization(Modifier):
             self._convert(model, name, root)
         if self.quantize_attention:
             problems += self._convert_attention(model)
+        linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        quantized = sum(isinstance(module, QuantLinear) for module in linears)
+        self._note = f"{quantized} of {len(linears)} Linear layers"
         if not problems and not self.modules:
             problems.append(f"submodules {self.submodules}: no Linear or Embedding to quantize")
         if problems:
@@ -146,7 +156,7 @@ class Quantization(Modifier):
         found = {
             name: module
             for name, module in attentions(model).items()
-            if self._holds(name) and not {name, type(module).__name__} & {*self._skipped}
+            if self._contains(name) and not {name, type(module).__name__} & {*self._skipped}
         }
         if not isinstance(model, PreTrainedModel) or not found:
             return [
@@ -157,8 +167,8 @@ class Quantization(Modifier):
         self.modules += found
         return []
 
-    def _holds(self, name: str) -> bool:
-        # Whether a module lies within `submodules`.
+    def _contains(self, name: str) -> bool:
+        # Whether a module is one of `submodules` or below one.
         return not self.submodules or any(
             f"{name}.".startswith(f"{root}.") for root in self.submodules
         )
@@ -179,24 +189,24 @@ class Quantization(Modifier):
 
     def _useless_overrides(self, model: nn.Module) -> list[str]:
         modules = dict(model.named_modules())
-        # Keys that some module answers to; of others `_unknown_names` speaks.
-        spoken = [
+        # Keys that match no module at all are a problem of `_unknown_names`.
+        matching = [
             key for key in self.scheme_overrides if any(_of(key, *m) for m in modules.items())
         ]
         layers = {n: m for n, m in modules.items() if isinstance(m, nn.Linear | nn.Embedding)}
         return [
             f"scheme_overrides: there is no Linear or Embedding layer in {key}, and no other is "
             "quantized; remove it, or set its input_activations and output_activations to null"
-            for key in spoken
+            for key in matching
             if not any(_of(key, *layer) for layer in layers.items())
             for scheme in [self._overriding(key)]
             if scheme.inputs or scheme.outputs
         ]
 
     def _override(self, name: str, module: nn.Module) -> str | None:
-        # The key of scheme_overrides that speaks of a module.
+        # The key of scheme_overrides that applies to a module.
         keys = [key for key in self.scheme_overrides if _of(key, name, module)]
-        # A class, which is no part of a name, counts last.
+        # A class name comes last, however long it is.
         return max(keys, key=lambda key: (key != type(module).__name__, len(key)), default=None)
 
     def _overriding(self, key: str) -> Scheme:
@@ -204,7 +214,7 @@ class Quantization(Modifier):
         return parse_scheme(self.scheme if scheme in (None, "default") else scheme)
 
     def _scheme_of(self, name: str, module: nn.Module) -> Scheme | None:
-        # What the recipe says of a layer; None leaves it as it is.
+        # The scheme of a layer; None leaves it in float32.
         if not isinstance(module, nn.Linear | nn.Embedding):
             return None
         if self.by_scheme:
@@ -239,7 +249,7 @@ class Quantization(Modifier):
         self.modules.append(name)
 
     def active(self, epoch: float) -> bool:
-        # At the end of training too, when the model is evaluated.
+        # At the end of training too, where the model is evaluated.
         return epoch >= self.start
 
     def update(self, epoch: float) -> None:
@@ -261,10 +271,14 @@ class Quantization(Modifier):
     def quantized_modules(self) -> Sequence[str]:
         return self.modules
 
+    @property
+    def note(self) -> str:
+        return self._note
+
     def logs(self) -> Mapping[str, float]:
         return {"quantizers_on": float(self.on), "observers_on": float(self.observing)}
 
 
 def _of(key: str, name: str, module: nn.Module) -> bool:
-    # Whether a module is the one of that name, lies within it, or is of that class.
+    # Whether a module has that name, is below the module of that name, or is of that class.
     return f"{name}.".startswith(f"{key}.") or type(module).__name__ == key

@@ -1,8 +1,8 @@
-"""Rounding with straight-through gradients, and products of the rounded integers themselves.
+"""Rounding with straight-through gradients, and matmuls of the rounded integers.
 
-torch's own fake-quantize rounds one number after the other on a CPU; here whole vectors are, to the
-same bits. A product of quantized values is a product of integers times two scales. So the integers
-are multiplied, exactly, where the CPU has units for int8, and scaled afterwards.
+torch's fake quantization is not vectorized on a CPU; this one is, with bit-equal results. A matmul
+of quantized values is a matmul of integers, times two scales: on a CPU with int8 units the integers
+are multiplied exactly and scaled afterwards.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sparsekit.system import cpu_units
 
 INT8 = (-128, 127)
 UINT8 = (0, 255)
-# The longest sums of uint8 times int8 that are exact in the worst case, all 255 times -128: in
-# int32, and in float32, whose integers are exact up to 2**24.
+# The largest inner dimension of uint8 times int8 whose sums are exact in the worst case, all
+# 255 * -128: in int32, and in float32, which represents integers up to 2**24 exactly.
 EXACT_IN_INT32 = (2**31 - 1) // (255 * 128)
 EXACT_IN_FLOAT32 = 2**24 // (255 * 128)
 
@@ -31,8 +31,8 @@ EXACT_IN_FLOAT32 = 2**24 // (255 * 128)
 def has_int8_units() -> bool:
     """Whether the CPU multiplies int8 faster than float32: AVX512-VNNI or AMX.
 
-    On two cores with AVX512-VNNI, `torch._int_mm` did 1,200 billion operations a second and the
-    float32 product 300 (torch 2.13). Without such units torch falls back to slower kernels.
+    On two cores with AVX512-VNNI, `torch._int_mm` reached 1,200 GOP/s and the float32 matmul 300
+    (torch 2.13). Without such units torch falls back to slower kernels.
     """
     units = cpu_units() or {}
     return units.get("avx512_vnni", False) or units.get("amx_int8", False)
@@ -41,10 +41,13 @@ def has_int8_units() -> bool:
 def to_integers(
     values: Tensor, scale: Tensor, zero_point: Tensor | None, limits: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """The integers that stand for `values`, as float32, and which of them lay within `limits`.
+    """The quantized `values` as float32 integers, and a boolean mask of those within `limits`.
 
-    `scale` must broadcast against `values`; no `zero_point` is one of 0. Halves are rounded to
-    even, and so is the reciprocal of the scale, as in `torch.fake_quantize_per_tensor_affine`.
+    scale: broadcasts against `values`; its reciprocal is rounded to float32, as in
+        `torch.fake_quantize_per_tensor_affine`.
+    zero_point: None is 0.
+
+    Halves are rounded to even.
     """
     integers = values.mul(scale.reciprocal()).round_()
     if zero_point is not None:
@@ -56,10 +59,11 @@ def to_integers(
 def fake_quantize(
     values: Tensor, scale: Tensor, zero_point: Tensor, limits: tuple[int, int]
 ) -> Tensor:
-    """`values`, float32, rounded to the numbers that integers within `limits` can stand for.
+    """`values` (float32), quantized to integers within `limits` and back.
 
-    `scale` and `zero_point` are scalars, or have one entry for each index of dimension 0. The
-    gradient passes unchanged where a value lay within the limits, and is 0 elsewhere.
+    scale, zero_point: scalars, or one entry for each index of dimension 0.
+
+    The gradient is passed on unchanged where a value is within the limits, and is 0 elsewhere.
     """
     if values.device.type == "cpu":
         if scale.ndim:
@@ -81,11 +85,13 @@ def quantized_linear(
     int8_units: bool,
     pattern: SparsePattern | None = None,
 ) -> Tensor:
-    """`F.linear` of values rounded to uint8 and of a weight [out, in] rounded to symmetric int8.
+    """`F.linear` of `values` quantized to uint8 and `weight` [out, in] to symmetric int8, on a CPU.
 
-    The same as `F.linear(fake_quantize(values), fake_quantize(weight), bias)`, in values and in
-    straight-through gradients, but for the order in which float32 rounds. On a CPU only.
-    A weight that is zero outside of `pattern` gets no gradient there, and gradients take less time.
+    Equal to `F.linear(fake_quantize(values), fake_quantize(weight), bias)`, gradients included, up
+    to the order of float32 rounding.
+
+    pattern: the positions of `weight` that are not masked, or None. Masked ones get no gradient,
+        and gradients are computed faster.
     """
     if weight_scale.ndim:
         weight_scale = _along_first(weight_scale, 2)
@@ -94,14 +100,15 @@ def quantized_linear(
     return result
 
 
-def integer_product(left: Tensor, zero_point: Tensor, right: Tensor, int8_units: bool) -> Tensor:
+def integer_matmul(left: Tensor, zero_point: Tensor, right: Tensor, int8_units: bool) -> Tensor:
     """(left - zero_point) @ right.T as float32 [rows, out].
 
-    `left` is uint8 [rows, in], `right` int8 [out, in]. On int8 units the sums are exact up to
-    `in` = 65,793 and rounded once, to float32. In float32 they are exact up to `in` = 514, and
-    beyond it as long as no partial sum passes 2**24.
+    left: uint8 [rows, in]. right: int8 [out, in].
+
+    With int8 units the sums are exact up to `in` = 65,793, and rounded to float32 once. In float32
+    they are exact up to `in` = 514, and beyond it while no partial sum exceeds 2**24.
     """
-    # torch 2.13 returns memory that it never wrote for an inner size of 1.
+    # For an inner size of 1 torch 2.13 returns uninitialized memory.
     if int8_units and 1 < left.shape[1] <= EXACT_IN_INT32:
         sums = torch._int_mm(left, right.t())
         return sums.sub_(right.sum(1, dtype=torch.int32) * zero_point).float()
@@ -111,7 +118,7 @@ def integer_product(left: Tensor, zero_point: Tensor, right: Tensor, int8_units:
 def to_bytes(
     values: Tensor, scale: Tensor, zero_point: Tensor | None, limits: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """`to_integers` of float32 [rows, width], as int8 for limits below 0, else uint8."""
+    """`to_integers` of float32 [rows, width], int8 for a negative lower limit, else uint8."""
     if takes_kernels(values):
         return quantize.quantize(values, scale, zero_point, limits)
     integers, inside = to_integers(values, scale, zero_point, limits)
@@ -126,17 +133,17 @@ def integer_linear(
     bias: Tensor | None,
     int8_units: bool,
 ) -> Tensor:
-    """`integer_product` times `scales`, one or one for each output, plus a bias."""
+    """`integer_matmul` times `scales` (one, or one for each output), plus the bias."""
     if int8_units and 1 < left.shape[1] <= EXACT_IN_INT32 and takes_kernels(scales):
         sums = torch._int_mm(left, right.t())
         return quantize.scaled_sums(sums, zero_point, right, scales, bias)
-    result = integer_product(left, zero_point, right, int8_units).mul_(scales)
+    result = integer_matmul(left, zero_point, right, int8_units).mul_(scales)
     return result if bias is None else result.add_(bias)
 
 
 def takes_kernels(values: Tensor) -> bool:
-    """Whether the kernels of `kernels.quantize` work on `values`, which are on a CPU."""
-    # torch's compiler cannot see into ours, and fuses its own operations into one pass itself.
+    """Whether the kernels of `kernels.quantize` accept `values`, which are on a CPU."""
+    # torch.compile cannot trace these kernels, and fuses torch's operations itself.
     plain = values.dtype == torch.float32 and not torch.compiler.is_compiling()
     return plain and quantize.available()
 
@@ -152,9 +159,9 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         (inside,) = ctx.saved_tensors
-        return torch.where(inside, gradient, 0.0), None, None, None
+        return torch.where(inside, grad_output, 0.0), None, None, None
 
 
 class _QuantizedLinear(torch.autograd.Function):
@@ -171,7 +178,7 @@ class _QuantizedLinear(torch.autograd.Function):
         pattern: SparsePattern | None,
     ) -> Tensor:
         rows = values.reshape(-1, values.shape[-1])
-        # Bytes are a quarter of what float32 would keep until the backward pass.
+        # Saved for the backward pass as bytes, a quarter of the size of float32.
         left, left_inside = to_bytes(rows, scale, zero_point, UINT8)
         right, right_inside = to_bytes(weight, weight_scale, None, INT8)
         scales = scale * weight_scale.view(-1)
@@ -179,43 +186,43 @@ class _QuantizedLinear(torch.autograd.Function):
         ctx.pattern, ctx.shape = pattern, weight.shape
         if pattern is not None:
             right, right_inside = _entries(pattern, weight, weight_scale, right, right_inside)
-        # Copies: a layer that a model calls again, as ALBERT does, observes anew in between.
+        # Copies, since a layer that is called again, as in ALBERT, updates its ranges in between.
         used = (scale.clone(), zero_point.clone(), weight_scale.clone())
         ctx.save_for_backward(left, left_inside, right, right_inside, *used)
         return result.view(*values.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         left, left_inside, right, right_inside, scale, zero_point, weight_scale = ctx.saved_tensors
-        rows = gradient.reshape(-1, ctx.shape[0]).contiguous()
-        to_values = to_weight = to_bias = None
+        rows = grad_output.reshape(-1, ctx.shape[0]).contiguous()
+        grad_values = grad_weight = grad_bias = None
         pattern = ctx.pattern
         if ctx.needs_input_grad[0]:
             if pattern is None:
-                product = rows @ right.float().mul_(weight_scale)
-                to_values = torch.where(left_inside, product, 0.0)
+                grad = rows @ right.float().mul_(weight_scale)
+                grad_values = torch.where(left_inside, grad, 0.0)
             else:
                 entries = right.float().mul_(_entry_scales(pattern, weight_scale, ctx.shape))
-                to_values = pattern.input_gradient(rows, entries, left_inside)
-            to_values = to_values.view(*gradient.shape[:-1], left.shape[1])
+                grad_values = pattern.input_gradient(rows, entries, left_inside)
+            grad_values = grad_values.view(*grad_output.shape[:-1], left.shape[1])
         if ctx.needs_input_grad[1]:
             if pattern is None:
-                product = rows.t() @ left.float().sub_(zero_point)
-                to_weight = torch.where(right_inside, product.mul_(scale), 0.0)
+                grad = rows.t() @ left.float().sub_(zero_point)
+                grad_weight = torch.where(right_inside, grad.mul_(scale), 0.0)
             else:
                 factors = right_inside.float().mul_(scale)
-                to_weight = pattern.weight_gradient(left, rows, zero_point, factors)
+                grad_weight = pattern.weight_gradient(left, rows, zero_point, factors)
         if ctx.needs_input_grad[2]:
-            to_bias = rows.sum(0)
-        return to_values, to_weight, to_bias, None, None, None, None, None
+            grad_bias = rows.sum(0)
+        return grad_values, grad_weight, grad_bias, None, None, None, None, None
 
 
 def _entries(
     pattern: SparsePattern, weight: Tensor, scale: Tensor, rounded: Tensor, inside: Tensor
 ) -> tuple[Tensor, Tensor]:
-    # `rounded` and `inside` at the pattern's places. To gather floats and round them once more is
-    # several times faster than torch's selection of bytes.
+    # `rounded` and `inside` at the indices of the pattern. Gathering floats and rounding them again
+    # is several times faster than torch's indexing of bytes.
     if scale.numel() > 1:
         return pattern.entries(rounded), pattern.entries(inside)
     entries, of_entries = to_bytes(pattern.entries(weight).view(1, -1), scale, None, INT8)
@@ -223,10 +230,10 @@ def _entries(
 
 
 def _entry_scales(pattern: SparsePattern, scale: Tensor, shape: torch.Size) -> Tensor:
-    # One for all of the pattern's places, or one for each.
+    # One for all indices of the pattern, or one for each.
     return scale.view(()) if scale.numel() == 1 else pattern.entries(scale.expand(shape))
 
 
 def _along_first(parameter: Tensor, dimensions: int) -> Tensor:
-    # One entry for each index of dimension 0, so that it broadcasts over the others.
+    # Reshaped to broadcast along dimension 0.
     return parameter.view(-1, *[1] * (dimensions - 1))

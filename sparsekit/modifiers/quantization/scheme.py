@@ -1,4 +1,4 @@
-"""What of a layer is quantized, and how: SparseML's quantization schemes."""
+"""Quantization schemes of a layer: which parts are quantized, and how, as in SparseML."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ _OPTIONS = ("num_bits", "symmetric", "strategy", "kwargs")
 
 @dataclass(frozen=True)
 class Activations:
-    """Uint8 of one scale; symmetric has its zero in the middle, at 128."""
+    """Uint8 with one scale; `symmetric` fixes the zero point at 128."""
 
     symmetric: bool = False
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Symmetric int8 of one scale, or of one for each output channel."""
+    """Symmetric int8 with one scale, or one for each output channel."""
 
     per_channel: bool = False
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """How the parts of a layer are quantized; None leaves one in float32."""
+    """How the parts of a layer are quantized; None leaves a part in float32."""
 
     inputs: Activations | None = Activations()
     weights: Weights | None = Weights()
@@ -41,10 +41,10 @@ NAMED = {
 
 
 def parse_scheme(value: str | Mapping[str, Any] | None) -> Scheme:
-    """The scheme that a recipe names or spells out; what it does not mention is as in `default`.
+    """The scheme of a name or a map; sides that a map leaves out are as in `default`.
 
     A side is null, or has `num_bits` (8), `symmetric` and `strategy` (tensor, or channel for
-    weights). Raises ValueError for what int8 deployment cannot express.
+    weights). Raises ValueError for an unknown key and for what int8 deployment cannot express.
     """
     if value is None or isinstance(value, str):
         if (value or "default") not in NAMED:

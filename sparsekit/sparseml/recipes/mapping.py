@@ -11,6 +11,9 @@ from typing import Any
 
 EPOCH_RANGE = "EpochRangeModifier"
 WINDOW = {"start_epoch": "start", "end_epoch": "end"}
+# Our names for sets of parameters, with a pattern for each that SparseML knows: weights within a
+# numbered stack of layers that do not belong to a norm are those of its Linear layers.
+PATTERNS = {"__ENCODER__": r"re:(?!.*[Nn]orm).*\.\d+\..*\.weight"}
 # They say what is logged or for how long a call is skipped, not what is done.
 LOGGING = ("log_types", "constant_logging", "log_frequency")
 
@@ -232,3 +235,12 @@ LEGACY = frozenset(
 NEWER = frozenset({"scheme", "scheme_overrides", "ignore", "strict"})
 LEGACY_DEFAULTS = {"quantize_linear_activations": True}
 NEWER_DEFAULTS = {"scheme": "default"}
+
+
+def translated(value: Any, words: Mapping[str, str]) -> Any:
+    """The value with each of `words` replaced, in lists and mappings too."""
+    if isinstance(value, list):
+        return [translated(each, words) for each in value]
+    if isinstance(value, Mapping):
+        return {key: translated(each, words) for key, each in value.items()}
+    return words.get(value, value) if isinstance(value, str) else value

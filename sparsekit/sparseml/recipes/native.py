@@ -23,8 +23,10 @@ from sparsekit.sparseml.recipes.mapping import (
     MODIFIERS,
     NEWER,
     NEWER_DEFAULTS,
+    PATTERNS,
     WINDOW,
     Mapped,
+    translated,
 )
 
 Values = dict[str, Any]
@@ -118,6 +120,7 @@ def _modifier(entry: Entry, mapped: Mapped, values: Values) -> Values:
             continue
         if isinstance(value, str):
             written = mapped.aliases.get(name, {}).get(value, written)
+        written = translated(written, {theirs: own for own, theirs in PATTERNS.items()})
         node[ours] = map_expressions(_escaped(written), interpolation)
         defaults.pop(ours, None)
     one_target = "final_sparsity" in known and not isinstance(known["final_sparsity"], dict)

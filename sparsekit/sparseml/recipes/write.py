@@ -10,7 +10,16 @@ import yaml
 
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.sparseml.recipes.expressions import from_interpolation
-from sparsekit.sparseml.recipes.mapping import EPOCH_RANGE, LEGACY, MODIFIERS, NEWER, WINDOW, Mapped
+from sparsekit.sparseml.recipes.mapping import (
+    EPOCH_RANGE,
+    LEGACY,
+    MODIFIERS,
+    NEWER,
+    PATTERNS,
+    WINDOW,
+    Mapped,
+    translated,
+)
 from sparsekit.sparseml.recipes.text import Tagged
 
 HEADER = "# Written by sparsekit for SparseML 1.8.\n"
@@ -86,7 +95,8 @@ def _fields(
             if field.name == "end" and value is None:
                 value = "eval(num_epochs)"
             if value is not None:
-                fields[theirs[field.name]] = _value(node.get(field.name, value), value)
+                written = _value(node.get(field.name, value), value)
+                fields[theirs[field.name]] = translated(written, PATTERNS)
         elif field.name != "enabled" and value != _default(field):
             raise UserError(f"{kind} has no field for {field.name}: {value!r}; remove it")
     return fields
