@@ -18,6 +18,7 @@ from sparsekit.cli.compare import compare
 from sparsekit.cli.doctor import doctor
 from sparsekit.cli.export import export
 from sparsekit.cli.extras import install_hint
+from sparsekit.cli.init import init
 from sparsekit.cli.inspect import inspect
 from sparsekit.cli.predict import predict
 from sparsekit.cli.prune import prune
@@ -69,8 +70,17 @@ app.command(
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(train)
-for verb in (predict, inspect, export, verify, benchmark, compare, prune, pull, workspace, doctor):
-    app.command()(verb)
+app.command()(init)
+app.command()(predict)
+app.command()(inspect)
+app.command()(export)
+app.command()(verify)
+app.command()(benchmark)
+app.command()(compare)
+app.command()(prune)
+app.command()(pull)
+app.command()(workspace)
+app.command()(doctor)
 app.add_typer(recipes, name="recipe")
 
 

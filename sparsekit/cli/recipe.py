@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -121,6 +120,7 @@ def _native_text(file: Path) -> str:
 def _sparseml_text(file: Path) -> str:
     from omegaconf import OmegaConf
 
+    from sparsekit.config.plain import plain
     from sparsekit.recipe.recipe import Recipe
     from sparsekit.recipe.source import native_config
     from sparsekit.sparseml.recipes.write import to_sparseml

@@ -1,0 +1,161 @@
+"""The wheel, installed in environments of its own: what is in it, and what it can do there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from project import GOLDEN, ROOT
+
+RUN = GOLDEN / "old_run"
+# Neither the sources of this checkout nor a terminal's width reach the installed command.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "COLUMNS")}
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that no earlier build and no file of the checkout slips in."""
+    folder = tmp_path_factory.mktemp("wheel")
+    sources = folder / "sources"
+    sources.mkdir()
+    for name in ("sparsekit", "hydra_plugins", "conf", "experiments"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, sources / name, ignore=ignored)
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, sources)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run(
+        [*pip, "--wheel-dir", str(folder), str(sources)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_everything_that_is_not_python(wheel: Path) -> None:
+    held = set(zipfile.ZipFile(wheel).namelist())
+    expected = {
+        f"sparsekit/{file.relative_to(ROOT).as_posix()}"
+        for folder in ("conf", "experiments")
+        for file in (ROOT / folder).rglob("*.yaml")
+    }
+    assert len(expected) > 40
+    for folder, pattern in (("sparsekit", "*"), ("hydra_plugins", "*.py")):
+        expected |= {
+            file.relative_to(ROOT).as_posix()
+            for file in (ROOT / folder).rglob(pattern)
+            if file.is_file() and "__pycache__" not in file.parts
+        }
+    assert "sparsekit/py.typed" in expected
+    assert expected - held == set()
+    assert not any(name.startswith(("tests/", "benchmarks/")) for name in held)
+
+
+@pytest.mark.slow
+def test_the_light_installation_uses_a_run_without_torch(
+    wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = environment(tmp_path / "light")
+    install(python, "--constraint", str(ROOT / "constraints.txt"), str(wheel))
+    for package in ("torch", "transformers", "hydra", "omegaconf", "wandb", "datasets"):
+        assert run([python, "-c", f"import {package}"], tmp_path).returncode == 1
+    run_folder = tmp_path / "run"
+    shutil.copytree(RUN, run_folder)
+    for runtime in ("onnxruntime", "sparse"):
+        answer = sparsekit(python, tmp_path, "predict", "run", "a film", "--runtime", runtime)
+        label, score, text = answer.rstrip("\n").split("\t")
+        assert (label, text) == ("1", "a film") and 0.5 <= float(score) <= 1
+    assert "bert.encoder.layer.1" in sparsekit(python, tmp_path, "inspect", "run")
+    assert "compare.html" in sparsekit(python, tmp_path, "compare", "run", "--out", "out")
+    for words in (["train", "dataset=csv"], ["benchmark", "run"], ["prune", "run"]):
+        refused = run([python, "-m", "sparsekit", *words], tmp_path)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(f"error: sparsekit {words[0]} needs ")
+        assert refused.stderr.endswith(": pip install 'sparsekit[train]'\n")
+        assert refused.stderr.count("\n") == 1
+    (packages,) = (tmp_path / "light").glob("lib/python*/site-packages")
+    with capsys.disabled():
+        sys.stdout.write(f"\nsparsekit: {size(packages.rglob('*')) / 1e6:.0f} MB installed\n")
+
+
+@pytest.mark.slow
+def test_the_wheel_trains_the_quickstart(
+    wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The packages of this environment, but sparsekit from the wheel alone."""
+    python = environment(tmp_path / "train")
+    install(python, "--no-deps", str(wheel))
+    (packages,) = (tmp_path / "train").glob("lib/python*/site-packages")
+    # A path alone: the .pth of an editable installation there is not followed.
+    (packages / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    where = run([python, "-c", "import sparsekit; print(sparsekit.__file__)"], tmp_path)
+    assert Path(where.stdout.strip()).is_relative_to(packages)
+    words = ["experiments=quickstart", "teacher=self", "recipe.num_epochs=3", "recipe.qat_epochs=1"]
+    shown = sparsekit(python, tmp_path, "train", *words)
+    folder = tmp_path / shown.splitlines()[-1].removeprefix("run: ")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["export"]["verified"]
+    assert summary["environment"]["packages"]["sparsekit"] in wheel.name
+    files = [file for name in closure("train") for file in importlib.metadata.files(name) or ()]
+    with capsys.disabled():
+        total = size(Path(file.locate()) for file in files)
+        sys.stdout.write(f"\nsparsekit[train]: {total / 1e6:.0f} MB installed\n")
+
+
+def environment(folder: Path) -> str:
+    """The Python of a new environment with pip alone."""
+    venv.create(folder, with_pip=True)
+    return str(folder / "bin" / "python")
+
+
+def install(python: str, *arguments: str) -> None:
+    done = run([python, "-m", "pip", "install", "--quiet", *arguments], Path.cwd())
+    assert done.returncode == 0, done.stderr
+
+
+def sparsekit(python: str, folder: Path, *arguments: str) -> str:
+    """What the installed command prints, run in `folder`."""
+    done = run([str(Path(python).with_name("sparsekit")), *arguments], folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
+    )
+
+
+def size(files: Iterable[Path]) -> int:
+    """Bytes of the files that are there."""
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def closure(extra: str) -> set[str]:
+    """The distributions of this environment that `sparsekit[extra]` brings."""
+    installed = {canonicalize_name(found.name) for found in importlib.metadata.distributions()}
+    names = {canonicalize_name("sparsekit")}
+    wanted = [Requirement(f"sparsekit[{extra}]")]
+    while wanted:
+        requirement = wanted.pop()
+        for text in importlib.metadata.requires(requirement.name) or ():
+            needed = Requirement(text)
+            contexts = [{"extra": name} for name in requirement.extras or {""}]
+            applies = not needed.marker or any(map(needed.marker.evaluate, contexts))
+            if applies and canonicalize_name(needed.name) in installed - names:
+                names.add(canonicalize_name(needed.name))
+                wanted.append(needed)
+    return {*names} - {"sparsekit"}
