@@ -27,9 +27,11 @@ from sparsekit.config.identity import identity_hash
 from sparsekit.config.plain import plain
 from sparsekit.distributed import PROCESSES
 from sparsekit.errors import UserError, first_line
-from sparsekit.runs.folder import ending, writable_folder
+from sparsekit.runs.creation import writable_folder
+from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.replacement import mark
 from sparsekit.runs.report import show
-from sparsekit.runs.summary import describe, write_summary
+from sparsekit.runs.summary import describe
 from sparsekit.sweep import jobs as jobs_of
 from sparsekit.sweep.jobs import Job
 from sparsekit.sweep.table import failures, outcome, summary_table
@@ -235,11 +237,12 @@ def _folder_of(job: Job) -> Path:
 
 def _fail(job: Job, error: str) -> None:
     """Record the failure in the job's folder, where the run did not live to do it itself."""
-    folder = _folder_of(job)
-    folder.mkdir(parents=True, exist_ok=True)
-    if ending(folder).status not in ("completed", "failed"):
+    run = RunFolder(_folder_of(job))
+    run.path.mkdir(parents=True, exist_ok=True)
+    if run.ending.status not in ("completed", "failed"):
         parts: dict[str, Any] = {"status": "failed", "error": error, "overrides": job.overrides}
         if job.hash is not None:
             parts["config"] = {"hash": job.hash}
-        write_summary(folder, parts)
-        sys.stderr.write(f"{os.path.relpath(folder)}: {error.splitlines()[0] if error else ''}\n")
+        mark(run)
+        run.write_summary(parts)
+        sys.stderr.write(f"{os.path.relpath(run.path)}: {error.splitlines()[0] if error else ''}\n")

@@ -16,6 +16,7 @@ from hydra.utils import get_class
 from tokenizers import Encoding
 
 from sparsekit.errors import UserError
+from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.answers import TextEncoder
 from sparsekit.runtime.base import Runtime, check_threads
 from sparsekit.system import cores, cpu_name, cpu_units
@@ -75,7 +76,8 @@ def benchmark(
 
     Writes `benchmark.json`, returns the `summary.runtime` dict.
     """
-    deployment, validation = run / "deployment", run / "evaluation" / "validation.parquet"
+    folder = RunFolder(run)
+    deployment, validation = folder.deployment, folder.evaluation("validation")
     if not validation.is_file():
         raise UserError(f"there is no {validation}; benchmark a folder that launch.py wrote")
     encoder = TextEncoder(deployment)
@@ -87,7 +89,7 @@ def benchmark(
     tokenize_ms = (time.perf_counter() - started) / len(texts) * 1e3
     found = {}
     for kind in dict.fromkeys([config.kind, *others]):
-        runtime = kind(deployment / "model.onnx", config.threads or cores())
+        runtime = kind(folder.graph, config.threads or cores())
         found[kind.name] = _timings(runtime, encoder, encodings, config)
     lengths = [len(encoding) for encoding in encodings]
     details = {
@@ -98,7 +100,7 @@ def benchmark(
         "tokenize_ms": tokenize_ms,
         "runtimes": found,
     }
-    (run / "benchmark.json").write_text(json.dumps(details, indent=2) + "\n")
+    folder.benchmark.write_text(json.dumps(details, indent=2) + "\n")
     return {name: {key: timing[key] for key in SUMMARY} for name, timing in found.items()}
 
 

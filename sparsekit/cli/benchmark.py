@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsekit.config.build import build
-from sparsekit.errors import UserError, first_line
+from sparsekit.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,10 +44,8 @@ def benchmark(
     from sparsekit.benchmark.grid import Grid
     from sparsekit.benchmark.requests import benchmark as time_run
     from sparsekit.pipeline.completion import completed
-    from sparsekit.runs.folder import held
     from sparsekit.runs.progress import quiet_libraries
-    from sparsekit.runs.report import read_summary, show
-    from sparsekit.runs.summary import write_summary
+    from sparsekit.runs.report import show
     from sparsekit.system import cores
 
     quiet_libraries()
@@ -59,14 +57,15 @@ def benchmark(
         threads=cores() if threads is None else threads,
     )
     # Everything is checked before the first run is timed and its older timings are replaced.
-    planned = [(x, _requests(x, threads), read_summary(x), _fitted(x, grid)) for x in runs]
+    folders = [RunFolder(run) for run in runs]
+    planned = [(x, _requests(x, threads), x.summary, _fitted(x, grid)) for x in folders]
     for run, config, summary, fitted in planned:
-        with held(run):
+        with run.lock():
             # Requests at their own length, as when the run ended; then the grid of fixed sizes.
-            timings = time_run(run, config, _runtimes(run))
+            timings = time_run(run.path, config, _runtimes(run))
             rows, files, said = _compare(run, fitted)
             summary, lacking = completed(run, {**summary, "runtime": timings})
-            write_summary(run, summary)
+            run.write_summary(summary)
         show(_table(rows, str(run)))
         show(_sizes(files))
         for sentence in said:
@@ -75,36 +74,36 @@ def benchmark(
             typer.echo(f"{run} stays failed: {lacking}", err=True)
 
 
-def _requests(run: Path, threads: int | None) -> BenchmarkConfig:
+def _requests(run: RunFolder, threads: int | None) -> BenchmarkConfig:
     """How the run timed single requests, on `threads` where that is given."""
     from sparsekit.benchmark.requests import BenchmarkConfig
 
-    node = run_node(run, "runtime")
+    node = run.node("runtime")
     config: BenchmarkConfig = build(node, "runtime", BenchmarkConfig) if node else BenchmarkConfig()
     return config if threads is None else replace(config, threads=threads)
 
 
-def _runtimes(run: Path) -> list[type[Runtime]]:
+def _runtimes(run: RunFolder) -> list[type[Runtime]]:
     """Those of this machine that run the deployment as it was exported."""
     from sparsekit.runtime.choice import runtimes_for
 
-    form = (run_node(run, "export") or {}).get("form", "qdq")
-    return runtimes_for(run / "deployment" / "model.onnx", form)
+    form = (run.node("export") or {}).get("form", "qdq")
+    return runtimes_for(run.graph, form)
 
 
-def _fitted(run: Path, grid: Grid) -> Grid:
+def _fitted(run: RunFolder, grid: Grid) -> Grid:
     """`grid` for the model of `run`; raises UserError where it has no deployment, or none fits."""
     from sparsekit.models.loading import positions_of, read_config
     from sparsekit.runtime.answers import TextEncoder
 
-    deployment = run / "deployment"
+    deployment = run.deployment
     encoder = TextEncoder(deployment)
     positions = positions_of(read_config(deployment))
     return grid.fitted(encoder.max_length if positions is None else positions)
 
 
 def _compare(
-    run: Path, grid: Grid
+    run: RunFolder, grid: Grid
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, int]], list[str]]:
     """Time and weigh the run's model and its twins; write to benchmark.json, and draw."""
     from sparsekit.benchmark.advice import advice, size_advice
@@ -115,20 +114,19 @@ def _compare(
     from sparsekit.runtime.answers import read_json
     from sparsekit.system import cpu_units
 
-    vocabulary = read_json(run / "deployment" / "config.json")["vocab_size"]
-    with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=run) as scratch:
-        timed = candidates(run / "model", Path(scratch))
+    vocabulary = read_json(run.deployment / "config.json")["vocab_size"]
+    with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=run.path) as scratch:
+        timed = candidates(run.model, Path(scratch))
         files = sizes(timed)
         rows = time_all(timed, grid, vocabulary)
     ours = next(candidate.name for candidate in timed if candidate.form is not None)
-    zeros = inspect(str(run / "model")).sparsity
+    zeros = inspect(str(run.model)).sparsity
     said = [*advice(rows, cpu_units(), zeros), size_advice(files, DENSE, ours)]
     said += [f"Not timed: {name} is not installed: {fix}" for name, fix in missing().items()]
-    file = run / "benchmark.json"
-    details = read_json(file) | {"grid": rows, "sizes": files, "advice": said}
-    file.write_text(json.dumps(details, indent=2) + "\n")
+    details = read_json(run.benchmark) | {"grid": rows, "sizes": files, "advice": said}
+    run.benchmark.write_text(json.dumps(details, indent=2) + "\n")
     try:
-        draw(rows, "/".join(run.resolve().parts[-2:]), run / "benchmark.png")
+        draw(rows, "/".join(run.path.resolve().parts[-2:]), run.path / "benchmark.png")
     except ImportError:
         said.append("No chart: matplotlib is not installed: pip install 'sparsekit[plot]'")
     return rows, files, said
@@ -172,18 +170,3 @@ def _sizes(files: dict[str, dict[str, int]]) -> Table:
     for name, size in files.items():
         view.add_row(name, *(f"{size[key] / 1e6:.2f}" for key in ("bytes", "bytes_compressed")))
     return view
-
-
-def run_node(run: Path, name: str) -> dict[str, Any] | None:
-    """A group's node in a run's resolved config; None where the run left that stage out."""
-    import yaml
-
-    file = run / "config.yaml"
-    try:
-        config = yaml.safe_load(file.read_text())
-    except OSError as error:
-        raise UserError(f"{run} is no run folder: it holds no config.yaml") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {file}: {first_line(error)}; restore it") from error
-    node = config.get(name) if isinstance(config, dict) else None
-    return node if isinstance(node, dict) and node.get("_target_") else None

@@ -15,28 +15,27 @@ def export(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """
     from rich.console import Console
 
-    from sparsekit.cli.benchmark import run_node
     from sparsekit.config.build import build
     from sparsekit.export.hub import push
     from sparsekit.export.onnx import ExportConfig
     from sparsekit.export.onnx import export as export_run
     from sparsekit.pipeline.completion import completed
-    from sparsekit.runs.folder import held
+    from sparsekit.runs.folder import RunFolder
     from sparsekit.runs.progress import quiet_libraries
-    from sparsekit.runs.report import closing_table, read_summary
-    from sparsekit.runs.summary import write_summary
+    from sparsekit.runs.report import closing_table
 
     quiet_libraries()
-    node, before = run_node(run, "export"), read_summary(run)
+    folder = RunFolder(run)
+    node, before = folder.node("export"), folder.summary
     config = build(node, "export", ExportConfig) if node else ExportConfig()
-    with held(run):
+    with folder.lock():
         summary = {**before, "export": export_run(run, config)}
-        write_summary(run, summary)
+        folder.write_summary(summary)
         if config.push_to_hub is not None:
-            summary["pushed"] = push(run / "deployment", config.push_to_hub)
-            write_summary(run, summary)
-        summary, lacking = completed(run, summary)
-        write_summary(run, summary)
-    Console().print(closing_table(summary, run))
+            summary["pushed"] = push(folder.deployment, config.push_to_hub)
+            folder.write_summary(summary)
+        summary, lacking = completed(folder, summary)
+        folder.write_summary(summary)
+    Console().print(closing_table(summary, folder))
     if lacking:
         typer.echo(f"the run stays failed: {lacking}", err=True)

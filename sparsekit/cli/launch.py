@@ -20,7 +20,7 @@ from sparsekit.config.command_line import arranged
 from sparsekit.config.root import project_root
 from sparsekit.distributed import FIRST_PROCESS
 from sparsekit.errors import UserError
-from sparsekit.runs.folder import new_folder
+from sparsekit.runs.creation import new_folder
 from sparsekit.sparseml.recipes.load import register_resolvers
 
 

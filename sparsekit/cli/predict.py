@@ -32,6 +32,7 @@ def predict(
 
     A line for each: tabs, line breaks and backslashes of a text are written \\t, \\n and \\\\.
     """
+    from sparsekit.runs.folder import RunFolder
     from sparsekit.runtime.answers import predict
     from sparsekit.runtime.choice import runtime_named
 
@@ -45,7 +46,7 @@ def predict(
     rows: list[dict[str, Any]] = [{"text": text} for text in texts]
     if pairs:
         rows = [{"text": a, "text_pair": b} for a, b in zip(texts[::2], texts[1::2], strict=True)]
-    inner = run / "deployment"
+    inner = RunFolder(run).deployment
     deployment = inner if inner.is_dir() else run
     second = [row["text_pair"] for row in rows] if pairs else None
     answers = predict(deployment, [row["text"] for row in rows], second, runtime_named(runtime))
@@ -68,9 +69,9 @@ def _read_stdin(pairs: bool) -> list[str]:
 
 def _check_columns(run: Path, pairs: bool) -> None:
     """Raise UserError where the model was trained on pairs and is given single texts, or so."""
-    from sparsekit.runs.report import text_columns
+    from sparsekit.runs.folder import RunFolder
 
-    columns = text_columns(run) or text_columns(run.absolute().parent)
+    columns = RunFolder(run).text_columns or RunFolder(run.absolute().parent).text_columns
     if len(columns) == 2 and not pairs:
         raise UserError(f"{run} was trained on pairs of {' and '.join(columns)}: add --pairs")
     if len(columns) == 1 and pairs:

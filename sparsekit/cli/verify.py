@@ -14,12 +14,14 @@ def verify(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     from rich.text import Text
 
     from sparsekit.pipeline.verification import verify_run
+    from sparsekit.runs.folder import RunFolder
     from sparsekit.runs.progress import quiet_libraries
-    from sparsekit.runs.report import read_summary, show
+    from sparsekit.runs.report import show
 
     quiet_libraries()
-    summary = read_summary(run)
-    results = verify_run(run, summary)
+    folder = RunFolder(run)
+    summary = folder.summary
+    results = verify_run(folder, summary)
     completed = summary.get("status") == "completed"
     view = Table(
         "check", "result", title="verified" if completed else "files verified, but the run failed"

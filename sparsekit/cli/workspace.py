@@ -10,18 +10,15 @@ import typer
 
 def workspace(folder: Annotated[Path, typer.Argument(help="A sweep's folder.")]) -> None:
     """Save a W&B view of a sweep: its axes, accuracy against latency. Upload its runs first."""
-    import yaml
-
     from sparsekit.config.build import build
     from sparsekit.errors import UserError
-    from sparsekit.runs.folder import find_runs
+    from sparsekit.runs.find import find_runs
     from sparsekit.runs.tracking import TrackingConfig
     from sparsekit.sweep.workspace import save_workspace
 
     for run in find_runs(folder):
-        if (run / "config.yaml").is_file():
-            settings = yaml.safe_load((run / "config.yaml").read_text())
-            tracking = settings["tracking"] | {"mode": "online"}
+        if run.config_file.is_file():
+            tracking = run.config["tracking"] | {"mode": "online"}
             config = build(tracking, "tracking", TrackingConfig)
             typer.echo(f"workspace: {save_workspace(folder, config)}")
             return

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sparsekit.config.identity import NOT_IDENTITY, identity_hash
 from sparsekit.errors import UserError
-from sparsekit.runs.folder import ending, find_runs
+from sparsekit.runs.find import find_runs
+from sparsekit.runs.folder import RunFolder
 
-# libyaml where PyYAML has it: ten times as fast, and a sweep has a thousand of these files.
-Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SWEEP = "sweep.json"
 
 
@@ -47,7 +46,7 @@ def load(folders: Sequence[Path]) -> list[Run]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"no folder {folder}; `run:` and `sweep:` name those of launch.py")
-        paths = [*find_runs(folder), *_taken_over(folder)]
+        paths = [*(run.path for run in find_runs(folder)), *_taken_over(folder)]
         if not paths:
             raise UserError(
                 f"{folder} holds no run: give a run folder, a sweep's folder "
@@ -61,12 +60,13 @@ def load(folders: Sequence[Path]) -> list[Run]:
 
 
 def read(folder: Path) -> Run:
-    """A run folder as it is; never raises for what is in it."""
-    end = ending(folder)
+    """The run in `folder`; never raises for what its files contain."""
+    files = RunFolder(folder)
+    end = files.ending
     run = Run(folder=folder, status=end.status, error=end.error, hash=end.hash)
-    run.overrides = [str(text) for text in _yaml(folder / ".hydra" / "overrides.yaml") or []]
-    config = _yaml(folder / "config.yaml")
-    if isinstance(config, dict):
+    run.overrides = files.overrides
+    config = _config(files)
+    if config is not None:
         run.config = dict(_flat({k: v for k, v in config.items() if k not in NOT_IDENTITY}))
         run.config.pop("training.output_dir", None)
         run.seed = config.get("seed")
@@ -79,7 +79,9 @@ def read(folder: Path) -> Run:
             unlike = {"hash", *NOT_IDENTITY}
             run.config |= {key: value for key, value in choices.items() if key not in unlike}
         try:
-            run.measures = dict(_measures(end.summary))
+            run.measures = {
+                name: value for name, value in _measures(end.summary) if math.isfinite(value)
+            }
         except (AttributeError, TypeError, KeyError, ValueError) as error:
             run.status, run.error = "broken", f"summary.json: {type(error).__name__}: {error}"
     return run
@@ -88,11 +90,19 @@ def read(folder: Path) -> Run:
 def _taken_over(folder: Path) -> Iterator[Path]:
     """Runs of other sweeps that the sweeps below this folder did not have to repeat."""
     for record in sorted(folder.rglob(SWEEP)):
-        jobs = _yaml(record)
-        for job in jobs.get("jobs", []) if isinstance(jobs, dict) else []:
-            path = record.parent / str(job.get("folder"))
-            if job.get("folder") and path.is_dir():
+        for job in _jobs(record):
+            path = record.parent / job["folder"]
+            if path.is_dir():
                 yield Path(os.path.relpath(path))
+
+
+def _jobs(record: Path) -> list[dict[str, Any]]:
+    """The jobs of a `sweep.json` that have a folder; none where it is damaged."""
+    try:
+        jobs = json.loads(record.read_bytes())["jobs"]
+        return [job for job in jobs if isinstance(job["folder"], str)]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
 def _latest(runs: Sequence[Run]) -> Iterator[Run]:
@@ -102,10 +112,10 @@ def _latest(runs: Sequence[Run]) -> Iterator[Run]:
             yield run
 
 
-def _yaml(path: Path) -> Any:
+def _config(run: RunFolder) -> dict[str, Any] | None:
     try:
-        return yaml.load(path.read_bytes(), Loader)
-    except (OSError, yaml.YAMLError, ValueError):
+        return run.config
+    except UserError:
         return None
 
 

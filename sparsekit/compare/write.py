@@ -13,7 +13,7 @@ from sparsekit.compare.load import load
 from sparsekit.compare.page import page
 from sparsekit.compare.statistics import Comparison, compare
 from sparsekit.compare.text import cell, csv_text, markdown, marks
-from sparsekit.runs.folder import is_run
+from sparsekit.runs.folder import RunFolder
 
 ROWS = 30
 
@@ -28,7 +28,7 @@ def write_comparison(
     """
     comparison = compare(load(folders), metric)
     if out is None:
-        alone = len(folders) == 1 and not is_run(folders[0])
+        alone = len(folders) == 1 and not RunFolder(folders[0]).exists
         out = folders[0] if alone else Path()
     out.mkdir(parents=True, exist_ok=True)
     texts = {

@@ -36,7 +36,7 @@ _MOVED = {
     "sparsekit.quickstart.checkpoint": ("sparsekit.models.tiny", ["checkpoint"]),
     "sparsekit.quickstart.reviews": ("sparsekit.data.synthetic", ["reviews"]),
     "sparsekit.runtime.benchmark": ("sparsekit.benchmark.requests", ["BenchmarkConfig"]),
-    "sparsekit.sparseml_engine": ("sparsekit.pipeline.engines.sparseml_engine", ["SparseML"]),
+    "sparsekit.sparseml_engine": ("sparsekit.pipeline.engines.sparseml", ["SparseML"]),
     "sparsekit.teacher": (
         "sparsekit.models.teacher",
         ["NoTeacher", "Checkpoint", "Finetuned", "Self"],

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-import yaml
 from transformers import PreTrainedModel
 
-from sparsekit.errors import UserError, first_line
+from sparsekit.errors import UserError
 from sparsekit.export.card import model_card
 from sparsekit.export.check import check_structure
 from sparsekit.export.forms import FORMS
@@ -31,6 +30,7 @@ from sparsekit.export.parity import (
 from sparsekit.export.sums import write_sums
 from sparsekit.export.trace import load_model, trace
 from sparsekit.metrics.report import read_report
+from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.answers import TextEncoder, predict_logits
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.sparsity.prunable import prunable
@@ -91,29 +91,29 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
     but only of a run: other tools have folders of that name. Raises UserError naming the check that
     failed.
     """
-    deployment, weights = run / "deployment", run / "model" / "model.safetensors"
-    settings = read_settings(run / "config.yaml")
-    if not weights.is_file():
-        raise UserError(f"there is no {weights}; export a folder that launch.py wrote")
+    source = RunFolder(run)
+    deployment, settings, names = source.deployment, source.config, source.metric_names
+    if not source.weights.is_file():
+        raise UserError(f"there is no {source.weights}; export a folder that launch.py wrote")
     if deployment.exists():
         shutil.rmtree(deployment)
-    model, state = load_model(run / "model")
+    model, state = load_model(source.model)
     layers = read_layers(model, state)
     with tempfile.TemporaryDirectory(prefix=".deployment-", dir=run) as scratch:
         folder, traced = Path(scratch) / "deployment", Path(scratch) / "float32.onnx"
-        copy_folder(run / "model", folder)
+        copy_folder(source.model, folder)
         write_graphs(model, layers, folder / "model.onnx", traced, config.form)
         structure = check_structure(
             folder / "model.onnx", layers, other_bytes(state, layers), prunable(model)
         )
-        verified = verify(run, folder, traced, model, layers, settings, config)
+        verified = verify(source, folder, traced, model, layers, names, config)
         result = {"path": "deployment/model.onnx", **verified, **asdict(structure)}
-        report = read_report(run / "evaluation", "validation")
+        report = read_report(source.evaluations, "validation")
         card = model_card(folder, settings, layers, result, report)
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_sums(folder, folder.iterdir())
         folder.rename(deployment)
-    write_sums(run, [run / "config.yaml", *kept_files(run)])
+    write_sums(run, [source.config_file, *kept_files(source)])
     return result
 
 
@@ -129,19 +129,19 @@ def write_graphs(
 
 
 def verify(
-    run: Path,
+    run: RunFolder,
     folder: Path,
     traced: Path,
     model: PreTrainedModel,
     layers: Layers,
-    settings: dict[str, Any],
+    names: list[str],
     config: ExportConfig,
 ) -> dict[str, Any]:
     """Compare with torch, unless the config says not to: logits, then metrics."""
     if not config.verify:
         return {"verified": False, "max_abs_diff": None, "metrics": None}
-    encoder, names = TextEncoder(folder), settings["dataset"]["metrics"]
-    rows = read_rows(run / "evaluation" / "validation.parquet", encoder)
+    encoder = TextEncoder(folder)
+    rows = read_rows(run.evaluation("validation"), encoder)
     plain, runtime = OnnxRuntime(traced, cores()), OnnxRuntime(folder / "model.onnx", cores())
     check_trace(model, plain, encoder, rows.encodings)
     batched = predict_logits(runtime, encoder, rows.encodings)
@@ -159,9 +159,9 @@ def verify(
     return {"verified": True, "max_abs_diff": max(differences), "metrics": found}
 
 
-def kept_files(run: Path) -> list[Path]:
+def kept_files(run: RunFolder) -> list[Path]:
     """What a deployment was made from and checked against, beside the config."""
-    files = [file for name in ("model", "evaluation") for file in (run / name).glob("*")]
+    files = [file for folder in (run.model, run.evaluations) for file in folder.glob("*")]
     return [file for file in files if file.is_file()]
 
 
@@ -171,18 +171,3 @@ def copy_folder(model: Path, folder: Path) -> None:
     for file in sorted(model.iterdir()):
         if file.name in DEPLOYED:
             shutil.copyfile(file, folder / file.name)
-
-
-def read_settings(file: Path) -> dict[str, Any]:
-    """The run's resolved config."""
-    if not file.is_file():
-        raise UserError(f"there is no {file}; export a folder that launch.py wrote")
-    try:
-        settings = yaml.safe_load(file.read_text())
-        if not isinstance(settings["dataset"]["metrics"], list):
-            raise TypeError("dataset.metrics is no list")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{file} is not the config of a run: {first_line(error)}; restore it, or train again"
-        ) from error
-    return dict(settings)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset
@@ -39,18 +39,25 @@ log = logging.getLogger(__name__)
 class NoTeacher:
     """No teacher: the recipe may not distil."""
 
+    teaches: ClassVar[bool] = False
+
+    def folders(self, label_names: list[str], finetune: Finetune) -> list[Path]:
+        """Raise UserError: there is no teacher to get."""
+        raise UserError("teacher=none has nothing to teach; set teacher=self or another teacher")
+
 
 @dataclass(kw_only=True)
 class Checkpoint:
     """One or several fine-tuned classifiers, by Hub id or folder; several are averaged."""
 
     checkpoint: str | list[str]
+    teaches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.checkpoint:
             raise UserError("teacher.checkpoint is empty; name a folder or id, or a list of them")
 
-    def fetch(self, label_names: list[str]) -> list[Path]:
+    def folders(self, label_names: list[str], finetune: Finetune) -> list[Path]:
         """The teachers' folders; raises UserError for one that does not fit the labels."""
         names = [self.checkpoint] if isinstance(self.checkpoint, str) else self.checkpoint
         folders = [fetch(name) for name in names]
@@ -69,13 +76,26 @@ class Finetuned:
     base: str | dict[str, Any]
     recipe: dict[str, Any]
     seed: int = 42
+    teaches: ClassVar[bool] = True
+
+    def folders(self, label_names: list[str], finetune: Finetune) -> list[Path]:
+        """The folder of the fine-tuned base."""
+        return [finetune(self)]
 
 
 @dataclass(kw_only=True)
 class Self:
     """The student as it starts, before its first step: self-distillation."""
 
+    teaches: ClassVar[bool] = True
 
+    def folders(self, label_names: list[str], finetune: Finetune) -> list[Path]:
+        """No folder: the student is in memory already."""
+        return []
+
+
+# Fine-tunes a teacher's base and returns its folder: a whole run, which this room cannot start.
+Finetune = Callable[[Finetuned], Path]
 Teacher = NoTeacher | Checkpoint | Finetuned | Self
 
 
@@ -172,6 +192,16 @@ def live_teacher(folders: Sequence[Path], student: Classifier, data: TextData) -
             "distil logits only"
         )
     return loaded.model
+
+
+def averaged_logits(
+    folders: Sequence[Path], student: Classifier, data: TextData, splits: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """The mean of the teachers' logits [rows, labels] by split; of no folder, the student's own."""
+    if not folders:
+        return {split: logits_of(student, data, split) for split in splits}
+    each = [teacher_logits(folder, data, splits) for folder in folders]
+    return {split: np.stack([one[split] for one in each]).mean(axis=0) for split in splits}
 
 
 def logits_of(classifier: Classifier, data: TextData, split: str) -> np.ndarray:

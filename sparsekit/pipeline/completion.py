@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from sparsekit.config.identity import identity_hash
 from sparsekit.errors import UserError
-from sparsekit.export.onnx import read_settings
 from sparsekit.pipeline.verification import verify_run
+from sparsekit.runs.folder import RunFolder
 
 
-def completed(run: Path, summary: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+def completed(run: RunFolder, summary: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     """The summary as a completed run's where all that its config asks for is there and verified.
 
     Otherwise as it is, with why the run stays failed.
@@ -20,7 +19,7 @@ def completed(run: Path, summary: dict[str, Any]) -> tuple[dict[str, Any], str |
     if summary.get("status") == "completed":
         return summary, None
     try:
-        if lacking := _lacking(summary, read_settings(run / "config.yaml")):
+        if lacking := _lacking(summary, run.config):
             return summary, lacking
         verify_run(run, summary)
     except UserError as error:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from transformers import set_seed
 
 from sparsekit.benchmark.requests import benchmark
 from sparsekit.cache import cached, content_hash
-from sparsekit.config.build import build
 from sparsekit.data.datasets import TextData, tokenize
 from sparsekit.distributed import FIRST_PROCESS, PROCESSES
 from sparsekit.errors import UserError
@@ -21,57 +20,49 @@ from sparsekit.models.hub import fetch
 from sparsekit.models.loading import weights_hash
 from sparsekit.models.teacher import Finetuned
 from sparsekit.pipeline import stages
-from sparsekit.pipeline.engines import sparseml_stage
-from sparsekit.pipeline.plan import Plan
+from sparsekit.pipeline.plan import OWN_ENGINE, Inputs, Plan
+from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker, TrackingConfig, track
 from sparsekit.system import environment
 
 
-def experiment(
-    values: Mapping[str, Any], names: Mapping[str, str], folder: Path, tracker: Tracker
-) -> None:
+def experiment(plan: Plan, names: Mapping[str, str], run: RunFolder, tracker: Tracker) -> None:
     """The stages in order; each records its part of the summary as soon as it is known."""
-    tracker.record(stages.identity(values, names, folder) | {"environment": environment()})
-    plan = Plan.build(dict(values))
+    run.write_config(plan.values)
+    tracker.record(stages.identity(plan.values, names) | {"environment": environment()})
     data = stages.load_data(plan)
     set_seed(plan.training.seed)
     student = plan.student.load(data.label_names, data.max_length)
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
+    finetune = functools.partial(finetuned_teacher, plan, data)
+    teachers = functools.partial(plan.teacher.folders, data.label_names, finetune)
+    inputs = Inputs(student=student, data=data, rows=rows, teacher_folders=teachers)
 
-    def finetune() -> Path:
-        return finetuned_teacher(plan, values, data)
-
-    if plan.engine is None:
-        rows, taught = stages.teach(plan, student, data, rows, finetune)
-        tracker.record(taught)
-        plan.recipe.attach(student.model)
-        trainer = stages.make_trainer(plan, student, rows, folder, tracker)
-        if trial := (values.get("sweep") or {}).get("trial"):
-            trainer.add_callback(build(trial, "sweep.trial"))
-        trained = stages.train(plan, student, trainer, folder)
-    else:
-        trained = sparseml_stage.train(
-            plan, values["training"], student, data, rows, folder, tracker, finetune
-        )
+    trained = plan.engine.train(plan, inputs, run, tracker)
     if not FIRST_PROCESS:
         return
     tracker.record(trained)
-    tracker.record(stages.evaluate(plan, student, data, rows, folder))
-    if plan.export is not None:
-        tracker.record({"export": export(folder, plan.export)})
-        if plan.runtime is not None:
-            tracker.record({"runtime": benchmark(folder, plan.runtime)})
-        if plan.export.push_to_hub is not None:
-            # Last: a Hub that cannot be reached takes nothing from the summary.
-            tracker.record({"pushed": push(folder / "deployment", plan.export.push_to_hub)})
+    tracker.record(stages.evaluate(plan, inputs, run))
+    if plan.export is None:
+        return
+    tracker.record({"export": export(run.path, plan.export)})
+    if plan.runtime is not None:
+        tracker.record({"runtime": benchmark(run.path, plan.runtime)})
+    if plan.export.push_to_hub is not None:
+        # Last: a Hub that cannot be reached takes nothing from the summary.
+        tracker.record({"pushed": push(run.deployment, plan.export.push_to_hub)})
 
 
-def finetuned_teacher(plan: Plan, values: Mapping[str, Any], data: TextData) -> Path:
+def finetuned_teacher(plan: Plan, data: TextData, teacher: Finetuned) -> Path:
     """The folder of `teacher=finetuned`: its own run, made once for this base, recipe and data."""
-    teacher = plan.teacher
-    assert isinstance(teacher, Finetuned)
-    changes = {"num_train_epochs": teacher.recipe["num_epochs"], "seed": teacher.seed}
-    training = stages.without_saving(values["training"], **changes)
+    # Nobody resumes a teacher's checkpoints.
+    training = {
+        **plan.values["training"],
+        "save_strategy": "no",
+        "resume_from_checkpoint": None,
+        "num_train_epochs": teacher.recipe["num_epochs"],
+        "seed": teacher.seed,
+    }
     identity = {**training, "output_dir": None, "recipe": teacher.recipe}
     key = content_hash(
         [weights_hash(fetch(teacher.base)), json.dumps(identity, sort_keys=True)]
@@ -86,19 +77,19 @@ def finetuned_teacher(plan: Plan, values: Mapping[str, Any], data: TextData) -> 
                 "torchrun, and stop it (Ctrl-C) when the student's own schedule is printed; the "
                 "teacher is kept, and found by the same command from then on"
             )
+        run = RunFolder(folder)
         child = {
-            **values,
+            **plan.values,
             "student": {"_target_": "sparsekit.models.loading.Student", "checkpoint": teacher.base},
             "teacher": {"_target_": "sparsekit.models.teacher.NoTeacher"},
             "recipe": teacher.recipe,
-            "training": training | {"output_dir": str(folder / "checkpoints")},
-            "engine": {},
+            "training": training | {"output_dir": str(run.checkpoints)},
+            "engine": {"_target_": OWN_ENGINE},
             "export": {},
             "runtime": {},
             "seed": teacher.seed,
         }
-        off = TrackingConfig(mode="disabled")
-        with track(off, folder, child, [], None) as tracker:
-            experiment(child, {"teacher": "itself"}, folder, tracker)
+        with track(TrackingConfig(mode="disabled"), run, child, [], None) as tracker:
+            experiment(Plan.build(child), {"teacher": "itself"}, run, tracker)
 
-    return cached("teachers", key, make) / "model"
+    return RunFolder(cached("teachers", key, make)).model

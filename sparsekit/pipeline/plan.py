@@ -1,44 +1,78 @@
-"""A run's parts, built from the resolved config and checked before anything is downloaded."""
+"""The parts of a run, built from the resolved config and checked before anything is downloaded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from datasets import Dataset
 
 from sparsekit import metrics
 from sparsekit.benchmark.requests import BenchmarkConfig
 from sparsekit.config.build import build
-from sparsekit.data.datasets import TextClassification
+from sparsekit.data.datasets import TextClassification, TextData
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.export.hub import no_way_to_push
 from sparsekit.export.onnx import ExportConfig
-from sparsekit.models.loading import Student
-from sparsekit.models.teacher import NoTeacher, Teacher
-from sparsekit.pipeline.engines.sparseml_engine import SparseML
+from sparsekit.models.loading import Classifier, Student
+from sparsekit.models.teacher import Teacher
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.tracking import Tracker
 from sparsekit.training.arguments import SparseTrainingArguments
+
+# What trains where the config names no engine, as the configs of earlier versions do.
+OWN_ENGINE = "sparsekit.pipeline.engines.sparsekit.SparsekitEngine"
+
+Rows = dict[str, Dataset]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What an engine trains: a student, on tokenized rows by split.
+
+    `teacher_folders` fetches or fine-tunes the teachers when it is called; no folder means that the
+    student teaches itself.
+    """
+
+    student: Classifier
+    data: TextData
+    rows: Rows
+    teacher_folders: Callable[[], list[Path]]
+
+
+class Engine(Protocol):
+    """What trains a student by a recipe."""
+
+    def problems(self, recipe: Recipe, values: Mapping[str, Any]) -> list[str]:
+        """What the engine cannot do of the recipe and the resolved config `values`."""
+
+    def train(self, plan: Plan, inputs: Inputs, run: RunFolder, tracker: Tracker) -> dict[str, Any]:
+        """Train the student in place and write `model/`; return the summary's training part."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is made of, each part typed and checked."""
+    """What a run is made of, each part typed and checked; `values` is the resolved config."""
 
+    values: dict[str, Any]
     dataset: TextClassification
     student: Student
     teacher: Teacher
     recipe: Recipe
     training: SparseTrainingArguments
-    engine: SparseML | None
+    engine: Engine
     export: ExportConfig | None
     runtime: BenchmarkConfig | None
 
     @classmethod
     def build(cls, values: dict[str, Any]) -> Plan:
         """The plan of resolved config `values`; raises ConfigError with all problems at once."""
-        parts: dict[str, Any] = {}
+        parts: dict[str, Any] = {"values": values}
         problems = []
-        for name in cls.__dataclass_fields__:
+        for name in (field.name for field in fields(cls) if field.name not in parts):
             try:
                 parts[name] = _part(name, values[name])
             except ConfigError as error:
@@ -49,7 +83,7 @@ class Plan:
             problems += parts["recipe"].problems()
             if "teacher" in parts:
                 try:
-                    has_teacher = not isinstance(parts["teacher"], NoTeacher)
+                    has_teacher = parts["teacher"].teaches
                     parts["recipe"] = parts["recipe"].taught(has_teacher)
                 except ConfigError as error:
                     problems += error.problems
@@ -58,7 +92,7 @@ class Plan:
             # Without an export a run of a few steps may try out what it likes.
             if steps > 0 and parts.get("export"):
                 problems += parts["recipe"].step_problems(steps)
-        if parts.get("engine") and "recipe" in parts:
+        if "engine" in parts and "recipe" in parts:
             problems += parts["engine"].problems(parts["recipe"], values)
         if "student" in parts:
             problems += parts["student"].problems()
@@ -109,5 +143,7 @@ def _without_effect(recipe: Recipe, training: Mapping[str, Any]) -> list[str]:
 def _part(name: str, node: dict[str, Any]) -> Any:
     if name == "recipe":
         return Recipe.build(node)
-    # engine=sparsekit, export=none and runtime=none are nodes without a target.
+    if name == "engine":
+        return build({"_target_": OWN_ENGINE} if node.get("_target_") is None else node, name)
+    # export=none and runtime=none are nodes without a target.
     return build(node, name) if node.get("_target_") else None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from hydra.conf import HydraConf
@@ -18,63 +16,78 @@ from sparsekit.config.plain import plain
 from sparsekit.config.unread import unread_keys, unread_variables
 from sparsekit.distributed import FIRST_PROCESS
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.pipeline import stages
 from sparsekit.pipeline.experiment import experiment
-from sparsekit.runs.folder import held
+from sparsekit.pipeline.plan import Plan
+from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
+from sparsekit.runs.replacement import check_replaceable, mark, remove_results
 from sparsekit.runs.report import closing_table
-from sparsekit.runs.summary import describe, write_summary
+from sparsekit.runs.summary import describe
 from sparsekit.runs.tracking import TrackingConfig, track
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, hydra: HydraConf) -> Path:
-    """Run the composed config and return its run folder.
+    """Run the composed config and return the path of its run folder.
 
-    Whatever goes wrong, the folder's `summary.json` says so before the exception goes on.
+    Nothing is written where a run would replace files that no run wrote, or where another run is
+    at work; both raise UserError. Any later error is in `summary.json` before it is raised.
     """
-    folder = Path(cfg.output_dir)
+    folder = RunFolder(Path(cfg.output_dir))
+    if not FIRST_PROCESS:
+        _run(cfg, hydra, folder)
+        return folder.path
+    check_replaceable(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the run folder: {error}; set output_dir=FOLDER") from error
-    with held(folder) if FIRST_PROCESS else contextlib.nullcontext():
-        return _run(cfg, hydra, folder)
+    with folder.lock():
+        mark(folder)
+        _run(cfg, hydra, folder)
+    Console().print(closing_table(folder.summary, folder))
+    return folder.path
 
 
-def _run(cfg: DictConfig, hydra: HydraConf, folder: Path) -> Path:
+def _run(cfg: DictConfig, hydra: HydraConf, folder: RunFolder) -> None:
     quiet_libraries()
-    try:
-        values = plain(cfg)
-        remove_results(folder, resumed=bool(values["training"].get("resume_from_checkpoint")))
-        if unread := [*unread_variables(cfg, hydra.overrides.task), *unread_keys(cfg)]:
-            raise ConfigError(unread)
-        tracking = build(values["tracking"], "tracking")
-        if not FIRST_PROCESS:
-            tracking = TrackingConfig(mode="disabled")
-    except UserError as error:
-        write_summary(folder, {"status": "failed", "error": describe(error)})
-        raise
-    names = {key: name for key, name in hydra.runtime.choices.items() if key in values}
+    names = {key: name for key, name in hydra.runtime.choices.items() if key in cfg}
+    plan, tracking = _checked(cfg, hydra, names, folder)
+    if FIRST_PROCESS:
+        _replace_earlier(folder, plan)
     # The sweep's date and time, as Hydra names its folder.
     sweep = "/".join(Path(hydra.sweep.dir).parts[-2:]) if hydra.mode == RunMode.MULTIRUN else None
-    with track(tracking, folder, values, list(hydra.overrides.task), sweep) as tracker:
-        experiment(values, names, folder, tracker)
-    if not FIRST_PROCESS:
-        return folder
-    Console().print(closing_table(json.loads((folder / "summary.json").read_text()), folder))
-    return folder
+    with track(tracking, folder, plan.values, list(hydra.overrides.task), sweep) as tracker:
+        experiment(plan, names, folder, tracker)
 
 
-def remove_results(folder: Path, resumed: bool) -> None:
-    """Remove what an earlier run left in `folder`, so that it is not taken for this run's.
+def _checked(
+    cfg: DictConfig, hydra: HydraConf, names: Mapping[str, str], folder: RunFolder
+) -> tuple[Plan, TrackingConfig]:
+    """The plan and the tracking that the config describes.
 
-    Events stay where this run goes on after an earlier one. `model/` stays, to be overwritten by
-    training: it may be this run's student.
+    The error of a refused config is written to `summary.json`, unless an earlier run began in
+    `folder`: its files are left alone.
     """
-    if (folder / "summary.json").exists() and not resumed:
+    values = {}
+    try:
+        values = plain(cfg)
+        if unread := [*unread_variables(cfg, hydra.overrides.task), *unread_keys(cfg)]:
+            raise ConfigError(unread)
+        plan, tracking = Plan.build(values), build(values["tracking"], "tracking")
+    except UserError as error:
+        if FIRST_PROCESS and not folder.config_file.exists():
+            known = stages.identity(values, names) if values else {}
+            folder.write_summary({**known, "status": "failed", "error": describe(error)})
+        raise
+    return plan, tracking if FIRST_PROCESS else TrackingConfig(mode="disabled")
+
+
+def _replace_earlier(folder: RunFolder, plan: Plan) -> None:
+    """Remove an earlier run's results; its events stay where this run resumes it."""
+    resumed = bool(plan.training.resume_from_checkpoint)
+    if folder.summary_file.exists() and not resumed:
         log.warning("%s holds an earlier run, which this one replaces", folder)
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
-    for name in ("summary.json", "benchmark.json", "recipe.sparseml.yaml", "sparseml.log"):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "deployment", ignore_errors=True)
+    remove_results(folder, keep_events=resumed)

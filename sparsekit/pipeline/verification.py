@@ -15,19 +15,20 @@ from sparsekit.config.build import build
 from sparsekit.errors import UserError
 from sparsekit.export.check import check_parameters, check_structure, read_graph, stored_arrays
 from sparsekit.export.layers import other_bytes, read_layers
-from sparsekit.export.onnx import DEPLOYED, ExportConfig, kept_files, read_settings, verify
+from sparsekit.export.onnx import DEPLOYED, ExportConfig, kept_files, verify
 from sparsekit.export.parity import read_columns
 from sparsekit.export.sums import check_listed, check_sums
 from sparsekit.export.trace import load_model, trace
 from sparsekit.models.pruning import sparsity
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.runs.folder import RunFolder
 from sparsekit.sparsity.prunable import prunable
 
 # Shares and metrics are sums over the same numbers: only the order of addition may differ.
 TOLERANCE = 1e-9
 
 
-def verify_run(run: Path, summary: dict[str, Any]) -> dict[str, str]:
+def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
     """What was checked, and what was found; `summary` is the run's.
 
     Files against their sums; the recipe's masks in the saved weights; sparsity, the graph's weights
@@ -40,43 +41,42 @@ def verify_run(run: Path, summary: dict[str, Any]) -> dict[str, str]:
     if not recorded or not isinstance(recorded, Mapping):
         raise UserError(f"{run} has no deployment to verify; export it first: sparsekit export RUN")
     failure = _failure(run, summary)
-    deployment, settings = run / "deployment", read_settings(run / "config.yaml")
-    files = check_sums(run) + check_sums(deployment)
-    check_listed(run, kept_files(run))
+    deployment, names = run.deployment, run.metric_names
+    files = check_sums(run.path) + check_sums(deployment)
+    check_listed(run.path, kept_files(run))
     check_listed(deployment, filter(Path.is_file, deployment.iterdir()))
-    _check_copies(run / "model", deployment)
-    recipe = Recipe.load(run / "model" / "recipe.yaml")
-    model, state = load_model(run / "model")
+    _check_copies(run.model, deployment)
+    recipe = Recipe.load(run.model_recipe)
+    model, state = load_model(run.model)
     broken = recipe.violations(state)
     if broken:
-        raise UserError(f"check 'masks' failed in {run / 'model'}: {'; '.join(broken)}")
+        raise UserError(f"check 'masks' failed in {run.model}: {'; '.join(broken)}")
     layers = read_layers(model, state)
     found = sparsity(model)
     if claimed := _mapping(summary, "sparsity"):
         _same("sparsity", found["overall"], claimed.get("overall"))
         _same_claims("sparsity of", found["layers"], _mapping(claimed, "layers"))
-    _check_metrics(run, settings["dataset"]["metrics"], _mapping(summary, "metrics"))
-    file = deployment / "model.onnx"
-    structure = check_structure(file, layers, other_bytes(state, layers), prunable(model))
+    _check_metrics(run, names, _mapping(summary, "metrics"))
+    structure = check_structure(run.graph, layers, other_bytes(state, layers), prunable(model))
     for name, value in vars(structure).items():
         _same(name, value, recorded.get(name))
-    check_parameters(stored_arrays(read_graph(file)), state)
-    node = settings.get("export") or {}
-    config = build(node, "export", ExportConfig) if node.get("_target_") else ExportConfig()
+    check_parameters(stored_arrays(read_graph(run.graph)), state)
+    node = run.node("export")
+    config = build(node, "export", ExportConfig) if node else ExportConfig()
     with tempfile.TemporaryDirectory() as scratch:
         traced = Path(scratch) / "float32.onnx"
         ir.save(trace(model), traced)
-        parity = verify(run, deployment, traced, model, layers, settings, config)
+        parity = verify(run, deployment, traced, model, layers, names, config)
     if recorded.get("verified") and not parity["verified"]:
         raise UserError(
-            f"check 'logits' failed: {run / 'config.yaml'} has export.verify=false, summary.json "
+            f"check 'logits' failed: {run.config_file} has export.verify=false, summary.json "
             "says that they were compared; set it to true"
         )
     _same_claims("exported", parity["metrics"] or {}, _mapping(recorded, "metrics"))
     return failure | _findings(files, recipe, found["overall"], vars(structure), parity)
 
 
-def _failure(run: Path, summary: Mapping[str, Any]) -> dict[str, str]:
+def _failure(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, str]:
     """How a run failed whose files can still be verified; nothing of one that was completed."""
     if summary.get("status") == "completed":
         return {}
@@ -102,10 +102,10 @@ def _check_copies(model: Path, deployment: Path) -> None:
             )
 
 
-def _check_metrics(run: Path, names: Sequence[str], recorded: Mapping[str, Any]) -> None:
+def _check_metrics(run: RunFolder, names: Sequence[str], recorded: Mapping[str, Any]) -> None:
     """The metrics of each split against those of the logits that torch left for it."""
     for split in recorded:
-        file = run / "evaluation" / f"{split}.parquet"
+        file = run.evaluation(split)
         if not file.is_file():
             raise UserError(f"there is no {file}, whose metrics summary.json has; train again")
         columns = read_columns(file, ["label", "logits"])

@@ -1,28 +1,32 @@
-"""Run folders on disk: finding them and reading how they ended. Imports no torch."""
+"""The run folder: which file holds what, and how a run ended. Imports no torch, no Hydra."""
 
 from __future__ import annotations
 
-import functools
-import itertools
 import json
-import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, first_line
+from sparsekit.runs.summary import plain_json
+
+# libyaml where PyYAML has it: ten times as fast, and a sweep has a thousand of these files.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# Locks that `RunFolder.hold` took for the rest of this process.
+_held: dict[Path, FileLock] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How a run ended: `status` completed, failed, broken or unfinished, and why.
+    """How a run ended: `status` is completed, failed, broken or unfinished; `error` says why.
 
-    broken: `summary.json` cannot be read; unfinished: there is none.
+    broken: `summary.json` cannot be read; unfinished: it does not exist.
     """
 
     status: str
@@ -31,85 +35,235 @@ class Ending:
     summary: dict[str, Any] | None = None
 
 
-@functools.cache
-def new_folder(path: str) -> str:
-    """`path`, or `path-2`, `path-3`, ... where others are, made: two runs may start in one second.
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run, through which its stages and all later commands meet.
 
-    The same for each call of a process. Raises UserError where none can be made.
+    A property that names a file or folder gives its path, whether or not it exists.
     """
-    for name in itertools.chain([path], (f"{path}-{number}" for number in itertools.count(2))):
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config_file(self) -> Path:
+        """`config.yaml`, the resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def summary_file(self) -> Path:
+        """`summary.json`, the results."""
+        return self.path / "summary.json"
+
+    @property
+    def recipe(self) -> Path:
+        """`recipe.yaml`, the resolved recipe."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def sparseml_recipe(self) -> Path:
+        """`recipe.sparseml.yaml`, the recipe that `engine=sparseml` ran."""
+        return self.path / "recipe.sparseml.yaml"
+
+    @property
+    def sparseml_log(self) -> Path:
+        """`sparseml.log`, what `engine=sparseml` wrote to stderr."""
+        return self.path / "sparseml.log"
+
+    @property
+    def schedule(self) -> Path:
+        """`schedule.json`, the recipe in optimizer steps."""
+        return self.path / "schedule.json"
+
+    @property
+    def metrics(self) -> Path:
+        """`metrics.jsonl`, every logged event."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def benchmark(self) -> Path:
+        """`benchmark.json`, the timings of every runtime."""
+        return self.path / "benchmark.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """`checkpoints/`, the Trainer's checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """`model/`, the trained weights, config, tokenizer and recipe."""
+        return self.path / "model"
+
+    @property
+    def weights(self) -> Path:
+        """`model/model.safetensors`."""
+        return self.model / "model.safetensors"
+
+    @property
+    def model_recipe(self) -> Path:
+        """`model/recipe.yaml`, the recipe with what was known once training had ended."""
+        return self.model / "recipe.yaml"
+
+    @property
+    def deployment(self) -> Path:
+        """`deployment/`, the exported model with all that a runtime needs."""
+        return self.path / "deployment"
+
+    @property
+    def graph(self) -> Path:
+        """`deployment/model.onnx`."""
+        return self.deployment / "model.onnx"
+
+    @property
+    def evaluations(self) -> Path:
+        """`evaluation/`, one file for each split."""
+        return self.path / "evaluation"
+
+    def evaluation(self, split: str) -> Path:
+        """`evaluation/<split>.parquet`: texts, labels and logits of each row."""
+        return self.evaluations / f"{split}.parquet"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved config. Raises UserError where it is missing or cannot be read."""
         try:
-            Path(name).mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
+            config = yaml.load(self.config_file.read_bytes(), _Loader)
+        except FileNotFoundError as error:
+            raise UserError(f"{self} is not a run folder: it has no config.yaml") from error
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UserError(
-                f"cannot make the run folder: {error}; set hydra.run.dir=FOLDER"
+                f"cannot read {self.config_file}: {first_line(error)}; restore it, or train again"
             ) from error
-        return name
-    raise AssertionError("numbers do not end")
+        if not isinstance(config, dict):
+            raise UserError(
+                f"{self.config_file} is not the config of a run: it is not a mapping; restore it, "
+                "or train again"
+            )
+        return config
 
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write `config.yaml`."""
+        text = yaml.safe_dump(dict(config), sort_keys=False)
+        self.config_file.write_text(text, encoding="utf-8")
 
-def writable_folder(path: str | Path, key: str) -> Path:
-    """`path`, made if need be; raises UserError, which names `key`, where nothing can be written.
+    @property
+    def metric_names(self) -> list[str]:
+        """The config's `dataset.metrics`. Raises UserError where the config has no such list."""
+        config = self.config
+        try:
+            names = config["dataset"]["metrics"]
+            if not isinstance(names, list):
+                raise TypeError("dataset.metrics is not a list")
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.config_file} is not the config of a run: {first_line(error)}; restore it, "
+                "or train again"
+            ) from error
+        return names
 
-    A folder that exists and refuses files would end in a traceback of Hydra's, which writes first.
-    """
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write to {key}={folder}: {error}; set another folder") from error
-    return folder
+    @property
+    def text_columns(self) -> list[str]:
+        """The one or two columns that the model reads; empty where no config names them."""
+        try:
+            return list(self.config["dataset"]["text_columns"])
+        except (UserError, KeyError, TypeError):
+            return []  # A deployment by itself, or another tool's config.yaml beside it.
 
+    def node(self, group: str) -> dict[str, Any] | None:
+        """The config's node for `group`; None where the run left that stage out."""
+        node = self.config.get(group)
+        return node if isinstance(node, dict) and node.get("_target_") else None
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep other runs out of `folder`; raises UserError where one is at work in it."""
-    try:
-        with FileLock(folder / ".run.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise UserError(
-            f"another process runs in {folder}: wait for it, or set hydra.run.dir=FOLDER"
-        ) from error
+    @property
+    def overrides(self) -> list[str]:
+        """The command line's overrides; empty where Hydra left none that can be read."""
+        try:
+            words = yaml.load((self.path / ".hydra" / "overrides.yaml").read_bytes(), _Loader)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            return []
+        return [str(word) for word in words] if isinstance(words, list) else []
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The content of `summary.json`. Raises UserError where it is missing or damaged."""
+        try:
+            summary = json.loads(self.summary_file.read_bytes())
+            if not isinstance(summary, dict):
+                raise ValueError("it is not a mapping")
+        except OSError as error:
+            raise UserError(f"{self} is not a run folder: it has no summary.json") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"cannot read {self.summary_file}: {error}") from error
+        return summary
 
-def is_run(folder: Path) -> bool:
-    """Whether a run ended here, or began: Hydra leaves `.hydra/` before all else."""
-    return (folder / "summary.json").is_file() or (folder / ".hydra").is_dir()
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write `summary.json` so that a reader sees the whole file or none."""
+        temporary = self.path / ".summary.json.tmp"
+        try:
+            temporary.write_text(json.dumps(plain_json(summary), indent=2) + "\n")
+            temporary.replace(self.summary_file)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
-
-def find_runs(folder: Path) -> Iterator[Path]:
-    """Every run folder at or below `folder`, in the order of their names, numbers by value."""
-    for path, folders, _ in os.walk(folder):
-        if is_run(Path(path)):
-            # Below lie models and checkpoints, never another run.
-            folders.clear()
-            yield Path(path)
-        folders[:] = sorted(
-            (name for name in folders if not name.startswith(".")),
-            key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name),
+    @property
+    def ending(self) -> Ending:
+        """How the run ended; never raises for what its files contain."""
+        try:
+            summary = json.loads(self.summary_file.read_bytes())
+            if not isinstance(summary, dict) or summary.get("status") not in (
+                "completed",
+                "failed",
+            ):
+                raise ValueError("it has no status")
+        except FileNotFoundError:
+            return Ending(
+                status="unfinished", error="no summary.json: it is running, or it was killed"
+            )
+        except (OSError, ValueError, RecursionError) as error:
+            return Ending(status="broken", error=f"summary.json: {error}")
+        config = summary.get("config")
+        return Ending(
+            status=summary["status"],
+            error=summary.get("error"),
+            hash=config.get("hash") if isinstance(config, dict) else None,
+            summary=summary,
         )
 
+    @property
+    def exists(self) -> bool:
+        """Whether a run ended here, or began: Hydra writes `.hydra/` before anything else."""
+        return self.summary_file.is_file() or (self.path / ".hydra").is_dir()
 
-def ending(run: Path) -> Ending:
-    """Read a run folder's `summary.json`; never raises for what is in it."""
-    path = run / "summary.json"
-    try:
-        summary = json.loads(path.read_text())
-        if not isinstance(summary, dict) or summary.get("status") not in ("completed", "failed"):
-            raise ValueError("it has no status")
-    except FileNotFoundError:
-        return Ending(status="unfinished", error="no summary.json: it runs, or it was killed")
-    except (OSError, ValueError) as error:
-        return Ending(status="broken", error=f"summary.json: {error}")
-    config = summary.get("config")
-    return Ending(
-        status=summary["status"],
-        error=summary.get("error"),
-        hash=config.get("hash") if isinstance(config, dict) else None,
-        summary=summary,
-    )
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other runs out; raises UserError where another process is at work here."""
+        if self.path.absolute() in _held:
+            yield
+            return
+        lock = self._acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def hold(self) -> None:
+        """Take the lock for the rest of this process, in which `lock` then does nothing."""
+        _held[self.path.absolute()] = self._acquire()
+
+    def _acquire(self) -> FileLock:
+        lock = FileLock(self.path / ".run.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(
+                f"another process is running in {self}: wait for it, or set hydra.run.dir=FOLDER"
+            ) from error
+        return lock

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from sparsekit.errors import UserError
 from sparsekit.metrics.report import read_report, unrecognized
 from sparsekit.metrics.table import as_text
+from sparsekit.runs.folder import RunFolder
 
 SPLITS = ("validation", "test")
 RECALL_0 = 3  # classes of recall 0 that are named
@@ -46,30 +44,7 @@ def show(view: Table) -> None:
     console.print(view)
 
 
-def read_summary(run: Path) -> dict[str, Any]:
-    """The `summary.json` of a run folder; UserError where there is none or it is cut short."""
-    path = run / "summary.json"
-    try:
-        summary = json.loads(path.read_text())
-        if not isinstance(summary, dict):
-            raise ValueError("it is no mapping")
-    except OSError as error:
-        raise UserError(f"{run} is no run folder: it holds no summary.json") from error
-    except ValueError as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    return summary
-
-
-def text_columns(run: Path) -> list[str]:
-    """The columns that the model of a run folder reads, one or two; none where nothing says so."""
-    try:
-        settings = yaml.safe_load((run / "config.yaml").read_text())
-        return list(settings["dataset"]["text_columns"])
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
-        return []  # A deployment by itself, or somebody else's config.yaml beside it.
-
-
-def closing_table(summary: Mapping[str, Any], run: Path | None = None) -> Group:
+def closing_table(summary: Mapping[str, Any], run: RunFolder | None = None) -> Group:
     """What a run reached, and the commands to try next on its folder `run` (None: a blank RUN).
 
     `summary` is that of `summary.json`; a stage that did not run has no row.
@@ -79,18 +54,18 @@ def closing_table(summary: Mapping[str, Any], run: Path | None = None) -> Group:
     view.add_column("value", justify="right", overflow="fold")
     for what, value in rows(summary):
         view.add_row(what, Text(value))
-    pairs = run is not None and len(text_columns(run)) == 2
-    name = "RUN" if run is None else shlex.quote(_short(run))
+    pairs = run is not None and len(run.text_columns) == 2
+    name = "RUN" if run is None else shlex.quote(_short(run.path))
     commands = next_commands(summary, name, pairs)
     lines = [Text(f"  {command}", overflow="fold") for command in commands]
     warnings = [] if run is None else [Text(line, overflow="fold") for line in _recall_0(run)]
     return Group(view, *warnings, *([Text("Try next:"), *lines] if lines else []))
 
 
-def _recall_0(run: Path) -> Iterator[str]:
+def _recall_0(run: RunFolder) -> Iterator[str]:
     """A sentence for each class that the model never recognizes, of three a split at most."""
     for split in SPLITS:
-        report = read_report(run / "evaluation", split)
+        report = read_report(run.evaluations, split)
         sentences = unrecognized(report) if report else []
         yield from (f"{split}: {sentence}" for sentence in sentences[:RECALL_0])
         if more := sentences[RECALL_0:]:

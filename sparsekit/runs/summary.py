@@ -1,8 +1,7 @@
-"""`summary.json`: written whole, errors in words, and its numbers as flat columns."""
+"""What goes into `summary.json`: errors as text, values as plain JSON or as flat columns."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +15,6 @@ def describe(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return f"stopped by {str(error) or 'SIGINT'}"
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-
-
-def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Write `summary.json` so that a reader sees the whole file or none."""
-    temporary = folder / ".summary.json.tmp"
-    temporary.write_text(json.dumps(plain_json(summary), indent=2) + "\n")
-    temporary.replace(folder / "summary.json")
 
 
 def scalars(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 from sparsekit.config.overrides import overridden_values
 from sparsekit.errors import UserError
-from sparsekit.runs.summary import describe, plain_json, scalars, write_summary
+from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.summary import describe, plain_json, scalars
 
 if TYPE_CHECKING:
     import wandb
@@ -63,7 +64,7 @@ class TrackingConfig:
 class Tracker:
     """Writes a run's events and summary; made by `track`."""
 
-    def __init__(self, folder: Path, run: wandb.Run | None = None) -> None:
+    def __init__(self, folder: RunFolder, run: wandb.Run | None = None) -> None:
         self._folder = folder
         self._run = run
         self._summary: dict[str, Any] = {}
@@ -73,7 +74,7 @@ class Tracker:
         """Append one event to `metrics.jsonl`, with the time in seconds since the epoch."""
         values = dict(event) if step is None else {"step": step, **event}
         line = json.dumps(plain_json({"time": time.time(), **values}))
-        with (self._folder / "metrics.jsonl").open("a") as file:
+        with self._folder.metrics.open("a") as file:
             file.write(line + "\n")
         # The step is a column, not W&B's own counter, which drops events that arrive late.
         self._mirror(lambda run: run.log(values))
@@ -85,7 +86,7 @@ class Tracker:
     def finish(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """Write `summary.json`, these keys and the recorded ones, mirror its scalars, return it."""
         self.record({"status": "completed", "error": None, **summary})
-        write_summary(self._folder, self._summary)
+        self._folder.write_summary(self._summary)
         self._mirror(lambda run: run.summary.update(scalars(self._summary)))
         self.finished = True
         return dict(self._summary)
@@ -107,7 +108,7 @@ class Tracker:
 @contextlib.contextmanager
 def track(
     config: TrackingConfig,
-    folder: Path,
+    folder: RunFolder,
     resolved: dict[str, Any],
     overrides: Sequence[str],
     group: str | None,
@@ -124,8 +125,8 @@ def track(
         yield tracker
         if not tracker.finished:
             tracker.finish({})
-        if config.artifact and (folder / "deployment").is_dir():
-            tracker.log_artifact(folder / "deployment")
+        if config.artifact and folder.deployment.is_dir():
+            tracker.log_artifact(folder.deployment)
     except BaseException as error:
         tracker.finish({"status": "failed", "error": describe(error)})
         _end(run, exit_code=1)
@@ -161,7 +162,7 @@ def _has_key() -> bool:
 
 def _start(
     config: TrackingConfig,
-    folder: Path,
+    folder: RunFolder,
     resolved: dict[str, Any],
     overrides: Sequence[str],
     group: str | None,
@@ -182,7 +183,7 @@ def _start(
             name=_fit(name),
             group=_fit(group) if group else None,
             tags=config.tags,
-            dir=folder,
+            dir=folder.path,
             config={"sparsekit": resolved, **overridden_values(resolved, overrides)},
             settings=wandb.Settings(silent=True, console="off", init_timeout=30),
         )

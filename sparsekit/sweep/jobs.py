@@ -13,7 +13,8 @@ from hydra.core.override_parser.types import Override
 
 from sparsekit.config.identity import config_hash
 from sparsekit.errors import UserError
-from sparsekit.runs.folder import Ending, ending, find_runs
+from sparsekit.runs.find import find_runs
+from sparsekit.runs.folder import Ending
 
 RERUN = ("failed", "all", "none")
 RECORD = "sweep.json"
@@ -79,12 +80,12 @@ def earlier_runs(folders: Iterable[Path]) -> dict[str, tuple[Path, Ending]]:
     best: dict[str, tuple[Path, Ending]] = {}
     for folder in folders:
         for run in find_runs(folder):
-            end = ending(run)
+            end = run.ending
             if end.hash is None:
                 continue
             known = best.get(end.hash)
             if known is None or known[1].status != "completed":
-                best[end.hash] = (run, end)
+                best[end.hash] = (run.path, end)
     return best
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from sparsekit.runs.folder import Ending, ending
+from sparsekit.runs.folder import Ending, RunFolder
 from sparsekit.sweep.jobs import Job
 
 
@@ -16,7 +16,7 @@ def outcome(job: Job) -> Ending:
     """How the job's run ended, as its folder says."""
     if job.folder is None:
         return Ending(status="not run", error=job.error)
-    return ending(job.folder)
+    return RunFolder(job.folder).ending
 
 
 def label(job: Job, axes: Sequence[str]) -> str:

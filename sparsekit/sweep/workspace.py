@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsekit.errors import UserError
-from sparsekit.runs.folder import ending, find_runs
+from sparsekit.runs.find import find_runs
 from sparsekit.runs.summary import scalars
 from sparsekit.runs.tracking import TrackingConfig, wandb_mode
 from sparsekit.sweep.jobs import RECORD
@@ -102,7 +102,7 @@ def _axes(folder: Path) -> list[str]:
 
 def _example(folder: Path) -> Mapping[str, Any]:
     for run in find_runs(folder):
-        end = ending(run)
+        end = run.ending
         if end.status == "completed":
             return end.summary or {}
     raise UserError(f"no job in {folder} is completed; a workspace shows finished runs")

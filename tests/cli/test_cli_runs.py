@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
-from sparsekit.runs.folder import held
+from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.openvino import OpenVinoRuntime
 
 VOCABULARY = {"[UNK]": 0, "bad": 1, "good": 2}
@@ -248,7 +248,7 @@ def test_export_of_what_is_no_run_removes_nothing(tmp_path):
     (tmp_path / "config.yaml").write_text("replicas: 3")
     refused = sparsekit("export", tmp_path)
     assert refused.exit_code == 1
-    assert "is no run folder: it holds no summary.json" in refused.stderr
+    assert "is not a run folder: it has no summary.json" in refused.stderr
     (tmp_path / "summary.json").write_text('{"status": "completed"}')
     refused = sparsekit("export", tmp_path)
     assert "config.yaml is not the config of a run: 'dataset'" in refused.stderr
@@ -289,8 +289,8 @@ def test_export_of_a_model_without_its_config(tmp_path, teacher_folder):
 def test_export_waits_for_no_other_process(tmp_path):
     (tmp_path / "summary.json").write_text('{"status": "completed"}')
     (tmp_path / "config.yaml").write_text("{}")
-    with held(tmp_path):
-        assert "another process runs in" in sparsekit("export", tmp_path).stderr
+    with RunFolder(tmp_path).lock():
+        assert "another process is running in" in sparsekit("export", tmp_path).stderr
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])

@@ -93,19 +93,19 @@ def test_other_names_are_taken_in_order_and_mentioned(
 def test_the_masked_language_model_twin_is_refused(seed_folder: Path) -> None:
     folder = str(seed_folder / "models" / hub_seed.MASKED_LM_TWIN)
     with pytest.raises(UserError, match=r"BertForMaskedLM, not a sequence classifier.*hyphens"):
-        Checkpoint(checkpoint=folder).fetch(LABELS)
+        Checkpoint(checkpoint=folder).folders(LABELS, lambda _: Path())
 
 
 def test_another_number_of_labels_is_refused(teacher_folder: str) -> None:
     with pytest.raises(UserError, match=r"has 2 labels, the data set 3 \(a, b, c\)"):
-        Checkpoint(checkpoint=teacher_folder).fetch(["a", "b", "c"])
+        Checkpoint(checkpoint=teacher_folder).folders(["a", "b", "c"], lambda _: Path())
 
 
 def test_one_of_several_teachers_that_does_not_fit_is_named(
     teacher_folder: str, student_folder: str
 ) -> None:
     with pytest.raises(UserError, match="oBERT"):
-        Checkpoint(checkpoint=[teacher_folder, student_folder]).fetch(LABELS)
+        Checkpoint(checkpoint=[teacher_folder, student_folder]).folders(LABELS, lambda _: Path())
 
 
 def test_a_teacher_without_its_head_is_refused(

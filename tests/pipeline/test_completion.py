@@ -18,6 +18,7 @@ from sparsekit.config.identity import identity_hash
 from sparsekit.export.onnx import ExportConfig, export
 from sparsekit.pipeline.completion import completed
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.runs.folder import RunFolder
 
 TIMING = {"latency_ms_p50": 1.0, "latency_ms_p99": 1.0, "items_per_second": 1.0}
 
@@ -86,7 +87,10 @@ def failed(
 
 def test_a_run_that_lacks_nothing(failed: tuple[Path, dict[str, Any]]) -> None:
     run, summary = failed
-    assert completed(run, summary) == ({**summary, "status": "completed", "error": None}, None)
+    assert completed(RunFolder(run), summary) == (
+        {**summary, "status": "completed", "error": None},
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,11 +112,14 @@ def test_what_keeps_a_run_failed(
     run, summary = failed
     changed = json.loads(json.dumps(summary))
     change(changed)
-    same, lacking = completed(run, changed)
+    same, lacking = completed(RunFolder(run), changed)
     assert same == changed
     assert lacking is not None and why in lacking
 
 
 def test_a_completed_run_stays_so(tmp_path: Path) -> None:
     """Whatever it lacks: `sparsekit benchmark` judges no run that ended well."""
-    assert completed(tmp_path, {"status": "completed"}) == ({"status": "completed"}, None)
+    assert completed(RunFolder(tmp_path), {"status": "completed"}) == (
+        {"status": "completed"},
+        None,
+    )

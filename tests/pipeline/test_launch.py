@@ -20,7 +20,7 @@ from launching import launch, local, run_here
 from project import ROOT
 
 from sparsekit.errors import UserError
-from sparsekit.runs.folder import held
+from sparsekit.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_runs_that_start_in_one_second_have_folders_of_their_own(tmp_path: Path)
             [
                 sys.executable,
                 "-c",
-                f"from sparsekit.runs.folder import new_folder as n; print(n({name!r}))",
+                f"from sparsekit.runs.creation import new_folder as n; print(n({name!r}))",
             ],
             cwd=tmp_path,
             capture_output=True,
@@ -176,10 +176,10 @@ def test_runs_that_start_in_one_second_have_folders_of_their_own(tmp_path: Path)
 def test_a_folder_in_use_and_one_that_cannot_be_made_are_refused(
     tmp_path: Path, hub_environment: dict[str, str]
 ) -> None:
-    with held(tmp_path):
+    with RunFolder(tmp_path).lock():
         done = launch(f"dataset=quickstart hydra.run.dir={tmp_path}", tmp_path, hub_environment)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: another process runs in {tmp_path}: wait for it")
+    assert done.stderr.startswith(f"error: another process is running in {tmp_path}: wait for it")
     assert not (tmp_path / "summary.json").exists()
     (tmp_path / "outputs").write_text("not a folder")
     done = launch("dataset=quickstart", tmp_path, hub_environment)

@@ -18,7 +18,7 @@ from sparsekit.export.onnx import ExportConfig, export
 from sparsekit.pipeline.plan import Plan
 from sparsekit.pipeline.verification import verify_run
 from sparsekit.recipe.recipe import Recipe
-from sparsekit.runs.report import read_summary
+from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.answers import predict
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 
@@ -37,7 +37,7 @@ def test_an_old_name_is_something_today(old: str) -> None:
 
 def test_its_config_is_a_plan(run: Path, csv_files: dict[str, str], student_folder: str) -> None:
     values = yaml.safe_load((run / "config.yaml").read_text())
-    assert identity_hash(values) == read_summary(run)["config"]["hash"]
+    assert identity_hash(values) == RunFolder(run).summary["config"]["hash"]
     values["dataset"]["data_files"] |= csv_files
     values["student"]["checkpoint"] = student_folder
     plan = Plan.build(values)
@@ -58,7 +58,7 @@ def test_its_recipe_is_read(run: Path) -> None:
 
 
 def test_it_is_verified(run: Path) -> None:
-    verify_run(run, read_summary(run))
+    verify_run(RunFolder(run), RunFolder(run).summary)
 
 
 def test_it_is_exported_again_to_the_same_answers(run: Path) -> None:

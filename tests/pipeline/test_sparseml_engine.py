@@ -17,10 +17,12 @@ from project import ROOT
 from sparsekit.compare.load import load
 from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError, UserError
-from sparsekit.pipeline.engines.sparseml_engine import run_worker, trainer_arguments
+from sparsekit.pipeline.engines.sparsekit import SparsekitEngine
+from sparsekit.pipeline.engines.sparseml import SparseML
 from sparsekit.pipeline.plan import Plan
 from sparsekit.pipeline.run import run
 from sparsekit.runtime.answers import predict
+from sparsekit.sparseml.engine import run_worker, trainer_arguments
 from sparsekit.sparseml.peer import peer_python
 
 
@@ -59,14 +61,14 @@ def values(tmp_path: Path, *overrides: str) -> dict[str, Any]:
 def test_what_it_cannot_do(
     overrides: list[str], problem: str, tmp_path: Path, peer_stand_in: str
 ) -> None:
-    assert Plan.build(values(tmp_path, "engine=sparseml")).engine is not None
+    assert isinstance(Plan.build(values(tmp_path, "engine=sparseml")).engine, SparseML)
     with pytest.raises(ConfigError, match=problem):
         Plan.build(values(tmp_path, "engine=sparseml", *overrides))
 
 
 def test_without_the_peer_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", str(tmp_path / "nothing"))
-    assert Plan.build(values(tmp_path)).engine is None
+    assert isinstance(Plan.build(values(tmp_path)).engine, SparsekitEngine)
     with pytest.raises(ConfigError, match=r"2 problems(?s:.*)SPARSEKIT_PEER_PYTHON is .*nothing"):
         Plan.build(values(tmp_path, "engine=sparseml", "training.max_steps=3"))
 

@@ -23,6 +23,7 @@ from sparsekit.export.trace import load_model
 from sparsekit.models.pruning import sparsity
 from sparsekit.pipeline.verification import verify_run
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.runs.folder import RunFolder
 
 PRUNING = {
     "_target_": "sparsekit.modifiers.pruning.constant.ConstantPruning",
@@ -57,7 +58,7 @@ def test_a_sound_run(run: Path) -> None:
     result = CliRunner().invoke(app, ["verify", str(run)])
     assert result.exit_code == 0, result.output
     assert f"{LINEARS} of {LINEARS}" in result.stdout
-    found = verify_run(run, summary_of(run))
+    found = verify_run(RunFolder(run), summary_of(run))
     assert found["accuracy"] == f"{summary_of(run)['export']['metrics']['accuracy']:.4f}"
 
 
@@ -110,7 +111,7 @@ def cut(file: Path) -> None:
 def test_a_changed_file_is_named(run: Path, name: str, change: Callable[[Path], None]) -> None:
     change(run / name)
     with pytest.raises(UserError, match=rf"{Path(name).name}.*(cut short|missing)"):
-        verify_run(run, summary_of(run))
+        verify_run(RunFolder(run), summary_of(run))
 
 
 def restamp(run: Path) -> None:
@@ -127,7 +128,7 @@ def test_filled_zeros_are_found_behind_right_sums(run: Path) -> None:
     save_file(state, file, metadata={"format": "pt"})
     restamp(run)
     with pytest.raises(UserError, match=r"check 'weights' failed.*layer.0.intermediate"):
-        verify_run(run, summary_of(run))
+        verify_run(RunFolder(run), summary_of(run))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_a_summary_that_claims_more(run: Path, key: str, value: float) -> None:
     summary = summary_of(run)
     summary["export"][key] = value
     with pytest.raises(UserError, match=rf"check '{key}' failed.*summary.json says {value}"):
-        verify_run(run, summary)
+        verify_run(RunFolder(run), summary)
 
 
 def test_metrics_that_the_logits_do_not_have(run: Path) -> None:
@@ -148,24 +149,24 @@ def test_metrics_that_the_logits_do_not_have(run: Path) -> None:
     ]
     accuracy = sum(right) / len(right)
     summary = summary_of(run) | {"metrics": {"validation": {"accuracy": accuracy}}}
-    assert verify_run(run, summary)
+    assert verify_run(RunFolder(run), summary)
     summary["metrics"]["validation"]["accuracy"] = accuracy + 0.01
     with pytest.raises(UserError, match="check 'validation accuracy' failed: it is"):
-        verify_run(run, summary)
+        verify_run(RunFolder(run), summary)
     summary["metrics"] = {"test": {"accuracy": 1.0}}
     with pytest.raises(UserError, match=r"there is no .*test\.parquet"):
-        verify_run(run, summary)
+        verify_run(RunFolder(run), summary)
 
 
 def test_no_deployment(run: Path) -> None:
     with pytest.raises(UserError, match="has no deployment to verify; export it first"):
-        verify_run(run, {"status": "completed"})
+        verify_run(RunFolder(run), {"status": "completed"})
 
 
 def test_no_sums(run: Path) -> None:
     (run / "deployment" / "SHA256SUMS").unlink()
     with pytest.raises(UserError, match=r"there is no .*SHA256SUMS.*sparsekit export RUN"):
-        verify_run(run, summary_of(run))
+        verify_run(RunFolder(run), summary_of(run))
 
 
 def test_sums_are_those_of_sha256sum(run: Path) -> None:
@@ -184,7 +185,7 @@ def test_a_changed_bias_is_found_behind_right_sums(run: Path) -> None:
     save_file(state, file, metadata={"format": "pt"})
     restamp(run)
     with pytest.raises(UserError, match=r"check 'weights' failed: .*query.bias in the file is not"):
-        verify_run(run, summary_of(run))
+        verify_run(RunFolder(run), summary_of(run))
 
 
 def test_swapped_label_names_are_found_behind_right_sums(run: Path) -> None:
@@ -194,14 +195,14 @@ def test_swapped_label_names_are_found_behind_right_sums(run: Path) -> None:
     file.write_text(json.dumps(config))
     restamp(run)
     with pytest.raises(UserError, match=r"check 'copies' failed: .*deployment/config.json is not"):
-        verify_run(run, summary_of(run))
+        verify_run(RunFolder(run), summary_of(run))
 
 
 @pytest.mark.parametrize("name", ["deployment/vocab.json", "model/adapter_config.json"])
 def test_an_added_file_is_named(run: Path, name: str) -> None:
     (run / name).write_text("{}")
     with pytest.raises(UserError, match=rf"{Path(name).name} was added; remove it"):
-        verify_run(run, summary_of(run))
+        verify_run(RunFolder(run), summary_of(run))
 
 
 def test_a_sum_that_was_removed_is_missed(run: Path) -> None:
@@ -209,7 +210,7 @@ def test_a_sum_that_was_removed_is_missed(run: Path) -> None:
     lines = sums.read_text().splitlines()
     sums.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
     with pytest.raises(UserError, match=f"{lines[1].partition('  ')[2]} was added"):
-        verify_run(run, summary_of(run))
+        verify_run(RunFolder(run), summary_of(run))
 
 
 @pytest.mark.parametrize(
@@ -219,14 +220,14 @@ def test_a_line_that_is_no_sum(run: Path, line: str) -> None:
     with (run / "SHA256SUMS").open("a") as sums:
         sums.write(line + "\n")
     with pytest.raises(UserError, match=r"line \d+ of .*SHA256SUMS is no sum of a file in this"):
-        verify_run(run, summary_of(run))
+        verify_run(RunFolder(run), summary_of(run))
 
 
 def test_a_changed_config_is_named(run: Path) -> None:
     file = run / "config.yaml"
     file.write_text(file.read_text().replace("0.1", "1.0"))
     with pytest.raises(UserError, match=r"config.yaml .* was changed"):
-        verify_run(run, summary_of(run))
+        verify_run(RunFolder(run), summary_of(run))
 
 
 def test_a_comparison_that_was_switched_off(run: Path) -> None:
@@ -235,7 +236,7 @@ def test_a_comparison_that_was_switched_off(run: Path) -> None:
     (run / "config.yaml").write_text(json.dumps(settings))
     restamp(run)
     with pytest.raises(UserError, match=r"config.yaml has export.verify=false, summary.json says"):
-        verify_run(run, summary_of(run))
+        verify_run(RunFolder(run), summary_of(run))
 
 
 @pytest.mark.parametrize(
@@ -261,19 +262,19 @@ def test_a_summary_that_claims_what_nobody_found(
         node = node[key]
     node[name] = value
     if message is None:
-        assert verify_run(run, summary)
+        assert verify_run(RunFolder(run), summary)
         return
     with pytest.raises(UserError, match=message):
-        verify_run(run, summary)
+        verify_run(RunFolder(run), summary)
 
 
 def test_the_sparsity_of_each_layer_is_compared(run: Path) -> None:
     name = "bert.encoder.layer.0.intermediate.dense"
     summary = summary_of(run) | {"sparsity": sparsity(load_model(run / "model")[0])}
-    assert verify_run(run, summary)
+    assert verify_run(RunFolder(run), summary)
     summary["sparsity"]["layers"][name] = 0.99
     with pytest.raises(UserError, match=f"check 'sparsity of {name}' failed"):
-        verify_run(run, summary)
+        verify_run(RunFolder(run), summary)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,7 @@ def test_broken_files_are_named_behind_right_sums(run: Path, name: str, message:
     (run / name).write_bytes((run / name).read_bytes()[:400])
     restamp(run)
     with pytest.raises(UserError, match=message):
-        verify_run(run, summary_of(run))
+        verify_run(RunFolder(run), summary_of(run))
 
 
 def test_a_run_of_others_calls_nothing_but_what_belongs_there(run: Path) -> None:
@@ -298,7 +299,7 @@ def test_a_run_of_others_calls_nothing_but_what_belongs_there(run: Path) -> None
     recipe.write_text(json.dumps({"num_epochs": 2, "modifiers": {"pruning": call}}))
     restamp(run)
     with pytest.raises(UserError, match=r"recipe.modifiers.pruning: os.mkdir is no Modifier"):
-        verify_run(run, summary_of(run))
+        verify_run(RunFolder(run), summary_of(run))
     settings = json.loads((run / "config.yaml").read_text())
     (run / "config.yaml").write_text(json.dumps(settings | {"export": call, "runtime": call}))
     for verb, name in (("export", "ExportConfig"), ("benchmark", "BenchmarkConfig")):

@@ -1,16 +1,14 @@
 """The closing table: from summary.json only, with a row per stage that ran."""
 
-import json
 import subprocess
 import sys
 
 import numpy as np
-import pytest
 from rich.console import Console
 
-from sparsekit.errors import UserError
 from sparsekit.metrics.report import write_report
-from sparsekit.runs.report import closing_table, next_commands, read_summary, rows
+from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.report import closing_table, next_commands, rows
 
 SUMMARY = {
     "status": "completed",
@@ -56,11 +54,11 @@ def test_rows():
 
 def test_table_ends_in_commands_for_this_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shown = text(closing_table(SUMMARY, tmp_path / "outputs" / "run"))
+    shown = text(closing_table(SUMMARY, RunFolder(tmp_path / "outputs" / "run")))
     assert "run completed" in shown
     assert all(value in shown for _, value in rows(SUMMARY))
     assert 'sparsekit predict outputs/run "This movie is funny and moving."' in shown
-    spaced = text(closing_table(SUMMARY, tmp_path / "my runs"))
+    spaced = text(closing_table(SUMMARY, RunFolder(tmp_path / "my runs")))
     assert "sparsekit inspect 'my runs'/model" in spaced
     assert "sparsekit inspect outputs/run/model" in shown
     assert "sparsekit benchmark outputs/run" in shown
@@ -78,16 +76,6 @@ def test_failed_run_shows_its_error_as_it_is():
     assert "no column 'review' in [text, label]" in text(closing_table(summary))
 
 
-def test_read_summary(tmp_path):
-    with pytest.raises(UserError, match="is no run folder"):
-        read_summary(tmp_path)
-    (tmp_path / "summary.json").write_text('{"status": ')
-    with pytest.raises(UserError, match=r"cannot read .*summary\.json"):
-        read_summary(tmp_path)
-    (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
-    assert read_summary(tmp_path) == SUMMARY
-
-
 def test_import_is_torch_free():
     code = "import sys, sparsekit.runs.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -99,7 +87,7 @@ def test_a_class_that_is_never_recognized_is_named_at_the_end(tmp_path):
     names = [f"class {i}" for i in range(6)]
     for split, predicted in (("validation", np.zeros(12, int)), ("test", labels)):
         write_report(tmp_path / "evaluation", split, np.eye(6)[predicted], labels, names)
-    shown = text(closing_table(SUMMARY, tmp_path))
+    shown = text(closing_table(SUMMARY, RunFolder(tmp_path)))
     assert "validation: class 'class 1' is never recognized: recall 0 of 2 rows" in shown
     assert "class 'class 4'" not in shown
     assert "validation: recall is 0 of 2 more classes" in shown

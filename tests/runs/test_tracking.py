@@ -14,7 +14,8 @@ import wandb
 import wandb_file
 
 from sparsekit.errors import UserError
-from sparsekit.runs.summary import describe, scalars, write_summary
+from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.summary import describe, scalars
 from sparsekit.runs.tracking import CLOUD_HOSTS, Tracker, TrackingConfig, track, wandb_mode
 from sparsekit.runs.tracking_callback import TrackerCallback
 from sparsekit.system import PACKAGES, UNITS, environment
@@ -51,7 +52,7 @@ def offline_files(folder):
 
 def one_run(folder, config, overrides=(), group=None):
     folder.mkdir()
-    with track(config, folder, RESOLVED, overrides, group) as tracker:
+    with track(config, RunFolder(folder), RESOLVED, overrides, group) as tracker:
         tracker.log({"loss": 1.0}, step=3)
         tracker.log({"eval_accuracy": 0.7}, step=3)
         tracker.log({"loss": 0.5}, step=6)
@@ -122,7 +123,7 @@ def test_files_hold_the_run_when_wandb_is_off(tmp_path):
 def test_failure_is_recorded_and_raised(tmp_path, mode):
     with (
         pytest.raises(UserError, match="too few zeros"),
-        track(TrackingConfig(mode=mode), tmp_path, RESOLVED, [], None) as tracker,
+        track(TrackingConfig(mode=mode), RunFolder(tmp_path), RESOLVED, [], None) as tracker,
     ):
         tracker.record({"seed": 7, "train": {"steps": 12}})
         raise UserError("too few zeros")
@@ -143,7 +144,7 @@ def test_failure_is_recorded_and_raised(tmp_path, mode):
 def test_failure_after_finish_is_a_failure(tmp_path):
     with (
         pytest.raises(KeyboardInterrupt),
-        track(TrackingConfig(mode="disabled"), tmp_path, {}, [], None) as tracker,
+        track(TrackingConfig(mode="disabled"), RunFolder(tmp_path), {}, [], None) as tracker,
     ):
         tracker.finish(SUMMARY)
         raise KeyboardInterrupt
@@ -153,7 +154,7 @@ def test_failure_after_finish_is_a_failure(tmp_path):
 
 
 def test_a_block_that_never_finishes_still_has_a_summary(tmp_path):
-    with track(TrackingConfig(mode="disabled"), tmp_path, {}, [], None) as tracker:
+    with track(TrackingConfig(mode="disabled"), RunFolder(tmp_path), {}, [], None) as tracker:
         tracker.record({"seed": 1})
     assert summary(tmp_path) == {"seed": 1, "status": "completed", "error": None}
 
@@ -163,7 +164,7 @@ def test_wandb_that_breaks_while_training_costs_only_the_mirror(tmp_path, caplog
         def log(self, values):
             raise ConnectionError("gone")
 
-    tracker = Tracker(tmp_path, Broken())
+    tracker = Tracker(RunFolder(tmp_path), Broken())
     with caplog.at_level(logging.WARNING):
         tracker.log({"loss": 1.0}, step=1)
         tracker.log({"loss": 0.9}, step=2)
@@ -174,13 +175,14 @@ def test_wandb_that_breaks_while_training_costs_only_the_mirror(tmp_path, caplog
 UNREACHABLE = """
 import sys, wandb
 from pathlib import Path
+from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import TrackingConfig, track
 
 settings = wandb.Settings
 wandb.Settings = lambda **given: settings(**{**given, "init_timeout": 2})
 folder = Path(sys.argv[1])
 folder.mkdir()
-with track(TrackingConfig(mode=sys.argv[2]), folder, {}, ["a=1"], None) as tracker:
+with track(TrackingConfig(mode=sys.argv[2]), RunFolder(folder), {}, ["a=1"], None) as tracker:
     tracker.log({"loss": 1.0}, step=1)
 """
 
@@ -235,7 +237,7 @@ def test_deployment_is_logged_as_an_artifact(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     (tmp_path / "run" / "deployment").mkdir(parents=True)
     (tmp_path / "run" / "deployment" / "model.onnx").write_bytes(b"graph")
-    with track(TrackingConfig(artifact=True), tmp_path / "run", {}, [], None) as tracker:
+    with track(TrackingConfig(artifact=True), RunFolder(tmp_path / "run"), {}, [], None) as tracker:
         tracker.finish(SUMMARY)
     [path] = offline_files(tmp_path / "run")
     name = f"deployment-{path.stem.removeprefix('run-')}"
@@ -256,7 +258,7 @@ def test_scalars():
 
 def test_json_has_no_nan_and_no_numpy(tmp_path):
     values = {"a": math.nan, "b": np.float32(0.5), "c": [np.int64(3), math.inf], "d": tmp_path}
-    write_summary(tmp_path, values)
+    RunFolder(tmp_path).write_summary(values)
     assert summary(tmp_path) == {"a": "nan", "b": 0.5, "c": [3, "inf"], "d": str(tmp_path)}
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
@@ -267,7 +269,7 @@ def test_describe():
 
 
 def test_callback_forwards_the_trainers_events(tmp_path):
-    callback = TrackerCallback(Tracker(tmp_path))
+    callback = TrackerCallback(Tracker(RunFolder(tmp_path)))
     state = SimpleNamespace(global_step=5, is_world_process_zero=True)
     callback.on_log(None, state, None, logs={"loss": 0.25, "epoch": 1.0})
     callback.on_log(None, SimpleNamespace(global_step=6, is_world_process_zero=False), None, {})

@@ -20,7 +20,8 @@ def main(cfg):
     from sparsekit.config.build import build
     from sparsekit.config.identity import identity_hash
     from sparsekit.config.plain import plain
-    from sparsekit.runs.summary import describe, write_summary
+    from sparsekit.runs.folder import RunFolder
+    from sparsekit.runs.summary import describe
 
     values = plain(cfg)
     # What libraries do, and what a process that is killed does not clear away.
@@ -48,7 +49,7 @@ def main(cfg):
         "metrics": {"validation": {"accuracy": accuracy}},
         "runtime": {"onnxruntime": {"latency_ms_p50": 2 - (cfg.student.sparsity or 0)}},
     }
-    folder = Path(cfg.output_dir)
+    run = RunFolder(Path(cfg.output_dir))
     if values["sweep"]["trial"]:
         from transformers import TrainerControl, TrainerState
 
@@ -58,9 +59,9 @@ def main(cfg):
             try:
                 report.on_evaluate(None, state, TrainerControl(), {"eval_accuracy": accuracy})
             except Exception as error:
-                write_summary(folder, {**summary, "status": "failed", "error": describe(error)})
+                run.write_summary({**summary, "status": "failed", "error": describe(error)})
                 raise
-    write_summary(folder, {**summary, "status": "completed", "error": None})
+    run.write_summary({**summary, "status": "completed", "error": None})
 
 
 if __name__ == "__main__":

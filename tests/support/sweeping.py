@@ -10,7 +10,7 @@ from pathlib import Path
 
 from project import SUPPORT
 
-from sparsekit.runs.folder import ending, find_runs
+from sparsekit.runs.find import find_runs
 
 APP = SUPPORT / "sweep_app.py"
 
@@ -46,4 +46,4 @@ def poison(folder: Path, **seeds: str) -> None:
 
 
 def statuses(folder: Path) -> dict[str, str]:
-    return {run.name: ending(run).status for run in find_runs(folder / "multirun")}
+    return {run.name: run.ending.status for run in find_runs(folder / "multirun")}

@@ -1,0 +1,249 @@
+"""`engine=sparseml`: the same run folder, filled by SparseML's Trainer in its own environment."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from sparsekit.distributed import PROCESSES
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.loading import Classifier
+from sparsekit.models.predict import predict_logits
+from sparsekit.models.teacher import label_order, live_teacher
+from sparsekit.pipeline import stages
+from sparsekit.pipeline.plan import Inputs, Plan
+from sparsekit.recipe.recipe import Recipe
+from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.tracking import Tracker
+from sparsekit.sparseml.engine import Report, run_worker, trainer_arguments
+from sparsekit.sparseml.peer import peer_problem
+from sparsekit.sparseml.recipes.mapping import NEWER
+from sparsekit.sparseml.recipes.write import to_sparseml
+
+# Two implementations of the same rounding differ where a value lies between two integers.
+MAX_DIFFERENCE = 0.05
+
+
+@dataclass(kw_only=True)
+class SparseML:
+    """SparseML 1.8's Trainer, in a process of the peer environment, in float32."""
+
+    def problems(self, recipe: Recipe, values: Mapping[str, Any]) -> list[str]:
+        """What it cannot do of the resolved config `values`."""
+        install = peer_problem("sparseml")
+        found = [f"engine=sparseml is not installed: {install}"] if install else []
+        try:
+            recipe_text(recipe)
+        except ConfigError as error:
+            found += [f"engine=sparseml: {problem}" for problem in error.problems]
+        found += [
+            f"engine=sparseml: recipe.modifiers.{name} imitates layers, which starts from other "
+            "projections there; remove it"
+            for name, modifier in recipe.modifiers.items()
+            if modifier.takes_teacher == "model"
+        ]
+        found += [
+            f"engine=sparseml: recipe.modifiers.{name} quantizes by scheme, which SparseML cannot "
+            "do on the torch of its environment; name submodules instead"
+            for name in recipe.modifiers
+            if any((recipe.values["modifiers"][name] or {}).get(key) for key in NEWER - {"strict"})
+        ]
+        found += _training_problems(values["training"])
+        if isinstance(values["teacher"].get("checkpoint"), list):
+            found.append("engine=sparseml takes one teacher; name one in teacher.checkpoint")
+        if (values.get("sweep") or {}).get("trial"):
+            found.append("engine=sparseml reports to no search; leave hydra/sweeper=search out")
+        if PROCESSES > 1:
+            found.append("engine=sparseml trains in one process; run it without torchrun")
+        return found
+
+    def train(self, plan: Plan, inputs: Inputs, run: RunFolder, tracker: Tracker) -> dict[str, Any]:
+        """Train in the peer environment; write what our own engine writes.
+
+        The weights and quantizers come back into the model that the recipe is attached to here, so
+        evaluation and export are the same as after our own training. Raises UserError where the
+        two quantized different modules, and RuntimeError where the same weights give other logits
+        here.
+        """
+        student, rows = inputs.student, inputs.rows
+        plan.recipe.save(run.recipe, {})
+        run.sparseml_recipe.write_text(recipe_text(plan.recipe))
+        with tempfile.TemporaryDirectory(prefix=".sparseml-", dir=run.path) as name:
+            scratch = Path(name).absolute()
+            job = {
+                "output": str(scratch),
+                "student": save_model(student.model, scratch / "student"),
+                "teacher": teach(plan, inputs, scratch, tracker),
+                "recipe": str(run.sparseml_recipe.absolute()),
+                "rows": {s: write_rows(rows[s], scratch) for s in ("train", "validation")},
+                "arguments": trainer_arguments(plan.values["training"]),
+            }
+            # After the student is saved: it changes the model, and finds what does not fit it.
+            plan.recipe.attach(student.model)
+            (scratch / "job.json").write_text(json.dumps(job))
+            recorder = Recorder(plan, inputs, run, tracker)
+            run_worker(scratch / "job.json", run.sparseml_log, recorder)
+            load_state(plan, student.model, scratch / "state.safetensors")
+            theirs = np.load(scratch / "validation.npy")
+        difference = check_logits(student, rows["validation"], theirs)
+        plan.recipe.detach(student.model)
+        student.model.save_pretrained(run.model)
+        student.tokenizer.save_pretrained(run.model)
+        result = recorder.result
+        measured = {
+            "seconds": result["train_runtime"],
+            "steps": result["steps"],
+            "samples_per_second": result["train_samples_per_second"],
+        }
+        engine = {"version": result["sparseml"], "max_abs_diff": difference}
+        return {**stages.trained(plan, student, run, measured, "fp32"), "sparseml": engine}
+
+
+def _training_problems(training: Mapping[str, Any]) -> list[str]:
+    """Which of our arguments SparseML's Trainer has no counterpart of."""
+    found = []
+    if training.get("max_steps", -1) > 0:
+        found.append(
+            f"engine=sparseml counts epochs only, but training.max_steps is "
+            f"{training['max_steps']}; set training.max_steps=-1 and recipe.num_epochs"
+        )
+    if training.get("resume_from_checkpoint"):
+        found.append(
+            "engine=sparseml writes no checkpoints; set training.resume_from_checkpoint=null"
+        )
+    if training.get("precision", "auto") not in ("auto", "fp32"):
+        found.append(
+            f"engine=sparseml trains in fp32, but training.precision is "
+            f"{training['precision']}; set training.precision=fp32"
+        )
+    if training.get("sparse_products", "auto") == "on":
+        found.append(
+            "engine=sparseml multiplies zeros too, but training.sparse_products is on; set "
+            "training.sparse_products=auto"
+        )
+    if training.get("tokens_per_batch") is not None:
+        found.append(
+            "engine=sparseml takes batches of rows, but training.tokens_per_batch is "
+            f"{training['tokens_per_batch']}; set it to null"
+        )
+    return found
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The resolved recipe in SparseML's language; raises ConfigError for what it has no word for.
+
+    A distillation without weight is left out, since SparseML would ask for its teacher.
+    """
+    modifiers = {
+        name: modifier
+        for name, modifier in recipe.modifiers.items()
+        if modifier.takes_teacher is None or modifier.needs_teacher
+    }
+    return to_sparseml(recipe.values, recipe.values, modifiers)
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> str:
+    """Save it in both forms that SparseML reads: one to load, one to load again from."""
+    model.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    return str(folder)
+
+
+def write_rows(rows: Dataset, folder: Path) -> str:
+    """Write the tokenized rows as a Parquet file without the records of a newer `datasets`."""
+    file = folder / f"{len(list(folder.glob('*.parquet')))}.parquet"
+    pq.write_table(pa.table({name: list(rows[name]) for name in rows.column_names}), file)
+    return str(file)
+
+
+def teach(plan: Plan, inputs: Inputs, scratch: Path, tracker: Tracker) -> str | None:
+    """The teacher's folder for SparseML, which runs it at every step; records its scores.
+
+    Raises UserError for a teacher of another vocabulary or with another order of labels.
+    """
+    if not plan.recipe.needs_teacher("logits"):
+        return None
+    folders, names = inputs.teacher_folders(), inputs.data.label_names
+    for folder in folders:
+        if label_order(folder, str(folder), names) != list(range(len(names))):
+            raise UserError(
+                f"the teacher in {folder} has its labels in another order than the data "
+                f"({', '.join(names)}), which SparseML does not see; use engine=sparsekit"
+            )
+    teacher = live_teacher(folders, inputs.student, inputs.data)
+    logits = predict_logits(teacher, inputs.rows["validation"], inputs.student.tokenizer)
+    tracker.record({"teacher": {"validation": stages.score(plan, inputs, "validation", logits)}})
+    return save_model(teacher, scratch / "teacher")
+
+
+class Recorder:
+    """Writes SparseML's reports as they come: schedule, events, scores of its evaluations."""
+
+    def __init__(self, plan: Plan, inputs: Inputs, run: RunFolder, tracker: Tracker) -> None:
+        self._plan, self._inputs = plan, inputs
+        self._run, self._tracker = run, tracker
+        self._scores: dict[str, float] = {}
+        self.result: dict[str, Any] = {}
+
+    def __call__(self, report: Report) -> None:
+        match report:
+            case {"steps": steps}:
+                stages.write_schedule(self._plan, steps, self._run)
+            case {"logits": rows}:
+                logits = np.array(rows, np.float32)
+                scores = stages.score(self._plan, self._inputs, "validation", logits)
+                self._scores = {f"eval_{name}": value for name, value in scores.items()}
+            case {"event": event, "step": step}:
+                # The evaluation itself is logged right after its logits.
+                self._tracker.log({**event, **self._scores}, step=step)
+                self._scores = {}
+            case {"result": result}:
+                self.result = result
+
+
+def load_state(plan: Plan, model: PreTrainedModel, file: Path) -> None:
+    """Load what SparseML trained into `model`, the recipe attached, all of its quantizers on."""
+    state = load_file(file)
+    known = model.state_dict()
+    # Ranges are what scales are computed from; scores and projections are our own training's.
+    wanted = {name for name in known if name.endswith((".weight", ".bias", ".scale"))}
+    lacking = sorted(wanted - state.keys())
+    foreign = sorted(state.keys() - known.keys())
+    if lacking or foreign:
+        raise ConfigError(
+            [
+                f"SparseML quantized other modules than sparsekit does: it lacks "
+                f"{', '.join(lacking[:4]) or 'nothing'}, and has besides "
+                f"{', '.join(foreign[:4]) or 'nothing'}; write the recipe's quantization with "
+                "submodules that name what both have"
+            ]
+        )
+    model.load_state_dict(state, strict=False)
+    # Only now: pruning takes its masks from the weights that it finds.
+    plan.recipe.update(plan.recipe.num_epochs)
+    model.eval()
+
+
+def check_logits(student: Classifier, rows: Dataset, theirs: np.ndarray) -> float:
+    """How far our logits are from SparseML's for the same weights, at most."""
+    ours = predict_logits(student.model, rows, student.tokenizer)
+    difference = np.abs(ours - theirs)
+    limit = MAX_DIFFERENCE * float(theirs.std())
+    if not difference.mean() <= limit:
+        raise RuntimeError(
+            f"the same weights give logits {difference.mean():.3g} apart on average in SparseML "
+            f"and here, more than {limit:.3g}"
+        )
+    return float(difference.max())

@@ -1,0 +1,65 @@
+"""A run in a folder that is not empty: what it may replace, and what it must leave alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from sparsekit.errors import UserError
+from sparsekit.runs.folder import RunFolder
+
+MARKER = ".sparsekit-run"
+TEXT = "A sparsekit run made this folder; a later run in it may replace its results.\n"
+# Every name that a run writes at the top of its folder.
+NAMES = (
+    "config.yaml",
+    "recipe.yaml",
+    "recipe.sparseml.yaml",
+    "sparseml.log",
+    "schedule.json",
+    "metrics.jsonl",
+    "summary.json",
+    "benchmark.json",
+    "benchmark.png",
+    "SHA256SUMS",
+    "model",
+    "checkpoints",
+    "evaluation",
+    "deployment",
+    "wandb",
+)
+
+
+def check_replaceable(run: RunFolder) -> None:
+    """Raise UserError where a run would overwrite files that no run wrote.
+
+    A run marks its folder before it writes results. Runs of versions that did not are recognized
+    by the status and the config hash in their summary.
+    """
+    if (run.path / MARKER).is_file() or isinstance(run.ending.hash, str):
+        return
+    if foreign := [name for name in NAMES if os.path.lexists(run.path / name)]:
+        raise UserError(
+            f"{run} holds {', '.join(foreign)}, which no run wrote and this one would replace; set "
+            "another folder: hydra.run.dir=FOLDER"
+        )
+
+
+def mark(run: RunFolder) -> None:
+    """Mark the folder as a run's own, so that a later run may replace its results."""
+    (run.path / MARKER).write_text(TEXT)
+
+
+def remove_results(run: RunFolder, keep_events: bool) -> None:
+    """Remove an earlier run's results, so that none is taken for the next run's.
+
+    `keep_events` keeps `metrics.jsonl` for a run that resumes the earlier one. `model/` stays until
+    training overwrites it: it may be the next run's student.
+    """
+    files = [run.summary_file, run.benchmark, run.sparseml_recipe, run.sparseml_log]
+    for file in files if keep_events else [*files, run.metrics]:
+        file.unlink(missing_ok=True)
+    if run.deployment.is_symlink():
+        run.deployment.unlink()
+    elif run.deployment.is_dir():
+        shutil.rmtree(run.deployment)

@@ -1,0 +1,167 @@
+"""RunFolder: damaged files, the lock, and what a run may replace."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparsekit.errors import UserError
+from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.replacement import check_replaceable, mark, remove_results
+
+NESTED = "[" * 100_000
+
+
+def test_a_missing_or_damaged_summary_is_named(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    with pytest.raises(UserError, match=r"is not a run folder: it has no summary\.json"):
+        _ = run.summary
+    for text in ('{"status": ', "[]", NESTED):
+        run.summary_file.write_text(text)
+        with pytest.raises(UserError, match=r"cannot read .*summary\.json"):
+            _ = run.summary
+    run.write_summary({"status": "completed"})
+    assert run.summary == {"status": "completed"}
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe\xff", b"date: 2026-99-99", b""])
+def test_a_damaged_config_is_named(tmp_path: Path, content: bytes) -> None:
+    run = RunFolder(tmp_path)
+    run.config_file.write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.yaml.*restore it, or train again"):
+        _ = run.config
+    assert run.text_columns == []
+
+
+def test_a_config_without_metrics_is_named(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for config in ({}, {"dataset": {}}, {"dataset": 3}, {"dataset": {"metrics": "accuracy"}}):
+        run.write_config(config)
+        with pytest.raises(UserError, match="is not the config of a run"):
+            _ = run.metric_names
+    run.write_config({"dataset": {"metrics": ["accuracy"]}})
+    assert run.metric_names == ["accuracy"]
+
+
+def test_a_node_without_a_target_is_a_stage_left_out(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.write_config({"export": {"_target_": "x"}, "runtime": {}, "teacher": None})
+    assert run.node("export") == {"_target_": "x"}
+    assert run.node("runtime") is run.node("teacher") is run.node("nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (None, "unfinished"),
+        (b'{"status": "completed", "config": {"hash": "ab"}}', "completed"),
+        (b'{"status": "failed", "config": 3}', "failed"),
+        (b'{"status": "won"}', "broken"),
+        (b"\xff", "broken"),
+        (NESTED.encode(), "broken"),
+    ],
+)
+def test_how_a_run_ended(tmp_path: Path, content: bytes | None, status: str) -> None:
+    run = RunFolder(tmp_path)
+    if content is not None:
+        run.summary_file.write_bytes(content)
+    assert run.ending.status == status
+    assert run.ending.hash == ("ab" if status == "completed" else None)
+
+
+def test_a_full_disk_leaves_the_earlier_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path)
+    run.write_summary({"status": "completed"})
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.write_summary({"status": "failed"})
+    assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
+    assert run.summary == {"status": "completed"}
+
+
+def test_the_lock_keeps_others_out_and_lets_its_own_process_in(tmp_path: Path) -> None:
+    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
+    with (
+        first.lock(),
+        pytest.raises(UserError, match="another process is running in"),
+        second.lock(),
+    ):
+        pass
+    code = (
+        "import sys; from pathlib import Path; from sparsekit.runs.folder import RunFolder\n"
+        "run = RunFolder(Path(sys.argv[1])); run.hold()\n"
+        "with run.lock(): pass\n"
+        "print('in', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "in\n"
+    with pytest.raises(UserError, match="another process is running in"), first.lock():
+        pass
+    holder.communicate()
+    with first.lock():
+        pass
+
+
+def test_a_folder_of_another_tool_is_not_replaceable(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    check_replaceable(run)
+    (tmp_path / "src").mkdir()
+    check_replaceable(run)
+    (tmp_path / "deployment").symlink_to("nowhere")
+    with pytest.raises(UserError, match="holds deployment, which no run wrote"):
+        check_replaceable(run)
+    # Neither another tool's summary nor another tool's config makes it a run's.
+    run.summary_file.write_text('{"status": "completed"}')
+    run.config_file.write_text("replicas: 3")
+    with pytest.raises(UserError, match=r"holds config\.yaml, summary\.json, deployment, which"):
+        check_replaceable(run)
+
+
+def test_a_folder_that_a_run_made_is_replaceable(tmp_path: Path) -> None:
+    marked, older = RunFolder(tmp_path / "marked"), RunFolder(tmp_path / "older")
+    for run in (marked, older):
+        run.deployment.mkdir(parents=True)
+    mark(marked)
+    older.write_summary({"status": "failed", "config": {"hash": "abc"}})
+    check_replaceable(marked)
+    check_replaceable(older)
+
+
+def test_results_are_removed_and_the_model_stays(tmp_path: Path) -> None:
+    run, other = RunFolder(tmp_path / "run"), tmp_path / "other"
+    for folder in (run.deployment, run.model, other):
+        folder.mkdir(parents=True)
+    for file in (run.metrics, run.benchmark, run.summary_file, other / "kept"):
+        file.write_text("{}")
+    remove_results(run, keep_events=True)
+    assert {path.name for path in run.path.iterdir()} == {"model", "metrics.jsonl"}
+    # Of a link the link alone.
+    run.deployment.symlink_to(other)
+    remove_results(run, keep_events=False)
+    assert {path.name for path in run.path.iterdir()} == {"model"}
+    assert (other / "kept").is_file()
+
+
+def test_it_imports_neither_torch_nor_hydra() -> None:
+    code = (
+        "import sys, sparsekit.runs.folder, sparsekit.runs.find, sparsekit.runs.replacement;"
+        "print(sorted({'torch', 'hydra', 'omegaconf', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
