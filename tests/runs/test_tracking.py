@@ -281,7 +281,7 @@ def test_callback_forwards_the_trainers_events(tmp_path):
 def test_environment_is_plain_and_says_what_ran():
     found = environment()
     assert json.loads(json.dumps(found)) == found
-    assert found["packages"].keys() == set(PACKAGES)
+    assert found["packages"].keys() == {"sparsekit", *PACKAGES}
     assert found["packages"]["torch"].startswith("2.")
     assert found["cores"] >= 1
     if sys.platform == "linux":
