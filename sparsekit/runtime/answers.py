@@ -100,6 +100,12 @@ def predict_logits(
                 f"the graph answers {found.shape[1]} labels, its config.json names "
                 f"{len(encoder.labels)}: they are of two models; export the run again"
             )
+        if not np.isfinite(found).all():
+            wrong = rows[int(np.argmin(np.isfinite(found).all(axis=1)))]
+            raise UserError(
+                f"the logits of text {wrong + 1} of {len(encodings)} are NaN or infinite: the "
+                "model's weights are damaged; train or export the run again"
+            )
         logits[rows] = found
     return logits
 

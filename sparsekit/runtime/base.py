@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +38,26 @@ class Runtime(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Version and settings, for `benchmark.json`."""
+
+
+def checked_inputs(inputs: Inputs, names: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
+    """The inputs of these names; raises UserError unless all are int64 [batch, length] of one
+    shape with at least one sequence of one token."""
+    lacking = [name for name in names if name not in inputs]
+    if lacking or not names:
+        raise UserError(
+            f"the graph reads {', '.join(lacking) or 'no input'}; given are {', '.join(inputs)}: "
+            "export the run again"
+        )
+    found = {name: inputs[name] for name in names}
+    shapes = {array.shape for array in found.values()}
+    if len(shapes) != 1 or len(min(shapes)) != 2 or 0 in min(shapes):
+        described = ", ".join(f"{name} {list(array.shape)}" for name, array in found.items())
+        raise UserError(f"inputs have one shape, [batch, length], none of it 0; got {described}")
+    for name, array in found.items():
+        if array.dtype != np.int64:
+            raise UserError(f"{name} is {array.dtype}; convert it to int64")
+    return found
 
 
 def check_threads(threads: int, name: str) -> None:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from sparsekit.errors import UserError
 from sparsekit.runtime.base import Inputs
+from sparsekit.runtime.onnx_file import check_file
 from sparsekit.sparseml.peer import WORKERS, peer_problem, peer_python
 
 LENGTHS = (32, 64, 128, 256, 512)
@@ -41,8 +42,7 @@ class DeepSparseRuntime:
     def __init__(self, model: Path, threads: int) -> None:
         if install := self.missing():
             raise UserError(f"DeepSparse is not installed: {install}")
-        if not model.is_file():
-            raise UserError(f"there is no {model}; export the run first: sparsekit export RUN")
+        check_file(model)
         self._threads = threads
         self._names, self._lengths = _shapes(model)
         self._last: dict[str, Any] = {}

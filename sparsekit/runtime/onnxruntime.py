@@ -9,17 +9,26 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import (
+    EPFail,
     Fail,
     InvalidArgument,
     InvalidGraph,
     InvalidProtobuf,
+    NoSuchFile,
     NotImplemented,
+    RuntimeException,
 )
 
-from sparsekit.errors import UserError
-from sparsekit.runtime.base import Inputs, clock
+from sparsekit.errors import UserError, first_line
+from sparsekit.runtime.base import Inputs, checked_inputs, clock
+from sparsekit.runtime.onnx_file import check_file
 from sparsekit.system import cpu_units
 
+# What it raises for a file or inputs that it cannot run; they have no common base.
+ERRORS = (
+    *(EPFail, Fail, InvalidArgument, InvalidGraph, InvalidProtobuf),
+    *(NoSuchFile, NotImplemented, RuntimeException),
+)
 ERRORS_ONLY = 3
 FLOAT32_INPUTS = "1"
 
@@ -38,8 +47,7 @@ class OnnxRuntime:
         return None
 
     def __init__(self, model: Path, threads: int, optimized: Path | None = None) -> None:
-        if not model.is_file():
-            raise UserError(f"there is no {model}; export the run first: sparsekit export RUN")
+        check_file(model)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = ERRORS_ONLY
@@ -55,18 +63,23 @@ class OnnxRuntime:
             self._session = onnxruntime.InferenceSession(
                 str(model), options, providers=["CPUExecutionProvider"]
             )
-        except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented) as error:
-            reason = str(error).splitlines()[0]
+        except ERRORS as error:
             raise UserError(
-                f"onnxruntime cannot load {model}: {reason}; the file may be cut short: export "
-                "the run again: sparsekit export RUN"
+                f"onnxruntime cannot load {model}: {first_line(error)}; the file was changed: "
+                "export the run again: sparsekit export RUN"
             ) from error
-        self._threads = threads
+        self._model, self._threads = model, threads
         self._names = [value.name for value in self._session.get_inputs()]
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
-        feed = {name: inputs[name] for name in self._names}
-        logits: npt.NDArray[np.float32] = self._session.run(None, feed)[0]
+        feed = checked_inputs(inputs, self._names)
+        try:
+            logits: npt.NDArray[np.float32] = self._session.run(None, feed)[0]
+        except ERRORS as error:
+            raise UserError(
+                f"onnxruntime cannot run {self._model}: {first_line(error)}; the text is longer "
+                "than the model's positions, or the graph was changed: export the run again"
+            ) from error
         return logits
 
     def seconds(self, inputs: Inputs) -> float:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsekit.errors import UserError, first_line
-from sparsekit.runtime.base import Inputs, clock
+from sparsekit.runtime.base import Inputs, checked_inputs, clock
+from sparsekit.runtime.onnx_file import check_file
 from sparsekit.system import cpu_units
 
 # On CPUs with AMX, OpenVINO can keep int8 weights packed, without their zeros, and unpack them in
@@ -39,8 +40,7 @@ class OpenVinoRuntime:
             raise UserError(f"OpenVINO is not installed: {install}")
         import openvino
 
-        if not model.is_file():
-            raise UserError(f"there is no {model}; export the run first: sparsekit export RUN")
+        check_file(model)
         units = cpu_units() or {}
         self._settings = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -61,17 +61,24 @@ class OpenVinoRuntime:
                 f"OpenVINO cannot load {model}: {first_line(error)}; the file may be cut short: "
                 "export the run again: sparsekit export RUN"
             ) from error
+        self._model = model
         self._requests = [each.create_infer_request() for each in compiled]
         self._chosen = 0 if len(compiled) == 1 else None
         self._names = [value.any_name for value in compiled[0].inputs]
         self._version = openvino.__version__
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
-        feed = {name: inputs[name] for name in self._names}
-        if self._chosen is None:
-            self._chosen = fastest([request.infer for request in self._requests], feed)
-        request = self._requests[self._chosen]
-        request.infer(feed)
+        feed = checked_inputs(inputs, self._names)
+        try:
+            if self._chosen is None:
+                self._chosen = fastest([request.infer for request in self._requests], feed)
+            request = self._requests[self._chosen]
+            request.infer(feed)
+        except RuntimeError as error:
+            raise UserError(
+                f"OpenVINO cannot run {self._model}: {first_line(error)}; the text is longer than "
+                "the model's positions, or the graph was changed: export the run again"
+            ) from error
         logits: npt.NDArray[np.float32] = request.get_output_tensor(0).data.copy()
         return logits
 

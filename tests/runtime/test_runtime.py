@@ -104,7 +104,7 @@ def test_no_graph(deployment: Path) -> None:
 def test_truncated_graph(deployment: Path) -> None:
     file = deployment / "model.onnx"
     file.write_bytes(file.read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"onnxruntime cannot load .*model.onnx"):
+    with pytest.raises(UserError, match=r"model.onnx is not a valid ONNX file: .*truncated"):
         predict(deployment, TEXTS)
 
 

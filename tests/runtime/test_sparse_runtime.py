@@ -254,7 +254,7 @@ def test_files_that_are_no_graphs(tmp_path: Path, berts: dict[str, Path]) -> Non
     with pytest.raises(UserError, match=r"there is no .*model.onnx; export the run first"):
         SparseRuntime(file, threads=1)
     file.write_bytes(berts["int8"].read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"model.onnx is no ONNX file"):
+    with pytest.raises(UserError, match=r"model.onnx is not a valid ONNX file"):
         SparseRuntime(file, threads=1)
 
 

@@ -16,12 +16,16 @@ MOST_TABLES = 4
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows [.., features] that (row - zero_point) * scale stands for, looked up by `ids`."""
+    """`rows` [rows, features], each standing for (row - zero_point) * scale.
+
+    ids: the name of the tensor of row indices; name: that of the rows, for messages.
+    """
 
     rows: Array
     scale: float
     zero_point: float
     ids: str
+    name: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +46,10 @@ def find_embedding(graph: Graph, source: str) -> Embedding | None:
     if tables is None or len(tables) > MOST_TABLES or len(constants) != 2:
         return None
     weight, bias = constants
-    if weight is None or bias is None:
+    if weight is None or bias is None or node.attributes.get("axis", -1) not in (-1, 2):
         return None
-    return Embedding(tables, Norm(weight, bias, float(node.attributes.get("epsilon", 1e-5))))
+    epsilon = float(node.attributes.get("epsilon", 1e-5))
+    return Embedding(tables, Norm(weight, bias, epsilon, node.name))
 
 
 def _tables(graph: Graph, name: str) -> list[Table] | None:
@@ -67,11 +72,22 @@ def _tables(graph: Graph, name: str) -> list[Table] | None:
         return None
     rows = graph.constants.get(node.inputs[0])
     known = rows is not None and rows.ndim == 2 and rows.dtype in (np.float32, np.uint8, np.int8)
-    return [Table(rows, scale, zero_point, node.inputs[1])] if known and rows is not None else None
+    if rows is None or not known:
+        return None
+    return [Table(rows, scale, zero_point, node.inputs[1], node.inputs[0])]
 
 
 def looked_up(table: Table, ids: Array, batch: int, length: int) -> Array:
-    """`ids` as int64 [batch, length]; raises UserError where the table has no such row."""
+    """`ids` as int64 [batch, length].
+
+    Raises UserError where the table has no such row, or there are not `length` ids.
+    """
+    if ids.dtype != np.int64 or ids.shape not in ((batch, length), (1, length)):
+        raise UserError(
+            f"{table.ids} has shape {list(ids.shape)} for {batch} sequences of {length} tokens: "
+            f"the model's table {table.name!r} has {len(table.rows)} rows; shorten the texts to "
+            "the model_max_length of the deployment's tokenizer"
+        )
     if ids.min() < 0 or ids.max() >= len(table.rows):
         wrong = int(ids.max() if ids.max() >= len(table.rows) else ids.min())
         raise UserError(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Array = npt.NDArray[Any]
 
@@ -57,22 +60,26 @@ class Graph:
         return [node for node in self.nodes if found & set(node.outputs)]
 
 
-def read_graph(file: Path) -> Graph:
-    """The graph in `file`; raises UserError where there is none."""
-    if not file.is_file():
-        raise UserError(f"there is no {file}; export the run first: sparsekit export RUN")
+def read_model(file: Path) -> ModelProto:
+    """The model in a file that `onnx_file.check_file` has checked; no other file is read."""
     import onnx
     from google.protobuf.message import DecodeError
-    from onnx import helper, numpy_helper
 
     try:
-        graph = onnx.load(file).graph
-        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        return onnx.load(file, load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise UserError(
-            f"{file} is no ONNX file: {error}; the file may be cut short: export the run again: "
-            "sparsekit export RUN"
+            f"{file} is not a valid ONNX file: {first_line(error)}; it may be truncated: export "
+            "the run again: sparsekit export RUN"
         ) from error
+
+
+def graph_of(model: ModelProto) -> Graph:
+    """The graph of a model that `inference.check_model` has checked."""
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes = []
     for node in graph.node:
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}

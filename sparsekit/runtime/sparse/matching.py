@@ -9,6 +9,7 @@ Each is followed backwards, from the last layer's output, of which the first tok
 from __future__ import annotations
 
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from sparsekit.runtime.sparse.structure import Attention, Encoder, Layer, Linear
 
 ACTIVATIONS = ("Gelu", "Relu")
 _HEADS_FIRST, _TRANSPOSED = [0, 2, 1, 3], [0, 2, 3, 1]
+_FLOAT32 = np.dtype(np.float32)
+# Scales that have a reciprocal in float32.
+_SMALLEST_SCALE, _LARGEST_SCALE = 1e-37, 1e37
 
 
 def find_encoder(graph: Graph) -> Encoder:
@@ -29,22 +33,28 @@ def find_encoder(graph: Graph) -> Encoder:
 class _Matcher:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.heads: list[tuple[str, str, str]] = []
+        self.joined: list[str] = []
 
     def encoder(self) -> Encoder:
         selects = [node for node in self.graph.nodes if self.is_first_token(node)]
         if len(selects) != 1:
-            last = self.graph.producers[self.graph.output]
-            raise refused(last, "not the first token alone is read of the encoder's output")
+            raise UserError(
+                "runtime=sparse cannot run this graph: not the first token alone is read of the "
+                "encoder's output; run this model with runtime=onnxruntime"
+            )
         (select,) = selects
         count = sum(node.op == "Softmax" for node in self.graph.nodes)
-        found, name, masks = [], select.inputs[0], set()
+        layers, name, masks = [], select.inputs[0], set()
         for _ in range(count):
             layer, name, mask = self.layer(name)
-            found.append(layer)
+            layers.append(layer)
             masks.add(mask)
         if len(masks) != 1:
             raise refused(select, "the layers before it have different masks, or there are none")
-        return Encoder(found[::-1], name, masks.pop(), select.outputs[0])
+        return Encoder(
+            layers[::-1], name, masks.pop(), select.outputs[0], self.heads[::-1], self.joined[::-1]
+        )
 
     def is_first_token(self, node: Node) -> bool:
         if node.op != "Gather" or node.attributes.get("axis", 0) != 1:
@@ -71,10 +81,15 @@ class _Matcher:
 
     def attention(self, joined: Node) -> tuple[Attention, str, str]:
         """The attention whose heads `joined` brings together, with its input and its mask."""
+        sizes = self.graph.constants.get(joined.inputs[1])
+        if sizes is not None and sizes.ndim != 1:
+            raise refused(joined, f"its sizes are {_described(sizes)}, not one list")
         heads = self.expect(joined.inputs[0], "Transpose")
         product = self.expect(heads.inputs[0], "MatMul")
         probabilities, rounded = self.unrounded(product.inputs[0])
         softmax = self.expect(probabilities, "Softmax")
+        if softmax.attributes.get("axis", -1) not in (-1, 3):
+            raise refused(softmax, "it is not over the last axis, the keys")
         masked = self.expect(softmax.inputs[0], "Add")
         scores, scale, mask = self.scores(masked)
         sides = [
@@ -83,7 +98,9 @@ class _Matcher:
         ]
         sides.append(self.head(product.inputs[1], _HEADS_FIRST))
         self.check_axes(heads, _HEADS_FIRST)
-        (query, read, features, _), (key, *_), (value, *_) = sides
+        (query, read, features, _, query_heads), (key, *_), (value, *_) = sides
+        self.heads.append((query_heads, sides[1][4], sides[2][4]))
+        self.joined.append(joined.outputs[0])
         kinds = {(side[0].inputs, side[0].scale is None, side[1], side[2]) for side in sides}
         if len(kinds) != 1:
             raise refused(scores, "query, key and value differ in what they read or how")
@@ -103,12 +120,13 @@ class _Matcher:
                 made = self.graph.producers.get(product)
                 constant = self.graph.constants.get(factor)
                 if made is not None and made.op == "MatMul" and constant is not None:
-                    return made, float(constant.reshape(())), mask
+                    self.check_array(node, factor, constant, ())
+                    return made, float(constant), mask
         raise refused(masked, "it adds no mask to the scaled product of query and key")
 
-    def head(self, name: str, axes: list[int]) -> tuple[Linear, str, int, Quantizer | None]:
-        """The Linear layer whose heads are called `name`, its input, a head's features, and how
-        they are rounded."""
+    def head(self, name: str, axes: list[int]) -> tuple[Linear, str, int, Quantizer | None, str]:
+        """The Linear layer whose heads are called `name`, its input, a head's features, how they
+        are quantized, and the name of the heads [batch, length, heads, features]."""
         source, rounded = self.unrounded(name)
         turned = self.expect(source, "Transpose")
         self.check_axes(turned, axes)
@@ -117,11 +135,11 @@ class _Matcher:
         if sizes is None:
             joined = self.expect(split.inputs[1], "Concat")
             sizes = self.constant(joined, joined.inputs[-1])
-        features = int(sizes[-1])
-        if features % 4:
+        features = int(sizes[-1]) if sizes.ndim == 1 and len(sizes) else 0
+        if features < 1 or features % 4:
             raise refused(split, f"its heads of {features} features are not made of fours")
         linear, read = self.linear(split.inputs[0])
-        return linear, read, features, rounded
+        return linear, read, features, rounded, split.outputs[0]
 
     def residual(self, added: Node, behind: tuple[str, ...]) -> tuple[Linear, Node, str]:
         """Of a sum: the Linear layer, the node of a type in `behind` that it reads, and the other
@@ -151,23 +169,36 @@ class _Matcher:
         source, rounded = self.unrounded(node.inputs[0])
         weight, scale = self.weight(node)
         rows = len(weight)
-        bias = np.zeros(rows, np.float32) if bias is None else bias
+        if bias is None:
+            bias = np.zeros(rows, np.float32)
+        self.check_array(node, "its bias", bias, (rows,))
         if rows % 4 or weight.shape[1] % 4:
             raise refused(node, f"its weight {list(weight.T.shape)} is not made of fours")
-        return Linear(weight, scale, bias, rounded), source
+        return Linear(weight, scale, bias, rounded, node.name), source
 
     def weight(self, product: Node) -> tuple[Array, Array | None]:
         """[out, in], and the scales [out] of an int8 one."""
         stored = self.graph.producers.get(product.inputs[1])
         if stored is None:
-            return self.constant(product, product.inputs[1]).T, None
+            weight = self.constant(product, product.inputs[1])
+            if weight.ndim != 2 or weight.dtype != np.float32 or not weight.size:
+                raise refused(product, f"its weight is {_described(weight)}, not float32 [in, out]")
+            return weight.T, None
         if stored.op != "DequantizeLinear":
             raise refused(stored, "a Linear layer's weight is a constant here")
         integers, scale = (self.constant(stored, name) for name in stored.inputs[:2])
-        zero_point = self.constant(stored, stored.inputs[2])
+        if integers.ndim != 2 or integers.dtype not in (np.int8, np.uint8) or not integers.size:
+            raise refused(stored, f"its weight is {_described(integers)}, not int8 [in, out]")
+        per_channel = (integers.shape[1],) if scale.ndim else ()
+        if stored.attributes.get("axis", 1) not in (1, -1) or stored.attributes.get("block_size"):
+            raise refused(stored, "its weight has one scale, or one for each output")
+        self.check_array(stored, stored.inputs[1], scale, per_channel)
+        zero_point = np.zeros_like(scale, integers.dtype)
+        if len(stored.inputs) > 2:
+            zero_point = self.constant(stored, stored.inputs[2])
+            self.check_array(stored, stored.inputs[2], zero_point, per_channel, integers.dtype)
         if integers.dtype != np.int8 or zero_point.any():
-            axis = int(stored.attributes.get("axis", 1))
-            return dequantize(integers, scale, zero_point, axis).T, None
+            return dequantize(integers, scale, zero_point).T, None
         return integers.T, np.broadcast_to(scale, integers.shape[1:])
 
     def unrounded(self, name: str) -> tuple[str, Quantizer | None]:
@@ -176,30 +207,54 @@ class _Matcher:
         if node is None or node.op != "DequantizeLinear":
             return name, None
         pair = self.expect(node.inputs[0], "QuantizeLinear")
+        if len(pair.inputs) != 3 or pair.inputs[1:] != node.inputs[1:]:
+            raise refused(node, "activations have one scale and zero point, and are read with them")
         scale, zero_point = (self.constant(pair, part) for part in pair.inputs[1:3])
-        if pair.inputs[1:] != node.inputs[1:] or scale.ndim:
-            raise refused(node, "activations have one scale, and are read with it")
+        self.check_array(pair, pair.inputs[1], scale, ())
+        if zero_point.ndim or zero_point.dtype not in (np.uint8, np.int8):
+            raise refused(
+                pair, f"its zero point is {_described(zero_point)}, not one uint8 or int8 value"
+            )
+        if not _SMALLEST_SCALE <= scale <= _LARGEST_SCALE:
+            raise refused(pair, f"its scale is {scale}, not a positive float32")
         return pair.inputs[0], Quantizer(float(scale), int(zero_point), zero_point.dtype)
 
     def norm(self, name: str) -> tuple[Norm, Node]:
         """The LayerNormalization whose output is called `name`, and the sum that it reads."""
         node = self.expect(name, "LayerNormalization")
-        weight, bias = (self.constant(node, part) for part in node.inputs[1:3])
+        if node.attributes.get("axis", -1) not in (-1, 2):
+            raise refused(node, "it is not over the last axis, the features")
+        weight = self.constant(node, node.inputs[1])
+        bias = np.zeros_like(weight)
+        if len(node.inputs) > 2:
+            bias = self.constant(node, node.inputs[2])
         epsilon = float(node.attributes.get("epsilon", 1e-5))
-        return Norm(weight, bias, epsilon), self.expect(node.inputs[0], "Add", "Sum")
+        return Norm(weight, bias, epsilon, node.name), self.expect(node.inputs[0], "Add", "Sum")
 
     def check_axes(self, node: Node, axes: list[int]) -> None:
-        if list(node.attributes["perm"]) != axes:
-            raise refused(node, f"it turns axes to {list(node.attributes['perm'])}, not {axes}")
+        order = list(node.attributes.get("perm", []))
+        if order != axes:
+            raise refused(node, f"it permutes axes to {order}, not {axes}")
 
     def constant(self, node: Node, name: str) -> Array:
         if name not in self.graph.constants:
             raise refused(node, f"its input {name!r} is not a constant")
         return self.graph.constants[name]
 
+    def check_array(
+        self,
+        node: Node,
+        name: str,
+        array: Array,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any] = _FLOAT32,
+    ) -> None:
+        if array.shape != shape or array.dtype != dtype:
+            raise refused(node, f"{name} is {_described(array)}; expected {dtype} {list(shape)}")
+
     def expect(self, name: str, *ops: str) -> Node:
         node = self.graph.producers.get(name)
-        if node is None:
+        if node is None or node.outputs[0] != name:
             raise UserError(
                 f"runtime=sparse found {name!r} where the encoder has {' or '.join(ops)}; run this "
                 "model with runtime=onnxruntime"
@@ -207,3 +262,7 @@ class _Matcher:
         if node.op not in ops:
             raise refused(node, f"the encoder has {' or '.join(ops)} here")
         return node
+
+
+def _described(array: Array) -> str:
+    return f"{array.dtype} {list(array.shape)}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsekit.errors import UserError, first_line
 from sparsekit.runtime.sparse.graph import Array, Node, refused
 
 Operator = Callable[..., Any]
@@ -16,10 +17,22 @@ _TYPES = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_, 11: np.float64}
 
 
 def run(nodes: Iterable[Node], values: dict[str, Array]) -> None:
-    """Compute the outputs of `nodes`, in their order, into `values`, which holds their inputs."""
+    """Compute the outputs of `nodes`, in their order, into `values`, which holds their inputs.
+
+    Raises UserError, naming the node, where its inputs do not fit together.
+    """
     for node in nodes:
         inputs = [values[name] if name else None for name in node.inputs]
-        values[node.outputs[0]] = OPERATORS[node.op](*inputs, **node.attributes)
+        try:
+            # As in ONNX: what overflows is infinite, and the logits are checked.
+            with np.errstate(all="ignore"):
+                values[node.outputs[0]] = OPERATORS[node.op](*inputs, **node.attributes)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            shapes = ", ".join("none" if x is None else str(list(x.shape)) for x in inputs)
+            raise UserError(
+                f"runtime=sparse cannot compute {node.op} {node.name!r} of inputs {shapes}: "
+                f"{first_line(error)}; the graph does not fit this input: export the run again"
+            ) from error
 
 
 def check(nodes: Iterable[Node]) -> None:
@@ -27,12 +40,19 @@ def check(nodes: Iterable[Node]) -> None:
     for node in nodes:
         if node.op not in OPERATORS:
             raise refused(node, "it is not among the operators that sparsekit exports")
+        if node.op == "CumSum" and any(node.attributes.values()):
+            raise refused(node, "it is exclusive or reversed")
+        if node.op == "LayerNormalization" and node.attributes.get("axis", -1) not in (-1, 2):
+            raise refused(node, "it is not over the last axis, the features")
+        if node.attributes.get("block_size"):
+            raise refused(node, "its scales are of blocks")
 
 
 def quantize(x: Array, scale: Array, zero_point: Array, axis: int = 1) -> Array:
     """QuantizeLinear, with one scale or one for each index along `axis`."""
+    _check_parameters(scale, zero_point)
     limits = np.iinfo(zero_point.dtype)
-    scale, shift = along(scale, axis, x.ndim), along(zero_point, axis, x.ndim)
+    scale, shift = along(scale, axis, x.shape), along(zero_point, axis, x.shape)
     levels = np.rint(x / scale) + shift.astype(np.float32)
     integers: Array = np.clip(levels, limits.min, limits.max).astype(zero_point.dtype)
     return integers
@@ -44,28 +64,43 @@ def dequantize(
     """DequantizeLinear: float32."""
     values = q.astype(np.float32)
     if zero_point is not None:
-        values -= along(zero_point, axis, q.ndim).astype(np.float32)
-    result: Array = values * along(scale, axis, q.ndim)
+        _check_parameters(scale, zero_point)
+        values -= along(zero_point, axis, q.shape).astype(np.float32)
+    result: Array = values * along(scale, axis, q.shape)
     return result
 
 
-def along(parameters: Array, axis: int, dimensions: int) -> Array:
-    """One parameter, or those of each index along `axis`, so that numpy's rules apply them."""
+def _check_parameters(scale: Array, zero_point: Array) -> None:
+    if scale.shape != zero_point.shape:
+        raise ValueError(
+            f"scale {list(scale.shape)} and zero point {list(zero_point.shape)} differ in shape"
+        )
+
+
+def along(parameters: Array, axis: int, x_shape: tuple[int, ...]) -> Array:
+    """One parameter, or those of each index along `axis`, so that numpy's rules apply them.
+
+    Raises ValueError for parameters of another number.
+    """
     if parameters.ndim == 0:
         return parameters
-    shape = [1] * dimensions
+    if parameters.ndim > 1 or len(parameters) != x_shape[axis]:
+        raise ValueError(
+            f"scales or zero points of shape {list(parameters.shape)} along axis {axis}"
+        )
+    shape = [1] * len(x_shape)
     shape[axis] = -1
     return parameters.reshape(shape)
 
 
 def layer_norm(
-    x: Array, weight: Array, bias: Array, axis: int = -1, epsilon: float = 1e-5, **_: int
+    x: Array, weight: Array, bias: Array | None = None, epsilon: float = 1e-5, **_: int
 ) -> Array:
     """LayerNormalization over the last axis, which is where all of ours are."""
-    centered = x - x.mean(axis=axis, keepdims=True)
-    deviation = np.sqrt((centered * centered).mean(axis=axis, keepdims=True) + epsilon)
-    result: Array = centered / deviation * weight + bias
-    return result
+    centered = x - x.mean(axis=-1, keepdims=True)
+    deviation = np.sqrt((centered * centered).mean(axis=-1, keepdims=True) + epsilon)
+    result: Array = centered / deviation * weight
+    return result if bias is None else result + bias
 
 
 def gelu(x: Array, approximate: bytes = b"none") -> Array:
@@ -124,12 +159,13 @@ def _shape(x: Array, start: int = 0, end: int | None = None) -> Array:
 
 
 def _reshape(x: Array, shape: Array, allowzero: int = 0) -> Array:
+    if shape.ndim != 1:
+        raise ValueError(f"the shape is given as {list(shape.shape)}, not as a list of sizes")
     sizes = [x.shape[i] if n == 0 and not allowzero else int(n) for i, n in enumerate(shape)]
     return x.reshape(sizes)
 
 
-def _cumsum(x: Array, axis: Array, exclusive: int = 0, reverse: int = 0) -> Array:
-    assert not exclusive and not reverse
+def _cumsum(x: Array, axis: Array) -> Array:
     return np.cumsum(x, axis=int(axis), dtype=x.dtype)
 
 

@@ -11,16 +11,18 @@ import numpy.typing as npt
 
 from sparsekit.errors import UserError
 from sparsekit.kernels.errors import KernelError
-from sparsekit.runtime.base import Inputs, clock
+from sparsekit.runtime.base import Inputs, checked_inputs, clock
 from sparsekit.runtime.sparse import operators
-from sparsekit.runtime.sparse.embeddings import find_embedding, looked_up
-from sparsekit.runtime.sparse.graph import Array, Node, read_graph
-from sparsekit.runtime.sparse.matching import find_encoder
+from sparsekit.runtime.sparse.embeddings import looked_up
+from sparsekit.runtime.sparse.graph import Array, Node
+from sparsekit.runtime.sparse.loading import load_graph
 from sparsekit.runtime.sparse.native import Embedded, Encoder, compiled
 from sparsekit.system import versions
 
 # What is added to the scores of tokens that are no text, and less, leaves them no probability.
 MASKED = -1e30
+# Of a batch that are run at once: the kernels keep an index for each row on the stack.
+MOST_ROWS = 4096
 
 
 class SparseRuntime:
@@ -40,22 +42,14 @@ class SparseRuntime:
     def __init__(self, model: Path, threads: int) -> None:
         if why := self.missing():
             raise UserError(f"runtime=sparse compiles its kernels, and cannot: {why}")
-        graph = read_graph(model)
-        found = find_encoder(graph)
+        loaded = load_graph(model)
+        graph, found, self._embedding = loaded.graph, loaded.encoder, loaded.embedding
         self._threads, self._inputs, self._output = threads, graph.inputs, graph.output
-        self._mask, self._first_token = found.mask, found.first_token
-        self._embedding = find_embedding(graph, found.source)
+        self._mask, self._first_token, self._source = found.mask, found.first_token, found.source
         self._encoder = Encoder(found.layers, threads)
         self._embedded = Embedded(self._encoder, self._embedding)
-        self._source = found.source
-        sources = (
-            [found.source] if self._embedding is None else [t.ids for t in self._embedding.tables]
-        )
-        before = graph.needed([*sources, found.mask], graph.constants)
-        after = graph.needed([graph.output], [*graph.constants, found.first_token])
-        operators.check([*before, *after])
         self._values = graph.constants
-        self._before, self._after = self._fold(before), self._fold(after)
+        self._before, self._after = self._fold(loaded.before), self._fold(loaded.after)
         # What the encoder has packed is not kept a second time.
         read = {name for node in [*self._before, *self._after] for name in node.inputs}
         self._values = {name: x for name, x in self._values.items() if name in read}
@@ -63,12 +57,23 @@ class SparseRuntime:
         self._lock = Lock()
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
-        values = self._values | {name: inputs[name] for name in self._inputs}
+        feed = checked_inputs(inputs, self._inputs)
+        batch = len(feed[self._inputs[0]])
+        pieces = [
+            self._run({name: ids[start : start + MOST_ROWS] for name, ids in feed.items()})
+            for start in range(0, batch, MOST_ROWS)
+        ]
+        return np.concatenate(pieces)
+
+    def _run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
+        values = self._values | dict(inputs)
         operators.run(self._before, values)
-        batch, length = inputs["input_ids"].shape
-        mask = np.ascontiguousarray(values[self._mask].reshape(batch, length), np.float32)
+        batch, length = inputs[self._inputs[0]].shape
+        mask = _contiguous(self._mask, values[self._mask], (batch, 1, 1, length))
+        mask = mask.reshape(batch, length)
         if self._embedding is None:
-            embedded = [np.ascontiguousarray(values[self._source], np.float32)]
+            shape = (batch, length, self._encoder.features)
+            embedded = [_contiguous(self._source, values[self._source], shape)]
         else:
             embedded = [looked_up(t, values[t.ids], batch, length) for t in self._embedding.tables]
         with self._lock:
@@ -102,12 +107,21 @@ class SparseRuntime:
 
 def refusal(model: Path) -> str | None:
     """Why this runtime cannot run the graph in the file `model`; None where it can."""
-    graph = read_graph(model)
     try:
-        find_encoder(graph)
+        load_graph(model)
     except UserError as error:
         return str(error)
     return None
+
+
+def _contiguous(name: str, array: Array, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """The array as the kernels read it; raises UserError where it is not float32 of that shape."""
+    if array.shape != shape or array.dtype != np.float32:
+        raise UserError(
+            f"runtime=sparse: {name!r} is {array.dtype} {list(array.shape)}, expected float32 "
+            f"{list(shape)}; the graph was changed: export the run again"
+        )
+    return np.ascontiguousarray(array)
 
 
 def text_tokens(mask: Array) -> npt.NDArray[np.int64]:

@@ -20,24 +20,26 @@ class Quantizer:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """weight [out, in]: float32, or int8 that `scale` [out] stands beside; bias [out].
+    """weight [out, in]: float32, or int8 with its `scale` [out]; bias [out].
 
-    inputs: how what it reads is rounded.
+    inputs: how its input is quantized; name: of its MatMul node, for messages.
     """
 
     weight: Array
     scale: Array | None
     bias: Array
     inputs: Quantizer | None
+    name: str
 
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """A LayerNormalization over features."""
+    """A LayerNormalization over features: weight [features], bias [features]; name: its node's."""
 
     weight: Array
     bias: Array
     epsilon: float
+    name: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +70,15 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """Layers, first to last, between the tensors of these names; `mask` is added to scores."""
+    """Layers, first to last, between the tensors of these names; `mask` is added to scores.
+
+    heads: of each layer, the names of query, key and value [batch, length, heads, head_features];
+    joined: of each layer, the name of the attention output [batch, length, features].
+    """
 
     layers: list[Layer]
     source: str
     mask: str
     first_token: str
+    heads: list[tuple[str, str, str]]
+    joined: list[str]

@@ -1,0 +1,131 @@
+"""Checks of an ONNX file that may come from anywhere, before a runtime loads it.
+
+The file is read as protobuf, whose fields are a key (number << 3 | wire type) and a value; the
+package onnx would take longer to import than a prediction takes. Source of the field numbers:
+https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsekit.errors import UserError
+
+# Wire types of protobuf.
+_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
+# Fields of ModelProto, GraphProto, NodeProto, AttributeProto and TensorProto.
+_GRAPH, _NODE, _INITIALIZER, _ATTRIBUTE, _TENSOR = 7, 1, 5, 5, 5
+_ELEMENTS, _FLOATS, _NAME, _RAW, _DOUBLES, _LOCATION = 2, 4, 8, 9, 10, 14
+_FLOAT_TYPES: dict[int, np.dtype[np.floating]] = {
+    1: np.dtype("<f4"),
+    10: np.dtype("<f2"),
+    11: np.dtype("<f8"),
+}
+# The element type of the fields that have one of their own.
+_OWN_TYPE = {_FLOATS: 1, _DOUBLES: 11}
+
+_Fields = Iterator[tuple[int, int | memoryview]]
+
+
+def check_file(file: Path) -> None:
+    """Raise UserError unless `file` is an ONNX file that is whole and holds its own finite weights.
+
+    Weights in other files are refused, since their path could lead anywhere; so are NaN and
+    infinity, which rounding to int8 would turn into plausible logits. A single -inf is a mask's.
+    """
+    if not file.is_file():
+        raise UserError(f"there is no {file}; export the run first: sparsekit export RUN")
+    try:
+        for tensor in _tensors(memoryview(file.read_bytes())):
+            _check_tensor(tensor, file)
+    except (IndexError, ValueError) as error:
+        raise UserError(
+            f"{file} is not a valid ONNX file: {error}; it may be truncated: export the run "
+            "again: sparsekit export RUN"
+        ) from error
+
+
+def _tensors(model: memoryview) -> Iterator[memoryview]:
+    """Initializers, and the tensors of attributes, such as those of Constant nodes."""
+    graphs = list(_messages(model, _GRAPH))
+    if len(graphs) != 1:
+        raise ValueError(f"it holds {len(graphs)} graphs")
+    yield from _messages(graphs[0], _INITIALIZER)
+    for node in _messages(graphs[0], _NODE):
+        for attribute in _messages(node, _ATTRIBUTE):
+            yield from _messages(attribute, _TENSOR)
+
+
+def _check_tensor(tensor: memoryview, file: Path) -> None:
+    name, elements, location = "", 0, 0
+    stored: list[tuple[int, memoryview]] = []
+    for number, value in _fields(tensor):
+        if isinstance(value, memoryview):
+            if number == _NAME:
+                name = bytes(value).decode(errors="replace")
+            elif number in (_FLOATS, _RAW, _DOUBLES):
+                stored.append((number, value))
+        elif number == _ELEMENTS:
+            elements = value
+        elif number == _LOCATION:
+            location = value
+    if location:
+        raise UserError(
+            f"{file}: {name!r} is stored in another file; save the model with its weights inside "
+            "(onnx.save with save_as_external_data=False)"
+        )
+    for number, data in stored:
+        dtype = _FLOAT_TYPES.get(elements if number == _RAW else _OWN_TYPE[number])
+        if dtype is not None:
+            _check_values(np.frombuffer(data, dtype), name, file)
+
+
+def _check_values(values: npt.NDArray[np.floating], name: str, file: Path) -> None:
+    wrong = np.count_nonzero(~np.isfinite(values))
+    if wrong and not (values.size == 1 and values[0] == -np.inf):
+        raise UserError(
+            f"{file}: {name!r} holds {wrong} values that are NaN or infinite; the weights are "
+            "damaged: train or export the run again"
+        )
+
+
+def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
+    """The values of the field `wanted`, each a message of its own."""
+    for number, value in _fields(message):
+        if number == wanted and isinstance(value, memoryview):
+            yield value
+
+
+def _fields(message: memoryview) -> _Fields:
+    """Number and value of each field: an integer, or the bytes of all other types.
+
+    Raises IndexError or ValueError where the message ends within a field.
+    """
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        number, kind = key >> 3, key & 7
+        if kind == _VARINT:
+            value, at = _varint(message, at)
+            yield number, value
+            continue
+        size = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}.get(kind)
+        if kind == _BYTES:
+            size, at = _varint(message, at)
+        if size is None or at + size > len(message):
+            raise ValueError(f"field {number} at byte {at} is damaged")
+        yield number, message[at : at + size]
+        at += size
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """The integer that begins at byte `at`, seven bits a byte, and where it ends."""
+    value = shift = 0
+    while message[at] & 128 and shift < 63:
+        value |= (message[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+    return value | (message[at] & 127) << shift, at + 1

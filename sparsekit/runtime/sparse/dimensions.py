@@ -1,0 +1,108 @@
+"""Whether an encoder's arrays fit together: what the C kernels rely on and do not check.
+
+They read and write as many values as the encoder's sizes say, so a bias that is one value short
+would be read beyond its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sparsekit.errors import UserError
+from sparsekit.runtime.sparse.embeddings import Embedding
+from sparsekit.runtime.sparse.graph import Array
+from sparsekit.runtime.sparse.inference import BATCH, LENGTH, Shapes
+from sparsekit.runtime.sparse.structure import Encoder, Layer, Norm
+
+
+def check_dimensions(encoder: Encoder, embedding: Embedding | None) -> None:
+    """Raise UserError that names the first array of another shape than the encoder's sizes ask for.
+
+    The sizes are the features of the first layer's attention output and the outputs of each
+    layer's intermediate Linear layer. Arrays are float32 but for weights, which the matcher checks.
+    """
+    features = len(encoder.layers[0].attended.weight)
+    for layer in encoder.layers:
+        head = layer.attention.head_features
+        if features % head:
+            raise UserError(
+                f"runtime=sparse cannot run {layer.attention.query.name!r}: heads of {head} "
+                f"features do not divide the width {features}; export the run again"
+            )
+        for name, array, shape in _weights(layer, features):
+            _check(name, array, shape)
+        _check_norm(layer.first, features)
+        _check_norm(layer.second, features)
+    if embedding is not None:
+        for table in embedding.tables:
+            if table.rows.shape[1] != features or not len(table.rows):
+                raise _mismatch(table.name, table.rows.shape, ("rows", features))
+        _check_norm(embedding.norm, features)
+
+
+def check_shapes(encoder: Encoder, embedding: Embedding | None, output: str, found: Shapes) -> None:
+    """Raise UserError unless the graph reshapes, masks and selects as the kernels do.
+
+    found: the shapes of the graph's tensors for BATCH sequences of LENGTH tokens.
+    """
+    features = len(encoder.layers[0].attended.weight)
+    last = len(encoder.layers) - 1
+    for index, layer in enumerate(encoder.layers):
+        head = layer.attention.head_features
+        query, *others = encoder.heads[index]
+        # The graph of an exported model computes the last layer for the first token alone.
+        shortened = index == last and found.get(query, ())[1:2] == (1,)
+        length = 1 if shortened else LENGTH
+        _expect(query, found, (BATCH, length, features // head, head))
+        _expect(encoder.joined[index], found, (BATCH, length, features))
+        for name in others:
+            _expect(name, found, (BATCH, LENGTH, features // head, head))
+    _expect(encoder.mask, found, (BATCH, 1, 1, LENGTH))
+    _expect(encoder.first_token, found, (BATCH, features))
+    if embedding is None:
+        _expect(encoder.source, found, (BATCH, LENGTH, features))
+    if len(found.get(output, ())) != 2 or found[output][0] != BATCH:
+        raise _mismatch(output, found.get(output), ("batch", "labels"))
+
+
+def _weights(layer: Layer, features: int) -> Iterator[tuple[str, Array, tuple[int, ...]]]:
+    wide = len(layer.widened.weight)
+    a = layer.attention
+    square, up, down = (features, features), (wide, features), (features, wide)
+    linears = [(linear, square) for linear in (a.query, a.key, a.value, layer.attended)]
+    for linear, shape in [*linears, (layer.widened, up), (layer.narrowed, down)]:
+        yield f"the weight of {linear.name!r}, as [out, in],", linear.weight, shape
+
+
+def _check(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise _mismatch(name, array.shape, shape)
+
+
+def _check_norm(norm: Norm, features: int) -> None:
+    for name, array in (("weight", norm.weight), ("bias", norm.bias)):
+        _check(f"the {name} of {norm.name!r}", array, (features,))
+        if array.dtype != np.float32:
+            raise UserError(
+                f"runtime=sparse: the {name} of {norm.name!r} is {array.dtype}, expected float32; "
+                "the graph was changed: export the run again"
+            )
+
+
+def _expect(name: str, found: Shapes, shape: tuple[int, ...]) -> None:
+    if found.get(name) != shape:
+        raise _mismatch(name, found.get(name), shape)
+
+
+def _mismatch(name: str, shape: tuple[int, ...] | None, expected: tuple[object, ...]) -> UserError:
+    names: dict[object, str] = {BATCH: "batch", LENGTH: "length"}
+
+    def shown(sizes: tuple[object, ...]) -> str:
+        return f"[{', '.join(names.get(size, str(size)) for size in sizes)}]"
+
+    return UserError(
+        f"runtime=sparse: {name} has shape {'unknown' if shape is None else shown(shape)}, "
+        f"expected {shown(expected)}; the graph was changed: export the run again"
+    )

@@ -1,0 +1,49 @@
+"""From an ONNX file to an encoder whose arrays are known to fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsekit.runtime.onnx_file import check_file
+from sparsekit.runtime.sparse import operators
+from sparsekit.runtime.sparse.dimensions import check_dimensions, check_shapes
+from sparsekit.runtime.sparse.embeddings import Embedding, find_embedding
+from sparsekit.runtime.sparse.graph import Graph, Node, graph_of, read_model
+from sparsekit.runtime.sparse.inference import check_model, infer_shapes
+from sparsekit.runtime.sparse.matching import find_encoder
+from sparsekit.runtime.sparse.structure import Encoder
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedGraph:
+    """A graph, its encoder, and the nodes before and after it, which numpy computes.
+
+    embedding: None where the nodes before the encoder compute it.
+    """
+
+    graph: Graph
+    encoder: Encoder
+    embedding: Embedding | None
+    before: list[Node]
+    after: list[Node]
+
+
+def load_graph(file: Path) -> LoadedGraph:
+    """The graph in `file`, with all checked that the C kernels take for granted.
+
+    Raises UserError for a file that is damaged, and for a graph that this runtime does not run.
+    """
+    check_file(file)
+    model = read_model(file)
+    check_model(model)
+    graph = graph_of(model)
+    encoder = find_encoder(graph)
+    embedding = find_embedding(graph, encoder.source)
+    check_dimensions(encoder, embedding)
+    check_shapes(encoder, embedding, graph.output, infer_shapes(model))
+    sources = [encoder.source] if embedding is None else [t.ids for t in embedding.tables]
+    before = graph.needed([*sources, encoder.mask], graph.constants)
+    after = graph.needed([graph.output], [*graph.constants, encoder.first_token])
+    operators.check([*before, *after])
+    return LoadedGraph(graph, encoder, embedding, before, after)

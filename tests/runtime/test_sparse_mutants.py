@@ -1,0 +1,182 @@
+"""runtime=sparse answers a damaged graph as onnxruntime does, or refuses it in words.
+
+The C kernels check nothing, so what does not fit must be refused before they are called.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import sparse_mutants
+from onnx import numpy_helper
+from project import GOLDEN
+from sparse_graphs import texts, write_graph
+from sparse_mutants import answers, mutants, requests, write_mutant
+
+from sparsekit.errors import UserError
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.sparse import runtime as runtime_module
+from sparsekit.runtime.sparse.runtime import SparseRuntime
+
+INT8 = GOLDEN / "old_run" / "deployment" / "model.onnx"
+MUTANTS = 300
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+
+
+@pytest.fixture(scope="module")
+def float32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_graph(tmp_path_factory.mktemp("float32"), "bert_relu", quantized=False)
+
+
+@pytest.mark.parametrize("form", ["int8", "float32"])
+def test_mutants_are_answered_as_by_onnxruntime_or_refused(
+    form: str, float32: Path, tmp_path: Path
+) -> None:
+    graph, target = INT8 if form == "int8" else float32, tmp_path / "model.onnx"
+    refused = 0
+    for name, change, array in random.Random(0).sample(mutants(graph), MUTANTS):
+        write_mutant(graph, name, array, target)
+        expected = answers(OnnxRuntime, target, requests(100))
+        found = answers(SparseRuntime, target, requests(100))
+        if isinstance(found, UserError):
+            refused += 1
+            assert "\n" not in str(found)
+            continue
+        assert not isinstance(expected, UserError), f"{name} {change}: {expected}"
+        for ours, theirs in zip(found, expected, strict=True):
+            # A value rounded to the next integer is worth some hundredths of a logit.
+            np.testing.assert_allclose(
+                ours, theirs, rtol=0.05, atol=0.05, err_msg=f"{name} {change}"
+            )
+    assert MUTANTS / 2 < refused < MUTANTS
+
+
+def constant_with(file: Path, part: str) -> tuple[str, np.ndarray]:
+    for tensor in onnx.load(file).graph.initializer:
+        if part in tensor.name:
+            return tensor.name, numpy_helper.to_array(tensor)
+    raise AssertionError(part)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("query.bias", lambda x: x[:4], r"its bias is float32 \[4\]; expected float32 \[32\]"),
+        ("query.bias", lambda x: np.tile(x, 2), r"float32 \[64\]; expected float32 \[32\]"),
+        (
+            "query.weight_quantized",
+            lambda x: x[:, :16],
+            r"MatMul '\w+': its bias is float32 \[32\]; expected float32 \[16\]",
+        ),
+        (
+            "intermediate.dense.weight_quantized",
+            lambda x: x[:16],
+            r"the weight of '\w+', as \[out, in\], has shape \[64, 16\], expected \[64, 32\]",
+        ),
+        (
+            "output.LayerNorm.bias",
+            lambda x: x[:8],
+            r"the bias of '\w+' has shape \[8\], expected \[32\]",
+        ),
+        (
+            "word_embeddings.weight_quantized",
+            lambda x: x[:, :16],
+            r"word_embeddings.weight_quantized has shape \[153, 16\], expected \[rows, 32\]",
+        ),
+        ("LayerNorm.weight", lambda x: x.astype(np.float64), r"is float64, expected float32"),
+        ("classifier.bias", lambda x: x * np.nan, r"'classifier.bias' holds 2 values that are NaN"),
+    ],
+)
+def test_the_array_and_the_expected_shape_are_named(
+    part: str, change: object, message: str, tmp_path: Path
+) -> None:
+    assert callable(change)
+    name, array = constant_with(INT8, part)
+    write_mutant(INT8, name, change(array), tmp_path / "model.onnx")
+    with pytest.raises(UserError, match=message):
+        SparseRuntime(tmp_path / "model.onnx", 1)
+
+
+def test_heads_that_do_not_divide_the_width(float32: Path, tmp_path: Path) -> None:
+    """Width 32 in heads of 12."""
+    [name] = {
+        name
+        for name, change, array in mutants(float32)
+        if change == "flat" and array.dtype == np.int64 and array.tolist() == [16]
+    }
+    write_mutant(float32, name, np.array([12]), tmp_path / "model.onnx")
+    with pytest.raises(UserError, match="heads of 12 features do not divide the width 32"):
+        SparseRuntime(tmp_path / "model.onnx", 1)
+
+
+def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
+    model = onnx.load(INT8)
+    onnx.save(
+        model, tmp_path / "model.onnx", save_as_external_data=True, location="w", size_threshold=0
+    )
+    for kind in (OnnxRuntime, SparseRuntime):
+        with pytest.raises(UserError, match="is stored in another file"):
+            kind(tmp_path / "model.onnx", 1)
+
+
+@pytest.mark.parametrize("kind", [OnnxRuntime, SparseRuntime])
+def test_inputs_that_the_graph_cannot_take(kind: type[OnnxRuntime]) -> None:
+    runtime, inputs = kind(INT8, 1), texts(2, 9)
+    with pytest.raises(UserError, match="the graph reads token_type_ids; given are"):
+        runtime.run({name: ids for name, ids in inputs.items() if name != "token_type_ids"})
+    with pytest.raises(UserError, match=r"attention_mask \[2, 3\]"):
+        runtime.run(dict(inputs) | {"attention_mask": inputs["attention_mask"][:, :3]})
+    with pytest.raises(UserError, match="none of it 0"):
+        runtime.run({name: ids[:0] for name, ids in inputs.items()})
+    with pytest.raises(UserError, match="input_ids is float64; convert it to int64"):
+        runtime.run(dict(inputs) | {"input_ids": inputs["input_ids"] * 1.0})
+    with pytest.raises(UserError, match=r"positions|model_max_length"):
+        runtime.run(texts(1, 600))
+    with pytest.raises(UserError, match=r"token_type_ids holds 9|cannot run"):
+        runtime.run(dict(inputs) | {"token_type_ids": inputs["token_type_ids"] + 9})
+
+
+def test_more_rows_than_are_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime, inputs = SparseRuntime(INT8, 2), texts(50, 9)
+    whole = runtime.run(inputs)
+    monkeypatch.setattr(runtime_module, "MOST_ROWS", 16)
+    assert np.array_equal(runtime.run(inputs), whole)
+
+
+@pytest.mark.slow
+def test_a_million_rows() -> None:
+    ids = np.full((1_100_000, 1), 7)
+    inputs = {"input_ids": ids, "attention_mask": ids * 0 + 1, "token_type_ids": ids * 0}
+    logits = SparseRuntime(INT8, 2).run(inputs)
+    assert len(logits) == len(ids) and np.ptp(logits, axis=0).max() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the sanitizer is preloaded as on Linux")
+@pytest.mark.parametrize("form", ["int8", "float32"])
+def test_kernels_stay_within_memory(form: str, float32: Path, tmp_path: Path) -> None:
+    """Every mutant that is not refused, under gcc's address sanitizer."""
+    sanitizer = subprocess.check_output(["cc", "-print-file-name=libasan.so"], text=True).strip()
+    if not Path(sanitizer).is_file():
+        pytest.skip("the compiler has no address sanitizer")
+    graph = INT8 if form == "int8" else float32
+    environment = os.environ | {
+        "CC": "cc -fsanitize=address",
+        "LD_PRELOAD": sanitizer,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "SPARSEKIT_CACHE": str(tmp_path / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, sparse_mutants.__file__, str(graph), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=550)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 200
