@@ -6,11 +6,18 @@ neither torch nor transformers.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparsekit.recipe.recipe import Recipe
+
+# onnxruntime and the clients of the Hub read these when they are imported, and would otherwise
+# send usage data (onnxruntime also keeps a device id and a queue of events in the user's cache).
+# A user who sets them decides.
+for _variable in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_variable, "1")
 
 __all__ = ["Recipe", "__version__"]
 __version__ = "0.2.0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -174,6 +175,23 @@ def test_runtime_imports_no_torch(run: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "sparse"])
+def test_predicting_leaves_nothing_in_the_home_folder(
+    deployment: Path, tmp_path: Path, runtime: str
+) -> None:
+    """onnxruntime would keep a device id and a queue of events there."""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in kept}
+    environment |= {"HOME": str(home), "SPARSEKIT_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "sparsekit", "predict", str(deployment)]
+    command += ["--runtime", runtime, "a warm film"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert [str(path) for path in home.rglob("*")] == []
 
 
 def test_model_cards_code_runs_as_written(deployment: Path) -> None:
