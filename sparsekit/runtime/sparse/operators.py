@@ -165,7 +165,7 @@ def _reshape(x: Array, shape: Array, allowzero: int = 0) -> Array:
     return x.reshape(sizes)
 
 
-def _cumsum(x: Array, axis: Array) -> Array:
+def _cumsum(x: Array, axis: Array, **_: int) -> Array:
     return np.cumsum(x, axis=int(axis), dtype=x.dtype)
 
 
