@@ -27,7 +27,7 @@ from sparsekit.cli.recipe import recipes
 from sparsekit.cli.train import train
 from sparsekit.cli.verify import verify
 from sparsekit.cli.workspace import workspace
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, printable
 from sparsekit.system import bound_spinning
 
 # No permission to read or write a file, and a read-only file system.
@@ -55,7 +55,7 @@ class Verbs(TyperGroup):
 
 
 def _fail(error: Exception, message: str) -> None:
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {printable(message)}", err=True)
     raise typer.Exit(1) from error
 
 

@@ -17,6 +17,7 @@ def compare(
 ) -> None:
     """Compare runs over their seeds: a table here, compare.md, compare.csv and compare.html."""
     from sparsekit.compare.write import table, write_comparison
+    from sparsekit.errors import printable
     from sparsekit.runs.report import show
 
     comparison, files = write_comparison(folders, out, metric)
@@ -24,5 +25,5 @@ def compare(
         show(table(comparison))
     for run in comparison.others:
         reason = (run.error or "").partition("\n")[0]
-        typer.echo(f"{run.status}: {run.folder}: {reason}", err=True)
+        typer.echo(f"{run.status}: {printable(str(run.folder))}: {reason}", err=True)
     typer.echo("compare: " + " ".join(map(str, files)))

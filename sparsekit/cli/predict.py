@@ -13,8 +13,9 @@ import typer
 
 from sparsekit.errors import UserError
 
-# Tabs, everything that some reader takes for the end of a line, and the escape character itself.
-_BREAKS = re.compile(r"[\\\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
+# Control characters, which end a column or line or drive a terminal; other line ends; and the
+# escape character itself.
+_BREAKS = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def predict(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit.config.identity import NOT_IDENTITY, identity_hash
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, printable
 from sparsekit.runs.find import find_runs
 from sparsekit.runs.folder import RunFolder
 
@@ -65,34 +65,44 @@ def read(folder: Path) -> Run:
     end = files.ending
     run = Run(folder=folder, status=end.status, error=end.error, hash=end.hash)
     run.overrides = files.overrides
-    config = _config(files)
-    if config is not None:
-        run.config = dict(_flat({k: v for k, v in config.items() if k not in NOT_IDENTITY}))
-        run.config.pop("training.output_dir", None)
-        run.seed = config.get("seed")
-        run.hash = run.hash or identity_hash(config)
-    elif end.status == "completed":
-        run.status, run.error = "broken", "config.yaml is missing or cannot be read"
-    if end.summary is not None:
-        choices = end.summary.get("config")
-        if isinstance(choices, dict):
-            unlike = {"hash", *NOT_IDENTITY}
-            run.config |= {key: value for key, value in choices.items() if key not in unlike}
-        try:
-            run.measures = {
-                name: value for name, value in _measures(end.summary) if math.isfinite(value)
-            }
-        except (AttributeError, TypeError, KeyError, ValueError) as error:
-            run.status, run.error = "broken", f"summary.json: {type(error).__name__}: {error}"
+    try:
+        _read_config(run, files.config)
+    except (UserError, AttributeError, TypeError, ValueError, RecursionError):
+        if end.status == "completed":
+            run.status, run.error = "broken", "config.yaml is missing or cannot be read"
+    try:
+        _read_summary(run, end.summary or {})
+    except (AttributeError, TypeError, KeyError, ValueError, OverflowError) as error:
+        problem = printable(f"{type(error).__name__}: {error}")
+        run.status, run.error = "broken", f"summary.json: {problem}"
     return run
+
+
+def _read_config(run: Run, config: Mapping[str, Any]) -> None:
+    run.hash = run.hash or identity_hash(config)
+    run.config = dict(_flat({k: v for k, v in config.items() if k not in NOT_IDENTITY}))
+    run.config.pop("training.output_dir", None)
+    seed = config.get("seed")
+    run.seed = seed if isinstance(seed, int) else None
+
+
+def _read_summary(run: Run, summary: Mapping[str, Any]) -> None:
+    """The group choices and the measures; a measure that is nan or infinite counts as missing."""
+    choices = summary.get("config")
+    if isinstance(choices, dict):
+        unlike = {"hash", *NOT_IDENTITY}
+        run.config |= dict(_flat({k: v for k, v in choices.items() if k not in unlike}))
+    measures = {printable(name): value for name, value in _measures(summary)}
+    run.measures = {name: value for name, value in measures.items() if math.isfinite(value)}
 
 
 def _taken_over(folder: Path) -> Iterator[Path]:
     """Runs of other sweeps that the sweeps below this folder did not have to repeat."""
     for record in sorted(folder.rglob(SWEEP)):
         for job in _jobs(record):
-            path = record.parent / job["folder"]
-            if path.is_dir():
+            path = os.path.join(record.parent, job["folder"])
+            # Of a name that no file can have os.path says False, where Path raises.
+            if os.path.isdir(path):
                 yield Path(os.path.relpath(path))
 
 
@@ -112,20 +122,13 @@ def _latest(runs: Sequence[Run]) -> Iterator[Run]:
             yield run
 
 
-def _config(run: RunFolder) -> dict[str, Any] | None:
-    try:
-        return run.config
-    except UserError:
-        return None
-
-
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        name = f"{prefix}{key}"
+        name = printable(f"{prefix}{key}")
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{name}.")
         else:
-            yield name, str(value) if isinstance(value, list | dict) else value
+            yield name, printable(str(value)) if isinstance(value, str | list | dict) else value
 
 
 def _measures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -20,9 +20,9 @@ def page(comparison: Comparison, folder: Path) -> str:
     """The page, to be written into `folder`, from which its links to run folders start."""
     # "<" cannot end the script element that holds the data when it is written as an escape.
     data = json.dumps(page_data(comparison, folder), separators=(",", ":")).replace("<", "\\u003c")
-    text = (HERE / "page.html").read_text()
+    text = (HERE / "page.html").read_text(encoding="utf-8")
     for name in ("page.css", "plots.js", "page.js"):
-        text = text.replace(f"/*{name}*/", (HERE / name).read_text())
+        text = text.replace(f"/*{name}*/", (HERE / name).read_text(encoding="utf-8"))
     return text.replace("/*data*/", data)
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sparsekit.compare.statistics import Comparison, Group, Statistic
+from sparsekit.errors import printable
+
+_NUMBER = re.compile(r"[+-]?[\d.]+([eE][+-]?\d+)?")
 
 
 def cell(statistic: Statistic | None) -> str:
@@ -34,29 +41,29 @@ def marks(group: Group, first: bool) -> str:
 def markdown(comparison: Comparison, folder: Path) -> str:
     """The table of groups, best first, and what is broken; links relative to `folder`."""
     headings = [*comparison.axes, "seeds", *comparison.measures, "", "runs"]
+    ranked = [str(comparison.metric), *comparison.costs]
     lines = [
         "# Comparison",
         "",
         f"{len(comparison.groups)} configs, {sum(len(g.runs) for g in comparison.groups)} runs, "
-        f"ranked by {comparison.metric}; mean ± standard deviation over seeds.",
+        f"ranked by {_escaped(ranked[0])}; mean ± standard deviation over seeds.",
         "`tie`: less than two standard errors from the best. `Pareto`: no other is better in one "
-        f"of {', '.join([str(comparison.metric), *comparison.costs])} and as good in the rest.",
+        f"of {', '.join(map(_escaped, ranked))} and as good in the rest.",
         "",
-        _row(headings),
+        _row(map(_escaped, headings)),
         _row(["---"] * len(headings)),
     ]
     for index, group in enumerate(comparison.groups):
-        links = [f"[{run.folder.name}]({_link(run.folder, folder)})" for run in group.runs]
+        links = [_link(run.folder, folder) for run in group.runs]
         cells = [cell(group.statistics.get(measure)) for measure in comparison.measures]
-        values = [_text(group.values[axis]) for axis in comparison.axes]
+        values = [_escaped(_text(group.values[axis])) for axis in comparison.axes]
         mark = marks(group, index == 0)
         lines.append(_row([*values, str(len(group.runs)), *cells, mark, " ".join(links)]))
     if comparison.others:
         lines += ["", "## Without a result", "", _row(["run", "status", "why"]), _row(["---"] * 3)]
         for run in comparison.others:
-            why = (run.error or "").splitlines()[:1]
-            link = f"[{run.folder.name}]({_link(run.folder, folder)})"
-            lines.append(_row([link, run.status, *(why or [""])]))
+            reason = (run.error or "").partition("\n")[0]
+            lines.append(_row([_link(run.folder, folder), run.status, _escaped(reason)]))
     return "\n".join(lines) + "\n"
 
 
@@ -64,23 +71,45 @@ def csv_text(comparison: Comparison) -> str:
     """A row a run, broken ones too: folder, status, seed, axes, measures."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        ["run", "status", "error", "seed", *comparison.axes, *comparison.measures, "tie", "pareto"]
-    )
+    headings = [*comparison.axes, *comparison.measures, "tie", "pareto"]
+    writer.writerow(map(_no_formula, ["run", "status", "error", "seed", *headings]))
     for group in comparison.groups:
         for run in group.runs:
             values = [group.values[axis] for axis in comparison.axes]
             measured = [run.measures.get(measure, "") for measure in comparison.measures]
             flags = ["" if group.tie is None else int(group.tie), int(group.front)]
-            writer.writerow([run.folder, run.status, "", run.seed, *values, *measured, *flags])
+            row = [printable(str(run.folder)), run.status, "", run.seed, *values, *measured, *flags]
+            writer.writerow(map(_no_formula, row))
     for run in comparison.others:
         values = [run.config.get(axis, "") for axis in comparison.axes]
-        writer.writerow([run.folder, run.status, run.error, run.seed, *values])
+        row = [printable(str(run.folder)), run.status, run.error, run.seed, *values]
+        writer.writerow(map(_no_formula, row))
     return file.getvalue()
 
 
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in cells)} |"
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    r"""`text` as it reads in a Markdown table, where it could be HTML, a link or a cell's end.
+
+    >>> _escaped("<b>[a](b)|")
+    '&lt;b&gt;\\[a\\](b)\\|'
+    """
+    marked = re.sub(r"([\\`|\[\]])", r"\\\1", html.escape(text, quote=False))
+    return " ".join(marked.splitlines())
+
+
+def _no_formula(value: Any) -> Any:
+    """`value` as a CSV cell that no spreadsheet evaluates: a formula's first character is quoted.
+
+    >>> _no_formula("=1+1"), _no_formula("-0.5"), _no_formula(-0.5)
+    ("'=1+1", '-0.5', -0.5)
+    """
+    text = str(value) if isinstance(value, str | Path) else ""
+    formula = text.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{text}" if formula and not _NUMBER.fullmatch(text) else value
 
 
 def _text(value: Any) -> str:
@@ -88,4 +117,4 @@ def _text(value: Any) -> str:
 
 
 def _link(run: Path, folder: Path) -> str:
-    return os.path.relpath(run, folder).replace(" ", "%20")
+    return f"[{_escaped(printable(run.name))}]({quote(os.path.relpath(run, folder))})"

@@ -37,7 +37,7 @@ def write_comparison(
         "compare.html": page(comparison, out),
     }
     for name, text in texts.items():
-        (out / name).write_text(text)
+        (out / name).write_text(text, encoding="utf-8")
     return comparison, [out / name for name in texts]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from sparsekit.errors import UserError, first_line
+from sparsekit.errors import UserError, first_line, printable
 from sparsekit.runs.summary import plain_json
 
 # libyaml where PyYAML has it: ten times as fast, and a sweep has a thousand of these files.
@@ -229,11 +229,12 @@ class RunFolder:
             )
         except (OSError, ValueError, RecursionError) as error:
             return Ending(status="broken", error=f"summary.json: {error}")
-        config = summary.get("config")
+        config, reason = summary.get("config"), summary.get("error")
+        config_hash = config.get("hash") if isinstance(config, dict) else None
         return Ending(
             status=summary["status"],
-            error=summary.get("error"),
-            hash=config.get("hash") if isinstance(config, dict) else None,
+            error=None if reason is None else printable(str(reason)),
+            hash=config_hash if isinstance(config_hash, str) else None,
             summary=summary,
         )
 

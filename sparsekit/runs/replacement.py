@@ -36,7 +36,7 @@ def check_replaceable(run: RunFolder) -> None:
     A run marks its folder before it writes results. Runs of versions that did not are recognized
     by the status and the config hash in their summary.
     """
-    if (run.path / MARKER).is_file() or isinstance(run.ending.hash, str):
+    if (run.path / MARKER).is_file() or run.ending.hash is not None:
         return
     if foreign := [name for name in NAMES if os.path.lexists(run.path / name)]:
         raise UserError(

@@ -257,6 +257,83 @@ def test_text_cannot_leave_the_data(sweep: Path, tmp_path: Path) -> None:
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
 
 
+HOSTILE = "=1+1\x1b[31m</script><img src=x onerror=alert(1)>[a](javascript:b)|"
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """Runs whose config, metric, error and folder names try to be more than text."""
+    for seed in (1, 2):
+        run = write_made_run(tmp_path / str(seed), 0.5, 0.0, 0, seed, 0.8)
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        config["recipe"]["note"] = HOSTILE + str(seed)
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        summary = json.loads((run / "summary.json").read_text())
+        summary["metrics"]["validation"][HOSTILE] = 0.5
+        (run / "summary.json").write_text(json.dumps(summary))
+    failed = tmp_path / "\x1b[31mred (a)"
+    failed.mkdir()
+    (failed / "summary.json").write_text(json.dumps({"status": "failed", "error": HOSTILE}))
+    return tmp_path
+
+
+def test_text_from_runs_stays_text(hostile: Path) -> None:
+    """No escape reaches the terminal, no formula a spreadsheet, no HTML or link the Markdown."""
+    done = CliRunner().invoke(app, ["compare", str(hostile)])
+    assert done.exit_code == 0, done.output
+    assert "\x1b" not in done.output + done.stderr
+    assert "failed: " in done.stderr and r"\x1b[31m</script>" in done.stderr
+    text = (hostile / "compare.md").read_text()
+    assert "\x1b" not in text and "<img" not in text and "[a](" not in text
+    rows = list(csv.reader((hostile / "compare.csv").read_text().splitlines()))
+    assert {len(row) for row in rows} == {len(rows[0])} | {4 + rows[0].count("recipe.note")}
+    cells = [cell for row in rows for cell in row]
+    assert any(cell.startswith("'=1+1") for cell in cells)
+    assert not any(cell.startswith(("=", "@", "+")) for cell in cells)
+    assert "\x1b" not in "".join(cells)
+    assert "</script><img" not in (hostile / "compare.html").read_text()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_metric_that_is_no_number_is_missing(tmp_path: Path, value: str) -> None:
+    """As text, as `write_summary` has it, and as Python's own JSON would."""
+    for seed, written in ((1, f'"{value}"'), (2, value.replace("inf", "Infinity"))):
+        run = write_made_run(tmp_path / str(seed), 0.5, 0.0, 0, seed, 0.8, metric="f1")
+        text = (run / "summary.json").read_text().replace('"f1": 0.8', f'"f1": {written}')
+        (run / "summary.json").write_text(text.replace("nan", "NaN") if seed == 2 else text)
+    write_made_run(tmp_path / "3", 0.5, 0.0, 0, 3, 0.7, metric="f1")
+    write_made_run(tmp_path / "4", 0.8, 0.0, 0, 4, 0.6, metric="f1")
+    comparison, files = write_comparison([tmp_path])
+    first, second = (group.statistics["validation f1"] for group in comparison.groups)
+    assert (first, second) == (Statistic(0.7, None, 1), Statistic(0.6, None, 1))
+    data = files[2].read_text().split('id="data">')[1].split("</script>")[0]
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"the browser cannot parse {constant}")
+
+    assert json.loads(data, parse_constant=refuse)["metric"] == "validation f1"
+
+
+def test_damaged_files_of_a_run_never_stop_the_rest(tmp_path: Path) -> None:
+    write_made_run(tmp_path / "0", 0.5, 0.0, 0, 1, 0.8)
+    odd: list[tuple[str, str]] = [
+        ("config.yaml", "training: [1]"),
+        ("config.yaml", "1: 2\na: 3\nb: {c: {1: 2, d: 3}}"),
+        ("config.yaml", "date: 2026-99-99"),
+        ("summary.json", '{"status": "completed", "error": 3, "config": {"hash": [1]}}'),
+        ("summary.json", '{"status": "completed", "metrics": {"validation": {"f1": 1%s}}}'),
+        ("summary.json", "[" * 100_000),
+    ]
+    for number, (name, text) in enumerate(odd, 1):
+        run = write_made_run(tmp_path / str(number), 0.5, 0.0, 0, 1 + number, 0.8)
+        (run / name).write_text(text.replace("%s", "0" * 400))
+    for text in ('{"jobs": null}', "[1]", "1", '{"jobs": [{"folder": "' + "x" * 5000 + '"}]}'):
+        (tmp_path / "sweep.json").write_text(text)
+        assert "completed" in [run.status for run in load([tmp_path])]
+    _, files = write_comparison([tmp_path])
+    assert files[2].stat().st_size
+
+
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     if chromium() is None:
