@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import set_seed
 
@@ -21,6 +22,7 @@ from sparsekit.models.loading import weights_hash
 from sparsekit.models.teacher import Finetuned
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.plan import OWN_ENGINE, Inputs, Plan
+from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker, TrackingConfig, track
 from sparsekit.system import environment
@@ -53,16 +55,25 @@ def experiment(plan: Plan, names: Mapping[str, str], run: RunFolder, tracker: Tr
         tracker.record({"pushed": push(run.deployment, plan.export.push_to_hub)})
 
 
-def finetuned_teacher(plan: Plan, data: TextData, teacher: Finetuned) -> Path:
-    """The folder of `teacher=finetuned`: its own run, made once for this base, recipe and data."""
-    # Nobody resumes a teacher's checkpoints.
-    training = {
-        **plan.values["training"],
+def teacher_arguments(training: Mapping[str, Any], teacher: Finetuned) -> dict[str, Any]:
+    """The student's training arguments as its fine-tuned teacher needs them.
+
+    Without those that the teacher's recipe sets itself: a student's recipe may leave them open.
+    """
+    replaced = Recipe.build(teacher.recipe).replaced_arguments()
+    return {
+        **{name: value for name, value in training.items() if name not in replaced},
+        # Nobody resumes a teacher's checkpoints.
         "save_strategy": "no",
         "resume_from_checkpoint": None,
         "num_train_epochs": teacher.recipe["num_epochs"],
         "seed": teacher.seed,
     }
+
+
+def finetuned_teacher(plan: Plan, data: TextData, teacher: Finetuned) -> Path:
+    """The folder of `teacher=finetuned`: its own run, made once for this base, recipe and data."""
+    training = teacher_arguments(plan.values["training"], teacher)
     identity = {**training, "output_dir": None, "recipe": teacher.recipe}
     key = content_hash(
         [weights_hash(fetch(teacher.base)), json.dumps(identity, sort_keys=True)]

@@ -63,7 +63,7 @@ def _sparsity(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """A line for each group of weights that the recipe prunes step by step."""
     for name in dict.fromkeys(name for row in rows for name in row["sparsity"]):
         shares = [row["sparsity"].get(name) for row in rows]
-        # What is not planned by the recipe, such as the student's own zeros, leaves a gap.
+        # Sparsity that the recipe does not plan, such as the student's own zeros, leaves a gap.
         drawn = [math.nan if share is None else 100 * share for share in shares]
         axes.step([row["epoch"] for row in rows], drawn, where="post", label=name)
     if axes.get_lines():

@@ -78,7 +78,9 @@ class Recipe:
         except (OSError, yaml.YAMLError) as error:
             raise UserError(f"cannot read the recipe {path}: {error}") from error
         if not isinstance(node, DictConfig) or "num_epochs" not in node:
-            raise UserError(f"{path} is no sparsekit recipe: it has no num_epochs at its top level")
+            raise UserError(
+                f"{path} is not a sparsekit recipe: it has no num_epochs at its top level"
+            )
         node.pop("metadata", None)
         return cls.build(plain(OmegaConf.create({"recipe": node}))["recipe"])
 
@@ -123,7 +125,7 @@ class Recipe:
         return recipe
 
     def problems(self) -> list[str]:
-        """Everything that can be known to be wrong before any download or model load."""
+        """Every problem that can be found before a download or a model is loaded."""
         found = [
             f"recipe.modifiers.{name} {problem}"
             for name, modifier in self.modifiers.items()
@@ -219,23 +221,23 @@ class Recipe:
         _update(self.modifiers.values(), epoch)
 
     def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
-        """The training loss: the task's, changed by each modifier in turn."""
+        """The training loss: the task's `loss`, passed through each modifier in turn."""
         for modifier in self.modifiers.values():
             loss = modifier.loss(loss, inputs, outputs)
         return loss
 
     def before_step(self) -> None:
-        """Let every modifier see the gradients that the optimizer is about to use."""
+        """Let every modifier read the gradients that the optimizer is about to use."""
         for modifier in self.modifiers.values():
             modifier.before_step()
 
     def constrain(self) -> None:
-        """Restore the masks after an optimizer step."""
+        """Restore what an optimizer step broke, such as the zeros of masks."""
         for modifier in self.modifiers.values():
             modifier.constrain()
 
     def detach(self, model: nn.Module) -> None:
-        """Take from the model what was there for training only; the recipe is over."""
+        """Remove from the model what was added for training only."""
         for modifier in self.modifiers.values():
             modifier.detach(model)
 

@@ -113,5 +113,5 @@ def table(recipe: Recipe, total_steps: int) -> Table:
 
 
 def _first_step(position: float) -> int:
-    # Steps are whole; the epsilon keeps 13.999... from becoming step 14 + 1.
+    # Rounded up; the epsilon keeps 14.000...1 from becoming 15.
     return -int(-(position - 1e-9) // 1)

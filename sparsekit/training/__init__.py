@@ -1,1 +1,1 @@
-"""What the Trainer is helped by: precision, order of rows, schedule, dropout, memory."""
+"""Training with a recipe: the trainer, its arguments, the order of rows, and CPU acceleration."""

@@ -1,4 +1,4 @@
-"""Numbers at training time: bf16 where the device multiplies it faster, float32 elsewhere."""
+"""Training arguments: transformers' own, with precision, sparse matmuls and token batches."""
 
 from __future__ import annotations
 
@@ -31,13 +31,16 @@ SPARSE_PRODUCTS = ("auto", "on", "off")
 class SparseTrainingArguments(TrainingArguments):
     """transformers' TrainingArguments with three more fields.
 
-    precision: auto is bf16 where the device has matrix units for it, fp32 elsewhere. On a GPU bf16
-    and fp16 mean autocast. On a CPU bf16 means that float32 matrix products run on its bf16 units:
-    tensors and accumulators stay float32, so no autocast is needed.
-    sparse_products: whether layers that are sparse enough multiply no zeros; auto: on CPUs where
-    that is faster.
-    tokens_per_batch: as many rows as fit in so many tokens, padding included, make a batch, instead
-    of a fixed number; the loss is their mean, so a row among long ones weighs more.
+    precision: auto, fp32, bf16 or fp16; auto is bf16 on devices with bf16 matrix units, else fp32.
+        On a GPU bf16 and fp16 mean autocast. On a CPU bf16 means that float32 matmuls use its bf16
+        units: tensors and accumulators stay float32.
+    sparse_products: auto, on or off: whether matmuls skip the masked weights of layers that are
+        sparse enough; auto: on CPUs where that is faster.
+    tokens_per_batch: the number of tokens in a batch, padding included, instead of a fixed number
+        of rows. The loss is the mean over a batch's rows, so rows in batches of long ones weigh
+        more.
+
+    Raises ConfigError for values that cannot be used, with the fix.
     """
 
     precision: str = field(default="auto", metadata={"help": ", ".join(PRECISIONS)})
@@ -95,17 +98,17 @@ class SparseTrainingArguments(TrainingArguments):
         return None
 
     def sparse_products_problem(self) -> str | None:
-        """Why training multiplies zeros too; None: it does not. Compiles the kernel once."""
+        """Why matmuls do not skip masked weights, or None if they do. Compiles the kernel once."""
         if self.sparse_products == "off":
             return "it is off"
         if self.device.type != "cpu":
-            return "its kernel is one for CPUs"
+            return "its kernel runs on CPUs only"
         if self.torch_compile:
-            return "a model that torch compiles calls no kernel of ours"
+            return "torch.compile cannot call its kernel"
         if self.matmul_precision == "medium":
-            return "bf16 units multiply zeros faster than float32 ones leave them out"
+            return "dense matmuls on bf16 units are faster"
         if self.sparse_products == "auto" and not pays_here():
-            return "it pays on CPUs with AVX-512"
+            return "it is faster only on CPUs with AVX-512"
         try:
             compiled()
         except KernelError as error:
@@ -115,22 +118,22 @@ class SparseTrainingArguments(TrainingArguments):
 
     @property
     def matmul_precision(self) -> Literal["medium", "highest"]:
-        """What torch is told of float32 products; medium allows bf16 units on a CPU."""
+        """torch's precision of float32 matmuls; medium allows bf16 units on a CPU."""
         return "medium" if self.precision == "bf16" and not self.bf16 else "highest"
 
 
 def cpu_has_bf16_units() -> bool:
     """Whether the CPU has AMX tiles for bf16.
 
-    AVX512-BF16 alone does not count: there bf16 products took longer than float32 ones
-    (167 against 318 GFLOP/s, two cores of a Xeon, torch 2.13).
+    AVX512-BF16 alone is not enough: with it bf16 matmuls were slower than float32 ones
+    (167 against 318 GFLOP/s on two cores of a Xeon, torch 2.13).
     """
     return (cpu_units() or {}).get("amx_bf16", False)
 
 
 @contextlib.contextmanager
 def matmul_precision(precision: Literal["medium", "highest"]) -> Iterator[None]:
-    """Set torch's precision of float32 matrix products, and set it back afterwards."""
+    """Set torch's precision of float32 matmuls within the context."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:

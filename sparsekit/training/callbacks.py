@@ -1,4 +1,4 @@
-"""The recipe's part in each step, as the Trainer calls it; and the proof that masks held."""
+"""The callback that applies a recipe at each step, and checks its masks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sparsekit.training.cpu.sparse_linear import HeldZeros
 
 
 class RecipeCallback(TrainerCallback):
-    """Moves the recipe along with the steps, and proves after each epoch that masks held."""
+    """Updates the recipe before each step, and checks after each epoch that no mask was broken."""
 
     def __init__(self, recipe: Recipe, zeros: HeldZeros) -> None:
         self.recipe = recipe
         self._zeros = zeros
-        # Of each parameter group, as the arguments have them: they hold where the recipe is silent.
+        # Of each parameter group, from the arguments: used where the recipe sets none.
         self.weight_decays: list[float] = []
 
     def _update(self, state: TrainerState) -> float:
@@ -31,7 +31,7 @@ class RecipeCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        # What masks take to set up is no part of the first step.
+        # Before the first step, so that setting up masks does not count as part of it.
         self._update(state)
         self._zeros.follow()
 
@@ -70,15 +70,15 @@ class RecipeCallback(TrainerCallback):
 
 
 def assert_masks(recipe: Recipe, weights: Mapping[str, Tensor], when: str) -> None:
-    """Raise RuntimeError naming the layers if `weights` break a mask: a fault of ours.
+    """Raise RuntimeError naming the layers if `weights` break a mask, which is a bug in sparsekit.
 
-    Weights that are not finite are no such fault: a UserError says that training diverged.
+    Raises UserError if it is because training diverged: some weights are not finite.
     """
     violations = recipe.violations(weights)
     if violations and not all(torch.isfinite(weight).all() for weight in weights.values()):
         raise UserError(
-            f"training diverged: {when} there are weights that are not finite; lower "
-            "recipe.init_lr, or train in fp32 (training.precision=fp32)"
+            f"training diverged: {when} some weights are not finite; lower recipe.init_lr, or "
+            "train in fp32 (training.precision=fp32)"
         )
     if violations:
         raise RuntimeError(f"a mask was broken {when}: " + "; ".join(violations))

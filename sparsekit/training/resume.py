@@ -1,4 +1,4 @@
-"""Whether training can go on at a checkpoint."""
+"""Whether training can be resumed from a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
 
 def checkpoint_problem(folder: Path, epochs: float, max_steps: int) -> str | None:
-    """What keeps training for so many epochs, or steps where positive, from going on there.
+    """Why a run of `epochs`, or of `max_steps` if positive, cannot resume from `folder`, or None.
 
-    A killed run may leave half a checkpoint. At one past the end, transformers would train no step
-    and give back the checkpoint in silence.
+    A run that was killed may leave an incomplete checkpoint. From a checkpoint past the end
+    transformers would silently train no step and return the checkpoint itself.
     """
     name = f"training.resume_from_checkpoint {folder}"
     lacking = [file for file in _FILES if not (folder / file).is_file()]
     if lacking:
         return (
-            f"{name} is no whole checkpoint: it lacks {', '.join(lacking)}; name a "
+            f"{name} is not a complete checkpoint: it lacks {', '.join(lacking)}; name a "
             "checkpoints/checkpoint-* folder of a run"
         )
     state = json.loads((folder / _FILES[0]).read_text())
@@ -27,4 +27,4 @@ def checkpoint_problem(folder: Path, epochs: float, max_steps: int) -> str | Non
         done, end, key = state["global_step"], max_steps, "training.max_steps"
     if done <= end:
         return None
-    return f"{name} stands at {done:g}, past {key}={end:g}; set that higher or start anew"
+    return f"{name} is at {done:g}, past {key}={end:g}; set that higher, or train from the start"

@@ -1,4 +1,4 @@
-"""The order of the training rows: one for each seed and epoch, however the run came there."""
+"""The order of training rows: a function of seed and epoch, so that a resumed run repeats it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from sparsekit.errors import UserError
 
-# Keeps the epochs of one seed apart from those of the next.
+# Larger than any number of epochs, so that no two pairs of seed and epoch coincide.
 _STRIDE = 1_000_003
 
 
 class EpochOrder(Sampler[int]):
-    """A length-grouped order that is drawn from the seed and `epoch()` at the start of each epoch.
+    """A length-grouped order, drawn from the seed and `epoch()` at the start of each epoch.
 
-    transformers draws it from torch's global generator, whose state depends on every step before.
-    So a run that is resumed within an epoch would get another order, see some rows of that epoch
+    transformers draws it from torch's global generator, whose state depends on all steps before. A
+    run that is resumed within an epoch would get another order, and see some rows of that epoch
     twice and others not at all.
 
-    transformers also leaves the batches sorted, 50 at a time from long rows to short, so that what
-    is learned swings with the length. Here their order is random, but for the first, which holds
-    the longest row (memory runs out at once or never), and the last, which may be smaller.
+    transformers also sorts batches by length, 50 at a time, so that the length of rows oscillates
+    during training. Here the order of batches is random, except for the first, which has the
+    longest row (so memory runs out at once or never), and the last, which may be smaller.
     """
 
     def __init__(self, sampler: LengthGroupedSampler, seed: int, epoch: Callable[[], int]) -> None:
@@ -42,11 +42,13 @@ class EpochOrder(Sampler[int]):
 
 
 class TokenBudget(Sampler[list[int]]):
-    """Batches of as many rows as fit in `budget` tokens, padding included; `lengths` are the rows'.
+    """Batches of as many rows as fit in `budget` tokens, padding included.
 
-    Rows are sorted by length, those of one length in an order of the seed and `epoch()`; batches
-    come in random order, but for the first and the last, as in `EpochOrder`. Every epoch has as
-    many of them. Raises UserError for a budget that the longest row does not fit in.
+    lengths: the number of tokens of each row.
+
+    Rows are sorted by length, rows of equal length shuffled by the seed and `epoch()`; the order of
+    batches is random, except for the first and the last, as in `EpochOrder`. Every epoch has the
+    same number of batches. Raises UserError if the longest row does not fit into the budget.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
 
 
 def _shuffled(batches: list[list[int]], generator: torch.Generator) -> list[list[int]]:
-    """All in random order, but for the first and the last."""
+    """The batches in random order, except for the first and the last."""
     first, between, last = batches[:1], batches[1:-1], batches[1:][-1:]
     order = torch.randperm(len(between), generator=generator)
     return [*first, *(between[i] for i in order), *last]
@@ -91,9 +93,9 @@ def _shuffled(batches: list[list[int]], generator: torch.Generator) -> list[list
 def order_by_epoch(
     loader: DataLoader[Any], seed: int, epoch: Callable[[], int], budget: int | None = None
 ) -> DataLoader[Any]:
-    """A loader in the order of its seed and epoch, where `loader` groups rows by length.
+    """A loader whose order follows from seed and epoch, if `loader` groups rows by length.
 
-    With a `budget` batches hold so many tokens, not so many rows.
+    budget: tokens per batch, instead of a fixed number of rows.
     """
     sampler = lengths_in_memory(loader)
     if sampler is None:
@@ -111,10 +113,10 @@ def order_by_epoch(
 
 
 def lengths_in_memory(loader: DataLoader[Any]) -> LengthGroupedSampler | None:
-    """The sampler that groups the rows of `loader` by length, if one does, with its lengths read.
+    """The sampler that groups the rows of `loader` by length, if any, with its lengths in a list.
 
-    transformers gives it a column of the data set, which is read again for each length asked for:
-    a fifth of the time that a small model trains.
+    transformers leaves them in a column of the data set, which is read again for each length: a
+    fifth of the training time of a small model.
     """
     sampler = getattr(loader.batch_sampler, "sampler", None)
     if not isinstance(sampler, LengthGroupedSampler):

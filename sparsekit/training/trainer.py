@@ -32,8 +32,8 @@ from sparsekit.training.samplers import lengths_in_memory, order_by_epoch
 class SparseTrainer(Trainer):
     """A Trainer whose learning rate, weight decay, loss and masks come from a recipe.
 
-    The recipe must be attached to `model` already. Its epoch is the share of the steps that are
-    done, times its `num_epochs`: a run cut short with `max_steps` passes through every window.
+    The recipe must be attached to `model` already. Its epoch is `num_epochs` times the share of
+    steps that are done, so a run shortened by `max_steps` passes through every window.
     """
 
     args: SparseTrainingArguments
@@ -44,8 +44,8 @@ class SparseTrainer(Trainer):
     ) -> None:
         super().__init__(model=model, args=args, **options)
         self.recipe = recipe
-        # Our loss is a mean over the batch: without this, gradients accumulated over N batches
-        # would be N times too large.
+        # The loss is a mean over the batch: otherwise gradients accumulated over N batches would
+        # be N times too large.
         self.loss_is_scaled_for_ga = False
         self._task_loss = LossMean()
         self._rows_seen = 0
@@ -92,7 +92,7 @@ class SparseTrainer(Trainer):
         return loader
 
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
-        # What a recipe freezes now it may train later: the optimizer must know it.
+        # Parameters that a recipe freezes now may be trained later, so the optimizer needs them.
         frozen = [p for p in self.model.parameters() if not p.requires_grad]
         for parameter in frozen:
             parameter.requires_grad_(True)
@@ -102,7 +102,7 @@ class SparseTrainer(Trainer):
         decays = [group["weight_decay"] for group in optimizer.param_groups]
         self._steps.weight_decays = self._steps.weight_decays or decays
         if isinstance(optimizer, RowAdamW):
-            # What the Trainer clips with: accelerate's own is one more pass over the gradients.
+            # Called by the Trainer; accelerate's own takes one more pass over the gradients.
             self.accelerator.clip_grad_norm_ = lambda _, limit: optimizer.clip(limit)
         return optimizer
 
@@ -135,10 +135,10 @@ class SparseTrainer(Trainer):
     ) -> Any:
         teacher = {name: inputs[name] for name in inputs if name.startswith("teacher_")}
         inputs = {name: value for name, value in inputs.items() if name not in teacher}
-        # With label smoothing the Trainer takes the labels out of its inputs.
+        # Counted before: with label smoothing the Trainer pops the labels from its inputs.
         rows = len(inputs["labels"])
-        # Without the count of items: given one, the Trainer takes the loss for a share of a sum and
-        # multiplies it by the number of processes, though it is the mean of this one's batch.
+        # Without the number of items: with it the Trainer would take the loss for a part of a sum,
+        # and multiply this process's mean by the number of processes.
         loss, outputs = super().compute_loss(model, inputs, True)
         if model.training:
             self._rows_seen += rows
@@ -147,12 +147,12 @@ class SparseTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
-        """Adds the parts of the loss and the state of masks and quantizers to the Trainer's log."""
+        """Add the parts of the loss and the modifiers' values to the Trainer's log."""
         if "loss" in logs:
             logs = {**logs, **self._recipe_log()}
         if "train_samples_per_second" in logs:
-            # The Trainer multiplies steps by the size of a batch, which a budget of tokens leaves
-            # open. Changed in place: `train` returns the dict that it logs.
+            # The Trainer multiplies steps by the batch size, which varies with tokens_per_batch.
+            # Changed in place: `train` returns the dict that it logs.
             rows = self._rows_seen * self.args.world_size
             logs["train_samples_per_second"] = round(rows / logs["train_runtime"], 3)
         super().log(logs, *args, **options)

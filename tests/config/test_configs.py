@@ -13,6 +13,7 @@ from project import ROOT
 from sparsekit.config.build import build
 from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError
+from sparsekit.pipeline.experiment import teacher_arguments
 from sparsekit.pipeline.plan import Plan
 from sparsekit.runs.tracking import TrackingConfig
 from sparsekit.sparseml import peer
@@ -152,6 +153,18 @@ def test_an_argument_that_the_recipe_leaves_open_has_its_effect(
     # Before a window opens the argument's value holds.
     later = ["dataset=sst2", "+recipe.modifiers.weight_decay.start=1", "+training.weight_decay=0.5"]
     assert built(plain(composed(monkeypatch, tmp_path, later))).training.weight_decay == 0.5
+
+
+def test_a_teachers_recipe_replaces_the_students_arguments(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    choices = ["dataset=sst2", "teacher=finetuned", "~recipe.modifiers.weight_decay"]
+    choices += ["+training.weight_decay=0.5", "+training.adam_beta2=0.9"]
+    plan = built(values := plain(composed(monkeypatch, tmp_path, choices)))
+    assert plan.training.weight_decay == 0.5
+    left = teacher_arguments(values["training"], plan.teacher)
+    assert values["training"].keys() - left.keys() == {"weight_decay"}
+    assert left["adam_beta2"] == 0.9
 
 
 def test_a_push_that_must_fail_is_a_problem(
