@@ -1,1 +1,1 @@
-"""Data sets: read, checked, labelled, tokenized and batched."""
+"""Datasets: reading, checking, numbering of labels, tokenization, batches."""

@@ -1,4 +1,4 @@
-"""Rows as batches of tensors."""
+"""Collation of tokenized rows into batches of tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 @dataclass
 class Collator:
-    """Pads a batch to its longest row; labels and teacher logits become tensors as they are."""
+    """Pads a batch to its longest row; labels and teacher logits become tensors unchanged."""
 
     tokenizer: PreTrainedTokenizerBase
 

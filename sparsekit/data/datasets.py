@@ -1,7 +1,7 @@
-"""Data sets: loaded, checked and brought to one form; tokenized once and kept.
+"""Datasets: loaded, checked and converted to one form; tokenized once and cached.
 
-Every data set becomes `TextData`: splits with the columns `text`, `text_pair` (or none) and
-`label` (an integer, -1 never). Tokenized splits have `input_ids`, `attention_mask`, further
+Every dataset becomes `TextData`: splits with the columns `text`, optionally `text_pair`, and
+`label` (an integer, never -1). Tokenized splits have `input_ids`, `attention_mask`, further
 inputs of the model, `labels` and `length`.
 """
 
@@ -32,20 +32,22 @@ log = logging.getLogger(__name__)
 
 REQUIRED_SPLITS = ("train", "validation")
 SPLITS = (*REQUIRED_SPLITS, "test")
-# One token of each of two texts, and the three marks around them.
+# One token of each of two texts, and the three special tokens around them.
 MIN_LENGTH = 5
 
 
 @dataclass(frozen=True)
 class TextData:
-    """Text classification data in one form, whatever it was loaded from."""
+    """Text classification data in one form, regardless of its source."""
 
     splits: dict[str, Dataset]
     label_names: list[str]
     max_length: int
 
     def with_label_order(self, names: Sequence[str]) -> TextData:
-        """The same data with labels numbered as `names`, a permutation of `label_names`."""
+        """The same data with labels numbered in the order of `names`, a permutation of
+        `label_names`.
+        """
         position = np.array([names.index(name) for name in self.label_names])
         splits = {}
         for split, rows in self.splits.items():
@@ -63,7 +65,7 @@ class TextData:
 
 @dataclass(kw_only=True)
 class TextClassification:
-    """What every data set's config says: one or two text columns and a label column."""
+    """The fields of every dataset's config: one or two text columns, a label column, metrics."""
 
     text_columns: list[str]
     label_column: str
@@ -72,11 +74,11 @@ class TextClassification:
     label_case: LabelCase = "refuse"
 
     def raw(self) -> DatasetDict:
-        """The splits as they are stored; raises UserError when they cannot be had."""
+        """The splits as they are stored; raises UserError when they cannot be read."""
         raise NotImplementedError
 
     def load(self) -> TextData:
-        """The data in one form; raises ConfigError with every problem of columns and rows."""
+        """The data in one form; raises ConfigError with all problems of columns and rows."""
         if not 1 <= len(self.text_columns) <= 2:
             raise ConfigError(
                 [f"dataset.text_columns {self.text_columns} must name 1 or 2 columns"]
@@ -109,9 +111,9 @@ class TextClassification:
                 f"{', '.join(rows.column_names)}; set dataset.text_columns and "
                 "dataset.label_column (csv files are separated by commas)"
             ]
-        found = []
+        problems = []
         if not isinstance(rows.features[self.label_column], Value | ClassLabel):
-            found.append(
+            problems.append(
                 f"split {split!r}, column {self.label_column!r} holds lists or objects, not one "
                 "label for each row; set dataset.label_column to a column of numbers or names"
             )
@@ -120,19 +122,19 @@ class TextClassification:
             if kind in ("string", "large_string") and _all_numbers(rows[column]):
                 kind = "numbers"
             if kind not in ("string", "large_string", "null"):
-                found.append(
+                problems.append(
                     f"split {split!r}, column {column!r} holds {kind}, not text; set "
                     "dataset.text_columns to a column of text"
                 )
                 continue
             for row, text in enumerate(rows[column]):
                 if not isinstance(text, str) or not text.strip():
-                    found.append(
+                    problems.append(
                         f"split {split!r}, column {column!r}, row {row} (from 0): {text!r} is no "
                         "text; remove the row or fill it"
                     )
                     break
-        return found
+        return problems
 
     def _rows(self, rows: Dataset, labels: list[int]) -> Dataset:
         names = dict(zip(self.text_columns, ("text", "text_pair"), strict=False))
@@ -142,7 +144,7 @@ class TextClassification:
 
 @dataclass(kw_only=True)
 class HubDataset(TextClassification):
-    """A data set of the Hugging Face Hub; `splits` maps our split names to its own."""
+    """A dataset of the Hugging Face Hub; `splits` maps our split names to the dataset's names."""
 
     path: str
     name: str | None = None
@@ -154,7 +156,7 @@ class HubDataset(TextClassification):
             stored = datasets.load_dataset(self.path, self.name, revision=self.revision)
         except (DatasetNotFoundError, OSError, ValueError) as error:
             raise UserError(
-                f"cannot load the data set {self.path!r} from the Hub: {error}\n"
+                f"cannot load the dataset {self.path!r} from the Hub: {error}\n"
                 "Check the id and the connection, or use local files: dataset=csv "
                 "dataset.data_files.train=FILE dataset.data_files.validation=FILE"
             ) from error
@@ -165,7 +167,7 @@ class HubDataset(TextClassification):
 
 @dataclass(kw_only=True)
 class FileDataset(TextClassification):
-    """Local files, one a split; `format` is csv or json (one object per line, or a list)."""
+    """Local files, one per split; `format` is csv or json (one object per line, or a list)."""
 
     format: Literal["csv", "json"]
     data_files: dict[str, str | None]
@@ -193,7 +195,7 @@ class FileDataset(TextClassification):
 
 @dataclass(kw_only=True)
 class BuiltDataset(TextClassification):
-    """A data set made on the spot: `source` is a node whose `_target_` returns a DatasetDict."""
+    """A dataset made by code: `source` is a node whose `_target_` returns a DatasetDict."""
 
     source: dict[str, Any]
 
@@ -204,7 +206,7 @@ class BuiltDataset(TextClassification):
 def tokenize(
     data: TextData, tokenizer: PreTrainedTokenizerBase, tokenizer_hash: str
 ) -> dict[str, Dataset]:
-    """The splits as model inputs, from the cache where the same text was tokenized before."""
+    """The splits as model inputs, from the cache if the same texts were tokenized before."""
     return {split: _tokenize(data, split, tokenizer, tokenizer_hash) for split in data.splits}
 
 
@@ -226,23 +228,23 @@ def _tokenize(
 
 
 def kept_rows(kind: str, key: str, make: Callable[[Path], None]) -> Dataset:
-    """The rows that `make` saves to a folder, from the cache where they are there and whole."""
+    """The rows that `make` saves to a folder, from the cache if it has them undamaged."""
     folder = cached(kind, key, make)
     try:
         return datasets.load_from_disk(str(folder))
     except (OSError, ValueError, pa.ArrowException) as error:
-        log.warning("%s is damaged (%s) and made again", folder, first_line(error))
+        log.warning("%s is damaged (%s); it is computed again", folder, first_line(error))
         shutil.rmtree(folder, ignore_errors=True)
     return datasets.load_from_disk(str(cached(kind, key, make)))
 
 
 def _all_numbers(texts: Sequence[str | None]) -> bool:
-    """Whether every text that is there is a number, as in a column of ids or scores."""
+    """Whether all texts but missing ones are numbers, as in a column of ids or scores."""
     found = [text for text in texts if text is not None]
     return bool(found) and all(map(is_number, found))
 
 
 def _split_problem(raw: Mapping[str, Dataset], split: str) -> str | None:
     if split not in raw:
-        return f"the data set has no split {split!r}; it has {', '.join(raw)}"
+        return f"the dataset has no split {split!r}; it has {', '.join(raw)}"
     return None if len(raw[split]) else f"split {split!r} has no rows"

@@ -1,8 +1,8 @@
-"""Movie reviews from a small grammar, in which no single word decides.
+"""Synthetic movie reviews from a small grammar, in which no single word determines the label.
 
-Adjectives are negated, doubly negated, conceded ("although ..."), doubted and quoted to be denied,
-so a reader has to compose what a sentence says. The label is right by construction: every rule
-says how it changes the polarity of what it wraps.
+Adjectives are negated, doubly negated, used in concessions ("although ..."), doubted, and quoted
+to be denied, so that a model has to compose the meaning of a sentence. Labels are correct by
+construction: every rule states how it changes the polarity of the clause that it contains.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Rule = Callable[[random.Random, bool], str]
 
 
 def reviews(seed: int = 0, rows: dict[str, int] | None = None) -> DatasetDict:
-    """Distinct reviews in shuffled, balanced splits; the same for the same seed and `rows`.
+    """Distinct reviews in shuffled, balanced splits, deterministic for a seed and `rows`.
 
     Columns: `text`, and `label`, a ClassLabel of negative and positive.
     """
@@ -65,7 +65,7 @@ def reviews(seed: int = 0, rows: dict[str, int] | None = None) -> DatasetDict:
 
 
 def review(generator: random.Random, positive: bool) -> str:
-    """One review that says what `positive` says."""
+    """One review of the given polarity."""
     rule = generator.choices(list(RULES), list(RULES.values()))[0]
     return rule(generator, positive) + generator.choice([" .", " .", " !"])
 
@@ -102,7 +102,7 @@ def negated(generator: random.Random, positive: bool) -> str:
 
 
 def doubly_negated(generator: random.Random, positive: bool) -> str:
-    """Nobody can say that the plot is not clever: what the adjective says."""
+    """Nobody can say that the plot is not clever: the polarity of its adjective."""
     start = generator.choice(["nobody can say that", "i would not say that", "it is not true that"])
     return f"{start} {negated(generator, not positive)}"
 
@@ -134,42 +134,42 @@ def joined(generator: random.Random, positive: bool) -> str:
 
 def sarcastic(generator: random.Random, positive: bool) -> str:
     """Sure, the plot is dull, and i am the queen: the opposite of the clause."""
-    said = clause(generator, not positive)
+    opposite = clause(generator, not positive)
     return generator.choice(
         [
-            f"sure , {said} , and i am the queen",
-            f"oh sure , {said} , as if",
-            f"yeah , right , {said}",
-            f"{said} , they say : yeah , right",
+            f"sure , {opposite} , and i am the queen",
+            f"oh sure , {opposite} , as if",
+            f"yeah , right , {opposite}",
+            f"{opposite} , they say : yeah , right",
         ]
     )
 
 
 def denied(generator: random.Random, positive: bool) -> str:
     """The critics claim that the plot is dull, but they are wrong."""
-    said = clause(generator, not positive)
+    opposite = clause(generator, not positive)
     speaker = generator.choice(SPEAKERS)
     return generator.choice(
         [
-            f"{speaker} claim that {said} , but they are wrong",
-            f"{speaker} claim that {said} , and i disagree",
+            f"{speaker} claim that {opposite} , but they are wrong",
+            f"{speaker} claim that {opposite} , and i disagree",
         ]
     )
 
 
 def confirmed(generator: random.Random, positive: bool) -> str:
     """The critics claim that the plot is dull, and they are right."""
-    said = clause(generator, positive)
+    claim = clause(generator, positive)
     speaker = generator.choice(SPEAKERS)
     return generator.choice(
         [
-            f"{speaker} claim that {said} , and they are right",
-            f"{speaker} claim that {said} , and i agree",
+            f"{speaker} claim that {claim} , and they are right",
+            f"{speaker} claim that {claim} , and i agree",
         ]
     )
 
 
-# How often each rule is used.
+# The relative frequency of each rule.
 RULES: dict[Rule, int] = {
     plain: 34,
     negated: 11,

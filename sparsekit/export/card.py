@@ -1,4 +1,4 @@
-"""The model card: what the deployed model is, what was measured, and how to run it."""
+"""The model card: what the deployed model is, its measurements, and how to run it."""
 
 from __future__ import annotations
 
@@ -58,23 +58,23 @@ print([labels[best] for best in logits.argmax(axis=1)])
 
 ## Limits
 
-- Texts are cut after {max_length} tokens; the model knows only the language and the kind of text
-  that it was trained on, and may have learned that data's biases.
+- Texts are truncated after {max_length} tokens. The model is meant for the language and the kind of
+  text that it was trained on, and may have learned biases of that data.
 {limits}- ONNX opset {opset}; inputs int64 `[batch, sequence]`, output float32 logits
   `[batch, labels]`.
 """
 
 ZEROS = """\
-- Zeros alone bring no speed on onnxruntime. They make the file smaller when compressed, and faster
-  on runtimes with sparse kernels.
+- Zeros alone do not make onnxruntime faster. They make the compressed file smaller, and inference
+  faster on runtimes with sparse kernels.
 """
 INT8 = """\
 - Int8 is fast on CPUs with VNNI or AMX; without them onnxruntime gains little.
 """
-# Below this share a model was not pruned: trained weights hold few zeros by chance.
+# A model with a smaller share was not pruned: trained weights have few zeros by chance.
 FEW_ZEROS = 0.01
 
-# Words that the quickstart's model knows too.
+# Words that are also in the vocabulary of the quickstart's model.
 EXAMPLE = '"This movie is funny and moving."'
 ROWS = '["This movie is funny and moving.", "This film is dull!"]'
 PAIR_EXAMPLE = '--pairs "It rains." "The street is wet."'
@@ -131,7 +131,7 @@ def _facts(layers: Layers, result: dict[str, Any]) -> dict[str, str]:
     return {
         **facts,
         "zeros in the encoder's weights": f"{result['zero_fraction']:.2%}",
-        "products on int8": f"{int8} of {int8 + result['fp32_matmuls']}",
+        "int8 matmuls": f"{int8} of {int8 + result['fp32_matmuls']}",
         "int8 embedding tables": f"{int8_tables} of {len(tables)}",
         "size": f"{result['bytes'] / 1e6:.1f} MB, {result['bytes_compressed'] / 1e6:.1f} MB "
         "compressed with zstd",
@@ -140,11 +140,11 @@ def _facts(layers: Layers, result: dict[str, Any]) -> dict[str, str]:
 
 def _checks(result: dict[str, Any]) -> str:
     if not result["verified"]:
-        return "The answers of this file were **not** compared with the trained model's."
+        return "The outputs of this file were **not** compared with those of the trained model."
     return (
-        "Checked when it was exported: logits against torch's on real rows, singly and in padded "
+        "Verified at export: logits against those of torch on real rows, one by one and in padded "
         f"batches (largest difference {result['max_abs_diff']:.2g}), metrics on the validation "
-        "split, every weight against the trained one, quantized products on int8 kernels."
+        "split, every weight against the trained weight, quantized matmuls on int8 kernels."
     )
 
 
@@ -152,7 +152,7 @@ def _checkpoint(settings: dict[str, Any]) -> str:
     checkpoint = settings.get("student", {}).get("checkpoint", "a checkpoint")
     if isinstance(checkpoint, dict):
         return str(checkpoint["_target_"])
-    # A folder's place on the machine that trained says nothing to a reader.
+    # The path on the machine that trained means nothing to a reader.
     return Path(checkpoint).name if Path(checkpoint).is_absolute() else str(checkpoint)
 
 

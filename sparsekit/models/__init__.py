@@ -1,1 +1,1 @@
-"""Models and teachers: loaded from checkpoints, pruned at load, inspected, run."""
+"""Models and teachers: loading, pruning at load, inspection, inference over a dataset."""

@@ -1,7 +1,7 @@
-"""The last layer's second half, for the only token that a classifier reads.
+"""A last layer that computes its feed-forward part for the first token only.
 
-BERT and its kin classify by the first token's last hidden state. What the last layer makes of the
-other tokens after its attention is computed, and then dropped, with a gradient of zero.
+BERT and similar models classify by the last hidden state of the first token. What the last layer
+computes for the other tokens after its attention is discarded, and has a gradient of zero.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-# Models whose head for sequences reads the first token, and whose layers are built alike.
+# Models whose classification head reads the first token and whose layers have this structure.
 MODEL_TYPES = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
 
 
 def only_first_token(
     model: PreTrainedModel, active: Callable[[], bool] = lambda: True
 ) -> RemovableHandle | None:
-    """While `active()`, let the last layer of a classifier go on with its first token only.
+    """While `active()`, reduce the last layer of a classifier to the first token after attention.
 
-    Logits, loss and gradients stay what they are; `last_hidden_state` has the length 1. Of the
-    products of a layer it saves three quarters. What is returned ends it; None for models that are
-    built in another way.
+    Logits, loss and gradients do not change; `last_hidden_state` has length 1. It saves three
+    quarters of the matmuls of that layer. Returns a handle that undoes it, or None for models of
+    another structure.
     """
     if not type(model).__name__.endswith("ForSequenceClassification"):
         return None
-    # A layer that goes on in chunks of several tokens takes no single one.
+    # A feed-forward layer in chunks of several tokens does not accept a single token.
     if model.config.model_type not in MODEL_TYPES or model.config.chunk_size_feed_forward > 1:
         return None
 

@@ -1,4 +1,4 @@
-"""Checkpoints as local folders: a folder as it is, a Hub id downloaded once."""
+"""Checkpoints as local folders: a folder is used directly, a Hub id is downloaded once."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from sparsekit.config.build import build
 from sparsekit.errors import UserError, first_line
 from sparsekit.sparseml import zoo
 
-# Top-level files only: some repositories carry ONNX or TensorFlow twins in folders.
+# Top-level files only: some repositories have ONNX or TensorFlow copies in subfolders.
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]
 
 
 def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path:
-    """The folder of a checkpoint: a folder, a Hub id, a SparseZoo stub (`zoo:nlp/...`), or a node
-    whose `_target_` makes a folder.
+    """The folder of a checkpoint.
 
-    Raises UserError naming the id and the local alternative.
-
-    Always loading from a folder keeps transformers from starting its background conversion of
-    repositories that hold only a `pytorch_model.bin`.
+    `checkpoint` is a folder, a Hub id, a SparseZoo stub (`zoo:nlp/...`), or a node whose `_target_`
+    creates a folder. Loading always from a folder keeps transformers from starting its background
+    conversion of repositories that have only a `pytorch_model.bin`. Raises UserError that names the
+    id and the local alternative.
     """
     if isinstance(checkpoint, dict):
         return Path(build(checkpoint, "checkpoint"))
@@ -41,7 +40,7 @@ def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path
         if not (folder / "config.json").is_file():
             inner = folder / "model"
             fix = f"; give {inner}" if (inner / "config.json").is_file() else ""
-            raise UserError(f"{folder} is no checkpoint: it holds no config.json{fix}")
+            raise UserError(f"{folder} is not a checkpoint: it holds no config.json{fix}")
         return folder
     if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
         raise UserError(f"there is no checkpoint folder {checkpoint}")
@@ -53,7 +52,7 @@ def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path
         return stored
     except HFValidationError as error:
         raise UserError(
-            f"{checkpoint!r} is neither a folder here nor an id of the Hub; check its spelling"
+            f"{checkpoint!r} is neither a local folder nor a Hub id; check its spelling"
         ) from error
     except RepositoryNotFoundError as error:
         raise UserError(
@@ -78,7 +77,7 @@ def _refuse_adapter(folder: Path, checkpoint: str) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weights in `folder`: safetensors where there are any, otherwise `pytorch_model*.bin`."""
+    """The weight files in `folder`: safetensors, or `pytorch_model*.bin` if it has none."""
     for pattern in ("model*.safetensors", "*.safetensors", "pytorch_model*.bin"):
         if files := sorted(folder.glob(pattern)):
             return files

@@ -1,6 +1,6 @@
-"""What is in a model's weights: zeros, N:M patterns and quantizers, layer by layer.
+"""Inspection of a model's weights: zeros, N:M sparsity and quantizers, layer by layer.
 
-Reads the files as they are, without building the model; imports torch only for `.bin` files.
+Reads the files without building the model; imports torch only for `.bin` files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sparsekit.models.hub import fetch, weight_files
 GROUP = 4  # weights along the input dimension, as sparse tensor cores take them (2:4)
 _IN_A_LAYER_STACK = re.compile(r"\.\d+\.")
 _QUANTIZER = re.compile(r"(?P<module>.+)\.(?P<kind>[a-z]+)_quantizer\.scale")
-# Operands of attention's two products, as `modifiers.attention` names their quantizers.
+# Operands of the two matmuls of attention, as `modifiers.quantization` names their quantizers.
 _ATTENTION = {"query", "key", "probabilities", "value"}
 
 
@@ -39,7 +39,7 @@ class Layer:
     shape: tuple[int, int]
     zeros: int
     pattern: str | None  # "2:4" when every group of 4 holds at most 2 non-zeros; None: unstructured
-    weights: str  # the type that ships: "int8", "int8 per channel", or the file's, as "float32"
+    weights: str  # the deployed type: "int8", "int8 per channel", or that of the file, "float32"
     activations: str | None  # "uint8" where the layer's input (an embedding's output) is quantized
 
     @property
@@ -49,7 +49,7 @@ class Layer:
 
     @property
     def prunable(self) -> bool:
-        """Whether it lies in the stack of transformer layers: what `sparsity.overall` is about."""
+        """Whether it belongs to the transformer layers, which `sparsity.overall` counts."""
         return _IN_A_LAYER_STACK.search(self.name) is not None
 
 
@@ -60,7 +60,7 @@ class Inspection:
     folder: Path
     layers: list[Layer]
     bytes: int
-    attention: list[str]  # modules whose products of query, key and value are int8
+    attention: list[str]  # modules whose matmuls of query, key and value are int8
 
     @property
     def sparsity(self) -> float:
@@ -135,7 +135,7 @@ def inspect(model: str) -> Inspection:
 
 
 def nm_pattern(weight: npt.NDArray[Any]) -> str | None:
-    """The N:4 pattern that all of `weight` [out, in] keeps along `in`, or None.
+    """The N:4 sparsity that all of `weight` [out, in] has along `in`, or None.
 
     >>> nm_pattern(np.array([[0.0, 1, 0, 2], [3, 0, 0, 0]]))
     '2:4'
@@ -148,7 +148,7 @@ def nm_pattern(weight: npt.NDArray[Any]) -> str | None:
 
 @dataclass(frozen=True)
 class _Dotted:
-    """A dotted name that a narrow column breaks before a dot, not within a word."""
+    """A dotted name that is wrapped before a dot, not within a word."""
 
     text: str
 
@@ -170,7 +170,7 @@ class _Dotted:
 def table(inspection: Inspection) -> Table:
     """The layers as a table for the terminal."""
     attention = (
-        f", attention's products in int8 in {len(inspection.attention)} layers"
+        f", attention matmuls in int8 in {len(inspection.attention)} layers"
         if inspection.attention
         else ""
     )

@@ -1,4 +1,4 @@
-"""Models: loaded as sequence classifiers, pruned at load, measured, and run over a data set."""
+"""Models: loading as sequence classifiers, and pruning at load."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from sparsekit.models.pruning import prune
 from sparsekit.models.tokenizer import load_tokenizer
 
 _CHOOSE = "choose an encoder such as a BERT, RoBERTa or DistilBERT"
-# What a checkpoint of any task has; a pooler and a head may be new.
+# Weights that a checkpoint of any task has; a pooler and a head may be new.
 _BODY = re.compile(r"\.\d+\.|embeddings\.")
-# Architectures that number positions from the padding token's id plus one.
+# Architectures whose positions start after the id of the padding token.
 _COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model with its tokenizer and what identifies them: hashes of weights and vocabulary."""
+    """A model with its tokenizer and the hash of that tokenizer."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -84,7 +84,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
 
 
 def id2label(config: PreTrainedConfig) -> dict[int, str]:
-    """What the model calls its labels, by index."""
+    """The model's names of its labels, by index."""
     return {int(index): str(name) for index, name in (config.id2label or {}).items()}
 
 
@@ -140,12 +140,12 @@ def load_weights(
             f"the weights in {folder} are quantized by {method}, and training needs float weights: "
             "choose the checkpoint that it was made from; recipes quantize by themselves"
         )
-    # A head that the checkpoint lacks is expected of a student, and checked for a teacher, so
-    # transformers' own report of it would only worry.
+    # A missing head is expected of a student and checked for a teacher, so the report that
+    # transformers prints about it is left out.
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        # Chunks change no result, and take no length but multiples of theirs: not ours.
+        # Chunks change no result, but require lengths that are multiples of theirs.
         options = {"dtype": torch.float32, "chunk_size_feed_forward": 0, **options}
         model, info = architecture.from_pretrained(folder, output_loading_info=True, **options)
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
@@ -160,7 +160,7 @@ def load_weights(
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
-    # A weight that was converted as a transposed view is stored as one, and kernels take rows.
+    # A weight saved as a transposed view is loaded as one; kernels need contiguous rows.
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()
     missing = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
@@ -173,7 +173,7 @@ def embedded_tokens(model: PreTrainedModel) -> int:
 
 
 def positions_of(config: PreTrainedConfig) -> int | None:
-    """How many tokens the model can number; None where it has no limit."""
+    """The number of positions that the model has; None if it has no limit."""
     positions: int | None = getattr(config, "max_position_embeddings", None)
     if positions is not None and config.model_type in _COUNTED_FROM_PADDING:
         return positions - int(config.pad_token_id) - 1

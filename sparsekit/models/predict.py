@@ -1,4 +1,4 @@
-"""A model run over a data set."""
+"""Inference over a dataset."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sparsekit.models.first_token import only_first_token
 from sparsekit.models.loading import id2label
 
-# Of a batch sorted by length: enough for full speed, few enough for a CPU's cache.
+# Per batch, padding included: enough for full speed, few enough for a CPU's cache.
 BATCH_TOKENS = 2048
 
 
@@ -18,9 +18,10 @@ BATCH_TOKENS = 2048
 def predict_logits(
     model: PreTrainedModel, rows: Dataset, tokenizer: PreTrainedTokenizerBase
 ) -> np.ndarray:
-    """Logits [rows, labels] in float32 and in the rows' order, with dropout off.
+    """Logits [rows, labels] in float32, in the order of the rows, with dropout off.
 
-    Batches are sorted by length, so little is padding. Tokens that reach no logit are left out.
+    Rows are batched by length, so that there is little padding. Tokens that influence no logit are
+    not computed.
     """
     inputs = [name for name in rows.column_names if name in tokenizer.model_input_names]
     columns = {name: rows[name][:] for name in inputs}

@@ -13,13 +13,13 @@ from sparsekit.sparsity.prunable import prunable
 
 @torch.no_grad()
 def prune(model: nn.Module, sparsity: float) -> None:
-    """Set the smallest magnitudes of each prunable layer to zero, to exactly `sparsity`."""
+    """Zero the smallest weights of each prunable layer by magnitude, to exactly `sparsity`."""
     for module in prunable(model).values():
         module.weight.mul_(magnitude_mask(module.weight, sparsity))
 
 
 def sparsity(model: nn.Module) -> dict[str, Any]:
-    """`overall`: share of zeros over the prunable layers; `layers`: of each Linear layer."""
+    """The share of zeros: `overall` over the prunable layers, `layers` of each Linear layer."""
     zeros, sizes, layers = 0, 0, {}
     counted = prunable(model)
     for name, module in model.named_modules():

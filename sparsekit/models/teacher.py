@@ -1,7 +1,7 @@
-"""Teachers: their logits, computed once per teacher and text, and kept on disk.
+"""Teachers: their logits, computed once per teacher and text, and cached on disk.
 
 Training reads the logits as a column, so a teacher with another tokenizer or another order of
-labels is no special case, and no teacher runs while the student trains.
+labels needs no special handling, and no teacher runs while the student trains.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ Teacher = NoTeacher | Checkpoint | Finetuned | Self
 
 
 def label_order(folder: Path, name: str, label_names: list[str]) -> list[int]:
-    """For each of the data's labels its index in the teacher's logits.
+    """The index in the teacher's logits of each label of the data.
 
     Raises UserError for a checkpoint that is not a classifier of one class per text, or has another
     number of labels.
@@ -112,11 +112,11 @@ def label_order(folder: Path, name: str, label_names: list[str]) -> list[int]:
             f"the teacher {name!r} is {' '.join(architectures) or 'of unknown architecture'}, not "
             "a sequence classifier, so it has no labels to teach; choose a checkpoint fine-tuned "
             "for this task (textattack/bert-base-uncased-rotten-tomatoes, with hyphens, is one; "
-            "its twin with underscores is a masked language model)"
+            "the one with underscores is a masked language model)"
         )
     if config.num_labels != len(label_names):
         raise UserError(
-            f"the teacher {name!r} has {config.num_labels} labels, the data set "
+            f"the teacher {name!r} has {config.num_labels} labels, the dataset "
             f"{len(label_names)} ({', '.join(label_names)}); choose a teacher of the same task"
         )
     if config.problem_type not in (None, "single_label_classification"):
@@ -130,7 +130,7 @@ def label_order(folder: Path, name: str, label_names: list[str]) -> list[int]:
         order = list(range(len(label_names)))
         if not is_generic(theirs):
             log.warning(
-                "the teacher calls its labels %s, the data set %s: taken to be in the same order",
+                "the teacher's labels are %s, the dataset's %s: assumed to be in the same order",
                 ", ".join(theirs.values()),
                 ", ".join(label_names),
             )

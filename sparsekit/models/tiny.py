@@ -1,6 +1,7 @@
-"""A small BERT with a vocabulary of its own, pretrained on the quickstart's unlabelled reviews.
+"""A small BERT with its own vocabulary, pretrained on the quickstart's reviews without labels.
 
-It stands for the pretrained model that a real run takes from the Hub: dense, without any labels.
+It takes the place of the pretrained model that a real run loads from the Hub: dense, without a
+classification head.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def checkpoint(
     learning_rate: float = 5.0e-4,
     seed: int = 0,
 ) -> str:
-    """The folder of the model, made on first use and kept in the cache by what it is made from."""
+    """The folder of the model, created on first use and cached by the hash of its arguments."""
     made_from = [layers, hidden, heads, epochs, learning_rate, seed]
     sources = [inspect.getsource(grammar), Path(__file__).read_text()]
 
@@ -52,7 +53,7 @@ def checkpoint(
                 num_attention_heads=heads,
                 intermediate_size=2 * hidden,
                 max_position_embeddings=MAX_POSITIONS,
-                # So small a model, seen for so few epochs, has nothing to forget.
+                # A model this small does not overfit in so few epochs.
                 hidden_dropout_prob=0.0,
                 attention_probs_dropout_prob=0.0,
             )
@@ -85,7 +86,7 @@ def pretrain(
     epochs: int,
     learning_rate: float,
 ) -> None:
-    """Masked-language modelling: 15 % of the tokens are hidden, and the model names them."""
+    """Masked-language modelling: the model predicts 15 % of the tokens, which are masked."""
     rows = [torch.tensor(ids) for ids in tokenizer(texts)["input_ids"]]
     steps = epochs * -(-len(rows) // BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)
@@ -93,11 +94,11 @@ def pretrain(
     model.train()
     for _ in range(epochs):
         for ids in _batches(rows, tokenizer.pad_token_id):
-            attended = ids != tokenizer.pad_token_id
-            hidden = attended & (torch.rand(ids.shape) < MASKED)
-            labels = ids.masked_fill(~hidden, -100)
-            inputs = ids.masked_fill(hidden, tokenizer.mask_token_id)
-            loss = model(input_ids=inputs, attention_mask=attended, labels=labels).loss
+            attention_mask = ids != tokenizer.pad_token_id
+            masked = attention_mask & (torch.rand(ids.shape) < MASKED)
+            labels = ids.masked_fill(~masked, -100)
+            inputs = ids.masked_fill(masked, tokenizer.mask_token_id)
+            loss = model(input_ids=inputs, attention_mask=attention_mask, labels=labels).loss
             loss.backward()
             optimizer.step()
             schedule.step()

@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer, checked: transformers makes one without words if files are missing."""
+"""A checkpoint's tokenizer, checked: if files are missing, transformers creates an empty one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from sparsekit.errors import UserError, first_line
 
 
 def load_tokenizer(folder: Path, max_length: int, embeddings: int) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder` for a model that embeds so many tokens; truncates at `max_length`.
+    """The tokenizer in `folder`, which truncates at `max_length` tokens.
 
-    Raises UserError where it cannot be read, knows no words, or does not fit the model.
+    embeddings: the number of tokens that the model embeds. Raises UserError if the tokenizer cannot
+    be read, has special tokens only, or has more tokens than the model.
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
@@ -32,7 +33,7 @@ def load_tokenizer(folder: Path, max_length: int, embeddings: int) -> PreTrained
 
 def _problem(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> str | None:
     if not tokenizer.is_fast:
-        return "is not of the fast kind, which deployments need"
+        return "is not a fast tokenizer, which deployments need"
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         return f"has {len(tokenizer)} special tokens and no words"
     if len(tokenizer) > embeddings:

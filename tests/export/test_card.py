@@ -42,7 +42,7 @@ def test_a_dense_model_is_not_called_sparse_or_quantized(
     assert "tags: [sparsekit, onnx, onnxruntime]" in card
     assert "# BertForSequenceClassification\n" in card
     assert "1 epoch of learning_rate.\n" in card
-    assert "| products on int8 | 0 of 14 |" in card
+    assert "| int8 matmuls | 0 of 14 |" in card
     assert "Zeros alone" not in card and "Int8 is fast" not in card
     assert "## Classes" not in card  # as in runs of before there was a report
 
@@ -68,7 +68,7 @@ def test_products_of_attention_are_products_too(tmp_path: Path, student_folder: 
     modifier.quantize_attention = True
     card = card_of(write_run(tmp_path, student_folder, modifier))
     products = LINEARS + 4
-    assert f"| products on int8 | {products} of {products} |" in card
+    assert f"| int8 matmuls | {products} of {products} |" in card
 
 
 def test_the_quickstarts_model_knows_the_words_of_the_examples() -> None:

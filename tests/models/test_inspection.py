@@ -54,7 +54,7 @@ def test_attention_on_integers(tmp_path):
     assert found.attention == found.as_dict()["attention"] == [QUERY.removesuffix(".query")]
     console = Console(record=True, width=200)
     console.print(table(found))
-    assert "products in int8 in 1 layers" in " ".join(console.export_text().split())
+    assert "matmuls in int8 in 1 layers" in " ".join(console.export_text().split())
     assert inspect(str(save(tmp_path / "plain", weights()))).attention == []
 
 

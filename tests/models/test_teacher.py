@@ -97,7 +97,7 @@ def test_the_masked_language_model_twin_is_refused(seed_folder: Path) -> None:
 
 
 def test_another_number_of_labels_is_refused(teacher_folder: str) -> None:
-    with pytest.raises(UserError, match=r"has 2 labels, the data set 3 \(a, b, c\)"):
+    with pytest.raises(UserError, match=r"has 2 labels, the dataset 3 \(a, b, c\)"):
         Checkpoint(checkpoint=teacher_folder).folders(["a", "b", "c"], lambda _: Path())
 
 
@@ -130,7 +130,7 @@ def test_a_teacher_of_another_task_is_refused(
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"problem_type": task}))
     with pytest.raises(UserError, match=f"was trained for {task.replace('_', ' ')}"):
-        Checkpoint(checkpoint=str(folder)).fetch(LABELS)
+        label_order(folder, "it", LABELS)
 
 
 def test_a_teacher_whose_labels_differ_in_case_alone(teacher_folder: str, tmp_path: Path) -> None:

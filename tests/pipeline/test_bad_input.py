@@ -32,7 +32,7 @@ from sparsekit.errors import UserError
         (["recipe.init_lr=1e30"], "training diverged"),
         (["recipe.modifiers.pruning.params=['re:(a']"], "'re:(a' is no regular expression"),
         (["teacher=checkpoint", "teacher.checkpoint=[]"], "teacher.checkpoint is empty"),
-        (["student.checkpoint='my model'"], "'my model' is neither a folder here nor an id"),
+        (["student.checkpoint='my model'"], "'my model' is neither a local folder nor a Hub id"),
         (["runtime=onnxruntime", "runtime.runtime=foo.Bar"], "runtime.runtime 'foo.Bar'"),
         (["seed=soon"], "training.seed is 'soon'; it must be a whole number"),
         (["seed=-1"], "seed is -1; set a whole number from 0 to 4294967295"),
