@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sparsekit.kernels.sparse_linear import SparsePattern, sparse_linear
 from sparsekit.system import cores, cpu_name
-from sparsekit.training.cpu.allocator import keep_freed_memory
+from sparsekit.training.cpu.allocator import reuse_freed_memory
 
 # [out, in] of MiniLM's layers and of BERT-base's.
 SHAPES = ((384, 384), (1536, 384), (384, 1536), (768, 768), (3072, 768), (768, 3072))
@@ -61,7 +61,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    keep_freed_memory()
     torch.manual_seed(0)
     print(
         f"{cpu_name()}, {cores()} cores, {torch.get_num_threads()} threads; {options.tokens} tokens"
@@ -69,7 +68,8 @@ def main() -> None:
     print("out x in     " + "".join(f"{sparsity:>9.0%}" for sparsity in SPARSITIES))
     ratios = {}
     for shape in SHAPES:
-        found = [ratio(shape, each, options.tokens, options.rounds) for each in SPARSITIES]
+        with reuse_freed_memory():
+            found = [ratio(shape, each, options.tokens, options.rounds) for each in SPARSITIES]
         ratios["x".join(map(str, shape))] = dict(zip(map(str, SPARSITIES), found, strict=True))
         print(f"{shape[0]:>4} x {shape[1]:<4}  " + "".join(f"{each:>8.2f}x" for each in found))
     if options.json:

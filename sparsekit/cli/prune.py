@@ -128,11 +128,11 @@ def _prune(model: str, target: Path, config: OneShot, calibration: Data | None) 
     from sparsekit.oneshot.prune import prune_checkpoint
     from sparsekit.runs.progress import quiet_libraries
     from sparsekit.runs.report import show
-    from sparsekit.training.cpu.allocator import keep_freed_memory
+    from sparsekit.training.cpu.allocator import reuse_freed_memory
 
     quiet_libraries()
     # Gradients row by row are large: much of the time went into mapping their memory anew.
-    keep_freed_memory()
-    prune_checkpoint(model, target, config, calibration)
+    with reuse_freed_memory():
+        prune_checkpoint(model, target, config, calibration)
     show(table(inspect(str(target))))
     typer.echo(f"pruned: {target}")

@@ -11,15 +11,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sparsekit.errors import UserError
 from sparsekit.recipe.recipe import Recipe
-from sparsekit.training.cpu.sparse_linear import HeldZeros
+from sparsekit.training.cpu.sparse_linear import SparseLinears
 
 
 class RecipeCallback(TrainerCallback):
     """Updates the recipe before each step, and checks after each epoch that no mask was broken."""
 
-    def __init__(self, recipe: Recipe, zeros: HeldZeros) -> None:
+    def __init__(self, recipe: Recipe, sparse_linears: SparseLinears) -> None:
         self.recipe = recipe
-        self._zeros = zeros
+        self._sparse_linears = sparse_linears
         # Of each parameter group, from the arguments: used where the recipe sets none.
         self.weight_decays: list[float] = []
 
@@ -33,13 +33,13 @@ class RecipeCallback(TrainerCallback):
     ) -> None:
         # Before the first step, so that setting up masks does not count as part of it.
         self._update(state)
-        self._zeros.follow()
+        self._sparse_linears.follow()
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any
     ) -> None:
         weight_decay = self.recipe.weight_decay(self._update(state))
-        self._zeros.follow()
+        self._sparse_linears.follow()
         for group, own in zip(now["optimizer"].param_groups, self.weight_decays, strict=True):
             group["weight_decay"] = own if weight_decay is None else weight_decay
 

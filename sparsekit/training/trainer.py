@@ -21,11 +21,9 @@ from sparsekit.oneshot.calibration import draw
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
 from sparsekit.training.callbacks import RecipeCallback
-from sparsekit.training.cpu.adamw import RowAdamW, sparse_token_gradient, steps_by_row
-from sparsekit.training.cpu.allocator import keep_freed_memory
-from sparsekit.training.cpu.attention import used_by as dropout_attention
-from sparsekit.training.cpu.dropout import use_bit_dropout
-from sparsekit.training.cpu.sparse_linear import HeldZeros
+from sparsekit.training.cpu.acceleration import cpu_acceleration
+from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
+from sparsekit.training.cpu.sparse_linear import SparseLinears
 from sparsekit.training.samplers import lengths_in_memory, order_by_epoch
 
 
@@ -50,17 +48,13 @@ class SparseTrainer(Trainer):
         self._task_loss = LossMean()
         self._rows_seen = 0
         recipe.use_rows(self._draw)
-        self._zeros = HeldZeros(model, recipe, self.args.sparse_products_problem() is None)
-        self._steps = RecipeCallback(recipe, self._zeros)
+        skip_zeros = self.args.sparse_products_problem() is None
+        self._sparse_linears = SparseLinears(model, recipe, skip_zeros)
+        self._steps = RecipeCallback(recipe, self._sparse_linears)
         self.add_callback(self._steps)
-        self._by_row = self.optimizer is None and steps_by_row(self.args, model, recipe)
-        if self._by_row:
+        if self.optimizer is None and steps_by_row(self.args, model, recipe):
             _, settings = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer_cls_and_kwargs = RowAdamW, settings
-        if self.args.device.type == "cpu":
-            use_bit_dropout(model)
-        if isinstance(model, PreTrainedModel):
-            only_first_token(model, self._first_token_suffices)
 
     def _draw(self, count: int, seed: int, multiple: int) -> Iterator[dict[str, Tensor]]:
         """Training rows as batches for the task's loss; see `oneshot.calibration.draw`."""
@@ -101,9 +95,6 @@ class SparseTrainer(Trainer):
             parameter.requires_grad_(False)
         decays = [group["weight_decay"] for group in optimizer.param_groups]
         self._steps.weight_decays = self._steps.weight_decays or decays
-        if isinstance(optimizer, RowAdamW):
-            # Called by the Trainer; accelerate's own takes one more pass over the gradients.
-            self.accelerator.clip_grad_norm_ = lambda _, limit: optimizer.clip(limit)
         return optimizer
 
     def create_scheduler(
@@ -163,19 +154,16 @@ class SparseTrainer(Trainer):
         return {**task, **self.recipe.logs(), "sparsity": sparsity(self.model)["overall"]}
 
     def train(self, *args: Any, **options: Any) -> Any:
-        on_cpu = self.args.device.type == "cpu"
         self._rows_seen = 0
         with contextlib.ExitStack() as stack:
-            if on_cpu:
-                keep_freed_memory()
-                stack.enter_context(dropout_attention(self.model))
-            if self._by_row:
-                stack.enter_context(sparse_token_gradient(self.model, self.recipe))
+            stack.enter_context(cpu_acceleration(self, self.recipe, self._sparse_linears))
             stack.enter_context(matmul_precision(self.args.matmul_precision))
-            stack.callback(self._zeros.release)
+            if isinstance(self.model, PreTrainedModel):
+                hook = only_first_token(self.model, self._first_token_suffices)
+                stack.callback(hook.remove if hook else lambda: None)
             return super().train(*args, **options)
 
     @property
     def sparse_layers(self) -> int:
         """How many layers multiplied no zeros in training."""
-        return self._zeros.sparse_layers
+        return self._sparse_linears.sparse_layers

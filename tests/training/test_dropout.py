@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparsekit.kernels import dropout as kernel
 from sparsekit.kernels.library import library
 from sparsekit.kernels.tensors import address
-from sparsekit.training.cpu.dropout import BitDropout, drop, use_bit_dropout
+from sparsekit.training.cpu.dropout import BitDropout, bit_dropout_in, drop
 
 compiled = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
@@ -122,8 +122,10 @@ def test_evaluation_and_p_of_0_change_nothing() -> None:
 
 def test_a_model_gets_it_wherever_it_drops() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(0.3)), nn.Dropout(0.1)).eval()
-    use_bit_dropout(model)
-    found = [m for m in model.modules() if isinstance(m, nn.Dropout)]
-    assert [type(m) for m in found] == [BitDropout, BitDropout]
-    assert [m.p for m in found] == [0.3, 0.1]
-    assert not any(m.training for m in found)
+    dropouts = [m for m in model.modules() if isinstance(m, nn.Dropout)]
+    with bit_dropout_in(model):
+        assert [m for m in model.modules() if isinstance(m, nn.Dropout)] == dropouts
+        assert [type(m) for m in dropouts] == [BitDropout, BitDropout]
+        assert [m.p for m in dropouts] == [0.3, 0.1]
+        assert not any(m.training for m in dropouts)
+    assert [type(m) for m in dropouts] == [nn.Dropout, nn.Dropout]

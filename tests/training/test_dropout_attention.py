@@ -15,7 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from sparsekit.models.loading import Classifier, Student
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.cpu import attention
-from sparsekit.training.cpu.attention import dropout_attention, used_by
+from sparsekit.training.cpu.attention import dropout_attention, dropout_attention_in
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("cc") is None, reason="there is no C compiler, as cc"
@@ -130,10 +130,11 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 def test_training_takes_it_and_leaves_the_model_as_it_was(
     tmp_path: Path, student_folder: str, rows: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dropouts = []
+    dropouts, masks = [], []
 
     def spy(*arguments: Tensor, dropout: float = 0.0, **options: object) -> tuple[Tensor, None]:
         dropouts.append(dropout)
+        masks.append(arguments[4])
         return dropout_attention(*arguments, dropout=dropout, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(attention, "dropout_attention", spy)
@@ -141,20 +142,23 @@ def test_training_takes_it_and_leaves_the_model_as_it_was(
     recipe = Recipe.build({"num_epochs": 1, "modifiers": {}})
     trainer(tmp_path, loaded, rows, recipe).train()
     assert 0.1 in dropouts
+    # Rows differ in length, so each batch has padding, which gets no attention.
+    lowest = torch.finfo(torch.float32).min
+    assert all(mask is not None and mask.min() == lowest for mask in masks)
     assert loaded.model.config._attn_implementation == "sdpa"
 
 
 def test_what_it_is_not_made_for_keeps_its_own(student_folder: str) -> None:
     model = loaded_from(student_folder).model
-    with used_by(model):
+    with dropout_attention_in(model):
         assert model.config._attn_implementation == attention.NAME
     assert model.config._attn_implementation == "sdpa"
-    with used_by(model):
+    with dropout_attention_in(model):
         model.set_attn_implementation("eager")
     assert model.config._attn_implementation == "eager"
-    with used_by(model):
+    with dropout_attention_in(model):
         assert model.config._attn_implementation == "eager"
     model.set_attn_implementation("sdpa")
     model.bert.encoder.layer[0].attention.self.is_causal = True
-    with used_by(model):
+    with dropout_attention_in(model):
         assert model.config._attn_implementation == "sdpa"

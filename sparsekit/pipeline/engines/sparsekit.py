@@ -27,7 +27,7 @@ from sparsekit.runs.progress import progress
 from sparsekit.runs.tracking import Tracker
 from sparsekit.runs.tracking_callback import TrackerCallback
 from sparsekit.training.arguments import matmul_precision
-from sparsekit.training.cpu.allocator import keep_freed_memory
+from sparsekit.training.cpu.allocator import reuse_freed_memory
 from sparsekit.training.trainer import SparseTrainer
 
 
@@ -72,9 +72,8 @@ def teach(plan: Plan, inputs: Inputs, tracker: Tracker) -> Rows:
     if not distilled and not plan.recipe.needs_teacher("model"):
         return rows
     folders = inputs.teacher_folders()
-    keep_freed_memory()
     splits = ["validation", "train"] if distilled else ["validation"]
-    with matmul_precision(plan.training.matmul_precision):
+    with reuse_freed_memory(), matmul_precision(plan.training.matmul_precision):
         logits = averaged_logits(folders, student, data, splits)
     plan.recipe.use_teacher(lambda: live_teacher(folders, student, data))
     scores = stages.score(plan, inputs, "validation", logits["validation"])

@@ -92,20 +92,27 @@ class _Attention(torch.autograd.Function):
 
 
 @contextlib.contextmanager
-def used_by(model: nn.Module) -> Iterator[None]:
-    """Let a model that takes torch's fused attention, both ways, take this one meanwhile."""
+def dropout_attention_in(model: nn.Module) -> Iterator[None]:
+    """Let a model that uses torch's fused attention use this one within the context.
+
+    Not one with causal attention.
+    """
     if not isinstance(model, PreTrainedModel) or not _takes_fused(model):
         yield
         return
+    # transformers makes masks for names of the class's own table only.
     AttentionInterface.register(NAME, dropout_attention)
     AttentionMaskInterface.register(NAME, eager_mask)
-    model.set_attn_implementation(NAME)
     try:
+        model.set_attn_implementation(NAME)
         yield
     finally:
-        # A modifier may have given it one of its own in between.
+        # A modifier may have set one of its own in between.
         if model.config._attn_implementation == NAME:
             model.set_attn_implementation("sdpa")
+        for interface in (AttentionInterface, AttentionMaskInterface):
+            # What `register` has no counterpart for.
+            del interface._global_mapping[NAME]
 
 
 def _takes_fused(model: PreTrainedModel) -> bool:

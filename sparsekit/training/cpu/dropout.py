@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -79,9 +81,15 @@ def _keep(values: Tensor, mask: Tensor, steps: int) -> Tensor:
     return mask.to(values.dtype).mul_(STEPS / steps).mul_(values)
 
 
-def use_bit_dropout(model: nn.Module) -> None:
-    """Replace every `nn.Dropout` of `model` by a `BitDropout` of the same probability."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child) is nn.Dropout:
-                setattr(module, name, BitDropout(child.p).train(child.training))
+@contextlib.contextmanager
+def bit_dropout_in(model: nn.Module) -> Iterator[None]:
+    """Make every `nn.Dropout` of `model` a `BitDropout` within the context."""
+    changed = [module for module in model.modules() if type(module) is nn.Dropout]
+    # In place: hooks and references to the modules stay.
+    for module in changed:
+        module.__class__ = BitDropout
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.__class__ = nn.Dropout

@@ -52,7 +52,7 @@ class _Followed:
         self.hooks, self.layers = [], []
 
 
-class HeldZeros:
+class SparseLinears:
     """Follows the masks of a recipe: what they hold at zero gets no gradient, as in SparseML.
 
     So it neither counts when gradients are clipped nor gathers moments in the optimizer. With

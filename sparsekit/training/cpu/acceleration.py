@@ -1,0 +1,58 @@
+"""Everything that training on a CPU changes in torch and transformers, and its undoing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, cast
+
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import Tensor, nn
+from transformers import Trainer
+
+from sparsekit.recipe.recipe import Recipe
+from sparsekit.training.cpu.adamw import RowAdamW, sparse_token_gradient
+from sparsekit.training.cpu.allocator import reuse_freed_memory
+from sparsekit.training.cpu.attention import dropout_attention_in
+from sparsekit.training.cpu.dropout import bit_dropout_in
+from sparsekit.training.cpu.sparse_linear import SparseLinears
+
+
+@contextlib.contextmanager
+def cpu_acceleration(
+    trainer: Trainer, recipe: Recipe, sparse_linears: SparseLinears
+) -> Iterator[None]:
+    """Let `trainer` train faster, and leave its model, its accelerator and torch as they were.
+
+    On a CPU: freed memory is reused, `nn.Dropout` and fused attention take our kernels, and
+    `RowAdamW`, where the trainer uses it, clips gradients and reads a sparse token gradient. On any
+    device `sparse_linears` is released at the end. All of it is undone after an exception too.
+    """
+    model = cast(nn.Module, trainer.model)
+    with contextlib.ExitStack() as stack:
+        stack.callback(sparse_linears.release)
+        if trainer.args.device.type == "cpu":
+            stack.enter_context(reuse_freed_memory())
+            stack.enter_context(bit_dropout_in(model))
+            stack.enter_context(dropout_attention_in(model))
+        if trainer.optimizer_cls_and_kwargs and trainer.optimizer_cls_and_kwargs[0] is RowAdamW:
+            stack.enter_context(sparse_token_gradient(model, recipe))
+            stack.enter_context(_clipping_in_the_step(trainer))
+        yield
+
+
+@contextlib.contextmanager
+def _clipping_in_the_step(trainer: Trainer) -> Iterator[None]:
+    """Let the Trainer clip by `RowAdamW.clip`: accelerate's is one more pass over the gradients."""
+    accelerator = trainer.accelerator
+
+    def clip(_: Any, max_norm: float) -> Tensor:
+        wrapped = cast(AcceleratedOptimizer, trainer.optimizer)
+        return cast(RowAdamW, wrapped.optimizer).clip(max_norm)
+
+    # An attribute of the instance: without it there is the class's method again.
+    accelerator.clip_grad_norm_ = clip
+    try:
+        yield
+    finally:
+        del accelerator.clip_grad_norm_
