@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from hydra.utils import get_class
 from tokenizers import Encoding
 
+from sparsekit.config.build import locate
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.answers import TextEncoder
@@ -60,8 +60,8 @@ class BenchmarkConfig:
     def kind(self) -> type[Runtime]:
         """The class that `runtime` names."""
         try:
-            kind: type[Runtime] = get_class(self.runtime)
-        except (ImportError, ValueError) as error:
+            kind: type[Runtime] = locate(self.runtime)
+        except ImportError as error:
             raise UserError(
                 f"runtime.runtime {self.runtime!r} cannot be imported; choose a runtime of "
                 "conf/runtime/"

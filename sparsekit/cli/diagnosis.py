@@ -22,11 +22,13 @@ from sparsekit.system import cores, cpu_name, cpu_units, versions
 HUB_SECONDS = 3.0
 INT8_UNITS = ("amx_int8", "avx512_vnni", "avx_vnni")
 BF16_UNITS = ("amx_bf16", "avx512_bf16")
+# Of the packages that are listed, those that every installation needs.
+REQUIRED = ("sparsekit", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One answer; `fix` is what to do where something is missing."""
+    """One line of the report; `fix` says what to do where something is missing."""
 
     what: str
     value: str
@@ -87,7 +89,7 @@ def _kernels() -> Finding:
     except KernelError as error:
         return Finding("kernels", f"none, so training on the CPU is slower: {error}", "install gcc")
     used = "used" if sparse_linear.pays_here() else "not used here: they pay with AVX-512"
-    return Finding("kernels", f"compiled; products without zeros are {used}")
+    return Finding("kernels", f"compiled; sparse matmuls are {used}")
 
 
 def _sparse_runtime() -> Finding:
@@ -103,13 +105,18 @@ def _sparse_runtime() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
+    """Versions; a package of the light installation is missing, one of training not installed."""
     for name, version in versions().items():
-        fix = None if version else f"pip install {name}"
-        yield Finding(name, version or "missing", fix)
+        if version:
+            yield Finding(name, version)
+        elif name in REQUIRED:
+            yield Finding(name, "missing", f"pip install {name}")
+        else:
+            yield Finding(name, "not installed", "to train: pip install 'sparsekit[train]'")
 
 
 def _runtimes() -> Iterator[Finding]:
-    """Those that are not installed with sparsekit."""
+    """The runtimes that are installed separately."""
     for kind in (OpenVinoRuntime, DeepSparseRuntime):
         fix = kind.missing()
         yield Finding(kind.name, "installed" if fix is None else "not installed", fix)

@@ -7,7 +7,7 @@ EXTRAS = {
     **dict.fromkeys(
         (
             *("torch", "transformers", "datasets", "evaluate", "accelerate", "sklearn", "pandas"),
-            *("hydra", "omegaconf", "wandb", "onnxscript", "onnx_ir", "tqdm"),
+            *("hydra", "omegaconf", "wandb", "onnxscript", "onnx_ir"),
         ),
         "train",
     ),

@@ -36,7 +36,7 @@ def build(values: dict[str, Any], name: str, kind: type | None = None) -> Any:
         reason = first_line(error)
         raise ConfigError([f"{name}._target_ {path!r} cannot be imported: {reason}"]) from error
     if kind is not None and not (isinstance(target, type) and issubclass(target, kind)):
-        raise ConfigError([f"{name}: {path} is not a {kind.__name__}"])
+        raise ConfigError([f"{name}: {path} is not a subclass of {kind.__name__}"])
     if isinstance(target, type) and dataclasses.is_dataclass(target):
         problems = _field_problems(target, arguments, name)
         problems += type_problems(target, arguments, name)

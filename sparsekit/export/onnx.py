@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from sparsekit.errors import UserError
 from sparsekit.export.card import model_card
 from sparsekit.export.check import check_structure
+from sparsekit.export.files import copy_folder, kept_files
 from sparsekit.export.forms import FORMS
 from sparsekit.export.hub import check_repository
 from sparsekit.export.layers import Layers, other_bytes, read_layers
@@ -37,18 +38,6 @@ from sparsekit.sparsity.prunable import prunable
 from sparsekit.system import cores
 
 log = logging.getLogger(__name__)
-
-# What a runtime needs of model/; weights, recipe and pickled training arguments stay there.
-DEPLOYED = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-)
 
 
 @dataclass(kw_only=True)
@@ -157,17 +146,3 @@ def verify(
     ]
     found = check_metrics(names, batched, rows, config.max_metric_drop)
     return {"verified": True, "max_abs_diff": max(differences), "metrics": found}
-
-
-def kept_files(run: RunFolder) -> list[Path]:
-    """What a deployment was made from and checked against, beside the config."""
-    files = [file for folder in (run.model, run.evaluations) for file in folder.glob("*")]
-    return [file for file in files if file.is_file()]
-
-
-def copy_folder(model: Path, folder: Path) -> None:
-    """Copy the config and the tokenizer's files, all that a runtime needs beside the graph."""
-    folder.mkdir()
-    for file in sorted(model.iterdir()):
-        if file.name in DEPLOYED:
-            shutil.copyfile(file, folder / file.name)

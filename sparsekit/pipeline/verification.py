@@ -15,17 +15,14 @@ from sparsekit.config.build import build
 from sparsekit.errors import UserError
 from sparsekit.export.check import check_parameters, check_structure, read_graph, stored_arrays
 from sparsekit.export.layers import other_bytes, read_layers
-from sparsekit.export.onnx import DEPLOYED, ExportConfig, kept_files, verify
+from sparsekit.export.onnx import ExportConfig, verify
 from sparsekit.export.parity import read_columns
-from sparsekit.export.sums import check_listed, check_sums
 from sparsekit.export.trace import load_model, trace
 from sparsekit.models.pruning import sparsity
+from sparsekit.pipeline.file_checks import TOLERANCE, check_files, describe_failure, mapping
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.sparsity.prunable import prunable
-
-# Shares and metrics are sums over the same numbers: only the order of addition may differ.
-TOLERANCE = 1e-9
 
 
 def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
@@ -40,12 +37,9 @@ def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
     recorded = summary.get("export")
     if not recorded or not isinstance(recorded, Mapping):
         raise UserError(f"{run} has no deployment to verify; export it first: sparsekit export RUN")
-    failure = _failure(run, summary)
+    failure = describe_failure(run, summary)
     deployment, names = run.deployment, run.metric_names
-    files = check_sums(run.path) + check_sums(deployment)
-    check_listed(run.path, kept_files(run))
-    check_listed(deployment, filter(Path.is_file, deployment.iterdir()))
-    _check_copies(run.model, deployment)
+    files = check_files(run)
     recipe = Recipe.load(run.model_recipe)
     model, state = load_model(run.model)
     broken = recipe.violations(state)
@@ -53,10 +47,10 @@ def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
         raise UserError(f"check 'masks' failed in {run.model}: {'; '.join(broken)}")
     layers = read_layers(model, state)
     found = sparsity(model)
-    if claimed := _mapping(summary, "sparsity"):
+    if claimed := mapping(summary, "sparsity"):
         _same("sparsity", found["overall"], claimed.get("overall"))
-        _same_claims("sparsity of", found["layers"], _mapping(claimed, "layers"))
-    _check_metrics(run, names, _mapping(summary, "metrics"))
+        _same_claims("sparsity of", found["layers"], mapping(claimed, "layers"))
+    _check_metrics(run, names, mapping(summary, "metrics"))
     structure = check_structure(run.graph, layers, other_bytes(state, layers), prunable(model))
     for name, value in vars(structure).items():
         _same(name, value, recorded.get(name))
@@ -72,34 +66,8 @@ def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
             f"check 'logits' failed: {run.config_file} has export.verify=false, summary.json "
             "says that they were compared; set it to true"
         )
-    _same_claims("exported", parity["metrics"] or {}, _mapping(recorded, "metrics"))
+    _same_claims("exported", parity["metrics"] or {}, mapping(recorded, "metrics"))
     return failure | _findings(files, recipe, found["overall"], vars(structure), parity)
-
-
-def _failure(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, str]:
-    """How a run failed whose files can still be verified; nothing of one that was completed."""
-    if summary.get("status") == "completed":
-        return {}
-    why = str(summary.get("error") or "summary.json has no status completed").partition("\n")[0]
-    if not _mapping(summary, "metrics"):
-        raise UserError(
-            f"{run} failed before its model was evaluated, so that nothing says that model/ is "
-            f"this run's: {why}; run it again"
-        )
-    return {"run": f"FAILED, after its model was evaluated: {why}"}
-
-
-def _check_copies(model: Path, deployment: Path) -> None:
-    """The label names and the tokenizer that are deployed are the model's."""
-    for name in DEPLOYED:
-        original, copy = model / name, deployment / name
-        if original.is_file() != copy.is_file() or (
-            copy.is_file() and original.read_bytes() != copy.read_bytes()
-        ):
-            raise UserError(
-                f"check 'copies' failed: {copy} is not {original}; export again: sparsekit export "
-                "RUN"
-            )
 
 
 def _check_metrics(run: RunFolder, names: Sequence[str], recorded: Mapping[str, Any]) -> None:
@@ -111,15 +79,7 @@ def _check_metrics(run: RunFolder, names: Sequence[str], recorded: Mapping[str, 
         columns = read_columns(file, ["label", "logits"])
         logits = np.array(columns["logits"], dtype=np.float32)
         found = metrics.compute(names, logits, np.array(columns["label"]))
-        _same_claims(split, found, _mapping(recorded, split))
-
-
-def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """`values[name]`, nothing where it is missing or null; raises UserError for what is no map."""
-    found = values.get(name) or {}
-    if not isinstance(found, Mapping):
-        raise UserError(f"summary.json was changed: {name} is {found!r}, it must be a mapping")
-    return found
+        _same_claims(split, found, mapping(recorded, split))
 
 
 def _same_claims(what: str, found: Mapping[str, float], claimed: Mapping[str, Any]) -> None:

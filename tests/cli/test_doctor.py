@@ -77,3 +77,13 @@ def test_doctor_names_the_install_command(monkeypatch, hub_address):
     assert result.exit_code == 1
     assert "pip install onnxruntime" in result.stdout
     assert "missing: onnxruntime" in result.stderr
+
+
+def test_doctor_tells_what_training_lacks_from_what_is_missing(monkeypatch, hub_address):
+    hub_address(NO_SERVER)
+    monkeypatch.setattr(diagnosis, "versions", lambda: {"onnxruntime": "1.32", "torch": None})
+    result = sparsekit("doctor", "--json")
+    assert result.exit_code == 0
+    found = {row["what"]: row for row in json.loads(result.stdout)}
+    assert found["torch"]["value"] == "not installed"
+    assert "sparsekit[train]" in found["torch"]["fix"]

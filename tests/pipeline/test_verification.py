@@ -298,11 +298,16 @@ def test_a_run_of_others_calls_nothing_but_what_belongs_there(run: Path) -> None
     recipe = run / "model" / "recipe.yaml"
     recipe.write_text(json.dumps({"num_epochs": 2, "modifiers": {"pruning": call}}))
     restamp(run)
-    with pytest.raises(UserError, match=r"recipe.modifiers.pruning: os.mkdir is no Modifier"):
+    with pytest.raises(
+        UserError, match=r"recipe.modifiers.pruning: os.mkdir is not a subclass of Modifier"
+    ):
         verify_run(RunFolder(run), summary_of(run))
     settings = json.loads((run / "config.yaml").read_text())
     (run / "config.yaml").write_text(json.dumps(settings | {"export": call, "runtime": call}))
     for verb, name in (("export", "ExportConfig"), ("benchmark", "BenchmarkConfig")):
         refused = CliRunner().invoke(app, [verb, str(run)])
-        assert f"{verb.replace('benchmark', 'runtime')}: os.mkdir is no {name}" in refused.stderr
+        assert (
+            f"{verb.replace('benchmark', 'runtime')}: os.mkdir is not a subclass of {name}"
+            in refused.stderr
+        )
     assert not made.exists()

@@ -1,0 +1,121 @@
+"""The checks of a finished run that need no torch: what `sparsekit verify` does without [train]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sparsekit.errors import UserError, first_line
+from sparsekit.export.files import DEPLOYED, kept_files
+from sparsekit.export.sums import check_listed, check_sums
+from sparsekit.models.inspection import inspect
+from sparsekit.runs.folder import RunFolder
+from sparsekit.runtime.answers import TextEncoder, predict_logits
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.system import cores
+
+# Shares are quotients of the same integers: only their rounding may differ.
+TOLERANCE = 1e-9
+# The logits of one graph differ between CPUs where a rounding falls the other way; those of another
+# model differ by about their spread.
+SPREAD = 0.1
+
+
+def verify_files(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, str]:
+    """Check the files of `run` against their sums, and the model against what `summary` claims.
+
+    Returns what was checked and found. Raises UserError naming the file or the check that failed.
+    """
+    if not isinstance(summary.get("export"), Mapping):
+        raise UserError(f"{run} has no deployment to verify; export it first: sparsekit export RUN")
+    return describe_failure(run, summary) | {
+        "files": f"{check_files(run)} as they were exported",
+        "sparsity": f"{_check_sparsity(run, summary):.2%} in the weights",
+        "logits": _check_logits(run),
+    }
+
+
+def check_files(run: RunFolder) -> int:
+    """Check that the files are those of the export, none added; returns how many there are.
+
+    Raises UserError naming the file.
+    """
+    files = check_sums(run.path) + check_sums(run.deployment)
+    check_listed(run.path, kept_files(run))
+    check_listed(run.deployment, filter(Path.is_file, run.deployment.iterdir()))
+    for name in DEPLOYED:
+        original, copy = run.model / name, run.deployment / name
+        if original.is_file() != copy.is_file() or (
+            copy.is_file() and original.read_bytes() != copy.read_bytes()
+        ):
+            raise UserError(
+                f"check 'copies' failed: {copy} is not {original}; export again: sparsekit export "
+                "RUN"
+            )
+    return files
+
+
+def describe_failure(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, str]:
+    """How a run failed whose files can still be verified; nothing of one that was completed."""
+    if summary.get("status") == "completed":
+        return {}
+    why = str(summary.get("error") or "summary.json has no status completed").partition("\n")[0]
+    if not mapping(summary, "metrics"):
+        raise UserError(
+            f"{run} failed before its model was evaluated, so that nothing says that model/ is "
+            f"this run's: {why}; run it again"
+        )
+    return {"run": f"FAILED, after its model was evaluated: {why}"}
+
+
+def mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """`values[name]`, nothing where it is missing or null; raises UserError for what is no map."""
+    found = values.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise UserError(f"summary.json was changed: {name} is {found!r}, it must be a mapping")
+    return found
+
+
+def _check_sparsity(run: RunFolder, summary: Mapping[str, Any]) -> float:
+    """The share of zeros in the weights; raises UserError where the summary has another."""
+    sparsity = inspect(str(run.path)).sparsity
+    recorded = mapping(summary, "sparsity").get("overall")
+    if not isinstance(recorded, int | float) or abs(sparsity - recorded) > TOLERANCE:
+        raise UserError(
+            f"check 'sparsity' failed: it is {sparsity}, summary.json says {recorded}; the summary "
+            "or the run was changed: train or export again"
+        )
+    return sparsity
+
+
+def _check_logits(run: RunFolder) -> str:
+    """The exported model's logits on the validation split, against those that torch gave."""
+    file = run.evaluation("validation")
+    try:
+        columns = pq.read_table(file, columns=["text", "text_pair", "logits"]).to_pydict()
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise UserError(f"cannot read {file}: {first_line(error)}; train again") from error
+    encoder = TextEncoder(run.deployment)
+    runtime = OnnxRuntime(run.graph, cores())
+    encodings = encoder.encode(columns["text"], columns["text_pair"])
+    logits = predict_logits(runtime, encoder, encodings)
+    recorded = np.array(columns["logits"], dtype=np.float32)
+    if recorded.shape != logits.shape:
+        raise UserError(
+            f"check 'logits' failed: {file} holds logits of shape {recorded.shape}, the model "
+            f"answers {logits.shape}: they are of two models; export again: sparsekit export RUN"
+        )
+    mean, limit = float(np.abs(logits - recorded).mean()), SPREAD * float(recorded.std())
+    if not mean <= limit:
+        raise UserError(
+            f"check 'logits' failed: the exported logits differ from torch's by {mean:.2g} on "
+            f"average, the limit is {limit:.2g}: the model is not the one that was evaluated; "
+            "export again: sparsekit export RUN"
+        )
+    equal = int((logits.argmax(axis=1) == recorded.argmax(axis=1)).sum())
+    return f"{mean:.2g} from torch's on average; {equal} of {len(logits)} labels equal"
