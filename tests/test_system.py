@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from sparsekit.system import SPIN_COUNT
+from sparsekit.system import SPIN_COUNT, command
 
 PROBE = "from sparsekit.system import bound_spinning; bound_spinning(); import torch"
 
@@ -35,3 +36,31 @@ def test_the_command_line_sets_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == SPIN_COUNT
+
+
+@pytest.mark.parametrize(
+    ("on_path", "in_environment", "expected"),
+    [
+        ("env/bin", True, "sparsekit"),
+        ("user/bin", False, "sparsekit"),
+        ("other/bin", True, "env/bin/sparsekit"),
+        ("nothing", True, "env/bin/sparsekit"),
+        ("nothing", False, "{folder}/env/bin/python -m sparsekit"),
+    ],
+)
+def test_the_command_is_one_that_the_shell_finds(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    on_path: str,
+    in_environment: bool,
+    expected: str,
+) -> None:
+    for folder in {"user/bin", "other/bin"} | ({"env/bin"} if in_environment else set()):
+        script = tmp_path / folder / "sparsekit"
+        script.parent.mkdir(parents=True)
+        script.write_text("#!/bin/sh\n")
+        script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "env" / "bin" / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / on_path))
+    monkeypatch.chdir(tmp_path)
+    assert command() == expected.format(folder=tmp_path)

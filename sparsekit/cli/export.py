@@ -13,8 +13,6 @@ def export(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 
     A failed run whose stages are all done afterwards becomes completed.
     """
-    from rich.console import Console
-
     from sparsekit.config.build import build
     from sparsekit.export.hub import push
     from sparsekit.export.onnx import ExportConfig
@@ -22,7 +20,7 @@ def export(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     from sparsekit.pipeline.completion import completed
     from sparsekit.runs.folder import RunFolder
     from sparsekit.runs.progress import quiet_libraries
-    from sparsekit.runs.report import closing_table
+    from sparsekit.runs.report import show_closing
 
     quiet_libraries()
     folder = RunFolder(run)
@@ -36,6 +34,6 @@ def export(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
             folder.write_summary(summary)
         summary, lacking = completed(folder, summary)
         folder.write_summary(summary)
-    Console().print(closing_table(summary, folder))
+    show_closing(summary, folder)
     if lacking:
         typer.echo(f"the run stays failed: {lacking}", err=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 from hydra.conf import HydraConf
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from rich.console import Console
 
 from sparsekit.config.build import build
 from sparsekit.config.plain import plain
@@ -22,7 +21,7 @@ from sparsekit.pipeline.plan import Plan
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.runs.replacement import check_replaceable, mark, remove_results
-from sparsekit.runs.report import closing_table
+from sparsekit.runs.report import show_closing
 from sparsekit.runs.summary import describe
 from sparsekit.runs.tracking import TrackingConfig, track
 
@@ -47,7 +46,7 @@ def run(cfg: DictConfig, hydra: HydraConf) -> Path:
     with folder.lock():
         mark(folder)
         _run(cfg, hydra, folder)
-    Console().print(closing_table(folder.summary, folder))
+    show_closing(folder.summary, folder)
     return folder.path
 
 

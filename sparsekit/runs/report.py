@@ -17,6 +17,7 @@ from rich.text import Text
 from sparsekit.metrics.report import read_report, unrecognized
 from sparsekit.metrics.table import as_text
 from sparsekit.runs.folder import RunFolder
+from sparsekit.system import command
 
 SPLITS = ("validation", "test")
 RECALL_0 = 3  # classes of recall 0 that are named
@@ -57,9 +58,15 @@ def closing_table(summary: Mapping[str, Any], run: RunFolder | None = None) -> G
     pairs = run is not None and len(run.text_columns) == 2
     name = "RUN" if run is None else shlex.quote(_short(run.path))
     commands = next_commands(summary, name, pairs)
-    lines = [Text(f"  {command}", overflow="fold") for command in commands]
+    # Whole lines, whatever the width: a break within a command would be copied with it.
+    lines = [Text(f"  {text}", no_wrap=True, overflow="ignore") for text in commands]
     warnings = [] if run is None else [Text(line, overflow="fold") for line in _recall_0(run)]
     return Group(view, *warnings, *([Text("Try next:"), *lines] if lines else []))
+
+
+def show_closing(summary: Mapping[str, Any], run: RunFolder) -> None:
+    """Print the closing table; commands that are wider than the terminal are not cropped."""
+    Console().print(closing_table(summary, run), crop=False)
 
 
 def _recall_0(run: RunFolder) -> Iterator[str]:
@@ -99,14 +106,14 @@ def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def next_commands(summary: Mapping[str, Any], run: str, pairs: bool = False) -> list[str]:
     """Commands that work on what this run left behind."""
-    commands = []
+    commands, sparsekit = [], command()
     if summary.get("export"):
         texts = '--pairs "It rains." "It is wet."' if pairs else '"This movie is funny and moving."'
-        commands.append(f"sparsekit predict {run} {texts}")
+        commands.append(f"{sparsekit} predict {run} {texts}")
     if "sparsity" in summary:
-        commands.append(f"sparsekit inspect {run}/model")
+        commands.append(f"{sparsekit} inspect {run}/model")
     if summary.get("runtime"):
-        commands.append(f"sparsekit benchmark {run}")
+        commands.append(f"{sparsekit} benchmark {run}")
     return commands
 
 

@@ -95,3 +95,15 @@ def test_required_fields_are_all_named() -> None:
         f"recipe.modifiers.lr.{name}"
         for name in ("init_lr", "final_lr")
     ]
+
+
+def test_text_that_looks_like_an_interpolation_stays_as_it_is() -> None:
+    """A folder may have such a name; its value is resolved once, in the composed config."""
+    values = {"_target_": PRUNING, "params": ["re:${now:%Y}"]}
+    assert build(values, "recipe.pruning").params == ["re:${now:%Y}"]
+
+
+@pytest.mark.parametrize("target", ["no_such_module.Name", "pathlib.NoSuchName", "Name", True])
+def test_a_target_that_does_not_exist_is_named(target: object) -> None:
+    with pytest.raises(ConfigError, match=r"^part\._target_ "):
+        build({"_target_": target}, "part")

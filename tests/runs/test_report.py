@@ -4,11 +4,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from sparsekit.metrics.report import write_report
 from sparsekit.runs.folder import RunFolder
-from sparsekit.runs.report import closing_table, next_commands, rows
+from sparsekit.runs.report import closing_table, next_commands, rows, show_closing
 
 SUMMARY = {
     "status": "completed",
@@ -52,7 +53,13 @@ def test_rows():
     }
 
 
-def test_table_ends_in_commands_for_this_folder(tmp_path, monkeypatch):
+@pytest.fixture
+def on_path(monkeypatch):
+    """As in a shell whose PATH has the command."""
+    monkeypatch.setattr("sparsekit.runs.report.command", lambda: "sparsekit")
+
+
+def test_table_ends_in_commands_for_this_folder(tmp_path, monkeypatch, on_path):
     monkeypatch.chdir(tmp_path)
     shown = text(closing_table(SUMMARY, RunFolder(tmp_path / "outputs" / "run")))
     assert "run completed" in shown
@@ -93,3 +100,11 @@ def test_a_class_that_is_never_recognized_is_named_at_the_end(tmp_path):
     assert "validation: recall is 0 of 2 more classes" in shown
     assert "test: class" not in shown
     assert "never recognized" not in text(closing_table(SUMMARY, None))
+
+
+def test_commands_are_not_broken_into_lines(tmp_path, monkeypatch, capsys, on_path):
+    monkeypatch.setenv("COLUMNS", "40")
+    run = RunFolder(tmp_path / ("long" * 20))
+    show_closing(SUMMARY, run)
+    lines = capsys.readouterr().out.splitlines()
+    assert f'  sparsekit predict {run} "This movie is funny and moving."' in lines
