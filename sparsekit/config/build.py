@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import sys
 from typing import Any
 
 from sparsekit.config.old_names import current_name
@@ -12,7 +13,9 @@ from sparsekit.config.types import type_problems
 from sparsekit.errors import ConfigError, UserError, first_line
 
 
-def build(values: dict[str, Any], name: str, kind: type | None = None) -> Any:
+def build(
+    values: dict[str, Any], name: str, kind: type | None = None, *, trusted: bool = False
+) -> Any:
     """Call what `values["_target_"]` names with the other keys as arguments.
 
     Args:
@@ -21,6 +24,9 @@ def build(values: dict[str, Any], name: str, kind: type | None = None) -> Any:
         name: the key of this node in the config, for error messages.
         kind: a class that the target must derive from, so that a run folder or a recipe from
             elsewhere cannot name a function to be called.
+        trusted: whether the values are of the user's own launch config, which may name modules of
+            his own. Otherwise a module outside of sparsekit is not imported: importing it would
+            run its code.
 
     Raises ConfigError that lists every unknown field, missing field and value of a wrong type.
     """
@@ -30,6 +36,8 @@ def build(values: dict[str, Any], name: str, kind: type | None = None) -> Any:
         raise ConfigError(
             [f"{name}._target_ is {path!r}; it must name a class, as in package.Name"]
         )
+    if not trusted:
+        _check_origin(path, name)
     try:
         target = locate(path)
     except ImportError as error:
@@ -48,6 +56,19 @@ def build(values: dict[str, Any], name: str, kind: type | None = None) -> Any:
         raise
     except Exception as error:  # whatever the target's own code raises
         raise ConfigError([f"{name}: {error}"]) from error
+
+
+def _check_origin(path: str, name: str) -> None:
+    """Raise ConfigError for a module outside of sparsekit that this program has not imported."""
+    module = path.rpartition(".")[0]
+    if not path.startswith("sparsekit.") and module not in sys.modules:
+        raise ConfigError(
+            [
+                f"{name}._target_ {path!r} is not a class of sparsekit, and a file from elsewhere "
+                f"may not name other code; if it is yours, import {module or path!r} in your own "
+                "program before you load the file"
+            ]
+        )
 
 
 def locate(path: str) -> Any:

@@ -200,7 +200,7 @@ class BuiltDataset(TextClassification):
     source: dict[str, Any]
 
     def raw(self) -> DatasetDict:
-        return build(self.source, "dataset.source")
+        return build(self.source, "dataset.source", trusted=True)
 
 
 def tokenize(

@@ -30,7 +30,7 @@ def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path
     id and the local alternative.
     """
     if isinstance(checkpoint, dict):
-        return Path(build(checkpoint, "checkpoint"))
+        return Path(build(checkpoint, "checkpoint", trusted=True))
     if checkpoint.startswith("zoo:"):
         known = zoo.hub_id(checkpoint)
         return zoo.download(checkpoint) if known is None else fetch(known, revision)

@@ -142,8 +142,10 @@ def _without_effect(recipe: Recipe, training: Mapping[str, Any]) -> list[str]:
 
 def _part(name: str, node: dict[str, Any]) -> Any:
     if name == "recipe":
-        return Recipe.build(node)
+        return Recipe.build(node, trusted=True)
     if name == "engine":
-        return build({"_target_": OWN_ENGINE} if node.get("_target_") is None else node, name)
+        return build(
+            {"_target_": OWN_ENGINE} if node.get("_target_") is None else node, name, trusted=True
+        )
     # export=none and runtime=none are nodes without a target.
-    return build(node, name) if node.get("_target_") else None
+    return build(node, name, trusted=True) if node.get("_target_") else None

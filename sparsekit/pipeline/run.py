@@ -75,7 +75,7 @@ def _checked(
         values = plain(cfg)
         if unread := [*unread_variables(cfg, hydra.overrides.task), *unread_keys(cfg)]:
             raise ConfigError(unread)
-        plan, tracking = Plan.build(values), build(values["tracking"], "tracking")
+        plan, tracking = Plan.build(values), build(values["tracking"], "tracking", trusted=True)
     except UserError as error:
         if FIRST_PROCESS and not folder.config_file.exists():
             known = stages.identity(values, names) if values else {}

@@ -39,8 +39,12 @@ class Recipe:
     without_teacher: dict[str, Modifier] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, values: dict[str, Any]) -> Recipe:
-        """A recipe from resolved plain values; raises ConfigError with every problem of a field."""
+    def build(cls, values: dict[str, Any], *, trusted: bool = False) -> Recipe:
+        """A recipe from resolved plain values; raises ConfigError with every problem of a field.
+
+        trusted: whether its modifiers may be of modules outside of sparsekit that are not imported
+        yet, as those of the user's own config may.
+        """
         modifiers, problems = {}, []
         nodes = values.get("modifiers") or {}
         if not isinstance(nodes, Mapping):
@@ -52,7 +56,9 @@ class Recipe:
                 problems.append(f"recipe.modifiers.{name} has no _target_ that names a modifier")
                 continue
             try:
-                modifier: Modifier = build(dict(node), f"recipe.modifiers.{name}", Modifier)
+                modifier: Modifier = build(
+                    dict(node), f"recipe.modifiers.{name}", Modifier, trusted=trusted
+                )
             except ConfigError as error:
                 problems += error.problems
                 continue

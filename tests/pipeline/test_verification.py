@@ -311,3 +311,23 @@ def test_a_run_of_others_calls_nothing_but_what_belongs_there(run: Path) -> None
             in refused.stderr
         )
     assert not made.exists()
+
+
+def test_a_run_of_others_imports_no_foreign_module(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Importing a module runs its code, so the name is checked first."""
+    (tmp_path / "planted.py").write_text("raise SystemExit('the module was imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"_target_": "planted.Modifier"}
+    settings = json.loads((run / "config.yaml").read_text())
+    recipe = run / "model" / "recipe.yaml"
+    recipe.write_text(json.dumps({"num_epochs": 2, "modifiers": {"pruning": node}}))
+    restamp(run)
+    with pytest.raises(UserError, match=r"'planted.Modifier' is not a class of sparsekit"):
+        verify_run(RunFolder(run), summary_of(run))
+    (run / "config.yaml").write_text(json.dumps(settings | {"export": node, "runtime": node}))
+    for verb in ("export", "benchmark"):
+        refused = CliRunner().invoke(app, [verb, str(run)])
+        assert refused.exit_code == 1
+        assert "'planted.Modifier' is not a class of sparsekit" in refused.stderr

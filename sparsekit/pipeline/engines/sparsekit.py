@@ -104,7 +104,7 @@ def make_trainer(
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(progress())
     if trial := (plan.values.get("sweep") or {}).get("trial"):
-        trainer.add_callback(build(trial, "sweep.trial"))
+        trainer.add_callback(build(trial, "sweep.trial", trusted=True))
     return trainer
 
 

@@ -1,0 +1,75 @@
+"""`_target_` names: what may be imported, and when."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sparsekit.cli.app import app
+from sparsekit.config.build import build
+from sparsekit.errors import ConfigError
+from sparsekit.modifiers.base import Modifier
+from sparsekit.recipe.recipe import Recipe
+
+MODULE = """
+from dataclasses import dataclass
+from pathlib import Path
+from sparsekit.modifiers.base import Modifier
+
+Path(__file__).with_name("imported").touch()
+
+
+@dataclass(kw_only=True)
+class Planted(Modifier):
+    pass
+"""
+NODE = {"_target_": "planted_module.Planted", "start": 0.0, "end": 1.0}
+RECIPE = {"num_epochs": 1, "modifiers": {"planted": NODE}}
+
+
+@pytest.fixture
+def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file that exists once the planted module was imported."""
+    (tmp_path / "planted_module.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path / "imported"
+    sys.modules.pop("planted_module", None)
+
+
+def test_a_foreign_module_is_not_imported(imported: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'planted_module.Planted' is not a class of sparsekit"):
+        Recipe.build(RECIPE)
+    assert not imported.exists()
+
+
+def test_the_users_own_config_may_name_it(imported: Path) -> None:
+    recipe = Recipe.build(RECIPE, trusted=True)
+    assert type(recipe.modifiers["planted"]).__name__ == "Planted" and imported.exists()
+
+
+def test_a_module_that_the_program_imported_may_be_named(imported: Path) -> None:
+    importlib.import_module("planted_module")
+    assert list(Recipe.build(RECIPE).modifiers) == ["planted"]
+
+
+@pytest.mark.parametrize(("verb", "options"), [("show", []), ("plot", ["-o", "recipe.png"])])
+def test_commands_on_a_recipe_of_others(
+    imported: Path, tmp_path: Path, verb: str, options: list[str]
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(json.dumps(RECIPE))
+    refused = CliRunner().invoke(app, ["recipe", verb, str(file), *options])
+    assert refused.exit_code == 1 and "is not a class of sparsekit" in refused.stderr
+    assert not imported.exists()
+
+
+@pytest.mark.parametrize("target", [True, None, 3, ["os.mkdir"], {"a": 1}])
+def test_targets_that_are_no_names(target: object) -> None:
+    with pytest.raises(ConfigError, match=r"node._target_ is .*; it must name a class"):
+        build({"_target_": target}, "node", Modifier)
