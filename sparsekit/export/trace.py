@@ -49,7 +49,11 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     try:
         # Eager attention is two plain products and a softmax, which every runtime knows.
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+            folder,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except (ValueError, KeyError, RuntimeError, OSError) as error:
         raise UserError(

@@ -77,7 +77,7 @@ class Student:
 def read_config(folder: Path) -> PreTrainedConfig:
     """The config of the checkpoint in `folder`."""
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(folder)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError) as error:
         raise UserError(f"cannot read {folder / 'config.json'}: {error}") from error
     return config
@@ -147,6 +147,7 @@ def load_weights(
     try:
         # Chunks change no result, but require lengths that are multiples of theirs.
         options = {"dtype": torch.float32, "chunk_size_feed_forward": 0, **options}
+        options["trust_remote_code"] = False
         model, info = architecture.from_pretrained(folder, output_loading_info=True, **options)
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
         names = ", ".join(path.name for path in weights)

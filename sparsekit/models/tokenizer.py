@@ -16,7 +16,9 @@ def load_tokenizer(folder: Path, max_length: int, embeddings: int) -> PreTrained
     be read, has special tokens only, or has more tokens than the model.
     """
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False
+        )
     except (ValueError, OSError, TypeError, AttributeError) as error:
         raise UserError(
             f"cannot read the tokenizer in {folder}: {first_line(error)}; put the tokenizer.json "
