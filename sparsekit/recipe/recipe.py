@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sparsekit.config.build import build
 from sparsekit.config.plain import plain
+from sparsekit.config.yaml_limits import check_yaml
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.base import Modifier
 from sparsekit.recipe.source import values_of_file, values_of_mapping, values_of_text
@@ -80,8 +81,9 @@ class Recipe:
         """A recipe from a yaml file, native (with interpolations) or as `save` wrote it."""
         register_resolvers()
         try:
+            check_yaml(path.read_bytes(), str(path))
             node = OmegaConf.load(path)
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"cannot read the recipe {path}: {error}") from error
         if not isinstance(node, DictConfig) or "num_epochs" not in node:
             raise UserError(

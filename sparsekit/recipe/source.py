@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sparsekit.config.plain import plain
+from sparsekit.config.yaml_limits import check_yaml
 from sparsekit.errors import UserError, first_line
 from sparsekit.sparseml.recipes.document import parse
 from sparsekit.sparseml.recipes.load import (
@@ -54,6 +55,7 @@ def values_of_text(text: str, variables: Mapping[str, Any]) -> dict[str, Any]:
     if is_sparseml_text(text):
         return values_of_document(parse(text, TEXT), TEXT, variables)
     try:
+        check_yaml(text, TEXT)
         node = OmegaConf.create(text)
     except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"cannot read {TEXT}: {first_line(error)}") from error
@@ -81,6 +83,7 @@ def native_config(file: Path) -> DictConfig:
     """
     try:
         text = file.read_text()
+        check_yaml(text, str(file))
         node = OmegaConf.load(file)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"cannot read the recipe {file}: {first_line(error)}") from error

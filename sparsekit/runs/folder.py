@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from sparsekit.config.yaml_limits import check_yaml
 from sparsekit.errors import UserError, first_line, printable
 from sparsekit.runs.summary import plain_json
 
@@ -134,7 +135,9 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The resolved config. Raises UserError where it is missing or cannot be read."""
         try:
-            config = yaml.load(self.config_file.read_bytes(), _Loader)
+            content = self.config_file.read_bytes()
+            check_yaml(content, str(self.config_file))
+            config = yaml.load(content, _Loader)
         except FileNotFoundError as error:
             raise UserError(f"{self} is not a run folder: it has no config.yaml") from error
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
