@@ -72,5 +72,5 @@ def distance_from_start(student: str, folder: Path, strength: float | None) -> f
     values = recipe(num_epochs=1, qat_start=None).values
     if strength is not None:
         values["modifiers"]["l2sp"] = {"_target_": "l2sp.L2SP", "strength": strength}
-    trainer(folder, loaded, make_rows(loaded), Recipe.build(values)).train()
+    trainer(folder, loaded, make_rows(loaded), Recipe.build(values, trusted=True)).train()
     return sum(float((p.detach() - before[n]).square().sum()) for n, p in encoder.items())
