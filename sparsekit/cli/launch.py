@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import signal
 import sys
@@ -29,6 +30,11 @@ def launch(words: Sequence[str]) -> None:
 
     Exits with code 1 and one message for a mistake of the user's, with 128 + n for a signal n.
     """
+    if "${" in os.getcwd():
+        raise UserError(
+            f"the working directory {os.getcwd()} has ${{ in its name, which Hydra takes for an "
+            "interpolation: run the command in another folder; data and models may lie in this one"
+        )
     register_resolvers()
     OmegaConf.register_new_resolver("new_folder", run_folder, replace=True)
     try:

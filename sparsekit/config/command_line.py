@@ -31,9 +31,13 @@ def arranged(words: Sequence[str]) -> list[str]:
 
 
 def _readable(override: str, parser: OverridesParser) -> str:
+    key, _, value = override.partition("=")
+    if "${" in value and _names_a_path(value):
+        # A folder of such a name: escaped, it is not taken for an interpolation.
+        escaped = value.replace("${", "\\${").replace('"', '\\"')
+        return f'{key}="{escaped}"'
     if _reads(override, parser):
         return override
-    key, _, value = override.partition("=")
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     quoted = f'{key}="{escaped}"'
     if not _reads(quoted, parser):

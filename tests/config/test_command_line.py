@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from sparsekit.config.command_line import arranged
 from sparsekit.errors import UserError
@@ -47,3 +48,12 @@ def test_other_text_is_told_what_to_write(value: str) -> None:
     # What a shell makes of the advice is what Hydra then reads.
     (word,) = shlex.split(advice)
     assert OverridesParser.create().parse_override(word).value() == value
+
+
+def test_a_path_that_looks_like_an_interpolation_is_that_path(tmp_path: Path) -> None:
+    file = tmp_path / "${now:%Y}" / "train.csv"
+    file.parent.mkdir()
+    (word,) = arranged([f"dataset.train={file}"])
+    value = OverridesParser.create().parse_override(word).value()
+    assert OmegaConf.create({"train": value}).train == str(file)
+    assert arranged(["output_dir=${now:%Y}"]) == ["output_dir=${now:%Y}"]

@@ -345,3 +345,12 @@ def test_a_run_in_the_folder_of_an_earlier_one_replaces_it(
         run_here(tmp_path, *choices, "dataset.label_column=stars")
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
     assert not (tmp_path / "deployment").exists()
+
+
+def test_a_working_directory_that_looks_like_an_interpolation_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "${now:x}"
+    folder.mkdir()
+    done = launch("dataset=quickstart", folder, dict(os.environ))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert f"the working directory {folder} has ${{ in its name" in done.stderr
+    assert list(folder.iterdir()) == []
