@@ -1,4 +1,4 @@
-"""Work that is done once and kept: folders named by the hash of what they were made from."""
+"""Results that are computed once and cached: folders named by the hash of their inputs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Where teachers, their logits and quickstart models are kept: `$SPARSEKIT_CACHE`."""
+    """The folder of cached teachers, logits and quickstart models: `$SPARSEKIT_CACHE`."""
     return Path(os.environ.get("SPARSEKIT_CACHE", "~/.cache/sparsekit")).expanduser()
 
 
 def content_hash(parts: Iterable[str | bytes]) -> str:
-    """A hash of the parts in order, each told apart from its neighbours by its length."""
+    """A hash of the parts in order; each is preceded by its length, so that borders count."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -78,7 +78,7 @@ def cached(
 
 
 def way_out(folder: Path) -> str:
-    """What to do about a damaged file in `folder`: what the cache holds can be made again."""
+    """The advice for a damaged file in `folder`: a folder of the cache can be removed."""
     cache = cache_folder().resolve()
     if not folder.resolve().is_relative_to(cache):
         return "fetch or save it again"

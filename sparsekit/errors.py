@@ -1,4 +1,4 @@
-"""Errors that the user can mend: raised anywhere, shown as one message."""
+"""Errors that the user can fix: raised anywhere, shown as one message."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: the message names the value, the limit and the fix."""
+    """A mistake that the user can fix: the message names the value, the limit and the fix."""
 
 
 class ConfigError(UserError):
-    """Every problem found in a config, collected, so that one run shows them all."""
+    """All problems of a config, collected so that one run reports every one."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
@@ -24,7 +24,7 @@ class ConfigError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its type where it says nothing."""
+    """The first line of an error's message; the name of its type if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -1,4 +1,4 @@
-"""The `sparsekit` command: its verbs, and one message for what the user can mend.
+"""The `sparsekit` command: its verbs, and one message for what the user can fix.
 
 Each verb imports what it needs when it runs, so that `--help` starts at once and a light
 installation has every verb.
@@ -35,7 +35,7 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Verbs(TyperGroup):
-    """Ends in exit code 1 and one message on stderr for a mistake that the user can mend."""
+    """Ends in exit code 1 and one message on stderr for a mistake that the user can fix."""
 
     def invoke(self, ctx: Any) -> Any:
         bound_spinning()

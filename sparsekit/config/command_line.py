@@ -1,4 +1,4 @@
-"""The command line of launch.py as Hydra's parser can read it."""
+"""The arguments of `sparsekit train` in the form that Hydra's parser reads."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sparsekit.errors import UserError
 
 
 def arranged(words: Sequence[str]) -> list[str]:
-    """The same words with options first, and paths in quotes where Hydra asks for them.
+    """Put options first, and quote paths that Hydra cannot read without quotes.
 
-    Between overrides (`dataset=csv -m seed=1,2`) options end Hydra's list of them. `--help` shows
-    a whole config, so it gets the one choice that has no default. Raises UserError for a value
-    that Hydra cannot read, where quotes let it.
+    An option between overrides (`dataset=csv -m seed=1,2`) would end Hydra's list of overrides.
+    `--help` prints a composed config, so it gets a value for the one group without a default.
+    Raises UserError for a value that Hydra reads only in quotes and that is not a path.
 
     >>> arranged(["dataset=csv", "-m", "seed=1,2"])
     ['-m', 'dataset=csv', 'seed=1,2']
@@ -41,7 +41,7 @@ def _readable(override: str, parser: OverridesParser) -> str:
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     quoted = f'{key}="{escaped}"'
     if not _reads(quoted, parser):
-        return override  # Not for its value; Hydra says what is wrong.
+        return override  # The value is not the problem; Hydra reports what is.
     if _names_a_path(value):
         return quoted
     inner = quoted.replace("'", "'\\''")
@@ -52,7 +52,7 @@ def _readable(override: str, parser: OverridesParser) -> str:
 
 
 def _names_a_path(value: str) -> bool:
-    """Whether there is such a file or folder, or a folder for such a new one."""
+    """Whether the file or folder exists, or the folder in which it would be created."""
     path = Path(value).expanduser()
     return path.exists() or ("/" in value and path.parent.exists())
 

@@ -1,4 +1,4 @@
-"""What a run is, as a hash: its config without where it is kept, shown and swept."""
+"""The hash that identifies a run: of its config without output, tracking and sweep keys."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# Keys that say where a run is kept, shown and repeated, not what it is.
+# Keys that do not change the result: output folder, tracking, sweep.
 NOT_IDENTITY = ("output_dir", "tracking", "sweep")
 
 
 def config_hash(values: dict[str, Any]) -> str:
-    """A short content hash of plain config values, equal across machines and key order."""
+    """A short hash of plain config values, independent of the machine and the order of keys."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def identity_hash(values: Mapping[str, Any]) -> str:
-    """The hash of what a run is: its resolved config without where it is kept, shown and swept."""
+    """The hash of a resolved config without the keys that do not change the result."""
     identifying = {key: value for key, value in values.items() if key not in NOT_IDENTITY}
     if "training" in values:
         training = values["training"]

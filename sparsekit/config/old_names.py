@@ -1,7 +1,6 @@
-"""Where the targets of older configs are now: one table from old names to new.
+"""The current names of classes that older configs name by `_target_`.
 
-Recipes that users saved, their own config files and the run folders of finished runs name classes
-by `_target_`; those written before a class moved go on working.
+Saved recipes, config files of users and finished run folders keep working after a class moves.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ OLD_NAMES = {
 
 
 def current_name(target: Any) -> Any:
-    """The target's name today; a name that never moved, and what is no text, as they are.
+    """The current name of a target; names that never moved, and values that are not text, as is.
 
     >>> current_name("sparsekit.models.Student")
     'sparsekit.models.loading.Student'

@@ -1,4 +1,4 @@
-"""Config values held against the types that a dataclass declares."""
+"""Config values checked against the types that a dataclass declares."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-_SAID = {
+_DESCRIPTIONS = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
@@ -18,10 +18,13 @@ _SAID = {
 
 
 def type_problems(target: type, values: Mapping[str, Any], name: str) -> list[str]:
-    """What in `values` is not of the type of `target`'s field; `name` leads to it in the config."""
+    """A problem for each of `values` whose type is not that of `target`'s field of that name.
+
+    `name` is the key of the node in the config, for the messages.
+    """
     hints = get_type_hints(target)
     return [
-        f"{name}.{key} is {value!r}; it must be {said(hints[key])}"
+        f"{name}.{key} is {value!r}; it must be {describe(hints[key])}"
         for key, value in values.items()
         if key in hints and not fits(value, hints[key])
     ]
@@ -30,8 +33,8 @@ def type_problems(target: type, values: Mapping[str, Any], name: str) -> list[st
 def fits(value: Any, hint: Any) -> bool:
     """Whether a plain value (number, text, list, mapping, None) has the type `hint`.
 
-    Whole numbers are numbers, 0 and 1 are booleans. Types that yaml has no values for are left to
-    their owners.
+    Integers count as floats, 0 and 1 as booleans. Types that yaml cannot express are accepted:
+    their classes check them.
 
     >>> fits(2, float), fits("2", float), fits(True, int), fits(["a"], str | list[str])
     (True, False, False, True)
@@ -50,18 +53,18 @@ def fits(value: Any, hint: Any) -> bool:
     if hint in (int, float):
         known = int if hint is int else int | float
         return isinstance(value, known) and not isinstance(value, bool)
-    return isinstance(value, hint) if hint in _SAID else True
+    return isinstance(value, hint) if hint in _DESCRIPTIONS else True
 
 
-def said(hint: Any) -> str:
-    """The type in a user's words.
+def describe(hint: Any) -> str:
+    """The type as an error message names it.
 
-    >>> said(int | None), said(list[str])
+    >>> describe(int | None), describe(list[str])
     ('a whole number or null', 'a list, as in [a,b]')
     """
     origin = get_origin(hint)
     if origin in (Union, UnionType):
-        return " or ".join(said(choice) for choice in get_args(hint))
+        return " or ".join(describe(choice) for choice in get_args(hint))
     if origin is Literal:
         return " or ".join(map(str, get_args(hint)))
-    return _SAID.get(origin or hint, str(hint))
+    return _DESCRIPTIONS.get(origin or hint, str(hint))

@@ -38,7 +38,7 @@ def test_what_fits_is_built(values: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "problem"),
     [
         ("count", "abc", "part.count is 'abc'; it must be a whole number"),
         ("count", 1.5, "part.count is 1.5"),
@@ -52,8 +52,8 @@ def test_what_fits_is_built(values: dict[str, Any]) -> None:
         ("level", "top", "low or high"),
     ],
 )
-def test_what_does_not_fit_is_named(key: str, value: Any, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_does_not_fit_is_named(key: str, value: Any, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
         build({"_target_": PART, key: value}, "part")
 
 
