@@ -82,3 +82,11 @@ def test_a_metric_names_its_function_and_which_way_is_better() -> None:
         "| `f1_macro` | `f1_score` with `zero_division=0.0, average='macro'` | higher |  |" in rows
     )
     assert "| `expected_calibration_error` | sparsekit's own | lower | `ece` |" in rows
+
+
+def test_lines_that_begin_with_a_name_become_a_list() -> None:
+    text = "Two fields:\nsize: in rows,\n    padding too;\n`name`: any.\n\nNote: end.\nother: not a field."
+    assert hook("fields").listed(text, {"size", "name"}) == (
+        "Two fields:\n\n- `size`: in rows,\n    padding too;\n- `name`: any.\n\nNote: end.\n"
+        "other: not a field."
+    )
