@@ -85,8 +85,8 @@ def test_a_metric_names_its_function_and_which_way_is_better() -> None:
 
 
 def test_lines_that_begin_with_a_name_become_a_list() -> None:
-    text = "Two fields:\nsize: in rows,\n    padding too;\n`name`: any.\n\nNote: end.\nother: not a field."
+    text = "Two:\nsize: in rows,\n    padding too;\n`name`: any.\n\nNote: end.\nother: no field."
     assert hook("fields").listed(text, {"size", "name"}) == (
-        "Two fields:\n\n- `size`: in rows,\n    padding too;\n- `name`: any.\n\nNote: end.\n"
-        "other: not a field."
+        "Two:\n\n- `size`: in rows,\n    padding too;\n- `name`: any.\n\nNote: end.\n"
+        "other: no field."
     )
