@@ -29,9 +29,8 @@ from sparsekit.errors import UserError
 class ProcessLauncher(Launcher):
     """Runs `n_jobs` jobs at a time, each in a fork of this process.
 
-    The libraries are imported once, before the first fork; no thread runs and no accelerator is
-    in use by then, so that the fork is safe. With several at a time each gets its share of the
-    cores as torch threads.
+    The libraries are imported once, before the first fork, when no thread is running and no
+    accelerator is in use. With several jobs at a time each uses its share of the cores.
     """
 
     def __init__(self, n_jobs: int = 1) -> None:
@@ -49,7 +48,7 @@ class ProcessLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run the jobs; each return says how its process ended. The run folder holds the rest."""
+        """Run the jobs and return how each process ended; results are in the run folders."""
         import sparsekit.pipeline.run  # noqa: F401  # seconds of imports that all forks share
 
         setup_globals()
@@ -88,7 +87,7 @@ class ProcessLauncher(Launcher):
         return process
 
     def _job(self, number: int, overrides: list[str], scratch: str) -> None:
-        # A fork, and even more a killed one, leaves the temporary folders of its libraries behind.
+        # A fork, above all a killed one, does not remove its libraries' temporary folders.
         os.environ["TMPDIR"] = tempfile.tempdir = scratch
         if self.n_jobs > 1:
             _use_threads(max(1, len(os.sched_getaffinity(0)) // self.n_jobs))
@@ -105,11 +104,11 @@ class ProcessLauncher(Launcher):
                 job_subdir_key="hydra.sweep.subdir",
             )
         except KeyboardInterrupt:
-            # The sweep, which Ctrl-C is meant for, says so.
+            # The sweep reports the interrupt.
             sys.exit(128 + signal.SIGINT)
         exited = getattr(result._return_value, "__cause__", None)
         if result.status == JobStatus.FAILED and isinstance(exited, SystemExit):
-            # A mistake of the user's: its message, without the traces of who passed it on.
+            # A user's mistake: its message without the traceback.
             sys.exit(exited.code if isinstance(exited.code, str) else 1)
         # Raises the job's exception, which ends this process with code 1.
         _ = result.return_value

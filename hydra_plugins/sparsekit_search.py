@@ -1,4 +1,4 @@
-"""Hydra sweeper `search`: Optuna chooses the jobs; they fail, resume and are kept as in a sweep."""
+"""Hydra sweeper `search`: Optuna chooses the jobs, which run and resume as those of a sweep do."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class SearchSweeper(ResumingSweeper):
         if self.storage.startswith("sqlite:///"):
             Path(self.storage.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         name = self.study_name or f"{key}-{'-'.join(self.objectives)}"
-        # Another seed for a study that goes on: the same would draw its first trials again.
+        # Another seed for a resumed study: the same would draw its first trials again.
         begun = name in optuna.get_all_study_names(self.storage)
         known = len(optuna.load_study(study_name=name, storage=self.storage).trials) if begun else 0
         return optuna.create_study(

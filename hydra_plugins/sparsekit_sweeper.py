@@ -1,4 +1,4 @@
-"""Hydra sweeper `sparsekit`: jobs that fail alone, and sweeps that go on where they stopped."""
+"""Hydra sweeper `sparsekit`: a failed job does not stop the others, and sweeps resume."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from sparsekit.sweep.workspace import save_workspace
 
 
 class ExitAsError:
-    """The task, with `sys.exit` as an exception: an exit would end launchers that share a process.
+    """The task, with `sys.exit` turned into an exception: launchers may share the process.
 
-    A class of this module, so that it can be sent to other processes and machines.
+    A class at module level, so that it can be pickled for other processes and machines.
     """
 
     def __init__(self, task: TaskFunction) -> None:
@@ -60,7 +60,7 @@ class ExitAsError:
 
 
 class ResumingSweeper(Sweeper):
-    """Runs the jobs that are missing or failed, each composed and recorded on its own."""
+    """Runs the missing and failed jobs, each composed and recorded on its own."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class ResumingSweeper(Sweeper):
             sys.exit(f"error: {error}")
         except KeyboardInterrupt as stopped:
             name = str(stopped) or "SIGINT"
-            sys.stderr.write(f"stopped by {name}; the same command goes on with what is missing\n")
+            sys.stderr.write(f"stopped by {name}; repeat the command to run the remaining jobs\n")
             sys.exit(128 + signal.Signals[name])
         finally:
             signal.signal(signal.SIGTERM, before)
@@ -119,7 +119,7 @@ class ResumingSweeper(Sweeper):
         return failures(jobs, axes)
 
     def _end(self, folder: Path) -> None:
-        """Save the sweep's view in W&B if that is asked for, and say where the sweep lies."""
+        """Save the sweep's view in W&B if configured, and print the sweep's folder."""
         tracking = plain(self._config.tracking)
         if tracking.get("workspace"):
             try:
@@ -130,7 +130,7 @@ class ResumingSweeper(Sweeper):
         sys.stdout.write(f"sweep: {folder}\n")
 
     def _folder(self, key: str) -> Path:
-        """That of the same sweep's earlier call, unless all is to be run anew; else a new one."""
+        """The folder of the sweep's earlier call, unless everything is rerun; else a new one."""
         folder = Path(self._config.hydra.sweep.dir)
         chosen = any(
             text.startswith("hydra.sweep.dir=") for text in self._config.hydra.overrides.hydra
@@ -140,7 +140,7 @@ class ResumingSweeper(Sweeper):
         return jobs_of.find_sweep(self.root, key) or folder
 
     def _compose(self, overrides: list[str]) -> Job:
-        """The job with the hash that its run will have, or with what is wrong with its config."""
+        """The job with the hash that its run will have, or with the error of its config."""
         before = HydraConfig.instance().cfg
         try:
             config = self._context.config_loader.load_sweep_config(self._config, overrides)
@@ -151,7 +151,7 @@ class ResumingSweeper(Sweeper):
             values = plain(OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"]))
             return Job(overrides=overrides, hash=identity_hash(values))
         except (HydraException, OmegaConfBaseException, UserError) as error:
-            # One line: Hydra puts what is wrong and how to mend it on lines of their own.
+            # One line: Hydra puts the problem and the fix on separate lines.
             return Job(overrides=overrides, error=" ".join(str(error).split()))
         finally:
             HydraConfig.instance().cfg = before
@@ -175,7 +175,7 @@ class ResumingSweeper(Sweeper):
             self._launch(missing, folder)
 
     def _launch(self, jobs: list[Job], folder: Path) -> None:
-        """Hand the jobs to the launcher, in batches; stop after a failure if that is asked for."""
+        """Pass the jobs to the launcher in batches; stop after a failure if `fail_fast` is set."""
         if self.launcher is None:
             self.launcher = self._make_launcher(folder)
         size = self.max_batch_size or (1 if self.fail_fast else len(jobs))
@@ -188,7 +188,7 @@ class ResumingSweeper(Sweeper):
     def _make_launcher(self, folder: Path) -> Launcher:
         config = self._config
         with open_dict(config):
-            # In the overrides too: each job's config is composed from them.
+            # In the overrides too, from which each job's config is composed.
             config.hydra.sweep.dir, config.hydra.sweep.subdir = str(folder), "${hydra.job.num}"
             config.hydra.overrides.hydra += [
                 f"hydra.sweep.dir='{folder}'",
@@ -200,10 +200,10 @@ class ResumingSweeper(Sweeper):
         )
 
     def _launch_batch(self, batch: list[Job]) -> None:
-        """Launch jobs of consecutive numbers and see that each leaves a summary behind.
+        """Launch jobs with consecutive numbers and make sure that each has a summary afterwards.
 
-        A launcher that breaks over one job (a killed worker of a pool) takes the others of its
-        batch with it: those that did not end are launched once more, one at a time.
+        If one job breaks the launcher (a killed worker of a pool), the unfinished jobs of its batch
+        are launched again, one at a time.
         """
         assert self.launcher is not None
         results: Sequence[JobReturn] = []
@@ -226,7 +226,7 @@ class ResumingSweeper(Sweeper):
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """End the sweep as Ctrl-C does: a launcher takes the jobs that it started along."""
+    """End the sweep as Ctrl-C does: a launcher ends the jobs that it started."""
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
@@ -236,7 +236,7 @@ def _folder_of(job: Job) -> Path:
 
 
 def _fail(job: Job, error: str) -> None:
-    """Record the failure in the job's folder, where the run did not live to do it itself."""
+    """Record the failure in the job's folder if the run could not do so itself."""
     run = RunFolder(_folder_of(job))
     run.path.mkdir(parents=True, exist_ok=True)
     if run.ending.status not in ("completed", "failed"):

@@ -1,4 +1,4 @@
-"""Run folders as plain values: what was configured, what was measured, what is broken."""
+"""Run folders as plain values: config, measures and errors."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SWEEP = "sweep.json"
 class Run:
     """One run folder.
 
-    `config` has a key a value (`recipe.modifiers.pruning.start`), the group choices among them
-    (`student: minilm`); `measures` has results by their labels (`validation accuracy`).
+    `config` maps dotted keys to values (`recipe.modifiers.pruning.start`), and groups to choices
+    (`student: minilm`); `measures` maps labels to results (`validation accuracy`).
     """
 
     folder: Path
@@ -37,16 +37,16 @@ class Run:
 
 
 def load(folders: Sequence[Path]) -> list[Run]:
-    """Every run below the folders, once each; those a sweep took over from earlier ones too.
+    """Every run below the folders once, with those that a sweep reused from earlier sweeps.
 
-    A failed run that was repeated with success is left out, and of two completed runs of one
-    config the earlier. Raises UserError for a folder without runs.
+    Left out are failed runs that a later one completed, and all but the last completed run of a
+    config. Raises UserError for a folder without runs.
     """
-    found: dict[Path, Run] = {}
+    runs: dict[Path, Run] = {}
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"no folder {folder}; `run:` and `sweep:` name those of launch.py")
-        paths = [*(run.path for run in find_runs(folder)), *_taken_over(folder)]
+        paths = [*(run.path for run in find_runs(folder)), *_reused(folder)]
         if not paths:
             raise UserError(
                 f"{folder} holds no run: give a run folder, a sweep's folder "
@@ -54,9 +54,9 @@ def load(folders: Sequence[Path]) -> list[Run]:
             )
         for path in paths:
             real = path.resolve()
-            if real not in found:
-                found[real] = read(path)
-    return list(_latest(list(found.values())))
+            if real not in runs:
+                runs[real] = read(path)
+    return list(_latest(list(runs.values())))
 
 
 def read(folder: Path) -> Run:
@@ -96,12 +96,12 @@ def _read_summary(run: Run, summary: Mapping[str, Any]) -> None:
     run.measures = {name: value for name, value in measures.items() if math.isfinite(value)}
 
 
-def _taken_over(folder: Path) -> Iterator[Path]:
-    """Runs of other sweeps that the sweeps below this folder did not have to repeat."""
+def _reused(folder: Path) -> Iterator[Path]:
+    """Runs of other sweeps that the sweeps below this folder reused."""
     for record in sorted(folder.rglob(SWEEP)):
         for job in _jobs(record):
             path = os.path.join(record.parent, job["folder"])
-            # Of a name that no file can have os.path says False, where Path raises.
+            # os.path returns False for an impossible name, where Path raises.
             if os.path.isdir(path):
                 yield Path(os.path.relpath(path))
 

@@ -31,14 +31,14 @@ function counted(count, noun) {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-// What the ranking is about comes first, so that a narrow window shows it.
+// The ranking's measures come first, so that a narrow window shows them.
 const leading = [data.metric, ...data.costs];
-const measures = [...data.measures].sort((a, b) => place(a) - place(b));
-function place({ name }) {
+const measures = [...data.measures].sort((a, b) => order(a) - order(b));
+function order({ name }) {
   return leading.includes(name) ? leading.indexOf(name) : leading.length;
 }
 
-// The columns of the table: heading, what it sorts by (best first), what fills a cell.
+// The table's columns: heading, sort key (best first), and a function that fills a cell.
 const columns = [
   { head: "rank", text: true, key: g => g.mark || undefined,
     fill: (td, g) => { td.textContent = g.mark; } },
@@ -55,7 +55,7 @@ const columns = [
   } },
 ];
 
-// A heading that may break where a dotted name has its joints.
+// A heading that may break after each part of a dotted name.
 function heading(text) {
   const button = element("button");
   const parts = text.split(/(?<=[._])/);
@@ -63,7 +63,7 @@ function heading(text) {
   return button;
 }
 
-// Numbers by value, texts by letter, what is missing last in both directions.
+// Numbers by value, text alphabetically, missing values last in both directions.
 function ordered(a, b, sign) {
   if (a === undefined || a === null) return b === undefined || b === null ? 0 : 1;
   if (b === undefined || b === null) return -1;
@@ -106,7 +106,7 @@ function drawTable() {
   byId("groups").replaceChildren(thead, tbody);
 }
 
-// Groups along one axis, those that share all other values on one line.
+// Groups along one axis; those with equal values on all other axes form one line.
 function along(axis, measure) {
   const lines = new Map();
   data.groups.forEach((group, i) => {
@@ -179,7 +179,7 @@ if (data.groups.length && data.measures.length) {
   options("measure", names, data.metric, drawPlots);
   options("cost", names, data.costs[0] ?? names[0], drawPlots);
   drawPlots();
-  // Plots are as wide as their places, so that their letters keep their size.
+  // Plots are redrawn at their containers' width, so that text keeps its size.
   let width = innerWidth;
   addEventListener("resize", () => {
     if (innerWidth !== width) drawPlots();

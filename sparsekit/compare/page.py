@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that needs nothing else: no server, no network."""
+"""A comparison as one self-contained HTML page: no server, no network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 
 def page(comparison: Comparison, folder: Path) -> str:
-    """The page, to be written into `folder`, from which its links to run folders start."""
+    """The page, with links to run folders relative to `folder`."""
     # "<" cannot end the script element that holds the data when it is written as an escape.
     data = json.dumps(page_data(comparison, folder), separators=(",", ":")).replace("<", "\\u003c")
     text = (HERE / "page.html").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ def page(comparison: Comparison, folder: Path) -> str:
 
 
 def page_data(comparison: Comparison, folder: Path) -> dict[str, Any]:
-    """What the page's scripts read. Of the configs only what differs between runs is kept."""
+    """What the page's scripts read; of the configs only the keys that differ between runs."""
     runs = [run for group in comparison.groups for run in group.runs]
     number = {id(run): index for index, run in enumerate(runs)}
     keys = dict.fromkeys(key for run in runs for key in run.config)
@@ -73,7 +73,7 @@ def _named(run: Run, folder: Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON's own types; what JSON lacks (nan, dates) as text."""
+    """`value` as JSON; as text where JSON has no such type (nan, dates)."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

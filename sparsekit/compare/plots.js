@@ -1,5 +1,5 @@
 "use strict";
-// Scales, axes and marks as SVG. A point is {x, y, group, text}; groups light up together.
+// Scales, axes and marks as SVG. A point is {x, y, group, text}; a group is highlighted as one.
 const SVG = "http://www.w3.org/2000/svg";
 const COLORS = ["#2563a8", "#d97706", "#15803d", "#b91c5c", "#6d4bc3", "#0e8f98", "#8a5a2b",
   "#64748b", "#a3a300", "#db5f9a"];
@@ -23,7 +23,7 @@ function short(value) {
 function ticks(low, high, count = 6) {
   const power = 10 ** Math.floor(Math.log10((high - low) / count));
   const step = [1, 2, 5, 10].map(s => s * power).find(s => (high - low) / s <= count);
-  // As many digits as tell neighbours apart.
+  // Enough digits to distinguish neighbours.
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const found = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) {
@@ -32,11 +32,11 @@ function ticks(low, high, count = 6) {
   return found;
 }
 
-// A scale of numbers, or of categories where a value is none: {at(value), ticks}. A swept scale has
-// its ticks at the values themselves where they are few, and is logarithmic beyond a decade.
+// A numeric scale, or a categorical one if some value is not a number: {at(value), ticks}. A swept
+// scale has ticks at its values if they are few, and is logarithmic if they span over a decade.
 function scale(values, from, to, swept = false) {
   const known = [...new Set(values)];
-  const room = from > to ? 15 : 42; // A text is so high, so wide.
+  const room = from > to ? 15 : 42; // The height and the width of a label.
   if (known.every(v => typeof v === "number")) {
     known.sort((a, b) => a - b);
     const bend = swept && known[0] > 0 && known.at(-1) / known[0] > 10 ? Math.log : v => v;
@@ -64,12 +64,12 @@ function cut(text, letters) {
 // From blue (0) over grey to orange (1).
 function shade(share) {
   const stops = [[37, 99, 168], [176, 186, 196], [217, 119, 6]];
-  const place = Math.max(0, Math.min(1, share)) * 2, first = Math.min(1, Math.floor(place));
-  const mix = stops[first].map((v, i) => Math.round(v + (stops[first + 1][i] - v) * (place - first)));
+  const at = Math.max(0, Math.min(1, share)) * 2, first = Math.min(1, Math.floor(at));
+  const mix = stops[first].map((v, i) => Math.round(v + (stops[first + 1][i] - v) * (at - first)));
   return `rgb(${mix})`;
 }
 
-// An empty picture as wide as its place, at least `least`: {root, width}.
+// An empty plot as wide as its container, at least `least`: {root, width}.
 function frame(parent, height, title, least = 260) {
   const width = Math.max(least, parent.clientWidth);
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img",
@@ -111,7 +111,7 @@ function dot(root, point, x, y, look) {
   return listen(node, point.group);
 }
 
-// Scatter with the front of `less`/more better on both axes.
+// Scatter plot with its Pareto front; xLess and yLess: whether less is better.
 function paretoPlot(parent, points, xName, yName, xLess, yLess) {
   const { root, width } = frame(parent, 375, `${yName} against ${xName}`);
   const box = { left: 58, right: width - 16, top: 26, bottom: 330 };
@@ -129,11 +129,11 @@ function paretoPlot(parent, points, xName, yName, xLess, yLess) {
     ? `H${x.at(p.x)}V${y.at(p.y)}` : `M${x.at(p.x)},${y.at(p.y)}`).join("");
   svg("path", { class: "frontline", d: steps }, root);
   const best = new Set(front);
-  const drawn = [...points].sort((a, b) => best.has(a) - best.has(b)); // The front above the rest.
+  const drawn = [...points].sort((a, b) => best.has(a) - best.has(b)); // Draw the front last.
   for (const p of drawn) dot(root, p, x, y, { class: best.has(p) ? "best" : "dull" });
 }
 
-// One line a combination of the other axes, error bars of two standard errors.
+// One line for each combination of the other axes; error bars are two standard errors.
 function linePlot(parent, series, xName, yName) {
   const all = series.flatMap(s => s.points);
   const { root, width } = frame(parent, 285, `${yName} along ${xName}`);
@@ -166,7 +166,7 @@ function linePlot(parent, series, xName, yName) {
   }
 }
 
-// A name in lines of about `letters` letters, broken at its spaces and underscores.
+// A name in lines of about `letters` characters, broken at spaces and underscores.
 function folded(name, letters) {
   const lines = [];
   for (const part of name.split(/(?<=[ _])/)) {
@@ -176,8 +176,8 @@ function folded(name, letters) {
   return lines.map(line => line.trim());
 }
 
-// One vertical axis a column, the first `swept` of them the sweep's; one path a group, coloured by
-// the last column.
+// One vertical axis for each column, the first `swept` being the sweep's axes; one path for each
+// group, coloured by the last column.
 function parallelPlot(parent, columns, rows, swept) {
   const { root, width } = frame(parent, 375, "parallel coordinates", 30 + 88 * columns.length);
   const [top, bottom, gap] = [56, 360, (width - 100) / Math.max(1, columns.length - 1)];
@@ -197,7 +197,7 @@ function parallelPlot(parent, columns, rows, swept) {
     svg("title", {}, node, row.text);
     listen(node, row.group);
   }
-  // Above the paths, which would strike them out.
+  // Drawn above the paths, which would cross them out.
   scales.forEach((each, c) => each.ticks.forEach(([at, text]) =>
     svg("text", { class: "halo", x: place(c) + 6, y: at + 4 }, root, text)));
 }

@@ -40,7 +40,7 @@ class Statistic:
 class Group:
     """Runs of one config, apart from the seed.
 
-    `values` are its places on the axes. `tie` says whether it differs from the best group by less
+    `values` are its values on the axes. `tie` says whether it differs from the best group by less
     than two standard errors: None where one of them has a single seed. `front` says that no other
     group is better in one of accuracy, latency and size and as good in the rest.
     """
@@ -54,7 +54,7 @@ class Group:
 
 @dataclass(kw_only=True)
 class Comparison:
-    """All that is shown: groups, best first by `metric`; runs without a result in `others`."""
+    """What is shown: groups, best first by `metric`, and runs without a result in `others`."""
 
     axes: list[str]
     measures: list[str]
@@ -113,14 +113,14 @@ def less_is_better(measure: str) -> bool:
 def seed_keys(runs: Sequence[Run]) -> set[str]:
     """The keys that hold the run's seed in all `runs`: `seed`, and those interpolated from it.
 
-    A data set's own `seed: 0` is none, though it equals that of the run with the seed 0.
+    A data set's own `seed: 0` is not one, although it equals the seed of a run with seed 0.
     """
     keys = {key for run in runs for key in run.config if key.rpartition(".")[2] == "seed"}
     return {key for key in keys if all(run.config.get(key, run.seed) == run.seed for run in runs)}
 
 
 def find_axes(groups: Sequence[Sequence[Run]], seeds: Collection[str] = ()) -> list[str]:
-    """The config keys, but for `seeds`, that tell the groups apart.
+    """The config keys, without `seeds`, that distinguish the groups.
 
     A key is left out where those before it determine its value, as `recipe.qat_epochs` does that
     of `recipe.qat_start_epoch`; keys that somebody overrode come first, then choices, then short
@@ -149,7 +149,7 @@ def find_axes(groups: Sequence[Sequence[Run]], seeds: Collection[str] = ()) -> l
 def differ(first: Statistic, second: Statistic) -> bool | None:
     """Whether two means lie two standard errors of their difference apart, or more.
 
-    None where one of them is of a single seed, unless they are equal.
+    None if one of them has a single seed, unless they are equal.
 
     >>> differ(Statistic(0.80, 0.01, 4), Statistic(0.805, 0.01, 4))
     False
@@ -163,7 +163,7 @@ def differ(first: Statistic, second: Statistic) -> bool | None:
 
 
 def pareto(points: Sequence[Sequence[float]]) -> list[bool]:
-    """For each point whether no other is at most as large in all coordinates and less in one.
+    """For each point, whether no other is as small in all coordinates and smaller in one.
 
     >>> pareto([(1, 3), (2, 2), (2, 3), (3, 1)])
     [True, True, False, True]

@@ -33,13 +33,13 @@ def cell(statistic: Statistic | None) -> str:
 
 
 def marks(group: Group, first: bool) -> str:
-    """What the ranking says of a group: best, tie, and whether it lies on the Pareto front."""
+    """A group's rank: best or tie, and whether it is on the Pareto front."""
     words = ["best" if first else "tie" if group.tie else "", "Pareto" if group.front else ""]
     return ", ".join(word for word in words if word)
 
 
 def markdown(comparison: Comparison, folder: Path) -> str:
-    """The table of groups, best first, and what is broken; links relative to `folder`."""
+    """The table of groups, best first, and of runs without a result; links relative to `folder`."""
     headings = [*comparison.axes, "seeds", *comparison.measures, "", "runs"]
     ranked = [str(comparison.metric), *comparison.costs]
     lines = [
@@ -68,7 +68,7 @@ def markdown(comparison: Comparison, folder: Path) -> str:
 
 
 def csv_text(comparison: Comparison) -> str:
-    """A row a run, broken ones too: folder, status, seed, axes, measures."""
+    """One row for each run, broken ones too: folder, status, error, seed, axes, measures."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     headings = [*comparison.axes, *comparison.measures, "tie", "pareto"]

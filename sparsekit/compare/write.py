@@ -42,12 +42,12 @@ def write_comparison(
 
 
 def table(comparison: Comparison) -> Table:
-    """The best configs in 80 columns: the metric with its deviation, then what it costs."""
+    """The best configs in 80 columns: the metric with its deviation, then the costs."""
     metric = comparison.metric or ""
-    # The units alone: the caption names what they are of, the title what the first is.
+    # Units only: the caption names the measures, and the title the metric.
     costs = [cost for cost in comparison.costs if cost != metric]
     headings = {"sparsity": "zeros"} | {cost: cost.split()[-1] for cost in costs}
-    # A latency with its runtime's name: another's may stand beside it.
+    # With the runtime's name, since the latency of another may stand beside it.
     named = metric.endswith(" latency ms")
     ranked = metric.replace(" latency ", "\n") if named else metric.rpartition(" ")[2]
     front = "*: on the Pareto front"

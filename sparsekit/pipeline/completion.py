@@ -1,4 +1,4 @@
-"""A run that failed after its evaluation, once what it lacked was done by hand."""
+"""A run that failed after its evaluation, completed by `sparsekit export` and `benchmark`."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from sparsekit.runs.folder import RunFolder
 
 
 def completed(run: RunFolder, summary: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """The summary as a completed run's where all that its config asks for is there and verified.
+    """The summary with status completed if everything the config asks for exists and is verified.
 
-    Otherwise as it is, with why the run stays failed.
+    Otherwise the summary unchanged, and the reason why the run stays failed.
     """
     if summary.get("status") == "completed":
         return summary, None
     try:
-        if lacking := _lacking(summary, run.config):
-            return summary, lacking
+        if reason := _incomplete(summary, run.config):
+            return summary, reason
         verify_run(run, summary)
     except UserError as error:
         return summary, str(error)
     return {**summary, "status": "completed", "error": None}, None
 
 
-def _lacking(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
-    """What keeps a run from being complete, apart from the soundness of its files."""
+def _incomplete(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
+    """Why the run is not complete, whether or not its files are intact; None if it is."""
     if not (summary.get("train") and summary.get("metrics")):
-        # Then model/ may be that of an earlier run in the same folder.
+        # model/ may be that of an earlier run in the same folder.
         return "it failed before its model was evaluated: run it again"
     identity = summary.get("config")
     if not isinstance(identity, Mapping) or identity.get("hash") != identity_hash(settings):

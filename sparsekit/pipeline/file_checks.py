@@ -29,7 +29,8 @@ SPREAD = 0.1
 def verify_files(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, str]:
     """Check the files of `run` against their sums, and the model against what `summary` claims.
 
-    Returns what was checked and found. Raises UserError naming the file or the check that failed.
+    Returns the result of each check by its name. Raises UserError naming the file or the check that
+    failed.
     """
     if not isinstance(summary.get("export"), Mapping):
         raise UserError(f"{run} has no deployment to verify; export it first: sparsekit export RUN")
@@ -54,27 +55,27 @@ def check_files(run: RunFolder) -> int:
             copy.is_file() and original.read_bytes() != copy.read_bytes()
         ):
             raise UserError(
-                f"check 'copies' failed: {copy} is not {original}; export again: sparsekit export "
-                "RUN"
+                f"check 'copies' failed: {copy} differs from {original}; export again: "
+                "sparsekit export RUN"
             )
     return files
 
 
 def describe_failure(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, str]:
-    """How a run failed whose files can still be verified; nothing of one that was completed."""
+    """The failure of a run whose files can still be verified; empty for a completed run."""
     if summary.get("status") == "completed":
         return {}
-    why = str(summary.get("error") or "summary.json has no status completed").partition("\n")[0]
+    reason = str(summary.get("error") or "summary.json has no status completed").partition("\n")[0]
     if not mapping(summary, "metrics"):
         raise UserError(
-            f"{run} failed before its model was evaluated, so that nothing says that model/ is "
-            f"this run's: {why}; run it again"
+            f"{run} failed before its model was evaluated, so model/ may be an earlier run's: "
+            f"{reason}; run it again"
         )
-    return {"run": f"FAILED, after its model was evaluated: {why}"}
+    return {"run": f"FAILED, after its model was evaluated: {reason}"}
 
 
 def mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """`values[name]`, nothing where it is missing or null; raises UserError for what is no map."""
+    """`values[name]`, empty where it is missing or null; raises UserError if not a mapping."""
     found = values.get(name) or {}
     if not isinstance(found, Mapping):
         raise UserError(f"summary.json was changed: {name} is {found!r}, it must be a mapping")

@@ -47,8 +47,8 @@ def load_data(plan: Plan) -> TextData:
 def write_schedule(plan: Plan, total_steps: int, run: RunFolder) -> None:
     """Print the recipe in optimizer steps, and write it to `schedule.json`.
 
-    Raises ConfigError where a model would be exported that no step has quantized. The plan knows
-    that only of a run with `training.max_steps`; how many steps an epoch has is known here.
+    Raises ConfigError if the exported model would not be quantized by any step. The plan can check
+    that only with `training.max_steps`; here the number of steps in an epoch is known.
     """
     Console(stderr=True).print(schedule.table(plan.recipe, total_steps))
     rows = schedule.windows(plan.recipe, total_steps)
@@ -80,13 +80,13 @@ def trained(
         },
     )
     assert_masks(plan.recipe, load_file(run.weights), f"in {run.model}")
-    if blind := unseen(student.model):
+    if unobserved := unseen(student.model):
         LOG.warning(
-            "%d quantizers never saw a number, so that most weights become zero, among them %s: "
-            "training ended before quantization began; train more steps, or begin earlier "
+            "%d quantizers observed no values and round most weights to zero, among them %s: "
+            "training ended before quantization started; train more steps, or start earlier "
             "(recipe.qat_epochs)",
-            len(blind),
-            blind[0],
+            len(unobserved),
+            unobserved[0],
         )
     return {
         "train": measured,

@@ -1,4 +1,4 @@
-"""A finished run, checked once more from the outside: everything is read back from disk."""
+"""Verification of a finished run: everything is read back from disk and computed again."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from sparsekit.sparsity.prunable import prunable
 
 
 def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
-    """What was checked, and what was found; `summary` is the run's.
+    """The result of each check by its name; `summary` is the run's.
 
-    Files against their sums; the recipe's masks in the saved weights; sparsity, the graph's weights
-    and int8 products, logits and metrics, each computed again and compared with the summary.
-    A run that failed after its evaluation, such as while it was timed, is checked as any other, and
-    what is found begins with its failure. Raises UserError naming the file or the check that
-    failed, and for a run that failed before: its model may be that of an earlier run.
+    The files are compared with their checksums and the saved weights with the recipe's masks.
+    Sparsity, the graph's weights, the count of int8 matmuls, logits and metrics are computed again
+    and compared with the summary. A run that failed after its evaluation is checked like any other,
+    and its failure is the first result. Raises UserError naming the file or the check that failed,
+    and for a run that failed before its evaluation: its model may be that of an earlier run.
     """
     recorded = summary.get("export")
     if not recorded or not isinstance(recorded, Mapping):
@@ -46,10 +46,10 @@ def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
     if broken:
         raise UserError(f"check 'masks' failed in {run.model}: {'; '.join(broken)}")
     layers = read_layers(model, state)
-    found = sparsity(model)
+    measured = sparsity(model)
     if claimed := mapping(summary, "sparsity"):
-        _same("sparsity", found["overall"], claimed.get("overall"))
-        _same_claims("sparsity of", found["layers"], mapping(claimed, "layers"))
+        _same("sparsity", measured["overall"], claimed.get("overall"))
+        _same_claims("sparsity of", measured["layers"], mapping(claimed, "layers"))
     _check_metrics(run, names, mapping(summary, "metrics"))
     structure = check_structure(run.graph, layers, other_bytes(state, layers), prunable(model))
     for name, value in vars(structure).items():
@@ -67,11 +67,11 @@ def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
             "says that they were compared; set it to true"
         )
     _same_claims("exported", parity["metrics"] or {}, mapping(recorded, "metrics"))
-    return failure | _findings(files, recipe, found["overall"], vars(structure), parity)
+    return failure | _results(files, recipe, measured["overall"], vars(structure), parity)
 
 
 def _check_metrics(run: RunFolder, names: Sequence[str], recorded: Mapping[str, Any]) -> None:
-    """The metrics of each split against those of the logits that torch left for it."""
+    """Compare each split's metrics with those of the logits that torch computed for it."""
     for split in recorded:
         file = run.evaluation(split)
         if not file.is_file():
@@ -82,25 +82,25 @@ def _check_metrics(run: RunFolder, names: Sequence[str], recorded: Mapping[str, 
         _same_claims(split, found, mapping(recorded, split))
 
 
-def _same_claims(what: str, found: Mapping[str, float], claimed: Mapping[str, Any]) -> None:
-    """Each number that summary.json has is what was found; it may have less."""
+def _same_claims(what: str, computed: Mapping[str, float], claimed: Mapping[str, Any]) -> None:
+    """Raise UserError unless every claimed value is the computed one; some may be missing."""
     for name, value in claimed.items():
-        _same(f"{what} {name}", found.get(name), value)
+        _same(f"{what} {name}", computed.get(name), value)
 
 
-def _same(name: str, found: float | None, recorded: Any) -> None:
+def _same(name: str, computed: float | None, recorded: Any) -> None:
     if (
-        not isinstance(found, int | float)
+        not isinstance(computed, int | float)
         or not isinstance(recorded, int | float)
-        or not np.isclose(found, recorded, rtol=0, atol=TOLERANCE)
+        or not np.isclose(computed, recorded, rtol=0, atol=TOLERANCE)
     ):
         raise UserError(
-            f"check '{name}' failed: it is {found}, summary.json says {recorded}; the summary or "
-            "the run was changed: train or export again"
+            f"check '{name}' failed: it is {computed}, summary.json says {recorded}; the "
+            "summary or the run was changed: train or export again"
         )
 
 
-def _findings(
+def _results(
     files: int, recipe: Recipe, share: float, structure: dict[str, Any], parity: dict[str, Any]
 ) -> dict[str, str]:
     products = structure["int8_matmuls"] + structure["fp32_matmuls"]

@@ -1,4 +1,4 @@
-"""What a training run shows: a line for each thing it logs, and in a terminal a bar."""
+"""Progress of training: a line for each logged event, and a bar in a terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHOWN = {
 
 
 class EpochLines(TrainerCallback):
-    """One line for each thing the Trainer logs, for files and pipes."""
+    """One line for each event that the Trainer logs, for files and pipes."""
 
     def on_log(
         self,
@@ -50,12 +50,12 @@ class EpochBar(ProgressCallback):
 
 
 def progress() -> TrainerCallback:
-    """A bar where somebody watches; elsewhere its redrawing would bury the lines."""
+    """A bar in a terminal; elsewhere redrawing it would bury the lines."""
     return EpochBar() if sys.stderr.isatty() else EpochLines()
 
 
 def epoch_line(logs: Mapping[str, float], epoch: float) -> str:
-    """The values that a reader follows; the run folder has all of them.
+    """The most telling values of an event; the run folder has all of them.
 
     >>> epoch_line({"loss": 0.25, "grad_norm": 3.0, "epoch": 2.0}, 0.0)
     'epoch  2.00  loss 0.25'
@@ -73,12 +73,12 @@ def epoch_line(logs: Mapping[str, float], epoch: float) -> str:
 
 
 def quiet_libraries() -> None:
-    """Turn off the bars and notes of loading, saving and exporting, which hide what matters."""
+    """Turn off the progress bars and messages of loading, saving and exporting."""
     for name in ("onnxscript", "onnx_ir", "httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # How it orders checkpoints where files have no fine times.
+    # Warns how it orders checkpoints on file systems with coarse times.
     logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
-    # Its readers log what they then raise.
+    # Its readers log the errors that they raise.
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()

@@ -21,13 +21,13 @@ from sparsekit.system import command
 
 SPLITS = ("validation", "test")
 RECALL_0 = 3  # classes of recall 0 that are named
-PIPED = 1000  # columns at most, where there is no terminal
+PIPED = 1000  # columns at most without a terminal
 
 
 def show(view: Table) -> None:
-    """Print a table with all its numbers: where the terminal is too narrow, beyond its edge.
+    """Print a table without cutting its values, even where it is wider than the terminal.
 
-    In a file or a pipe it is as wide as its longest words, so that a search finds them whole.
+    In a file or a pipe it is as wide as its longest words, so that a search finds them.
     """
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -46,7 +46,7 @@ def show(view: Table) -> None:
 
 
 def closing_table(summary: Mapping[str, Any], run: RunFolder | None = None) -> Group:
-    """What a run reached, and the commands to try next on its folder `run` (None: a blank RUN).
+    """The results of a run, and commands to try next on its folder `run` (None: the word RUN).
 
     `summary` is that of `summary.json`; a stage that did not run has no row.
     """
@@ -105,7 +105,7 @@ def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def next_commands(summary: Mapping[str, Any], run: str, pairs: bool = False) -> list[str]:
-    """Commands that work on what this run left behind."""
+    """Commands that work on the files that this run wrote."""
     commands, sparsekit = [], command()
     if summary.get("export"):
         texts = '--pairs "It rains." "It is wet."' if pairs else '"This movie is funny and moving."'

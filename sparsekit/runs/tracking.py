@@ -1,6 +1,6 @@
 """The run folder first, Weights & Biases as its mirror.
 
-Every event is a line of `metrics.jsonl` and the result is `summary.json`, whatever W&B does.
+Every event is a line of `metrics.jsonl` and the result is `summary.json`, even if W&B fails.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ NAME_LENGTH = 128  # what W&B accepts for names and groups
 
 @dataclass(kw_only=True)
 class TrackingConfig:
-    """Where W&B puts the run, and whether it is used.
+    """The W&B project and names of a run, and whether W&B is used.
 
-    `auto` is online when a key is configured, else offline; `$WANDB_MODE` outranks it.
-    `name` null is the job's overrides, `group` null the sweep's. `artifact` logs `deployment/`.
+    `auto` is online if a key is configured, else offline; `$WANDB_MODE` overrides it.
+    `name` defaults to the job's overrides, `group` to the sweep's. `artifact` logs `deployment/`.
     `workspace` saves a view of a sweep when it ends.
     """
 
@@ -135,7 +135,7 @@ def track(
 
 
 def wandb_mode(mode: str) -> str:
-    """online, offline or disabled: what `auto` means here; never asks for a key."""
+    """The mode with `auto` resolved: online, offline or disabled; never prompts for a key."""
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
     elif mode == "online" and not _has_key():
@@ -200,7 +200,7 @@ def _start(
 
 
 def _fit(name: str) -> str:
-    """`name` in W&B's limit, without its middle: what a sweep varies is often the last override."""
+    """`name` cut in the middle to W&B's limit: what a sweep varies is often the last override."""
     half = NAME_LENGTH // 2
     return name if len(name) <= NAME_LENGTH else f"{name[: half - 1]}…{name[-half:]}"
 

@@ -14,7 +14,7 @@ from sparsekit.errors import UserError
 from sparsekit.sparseml.peer import MAKE, WORKERS, peer_python
 
 WORKER = WORKERS / "sparseml_engine.py"
-# Arguments that say where or how we train; every other is transformers', old or new.
+# Arguments of our own Trainer; all others exist in old and new transformers.
 _OURS = {
     "_target_",
     "output_dir",
@@ -52,7 +52,7 @@ def run_worker(job: Path, log: Path, on_report: Callable[[Report], None]) -> Non
         raise UserError(f"engine=sparseml is not installed: {MAKE}")
     with log.open("w") as errors:
         process = subprocess.Popen(
-            # -E: what PYTHONPATH holds is ours, not the peer's.
+            # -E: PYTHONPATH holds our packages, not the peer's.
             [python, "-E", WORKER, job],
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -62,10 +62,10 @@ def run_worker(job: Path, log: Path, on_report: Callable[[Report], None]) -> Non
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                # Its libraries print there too.
+                # SparseML's libraries print to stdout too.
                 if line.startswith('{"'):
                     on_report(json.loads(line))
-        except BaseException:  # a stopped run leaves no process behind
+        except BaseException:  # no process outlives a stopped run
             process.kill()
             raise
         finally:
@@ -73,14 +73,14 @@ def run_worker(job: Path, log: Path, on_report: Callable[[Report], None]) -> Non
             code = process.wait()
     if code != 0:
         raise UserError(
-            f"SparseML ended with code {code}: {_last_words(log.read_text())}; all that it said is "
-            f"in {log}"
+            f"SparseML ended with code {code}: {_last_error(log.read_text())}; its full "
+            f"output is in {log}"
         )
 
 
-def _last_words(said: str) -> str:
+def _last_error(output: str) -> str:
     """The exception in a log, or its last line."""
-    lines = said.strip().splitlines() or ["nothing"]
+    lines = output.strip().splitlines() or ["nothing"]
     return next(
         (line for line in lines[::-1] if re.match(r"[\w.]*(Error|Exception)\b", line)), lines[-1]
     )

@@ -1,4 +1,4 @@
-"""The jobs of a sweep: expanded from its axes, told apart by their configs, matched with runs."""
+"""The jobs of a sweep: expanded from its axes, identified by config, matched with earlier runs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ RECORD = "sweep.json"
 class Job:
     """One job: its overrides, the hash of its resolved config, and the folder of its run.
 
-    `hash` is None where the config does not compose; `error` then says why. `reused` marks a run
-    of an earlier call.
+    `hash` is None if the config does not compose, and `error` is the reason. `reused` marks the
+    run of an earlier call.
     """
 
     overrides: list[str]
@@ -36,14 +36,14 @@ class Job:
 
     @property
     def key(self) -> str:
-        """What the job is the same by in a later call: its config, or its overrides without one."""
+        """What identifies the job in a later call: its config hash, or its overrides."""
         return self.hash or " ".join(self.overrides)
 
 
 def expand(overrides: Sequence[Override]) -> tuple[list[list[str]], list[str]]:
     """Every combination of the axes' values as overrides, the last axis fastest, and the axes.
 
-    A key given twice counts as given last. Raises UserError for an axis that has no values.
+    The last of two overrides of one key counts. Raises UserError for an axis without values.
     """
     axes: dict[str, list[str]] = {}
     swept: dict[str, bool] = {}
@@ -64,7 +64,7 @@ def expand(overrides: Sequence[Override]) -> tuple[list[list[str]], list[str]]:
 
 
 def sweep_key(overrides: Sequence[Override]) -> str:
-    """What a sweep keeps when an axis gets another value: its fixed overrides and its axes."""
+    """The identity of a sweep, whatever the values of its axes: fixed overrides and axis names."""
     parts = {
         override.get_key_element(): None
         if override.is_sweep_override()
@@ -76,7 +76,7 @@ def sweep_key(overrides: Sequence[Override]) -> str:
 
 
 def earlier_runs(folders: Iterable[Path]) -> dict[str, tuple[Path, Ending]]:
-    """The best run of each config hash below the folders: a completed one, else the last."""
+    """The run of each config hash below the folders: a completed one, else the last."""
     best: dict[str, tuple[Path, Ending]] = {}
     for folder in folders:
         for run in find_runs(folder):
@@ -90,9 +90,9 @@ def earlier_runs(folders: Iterable[Path]) -> dict[str, tuple[Path, Ending]]:
 
 
 def to_run(jobs: Sequence[Job], known: Mapping[str, tuple[Path, Ending]], rerun: str) -> list[Job]:
-    """The jobs that are to run; the others get the folder of their earlier run.
+    """The jobs to run; the others get the folder of their earlier run.
 
-    `rerun` is failed (what is missing or failed), none (what is missing) or all. A job that is
+    `rerun` is failed (jobs that are missing or failed), none (missing jobs only) or all. A job
     listed twice runs once.
     """
     if rerun not in RERUN:
@@ -111,7 +111,7 @@ def to_run(jobs: Sequence[Job], known: Mapping[str, tuple[Path, Ending]], rerun:
 
 
 def read_record(folder: Path) -> tuple[str, list[Job]] | None:
-    """The key and jobs of `sweep.json` in a sweep's folder; None where there is no whole one."""
+    """The key and jobs of `sweep.json` in a sweep's folder; None if it cannot be read."""
     try:
         record = json.loads((folder / RECORD).read_text())
         jobs = [
@@ -162,6 +162,6 @@ def find_sweep(root: Path, key: str) -> Path | None:
 
 
 def next_number(folder: Path) -> int:
-    """The first job number above all that have a folder: no job writes into another's."""
+    """One more than the largest job number in `folder`, so that no job writes to another's."""
     taken = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
     return max(taken, default=-1) + 1

@@ -1,4 +1,4 @@
-"""What became of a sweep's jobs, as a table and as one message."""
+"""The outcome of a sweep's jobs, as a table and as one message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparsekit.sweep.jobs import Job
 
 
 def outcome(job: Job) -> Ending:
-    """How the job's run ended, as its folder says."""
+    """How the job's run ended."""
     if job.folder is None:
         return Ending(status="not run", error=job.error)
     return RunFolder(job.folder).ending
@@ -32,13 +32,13 @@ def summary_table(jobs: Sequence[Job], axes: Sequence[str], folder: Path) -> Tab
     # Spaces, at which a narrow terminal may break.
     swept = [axis.rpartition(".")[2].replace("_", " ") for axis in axes]
     ends = [outcome(job) for job in jobs]
-    # One after the other, in the order of the jobs: a sweep may be over runtimes.
+    # In the order of the jobs: a sweep may vary the runtime.
     runtimes = list(dict.fromkeys(name for end in ends for name in _latencies(end)))
     for heading in ("run", *swept):
         view.add_column(heading, overflow="fold", min_width=max(map(len, heading.split())))
     view.add_column("status", min_width=len("completed"))
     for heading in ("score", "zeros", *(f"{name}\nms" for name in runtimes)):
-        # A name that is cut short would no longer say whose numbers these are.
+        # A truncated name would not identify the runtime.
         view.add_column(heading, justify="right", no_wrap=True)
     for job, end in zip(jobs, ends, strict=True):
         values = dict(text.partition("=")[::2] for text in job.overrides)
@@ -67,14 +67,14 @@ def _latencies(end: Ending) -> dict[str, float]:
 
 
 def failures(jobs: Sequence[Job], axes: Sequence[str]) -> str | None:
-    """One message that names the failed jobs and their first line of error; None without any."""
+    """One message with each failed job and the first line of its error; None if none failed."""
     lines = []
     for job in jobs:
         end = outcome(job)
         if end.status != "completed":
             where = job.folder.name if job.folder else "-"
-            why = (end.error or "no error recorded").splitlines()[0]
-            lines.append(f"- {where} ({label(job, axes)}): {end.status}: {why}")
+            reason = (end.error or "no error recorded").splitlines()[0]
+            lines.append(f"- {where} ({label(job, axes)}): {end.status}: {reason}")
     if not lines:
         return None
     return f"{len(lines)} of {len(jobs)} jobs failed\n" + "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A job's side of a search: it reports each validation and stops where others were better."""
+"""A job of a search: it reports every validation and stops if it is unpromising."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class Pruned(Exception):
-    """The trial is stopped: at the same epoch the median of the earlier ones was better."""
+    """The trial is stopped: the median of earlier trials at the same epoch was better."""
 
 
 @dataclass(kw_only=True)
 class ReportTrial(TrainerCallback):
     """Reports `metric` (`eval_accuracy`) of every evaluation to trial `number` of an Optuna study.
 
-    `storage` is the study's database, which other machines report to as well. Raises Pruned when
-    the study's pruner says so, after `warmup_trials` finished trials.
+    `storage` is the study's database, which other machines may share. Raises Pruned when the
+    study's pruner decides so, after `warmup_trials` finished trials.
     """
 
     storage: str

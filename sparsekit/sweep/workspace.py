@@ -46,7 +46,7 @@ def workspace(
     axes: Sequence[str],
     summary: Mapping[str, Any],
 ) -> Workspace:
-    """The view: runs of the group `sweep`, by the columns that a finished run's `summary` has."""
+    """The view of the runs in group `sweep`, with the columns of a finished run's `summary`."""
     import wandb_workspaces.reports.v2.interface as panels
     import wandb_workspaces.workspaces as workspaces
     from wandb_workspaces.expr import And
@@ -88,7 +88,7 @@ def workspace(
 
 
 def _column(axis: str) -> str:
-    # A value's place in the nested config; the choice of a group (`student`) is a column itself.
+    # A value's path in the nested config; a group choice (`student`) is a column of its own.
     return f"sparsekit.{axis}" if "." in axis else axis
 
 
@@ -96,7 +96,7 @@ def _axes(folder: Path) -> list[str]:
     try:
         axes: list[str] = json.loads((folder / RECORD).read_text())["axes"]
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} is no sweep's folder: it has no whole {RECORD}") from error
+        raise UserError(f"{folder} is not a sweep's folder: it has no readable {RECORD}") from error
     return axes
 
 

@@ -50,7 +50,7 @@ def values(tmp_path: Path, *overrides: str) -> dict[str, Any]:
              "PerLayerDistillation"],
             "modifiers.layers imitates layers",
         ),
-        (["+sweep.trial._target_=x"], "reports to no search"),
+        (["+sweep.trial._target_=x"], "cannot report to a search"),
         (
             ["recipe=dense", "+recipe.modifiers.q._target_=sparsekit.modifiers.quantization.qat."
              "Quantization", "+recipe.modifiers.q.scheme=default"],
@@ -88,7 +88,9 @@ def test_a_worker_that_ends_is_quoted(tmp_path: Path, monkeypatch: pytest.Monkey
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", str(python))
     reports: list[dict[str, Any]] = []
-    with pytest.raises(UserError, match=r"ended with code 3: OSError: no room; .*said is in .*log"):
+    with pytest.raises(
+        UserError, match=r"ended with code 3: OSError: no room; .*output is in .*log"
+    ):
         run_worker(tmp_path / "job.json", tmp_path / "log", reports.append)
     assert reports == [{"steps": 3}]
 

@@ -93,7 +93,7 @@ def test_a_sweep_without_results(sweep: Path, sent: list[Any]) -> None:
         save_workspace(sweep, config)
     (sweep / "0" / "summary.json").write_text(json.dumps(SUMMARY))
     (sweep / "sweep.json").unlink()
-    with pytest.raises(UserError, match=r"no sweep's folder: it has no whole sweep.json"):
+    with pytest.raises(UserError, match=r"not a sweep's folder: it has no readable sweep.json"):
         save_workspace(sweep, config)
     assert sent == []
 

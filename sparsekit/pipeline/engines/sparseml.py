@@ -41,7 +41,7 @@ class SparseML:
     """SparseML 1.8's Trainer, in a process of the peer environment, in float32."""
 
     def problems(self, recipe: Recipe, values: Mapping[str, Any]) -> list[str]:
-        """What it cannot do of the resolved config `values`."""
+        """What SparseML's Trainer cannot do of the resolved config `values`."""
         install = peer_problem("sparseml")
         found = [f"engine=sparseml is not installed: {install}"] if install else []
         try:
@@ -64,7 +64,7 @@ class SparseML:
         if isinstance(values["teacher"].get("checkpoint"), list):
             found.append("engine=sparseml takes one teacher; name one in teacher.checkpoint")
         if (values.get("sweep") or {}).get("trial"):
-            found.append("engine=sparseml reports to no search; leave hydra/sweeper=search out")
+            found.append("engine=sparseml cannot report to a search; remove hydra/sweeper=search")
         if PROCESSES > 1:
             found.append("engine=sparseml trains in one process; run it without torchrun")
         return found
@@ -112,7 +112,7 @@ class SparseML:
 
 
 def _training_problems(training: Mapping[str, Any]) -> list[str]:
-    """Which of our arguments SparseML's Trainer has no counterpart of."""
+    """The given arguments that SparseML's Trainer has no equivalent of."""
     found = []
     if training.get("max_steps", -1) > 0:
         found.append(
@@ -130,7 +130,7 @@ def _training_problems(training: Mapping[str, Any]) -> list[str]:
         )
     if training.get("sparse_products", "auto") == "on":
         found.append(
-            "engine=sparseml multiplies zeros too, but training.sparse_products is on; set "
+            "engine=sparseml multiplies zeros too, although training.sparse_products is on; set "
             "training.sparse_products=auto"
         )
     if training.get("tokens_per_batch") is not None:
@@ -142,9 +142,9 @@ def _training_problems(training: Mapping[str, Any]) -> list[str]:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """The resolved recipe in SparseML's language; raises ConfigError for what it has no word for.
+    """The resolved recipe as SparseML's YAML; raises ConfigError for what it cannot express.
 
-    A distillation without weight is left out, since SparseML would ask for its teacher.
+    A distillation of weight 0 is left out: SparseML would require its teacher.
     """
     modifiers = {
         name: modifier
@@ -155,14 +155,14 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> str:
-    """Save it in both forms that SparseML reads: one to load, one to load again from."""
+    """Save the model in both formats that SparseML reads, one to load and one to reload."""
     model.save_pretrained(folder)
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     return str(folder)
 
 
 def write_rows(rows: Dataset, folder: Path) -> str:
-    """Write the tokenized rows as a Parquet file without the records of a newer `datasets`."""
+    """Write the tokenized rows as Parquet without the metadata of a newer `datasets`."""
     file = folder / f"{len(list(folder.glob('*.parquet')))}.parquet"
     pq.write_table(pa.table({name: list(rows[name]) for name in rows.column_names}), file)
     return str(file)
@@ -171,7 +171,7 @@ def write_rows(rows: Dataset, folder: Path) -> str:
 def teach(plan: Plan, inputs: Inputs, scratch: Path, tracker: Tracker) -> str | None:
     """The teacher's folder for SparseML, which runs it at every step; records its scores.
 
-    Raises UserError for a teacher of another vocabulary or with another order of labels.
+    Raises UserError for a teacher with another vocabulary or another order of labels.
     """
     if not plan.recipe.needs_teacher("logits"):
         return None
@@ -217,27 +217,27 @@ def load_state(plan: Plan, model: PreTrainedModel, file: Path) -> None:
     """Load what SparseML trained into `model`, the recipe attached, all of its quantizers on."""
     state = load_file(file)
     known = model.state_dict()
-    # Ranges are what scales are computed from; scores and projections are our own training's.
+    # Not the ranges, which the scales already contain, nor our own training's scores.
     wanted = {name for name in known if name.endswith((".weight", ".bias", ".scale"))}
-    lacking = sorted(wanted - state.keys())
+    missing = sorted(wanted - state.keys())
     foreign = sorted(state.keys() - known.keys())
-    if lacking or foreign:
+    if missing or foreign:
         raise ConfigError(
             [
-                f"SparseML quantized other modules than sparsekit does: it lacks "
-                f"{', '.join(lacking[:4]) or 'nothing'}, and has besides "
+                f"SparseML quantized other modules than sparsekit does: it has no "
+                f"{', '.join(missing[:4]) or 'missing ones'}, and also has "
                 f"{', '.join(foreign[:4]) or 'nothing'}; write the recipe's quantization with "
                 "submodules that name what both have"
             ]
         )
     model.load_state_dict(state, strict=False)
-    # Only now: pruning takes its masks from the weights that it finds.
+    # Only now, since pruning reads its masks from the weights.
     plan.recipe.update(plan.recipe.num_epochs)
     model.eval()
 
 
 def check_logits(student: Classifier, rows: Dataset, theirs: np.ndarray) -> float:
-    """How far our logits are from SparseML's for the same weights, at most."""
+    """The largest difference between our logits and SparseML's for the same weights."""
     ours = predict_logits(student.model, rows, student.tokenizer)
     difference = np.abs(ours - theirs)
     limit = MAX_DIFFERENCE * float(theirs.std())
