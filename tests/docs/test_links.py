@@ -30,9 +30,11 @@ def test_relative_links_lead_to_files(page: Path) -> None:
 
 def test_source_files_that_the_documentation_names_exist() -> None:
     named = [
-        (page, name)
+        (page, name[0] or name[1])
         for page in PROSE
-        for name in re.findall(r"`([\w.]+(?:/[\w.]+)+\.py)`", page.read_text())
+        for name in re.findall(
+            r"`([\w.]+(?:/[\w.]+)+\.py)`|\b(benchmarks/\w+\.py)", page.read_text()
+        )
     ]
     assert len(named) > 20
     folders = (ROOT, ROOT / "sparsekit")
