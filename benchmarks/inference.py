@@ -1,11 +1,12 @@
-"""BERT-base, 90 % zeros and int8, on every runtime here against its dense fp32 twin on onnxruntime.
+"""BERT-base, 90 % sparse and int8, on every installed runtime, against dense fp32 on onnxruntime.
 
     python benchmarks/inference.py                        # about three minutes
     python benchmarks/inference.py --json                 # the last line is one JSON object
     python benchmarks/inference.py --layers 2 --rounds 2  # the smallest one: seconds
 
-Speed does not depend on what the weights are, so they are random: nothing is downloaded. Batch 1,
-sequence 128, all runtimes in turns in one process; a ratio is the median of those of the rounds.
+Speed does not depend on the values of the weights, so they are random and nothing is downloaded.
+Batch 1, sequence length 128; all runtimes alternate in one process, and a ratio is the median over
+the rounds.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from sparsekit.system import cores, cpu_name, cpu_units
 
 
 def write_model(folder: Path, layers: int, sparsity: float) -> int:
-    """Save a random BERT with zeros and quantizers; returns the size of its vocabulary."""
+    """Save a random sparse BERT with quantizers; returns the size of its vocabulary."""
     torch.manual_seed(0)
     config = BertConfig(num_hidden_layers=layers, num_labels=2)
     model = BertForSequenceClassification(config).eval()
@@ -69,11 +70,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         vocabulary = write_model(Path(scratch) / "model", options.layers, options.sparsity)
         timed = candidates(Path(scratch) / "model", Path(scratch))
-        found = sizes(timed)
+        file_sizes = sizes(timed)
         rows = time_all(timed, grid, vocabulary)
     print(f"{cpu_name()}, {options.threads} threads")
     for row in rows:
-        size = found[row["name"]]
+        size = file_sizes[row["name"]]
         latency = f"p50 {row['latency_ms_p50']:8.2f} ms  p99 {row['latency_ms_p99']:8.2f} ms"
         file = f"file {size['bytes'] / 1e6:6.1f} MB, zstd {size['bytes_compressed'] / 1e6:6.1f} MB"
         memory = f"{row['memory_bytes'] / 1e6:6.0f} MB"
@@ -89,7 +90,7 @@ def main() -> None:
             "speedup_dynamic_int8": baseline,
             "cpu": cpu_name(),
             "cpu_units": cpu_units(),
-            "sizes": found,
+            "sizes": file_sizes,
             "rows": rows,
         }
         print(json.dumps(result))

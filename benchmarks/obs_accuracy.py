@@ -1,15 +1,15 @@
-"""What Optimal Brain Surgeon brings over magnitude, one-shot and gradual.
+"""The accuracy of Optimal Brain Surgeon against magnitude pruning, one-shot and gradual.
 
 python benchmarks/obs_accuracy.py oneshot --output oneshot.jsonl
-    the quickstart's model, fine-tuned anew for each seed (15 minutes on one core)
+    the quickstart's model, fine-tuned for each seed (15 minutes on one core)
 python benchmarks/obs_accuracy.py oneshot --model RUN/model --train train.csv \
     --validation validation.csv --output minilm.jsonl
-    a classifier of yours; seeds choose the calibration rows
+    your own classifier; seeds choose the calibration rows
 python benchmarks/obs_accuracy.py gradual --output gradual.jsonl
-    the quickstart's model, fine-tuned, then pruned while it trains on; magnitude trains longer by
-    the rows that the Fisher is measured on
+    the quickstart's model, fine-tuned, then pruned in further training; magnitude pruning trains
+    longer, by the rows that the Fisher matrix is estimated from
 python benchmarks/obs_accuracy.py table oneshot.jsonl
-    means over the seeds as Markdown
+    means over the seeds as a Markdown table
 
 Smallest run: oneshot --sparsities 0.8 --seeds 0 --recomputations 1 --num-grads 64 --output x.jsonl
 """
@@ -47,9 +47,9 @@ from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.trainer import SparseTrainer
 
 REVIEWS = "sparsekit.data.synthetic.reviews"
-# As in docs/performance/one-shot-pruning.md; the quickstart itself is pretrained with half of it.
+# As in docs/performance/one-shot-pruning.md; the quickstart's own learning rate is half of it.
 CHECKPOINT = {"_target_": "sparsekit.models.tiny.checkpoint", "learning_rate": 1e-3}
-# Gradual pruning of a fine-tuned model: epochs and masks.
+# Gradual pruning of a fine-tuned model: epochs and mask updates.
 EPOCHS, UPDATES = 2.0, 6
 State = dict[str, torch.Tensor]
 
@@ -79,7 +79,7 @@ def dense(data: TextData, seed: int) -> Classifier:
 
 
 def trained(data: TextData, seed: int, recipe: Recipe, start: State | None = None) -> Classifier:
-    """The quickstart's model, or the weights of `start`, trained by a recipe."""
+    """The quickstart's model, from the weights `start` if given, trained with a recipe."""
     set_seed(seed)
     student = Student(checkpoint=CHECKPOINT).load(data.label_names, data.max_length)
     if start is not None:
@@ -153,7 +153,7 @@ def methods(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def run_gradual(args: argparse.Namespace) -> None:
     data = quickstart()
-    # Rows that the Fisher is measured on, as epochs of training.
+    # The rows that the Fisher matrix is estimated from, in epochs.
     extra = UPDATES * args.num_grads / len(data.splits["train"])
     for seed in args.seeds:
         start = copy.deepcopy(dense(data, seed).model.state_dict())
@@ -173,7 +173,7 @@ def run_gradual(args: argparse.Namespace) -> None:
 
 
 def gradual(method: str, epochs: float, share: float, args: argparse.Namespace) -> Recipe:
-    """Pruned from the start to two thirds of the training, then at rest."""
+    """Pruning until two thirds of the training; after that the mask is constant."""
     start, end = 0.0, epochs * 2 / 3
     pruning = {
         "_target_": f"sparsekit.modifiers.{method}",
@@ -200,18 +200,18 @@ def write(output: Path, what: dict[str, Any], seed: int, score: float) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    found: dict[str, dict[float, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    results: dict[str, dict[float, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for line in args.file.read_text().splitlines():
         row = json.loads(line)
         name = row["method"].rpartition(".")[2]
         name += {True: ", global", False: ", per layer"}.get(row.get("global_sparsity"), "")
         if "num_recomputations" in row:
             name += f", {row['num_recomputations']} x {row['num_grads']} gradients"
-        found[name][row["sparsity"]].append(row)
-    shares = sorted({share for rows in found.values() for share in rows})
+        results[name][row["sparsity"]].append(row)
+    shares = sorted({share for rows in results.values() for share in rows})
     print("| method | " + " | ".join(f"{share:.0%}" for share in shares) + " | CPU seconds |")
     print("|---|" + "---|" * (len(shares) + 1))
-    for name, by_share in found.items():
+    for name, by_share in results.items():
         cells = [score_cell(by_share[share]) for share in shares]
         seconds = [row.get("cpu_seconds", 0.0) for rows in by_share.values() for row in rows]
         print(f"| {name} | " + " | ".join([*cells, f"{mean(seconds):.1f}"]) + " |")

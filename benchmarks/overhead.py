@@ -1,16 +1,17 @@
 """What sparsity, distillation and QAT add to a step of the plain Hugging Face Trainer.
 
     python benchmarks/overhead.py                       # MiniLM on 2 cores: about 2 minutes
-    python benchmarks/overhead.py --compile             # each with torch.compile too: 4 minutes
+    python benchmarks/overhead.py --compile             # also with torch.compile: 4 minutes
+    python benchmarks/overhead.py --steps 4 --batch-size 2   # the smallest run: seconds
     python benchmarks/overhead.py --shape bert-base --batch-size 256 --length 128 --steps 40   # GPU
 
-Three trainers take turns of a few steps on the same batches, all of one length and without padding,
-with the same precision, optimizer and dropout: transformers' Trainer with the dense
-model; sparsekit with masks and cached teacher logits; sparsekit with quantizers too. Weights are
-random, which changes no time. Runs on what is there: a GPU, or the CPU.
+Three trainers alternate every few steps on the same batches, all of one length without padding,
+with the same precision, optimizer and dropout: transformers' Trainer with the dense model;
+sparsekit with masks and cached teacher logits; sparsekit with quantizers too. Weights are random,
+which does not affect speed. Uses the GPU if there is one.
 
-Left out: reading and tokenizing text, the teacher's one pass, evaluation, saving, and what
-grouping by length saves.
+Not measured: reading and tokenizing text, the teacher's forward pass, evaluation, saving, and the
+gain from grouping by length.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ WARMUP = 2
 
 
 class Turns(TrainerCallback):
-    """Hands the machine on after each block of steps; times every step after the first two."""
+    """Lets the next trainer run after each block of steps; times all steps after the warm-up."""
 
     def __init__(self, block: int, wait: Callable[[], None], hand_on: Callable[[], None]) -> None:
         self.block, self.wait, self.hand_on = block, wait, hand_on
@@ -95,7 +96,7 @@ def synchronize() -> None:
 def make_trainer(
     kind: str, options: argparse.Namespace, turns: TrainerCallback, folder: str
 ) -> Trainer:
-    """The trainer of one kind: dense, sparse_kd or qat; `_compiled` behind it: torch.compile."""
+    """A trainer of kind dense, sparse_kd or qat; the suffix `_compiled` adds torch.compile."""
     kind, compiled = kind.removesuffix("_compiled"), kind.endswith("_compiled")
     torch.manual_seed(0)
     heads = SHAPES[options.shape]["hidden_size"] // (32 if options.shape == "minilm" else 64)
@@ -134,9 +135,9 @@ def make_trainer(
 
 
 def race(kinds: list[str], options: argparse.Namespace) -> dict[str, Turns]:
-    """Train all kinds in turns: one thread each, of which only one runs at a time."""
+    """Train all kinds alternately, each in a thread of which only one runs at a time."""
     events = [threading.Event() for _ in kinds]
-    found = {}
+    turns: dict[str, Turns] = {}
     threads = []
     with tempfile.TemporaryDirectory() as folder:
         for i, kind in enumerate(kinds):
@@ -145,8 +146,8 @@ def race(kinds: list[str], options: argparse.Namespace) -> dict[str, Turns]:
                 mine.wait()
                 mine.clear()
 
-            found[kind] = Turns(options.block, wait, events[(i + 1) % len(kinds)].set)
-            trainer = make_trainer(kind, options, found[kind], folder)
+            turns[kind] = Turns(options.block, wait, events[(i + 1) % len(kinds)].set)
+            trainer = make_trainer(kind, options, turns[kind], folder)
             trainer.remove_callback(PrinterCallback)
             threads.append(threading.Thread(target=trainer.train))
         with matmul_precision(trainer.args.matmul_precision):
@@ -155,11 +156,11 @@ def race(kinds: list[str], options: argparse.Namespace) -> dict[str, Turns]:
             events[0].set()
             for thread in threads:
                 thread.join()
-    return found
+    return turns
 
 
 def main() -> None:
-    """Race, then print."""
+    """Train all kinds, and print times and ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="minilm")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -167,16 +168,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--block", type=int, default=2)
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--compile", action="store_true", help="the same with torch.compile too")
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.steps % options.block:
-        parser.error(f"--steps {options.steps} is no multiple of --block {options.block}")
+        parser.error(f"--steps {options.steps} is not a multiple of --block {options.block}")
     quiet_libraries()
     kinds = ["dense", "sparse_kd", "qat"]
     if options.compile:
         kinds += [f"{kind}_compiled" for kind in kinds]
-    found = race(kinds, options)
+    turns = race(kinds, options)
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
     print(f"{name}, {cores()} cores, {torch.get_num_threads()} threads; {options.shape}, ", end="")
     print(f"{options.batch_size} x {options.length} tokens")
@@ -184,8 +185,8 @@ def main() -> None:
     for kind in kinds:
         row = {}
         for clock in ("wall", "processor"):
-            times = sorted(getattr(found[kind], clock))
-            base = sorted(getattr(found["dense"], clock))
+            times = sorted(getattr(turns[kind], clock))
+            base = sorted(getattr(turns["dense"], clock))
             row[f"{clock}_ms"] = times[len(times) // 2] * 1e3
             row[f"{clock}_ratio"] = times[len(times) // 2] / base[len(base) // 2]
         row["samples_per_second"] = options.batch_size / row["wall_ms"] * 1e3

@@ -1,13 +1,14 @@
-"""How much faster a Linear layer trains when its zeros are not multiplied, by sparsity and shape.
+"""How much faster a Linear layer trains with sparse matmuls, by sparsity and shape.
 
     python benchmarks/sparse_products.py            # about a minute
-    python benchmarks/sparse_products.py --json     # one last JSON line
+    python benchmarks/sparse_products.py --json     # the last line is one JSON object
+    python benchmarks/sparse_products.py --tokens 64 --rounds 1   # the smallest run: seconds
 
-Each figure is the time of a layer's three float32 products (its output, the gradients of its input
-and of its weight) by torch, divided by that of the sparse ones with all that they need: packing,
-the numbers of the weight, their gradients put in place. Both take turns; medians.
+Each figure is the time of a layer's three float32 matmuls (for the output and for the gradients of
+input and weight) by torch, divided by that of the sparse ones, including the gathering of the
+weight's entries, packing and the scattering of the gradient. Both alternate; medians of all rounds.
 
-Left out: everything else in a step; `overhead.py` has whole steps.
+Not measured: everything else in a step; see `overhead.py` for whole steps.
 """
 
 from __future__ import annotations
@@ -26,38 +27,38 @@ from sparsekit.kernels.sparse_linear import SparsePattern, sparse_linear
 from sparsekit.system import cores, cpu_name
 from sparsekit.training.cpu.allocator import reuse_freed_memory
 
-# [out, in] of MiniLM's layers and of BERT-base's.
+# [out, in] of the layers of MiniLM and BERT-base.
 SHAPES = ((384, 384), (1536, 384), (384, 1536), (768, 768), (3072, 768), (768, 3072))
 SPARSITIES = (0.5, 0.65, 0.8, 0.9, 0.95)
 
 
-def step(product: Callable[[Tensor, Tensor, Tensor], Tensor], tokens: int, weight: Tensor) -> float:
-    """Seconds of a forward and a backward pass."""
+def step(linear: Callable[[Tensor, Tensor, Tensor], Tensor], tokens: int, weight: Tensor) -> float:
+    """Seconds of one forward and backward pass."""
     values = torch.randn(tokens, weight.shape[1], requires_grad=True)
-    errors = torch.randn(tokens, weight.shape[0])
+    grad_output = torch.randn(tokens, weight.shape[0])
     weight, bias = weight.clone().requires_grad_(), torch.zeros(len(weight), requires_grad=True)
     begin = time.perf_counter()
-    product(values, weight, bias).backward(errors)
+    linear(values, weight, bias).backward(grad_output)
     return time.perf_counter() - begin
 
 
 def ratio(shape: tuple[int, int], sparsity: float, tokens: int, rounds: int) -> float:
-    """The dense time by the sparse one."""
+    """The median dense time divided by the median sparse time."""
     mask = torch.rand(shape) >= sparsity
     weight, pattern = torch.randn(shape) * mask, SparsePattern(mask)
-    found: dict[str, list[float]] = {"dense": [], "sparse": []}
+    seconds: dict[str, list[float]] = {"dense": [], "sparse": []}
     for _ in range(rounds):
-        found["dense"].append(step(F.linear, tokens, weight))
-        found["sparse"].append(
+        seconds["dense"].append(step(F.linear, tokens, weight))
+        seconds["sparse"].append(
             step(lambda *operands: sparse_linear(*operands, pattern), tokens, weight)
         )
-    return statistics.median(found["dense"]) / statistics.median(found["sparse"])
+    return statistics.median(seconds["dense"]) / statistics.median(seconds["sparse"])
 
 
 def main() -> None:
-    """Measure, then print."""
+    """Measure all shapes and sparsities, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=1024, help="of a batch")
+    parser.add_argument("--tokens", type=int, default=1024, help="tokens of a batch")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -69,9 +70,9 @@ def main() -> None:
     ratios = {}
     for shape in SHAPES:
         with reuse_freed_memory():
-            found = [ratio(shape, each, options.tokens, options.rounds) for each in SPARSITIES]
-        ratios["x".join(map(str, shape))] = dict(zip(map(str, SPARSITIES), found, strict=True))
-        print(f"{shape[0]:>4} x {shape[1]:<4}  " + "".join(f"{each:>8.2f}x" for each in found))
+            row = [ratio(shape, each, options.tokens, options.rounds) for each in SPARSITIES]
+        ratios["x".join(map(str, shape))] = dict(zip(map(str, SPARSITIES), row, strict=True))
+        print(f"{shape[0]:>4} x {shape[1]:<4}  " + "".join(f"{each:>8.2f}x" for each in row))
     if options.json:
         print(json.dumps({"ratio": ratios}))
 

@@ -1,10 +1,12 @@
-"""Train with sparsekit, and print the result as one JSON line: the other side of
-`sparsekit/sparseml/workers/sparseml_train.py`, with the same options and the same turns.
+"""Train with sparsekit, and print the result as one JSON line.
+
+The counterpart of `sparsekit/sparseml/workers/sparseml_train.py`, with the same options and turns;
+`training_vs_sparseml.py` runs both.
 
     python benchmarks/sparsekit_train.py --student DIR --teacher DIR --train train.csv \
         --validation validation.csv --recipe recipe.yaml --output out
 
-What is set is what `launch.py` sets with `dataset=csv teacher=checkpoint recipe=sparseml`.
+The config is that of `launch.py dataset=csv teacher=checkpoint recipe=sparseml`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import evaluate  # noqa: F401  # imports are left out, this one of the teacher's score too
+import evaluate  # noqa: F401  # imports are not timed; the teacher's score needs it
 import numpy as np
 from hydra import compose, initialize_config_dir
 from transformers import TrainerCallback, set_seed
@@ -38,7 +40,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 class Turns(TrainerCallback):
-    """Times every step with the fetching of its batch; reports and waits after each block."""
+    """Times every step including the fetching of its batch; reports and waits after each block."""
 
     def __init__(self, block: int) -> None:
         self.block = block
@@ -60,17 +62,17 @@ class Turns(TrainerCallback):
 
 
 def now() -> tuple[float, float]:
-    """Seconds of the clock, and of the processor for this process: other load changes only one."""
+    """Wall seconds, and CPU seconds of this process, which other load does not change."""
     return time.perf_counter(), time.process_time()
 
 
 def report(values: dict[str, Any]) -> None:
-    """One JSON line, at once."""
+    """Print one JSON line and flush it."""
     print(json.dumps(values), flush=True)
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
-    """The plan of the launcher's config with the options as overrides."""
+    """The plan of the launcher's config, with the options as overrides."""
     overrides = [
         "dataset=csv",
         f"dataset.data_files.train={options.train}",
@@ -118,11 +120,11 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Prepare, train in turns, report."""
+    """Prepare, train in turns, and report the result."""
     options = parse()
     quiet_libraries()
     for kernel in (adamw, dropout, quantize):
-        kernel.available()  # compiled once for each machine: left out too
+        kernel.available()  # compiled once per machine, so not timed
     plan = make_plan(options)
     set_seed(options.seed)
     data = stages.load_data(plan)

@@ -1,13 +1,13 @@
-"""How long a command takes to show its config, and to reach its first training step.
+"""The time until `--cfg job` prints the config, and until a run's first training step.
 
-    python benchmarks/startup.py                        # the quickstart, which needs no network
-    python benchmarks/startup.py --json dataset=csv ... # any overrides of launch.py
+    python benchmarks/startup.py                        # the quickstart; needs no network
+    python benchmarks/startup.py --json dataset=csv ... # any overrides for launch.py
 
-The first step is done when `metrics.jsonl` has its loss. The cache is warm: a run before has
-tokenized the data and run the teacher. Processor time is shown beside the wall's, since other
-load on the machine changes only the latter.
+The first step ends when `metrics.jsonl` has its loss. The cache is warm: a previous run has
+tokenized the data and run the teacher; its time is printed as the cold one. CPU time is printed
+beside wall time, since other load on the machine changes only the latter.
 
-Left out: the run on a cold cache, and downloads.
+Not measured: downloads.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FIRST_STEP = [
 
 
 def launch(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    """Start launch.py in `folder`, its output thrown away."""
+    """Start launch.py in `folder` and discard its output."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "launch.py"), *arguments],
         cwd=folder,
@@ -48,13 +48,13 @@ def launch(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
 
 
 def used() -> float:
-    """Processor seconds of the children that have ended."""
+    """CPU seconds of the child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def show_config(overrides: list[str], folder: Path) -> tuple[float, float]:
-    """Wall and processor seconds of `--cfg job`."""
+    """Wall and CPU seconds of `--cfg job`."""
     before, begin = used(), time.perf_counter()
     if launch(["--cfg", "job", *overrides], folder).wait():
         sys.exit(f"--cfg job failed with {overrides}")
@@ -62,7 +62,7 @@ def show_config(overrides: list[str], folder: Path) -> tuple[float, float]:
 
 
 def first_step(overrides: list[str], folder: Path, name: str) -> float:
-    """Wall seconds from the command to the first logged loss; the run then ends by itself."""
+    """Wall seconds from start to the first logged loss; the run then ends by itself."""
     metrics = folder / name / "metrics.jsonl"
     begin = time.perf_counter()
     process = launch([*overrides, *FIRST_STEP, f"hydra.run.dir={folder / name}"], folder)
@@ -76,9 +76,9 @@ def first_step(overrides: list[str], folder: Path, name: str) -> float:
 
 
 def main() -> None:
-    """Time both, three times each, and print the medians."""
+    """Measure both three times, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("overrides", nargs="*", help="of launch.py; default: the quickstart")
+    parser.add_argument("overrides", nargs="*", help="for launch.py; default: the quickstart")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     overrides = options.overrides or ["experiments=quickstart"]

@@ -1,12 +1,13 @@
-"""Where the time of a training step goes, before QAT and in QAT: shares of what torch computed.
+"""Where the time of a training step goes, before and during QAT, by kind of operator.
 
     python benchmarks/step_profile.py               # MiniLM on 2 cores: about a minute
-    python benchmarks/step_profile.py --operators   # each operator of torch by itself
+    python benchmarks/step_profile.py --operators   # each operator on its own
+    python benchmarks/step_profile.py --steps 5 --batch-size 2   # the smallest run: seconds
 
 Steps are those of `overhead.py`: full batches without padding, random weights, cached teacher
-logits. Shares are of the operators' own time, on the CPU or the GPU, as `torch.profiler` sees it.
+logits. Shares are of the operators' self time, on the CPU or the GPU, as `torch.profiler` reports.
 
-Left out: Python's own time between operators, which hides behind a GPU but not on a CPU.
+Not measured: Python's time between operators, which overlaps with work on a GPU but not on a CPU.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from sparsekit.system import cores, cpu_name
 from sparsekit.training.arguments import matmul_precision
 
 WARMUP = 3
-# Operators by what they are for; what is in no group is counted as the rest.
+# Operators by purpose; those in no group are counted as other.
 GROUPS = {
-    "float products": ("mm", "addmm", "bmm", "baddbmm", "linear", "_scaled_dot_product"),
-    "products without zeros": ("sparse_product", "sparse_weight_gradient", "gather"),
-    "integer products": ("_int_mm", "scale_sums", "row_sums"),
+    "float matmuls": ("mm", "addmm", "bmm", "baddbmm", "linear", "_scaled_dot_product"),
+    "sparse matmuls": ("sparse_matmul", "sparse_weight_gradient", "gather"),
+    "integer matmuls": ("_int_mm", "scale_sums", "row_sums"),
     "optimizer and clipping": (
         "adamw",
         "sums_of_squares",
@@ -42,9 +43,9 @@ GROUPS = {
         "linalg_vector_norm",
         "_foreach_norm",
     ),
-    "attention": ("attention", "attention_gradient"),
+    "attention, with its dropout": ("attention", "attention_gradient"),
     "dropout": ("drop", "bernoulli_", "random_", "native_dropout", "native_dropout_backward"),
-    "clearing, filling, copying": ("fill_", "zero_", "copy_", "_foreach_zero_", "cat", "clone"),
+    "zeroing, filling, copying": ("fill_", "zero_", "copy_", "_foreach_zero_", "cat", "clone"),
     "activations, LayerNorm, softmax": (
         "gelu",
         "gelu_backward",
@@ -54,7 +55,7 @@ GROUPS = {
         "_softmax_backward_data",
         "tanh",
     ),
-    "rounding to integers": (
+    "rounding and observing": (
         "quantize",
         "observe",
         "round",
@@ -65,7 +66,7 @@ GROUPS = {
         "amin",
         "amax",
     ),
-    "elementwise sums and products": (
+    "elementwise operations": (
         "mul",
         "mul_",
         "add",
@@ -85,8 +86,8 @@ GROUPS = {
 }
 
 
-class Shown:
-    """A library of kernels whose calls the profiler sees, as operators named `kernel::...`."""
+class Recorded:
+    """A library of kernels whose calls the profiler records as operators named `kernel::...`."""
 
     def __init__(self, compiled: ctypes.CDLL) -> None:
         self._compiled = compiled
@@ -94,21 +95,21 @@ class Shown:
     def __getattr__(self, name: str) -> Any:
         function = getattr(self._compiled, name)
 
-        def shown(*arguments: Any) -> Any:
+        def recorded(*arguments: Any) -> Any:
             with record_function(f"kernel::{name}"):
                 return function(*arguments)
 
-        return shown
+        return recorded
 
 
-def show_kernels() -> None:
-    """Let the profiler see our kernels; torch knows nothing of them."""
+def record_kernels() -> None:
+    """Make the profiler record the kernels, which are not operators of torch."""
     for module in (adamw, attention, dropout, quantize, sparse_linear):
-        module.library = lambda *arguments: Shown(library(*arguments))  # type: ignore[attr-defined]
+        module.library = lambda *arguments: Recorded(library(*arguments))  # type: ignore[attr-defined]
 
 
 class Recorder(TrainerCallback):
-    """Profiles every step after the first ones."""
+    """Profiles every step after the warm-up."""
 
     def __init__(self) -> None:
         activities = [ProfilerActivity.CPU]
@@ -125,7 +126,7 @@ class Recorder(TrainerCallback):
 
 
 def operators(kind: str, options: argparse.Namespace) -> Counter[str]:
-    """Microseconds by operator."""
+    """Self time in microseconds by operator."""
     recorder = Recorder()
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(kind, options, recorder, folder)
@@ -133,26 +134,26 @@ def operators(kind: str, options: argparse.Namespace) -> Counter[str]:
         with matmul_precision(trainer.args.matmul_precision):
             trainer.train()
     on_gpu = torch.cuda.is_available()
-    found: Counter[str] = Counter()
+    times: Counter[str] = Counter()
     for event in recorder.profile.key_averages():
         owner, _, name = event.key.partition("::")
         if owner in ("aten", "kernel"):
             time = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-            found[name] += time
-    return found
+            times[name] += time
+    return times
 
 
 def grouped(times: Counter[str]) -> Counter[str]:
-    """Microseconds by group."""
+    """Self time in microseconds by group."""
     group_of = {name: group for group, names in GROUPS.items() for name in names}
-    found = Counter(dict.fromkeys([*GROUPS, "the rest"], 0.0))
+    by_group = Counter(dict.fromkeys([*GROUPS, "other"], 0.0))
     for name, time in times.items():
-        found[group_of.get(name, "the rest")] += time
-    return found
+        by_group[group_of.get(name, "other")] += time
+    return by_group
 
 
 def main() -> None:
-    """Profile, then print."""
+    """Profile all kinds of steps, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="minilm")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -162,23 +163,23 @@ def main() -> None:
     parser.add_argument("--operators", action="store_true")
     options = parser.parse_args()
     quiet_libraries()
-    show_kernels()
-    found = {kind: operators(kind, options) for kind in ("dense", "sparse_kd", "qat")}
+    record_kernels()
+    times = {kind: operators(kind, options) for kind in ("dense", "sparse_kd", "qat")}
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
     print(f"{name}, {cores()} cores, {torch.get_num_threads()} threads; {options.shape}, ", end="")
     print(f"{options.batch_size} x {options.length} tokens")
-    columns = found if options.operators else {kind: grouped(x) for kind, x in found.items()}
+    columns = times if options.operators else {kind: grouped(x) for kind, x in times.items()}
     print(f"{'':34}" + "".join(f"{kind:>12}" for kind in columns))
-    totals = {kind: sum(times.values()) for kind, times in columns.items()}
+    totals = {kind: sum(column.values()) for kind, column in columns.items()}
     largest = {
         name: max(columns[k][name] / totals[k] for k in columns)
-        for x in columns.values()
-        for name in x
+        for column in columns.values()
+        for name in column
     }
     for name in sorted(largest, key=lambda name: -largest[name])[:30]:
         print(
             f"{name:34}"
-            + "".join(f"{100 * x[name] / totals[k]:10.1f} %" for k, x in columns.items())
+            + "".join(f"{100 * c[name] / totals[k]:10.1f} %" for k, c in columns.items())
         )
 
 

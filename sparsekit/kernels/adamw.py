@@ -1,4 +1,4 @@
-"""AdamW and the norm of gradients, each in one pass over memory; on a CPU."""
+"""AdamW and the norm of gradients, each in one pass over memory; CPU only."""
 
 from __future__ import annotations
 
@@ -11,49 +11,53 @@ from torch import Tensor
 from sparsekit.kernels.library import Kernel, is_available, library
 from sparsekit.kernels.tensors import address
 
-# Values whose squares make one partial sum.
+# Values per partial sum of squares, as in the C file.
 BLOCK = 8192
 
 
 class Parameter(ctypes.Structure):
-    """What one step takes of a weight, as the C file describes it.
+    """The arguments of one step for one weight; mirrors `parameter` in csrc/adamw/adamw.c.
 
-    `gradient` is of the weight's shape or, with `places`, of the rows that they number: one int32
-    a row of the weight, -1 for none. `moved` is then one byte a row: whether its averages may be
-    other than zero. Tensors are float32 and contiguous; addresses are kept, so they must live on.
+    weight, exp_avg, exp_avg_sq: float32 [rows, width], or [width].
+    gradient: float32 of the weight's shape or, with `gradient_rows`, [n, width].
+    gradient_rows: int32 [rows], the index in `gradient` of each row, -1 for a gradient of zero.
+    touched: bool [rows], with `gradient_rows` only: whether the row's averages may be nonzero.
+    factors: `decay`, `step_size` and `inverse_sqrt` of the C structure.
+
+    Tensors are contiguous. Only their addresses are stored: the caller must keep them alive.
     """
 
     _fields_ = (
         ("rows", ctypes.c_long),
         ("width", ctypes.c_long),
         ("weight", ctypes.c_void_p),
-        ("average", ctypes.c_void_p),
-        ("square", ctypes.c_void_p),
+        ("exp_avg", ctypes.c_void_p),
+        ("exp_avg_sq", ctypes.c_void_p),
         ("gradient", ctypes.c_void_p),
-        ("places", ctypes.c_void_p),
-        ("moved", ctypes.c_void_p),
+        ("gradient_rows", ctypes.c_void_p),
+        ("touched", ctypes.c_void_p),
         ("decay", ctypes.c_float),
         ("step_size", ctypes.c_float),
-        ("inverse_root", ctypes.c_float),
+        ("inverse_sqrt", ctypes.c_float),
     )
 
     def __init__(
         self,
         weight: Tensor,
-        average: Tensor,
-        square: Tensor,
+        exp_avg: Tensor,
+        exp_avg_sq: Tensor,
         gradient: Tensor,
-        places: Tensor | None,
-        moved: Tensor | None,
+        gradient_rows: Tensor | None,
+        touched: Tensor | None,
         factors: tuple[float, float, float],
     ) -> None:
         width = weight.shape[-1] if weight.ndim else 1
-        tensors = (weight, average, square, gradient, places, moved)
+        tensors = (weight, exp_avg, exp_avg_sq, gradient, gradient_rows, touched)
         addresses = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
         super().__init__(weight.numel() // width, width, *addresses, *factors)
 
 
-# Neither flag changes a result here; they allow vector instructions.
+# Neither flag changes a result here; both allow vectorization.
 KERNEL = Kernel(
     "adamw",
     ("-fno-math-errno", "-fno-trapping-math"),
@@ -63,14 +67,14 @@ KERNEL = Kernel(
 
 
 def available() -> bool:
-    """Whether the kernels can be compiled here; warns once if not."""
+    """Whether the kernels compile on this machine; warns once if not."""
     return is_available(KERNEL, "the optimizer")
 
 
 def step(
     parameters: Sequence[Parameter], factor: float, betas: tuple[float, float], epsilon: float
 ) -> None:
-    """One step of AdamW for each parameter, with its gradient times `factor`."""
+    """One step of AdamW for each parameter, with its gradient multiplied by `factor`."""
     library(KERNEL).adamw(
         (Parameter * len(parameters))(*parameters),
         ctypes.c_long(len(parameters)),
@@ -83,7 +87,7 @@ def step(
 
 
 def norm(gradients: Sequence[Tensor]) -> Tensor:
-    """The Euclidean norm of all numbers of float32 tensors."""
+    """The Euclidean norm of all values of float32 tensors, as a float32 scalar."""
     counts = [gradient.numel() for gradient in gradients]
     sums = torch.empty(sum(-(-count // BLOCK) for count in counts))
     library(KERNEL).sums_of_squares(

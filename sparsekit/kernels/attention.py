@@ -1,6 +1,6 @@
-"""Attention with dropout, in one pass over query, key and value; on a CPU.
+"""Attention with dropout, one head at a time; CPU only.
 
-Tensors are [batch, tokens, heads, size], float32 and contiguous, `size` a multiple of `WIDE`.
+Tensors are float32 [batch, tokens, heads, size], contiguous, `size` a multiple of `VECTOR_LANES`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from sparsekit.kernels.dropout import STEPS
 from sparsekit.kernels.library import is_available, library
 from sparsekit.kernels.tensors import address
 
-# Numbers of a vector, as in the C file, and numbers whose random bits are drawn together.
-WIDE = 16
-NUMBERS = 128
+# As in the C files: values per vector, and values whose random bits are drawn together.
+VECTOR_LANES = 16
+VALUES_PER_DRAW = 128
 
 
 class AttentionCall(ctypes.Structure):
-    """What the C file knows of one call; `scratch` lives as long as this does."""
+    """Sizes, constants and scratch memory of one call; mirrors `attention_call` in C."""
 
     _fields_ = (
         ("batches", ctypes.c_long),
@@ -32,34 +32,35 @@ class AttentionCall(ctypes.Structure):
         ("padded", ctypes.c_long),
         ("scale", ctypes.c_float),
         ("seed", ctypes.c_int64),
-        ("kept", ctypes.c_uint16),
-        ("kept_scale", ctypes.c_float),
+        ("keep_steps", ctypes.c_uint16),
+        ("keep_scale", ctypes.c_float),
         ("scratch", ctypes.c_void_p),
-        ("of_thread", ctypes.c_long),
+        ("scratch_per_thread", ctypes.c_long),
     )
 
-    def __init__(self, shape: torch.Size, scale: float, seed: int, kept: int) -> None:
+    def __init__(self, shape: torch.Size, scale: float, seed: int, keep_steps: int) -> None:
         batches, tokens, heads, size = shape
-        padded = -(-tokens // WIDE) * WIDE
-        bits = -(-tokens * padded // NUMBERS) * NUMBERS // 2
-        of_thread = size * padded + 2 * tokens * padded + bits
-        self.scratch_tensor = torch.empty(torch.get_num_threads(), of_thread)
+        padded = -(-tokens // VECTOR_LANES) * VECTOR_LANES
+        bits = -(-tokens * padded // VALUES_PER_DRAW) * VALUES_PER_DRAW // 2
+        per_thread = size * padded + 2 * tokens * padded + bits
+        # The structure stores an address only: the tensor must live as long.
+        self.scratch_tensor = torch.empty(torch.get_num_threads(), per_thread)
         super().__init__(
-            batches, heads, tokens, size, padded, scale, seed, kept, STEPS / kept,
-            self.scratch_tensor.data_ptr(), of_thread,
+            batches, heads, tokens, size, padded, scale, seed, keep_steps, STEPS / keep_steps,
+            self.scratch_tensor.data_ptr(), per_thread,
         )  # fmt: skip
 
 
-# Dropout of probabilities is that of `dropout.drop`: one library holds both.
+# One library has both, since probabilities are dropped as `dropout.drop` does.
 KERNEL = dataclasses.replace(
     dropout.KERNEL,
     structures={"attention_call": AttentionCall},
-    constants={"vector_lanes": WIDE, "values_per_draw": NUMBERS},
+    constants={"vector_lanes": VECTOR_LANES, "values_per_draw": VALUES_PER_DRAW},
 )
 
 
 def available() -> bool:
-    """Whether the kernel can be compiled here; warns once if not."""
+    """Whether the kernel compiles on this machine; warns once if not."""
     return is_available(KERNEL, "attention")
 
 
@@ -70,14 +71,14 @@ def attention(
     mask: Tensor | None,
     scale: float,
     seed: int,
-    kept: int,
+    keep_steps: int,
 ) -> tuple[Tensor, Tensor]:
-    """softmax(query key' * scale + mask), dropped as `dropout.drop` does, times value.
+    """dropout(softmax(query @ key.T * scale + mask)) @ value, and the probabilities before dropout.
 
-    `mask` [batch or 1, 1, tokens or 1, tokens] is float32. Also returns the probabilities as they
-    were before dropout, which `gradients` takes.
+    mask: float32, [batch or 1, 1, tokens or 1, tokens].
+    seed, keep_steps: as for `dropout.drop`.
     """
-    call = AttentionCall(query.shape, scale, seed, kept)
+    call = AttentionCall(query.shape, scale, seed, keep_steps)
     probabilities = torch.empty(call.batches, call.heads, call.tokens, call.padded)
     out = torch.empty_like(query)
     if mask is not None:
@@ -103,17 +104,20 @@ def gradients(
     key: Tensor,
     value: Tensor,
     probabilities: Tensor,
-    errors: Tensor,
+    grad_output: Tensor,
     scale: float,
     seed: int,
-    kept: int,
+    keep_steps: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of query, key and value, from that of what `attention` returned first."""
-    call = AttentionCall(query.shape, scale, seed, kept)
-    found = (torch.empty_like(query), torch.empty_like(query), torch.empty_like(query))
+    """The gradients of query, key and value; `grad_output` is that of the attention output.
+
+    probabilities: the second result of `attention`, called with the same other arguments.
+    """
+    call = AttentionCall(query.shape, scale, seed, keep_steps)
+    grads = (torch.empty_like(query), torch.empty_like(query), torch.empty_like(query))
     library(KERNEL).attention_gradient(
         ctypes.byref(call),
-        *(address(tensor) for tensor in (query, key, value, probabilities, errors, *found)),
+        *(address(tensor) for tensor in (query, key, value, probabilities, grad_output, *grads)),
         torch.get_num_threads(),
     )
-    return found
+    return grads

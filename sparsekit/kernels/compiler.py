@@ -1,4 +1,4 @@
-"""Runs the C compiler: `$CC`, else `cc`."""
+"""Calls the C compiler: `$CC`, or `cc` if that is not set."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 
 from sparsekit.kernels.errors import KernelError, NoCompilerError
 
-# Vectors for this CPU, and the OpenMP that torch has loaded already: the loader finds that copy.
-# No flag may change how the whole process rounds, as loading a library built with -ffast-math does.
+# Instructions of this CPU, and OpenMP, for which the loader finds the copy that torch has loaded.
+# No flag may change rounding in the whole process, as loading a -ffast-math library does.
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
 
 
 def command() -> list[str]:
-    """The compiler's command line, without flags."""
+    """The command that calls the compiler, without flags."""
     return shlex.split(os.environ.get("CC") or "cc")
 
 
 def version(compiler: Sequence[str]) -> str:
-    """The compiler's description of itself. Raises NoCompilerError where there is no compiler."""
+    """The output of `--version`. Raises NoCompilerError where there is no compiler."""
     try:
         return _output([*compiler, "--version"])
     except FileNotFoundError:
@@ -31,7 +31,7 @@ def version(compiler: Sequence[str]) -> str:
     except OSError as error:
         why = f" ({error.strerror})"
     except subprocess.CalledProcessError as error:
-        why = f" (asked for its version it ended with code {error.returncode})"
+        why = f" (`--version` ended with code {error.returncode})"
     raise NoCompilerError(f"there is no C compiler {compiler[0]!r}{why}; install gcc, or set CC")
 
 
@@ -49,10 +49,10 @@ def compile_sources(
 
 @functools.cache
 def _general_problem(compiler: tuple[str, ...], flags: tuple[str, ...]) -> str | None:
-    """Why that compiler compiles nothing at all; None where only one kernel was at fault."""
+    """Why the compiler fails for any source; None where only one kernel fails to compile."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "probe.c"
-        # Every kernel includes this: without the system's headers none can be compiled.
+        # Every kernel includes this header, so none compiles without the system's headers.
         source.write_text("#include <stdint.h>\nint32_t probe(void) { return 0; }\n")
         try:
             _build(compiler, flags, [source], source.with_suffix(".so"))
@@ -67,13 +67,13 @@ def _general_problem(compiler: tuple[str, ...], flags: tuple[str, ...]) -> str |
 def _build(
     compiler: Sequence[str], flags: Sequence[str], sources: Sequence[Path], target: Path
 ) -> None:
-    # The mathematics library comes last, after the files that use it.
+    # -lm comes after the files that need it: linkers resolve from left to right.
     _output([*compiler, *flags, "-o", str(target), *map(str, sources), "-lm"])
 
 
 def _message(error: subprocess.CalledProcessError) -> str:
     """The first line of the compiler's output."""
-    lines = error.stderr.strip().splitlines() or [f"it ended with code {error.returncode}"]
+    lines = error.stderr.strip().splitlines() or [f"ended with code {error.returncode}"]
     return str(lines[0])
 
 

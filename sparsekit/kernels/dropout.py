@@ -1,4 +1,4 @@
-"""Dropout in one pass over memory, whose random bits follow from a seed; on a CPU."""
+"""Dropout in one pass over memory, with random bits from a seed; CPU only."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from torch import Tensor
 from sparsekit.kernels.library import Kernel, is_available, library
 from sparsekit.kernels.tensors import address
 
-# Neither flag changes a result here; they allow vector instructions.
+# Neither flag changes a result here; both allow vectorization.
 KERNEL = Kernel("dropout", ("-fno-math-errno", "-fno-trapping-math"))
-# The probability to keep a number comes in so many steps.
+# The resolution of the probability that a value is kept: `keep_steps` / STEPS.
 STEPS = 2**16
 
 
 def available() -> bool:
-    """Whether the kernel can be compiled here; warns once if not."""
+    """Whether the kernel compiles on this machine; warns once if not."""
     return is_available(KERNEL, "dropout")
 
 
-def drop(values: Tensor, seed: int, kept: int) -> Tensor:
-    """float32 values, each kept with the probability kept / STEPS and divided by it, else 0.
+def drop(values: Tensor, seed: int, keep_steps: int) -> Tensor:
+    """Float32 values, each kept with probability p = keep_steps / STEPS and divided by p, else 0.
 
-    `seed` is any int64; the same one keeps the same places of a shape, so a gradient takes it too.
+    seed: any int64. The same seed and shape drop the same elements, so the backward pass calls
+        this with the gradient.
     """
     values = values.detach().contiguous()
     out = torch.empty_like(values)
@@ -32,8 +33,8 @@ def drop(values: Tensor, seed: int, kept: int) -> Tensor:
         address(values),
         ctypes.c_long(values.numel()),
         ctypes.c_int64(seed),
-        ctypes.c_uint16(kept),
-        ctypes.c_float(STEPS / kept),
+        ctypes.c_uint16(keep_steps),
+        ctypes.c_float(STEPS / keep_steps),
         address(out),
         torch.get_num_threads(),
     )

@@ -1,4 +1,4 @@
-"""Why there is no native code, and what is lost without it."""
+"""Errors and warnings about kernels that cannot be compiled or loaded."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ log = logging.getLogger(__name__)
 
 
 class KernelError(RuntimeError):
-    """A kernel cannot be compiled, or its compiled file cannot or must not be loaded."""
+    """A kernel cannot be compiled, or its shared library cannot or must not be loaded."""
 
 
 class NoCompilerError(KernelError):
-    """There is no compiler, or one that compiles nothing: no kernel is available."""
+    """There is no working C compiler, so no kernel is available."""
 
 
 def warn(error: KernelError, loss: str) -> None:
-    """Warn of what is lost without a kernel; of a missing compiler only once for all kernels."""
+    """Warn of the `loss` without a kernel; of a missing compiler only once for all kernels."""
     if isinstance(error, NoCompilerError):
         warn_of_no_compiler(str(error))
     else:
@@ -26,9 +26,9 @@ def warn(error: KernelError, loss: str) -> None:
 
 @functools.cache
 def warn_of_no_compiler(reason: str) -> None:
-    """Name everything that training does without, however many kernels are asked for."""
+    """Warn once of everything that a missing compiler costs, whichever kernel needs it first."""
     log.warning(
         "%s; until then training on the CPU is slower: dropout, attention, the optimizer and "
-        "quantization take torch's operations, and zeros are multiplied too",
+        "quantization use torch's operations, and sparse layers dense matmuls",
         reason,
     )

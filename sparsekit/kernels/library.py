@@ -1,4 +1,4 @@
-"""C kernels as loaded libraries."""
+"""C kernels, compiled and loaded as shared libraries."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sparsekit.kernels.store import compiled_file
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A folder of `csrc/`, which is compiled as a whole, and what Python mirrors of it.
+    """A folder of `csrc/`, compiled into one library, and the Python counterparts of its C.
 
-    flags: added to those that every kernel is compiled with.
-    structures: Python's form of each C structure, by its name in C, where `NAME_layout` describes
-    it; see csrc/layout.h.
-    constants: Python's value of each constant of type long, by its name in C.
+    flags: added to the flags that every kernel is compiled with.
+    structures: the ctypes class of each C structure that has a `NAME_layout`, by its name in C;
+        see csrc/layout.h.
+    constants: the Python value of each C constant of type long, by its name in C.
     """
 
     folder: str
@@ -30,7 +30,7 @@ class Kernel:
     constants: Mapping[str, int] = field(default_factory=dict)
 
     def sources(self) -> dict[str, str]:
-        """The text of each C file and header by its path in `csrc`, shared headers included."""
+        """The text of each C file and header, shared ones included, by its path in `csrc`."""
         csrc = files(__package__).joinpath("csrc")
         shared = {f.name: f.read_text() for f in csrc.iterdir() if f.name.endswith(".h")}
         own = [f for f in csrc.joinpath(self.folder).iterdir() if f.name.endswith((".c", ".h"))]
@@ -39,11 +39,14 @@ class Kernel:
 
 @functools.cache
 def library(kernel: Kernel) -> ctypes.CDLL:
-    """The kernel, compiled if it is not cached, loaded and checked. Raises KernelError."""
+    """The loaded library of a kernel, compiled if it is not cached.
+
+    Raises KernelError where it cannot be compiled or loaded, or where Python mirrors it wrongly.
+    """
     path = compiled_file(kernel.sources(), kernel.flags)
     try:
         loaded = ctypes.CDLL(str(path))
-    except OSError as error:  # such as a cache on a file system from which no code may run
+    except OSError as error:  # for example a cache on a file system mounted noexec
         raise KernelError(f"{path} cannot be loaded: {error}") from error
     check_mirrors(loaded, kernel)
     return loaded
@@ -51,17 +54,17 @@ def library(kernel: Kernel) -> ctypes.CDLL:
 
 @functools.cache
 def is_available(kernel: Kernel, what: str) -> bool:
-    """Whether the kernel can be had here; warns once that `what` does without it."""
+    """Whether the kernel can be loaded; warns once that `what` falls back to torch if not."""
     try:
         library(kernel)
     except KernelError as error:
-        warn(error, f"{what} takes torch's operations")
+        warn(error, f"{what} uses torch's operations")
         return False
     return True
 
 
 def check_mirrors(loaded: ctypes.CDLL, kernel: Kernel) -> None:
-    """Raise KernelError where Python and C disagree on a structure or a constant."""
+    """Compare structures and constants with C; raises KernelError where they differ."""
     for name, structure in kernel.structures.items():
         in_c, in_python = _c_layout(loaded, f"{name}_layout"), _layout(structure)
         if in_c != in_python:
@@ -79,7 +82,7 @@ def check_mirrors(loaded: ctypes.CDLL, kernel: Kernel) -> None:
 
 
 class _LayoutEntry(ctypes.Structure):
-    """`layout_entry` of csrc/layout.h."""
+    """Mirrors `layout_entry` in csrc/layout.h."""
 
     _fields_ = (("name", ctypes.c_char_p), ("offset", ctypes.c_long))
 

@@ -1,6 +1,6 @@
-"""Rounding to bytes and scaling of integer sums, each in one pass; on a CPU.
+"""Quantization and the scaling of integer matmuls, each in one pass over memory; CPU only.
 
-Results are those of torch's operations to the bit, which take up to six passes.
+Results are bit-equal to those of torch's operations, which take up to six passes.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from sparsekit.kernels.library import Kernel, is_available, library
 from sparsekit.kernels.tensors import address
 
 # A multiplication and an addition are rounded separately, as in torch. The other two flags change
-# no result here; they allow vector instructions.
+# no result here; both allow vectorization.
 KERNEL = Kernel("quantize", ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"))
 
 
 def available() -> bool:
-    """Whether the kernels can be compiled here; warns once if not."""
+    """Whether the kernels compile on this machine; warns once if not."""
     return is_available(KERNEL, "quantization-aware training")
 
 
 def quantize(
     values: Tensor, scale: Tensor, zero_point: Tensor | None, limits: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """float32 [rows, width] as uint8, or int8 for limits below 0, and which were within `limits`.
+    """Quantized float32 `values` [rows, width], and a boolean mask of those within `limits`.
 
-    `scale` has one number, or one a row; `zero_point` is an int32 scalar, None for 0.
+    scale: a scalar, or [rows, 1].
+    zero_point: an int32 scalar; None is 0.
+
+    The result is int8 for a negative lower limit, else uint8.
     """
     values, inverse = values.detach().contiguous(), scale.reciprocal().contiguous()
     rows, width = values.shape
@@ -52,23 +55,25 @@ def quantize(
 
 def observe(
     values: Tensor,
-    found: tuple[Tensor, Tensor, Tensor, Tensor],
+    state: tuple[Tensor, Tensor, Tensor, Tensor],
     limits: tuple[int, int],
     symmetric: bool,
     averaging: float,
     epsilon: float,
 ) -> None:
-    """Move a range towards that of float32 values, in place; see `FakeQuantizer.observe`.
+    """Update a moving average of the range of float32 values in place; see `FakeQuantizer.observe`.
 
-    `found` are the range's two ends, its scale and its zero point (int32), all scalars.
+    state: scalars, the smallest and the largest value, the scale, and the int32 zero point.
+    averaging: the weight of the new range in the average.
+    epsilon: the smallest scale.
     """
     values = values.detach().contiguous()
     library(KERNEL).observe(
         address(values),
         ctypes.c_long(values.numel()),
-        *(ctypes.c_float(number) for number in (averaging, epsilon, *limits)),
+        *(ctypes.c_float(value) for value in (averaging, epsilon, *limits)),
         int(symmetric),
-        *(address(tensor) for tensor in found),
+        *(address(tensor) for tensor in state),
         torch.get_num_threads(),
     )
 
@@ -76,9 +81,11 @@ def observe(
 def scaled_sums(
     sums: Tensor, zero_point: Tensor, right: Tensor, scales: Tensor, bias: Tensor | None
 ) -> Tensor:
-    """The float32 product [rows, out] that int32 sums of uint8 times int8 stand for.
+    """The float32 result [rows, out] of a matmul of quantized values, from its int32 `sums`.
 
-    `right` is the int8 weight [out, in]; `scales` has one number, or one for each output.
+    sums: [rows, out], of uint8 values, not yet reduced by `zero_point`, times `right`.
+    right: the int8 weight [out, in].
+    scales: [1] or [out], the product of both operands' scales.
     """
     rows, out = sums.shape
     offsets = torch.empty(out, dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""Products with a sparse weight, forward and backward, that multiply no zeros; on a CPU."""
+"""Linear layers that skip the zeros of a sparse weight, forward and backward; CPU only."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ from sparsekit.kernels.library import Kernel, library
 from sparsekit.kernels.tensors import address
 from sparsekit.system import cpu_units
 
-# As in the C headers: tokens of a tile and columns of a block, at most, and rows of a chunk.
+# As in the C files: the largest number of tokens in a tile and of columns in a block, and the rows
+# of a chunk.
 TOKENS = 96
 BLOCK = 96
 CHUNK = 768
-# Where a sparse matmul takes as long as a dense one, with a margin (docs/performance/training.md).
+# Below this, a dense matmul is about as fast (docs/performance/training.md).
 MIN_SPARSITY = 0.6
 
 
 def pays_here() -> bool:
-    """Whether this CPU multiplies sparse float32 weights faster than dense ones.
+    """Whether sparse float32 matmuls are faster than dense ones on this CPU.
 
-    The kernel was measured with AVX-512, whose registers hold what it adds up.
+    Measured with AVX-512, whose registers are large enough for the kernel's sums.
     """
     return (cpu_units() or {}).get("avx512f", False)
 
 
 class SparseRows(ctypes.Structure):
-    """Compressed sparse rows in blocks of columns, as the C file describes them."""
+    """Compressed sparse rows in blocks of columns; mirrors `sparse_rows` in C.
+
+    mask: bool [rows, width], True where the weight has an entry.
+    """
 
     _fields_ = (
         ("rows", ctypes.c_long),
@@ -43,25 +47,26 @@ class SparseRows(ctypes.Structure):
 
     def __init__(self, mask: Tensor) -> None:
         rows, width = mask.shape
-        # All blocks of about the same width: a narrow last one would cost more for each entry.
+        # Blocks of about equal width: a narrow last one would cost more per entry.
         block = -(-width // -(-width // BLOCK))
-        pieces = torch.split(mask, block, dim=1)
-        counts = torch.stack([piece.sum(1) for piece in pieces])
+        blocks = torch.split(mask, block, dim=1)
+        counts = torch.stack([each.sum(1) for each in blocks])
         chunks = torch.arange(rows) // CHUNK
         order = (chunks * (BLOCK + 1) - counts).argsort(dim=1, stable=True)
-        ends = counts.gather(1, order).flatten().cumsum(0).view(len(pieces), rows)
+        ends = counts.gather(1, order).flatten().cumsum(0).view(len(blocks), rows)
         starts = torch.cat([torch.zeros(1, dtype=torch.long), ends[:-1, -1]])
-        found = [piece[of_piece].nonzero() for piece, of_piece in zip(pieces, order, strict=True)]
-        columns = torch.cat([each[:, 1] for each in found])
-        # The structure holds addresses only: their tensors live with it.
+        entries = [each[rows_of].nonzero() for each, rows_of in zip(blocks, order, strict=True)]
+        columns = torch.cat([each[:, 1] for each in entries])
+        # The structure stores addresses only: the tensors must live as long.
         self.pointer_tensor = torch.cat([starts[:, None], ends], dim=1).int()
         self.order_tensor = order.int()
-        # torch has uint16, but few operations of it.
+        # torch supports few operations on uint16.
         self.offset_tensor = (columns * TOKENS * 4).to(torch.uint16)
-        self.places = torch.cat(
+        # The index of each entry in the flattened weight.
+        self.indices = torch.cat(
             [
-                of_piece[each[:, 0]] * width + each[:, 1] + i * block
-                for i, (each, of_piece) in enumerate(zip(found, order, strict=True))
+                rows_of[each[:, 0]] * width + each[:, 1] + i * block
+                for i, (each, rows_of) in enumerate(zip(entries, order, strict=True))
             ]
         )
         super().__init__(
@@ -82,68 +87,71 @@ KERNEL = Kernel(
 
 
 def compiled() -> ctypes.CDLL:
-    """The kernels as a library; raises KernelError where it cannot be compiled."""
+    """The loaded library of the kernels; raises KernelError where it cannot be compiled."""
     return library(KERNEL)
 
 
 class SparsePattern:
-    """Where the numbers of a weight [out, in] are that are not held at zero.
+    """The entries of a sparse weight [out, in]: its positions that are not masked.
 
-    `mask` is boolean, True where a number is. Building it takes some milliseconds.
-    Raises KernelError where the kernel cannot be compiled.
+    mask: bool [out, in], True for an entry.
+
+    Takes some milliseconds to build. Raises KernelError where the kernel cannot be compiled.
     """
 
     def __init__(self, mask: Tensor) -> None:
         compiled()
         self._weight = SparseRows(mask)
         self._transposed = SparseRows(mask.t())
-        self._places = self._weight.places.int()
-        # The entries of the transposed weight among those of the weight.
-        order = torch.empty(mask.numel(), dtype=torch.int32)
-        order[self._weight.places] = torch.arange(len(self._places), dtype=torch.int32)
+        self._indices = self._weight.indices.int()
+        # For each entry of the transposed weight, its position among the entries of the weight.
+        positions = torch.empty(mask.numel(), dtype=torch.int32)
+        positions[self._weight.indices] = torch.arange(len(self._indices), dtype=torch.int32)
         out, width = mask.shape
-        places = self._transposed.places
-        self._order = order[places % out * width + places // out]
+        indices = self._transposed.indices
+        self._positions = positions[indices % out * width + indices // out]
 
     def entries(self, weight: Tensor) -> Tensor:
-        """The numbers of [out, in] that the pattern keeps, in its order; of any type."""
-        numbers = weight.detach().reshape(-1)
-        if numbers.dtype == torch.float32:
-            return _gather(numbers, self._places)
-        return numbers.index_select(0, self._places)
+        """The values of `weight` [out, in], of any type, at the pattern's entries, in its order."""
+        values = weight.detach().reshape(-1)
+        if values.dtype == torch.float32:
+            return _gather(values, self._indices)
+        return values.index_select(0, self._indices)
 
-    def product(self, rows: Tensor, entries: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`F.linear(rows, weight, bias)` of rows [tokens, in]."""
-        return _multiply(self._weight, rows, entries, bias)
+    def linear(self, rows: Tensor, entries: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`F.linear(rows, weight, bias)` for rows [tokens, in]; `entries`: those of the weight."""
+        return _matmul(self._weight, rows, entries, bias)
 
-    def input_gradient(self, errors: Tensor, entries: Tensor, kept: Tensor | None = None) -> Tensor:
-        """`errors @ weight` of the output's gradient [tokens, out]; 0 where `kept` is False."""
-        of_transposed = _gather(entries, self._order)
-        return _multiply(self._transposed, errors, of_transposed, None, kept)
+    def input_gradient(
+        self, grad_output: Tensor, entries: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """`grad_output @ weight` for grad_output [tokens, out], and 0 where `mask` is False."""
+        transposed_entries = _gather(entries, self._positions)
+        return _matmul(self._transposed, grad_output, transposed_entries, None, mask)
 
     def weight_gradient(
         self,
         rows: Tensor,
-        errors: Tensor,
+        grad_output: Tensor,
         zero_point: Tensor | None = None,
         factors: Tensor | None = None,
     ) -> Tensor:
-        """`errors.t() @ rows` at the pattern's places, float32 [out, in], and 0 elsewhere.
+        """`grad_output.T @ rows` at the pattern's entries, float32 [out, in], and 0 elsewhere.
 
-        `rows` are float32, or uint8 that stand for their differences from `zero_point`. `factors`
-        are multiplied in, one float32 for each entry.
+        rows: float32 [tokens, in], or uint8 with a `zero_point`, which is subtracted.
+        factors: one float32 for each entry, multiplied into its gradient.
         """
         kernels, tokens = compiled(), ctypes.c_long(len(rows))
-        rows, errors = rows.contiguous(), errors.contiguous()
+        rows, grad_output = rows.contiguous(), grad_output.contiguous()
         gradient = torch.empty(self._weight.rows, self._weight.width)
-        packed = torch.empty(kernels.tiles_of(tokens), self._weight.rows, TOKENS)
-        sums = torch.empty(len(self._places))
+        packed = torch.empty(kernels.count_tiles(tokens), self._weight.rows, TOKENS)
+        sums = torch.empty(len(self._indices))
         kernels.sparse_weight_gradient(
             ctypes.byref(self._weight),
             address(factors),
             address(rows),
             address(zero_point),
-            address(errors),
+            address(grad_output),
             tokens,
             address(packed),
             address(sums),
@@ -153,37 +161,37 @@ class SparsePattern:
         return gradient
 
 
-def _gather(numbers: Tensor, indices: Tensor) -> Tensor:
-    # torch's index_select of one dimension runs on one thread.
-    found = torch.empty(len(indices))
+def _gather(values: Tensor, indices: Tensor) -> Tensor:
+    # torch's index_select of a one-dimensional tensor uses one thread only.
+    gathered = torch.empty(len(indices))
     compiled().gather(
-        address(numbers),
+        address(values),
         address(indices),
         ctypes.c_long(len(indices)),
-        address(found),
+        address(gathered),
         torch.get_num_threads(),
     )
-    return found
+    return gathered
 
 
-def _multiply(
+def _matmul(
     weight: SparseRows,
     rows: Tensor,
     entries: Tensor,
     bias: Tensor | None,
-    kept: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     kernels, threads = compiled(), torch.get_num_threads()
     rows = rows.contiguous()
     result = torch.empty(len(rows), weight.rows)
     scratch = torch.empty(threads, min(weight.rows, CHUNK), TOKENS)
-    kernels.sparse_product(
+    kernels.sparse_matmul(
         ctypes.byref(weight),
         address(entries),
         address(rows),
         ctypes.c_long(len(rows)),
         address(bias),
-        address(kept),
+        address(mask),
         address(result),
         address(scratch),
         threads,
@@ -194,9 +202,9 @@ def _multiply(
 def sparse_linear(
     values: Tensor, weight: Tensor, bias: Tensor | None, pattern: SparsePattern
 ) -> Tensor:
-    """`F.linear` of float32 on a CPU, for a weight that is zero outside of `pattern`.
+    """`F.linear` of float32 tensors on a CPU, for a weight that is zero outside of `pattern`.
 
-    Outside of it the weight's gradient is 0. Sums are taken in another order than torch's.
+    The weight's gradient is 0 outside of it too. Sums are added in another order than torch's.
     """
     result: Tensor = _SparseLinear.apply(values, weight, bias, pattern)  # type: ignore[no-untyped-call]
     return result
@@ -210,19 +218,20 @@ class _SparseLinear(torch.autograd.Function):
         entries = pattern.entries(weight)
         ctx.save_for_backward(values, entries)
         ctx.pattern = pattern
-        result = pattern.product(values.reshape(-1, values.shape[-1]), entries, bias)
+        result = pattern.linear(values.reshape(-1, values.shape[-1]), entries, bias)
         return result.view(*values.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         values, entries = ctx.saved_tensors
-        errors = gradient.reshape(-1, gradient.shape[-1]).contiguous()
-        to_values = to_weight = to_bias = None
+        grad_rows = grad_output.reshape(-1, grad_output.shape[-1]).contiguous()
+        grad_values = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            to_values = ctx.pattern.input_gradient(errors, entries).view(values.shape)
+            grad_values = ctx.pattern.input_gradient(grad_rows, entries).view(values.shape)
         if ctx.needs_input_grad[1]:
-            to_weight = ctx.pattern.weight_gradient(values.reshape(-1, values.shape[-1]), errors)
+            rows = values.reshape(-1, values.shape[-1])
+            grad_weight = ctx.pattern.weight_gradient(rows, grad_rows)
         if ctx.needs_input_grad[2]:
-            to_bias = errors.sum(0)
-        return to_values, to_weight, to_bias, None
+            grad_bias = grad_rows.sum(0)
+        return grad_values, grad_weight, grad_bias, None

@@ -1,7 +1,7 @@
-"""Compiled kernels in the cache: made once for each source, set of flags and CPU.
+"""The cache of compiled kernels, one entry for each source, set of flags and CPU.
 
-Loading a shared library runs its code, so a file is loaded only if its checksum is right and no
-other user can have written it.
+Loading a shared library runs its code, so a file is loaded only if its checksum matches and no
+other user could have written it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ VERSION = "compiler.txt"
 
 
 def compiled_file(sources: Mapping[str, str], flags: Sequence[str]) -> Path:
-    """The shared library of C sources, their text by path; compiled if it is not cached.
+    """The path of the shared library of C sources, compiled if it is not cached.
 
-    A damaged one is compiled again. Raises KernelError where it cannot be compiled, or where
-    others own or can write it.
+    sources: the text of each file by its path.
+
+    A damaged library is compiled again. Raises KernelError where it cannot be compiled, or where
+    other users own it or can write to it.
     """
     command = compiler.command()
-    # All that decides what the code does and whether it runs here. The compiler's version does
-    # not: any version's output is right, and a machine that has none must find what it has cached.
+    # Everything that decides what the code does and whether it runs on this machine. The compiler's
+    # version is left out: any version's output is correct, and a cached kernel must be found where
+    # there is no compiler.
     machine = [platform.machine(), cpu_name(), cpu_flags() or "", *platform.libc_ver()]
     named = [part for item in sorted(sources.items()) for part in item]
     key = content_hash([*named, *command, *compiler.FLAGS, *flags, *machine])
@@ -70,13 +73,13 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _make_private(folder: Path) -> None:
-    """Make the kernels' own folder, writable by this user alone whatever the umask is."""
+    """Create the folder of all kernels, writable by this user only, whatever the umask."""
     if not folder.exists():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError:
-            return  # `cached` says what to do about it.
+            return  # `cached` raises the error that explains the fix.
 
 
 def _refuse_exposed(folder: Path) -> None:
@@ -88,7 +91,7 @@ def _refuse_exposed(folder: Path) -> None:
 
 
 def _exposure(folder: Path) -> str | None:
-    """How another user could change a cached kernel; None where nobody could."""
+    """How another user could change a cached kernel; None where no other user could."""
     private = [folder.parent, folder, folder / LIBRARY, folder / CHECKSUM]
     for path in filter(Path.exists, private):
         status = path.stat()
@@ -100,7 +103,7 @@ def _exposure(folder: Path) -> str | None:
     if cache.exists() and cache.stat().st_uid not in (0, os.geteuid()):
         return f"{cache} belongs to another user"
     for path in filter(Path.exists, [cache, *cache.resolve().parents]):
-        # In a sticky folder such as /tmp others cannot replace what is not theirs.
+        # In a sticky folder such as /tmp users cannot replace the files of others.
         if path.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
             return f"{path} can be written by other users"
     return None

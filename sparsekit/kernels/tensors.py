@@ -1,4 +1,4 @@
-"""Tensors as C takes them."""
+"""Tensors as arguments of C functions."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from torch import Tensor
 
 
 def address(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Where a contiguous tensor's numbers lie, for a call; None is C's NULL."""
+    """The address of a contiguous tensor's data; None becomes NULL."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

@@ -1,4 +1,4 @@
-"""A machine without a C compiler: one warning that says what goes without it, and the fix."""
+"""Without a C compiler there is one warning, which names the consequences and the fix."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def warnings_of_a_run(
     caplog: pytest.LogCaptureFixture,
     no_compiler: None,
 ) -> Callable[[str], list[str]]:
-    """What a training run with the compiler of that name warns of, where every kernel is wanted."""
+    """The warnings of a training run that needs every kernel, with a compiler of that name."""
 
     def warnings(compiler: str) -> list[str]:
         monkeypatch.setenv("CC", compiler)
@@ -46,36 +46,36 @@ def warnings_of_a_run(
     ("compiler", "what"),
     [
         ("/nonexistent", "'/nonexistent'"),
-        ("false", "'false' (asked for its version it ended with code 1)"),
+        ("false", "'false' (`--version` ended with code 1)"),
         ("/", "'/' (Permission denied)"),
     ],
 )
-def test_a_training_run_says_it_once(
+def test_a_training_run_warns_once(
     compiler: str,
     what: str,
     warnings_of_a_run: Callable[[str], list[str]],
 ) -> None:
     assert warnings_of_a_run(compiler) == [
         f"there is no C compiler {what}; install gcc, or set CC; until then training on the CPU is "
-        "slower: dropout, attention, the optimizer and quantization take torch's operations, and "
-        "zeros are multiplied too"
+        "slower: dropout, attention, the optimizer and quantization use torch's operations, and "
+        "sparse layers dense matmuls"
     ]
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 @pytest.mark.parametrize("flags", ["-no-such-flag", "-nostdinc"])
-def test_a_compiler_that_compiles_nothing_is_as_none(
+def test_a_compiler_that_always_fails_warns_once(
     flags: str,
     warnings_of_a_run: Callable[[str], list[str]],
 ) -> None:
-    """It says its version, and each of four kernels would be warned of."""
+    """Though it has a version, there is one warning for all four kernels."""
     compiler = f"cc {flags}"
-    (said,) = warnings_of_a_run(compiler)
-    assert said.startswith(f"the C compiler '{compiler}' compiles nothing here: ")
-    assert "; correct CC, or install gcc; until then training on the CPU is slower: dro" in said
+    (warning,) = warnings_of_a_run(compiler)
+    assert warning.startswith(f"the C compiler '{compiler}' compiles nothing here: ")
+    assert "; correct CC, or install gcc; until then training on the CPU is slower: dro" in warning
 
 
-def test_an_empty_name_is_the_systems_compiler(
+def test_an_empty_cc_means_the_system_compiler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_compiler: Any
 ) -> None:
     monkeypatch.setenv("SPARSEKIT_CACHE", str(tmp_path))
@@ -85,7 +85,7 @@ def test_an_empty_name_is_the_systems_compiler(
         library(dropout.KERNEL)
 
 
-def test_what_one_file_costs_is_said_of_that_file(caplog: pytest.LogCaptureFixture) -> None:
-    for lost in ("dropout takes torch's operations", "quantization takes torch's operations"):
-        warn(KernelError("cc cannot compile here: no room"), lost)
-        assert f"{lost}: cc cannot compile here: no room" in caplog.text
+def test_a_kernel_that_fails_alone_has_its_own_warning(caplog: pytest.LogCaptureFixture) -> None:
+    for loss in ("dropout uses torch's operations", "quantization uses torch's operations"):
+        warn(KernelError("cc cannot compile here: no room"), loss)
+        assert f"{loss}: cc cannot compile here: no room" in caplog.text

@@ -1,4 +1,4 @@
-"""The compiled quantization does what torch's operations do, to the bit."""
+"""The quantization kernels are bit-equal to torch's operations."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def by_torch(
     per_row=st.booleans(),
     limits=st.sampled_from([INT8, UINT8]),
 )
-def test_bytes_and_what_was_clamped(
+def test_quantized_values_and_the_mask_of_those_within_limits(
     seed: int, rows: int, width: int, per_row: bool, limits: tuple[int, int]
 ) -> None:
     torch.manual_seed(seed)
     scale = torch.rand((rows, 1) if per_row else ()) * 10 ** float(torch.randint(-4, 2, ())) + 1e-7
     zero_point = None if limits == INT8 else torch.randint(0, 256, (), dtype=torch.int32)
-    # Some beyond the limits, and some half-way between two integers.
+    # Some are beyond the limits, and some half-way between two integers.
     values = torch.randn(rows, width) * scale.max() * 100
     values[:, ::4] = (torch.randint(-300, 300, values[:, ::4].shape) + 0.5) * scale.max()
-    found = quantize.quantize(values, scale, zero_point, limits)
-    for ours, torchs in zip(found, by_torch(values, scale, zero_point, limits), strict=True):
+    result = quantize.quantize(values, scale, zero_point, limits)
+    for ours, torchs in zip(result, by_torch(values, scale, zero_point, limits), strict=True):
         assert ours.dtype == torchs.dtype and torch.equal(ours, torchs)
 
 
@@ -76,12 +76,12 @@ def test_ranges_scales_and_zero_points(
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(fake_quantize, "takes_kernels", lambda _: False)
                 torchs.observe(values)
-            # What torch makes an integer of a NaN is up to the processor.
+            # The conversion of NaN to an integer depends on the processor.
             undefined = bool(torchs.scale.isnan())
             for name, buffer in torchs.named_buffers():
                 if not (undefined and name == "zero_point"):
-                    found = ours.get_buffer(name)
-                    torch.testing.assert_close(found, buffer, rtol=0, atol=0, equal_nan=True)
+                    result = ours.get_buffer(name)
+                    torch.testing.assert_close(result, buffer, rtol=0, atol=0, equal_nan=True)
     finally:
         torch.set_num_threads(before)
 
@@ -95,7 +95,7 @@ def test_ranges_scales_and_zero_points(
     per_channel=st.booleans(),
     with_bias=st.booleans(),
 )
-def test_sums_become_floats(
+def test_scaled_sums(
     seed: int, rows: int, width: int, out: int, per_channel: bool, with_bias: bool
 ) -> None:
     torch.manual_seed(seed)
@@ -118,13 +118,13 @@ def test_sums_become_floats(
 def linear(
     per_channel: bool, pattern: SparsePattern | None, mask: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """A quantized product of fixed numbers, and its three gradients."""
+    """The output of a quantized layer for fixed values, and its three gradients."""
     torch.manual_seed(3)
     values = torch.randn(5, 9, 40, requires_grad=True)
     weight = torch.randn(24, 40) * (1.0 if mask is None else mask)
     weight.requires_grad_()
     bias = torch.randn(24, requires_grad=True)
-    # Ranges that clamp some of both operands.
+    # Ranges that clamp some values of both operands.
     scale, zero_point = torch.tensor(0.012), torch.tensor(120, dtype=torch.int32)
     weight_scale = torch.rand(24) * 0.01 + 0.008 if per_channel else torch.tensor(0.014)
     result = quantized_linear(
@@ -136,7 +136,7 @@ def linear(
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_a_layer_is_the_same_without_a_compiler(
+def test_a_layer_without_a_compiler_gives_equal_results(
     per_channel: bool, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert quantize.available()
@@ -150,7 +150,7 @@ def test_a_layer_is_the_same_without_a_compiler(
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_a_layer_that_multiplies_no_zeros(per_channel: bool) -> None:
+def test_a_sparse_layer_equals_a_dense_one(per_channel: bool) -> None:
     mask = torch.rand(24, 40, generator=torch.Generator().manual_seed(0)) < 0.3
     dense = linear(per_channel, None, mask)
     sparse = linear(per_channel, SparsePattern(mask), mask)

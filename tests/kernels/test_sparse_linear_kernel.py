@@ -1,4 +1,4 @@
-"""Products that multiply no zeros give what torch's dense ones give."""
+"""Linear layers that skip zeros against torch's dense ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no 
 
 @pytest.fixture(autouse=True, scope="module")
 def unwritten_memory_is_nan() -> Iterator[None]:
-    """What a kernel leaves out cannot be right by chance."""
+    """Memory that a kernel fails to write cannot be right by chance."""
     torch.use_deterministic_algorithms(True)
     assert torch.empty(3).isnan().all()
     yield
@@ -33,8 +33,8 @@ def made(tokens: int, width: int, out: int, density: float, seed: int) -> list[t
     values = torch.randn(tokens, width, generator=generator)
     mask = torch.rand(out, width, generator=generator) < density
     weight = torch.randn(out, width, generator=generator) * mask
-    errors = torch.randn(tokens, out, generator=generator)
-    return [values, weight, torch.randn(out, generator=generator), errors, mask]
+    grad_output = torch.randn(tokens, out, generator=generator)
+    return [values, weight, torch.randn(out, generator=generator), grad_output, mask]
 
 
 @settings(max_examples=60, deadline=None)
@@ -47,32 +47,32 @@ def made(tokens: int, width: int, out: int, density: float, seed: int) -> list[t
     density=st.sampled_from([0.0, 0.05, 0.2, 0.5, 1.0]),
     seed=st.integers(0, 2**16),
 )
-def test_products_and_gradients_are_those_of_a_dense_linear(
+def test_outputs_and_gradients_equal_those_of_a_dense_linear(
     tokens: int, width: int, out: int, density: float, seed: int
 ) -> None:
-    values, weight, bias, errors, mask = made(tokens, width, out, density, seed)
+    values, weight, bias, grad_output, mask = made(tokens, width, out, density, seed)
     dense = [t.double().requires_grad_() for t in (values, weight, bias)]
-    F.linear(*dense).backward(errors.double())
+    F.linear(*dense).backward(grad_output.double())
     sparse = [t.clone().requires_grad_() for t in (values, weight, bias)]
     result = sparse_linear(*sparse, SparsePattern(mask))
-    result.backward(errors)
+    result.backward(grad_output)
     assert dense[1].grad is not None
     dense[1].grad *= mask
-    # One rounding to float32 an addition, of sums that are about the root of their length.
-    for length, found, wanted in (
+    # One float32 rounding per addition, of sums that grow with the square root of their length.
+    for length, actual, expected in (
         (width, result, F.linear(*dense)),
         (out, sparse[0].grad, dense[0].grad),
         (tokens, sparse[1].grad, dense[1].grad),
         (tokens, sparse[2].grad, dense[2].grad),
     ):
-        assert found is not None and wanted is not None
+        assert actual is not None and expected is not None
         torch.testing.assert_close(
-            found.double(), wanted, rtol=1e-5, atol=2e-6 * length**0.5 + 1e-6
+            actual.double(), expected, rtol=1e-5, atol=2e-6 * length**0.5 + 1e-6
         )
     assert not sparse[1].grad[~mask].any()
 
 
-def test_batches_of_sentences_and_layers_without_a_bias() -> None:
+def test_batches_of_sequences_and_layers_without_a_bias() -> None:
     values, weight, _, _, mask = made(6 * 7, 40, 24, 0.3, 0)
     given = values.view(6, 7, 40).requires_grad_()
     result = sparse_linear(given, weight.requires_grad_(), None, SparsePattern(mask))
@@ -83,80 +83,81 @@ def test_batches_of_sentences_and_layers_without_a_bias() -> None:
 
 
 @pytest.mark.parametrize("tokens", [1, 40, 96, 300])
-@pytest.mark.parametrize("kept", ["some", "none", "one row", "last block", "all"])
-def test_results_do_not_depend_on_the_number_of_threads(tokens: int, kept: str) -> None:
-    values, weight, bias, errors, mask = made(tokens, 200, 100, 0.2, 1)
-    if kept == "all":
+@pytest.mark.parametrize("case", ["some", "none", "one row", "last block", "all"])
+def test_results_do_not_depend_on_the_number_of_threads(tokens: int, case: str) -> None:
+    values, weight, bias, grad_output, mask = made(tokens, 200, 100, 0.2, 1)
+    if case == "all":
         mask = torch.ones_like(mask)
-    elif kept != "some":
-        held = torch.zeros_like(mask)
-        held[
-            40 if kept == "one row" else slice(40), slice(150, 200) if "block" in kept else ...
-        ] = kept != "none"
-        mask = mask & held
+    elif case != "some":
+        region = torch.zeros_like(mask)
+        region[
+            40 if case == "one row" else slice(40), slice(150, 200) if "block" in case else ...
+        ] = case != "none"
+        mask = mask & region
     weight = weight * mask
     pattern = SparsePattern(mask)
     before = torch.get_num_threads()
-    found = []
+    results = []
     try:
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
             entries = pattern.entries(weight)
-            found.append(
+            results.append(
                 (
-                    pattern.product(values, entries, bias),
-                    pattern.input_gradient(errors, entries),
-                    pattern.weight_gradient(values, errors),
+                    pattern.linear(values, entries, bias),
+                    pattern.input_gradient(grad_output, entries),
+                    pattern.weight_gradient(values, grad_output),
                 )
             )
     finally:
         torch.set_num_threads(before)
-    for others in found[1:]:
-        assert all(torch.equal(one, other) for one, other in zip(found[0], others, strict=True))
-    product, to_values, to_weight = found[0]
-    torch.testing.assert_close(product, F.linear(values, weight, bias), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(to_values, errors @ weight, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(to_weight, (errors.t() @ values) * mask, rtol=1e-4, atol=1e-4)
+    for others in results[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(results[0], others, strict=True))
+    output, grad_values, grad_weight = results[0]
+    torch.testing.assert_close(output, F.linear(values, weight, bias), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(grad_values, grad_output @ weight, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(grad_weight, (grad_output.t() @ values) * mask, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("tokens", [1, 17, 130])
-def test_bytes_and_factors_of_a_weight_gradient(tokens: int) -> None:
-    _, _, _, errors, mask = made(tokens, 100, 50, 0.2, 3)
+def test_uint8_inputs_and_factors_of_a_weight_gradient(tokens: int) -> None:
+    _, _, _, grad_output, mask = made(tokens, 100, 50, 0.2, 3)
     generator = torch.Generator().manual_seed(3)
     values = torch.randint(0, 256, (tokens, 100), dtype=torch.uint8, generator=generator)
     zero_point = torch.tensor(117, dtype=torch.int32)
     factors = torch.rand(int(mask.sum()), generator=generator)
     pattern = SparsePattern(mask)
-    plain = pattern.weight_gradient(values.float() - zero_point, errors)
-    assert torch.equal(pattern.weight_gradient(values, errors, zero_point), plain)
-    scaled = pattern.weight_gradient(values, errors, zero_point, factors)
+    plain = pattern.weight_gradient(values.float() - zero_point, grad_output)
+    assert torch.equal(pattern.weight_gradient(values, grad_output, zero_point), plain)
+    scaled = pattern.weight_gradient(values, grad_output, zero_point, factors)
     assert torch.equal(pattern.entries(scaled), pattern.entries(plain) * factors)
     assert not scaled[~mask].any()
 
 
-def test_an_input_gradient_is_zero_where_it_is_told_to_be() -> None:
-    values, weight, _, errors, mask = made(70, 40, 30, 0.3, 4)
+def test_an_input_gradient_is_zero_where_it_is_masked() -> None:
+    values, weight, _, grad_output, mask = made(70, 40, 30, 0.3, 4)
     pattern = SparsePattern(mask)
-    entries, kept = pattern.entries(weight), values > 0
-    found = pattern.input_gradient(errors, entries, kept)
-    assert torch.equal(found, torch.where(kept, pattern.input_gradient(errors, entries), 0.0))
-    assert found[kept].abs().max() > 0
+    entries, positive = pattern.entries(weight), values > 0
+    gradient = pattern.input_gradient(grad_output, entries, positive)
+    plain = pattern.input_gradient(grad_output, entries)
+    assert torch.equal(gradient, torch.where(positive, plain, 0.0))
+    assert gradient[positive].abs().max() > 0
 
 
-def test_a_layer_that_is_frozen_gets_no_gradient() -> None:
-    values, weight, bias, errors, mask = made(10, 20, 30, 0.2, 2)
+def test_a_frozen_layer_gets_no_gradient() -> None:
+    values, weight, bias, grad_output, mask = made(10, 20, 30, 0.2, 2)
     values.requires_grad_()
-    sparse_linear(values, weight, bias, SparsePattern(mask)).backward(errors)
+    sparse_linear(values, weight, bias, SparsePattern(mask)).backward(grad_output)
     assert values.grad is not None and weight.grad is None and bias.grad is None
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_a_machine_without_a_compiler_is_told_what_to_do() -> None:
+def test_the_error_without_a_compiler_names_the_fix() -> None:
     with pytest.raises(KernelError, match="no C compiler 'no-such-compiler'; install gcc"):
         compiled()
 
 
-def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_failing_compiler_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "FLAGS", ("-no-such-flag", "-shared"))
     library.cache_clear()
     try:

@@ -1,4 +1,4 @@
-"""AdamW by rows: torch's results and state, from dense gradients and from sparse ones."""
+"""RowAdamW against torch's AdamW: results and state, with dense and with sparse gradients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sparsekit.training.cpu.adamw import RowAdamW
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
 SETTINGS = {"lr": 1e-2, "betas": (0.9, 0.98), "eps": 1e-8, "weight_decay": 0.05, "fused": True}
-# A token table, weights that end within a vector and a block, and a bias.
+# A token embedding, weights that end within a vector and within a block, and a bias.
 SHAPES = ((50, 40), (384, 50), (7, 13), (13,))
 
 
@@ -29,7 +29,7 @@ def weights() -> list[nn.Parameter]:
 
 
 def gradients(step: int, scale: float = 1.0) -> list[Tensor]:
-    """The first one sparse, with a row that comes twice, and rows that no step names."""
+    """The first gradient is sparse: one row occurs twice, and some rows occur in no step."""
     torch.manual_seed(step)
     dense = [torch.randn(shape) * scale for shape in SHAPES]
     rows = torch.randint(0, 20, (1, 8))
@@ -40,8 +40,8 @@ def gradients(step: int, scale: float = 1.0) -> list[Tensor]:
     ]
 
 
-def take(parameters: list[nn.Parameter], found: list[Tensor], dense: bool) -> None:
-    for parameter, gradient in zip(parameters, found, strict=True):
+def set_gradients(parameters: list[nn.Parameter], new: list[Tensor], dense: bool) -> None:
+    for parameter, gradient in zip(parameters, new, strict=True):
         parameter.grad = gradient.to_dense() if dense and gradient.is_sparse else gradient.clone()
 
 
@@ -52,10 +52,10 @@ def steps(
     dense: bool = False,
     scale: float = 1.0,
 ) -> list[Tensor]:
-    """Clips and steps; the norms."""
+    """Clip and step for each of `numbers`; returns the norms."""
     norms = []
     for number in numbers:
-        take(parameters, gradients(number, scale), dense)
+        set_gradients(parameters, gradients(number, scale), dense)
         if isinstance(optimizer, RowAdamW):
             norms.append(optimizer.clip(1.0))
         else:
@@ -66,7 +66,7 @@ def steps(
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3])  # clipped, and not
 @pytest.mark.parametrize("weight_decay", [0.05, 0.0])
-def test_it_does_what_torch_does(weight_decay: float, scale: float) -> None:
+def test_it_equals_torchs_adamw(weight_decay: float, scale: float) -> None:
     ours, theirs = weights(), weights()
     settings = SETTINGS | {"weight_decay": weight_decay}
     mine, torchs = RowAdamW(ours, **settings), torch.optim.AdamW(theirs, **settings)
@@ -78,34 +78,34 @@ def test_it_does_what_torch_does(weight_decay: float, scale: float) -> None:
         assert mine.state[weight].keys() == torchs.state[same].keys()
         for name, value in mine.state[weight].items():
             torch.testing.assert_close(value, torchs.state[same][name], rtol=1e-5, atol=1e-7)
-    # Rows that no gradient has named are decayed, to torch's bits.
+    # Rows that never had a gradient are decayed, bit-equal to torch.
     assert torch.equal(ours[0][20:], theirs[0][20:])
     assert torch.equal(ours[0][20:], weights()[0][20:]) == (weight_decay == 0)
 
 
-def test_a_sparse_gradient_gives_the_bits_of_a_dense_one() -> None:
+def test_sparse_and_dense_gradients_give_equal_results() -> None:
     ours, same = weights(), weights()
     steps(RowAdamW(ours, **SETTINGS), ours, range(5))
     steps(RowAdamW(same, **SETTINGS), same, range(5), dense=True)
     assert all(torch.equal(a, b) for a, b in zip(ours, same, strict=True))
 
 
-def test_the_number_of_threads_changes_no_bit() -> None:
-    found = []
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    results = []
     before = torch.get_num_threads()
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
             parameters = weights()
             steps(RowAdamW(parameters, **SETTINGS), parameters, range(4))
-            found.append(parameters)
+            results.append(parameters)
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("source", [RowAdamW, torch.optim.AdamW])
-def test_it_goes_on_from_a_saved_state(source: type[torch.optim.AdamW]) -> None:
+def test_it_continues_from_a_saved_state(source: type[torch.optim.AdamW]) -> None:
     parameters = weights()
     optimizer = source(parameters, **SETTINGS)
     steps(optimizer, parameters, range(3), dense=True)
@@ -119,8 +119,8 @@ def test_it_goes_on_from_a_saved_state(source: type[torch.optim.AdamW]) -> None:
     torch.testing.assert_close(parameters, resumed, rtol=2e-6, atol=2e-6)
 
 
-def test_a_state_that_is_loaded_names_the_rows_that_move() -> None:
-    # Row 3 has averages from before, and never a gradient again.
+def test_rows_with_averages_in_a_loaded_state_are_updated() -> None:
+    # Row 30 has averages in the loaded state, and no gradient afterwards.
     parameters = weights()
     optimizer = RowAdamW(parameters, **SETTINGS)
     steps(optimizer, parameters, range(1))
@@ -133,29 +133,29 @@ def test_a_state_that_is_loaded_names_the_rows_that_move() -> None:
     assert not torch.allclose(parameters[0][30], before * factor)
 
 
-def test_a_state_that_is_loaded_may_lie_transposed() -> None:
-    found = []
-    for turned in (False, True):
+def test_a_loaded_state_may_be_transposed() -> None:
+    results = []
+    for transposed in (False, True):
         parameters = weights()
         optimizer = RowAdamW(parameters, **SETTINGS)
         steps(optimizer, parameters, range(1))
         state = optimizer.state_dict()
-        if turned:
+        if transposed:
             average = state["state"][1]["exp_avg"]
             state["state"][1]["exp_avg"] = average.t().contiguous().t()
         optimizer.load_state_dict(state)
         steps(optimizer, parameters, range(1, 3))
-        found.append(parameters)
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        results.append(parameters)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_clipping_holds_for_one_step() -> None:
+def test_clipping_applies_to_one_step() -> None:
     ours, theirs = weights(), weights()
     mine, torchs = RowAdamW(ours, **SETTINGS), torch.optim.AdamW(theirs, **SETTINGS)
     steps(mine, ours, range(1))
     steps(torchs, theirs, range(1), dense=True)
-    take(ours, gradients(1), dense=False)
-    take(theirs, gradients(1), dense=True)
+    set_gradients(ours, gradients(1), dense=False)
+    set_gradients(theirs, gradients(1), dense=True)
     mine.step()
     torchs.step()
     torch.testing.assert_close(ours, theirs, rtol=2e-6, atol=2e-6)
@@ -201,7 +201,7 @@ def trained(
 
 @pytest.mark.parametrize("modifier", [CONSTANT, OVER_TOKENS])
 @pytest.mark.parametrize("accumulated", [1, 2])
-def test_a_run_trains_as_with_torch(
+def test_a_run_equals_one_with_torchs_adamw(
     tmp_path: Path,
     student_folder: str,
     rows: Rows,
@@ -225,33 +225,33 @@ def test_a_run_trains_as_with_torch(
 def test_the_trainer_lets_the_optimizer_clip(
     tmp_path: Path, student_folder: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It does so through its accelerator. Were that to change, torch would clip in a pass of its
-    # own, and dense gradients, as here, would train as well.
-    taken: list[tuple[float, Tensor]] = []
+    # The Trainer clips through its accelerator. If that changed, torch would clip in a pass of its
+    # own, which dense gradients, as here, would not reveal.
+    calls: list[tuple[float, Tensor]] = []
     clip = RowAdamW.clip
 
     def watched(self: RowAdamW, limit: float) -> Tensor:
-        taken.append((limit, clip(self, limit)))
-        return taken[-1][1]
+        calls.append((limit, clip(self, limit)))
+        return calls[-1][1]
 
     monkeypatch.setattr(RowAdamW, "clip", watched)
     made = trained(tmp_path, student_folder, rows, OVER_TOKENS, max_steps=2, max_grad_norm=1e-3)
     logged = [entry["grad_norm"] for entry in made.state.log_history if "loss" in entry]
-    assert [limit for limit, _ in taken] == [1e-3, 1e-3]
-    assert logged == [float(norm) for _, norm in taken] and min(logged) > 1e-3
+    assert [limit for limit, _ in calls] == [1e-3, 1e-3]
+    assert logged == [float(norm) for _, norm in calls] and min(logged) > 1e-3
 
 
 @pytest.mark.parametrize(
     ("modifier", "options"), [(MOVEMENT, {}), (CONSTANT, {"max_grad_norm": 0.0})]
 )
-def test_who_reads_clipped_gradients_gets_them(
+def test_modifiers_that_read_gradients_keep_torchs_adamw(
     tmp_path: Path, student_folder: str, rows: Rows, modifier: dict[str, Any], options: Any
 ) -> None:
     made = trained(tmp_path, student_folder, rows, modifier, max_steps=2, **options)
     assert not isinstance(made.optimizer.optimizer, RowAdamW)
 
 
-def test_weights_that_lie_transposed_are_left_to_torch(
+def test_transposed_weights_keep_torchs_adamw(
     tmp_path: Path, student_folder: str, rows: Rows
 ) -> None:
     student = load_student(student_folder)
@@ -263,7 +263,7 @@ def test_weights_that_lie_transposed_are_left_to_torch(
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_without_a_compiler_torch_takes_the_steps(
+def test_without_a_compiler_torchs_adamw_is_used(
     tmp_path: Path, student_folder: str, rows: Rows
 ) -> None:
     made = trained(tmp_path, student_folder, rows, CONSTANT, max_steps=2)

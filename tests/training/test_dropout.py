@@ -1,4 +1,4 @@
-"""Dropout from random bits against what dropout is."""
+"""Dropout from 16 random bits against the definition of dropout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ compiled = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C 
 
 
 @pytest.fixture(params=[pytest.param("compiled", marks=compiled), "plain"])
-def way(request: pytest.FixtureRequest) -> str:
+def backend(request: pytest.FixtureRequest) -> str:
     """With the kernel, and on a machine that cannot compile it."""
     if request.param == "plain":
         request.getfixturevalue("no_compiler")
@@ -30,12 +30,12 @@ def masks(p: float) -> Tensor:
     return drop(torch.ones(999, 1001), p) != 0
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("p", [0.1, 0.5, 1e-5])
-def test_masks_keep_their_share_everywhere(p: float) -> None:
+def test_masks_keep_the_right_share_at_every_offset(p: float) -> None:
     torch.manual_seed(0)
     mask = masks(p)
-    # Four standard errors; the elements that share a word, or a block of the kernel, are alike.
+    # Within four standard errors; 4 elements share a random word, 128 a block of the kernel.
     for part in (mask, *(mask.flatten()[i::step] for step in (4, 128) for i in range(4))):
         error = (p * (1 - p) / part.numel()) ** 0.5
         assert abs(part.float().mean() - (1 - p)) < 4 * error + 1e-6
@@ -45,7 +45,7 @@ def test_masks_keep_their_share_everywhere(p: float) -> None:
         assert abs(correlation) < 4 * p * (step / 1e6) ** 0.5 + 1e-9
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_two_masks_are_independent(p: float) -> None:
     torch.manual_seed(0)
@@ -55,44 +55,44 @@ def test_two_masks_are_independent(p: float) -> None:
 
 @compiled
 def test_random_bits_are_those_of_philox() -> None:
-    """Random123's known answer of Philox4x32-7 for counter and key 0; lanes count on."""
+    """Random123's known answer of Philox4x32-7 for counter and key 0; counters differ by lane."""
     words = torch.empty(4, 16, dtype=torch.int32)
     draw = library(kernel.KERNEL).philox
     draw(ctypes.c_uint64(0), ctypes.c_uint64(0), address(words))
-    found = [int(word) & 0xFFFFFFFF for word in words[:, 0]]
-    assert found == [0x5F6FB709, 0x0D893F64, 0x4F121F81, 0x4F730A48]
-    again = words[:, 5].clone()
+    first = [int(word) & 0xFFFFFFFF for word in words[:, 0]]
+    assert first == [0x5F6FB709, 0x0D893F64, 0x4F121F81, 0x4F730A48]
+    sixth = words[:, 5].clone()
     draw(ctypes.c_uint64(0), ctypes.c_uint64(5), address(words))
-    assert torch.equal(words[:, 0], again)
+    assert torch.equal(words[:, 0], sixth)
 
 
 @compiled
 @pytest.mark.parametrize("shape", [(0,), (1,), (127,), (128,), (129, 3), (4, 12, 7, 7)])
-def test_the_kernel_reads_and_writes_its_numbers_alone(shape: tuple[int, ...]) -> None:
+def test_the_kernel_accesses_only_its_own_values(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     values = torch.randn(shape)
     longer = torch.cat([values.flatten(), torch.full((200,), torch.nan)])
-    found = kernel.drop(values, 7, 40_000)
-    assert found.shape == values.shape
-    assert torch.equal(found.flatten(), kernel.drop(longer, 7, 40_000)[: values.numel()])
-    chosen = found != 0
-    assert torch.equal(found[chosen], values[chosen] * (kernel.STEPS / 40_000))
+    dropped = kernel.drop(values, 7, 40_000)
+    assert dropped.shape == values.shape
+    assert torch.equal(dropped.flatten(), kernel.drop(longer, 7, 40_000)[: values.numel()])
+    mask = dropped != 0
+    assert torch.equal(dropped[mask], values[mask] * (kernel.STEPS / 40_000))
 
 
 @compiled
-def test_threads_change_nothing() -> None:
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
     values, threads = torch.randn(1000, 77), torch.get_num_threads()
-    found = []
+    results = []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            found.append(kernel.drop(values, -3, 50_000))
+            results.append(kernel.drop(values, -3, 50_000))
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("backend")
 def test_values_keep_their_mean_and_gradients_follow_the_mask() -> None:
     torch.manual_seed(0)
     values = torch.ones(64, 500, requires_grad=True)
@@ -104,23 +104,23 @@ def test_values_keep_their_mean_and_gradients_follow_the_mask() -> None:
     torch.testing.assert_close(values.grad, result.detach() * 3)
 
 
-@pytest.mark.usefixtures("way")
-def test_seeds_repeat_a_mask() -> None:
+@pytest.mark.usefixtures("backend")
+def test_the_same_seed_gives_the_same_mask() -> None:
     torch.manual_seed(3)
     first, other = masks(0.5), masks(0.5)
     torch.manual_seed(3)
     assert torch.equal(masks(0.5), first) and not torch.equal(first, other)
 
 
-@pytest.mark.usefixtures("way")
-def test_evaluation_and_p_of_0_change_nothing() -> None:
+@pytest.mark.usefixtures("backend")
+def test_the_limits_of_p_and_evaluation_mode() -> None:
     values = torch.randn(3, 4)
     assert torch.equal(BitDropout(0.5).eval()(values), values)
     assert torch.equal(BitDropout(0.0).train()(values), values)
     assert torch.equal(BitDropout(1.0).train()(values), torch.zeros(3, 4))
 
 
-def test_a_model_gets_it_wherever_it_drops() -> None:
+def test_every_dropout_of_a_model_is_replaced_and_restored() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(0.3)), nn.Dropout(0.1)).eval()
     dropouts = [m for m in model.modules() if isinstance(m, nn.Dropout)]
     with bit_dropout_in(model):

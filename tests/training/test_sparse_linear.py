@@ -1,4 +1,4 @@
-"""What a mask holds at zero gets no gradient, and takes no part in products, to the same result."""
+"""Masked weights get no gradient, and sparse matmuls give the results of dense ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GRADUAL = {
 
 
 class Watch(TrainerCallback):
-    """At each step: the largest gradient under a mask, the gradients' norm, and sparse layers."""
+    """Records the largest gradient of a masked weight and the number of sparse layers per step."""
 
     def __init__(self) -> None:
         self.under_masks: list[float] = []
@@ -65,7 +65,7 @@ def trained(
     return made, watch
 
 
-def test_it_learns_what_dense_products_learn(
+def test_sparse_and_dense_matmuls_train_alike(
     tmp_path: Path, student_folder: str, rows: Rows
 ) -> None:
     modifiers = {"pruning": CONSTANT, "quantization": QUANTIZATION}
@@ -81,12 +81,14 @@ def test_it_learns_what_dense_products_learn(
     assert max(seen.under_masks) == max(plain.under_masks) == 0
     for one, other in zip(sparse.state.log_history, dense.state.log_history, strict=True):
         for name in one.keys() & {"loss", "grad_norm"}:
-            # Before rounding to int8, which carries the last bit of a float far.
+            # Rounding to int8 amplifies float32 differences.
             tolerance = 1e-4 if one["epoch"] <= 1 else 2e-2
             assert one[name] == pytest.approx(other[name], rel=tolerance), (name, one["epoch"])
 
 
-def test_layers_are_plain_ones_afterwards(tmp_path: Path, student_folder: str, rows: Rows) -> None:
+def test_layers_are_plain_linears_after_training(
+    tmp_path: Path, student_folder: str, rows: Rows
+) -> None:
     made, _ = trained(tmp_path, student_folder, rows, {"pruning": CONSTANT}, sparse_products="on")
     assert made.sparse_layers > 0
     linears = [m for m in made.model.modules() if isinstance(m, nn.Linear)]
@@ -98,7 +100,7 @@ def test_layers_are_plain_ones_afterwards(tmp_path: Path, student_folder: str, r
 @pytest.mark.parametrize(
     "kind", ["pruning.gradual.MagnitudePruning", "pruning.movement.MovementPruning"]
 )
-def test_masks_that_still_grow_take_dense_products(
+def test_layers_with_changing_masks_use_dense_matmuls(
     tmp_path: Path, student_folder: str, rows: Rows, kind: str
 ) -> None:
     target = kind.replace("gradual.Mag", "magnitude.Mag")
@@ -106,12 +108,12 @@ def test_masks_that_still_grow_take_dense_products(
     _, seen = trained(tmp_path, student_folder, rows, modifiers, sparse_products="on")
     assert set(seen.sparse[:8]) == {0}
     assert min(seen.sparse[8:]) > 0
-    # Movement pruning learns from the gradients of what it has pruned, as long as it prunes.
+    # Movement pruning needs the gradients of masked weights while it prunes.
     assert (max(seen.under_masks[:8]) > 0) == (kind == "pruning.movement.MovementPruning")
     assert max(seen.under_masks[8:]) == 0
 
 
-def test_layers_that_are_not_sparse_enough_take_dense_products(
+def test_layers_that_are_not_sparse_enough_use_dense_matmuls(
     tmp_path: Path, student_folder: str, rows: Rows
 ) -> None:
     half = GRADUAL | {"init_sparsity": 0.0, "final_sparsity": 0.5, "end": 0.25}
@@ -137,7 +139,7 @@ def test_layers_that_are_not_sparse_enough_take_dense_products(
 
 
 @pytest.mark.parametrize("products", ["on", "off"])
-def test_weights_that_are_frozen_for_a_while(
+def test_weights_that_are_frozen_at_first(
     tmp_path: Path, student_folder: str, rows: Rows, products: str
 ) -> None:
     frozen = {
@@ -162,7 +164,7 @@ def test_weights_that_are_frozen_for_a_while(
     assert len(under_masks) == 8 * layers and max(under_masks) == 0
 
 
-def test_encoder_layers_call_no_dense_product(
+def test_sparse_layers_call_no_dense_matmul(
     tmp_path: Path, student_folder: str, rows: Rows
 ) -> None:
     counts = {}
@@ -177,8 +179,8 @@ def test_encoder_layers_call_no_dense_product(
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 nonlocal calls
                 self.profile.__exit__(None, None, None)
-                found = {event.key: event.count for event in self.profile.key_averages()}
-                calls = found.get("aten::mm", 0) + found.get("aten::addmm", 0)
+                counted = {event.key: event.count for event in self.profile.key_averages()}
+                calls = counted.get("aten::mm", 0) + counted.get("aten::addmm", 0)
 
         recipe = Recipe.build({"num_epochs": 1, "modifiers": {"pruning": CONSTANT}})
         student = load_student(student_folder)
@@ -188,11 +190,11 @@ def test_encoder_layers_call_no_dense_product(
         made.train()
         counts[products] = calls
         layers = sum(".layer." in n and w.ndim == 2 for n, w in student.model.named_parameters())
-    # Forward, for the input's gradient and for the weight's: three products a layer.
+    # Three matmuls a layer: for the output and for the gradients of input and weight.
     assert counts["off"] - counts["on"] == 3 * layers
 
 
-def test_where_it_cannot_be_on(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_where_sparse_products_cannot_be_on(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     def arguments(**options: Any) -> SparseTrainingArguments:
         return SparseTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
 
@@ -208,7 +210,7 @@ def test_where_it_cannot_be_on(tmp_path: Path, request: pytest.FixtureRequest) -
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_auto_says_why_it_multiplies_zeros(
+def test_auto_without_a_compiler_warns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("sparsekit.training.arguments.pays_here", lambda: True)
@@ -216,4 +218,4 @@ def test_auto_says_why_it_multiplies_zeros(
     with caplog.at_level(logging.WARNING):
         assert "install gcc" in (arguments.sparse_products_problem() or "")
     assert "training on the CPU is slower" in caplog.text
-    assert "zeros are multiplied too" in caplog.text
+    assert "sparse layers dense matmuls" in caplog.text

@@ -1,4 +1,4 @@
-"""Everything that training on a CPU changes in torch and transformers, and its undoing."""
+"""The one place where CPU training changes torch and transformers, and undoes the changes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from sparsekit.training.cpu.sparse_linear import SparseLinears
 def cpu_acceleration(
     trainer: Trainer, recipe: Recipe, sparse_linears: SparseLinears
 ) -> Iterator[None]:
-    """Let `trainer` train faster, and leave its model, its accelerator and torch as they were.
+    """Speed up `trainer` within the context; afterwards model, accelerator and torch are restored.
 
-    On a CPU: freed memory is reused, `nn.Dropout` and fused attention take our kernels, and
-    `RowAdamW`, where the trainer uses it, clips gradients and reads a sparse token gradient. On any
-    device `sparse_linears` is released at the end. All of it is undone after an exception too.
+    On a CPU, freed memory is reused, `nn.Dropout` and fused attention use the kernels of
+    `sparsekit.kernels`, and `RowAdamW`, where the trainer uses it, clips gradients and takes a
+    sparse gradient of the token embedding. On any device `sparse_linears` is released at the end.
+    Everything is undone after an exception too.
     """
     model = cast(nn.Module, trainer.model)
     with contextlib.ExitStack() as stack:
@@ -43,14 +44,14 @@ def cpu_acceleration(
 
 @contextlib.contextmanager
 def _clipping_in_the_step(trainer: Trainer) -> Iterator[None]:
-    """Let the Trainer clip by `RowAdamW.clip`: accelerate's is one more pass over the gradients."""
+    """Clip with `RowAdamW.clip`, since accelerate's function is another pass over the gradients."""
     accelerator = trainer.accelerator
 
     def clip(_: Any, max_norm: float) -> Tensor:
         wrapped = cast(AcceleratedOptimizer, trainer.optimizer)
         return cast(RowAdamW, wrapped.optimizer).clip(max_norm)
 
-    # An attribute of the instance: without it there is the class's method again.
+    # An instance attribute: deleting it restores the class's method.
     accelerator.clip_grad_norm_ = clip
     try:
         yield

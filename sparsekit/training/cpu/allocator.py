@@ -1,4 +1,4 @@
-"""How the C library handles memory that torch frees on a CPU."""
+"""Reuse of the CPU memory that torch frees, by glibc's malloc."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import os
 import platform
 from collections.abc import Iterator
 
-# Names of glibc's malloc.h.
+# Constants of glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-# The largest thresholds that glibc itself sets, once a block of 32 MiB has been freed. It has no
-# call that returns the current ones.
+# The largest thresholds that glibc sets by itself, once a block of 32 MiB has been freed. It has
+# no function that returns the current ones.
 _MMAP_THRESHOLD = 32 * 2**20
 _TRIM_THRESHOLD = 2 * _MMAP_THRESHOLD
 
-# How many contexts are open: the last one to end restores.
+# The number of open contexts: the last one to end restores the thresholds.
 _open = 0
 
 
 @contextlib.contextmanager
 def reuse_freed_memory() -> Iterator[None]:
-    """Let freed blocks of any size serve later allocations; needs glibc, elsewhere does nothing.
+    """Reuse freed blocks of any size for later allocations; has no effect without glibc.
 
-    By default each large tensor, such as the gradient of a token embedding, is mapped anew at each
-    step, and the operating system clears it page by page: 21 ms instead of 6 for 30,522 x 384
+    By default, malloc maps each large tensor anew, such as the gradient of a token embedding at
+    each step, and the operating system clears it page by page: 21 ms instead of 6 for 30,522 x 384
     values. A forward pass of MiniLM takes 5 to 20 % longer. Within the context the process keeps
-    the most memory that it has used, as it does at its peak anyway; afterwards it gives it back.
-    Thresholds that the user has set in the environment stay.
+    its peak memory; afterwards it returns the free part to the system. Thresholds that the user has
+    set in the environment are kept.
     """
     global _open
     if platform.libc_ver()[0] != "glibc" or _set_by_user():

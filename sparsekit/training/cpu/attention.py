@@ -1,8 +1,9 @@
-"""Attention that trains with the dropout of `training.dropout`; on a CPU.
+"""Attention with dropout for training on a CPU.
 
-torch's fused attention has no dropout on a CPU: there it falls back to single operations, with
-checks for rows without any key, and draws one random float after the other. Here a kernel computes
-a head at a time; without a compiler, or for operands that it does not take, torch's operations do.
+torch's fused attention does not support dropout on a CPU: it falls back to separate operations,
+with checks for fully masked rows, and draws one random float per probability. Here a kernel
+computes one head at a time. Without a compiler, or for operands that the kernel does not support,
+torch's operations are used.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from transformers.masking_utils import eager_mask
 
 from sparsekit.kernels import attention as kernel
 from sparsekit.modifiers.quantization.attention import attentions
-from sparsekit.training.cpu.dropout import drop, kept_steps, new_seed
+from sparsekit.training.cpu.dropout import drop, keep_steps, new_seed
 
 NAME = "sparsekit_dropout"
 
@@ -35,18 +36,22 @@ def dropout_attention(
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention over query, key, value [batch, heads, tokens, size]; returns [batch, tokens, ...].
+    """An attention function for transformers' `AttentionInterface`, with dropout.
 
-    `attention_mask` is added to the scores. Without dropout it is torch's fused attention.
+    query, key, value: [batch, heads, tokens, size].
+    attention_mask: added to the scores; None is 0.
+
+    Returns [batch, tokens, heads, size], and None for the attention weights. Without dropout it
+    calls torch's fused attention.
     """
     if not dropout or torch.compiler.is_compiling():
         outputs, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **options
         )
         return outputs, None
-    if _takes_kernel(query, key, value, attention_mask):
+    if _supports(query, key, value, attention_mask):
         by_token = [operand.transpose(1, 2).contiguous() for operand in (query, key, value)]
-        result: Tensor = _Attention.apply(*by_token, attention_mask, scaling, kept_steps(dropout))  # type: ignore[no-untyped-call]
+        result: Tensor = _Attention.apply(*by_token, attention_mask, scaling, keep_steps(dropout))  # type: ignore[no-untyped-call]
         return result, None
     scores = torch.matmul(query * scaling, key.transpose(2, 3))
     if attention_mask is not None:
@@ -55,17 +60,19 @@ def dropout_attention(
     return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), None
 
 
-def _takes_kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
-    alike = query.shape == key.shape == value.shape and query.shape[-1] % kernel.WIDE == 0
-    plain = mask is None or (
+def _supports(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
+    same_shape = (
+        query.shape == key.shape == value.shape and query.shape[-1] % kernel.VECTOR_LANES == 0
+    )
+    mask_supported = mask is None or (
         mask.dtype == torch.float32 and mask.shape[1] == 1 and not mask.requires_grad
     )
-    floats = all(operand.dtype == torch.float32 for operand in (query, key, value))
-    return alike and plain and floats and kernel.available()
+    float32 = all(operand.dtype == torch.float32 for operand in (query, key, value))
+    return same_shape and mask_supported and float32 and kernel.available()
 
 
 class _Attention(torch.autograd.Function):
-    """Of [batch, tokens, heads, size]: as BERT's layers give it and take it."""
+    """Attention by the kernel, of tensors [batch, tokens, heads, size]."""
 
     @staticmethod
     def forward(
@@ -84,38 +91,38 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, probabilities = ctx.saved_tensors
-        errors = gradient.contiguous()
-        found = kernel.gradients(query, key, value, probabilities, errors, *ctx.call)
-        return *found, None, None, None
+        grad_output = grad_output.contiguous()
+        grads = kernel.gradients(query, key, value, probabilities, grad_output, *ctx.call)
+        return *grads, None, None, None
 
 
 @contextlib.contextmanager
 def dropout_attention_in(model: nn.Module) -> Iterator[None]:
-    """Let a model that uses torch's fused attention use this one within the context.
+    """Replace torch's fused attention in `model` by `dropout_attention` within the context.
 
-    Not one with causal attention.
+    Models with causal attention, or with another implementation, are left unchanged.
     """
-    if not isinstance(model, PreTrainedModel) or not _takes_fused(model):
+    if not isinstance(model, PreTrainedModel) or not _uses_fused_attention(model):
         yield
         return
-    # transformers makes masks for names of the class's own table only.
+    # transformers creates masks only for names that are registered for masks too.
     AttentionInterface.register(NAME, dropout_attention)
     AttentionMaskInterface.register(NAME, eager_mask)
     try:
         model.set_attn_implementation(NAME)
         yield
     finally:
-        # A modifier may have set one of its own in between.
+        # A modifier may have set another implementation within the context.
         if model.config._attn_implementation == NAME:
             model.set_attn_implementation("sdpa")
         for interface in (AttentionInterface, AttentionMaskInterface):
-            # What `register` has no counterpart for.
+            # There is no public counterpart of `register`.
             del interface._global_mapping[NAME]
 
 
-def _takes_fused(model: PreTrainedModel) -> bool:
+def _uses_fused_attention(model: PreTrainedModel) -> bool:
     modules = attentions(model).values()
     fused = model.config._attn_implementation == "sdpa"
     return fused and not any(module.is_causal for module in modules)

@@ -1,4 +1,4 @@
-"""Dropout on a CPU at a tenth of its cost: 16 random bits an element, instead of a float."""
+"""Dropout on a CPU from 16 random bits per element, at a tenth of the cost of torch's."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from sparsekit.kernels.dropout import STEPS
 
 
 def drop(values: Tensor, p: float) -> Tensor:
-    """`F.dropout` of `values` on a CPU; p is right to 1/65536, and the scale exact for it.
+    """`F.dropout` of `values` on a CPU, with p rounded to a multiple of 1/65536.
 
-    It draws from torch's own generator, so seeds and saved generator states hold.
+    The seed comes from torch's default generator, so seeding it and restoring its state apply.
     """
     if not 0 < p < 1:
         return nn.functional.dropout(values, p)
-    result: Tensor = _Drop.apply(values, kept_steps(p))  # type: ignore[no-untyped-call]
+    result: Tensor = _Drop.apply(values, keep_steps(p))  # type: ignore[no-untyped-call]
     return result
 
 
-def kept(shape: torch.Size, steps: int) -> Tensor:
-    """A random boolean mask, each element True with the probability steps / 65536."""
+def random_mask(shape: torch.Size, steps: int) -> Tensor:
+    """A random boolean mask, each element True with probability steps / 65536."""
     count = shape.numel()
     words = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     bits = words.view(torch.int16)[:count].view(shape)
     return bits < steps - STEPS // 2
 
 
-def kept_steps(p: float) -> int:
-    """In how many of 65536 cases dropout with the probability p keeps a number."""
-    # Neither none nor all of the values that 16 bits can have: the comparison is one of int16.
+def keep_steps(p: float) -> int:
+    """The probability 1 - p that dropout keeps a value, in steps of 1/65536."""
+    # From 1 to 65535: `random_mask` compares as int16, which cannot represent the ends.
     return min(max(round((1 - p) * STEPS), 1), STEPS - 1)
 
 
 def new_seed() -> int:
-    """What the random bits of one call follow from, drawn from torch's own generator."""
+    """The seed of one call's random bits, an int64 from torch's default generator."""
     return int(torch.empty((), dtype=torch.int64).random_(-(2**63), None))
 
 
 class BitDropout(nn.Dropout):
-    """`nn.Dropout` that takes `drop` on a CPU."""
+    """`nn.Dropout` that uses `drop` on a CPU."""
 
     def forward(self, values: Tensor) -> Tensor:
         if not self.training or values.device.type != "cpu":
@@ -54,7 +54,10 @@ class BitDropout(nn.Dropout):
 
 
 class _Drop(torch.autograd.Function):
-    """By the kernel, which keeps no mask; by torch's operations under its compiler, or without."""
+    """Dropout by the kernel, which stores no mask, or else by torch's operations.
+
+    The kernel takes float32, and is not called under torch.compile or where it cannot be compiled.
+    """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, steps: int) -> Tensor:
@@ -64,20 +67,20 @@ class _Drop(torch.autograd.Function):
         if by_kernel and kernel.available():
             ctx.seed = new_seed()
             return kernel.drop(values, ctx.seed, steps)
-        mask = kept(values.shape, steps)
+        mask = random_mask(values.shape, steps)
         ctx.save_for_backward(mask)
-        return _keep(values, mask, steps)
+        return _masked(values, mask, steps)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.seed is not None:
-            return kernel.drop(gradient, ctx.seed, ctx.steps), None
+            return kernel.drop(grad_output, ctx.seed, ctx.steps), None
         (mask,) = ctx.saved_tensors
-        return _keep(gradient, mask, ctx.steps), None
+        return _masked(grad_output, mask, ctx.steps), None
 
 
-def _keep(values: Tensor, mask: Tensor, steps: int) -> Tensor:
+def _masked(values: Tensor, mask: Tensor, steps: int) -> Tensor:
     return mask.to(values.dtype).mul_(STEPS / steps).mul_(values)
 
 
@@ -85,7 +88,7 @@ def _keep(values: Tensor, mask: Tensor, steps: int) -> Tensor:
 def bit_dropout_in(model: nn.Module) -> Iterator[None]:
     """Make every `nn.Dropout` of `model` a `BitDropout` within the context."""
     changed = [module for module in model.modules() if type(module) is nn.Dropout]
-    # In place: hooks and references to the modules stay.
+    # In place, so that hooks and references to the modules stay valid.
     for module in changed:
         module.__class__ = BitDropout
     try:

@@ -1,4 +1,4 @@
-"""What weights that a mask holds at zero need not cost: their gradients, and their products."""
+"""Masked weights get no gradients, and sparse layers skip them in their matmuls."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from sparsekit.recipe.recipe import Recipe
 
 
 class MaskedLinear(nn.Linear):
-    """A Linear that multiplies no zeros while it trains, where `pattern` is set."""
+    """A Linear that skips masked weights in training, if `pattern` is set."""
 
     pattern: SparsePattern | None = None
 
     def forward(self, values: Tensor) -> Tensor:
-        plain = values.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
-        if self.pattern is None or plain or not self.training:
+        supported = values.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        if self.pattern is None or not supported or not self.training:
             return F.linear(values, self.weight, self.bias)
         return sparse_linear(values, self.weight, self.bias, self.pattern)
 
 
 class _Followed:
-    """What the masks of one modifier have set up, and for which state of them."""
+    """The hooks and layers that the masks of one modifier have led to, and those masks."""
 
     def __init__(self) -> None:
         self._masks = NO_MASKS
@@ -40,7 +40,7 @@ class _Followed:
             before.uses_gradients,
         )
 
-    def note(self, masks: Masks) -> None:
+    def remember(self, masks: Masks) -> None:
         self._masks = masks
 
     def release(self) -> None:
@@ -53,11 +53,12 @@ class _Followed:
 
 
 class SparseLinears:
-    """Follows the masks of a recipe: what they hold at zero gets no gradient, as in SparseML.
+    """Applies the masks of a recipe to gradients and matmuls.
 
-    So it neither counts when gradients are clipped nor gathers moments in the optimizer. With
-    `sparse_products`, the Linear layers whose masks stay as they are, sparse enough, multiply no
-    zeros either. Which do is a matter of the recipe alone, so a resumed run repeats it to the bit.
+    Masked weights get no gradient, as in SparseML: they neither count in the norm for clipping nor
+    accumulate averages in the optimizer. With `sparse_products`, Linear layers whose mask is final
+    and sparse enough skip masked weights in their matmuls too. Which layers do depends on the
+    recipe alone, so a resumed run repeats the same computation.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, sparse_products: bool) -> None:
@@ -65,34 +66,34 @@ class SparseLinears:
         self._modifiers: list[Modifier] = list(recipe.modifiers.values())
         self._sparse_products = sparse_products
         self._followed: list[_Followed] = [_Followed() for _ in self._modifiers]
-        # How many layers multiplied no zeros at the most.
+        # The largest number of layers with sparse matmuls so far.
         self.sparse_layers = 0
 
     def follow(self) -> None:
-        """Take over the masks that are held now; costs nothing as long as they stay."""
+        """Apply the current masks of all modifiers; cheap if none has changed."""
         changed = [
             (masks, followed)
             for modifier, followed in zip(self._modifiers, self._followed, strict=True)
             if not followed.is_up_to_date(masks := modifier.masks())
         ]
-        # All are released first: one modifier may hand its layers to another.
+        # All are released first, since a layer may pass from one modifier to another.
         for _, followed in changed:
             followed.release()
         for masks, followed in changed:
-            self._take(masks, followed)
+            self._apply(masks, followed)
         now = sum(len(followed.layers) for followed in self._followed)
         self.sparse_layers = max(self.sparse_layers, now)
 
     def release(self) -> None:
-        """Make the layers plain ones again."""
+        """Restore plain Linear layers without hooks."""
         for followed in self._followed:
             followed.release()
         for module in self._model.modules():
             if isinstance(module, MaskedLinear):
                 module.__class__ = nn.Linear  # type: ignore[assignment]
 
-    def _take(self, masks: Masks, followed: _Followed) -> None:
-        followed.note(masks)
+    def _apply(self, masks: Masks, followed: _Followed) -> None:
+        followed.remember(masks)
         if masks.uses_gradients:
             return
         for name, mask in masks.masks.items():
@@ -108,7 +109,7 @@ class SparseLinears:
             return None
         module = self._model.get_submodule(name.rpartition(".")[0])
         if type(module) is nn.Linear:
-            # In place: modifiers and hooks know the layer as this very object.
+            # In place, since modifiers and hooks refer to this object.
             module.__class__ = MaskedLinear
         return module if isinstance(module, MaskedLinear | QuantLinear) else None
 
@@ -119,9 +120,9 @@ def _mask_gradient(weight: nn.Parameter, mask: Tensor) -> RemovableHandle:
     def masked(gradient: Tensor) -> Tensor:
         return torch.where(mask, gradient, 0.0)
 
-    # A weight that a recipe has frozen, for now, takes no hook otherwise.
-    trains = weight.requires_grad
+    # A hook can only be registered on a weight that requires a gradient; it may be frozen for now.
+    trainable = weight.requires_grad
     weight.requires_grad_(True)
     handle: RemovableHandle = weight.register_hook(masked)  # type: ignore[no-untyped-call]
-    weight.requires_grad_(trains)
+    weight.requires_grad_(trainable)
     return handle

@@ -1,7 +1,7 @@
-/* AdamW, and the norm of the gradients that it takes, each in one pass over memory; on a CPU.
+/* AdamW, and the gradient norm that clipping needs, each in one pass over memory; CPU only.
 
-Results do not depend on the number of threads. The loops are written so that compilers turn them
-into vectors. */
+Results do not depend on the number of threads. The loops are written so that compilers vectorize
+them. */
 
 #include <math.h>
 #include <stdint.h>
@@ -9,21 +9,22 @@ into vectors. */
 #include "../layout.h"
 
 #define LANES 16
-/* Values whose squares make one partial sum. */
+/* Values per partial sum of squares. */
 #define BLOCK 8192
 const long block_values = BLOCK;
 
-/* A weight [rows, width] with the averages of its gradients and of their squares. */
+/* A weight [rows, width] and its moving averages of the gradient and of its square. */
 typedef struct {
     long rows, width;
-    float *weight, *average, *square;
-    /* Of every row, or of the rows that `places` gives a place in it; -1 is a gradient of zero. */
+    float *weight, *exp_avg, *exp_avg_sq;
+    /* [rows, width], or with `gradient_rows` one row for each weight row that has a gradient. */
     const float *gradient;
-    const int32_t *places;
-    /* Of each row with places: whether its averages may be other than zero. */
-    uint8_t *moved;
-    /* 1 - lr * weight decay, lr / (1 - beta1^step), 1 / sqrt(1 - beta2^step) */
-    float decay, step_size, inverse_root;
+    /* [rows]: the index of each weight row in `gradient`, -1 for a gradient of zero; or NULL. */
+    const int32_t *gradient_rows;
+    /* [rows], with `gradient_rows` only: whether the row's averages may be nonzero. */
+    uint8_t *touched;
+    /* 1 - lr * weight_decay, lr / (1 - beta1^step), 1 / sqrt(1 - beta2^step) */
+    float decay, step_size, inverse_sqrt;
 } parameter;
 
 const layout_entry parameter_layout[] = {
@@ -31,18 +32,18 @@ const layout_entry parameter_layout[] = {
     FIELD(parameter, rows),
     FIELD(parameter, width),
     FIELD(parameter, weight),
-    FIELD(parameter, average),
-    FIELD(parameter, square),
+    FIELD(parameter, exp_avg),
+    FIELD(parameter, exp_avg_sq),
     FIELD(parameter, gradient),
-    FIELD(parameter, places),
-    FIELD(parameter, moved),
+    FIELD(parameter, gradient_rows),
+    FIELD(parameter, touched),
     FIELD(parameter, decay),
     FIELD(parameter, step_size),
-    FIELD(parameter, inverse_root),
+    FIELD(parameter, inverse_sqrt),
     END,
 };
 
-static float squares(const float *values, long count) {
+static float sum_of_squares(const float *values, long count) {
     float lanes[LANES] = {0}, sum = 0;
     long i = 0;
     for (; i + LANES <= count; i += LANES)
@@ -55,61 +56,61 @@ static float squares(const float *values, long count) {
     return sum;
 }
 
-/* sums: of the squares of each block of each array, one array after the other. */
-void sums_of_squares(const float *const *arrays, const long *counts, long many, float *sums,
+/* sums: the sum of squares of each block of each array, in the order of the arrays. */
+void sums_of_squares(const float *const *arrays, const long *counts, long array_count, float *sums,
                      int threads) {
 #pragma omp parallel num_threads(threads)
     {
-        float *of_array = sums;
-        for (long a = 0; a < many; a++) {
+        float *block_sums = sums;
+        for (long a = 0; a < array_count; a++) {
             long blocks = (counts[a] + BLOCK - 1) / BLOCK;
 #pragma omp for schedule(static) nowait
             for (long b = 0; b < blocks; b++) {
-                long first = b * BLOCK, left = counts[a] - first;
-                of_array[b] = squares(arrays[a] + first, left < BLOCK ? left : BLOCK);
+                long first = b * BLOCK, remaining = counts[a] - first;
+                block_sums[b] =
+                    sum_of_squares(arrays[a] + first, remaining < BLOCK ? remaining : BLOCK);
             }
-            of_array += blocks;
+            block_sums += blocks;
         }
     }
 }
 
-/* The numbers of a row from `first` to `last`, whose gradients are still to be multiplied by
-   `factor`. */
+/* Updates one row. gradient: [width], not yet multiplied by `factor`; NULL is 0. */
 static void update(const parameter *p, long row, const float *gradient, float factor, float beta1,
                    float beta2, float epsilon) {
     float *restrict weight = p->weight + row * p->width;
-    float *restrict average = p->average + row * p->width;
-    float *restrict square = p->square + row * p->width;
+    float *restrict exp_avg = p->exp_avg + row * p->width;
+    float *restrict exp_avg_sq = p->exp_avg_sq + row * p->width;
     for (long i = 0; i < p->width; i++) {
-        float g = gradient ? gradient[i] * factor : 0.0f;
-        average[i] += (1.0f - beta1) * (g - average[i]);
-        square[i] = square[i] * beta2 + (1.0f - beta2) * g * g;
-        float root = sqrtf(square[i]) * p->inverse_root + epsilon;
-        weight[i] = weight[i] * p->decay - p->step_size * average[i] / root;
+        float scaled = gradient ? gradient[i] * factor : 0.0f;
+        exp_avg[i] += (1.0f - beta1) * (scaled - exp_avg[i]);
+        exp_avg_sq[i] = exp_avg_sq[i] * beta2 + (1.0f - beta2) * scaled * scaled;
+        float denominator = sqrtf(exp_avg_sq[i]) * p->inverse_sqrt + epsilon;
+        weight[i] = weight[i] * p->decay - p->step_size * exp_avg[i] / denominator;
     }
 }
 
 static void update_row(const parameter *p, long row, float factor, float beta1, float beta2,
                        float epsilon) {
-    long place = p->places ? p->places[row] : row;
-    if (place >= 0) {
-        update(p, row, p->gradient + place * p->width, factor, beta1, beta2, epsilon);
-        if (p->places)
-            p->moved[row] = 1;
-    } else if (p->moved[row]) {
+    long gradient_row = p->gradient_rows ? p->gradient_rows[row] : row;
+    if (gradient_row >= 0) {
+        update(p, row, p->gradient + gradient_row * p->width, factor, beta1, beta2, epsilon);
+        if (p->gradient_rows)
+            p->touched[row] = 1;
+    } else if (p->touched[row]) {
         update(p, row, 0, factor, beta1, beta2, epsilon);
     } else if (p->decay != 1.0f) {
-        /* All that is left where the averages are zero. */
+        /* With averages of zero, only weight decay changes the row. */
         for (long i = row * p->width; i < (row + 1) * p->width; i++)
             p->weight[i] *= p->decay;
     }
 }
 
-/* One step of every parameter, with its gradients times `factor`. */
-void adamw(const parameter *parameters, long many, float factor, float beta1, float beta2,
+/* One step for each parameter, with its gradient times `factor`. */
+void adamw(const parameter *parameters, long count, float factor, float beta1, float beta2,
            float epsilon, int threads) {
 #pragma omp parallel num_threads(threads)
-    for (long a = 0; a < many; a++) {
+    for (long a = 0; a < count; a++) {
 #pragma omp for schedule(static) nowait
         for (long row = 0; row < parameters[a].rows; row++)
             update_row(&parameters[a], row, factor, beta1, beta2, epsilon);

@@ -1,7 +1,7 @@
-/* Attention with dropout; on a CPU.
+/* Attention with dropout; CPU only.
 
-What lies between its matmuls never leaves the cache. Tensors are contiguous, [batches, tokens,
-heads, size], `size` a multiple of WIDE. */
+Intermediate results of a head stay in the cache. Tensors are contiguous, [batches, tokens, heads,
+size], `size` a multiple of VECTOR_LANES. */
 
 #include <math.h>
 #include <omp.h>
@@ -11,23 +11,23 @@ heads, size], `size` a multiple of WIDE. */
 #include "../layout.h"
 #include "philox.h"
 
-/* Values of a vector. */
-#define WIDE 16
-typedef float vec __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
+/* Values per vector. */
+#define VECTOR_LANES 16
+typedef float vector __attribute__((vector_size(4 * VECTOR_LANES), aligned(4), may_alias));
 
 typedef struct {
     long batches, heads, tokens, size;
-    long padded; /* tokens, filled up to a multiple of WIDE */
+    long padded; /* tokens, rounded up to a multiple of VECTOR_LANES */
     float scale;
     uint64_t seed;
-    uint16_t kept;
-    float kept_scale;
-    float *scratch; /* one part for each thread */
-    long of_thread;
+    uint16_t keep_steps;
+    float keep_scale;
+    float *scratch; /* one part per thread */
+    long scratch_per_thread;
 } attention_call;
 
-/* What Python must know to allocate; it compares them with its own. */
-const long vector_lanes = WIDE, values_per_draw = NUMBERS;
+/* What Python allocates by; library.py compares them with its own values. */
+const long vector_lanes = VECTOR_LANES, values_per_draw = VALUES_PER_DRAW;
 
 const layout_entry attention_call_layout[] = {
     SIZE(attention_call),
@@ -38,60 +38,61 @@ const layout_entry attention_call_layout[] = {
     FIELD(attention_call, padded),
     FIELD(attention_call, scale),
     FIELD(attention_call, seed),
-    FIELD(attention_call, kept),
-    FIELD(attention_call, kept_scale),
+    FIELD(attention_call, keep_steps),
+    FIELD(attention_call, keep_scale),
     FIELD(attention_call, scratch),
-    FIELD(attention_call, of_thread),
+    FIELD(attention_call, scratch_per_thread),
     END,
 };
 
-/* 4 rows of a product, and `vectors` of its columns; a constant wherever it is called. */
+/* 4 rows of a matmul and `vectors` vectors of its columns; every caller passes a constant. */
 static inline __attribute__((always_inline)) void tile(int vectors, long inner, const float *a[4],
                                                        long a_column, const float *b, long b_row,
                                                        float *c[4]) {
-    vec sums[4][2] = {0};
+    vector sums[4][2] = {0};
     for (long k = 0; k < inner; k++)
         for (int v = 0; v < vectors; v++) {
-            vec numbers = *(const vec *)(b + k * b_row + v * WIDE);
+            vector b_values = *(const vector *)(b + k * b_row + v * VECTOR_LANES);
             for (int r = 0; r < 4; r++)
-                sums[r][v] += a[r][k * a_column] * numbers;
+                sums[r][v] += a[r][k * a_column] * b_values;
         }
     for (int r = 0; r < 4; r++)
         for (int v = 0; v < vectors; v++)
-            *(vec *)(c[r] + v * WIDE) = sums[r][v];
+            *(vector *)(c[r] + v * VECTOR_LANES) = sums[r][v];
 }
 
-/* c [rows, columns] = a [rows, inner] @ b [inner, columns]; columns: a multiple of WIDE. */
-static void product(long rows, long inner, long columns, const float *a, long a_row, long a_column,
-                    const float *b, long b_row, float *c, long c_row) {
+/* c [rows, columns] = a [rows, inner] @ b [inner, columns]; columns is a multiple of VECTOR_LANES.
+ */
+static void matmul(long rows, long inner, long columns, const float *a, long a_row, long a_column,
+                   const float *b, long b_row, float *c, long c_row) {
     for (long r = 0; r < rows; r += 4) {
-        for (long column = 0; column < columns; column += 2 * WIDE) {
-            const float *of_a[4];
-            float *of_c[4];
+        for (long column = 0; column < columns; column += 2 * VECTOR_LANES) {
+            const float *a_rows[4];
+            float *c_rows[4];
             for (int i = 0; i < 4; i++) {
-                /* The last row stands in for those behind it. */
+                /* The last row is repeated to make four. */
                 long row = r + i < rows ? r + i : rows - 1;
-                of_a[i] = a + row * a_row;
-                of_c[i] = c + row * c_row + column;
+                a_rows[i] = a + row * a_row;
+                c_rows[i] = c + row * c_row + column;
             }
-            if (columns - column > WIDE)
-                tile(2, inner, of_a, a_column, b + column, b_row, of_c);
+            if (columns - column > VECTOR_LANES)
+                tile(2, inner, a_rows, a_column, b + column, b_row, c_rows);
             else
-                tile(1, inner, of_a, a_column, b + column, b_row, of_c);
+                tile(1, inner, a_rows, a_column, b + column, b_row, c_rows);
         }
     }
 }
 
-/* out [size, padded] = values [tokens, size] transposed, and zeros. */
-static void turn(const attention_call *p, const float *values, float *restrict out) {
+/* out [size, padded] = values [tokens, size] transposed, padded with zeros. */
+static void transpose(const attention_call *p, const float *values, float *restrict out) {
     memset(out, 0, sizeof(float) * p->size * p->padded);
     for (long t = 0; t < p->tokens; t++)
         for (long i = 0; i < p->size; i++)
             out[i * p->padded + t] = values[t * p->heads * p->size + i];
 }
 
-/* e^x for LOWEST <= x <= 0, to 1e-7 of it, and 0 for LOWEST. The power of two goes into the bits of
-   the exponent, the rest into a polynomial. */
+/* e^x for LOWEST <= x <= 0, with a relative error of 1e-7, and 0 for LOWEST. The power of two goes
+   into the exponent bits, the rest through a polynomial. */
 #define LOWEST -88.0f
 static inline float exponential(float x) {
     int32_t power = (int32_t)(x * 1.44269504f - 0.5f);
@@ -103,12 +104,12 @@ static inline float exponential(float x) {
     sum = 5.0000001201e-1f + rest * sum;
     sum = 1.0f + rest + rest * rest * sum;
     int32_t bits = (power + 127) << 23;
-    float of_power;
-    memcpy(&of_power, &bits, sizeof bits);
-    return sum * of_power;
+    float power_of_two;
+    memcpy(&power_of_two, &bits, sizeof bits);
+    return sum * power_of_two;
 }
 
-/* A row of scores, `scale` still to be multiplied in, becomes probabilities; zeros behind it. */
+/* In place, row [padded] = softmax(row * scale + mask), 0 in the padding. */
 static void softmax(const attention_call *p, float *restrict row, const float *mask) {
     float largest = -INFINITY, sum = 0;
     for (long i = 0; i < p->padded; i++)
@@ -116,7 +117,7 @@ static void softmax(const attention_call *p, float *restrict row, const float *m
 #pragma omp simd reduction(max : largest)
     for (long i = 0; i < p->padded; i++)
         largest = row[i] > largest ? row[i] : largest;
-    /* Apart from the next loop, or else compilers branch to the result for LOWEST. */
+    /* A loop of its own: merged with the next one, compilers branch on x == LOWEST. */
     for (long i = 0; i < p->padded; i++)
         row[i] = row[i] - largest < LOWEST ? LOWEST : row[i] - largest;
     for (long i = 0; i < p->padded; i++)
@@ -130,78 +131,78 @@ static void softmax(const attention_call *p, float *restrict row, const float *m
 
 /* The random bits of one head's probabilities [tokens, padded]. */
 static void head_bits(const attention_call *p, long head, uint16_t *bits) {
-    long blocks = (p->tokens * p->padded + NUMBERS - 1) / NUMBERS;
+    long blocks = (p->tokens * p->padded + VALUES_PER_DRAW - 1) / VALUES_PER_DRAW;
     for (long block = 0; block < blocks; block++) {
         uint32_t words[4][LANES];
         draw(p->seed, (uint64_t)(head * blocks + block) * LANES, words);
-        memcpy(bits + block * NUMBERS, words, sizeof words);
+        memcpy(bits + block * VALUES_PER_DRAW, words, sizeof words);
     }
 }
 
-/* mask: added to the scores, or NULL; its numbers for a batch and a row lie so far apart.
-   probabilities [batches, heads, tokens, padded] before dropout, for the backward pass. */
+/* mask: added to the scores, or NULL; mask_batch and mask_row are its strides in values.
+   probabilities [batches, heads, tokens, padded]: before dropout, saved for the backward pass. */
 void attention(const attention_call *p, const float *query, const float *key, const float *value,
                const float *mask, long mask_batch, long mask_row, float *probabilities, float *out,
                int threads) {
-    long row = p->heads * p->size, square = p->tokens * p->padded;
+    long row = p->heads * p->size, head_values = p->tokens * p->padded;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (long head = 0; head < p->batches * p->heads; head++) {
         long batch = head / p->heads;
         long first = batch * p->tokens * row + head % p->heads * p->size;
-        float *turned = p->scratch + omp_get_thread_num() * p->of_thread;
-        float *dropped = turned + p->size * p->padded;
-        uint16_t *bits = (uint16_t *)(dropped + 2 * square);
-        float *of_head = probabilities + head * square;
-        turn(p, key + first, turned);
-        product(p->tokens, p->size, p->padded, query + first, row, 1, turned, p->padded, of_head,
-                p->padded);
+        float *transposed = p->scratch + omp_get_thread_num() * p->scratch_per_thread;
+        float *dropped = transposed + p->size * p->padded;
+        uint16_t *bits = (uint16_t *)(dropped + 2 * head_values);
+        float *head_probabilities = probabilities + head * head_values;
+        transpose(p, key + first, transposed);
+        matmul(p->tokens, p->size, p->padded, query + first, row, 1, transposed, p->padded,
+               head_probabilities, p->padded);
         for (long t = 0; t < p->tokens; t++)
-            softmax(p, of_head + t * p->padded,
+            softmax(p, head_probabilities + t * p->padded,
                     mask ? mask + batch * mask_batch + t * mask_row : NULL);
         head_bits(p, head, bits);
-        keep(bits, of_head, square, p->kept, p->kept_scale, dropped);
-        product(p->tokens, p->tokens, p->size, dropped, p->padded, 1, value + first, row,
-                out + first, row);
+        apply_dropout(bits, head_probabilities, head_values, p->keep_steps, p->keep_scale, dropped);
+        matmul(p->tokens, p->tokens, p->size, dropped, p->padded, 1, value + first, row,
+               out + first, row);
     }
 }
 
-/* The gradients of query, key and value from `errors`, that of `out`. */
+/* The gradients of query, key and value; grad_output is that of `out`. */
 void attention_gradient(const attention_call *p, const float *query, const float *key,
-                        const float *value, const float *probabilities, const float *errors,
-                        float *to_query, float *to_key, float *to_value, int threads) {
-    long row = p->heads * p->size, square = p->tokens * p->padded;
+                        const float *value, const float *probabilities, const float *grad_output,
+                        float *grad_query, float *grad_key, float *grad_value, int threads) {
+    long row = p->heads * p->size, head_values = p->tokens * p->padded;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (long head = 0; head < p->batches * p->heads; head++) {
         long first = head / p->heads * p->tokens * row + head % p->heads * p->size;
-        float *turned = p->scratch + omp_get_thread_num() * p->of_thread;
-        float *dropped = turned + p->size * p->padded, *to_scores = dropped + square;
-        uint16_t *bits = (uint16_t *)(to_scores + square);
-        const float *of_head = probabilities + head * square;
-        turn(p, value + first, turned);
-        product(p->tokens, p->size, p->padded, errors + first, row, 1, turned, p->padded, to_scores,
-                p->padded);
+        float *transposed = p->scratch + omp_get_thread_num() * p->scratch_per_thread;
+        float *dropped = transposed + p->size * p->padded, *grad_scores = dropped + head_values;
+        uint16_t *bits = (uint16_t *)(grad_scores + head_values);
+        const float *head_probabilities = probabilities + head * head_values;
+        transpose(p, value + first, transposed);
+        matmul(p->tokens, p->size, p->padded, grad_output + first, row, 1, transposed, p->padded,
+               grad_scores, p->padded);
         head_bits(p, head, bits);
         for (long t = 0; t < p->tokens; t++) {
-            const float *of_row = of_head + t * p->padded;
-            float *restrict to_row = to_scores + t * p->padded;
-            float *restrict of_dropped = dropped + t * p->padded;
-            const uint16_t *of_bits = bits + t * p->padded;
-            float mean = 0;
-#pragma omp simd reduction(+ : mean)
+            const float *row_probabilities = head_probabilities + t * p->padded;
+            float *restrict grad_row = grad_scores + t * p->padded;
+            float *restrict row_dropped = dropped + t * p->padded;
+            const uint16_t *row_bits = bits + t * p->padded;
+            float weighted_sum = 0;
+#pragma omp simd reduction(+ : weighted_sum)
             for (long i = 0; i < p->padded; i++) {
-                float factor = of_bits[i] < p->kept ? p->kept_scale : 0.0f;
-                of_dropped[i] = of_row[i] * factor;
-                to_row[i] *= factor;
-                mean += of_row[i] * to_row[i];
+                float factor = row_bits[i] < p->keep_steps ? p->keep_scale : 0.0f;
+                row_dropped[i] = row_probabilities[i] * factor;
+                grad_row[i] *= factor;
+                weighted_sum += row_probabilities[i] * grad_row[i];
             }
             for (long i = 0; i < p->padded; i++)
-                to_row[i] = of_row[i] * (to_row[i] - mean) * p->scale;
+                grad_row[i] = row_probabilities[i] * (grad_row[i] - weighted_sum) * p->scale;
         }
-        product(p->tokens, p->tokens, p->size, dropped, 1, p->padded, errors + first, row,
-                to_value + first, row);
-        product(p->tokens, p->tokens, p->size, to_scores, p->padded, 1, key + first, row,
-                to_query + first, row);
-        product(p->tokens, p->tokens, p->size, to_scores, 1, p->padded, query + first, row,
-                to_key + first, row);
+        matmul(p->tokens, p->tokens, p->size, dropped, 1, p->padded, grad_output + first, row,
+               grad_value + first, row);
+        matmul(p->tokens, p->tokens, p->size, grad_scores, p->padded, 1, key + first, row,
+               grad_query + first, row);
+        matmul(p->tokens, p->tokens, p->size, grad_scores, 1, p->padded, query + first, row,
+               grad_key + first, row);
     }
 }

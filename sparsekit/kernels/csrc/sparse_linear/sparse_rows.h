@@ -1,52 +1,52 @@
-/* A sparse weight, and how its entries meet the features of a tile. */
+/* A sparse weight, and the tile features that its entries refer to. */
 
 #ifndef SPARSEKIT_SPARSE_LINEAR_SPARSE_ROWS_H
 #define SPARSEKIT_SPARSE_LINEAR_SPARSE_ROWS_H
 
 #include "tiles.h"
 
-/* Columns of a block at most: with the tokens of a tile they are 36 KB of float32, in a first-level
-   cache of 48. */
+/* The largest number of columns in a block: with a tile's tokens they are 36 KB of float32, for an
+   L1 cache of 48 KB. */
 #define BLOCK 96
-/* Rows that are sorted among themselves. */
+/* Rows are sorted within chunks of this size. */
 #define CHUNK 768
 
 /* Compressed sparse rows of a weight [rows, width], in blocks of `block` columns. Within a block,
-   each chunk of rows is sorted by how many entries they have: loops over the entries of one row
-   after another then end where the processor expects it. The entries of the row order[b * rows + i]
-   begin at pointers[b * (rows + 1) + i] and end at the next pointer; each has the offset, in bytes,
-   of its column in a tile's block. */
+   each chunk of rows is sorted by the number of entries, so that loops over consecutive rows have
+   the trip count that the branch predictor expects. The entries of row order[b * rows + i] begin at
+   pointers[b * (rows + 1) + i] and end at the next pointer. offsets: for each entry the offset in
+   bytes of its column in a tile's block. */
 typedef struct {
     long rows, width, block;
     const int32_t *pointers, *order;
     const uint16_t *offsets;
 } sparse_rows;
 
-/* The place of an entry in a block is 16 bits. */
+/* Offsets have 16 bits. */
 _Static_assert(BLOCK * sizeof(tile_row) <= 1 << 16, "a block is too large");
 
-static long blocks_of(const sparse_rows *weight) {
+static long block_count(const sparse_rows *weight) {
     return (weight->width + weight->block - 1) / weight->block;
 }
 
-/* What block b of a tile's features holds: see pack. */
+/* features = the features of block b for one tile; see pack. */
 static void pack_block(const sparse_rows *weight, long b, const void *x, const int32_t *zero_point,
                        long tile, long tokens, tile_row *features) {
     long column = b * weight->block;
-    pack(x, zero_point, first_of(tile, tokens) * weight->width + column, weight->width,
-         count_of(tile, tokens), least(weight->block, weight->width - column), features);
+    pack(x, zero_point, first_token(tile, tokens) * weight->width + column, weight->width,
+         token_count(tile, tokens), min_long(weight->block, weight->width - column), features);
 }
 
-/* The feature of an entry, as an address: the compiler would otherwise add the offset anew for each
-   vector, and a product of an indexed vector takes two steps of the processor. */
-static inline const float *feature_of(const void *features, uint16_t offset) {
+/* The tile row of an entry's column. The asm makes the compiler compute the address once: it would
+   otherwise add the offset for each vector, and a multiply-add with an indexed operand takes two
+   micro-operations. */
+static inline const float *feature_at(const void *features, uint16_t offset) {
     const float *feature = (const float *)((const char *)features + offset);
     __asm__("" : "+r"(feature));
     return feature;
 }
 
-/* A function inlined for each number of vectors, and the choice among those that a tile may have.
- */
+/* Inlines a function once for each number of vectors that a tile may have, and selects one. */
 #define SPECIALIZED static inline __attribute__((always_inline))
 #define FOR_VECTORS(vectors, function, ...)                                                        \
     switch (vectors) {                                                                             \

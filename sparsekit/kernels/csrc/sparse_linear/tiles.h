@@ -1,7 +1,7 @@
-/* Tiles: up to TOKENS tokens of activations, transposed; packed from memory and unpacked into it.
+/* Tiles of up to TOKENS tokens of activations, transposed: packing from and unpacking to memory.
 
-Activations are row-major, [tokens, width]; a tile row is one feature of its tokens. Vectors are
-those of GCC and Clang, so the compiler maps them to what the processor has. */
+Activations are row-major [tokens, width]; a tile row is one feature of all tokens of the tile. The
+vector types are extensions of GCC and Clang, which compile them to the processor's instructions. */
 
 #ifndef SPARSEKIT_SPARSE_LINEAR_TILES_H
 #define SPARSEKIT_SPARSE_LINEAR_TILES_H
@@ -9,16 +9,16 @@ those of GCC and Clang, so the compiler maps them to what the processor has. */
 #include <stdint.h>
 #include <string.h>
 
-/* Vectors pass between functions of one file only, so their calling convention is no matter. */
+/* The ABI of vector arguments does not matter: they are passed within one file only. */
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 #define LANES 16
-/* Tokens of a tile at most. */
+/* The largest number of tokens in a tile. */
 #define TOKENS 96
 #define VECTORS (TOKENS / LANES)
 
 typedef float vector __attribute__((vector_size(4 * LANES)));
-typedef float unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef float unaligned_vector __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t integers __attribute__((vector_size(4 * LANES)));
 typedef uint8_t bytes __attribute__((vector_size(LANES)));
 typedef float tile_row[TOKENS] __attribute__((aligned(64)));
@@ -27,47 +27,48 @@ typedef float tile_row[TOKENS] __attribute__((aligned(64)));
 #define SHUFFLE __builtin_shufflevector
 #define UNROLL _Pragma("GCC unroll 8")
 
-static long least(long a, long b) { return a < b ? a : b; }
+static long min_long(long a, long b) { return a < b ? a : b; }
 
-static long vectors_of(long tokens) { return (tokens + LANES - 1) / LANES; }
+static long vector_count(long tokens) { return (tokens + LANES - 1) / LANES; }
 
-/* How many tiles there are: an even number, so that two threads get the same work. */
+/* The number of tiles: even, so that two threads get equal shares. */
 static long tile_count(long tokens) {
-    long vectors = vectors_of(tokens);
-    return least(vectors, 2 * ((vectors + 2 * VECTORS - 1) / (2 * VECTORS)));
+    long vectors = vector_count(tokens);
+    return min_long(vectors, 2 * ((vectors + 2 * VECTORS - 1) / (2 * VECTORS)));
 }
 
-/* The first token of a tile; all have the same number of vectors, or one more. */
-static long first_of(long tile, long tokens) {
-    return LANES * (vectors_of(tokens) * tile / tile_count(tokens));
+/* The first token of a tile; tiles differ by at most one vector in size. */
+static long first_token(long tile, long tokens) {
+    return LANES * (vector_count(tokens) * tile / tile_count(tokens));
 }
 
-static long count_of(long tile, long tokens) {
-    return least(first_of(tile + 1, tokens), tokens) - first_of(tile, tokens);
+static long token_count(long tile, long tokens) {
+    return min_long(first_token(tile + 1, tokens), tokens) - first_token(tile, tokens);
 }
 
-/* 16 x 16 numbers, in place: four times, rows i and i + 8 are laced into one another. */
+/* Transposes 16 x 16 values in place: four times, rows i and i + 8 are interleaved. */
 static inline void transpose(vector rows[LANES]) {
     for (int round = 0; round < 4; round++) {
-        vector laced[LANES];
+        vector interleaved[LANES];
         for (int i = 0; i < LANES / 2; i++) {
             vector a = rows[i], b = rows[i + LANES / 2];
-            laced[2 * i] = SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-            laced[2 * i + 1] =
+            interleaved[2 * i] =
+                SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            interleaved[2 * i + 1] =
                 SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
         }
-        memcpy(rows, laced, sizeof laced);
+        memcpy(rows, interleaved, sizeof interleaved);
     }
 }
 
-/* 16 numbers of x from `start`, the first `count` of them, the others 0. With a zero point x holds
-   bytes, which become its differences from it. */
+/* `count` values of x from `start`, followed by zeros. With a zero point x is uint8, and it is
+   subtracted. */
 static inline vector load(const void *x, const int32_t *zero_point, long start, long count) {
     vector loaded = {0};
     if (zero_point) {
-        bytes found = {0};
-        memcpy(&found, (const uint8_t *)x + start, count);
-        loaded = __builtin_convertvector(found, vector);
+        bytes raw = {0};
+        memcpy(&raw, (const uint8_t *)x + start, count);
+        loaded = __builtin_convertvector(raw, vector);
         for (int i = 0; i < count; i++)
             loaded[i] -= (float)*zero_point;
     } else
@@ -75,14 +76,14 @@ static inline vector load(const void *x, const int32_t *zero_point, long start, 
     return loaded;
 }
 
-/* packed[width] from `count` tokens of x; what lacks to LANES is zero. The first token's numbers
-   begin at `start`, and one token's begin `stride` after those of the one before. */
+/* packed[width] = `count` tokens of x, transposed, zero up to a multiple of LANES. `start`: index
+   of the first value; `stride`: values from one token to the next. */
 static void pack(const void *x, const int32_t *zero_point, long start, long stride, long count,
                  long width, tile_row *packed) {
     for (long t = 0; t < count; t += LANES) {
         for (long w = 0; w < width; w += LANES) {
             vector rows[LANES];
-            long columns = least(LANES, width - w);
+            long columns = min_long(LANES, width - w);
             for (int i = 0; i < LANES; i++) {
                 long at = start + (t + i) * stride + w;
                 if (t + i >= count)
@@ -99,28 +100,28 @@ static void pack(const void *x, const int32_t *zero_point, long start, long stri
     }
 }
 
-/* `count` tokens of y from tile[width]: plus a bias, or NULL, and 0 where `kept`, or NULL, is 0.
-   One token's numbers begin `stride` after those of the one before. */
+/* Writes `count` tokens of tile[width] to y: plus bias, times mask, both optional. `stride`: values
+   from one token to the next. */
 static void unpack(const tile_row *tile, long count, long width, long stride, const float *bias,
-                   const uint8_t *kept, float *y) {
+                   const uint8_t *mask, float *y) {
     for (long t = 0; t < count; t += LANES) {
         for (long w = 0; w < width; w += LANES) {
-            vector rows[LANES], added = {0};
-            long columns = least(LANES, width - w);
+            vector rows[LANES], added_bias = {0};
+            long columns = min_long(LANES, width - w);
             for (int i = 0; i < LANES; i++)
                 rows[i] = i < columns ? VECTOR_AT(tile[w + i] + t) : (vector){0};
             transpose(rows);
             if (bias)
-                memcpy(&added, bias + w, 4 * columns);
-            for (int i = 0; i < least(LANES, count - t); i++) {
-                rows[i] += added;
-                if (kept) {
-                    bytes found = {0};
-                    memcpy(&found, kept + (t + i) * stride + w, columns);
-                    rows[i] *= __builtin_convertvector(found, vector);
+                memcpy(&added_bias, bias + w, 4 * columns);
+            for (int i = 0; i < min_long(LANES, count - t); i++) {
+                rows[i] += added_bias;
+                if (mask) {
+                    bytes raw = {0};
+                    memcpy(&raw, mask + (t + i) * stride + w, columns);
+                    rows[i] *= __builtin_convertvector(raw, vector);
                 }
                 if (columns == LANES)
-                    *(unaligned *)(y + (t + i) * stride + w) = rows[i];
+                    *(unaligned_vector *)(y + (t + i) * stride + w) = rows[i];
                 else
                     memcpy(y + (t + i) * stride + w, &rows[i], 4 * columns);
             }

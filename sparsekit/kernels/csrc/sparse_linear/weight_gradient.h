@@ -1,6 +1,6 @@
-/* The gradient of the weight's entries: errors times features, added up over tokens.
+/* The gradient of the weight's entries: grad_output times features, summed over tokens.
 
-Products are added lane by lane, and the lanes of many entries together. */
+Products are added lane by lane; the horizontal sums of many entries are computed together. */
 
 #ifndef SPARSEKIT_SPARSE_LINEAR_WEIGHT_GRADIENT_H
 #define SPARSEKIT_SPARSE_LINEAR_WEIGHT_GRADIENT_H
@@ -8,20 +8,20 @@ Products are added lane by lane, and the lanes of many entries together. */
 #include "sparse_rows.h"
 #include "tiles.h"
 
-/* Entries whose lanes are added up together, or a few more. */
+/* Horizontal sums are computed for at least this many entries at once, except the last. */
 #define FOLDED_AT_ONCE 64
 
-/* Sums of pairs of lanes of terms[0] and of terms[1] that are 8 apart: the first's in the lower
-   half, the second's in the upper. The terms lie side by side in memory, so that one load gives
-   the upper half of the first and the lower half of the second. */
+/* Sums of lanes that are 8 apart, terms[0]'s in the lower half, terms[1]'s in the upper. The terms
+   are adjacent in memory, so one load gives the upper half of the first and the lower half of the
+   second. */
 static inline vector fold8(const vector terms[2]) {
-    vector middle = *(const unaligned *)((const float *)terms + LANES / 2);
+    vector middle = *(const unaligned_vector *)((const float *)terms + LANES / 2);
     return middle +
            SHUFFLE(terms[0], terms[1], 0, 1, 2, 3, 4, 5, 6, 7, 24, 25, 26, 27, 28, 29, 30, 31);
 }
 
-/* Sums of pairs of lanes of a and of b that are `step` apart: a's in the lower half of each group
-   of 2 * step lanes, b's in the upper. */
+/* Sums of lanes that are 4 apart (2, 1 in the next functions): a's in the lower half of each group
+   of 8 lanes (4, 2), b's in the upper. */
 static inline vector fold4(vector a, vector b) {
     return SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
            SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
@@ -35,7 +35,7 @@ static inline vector fold1(vector a, vector b) {
            SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
 }
 
-/* Lane i is the sum over the lanes of terms[i]. */
+/* Lane i of the result is the sum over the lanes of terms[i]. */
 static inline vector fold(const vector terms[LANES]) {
     vector fours[4];
     UNROLL for (int i = 0; i < 4; i++) fours[i] =
@@ -43,49 +43,51 @@ static inline vector fold(const vector terms[LANES]) {
     return fold1(fold2(fours[0], fours[1]), fold2(fours[2], fours[3]));
 }
 
-/* sums[i] += the sum over the lanes of terms[i], for `count` terms of at most `room` sums. */
-static inline void add_folded(const vector *terms, long count, long room, float *sums) {
-    for (; count >= LANES; count -= LANES, room -= LANES, terms += LANES, sums += LANES)
-        *(unaligned *)sums += fold(terms);
-    vector rest = fold(terms);
-    if (room < LANES)
+/* sums[i] += the sum over the lanes of terms[i], for `count` terms. `available`: how many sums may
+   be read and written, at least `count`. */
+static inline void add_folded(const vector *terms, long count, long available, float *sums) {
+    for (; count >= LANES; count -= LANES, available -= LANES, terms += LANES, sums += LANES)
+        *(unaligned_vector *)sums += fold(terms);
+    vector last_sums = fold(terms);
+    if (available < LANES)
         for (long i = 0; i < count; i++)
-            sums[i] += rest[i];
+            sums[i] += last_sums[i];
     else {
-        /* The others keep their value: a branch less, which would be hard to foresee. */
+        /* Adds 0 to the sums past `count`, to avoid a branch that is hard to predict. */
         const integers lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-        *(unaligned *)sums += (vector)((integers)rest & (lanes < (int32_t)count));
+        *(unaligned_vector *)sums += (vector)((integers)last_sums & (lanes < (int32_t)count));
     }
 }
 
-SPECIALIZED vector dot(const vector *errors, const float *feature, const int vectors) {
-    vector sum = errors[0] * VECTOR_AT(feature);
-    UNROLL for (int v = 1; v < vectors; v++) sum += errors[v] * VECTOR_AT(feature + v * LANES);
+SPECIALIZED vector dot(const vector *grad_output, const float *feature, const int vectors) {
+    vector sum = grad_output[0] * VECTOR_AT(feature);
+    UNROLL for (int v = 1; v < vectors; v++) sum += grad_output[v] * VECTOR_AT(feature + v * LANES);
     return sum;
 }
 
-/* terms[k] = a row of errors times the feature of entry k, lane by lane, for `count` entries. */
+/* terms[k] = row * the feature of entry k, lane by lane and added over vectors, for `count`
+   entries. */
 SPECIALIZED void correlate_row(const float *row, const tile_row *features, const uint16_t *offset,
                                int32_t count, vector *terms, const int vectors) {
-    vector errors[VECTORS];
-    UNROLL for (int v = 0; v < vectors; v++) errors[v] = VECTOR_AT(row + v * LANES);
+    vector grad_output[VECTORS];
+    UNROLL for (int v = 0; v < vectors; v++) grad_output[v] = VECTOR_AT(row + v * LANES);
     if (count & 1)
-        *terms++ = dot(errors, feature_of(features, *offset++), vectors);
+        *terms++ = dot(grad_output, feature_at(features, *offset++), vectors);
     if (count & 2) {
-        terms[0] = dot(errors, feature_of(features, offset[0]), vectors);
-        terms[1] = dot(errors, feature_of(features, offset[1]), vectors);
+        terms[0] = dot(grad_output, feature_at(features, offset[0]), vectors);
+        terms[1] = dot(grad_output, feature_at(features, offset[1]), vectors);
         offset += 2, terms += 2;
     }
     for (count /= 4; count > 0; count--, offset += 4, terms += 4)
         UNROLL for (int i = 0; i < 4; i++) terms[i] =
-            dot(errors, feature_of(features, offset[i]), vectors);
+            dot(grad_output, feature_at(features, offset[i]), vectors);
 }
 
-/* sums[k] += row of errors . feature, for each entry k of the rows at `first` to `last` in the
-   order of block b. Lanes are added up for several rows at a time: 16 entries need 37 operations,
-   and so does a rest of fewer. */
+/* sums[k] += the dot product of grad_output's row and the feature of entry k, for the rows at
+   `first` to `last` in the order of block b. Horizontal sums are taken over several rows at a time:
+   16 entries need 37 operations, and so do fewer. */
 SPECIALIZED void correlate(const sparse_rows *weight, long b, long first, long last,
-                           const tile_row *features, const tile_row *errors, float *sums,
+                           const tile_row *features, const tile_row *grad_output, float *sums,
                            const int vectors) {
     const int32_t *pointers = weight->pointers + b * (weight->rows + 1);
     const int32_t *order = weight->order + b * weight->rows;
@@ -93,9 +95,9 @@ SPECIALIZED void correlate(const sparse_rows *weight, long b, long first, long l
     int32_t begin = pointers[first], end = pointers[last];
     for (long i = first; i < last; i++) {
         int32_t entry = pointers[i], next = pointers[i + 1];
-        const float *soon = errors[order[i + 2 < last ? i + 2 : i]];
-        UNROLL for (int v = 0; v < vectors; v++) __builtin_prefetch(soon + v * LANES);
-        correlate_row(errors[order[i]], features, weight->offsets + entry, next - entry,
+        const float *upcoming = grad_output[order[i + 2 < last ? i + 2 : i]];
+        UNROLL for (int v = 0; v < vectors; v++) __builtin_prefetch(upcoming + v * LANES);
+        correlate_row(grad_output[order[i]], features, weight->offsets + entry, next - entry,
                       terms + (entry - begin), vectors);
         if (next - begin >= FOLDED_AT_ONCE || i + 1 == last) {
             add_folded(terms, next - begin, end - begin, sums + begin);
@@ -106,13 +108,14 @@ SPECIALIZED void correlate(const sparse_rows *weight, long b, long first, long l
 
 static __attribute__((noinline)) void correlate_block(const sparse_rows *weight, long b, long first,
                                                       long last, const tile_row *features,
-                                                      const tile_row *errors, float *sums,
+                                                      const tile_row *grad_output, float *sums,
                                                       long tokens) {
-    FOR_VECTORS(vectors_of(tokens), correlate, weight, b, first, last, features, errors, sums)
+    FOR_VECTORS(vector_count(tokens), correlate, weight, b, first, last, features, grad_output,
+                sums)
 }
 
-/* Where in a block's order the rows begin whose entries begin at `entry` or after it. */
-static long cut(const int32_t *pointers, long rows, int32_t entry) {
+/* The first index in a block's order at which a row's entries begin at `entry` or later. */
+static long lower_bound(const int32_t *pointers, long rows, int32_t entry) {
     long low = 0, high = rows;
     while (low < high) {
         long middle = (low + high) / 2;
@@ -124,12 +127,12 @@ static long cut(const int32_t *pointers, long rows, int32_t entry) {
     return low;
 }
 
-/* The gradient at block b of the rows at `first` to `last` in its order, from sums and factors. */
-static void place(const sparse_rows *weight, long b, long first, long last, const float *sums,
-                  const float *factors, float *gradient) {
+/* Writes the gradient of block b for the rows at `first` to `last` in its order. */
+static void scatter(const sparse_rows *weight, long b, long first, long last, const float *sums,
+                    const float *factors, float *gradient) {
     const int32_t *pointers = weight->pointers + b * (weight->rows + 1);
     const int32_t *order = weight->order + b * weight->rows;
-    long column = b * weight->block, columns = least(weight->block, weight->width - column);
+    long column = b * weight->block, columns = min_long(weight->block, weight->width - column);
     for (long i = first; i < last; i++) {
         float *piece = gradient + order[i] * weight->width + column;
         memset(piece, 0, 4 * columns);
@@ -138,29 +141,29 @@ static void place(const sparse_rows *weight, long b, long first, long last, cons
     }
 }
 
-/* The gradient at the entries from `begin` to `end`, and 0 around them: all tiles, block by block.
- */
+/* The gradient of the entries `begin` to `end` and of the zeros between them, for all tiles, block
+   by block. */
 static void correlate_part(const sparse_rows *weight, const float *factors, const void *x,
-                           const int32_t *zero_point, const tile_row *errors, long tokens,
+                           const int32_t *zero_point, const tile_row *grad_output, long tokens,
                            int32_t begin, int32_t end, float *sums, float *gradient) {
-    long rows = weight->rows, blocks = blocks_of(weight);
+    long rows = weight->rows, blocks = block_count(weight);
     long first[blocks], last[blocks];
     tile_row features[BLOCK];
     for (long b = 0; b < blocks; b++) {
         const int32_t *pointers = weight->pointers + b * (rows + 1);
-        first[b] = cut(pointers, rows, begin);
-        last[b] = cut(pointers, rows, end);
+        first[b] = lower_bound(pointers, rows, begin);
+        last[b] = lower_bound(pointers, rows, end);
         memset(sums + pointers[first[b]], 0, 4 * (pointers[last[b]] - pointers[first[b]]));
     }
     for (long tile = 0; tile < tile_count(tokens); tile++)
         for (long b = 0; b < blocks; b++)
             if (first[b] < last[b]) {
                 pack_block(weight, b, x, zero_point, tile, tokens, features);
-                correlate_block(weight, b, first[b], last[b], features, errors + tile * rows, sums,
-                                count_of(tile, tokens));
+                correlate_block(weight, b, first[b], last[b], features, grad_output + tile * rows,
+                                sums, token_count(tile, tokens));
             }
     for (long b = 0; b < blocks; b++)
-        place(weight, b, first[b], last[b], sums, factors, gradient);
+        scatter(weight, b, first[b], last[b], sums, factors, gradient);
 }
 
 #endif
