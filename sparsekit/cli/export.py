@@ -14,9 +14,9 @@ def export(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     A failed run whose stages are all done afterwards becomes completed.
     """
     from sparsekit.config.build import build
-    from sparsekit.export.hub import push
-    from sparsekit.export.onnx import ExportConfig
-    from sparsekit.export.onnx import export as export_run
+    from sparsekit.onnx.export import ExportConfig
+    from sparsekit.onnx.export import export as export_run
+    from sparsekit.onnx.hub import push
     from sparsekit.pipeline.completion import completed
     from sparsekit.runs.folder import RunFolder
     from sparsekit.runs.progress import quiet_libraries

@@ -16,7 +16,7 @@ def pull(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
 ) -> None:
     """Download a deployment from the Hub and check its files against their sums."""
-    from sparsekit.export.hub import pull_deployment
+    from sparsekit.onnx.hub import pull_deployment
     from sparsekit.system import command
 
     target = output or Path(repository.rpartition("/")[2])

@@ -10,6 +10,7 @@ from typing import Any
 # Old module -> new module and the names that moved from one to the other.
 _MOVED = {
     "sparsekit.data": ("sparsekit.data.datasets", ["HubDataset", "FileDataset", "BuiltDataset"]),
+    "sparsekit.export.onnx": ("sparsekit.onnx.export", ["ExportConfig"]),
     "sparsekit.models": ("sparsekit.models.loading", ["Student"]),
     "sparsekit.modifiers.acdc": ("sparsekit.modifiers.pruning.acdc", ["ACDCPruning"]),
     "sparsekit.modifiers.distillation": (

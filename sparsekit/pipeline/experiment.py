@@ -15,11 +15,11 @@ from sparsekit.cache import cached, content_hash
 from sparsekit.data.datasets import TextData, tokenize
 from sparsekit.distributed import FIRST_PROCESS, PROCESSES
 from sparsekit.errors import UserError
-from sparsekit.export.hub import push
-from sparsekit.export.onnx import export
 from sparsekit.models.hub import fetch
 from sparsekit.models.loading import weights_hash
 from sparsekit.models.teacher import Finetuned
+from sparsekit.onnx.export import export
+from sparsekit.onnx.hub import push
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.plan import OWN_ENGINE, Inputs, Plan
 from sparsekit.recipe.recipe import Recipe

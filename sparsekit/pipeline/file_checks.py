@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparsekit.errors import UserError, first_line
-from sparsekit.export.files import DEPLOYED, kept_files
-from sparsekit.export.sums import check_listed, check_sums
 from sparsekit.models.inspection import inspect
+from sparsekit.onnx.files import DEPLOYED, kept_files
+from sparsekit.onnx.sums import check_listed, check_sums
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.answers import TextEncoder, predict_logits
 from sparsekit.runtime.onnxruntime import OnnxRuntime

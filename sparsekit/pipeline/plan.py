@@ -14,10 +14,10 @@ from sparsekit.benchmark.requests import BenchmarkConfig
 from sparsekit.config.build import build
 from sparsekit.data.datasets import TextClassification, TextData
 from sparsekit.errors import ConfigError, UserError
-from sparsekit.export.hub import no_way_to_push
-from sparsekit.export.onnx import ExportConfig
 from sparsekit.models.loading import Classifier, Student
 from sparsekit.models.teacher import Teacher
+from sparsekit.onnx.export import ExportConfig
+from sparsekit.onnx.hub import no_way_to_push
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker

@@ -13,12 +13,12 @@ import onnx_ir as ir
 from sparsekit import metrics
 from sparsekit.config.build import build
 from sparsekit.errors import UserError
-from sparsekit.export.check import check_parameters, check_structure, read_graph, stored_arrays
-from sparsekit.export.layers import other_bytes, read_layers
-from sparsekit.export.onnx import ExportConfig, verify
-from sparsekit.export.parity import read_columns
-from sparsekit.export.trace import load_model, trace
 from sparsekit.models.pruning import sparsity
+from sparsekit.onnx.check import check_parameters, check_structure, read_graph, stored_arrays
+from sparsekit.onnx.export import ExportConfig, verify
+from sparsekit.onnx.layers import other_bytes, read_layers
+from sparsekit.onnx.parity import read_columns
+from sparsekit.onnx.trace import load_model, trace
 from sparsekit.pipeline.file_checks import TOLERANCE, check_files, describe_failure, mapping
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder

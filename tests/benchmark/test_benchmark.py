@@ -27,7 +27,7 @@ from sparsekit.benchmark.candidates import DENSE, DYNAMIC, candidates
 from sparsekit.benchmark.grid import Grid, example
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
-from sparsekit.export.onnx import ExportConfig, export
+from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.runtime import openvino as openvino_module
 from sparsekit.runtime.answers import TextEncoder, predict_logits
 from sparsekit.runtime.deepsparse import DeepSparseRuntime

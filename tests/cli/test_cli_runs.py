@@ -214,7 +214,7 @@ def test_export_makes_a_deployment_that_predicts(tmp_path, teacher_folder):
     ]
     (run / "evaluation").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), run / "evaluation" / "validation.parquet")
-    node = {"_target_": "sparsekit.export.onnx.ExportConfig", "check_rows": 8}
+    node = {"_target_": "sparsekit.onnx.export.ExportConfig", "check_rows": 8}
     config = {"dataset": {"metrics": ["accuracy"], "max_length": 32}, "export": node}
     (run / "config.yaml").write_text(json.dumps(config))
     (run / "summary.json").write_text('{"status": "completed", "seed": 7}')

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
 from sparsekit.config.identity import identity_hash
-from sparsekit.export.onnx import ExportConfig, export
+from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.pipeline.completion import completed
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
@@ -65,7 +65,7 @@ def failed(
     """A run that lacks nothing, and the summary in which it failed as it was pushed."""
     run = write_run(tmp_path_factory.mktemp("run"), student_folder, quantization())
     Recipe.build({"num_epochs": 2, "modifiers": {}}).save(run / "model" / "recipe.yaml", {})
-    node = {"_target_": "sparsekit.export.onnx.ExportConfig", "push_to_hub": "me/reviews"}
+    node = {"_target_": "sparsekit.onnx.export.ExportConfig", "push_to_hub": "me/reviews"}
     settings = {
         "dataset": {"metrics": ["accuracy"], "max_length": 32},
         "export": node | {"max_metric_drop": 0.1},

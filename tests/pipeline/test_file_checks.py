@@ -13,7 +13,7 @@ import pytest
 from project import GOLDEN
 
 from sparsekit.errors import UserError
-from sparsekit.export.sums import read_sums, write_sums
+from sparsekit.onnx.sums import read_sums, write_sums
 from sparsekit.pipeline.file_checks import verify_files
 from sparsekit.runs.folder import RunFolder
 

@@ -14,7 +14,7 @@ from project import GOLDEN
 from sparsekit.config.build import build
 from sparsekit.config.identity import identity_hash
 from sparsekit.config.old_names import OLD_NAMES
-from sparsekit.export.onnx import ExportConfig, export
+from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.pipeline.plan import Plan
 from sparsekit.pipeline.verification import verify_run
 from sparsekit.recipe.recipe import Recipe

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
-from sparsekit.export.onnx import ExportConfig, export
-from sparsekit.export.sums import check_sums, write_sums
-from sparsekit.export.trace import load_model
 from sparsekit.models.pruning import sparsity
+from sparsekit.onnx.export import ExportConfig, export
+from sparsekit.onnx.sums import check_sums, write_sums
+from sparsekit.onnx.trace import load_model
 from sparsekit.pipeline.verification import verify_run
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
@@ -36,7 +36,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> Path
     run = write_run(tmp_path_factory.mktemp("run"), student_folder, quantization())
     recipe = Recipe.build({"num_epochs": 2, "modifiers": {"pruning": PRUNING}})
     recipe.save(run / "model" / "recipe.yaml", {})
-    node = {"_target_": "sparsekit.export.onnx.ExportConfig", "max_metric_drop": 0.1}
+    node = {"_target_": "sparsekit.onnx.export.ExportConfig", "max_metric_drop": 0.1}
     settings = {"dataset": {"metrics": ["accuracy"], "max_length": 32}, "export": node}
     (run / "config.yaml").write_text(json.dumps(settings))
     result = export(run, ExportConfig(max_metric_drop=0.1))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from run_folder import quantization, write_run
 
-from sparsekit.export.onnx import ExportConfig, export
+from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.runtime.answers import predict
 from sparsekit.sparseml.peer import peer_python
 

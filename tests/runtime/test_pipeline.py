@@ -13,7 +13,7 @@ import pytest
 from run_folder import LABELS, quantization, write_run
 
 from sparsekit.errors import UserError
-from sparsekit.export.onnx import ExportConfig, export
+from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.runtime.answers import predict
 from sparsekit.runtime.pipeline import Pipeline
 

@@ -16,7 +16,7 @@ from run_folder import LABELS, MAX_LENGTH, quantization, write_run
 
 from sparsekit.benchmark.requests import BenchmarkConfig, benchmark
 from sparsekit.errors import UserError
-from sparsekit.export.onnx import ExportConfig, export
+from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.runtime.answers import TextEncoder, predict, softmax
 from sparsekit.runtime.onnxruntime import OnnxRuntime, sums_overflow
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from sparsekit.export.onnx import ExportConfig
+from sparsekit.onnx.export import ExportConfig
 from sparsekit.runtime.answers import TextEncoder, predict_logits
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 

@@ -23,11 +23,11 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
-from sparsekit.export.layers import read_layers
-from sparsekit.export.onnx import write_graphs
-from sparsekit.export.trace import load_model
 from sparsekit.models.pruning import prune
 from sparsekit.modifiers.quantization.qat import Quantization
+from sparsekit.onnx.export import write_graphs
+from sparsekit.onnx.layers import read_layers
+from sparsekit.onnx.trace import load_model
 from sparsekit.runtime.base import Inputs
 
 VOCABULARY, POSITIONS = 120, 280

@@ -24,11 +24,11 @@ from transformers import (
 )
 
 from sparsekit.errors import ConfigError
-from sparsekit.export.onnx import export
 from sparsekit.models.loading import load_classifier
 from sparsekit.modifiers.quantization.attention import OPERANDS, attentions, int8_attention
 from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.modifiers.quantization.qat import Quantization
+from sparsekit.onnx.export import export
 
 # Of the tiny student: two in each of its two layers.
 PRODUCTS = 4

@@ -15,14 +15,14 @@ import logging
 
 import onnx_ir as ir
 
-from sparsekit.export.graph import (
+from sparsekit.onnx.graph import (
     initializer,
     layer_nodes,
     new_node,
     quantizer_constants,
     remove_unused,
 )
-from sparsekit.export.layers import Layers
+from sparsekit.onnx.layers import Layers
 
 log = logging.getLogger(__name__)
 

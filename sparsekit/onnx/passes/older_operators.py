@@ -17,8 +17,8 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsekit.errors import UserError
-from sparsekit.export.graph import initializer, new_node, remove_unused
-from sparsekit.export.layers import Layers
+from sparsekit.onnx.graph import initializer, new_node, remove_unused
+from sparsekit.onnx.layers import Layers
 
 log = logging.getLogger(__name__)
 

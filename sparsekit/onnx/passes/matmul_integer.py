@@ -16,7 +16,7 @@ import logging
 import numpy as np
 import onnx_ir as ir
 
-from sparsekit.export.graph import (
+from sparsekit.onnx.graph import (
     PRODUCTS,
     initializer,
     layer_nodes,
@@ -24,7 +24,7 @@ from sparsekit.export.graph import (
     quantizer_constants,
     remove_unused,
 )
-from sparsekit.export.layers import Layer, Layers
+from sparsekit.onnx.layers import Layer, Layers
 
 log = logging.getLogger(__name__)
 

@@ -13,16 +13,16 @@ import pytest
 import torch
 
 from sparsekit.errors import UserError
-from sparsekit.export.check import int8_products
-from sparsekit.export.forms import FORMS, Pass
-from sparsekit.export.layers import Layer, Layers, Quantizer
-from sparsekit.export.passes.activations import input_activations, output_activations
-from sparsekit.export.passes.embeddings import embeddings
-from sparsekit.export.passes.linears import linears
-from sparsekit.export.passes.matmul_integer import matmul_integer
-from sparsekit.export.passes.older_operators import older_operators
-from sparsekit.export.passes.separate_sums import separate_sums
-from sparsekit.export.passes.weights import weights
+from sparsekit.onnx.check import int8_products
+from sparsekit.onnx.forms import FORMS, Pass
+from sparsekit.onnx.layers import Layer, Layers, Quantizer
+from sparsekit.onnx.passes.activations import input_activations, output_activations
+from sparsekit.onnx.passes.embeddings import embeddings
+from sparsekit.onnx.passes.linears import linears
+from sparsekit.onnx.passes.matmul_integer import matmul_integer
+from sparsekit.onnx.passes.older_operators import older_operators
+from sparsekit.onnx.passes.separate_sums import separate_sums
+from sparsekit.onnx.passes.weights import weights
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 
 IDS = np.array([[1, 4, 2], [0, 3, 3]])

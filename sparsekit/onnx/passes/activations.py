@@ -15,8 +15,8 @@ import logging
 
 import onnx_ir as ir
 
-from sparsekit.export.graph import PRODUCTS, layer_nodes, quantize_pair
-from sparsekit.export.layers import Layers
+from sparsekit.onnx.graph import PRODUCTS, layer_nodes, quantize_pair
+from sparsekit.onnx.layers import Layers
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import pytest
 from sparse_graphs import write_graph
 
 from sparsekit.errors import UserError
-from sparsekit.export.trace import load_model
 from sparsekit.models.loading import read_config
+from sparsekit.onnx.trace import load_model
 
 
 def test_code_in_a_folder_is_neither_run_nor_asked_about(

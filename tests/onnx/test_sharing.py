@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
-from sparsekit.export.hub import no_way_to_push, pull_deployment
-from sparsekit.export.onnx import ExportConfig, export
+from sparsekit.onnx.export import ExportConfig, export
+from sparsekit.onnx.hub import no_way_to_push, pull_deployment
 
 PUSH = """
 import sys, pathlib
-from sparsekit.export.hub import push
+from sparsekit.onnx.hub import push
 print(push(pathlib.Path(sys.argv[1]), sys.argv[2]))
 """
 
@@ -94,7 +94,7 @@ def test_a_push_that_fails_keeps_the_deployment_and_its_results(
     tmp_path: Path, student_folder: str
 ) -> None:
     run = write_run(tmp_path, student_folder, quantization())
-    node = {"_target_": "sparsekit.export.onnx.ExportConfig", "verify": False}
+    node = {"_target_": "sparsekit.onnx.export.ExportConfig", "verify": False}
     settings = yaml.safe_load((run / "config.yaml").read_text())
     settings["export"] = node | {"push_to_hub": "me/reviews"}
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
@@ -113,8 +113,8 @@ def test_a_push_that_must_fail_is_told_before_training(monkeypatch: pytest.Monke
     with pytest.raises(UserError, match=r"export.push_to_hub 'a/b/c' is no name.*write user/name"):
         ExportConfig(push_to_hub="a/b/c")
     assert no_way_to_push() == "the Hub is switched off by HF_HUB_OFFLINE=1: unset it"
-    monkeypatch.setattr("sparsekit.export.hub.is_offline_mode", lambda: False)
-    monkeypatch.setattr("sparsekit.export.hub.get_token", lambda: None)
+    monkeypatch.setattr("sparsekit.onnx.hub.is_offline_mode", lambda: False)
+    monkeypatch.setattr("sparsekit.onnx.hub.get_token", lambda: None)
     assert "nobody is logged in" in str(no_way_to_push())
-    monkeypatch.setattr("sparsekit.export.hub.get_token", lambda: "hf_x")
+    monkeypatch.setattr("sparsekit.onnx.hub.get_token", lambda: "hf_x")
     assert no_way_to_push() is None

@@ -17,8 +17,8 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsekit.errors import UserError
-from sparsekit.export.graph import initializer, new_node, quantize_pair, quantizer_constants
-from sparsekit.export.layers import Layers, Quantizer
+from sparsekit.onnx.graph import initializer, new_node, quantize_pair, quantizer_constants
+from sparsekit.onnx.layers import Layers, Quantizer
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sparsekit.export.check import read_graph
-from sparsekit.export.class_tables import class_tables
-from sparsekit.export.layers import Layers
+from sparsekit.onnx.check import read_graph
+from sparsekit.onnx.class_tables import class_tables
+from sparsekit.onnx.layers import Layers
 from sparsekit.runtime.answers import TextEncoder, label_names
 
 CARD = """\

@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from sparsekit.export.layers import Layers
-from sparsekit.export.passes.activations import input_activations, output_activations
-from sparsekit.export.passes.attention import attention_integers, attention_pairs
-from sparsekit.export.passes.embeddings import embeddings
-from sparsekit.export.passes.first_token import first_token
-from sparsekit.export.passes.linears import linears
-from sparsekit.export.passes.matmul_integer import matmul_integer
-from sparsekit.export.passes.older_operators import older_operators
-from sparsekit.export.passes.separate_sums import separate_sums
-from sparsekit.export.passes.weights import weights
+from sparsekit.onnx.layers import Layers
+from sparsekit.onnx.passes.activations import input_activations, output_activations
+from sparsekit.onnx.passes.attention import attention_integers, attention_pairs
+from sparsekit.onnx.passes.embeddings import embeddings
+from sparsekit.onnx.passes.first_token import first_token
+from sparsekit.onnx.passes.linears import linears
+from sparsekit.onnx.passes.matmul_integer import matmul_integer
+from sparsekit.onnx.passes.older_operators import older_operators
+from sparsekit.onnx.passes.separate_sums import separate_sums
+from sparsekit.onnx.passes.weights import weights
 
 Pass = Callable[[ir.Model, Layers], int]
 

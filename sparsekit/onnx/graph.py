@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from sparsekit.export.layers import Layer, Layers, Quantizer
+from sparsekit.onnx.layers import Layer, Layers, Quantizer
 
 # What a Linear becomes: MatMul for inputs [batch, sequence, in], Gemm for [batch, in].
 PRODUCTS = ("MatMul", "Gemm")

@@ -13,13 +13,14 @@ import onnx_ir as ir
 from transformers import PreTrainedModel
 
 from sparsekit.errors import UserError
-from sparsekit.export.card import model_card
-from sparsekit.export.check import check_structure
-from sparsekit.export.files import copy_folder, kept_files
-from sparsekit.export.forms import FORMS
-from sparsekit.export.hub import check_repository
-from sparsekit.export.layers import Layers, other_bytes, read_layers
-from sparsekit.export.parity import (
+from sparsekit.metrics.report import read_report
+from sparsekit.onnx.card import model_card
+from sparsekit.onnx.check import check_structure
+from sparsekit.onnx.files import copy_folder, kept_files
+from sparsekit.onnx.forms import FORMS
+from sparsekit.onnx.hub import check_repository
+from sparsekit.onnx.layers import Layers, other_bytes, read_layers
+from sparsekit.onnx.parity import (
     EFFECT_ROWS,
     FP32_TOLERANCE,
     check_logits,
@@ -28,9 +29,8 @@ from sparsekit.export.parity import (
     quantization_effect,
     read_rows,
 )
-from sparsekit.export.sums import write_sums
-from sparsekit.export.trace import load_model, trace
-from sparsekit.metrics.report import read_report
+from sparsekit.onnx.sums import write_sums
+from sparsekit.onnx.trace import load_model, trace
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.answers import TextEncoder, predict_logits
 from sparsekit.runtime.onnxruntime import OnnxRuntime

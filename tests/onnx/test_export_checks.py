@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sparsekit.errors import UserError
-from sparsekit.export.check import check_structure, int8_products
-from sparsekit.export.forms import FORMS
-from sparsekit.export.layers import Layers, other_bytes, read_layers
-from sparsekit.export.onnx import ExportConfig, export
-from sparsekit.export.parity import check_metrics, check_trace, read_rows
-from sparsekit.export.trace import load_model
+from sparsekit.onnx.check import check_structure, int8_products
+from sparsekit.onnx.export import ExportConfig, export
+from sparsekit.onnx.forms import FORMS
+from sparsekit.onnx.layers import Layers, other_bytes, read_layers
+from sparsekit.onnx.parity import check_metrics, check_trace, read_rows
+from sparsekit.onnx.trace import load_model
 from sparsekit.runtime.answers import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.sparsity.prunable import prunable

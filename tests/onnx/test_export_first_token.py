@@ -19,9 +19,9 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from sparsekit.export.layers import Layers
-from sparsekit.export.passes.first_token import first_token
-from sparsekit.export.trace import trace
+from sparsekit.onnx.layers import Layers
+from sparsekit.onnx.passes.first_token import first_token
+from sparsekit.onnx.trace import trace
 from sparsekit.runtime.base import Inputs
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 

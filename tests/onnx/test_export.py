@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
 from sparsekit.errors import UserError
-from sparsekit.export.layers import read_layers
-from sparsekit.export.onnx import ExportConfig, export, write_graphs
+from sparsekit.onnx.export import ExportConfig, export, write_graphs
+from sparsekit.onnx.layers import read_layers
 from sparsekit.runtime.answers import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 

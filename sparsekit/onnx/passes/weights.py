@@ -14,7 +14,7 @@ import logging
 
 import onnx_ir as ir
 
-from sparsekit.export.graph import (
+from sparsekit.onnx.graph import (
     PRODUCTS,
     initializer,
     layer_nodes,
@@ -22,7 +22,7 @@ from sparsekit.export.graph import (
     quantizer_constants,
     remove_unused,
 )
-from sparsekit.export.layers import Layers
+from sparsekit.onnx.layers import Layers
 
 log = logging.getLogger(__name__)
 

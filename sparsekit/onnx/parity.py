@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 
 from sparsekit import metrics
 from sparsekit.errors import UserError, first_line
-from sparsekit.export.trace import input_names
+from sparsekit.onnx.trace import input_names
 from sparsekit.runtime.answers import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 

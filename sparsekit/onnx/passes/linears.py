@@ -16,8 +16,8 @@ import logging
 
 import onnx_ir as ir
 
-from sparsekit.export.graph import PRODUCTS, initializer, layer_nodes, new_node, remove_unused
-from sparsekit.export.layers import Layers
+from sparsekit.onnx.graph import PRODUCTS, initializer, layer_nodes, new_node, remove_unused
+from sparsekit.onnx.layers import Layers
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ import logging
 
 import onnx_ir as ir
 
-from sparsekit.export.graph import new_node
-from sparsekit.export.layers import Layers
+from sparsekit.onnx.graph import new_node
+from sparsekit.onnx.layers import Layers
 
 log = logging.getLogger(__name__)
 

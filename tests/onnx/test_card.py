@@ -12,11 +12,11 @@ import yaml
 from run_folder import LABELS, LINEARS, quantization, write_run
 
 from sparsekit.data.synthetic import reviews
-from sparsekit.export.card import EXAMPLE, ROWS
-from sparsekit.export.class_tables import WIDEST_MATRIX, class_tables
-from sparsekit.export.onnx import ExportConfig, export
-from sparsekit.export.parity import read_columns
 from sparsekit.metrics.report import class_report, read_report, write_report
+from sparsekit.onnx.card import EXAMPLE, ROWS
+from sparsekit.onnx.class_tables import WIDEST_MATRIX, class_tables
+from sparsekit.onnx.export import ExportConfig, export
+from sparsekit.onnx.parity import read_columns
 from sparsekit.sparsity.prunable import prunable
 
 

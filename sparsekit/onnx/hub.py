@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sparsekit.errors import UserError, first_line
-from sparsekit.export.sums import NAME, check_sums, read_sums
+from sparsekit.onnx.sums import NAME, check_sums, read_sums
 
 MODEL = "model.onnx"
 NO_DEPLOYMENT = (

@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sparsekit.errors import UserError, first_line
-from sparsekit.export.layers import QUANTIZER
+from sparsekit.onnx.layers import QUANTIZER
 
 # Gelu and LayerNormalization are one node each from 20 on; 21 only adds 4-bit and blocked
 # quantization, so 20 is the lowest opset, and the most widely read, that gives the short graph.

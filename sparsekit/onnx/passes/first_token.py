@@ -19,8 +19,8 @@ import logging
 import numpy as np
 import onnx_ir as ir
 
-from sparsekit.export.graph import initializer, new_node
-from sparsekit.export.layers import Layers
+from sparsekit.onnx.graph import initializer, new_node
+from sparsekit.onnx.layers import Layers
 
 log = logging.getLogger(__name__)
 

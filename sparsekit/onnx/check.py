@@ -15,8 +15,8 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from sparsekit.errors import UserError, first_line
-from sparsekit.export.layers import Array, Layer, Layers
-from sparsekit.export.trace import OPSET
+from sparsekit.onnx.layers import Array, Layer, Layers
+from sparsekit.onnx.trace import OPSET
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 
 # What onnxruntime calls a product of integers.
