@@ -31,7 +31,6 @@ import torch
 from datasets import Dataset
 from transformers import set_seed
 
-from sparsekit.data.collator import Collator
 from sparsekit.data.datasets import BuiltDataset, TextData, tokenize
 from sparsekit.metrics import compute
 from sparsekit.models.loading import Classifier, Student
@@ -41,6 +40,7 @@ from sparsekit.oneshot.calibration import TextCollator, draw
 from sparsekit.oneshot.calibration import read as read_file
 from sparsekit.oneshot.methods import OneShot, prune
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.sparsity.prunable import prunable
 from sparsekit.training.arguments import SparseTrainingArguments
@@ -84,7 +84,6 @@ def trained(data: TextData, seed: int, recipe: Recipe, start: State | None = Non
     student = Student(checkpoint=CHECKPOINT).load(data.label_names, data.max_length)
     if start is not None:
         student.model.load_state_dict(start)
-    recipe.attach(student.model)
     with tempfile.TemporaryDirectory() as folder:
         arguments = SparseTrainingArguments(
             output_dir=folder,
@@ -100,12 +99,12 @@ def trained(data: TextData, seed: int, recipe: Recipe, start: State | None = Non
             seed=seed,
         )
         trainer = SparseTrainer(
-            recipe,
             student.model,
-            arguments,
+            recipe,
+            args=arguments,
             train_dataset=tokenize(data, student.tokenizer, student.tokenizer_hash)["train"],
             processing_class=student.tokenizer,
-            data_collator=Collator(student.tokenizer),
+            run=RunFolder(Path(folder)),
         )
         trainer.train()
     return student

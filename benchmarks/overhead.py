@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from sparsekit.models.pruning import prune
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.system import cores, cpu_name
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
@@ -130,8 +132,7 @@ def make_trainer(
     prune(model, 0.8)
     modifiers = MODIFIERS | (QAT if kind == "qat" else {})
     recipe = Recipe.build({"num_epochs": 1, "modifiers": modifiers})
-    recipe.attach(model)
-    return SparseTrainer(recipe, model, args, **common)
+    return SparseTrainer(model, recipe, args=args, run=RunFolder(Path(folder)), **common)
 
 
 def race(kinds: list[str], options: argparse.Namespace) -> dict[str, Turns]:

@@ -26,14 +26,16 @@ from transformers import TrainerCallback, set_seed
 
 from sparsekit import metrics
 from sparsekit.config.plain import plain
-from sparsekit.data.collator import Collator
 from sparsekit.data.datasets import tokenize
 from sparsekit.kernels import adamw, dropout, quantize
 from sparsekit.models.predict import predict_logits
 from sparsekit.models.pruning import sparsity
 from sparsekit.pipeline import stages
-from sparsekit.pipeline.plan import Plan
+from sparsekit.pipeline.engines.sparsekit import teach
+from sparsekit.pipeline.plan import Inputs, Plan
+from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
+from sparsekit.runs.tracking import Tracker
 from sparsekit.training.trainer import SparseTrainer
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -131,18 +133,21 @@ def main() -> None:
     student = plan.student.load(data.label_names, data.max_length)
     begin = now()
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
-    rows, _ = stages.teach(plan, student, data, rows, finetune=lambda: options.teacher)
+    run = RunFolder(Path(str(plan.training.output_dir)))
+    inputs = Inputs(
+        student=student, data=data, rows=rows, teacher_folders=lambda: [options.teacher]
+    )
+    rows = teach(plan, inputs, Tracker(run))
     prepared = [b - a for a, b in zip(begin, now(), strict=True)]
-    plan.recipe.attach(student.model)
     turns = Turns(options.block)
     trainer = SparseTrainer(
-        plan.recipe,
         student.model,
-        plan.training,
+        plan.recipe,
+        args=plan.training,
         train_dataset=rows["train"],
         processing_class=student.tokenizer,
-        data_collator=Collator(student.tokenizer),
         callbacks=[turns],
+        run=run,
     )
     trainer.train()
     result = {

@@ -11,7 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sparsekit.oneshot.in_memory import prune
+    from sparsekit.pipeline.exporting import export
     from sparsekit.recipe.recipe import Recipe
+    from sparsekit.runtime.pipeline import Pipeline
+    from sparsekit.training.arguments import SparseTrainingArguments
+    from sparsekit.training.trainer import SparseTrainer
 
 # onnxruntime and the clients of the Hub read these when they are imported, and would otherwise
 # send usage data (onnxruntime also keeps a device id and a queue of events in the user's cache).
@@ -19,11 +24,26 @@ if TYPE_CHECKING:
 for _variable in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
     os.environ.setdefault(_variable, "1")
 
-__all__ = ["Recipe", "__version__"]
+__all__ = [
+    "Pipeline",
+    "Recipe",
+    "SparseTrainer",
+    "SparseTrainingArguments",
+    "__version__",
+    "export",
+    "prune",
+]
 __version__ = "0.2.0"
 
 # Public name -> the module that defines it.
-_LAZY = {"Recipe": "sparsekit.recipe.recipe"}
+_LAZY = {
+    "Pipeline": "sparsekit.runtime.pipeline",
+    "Recipe": "sparsekit.recipe.recipe",
+    "SparseTrainer": "sparsekit.training.trainer",
+    "SparseTrainingArguments": "sparsekit.training.arguments",
+    "export": "sparsekit.pipeline.exporting",
+    "prune": "sparsekit.oneshot.in_memory",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,27 +13,12 @@ def export(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 
     A failed run whose stages are all done afterwards becomes completed.
     """
-    from sparsekit.config.build import build
-    from sparsekit.onnx.export import ExportConfig
-    from sparsekit.onnx.export import export as export_run
-    from sparsekit.onnx.hub import push
-    from sparsekit.pipeline.completion import completed
+    from sparsekit.pipeline.exporting import export_folder
     from sparsekit.runs.folder import RunFolder
-    from sparsekit.runs.progress import quiet_libraries
     from sparsekit.runs.report import show_closing
 
-    quiet_libraries()
     folder = RunFolder(run)
-    node, before = folder.node("export"), folder.summary
-    config = build(node, "export", ExportConfig) if node else ExportConfig()
-    with folder.lock():
-        summary = {**before, "export": export_run(run, config)}
-        folder.write_summary(summary)
-        if config.push_to_hub is not None:
-            summary["pushed"] = push(folder.deployment, config.push_to_hub)
-            folder.write_summary(summary)
-        summary, lacking = completed(folder, summary)
-        folder.write_summary(summary)
+    summary, lacking = export_folder(folder, {})
     show_closing(summary, folder)
     if lacking:
         typer.echo(f"the run stays failed: {lacking}", err=True)

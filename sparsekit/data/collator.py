@@ -21,7 +21,7 @@ class Collator:
         batch = self.tokenizer.pad(
             [{name: row[name] for name in names} for row in rows], return_tensors="pt"
         )
-        batch["labels"] = torch.tensor([row["labels"] for row in rows])
-        if "teacher_logits" in rows[0]:
-            batch["teacher_logits"] = torch.tensor([row["teacher_logits"] for row in rows])
+        for name in ("labels", "teacher_logits"):
+            if name in rows[0]:
+                batch[name] = torch.tensor([row[name] for row in rows])
         return dict(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, permutations
 
 import numpy as np
@@ -20,8 +21,28 @@ LABELS = ("labels", "label")
 SAMPLE = 64
 
 
+@dataclass(frozen=True)
+class Tokenized:
+    """A user's data set, given as the argument `name`, and its rows as training reads them."""
+
+    name: str
+    dataset: Dataset
+    rows: Dataset
+
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest row."""
+        return int(max(self.rows["length"]))
+
+
 def tokenized_rows(
-    dataset: object, inputs: Sequence[str], labels: int, name: str, keep: bool = False
+    dataset: object,
+    inputs: Sequence[str],
+    labels: int,
+    name: str,
+    *,
+    keep: bool = False,
+    labelled: bool = True,
 ) -> Dataset:
     """The rows of `dataset` with the model's inputs, `labels` and `length`, the count of tokens.
 
@@ -31,19 +52,20 @@ def tokenized_rows(
         labels: how many labels the model has; each label must be an integer below it.
         name: the argument that the user gave `dataset` as, for error messages.
         keep: keep the other columns too, for a data collator that reads them.
+        labelled: whether there must be labels.
 
     Raises UserError that names the column or the row, and the fix.
     """
     rows = _with_tokens(dataset, name)
     column = next((column for column in LABELS if column in rows.column_names), None)
-    if column is None:
+    if column is None and labelled:
         raise UserError(
             f"{name} has no column labels; it has {', '.join(rows.column_names)}; rename the "
             "column of classes: data.rename_column(COLUMN, 'labels')"
         )
-    if column != "labels":
-        rows = rows.rename_column(column, "labels")
-    _check_labels(rows, labels, name)
+    if column is not None:
+        rows = rows if column == "labels" else rows.rename_column(column, "labels")
+        _check_labels(rows, labels, name)
     if not keep:
         rows = rows.select_columns([c for c in rows.column_names if c in (*inputs, "labels")])
     lengths = token_counts(rows)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from sparsekit.cache import content_hash
 from sparsekit.data.datasets import TextData, kept_rows, tokenize
@@ -100,13 +100,19 @@ Teacher = NoTeacher | Checkpoint | Finetuned | Self
 
 
 def label_order(folder: Path, name: str, label_names: list[str]) -> list[int]:
-    """The index in the teacher's logits of each label of the data.
+    """The index in the logits of the teacher in `folder` of each label of the data."""
+    config = read_config(folder)
+    return logit_order(config, config.architectures or [], name, label_names)
 
-    Raises UserError for a checkpoint that is not a classifier of one class per text, or has another
+
+def logit_order(
+    config: PreTrainedConfig, architectures: list[str], name: str, label_names: list[str]
+) -> list[int]:
+    """The index in the logits of a teacher with this config of each label of the data.
+
+    Raises UserError for a teacher that is not a classifier of one class per text, or has another
     number of labels.
     """
-    config = read_config(folder)
-    architectures = config.architectures or []
     if not any(a.endswith("ForSequenceClassification") for a in architectures):
         raise UserError(
             f"the teacher {name!r} is {' '.join(architectures) or 'of unknown architecture'}, not "
@@ -145,7 +151,7 @@ def teacher_logits(folder: Path, data: TextData, splits: Sequence[str]) -> dict[
 
     def make(split: str, target: Path) -> None:
         # Once, and only where the logits of some split are missing.
-        teacher = loaded[0] if loaded else _load(folder, data)
+        teacher = loaded[0] if loaded else load_teacher(folder, data.label_names, data.max_length)
         loaded[:] = [teacher]
         log.info("teacher %s reads %d rows of %s, once", folder, len(data.splits[split]), split)
         texts_only = replace(data, splits={split: data.splits[split]})
@@ -161,8 +167,9 @@ def teacher_logits(folder: Path, data: TextData, splits: Sequence[str]) -> dict[
     return found
 
 
-def _load(folder: Path, data: TextData) -> Classifier:
-    loaded, missing = load_classifier(folder, data.label_names, data.max_length)
+def load_teacher(folder: Path, label_names: list[str], max_length: int) -> Classifier:
+    """The teacher in `folder`; raises UserError where a part of its weights is missing."""
+    loaded, missing = load_classifier(folder, label_names, max_length)
     if missing:
         raise UserError(
             f"the teacher in {folder} lacks the weights {', '.join(missing[:4])}, so its "

@@ -24,7 +24,7 @@ def load_tokenizer(folder: Path, max_length: int, embeddings: int) -> PreTrained
             f"cannot read the tokenizer in {folder}: {first_line(error)}; put the tokenizer.json "
             "that the model was trained with beside its weights"
         ) from error
-    if problem := _problem(tokenizer, embeddings):
+    if problem := tokenizer_problem(tokenizer, embeddings):
         raise UserError(
             f"the tokenizer in {folder}, {type(tokenizer).__name__}, {problem}; put the "
             "tokenizer.json that the model was trained with beside its weights"
@@ -33,7 +33,8 @@ def load_tokenizer(folder: Path, max_length: int, embeddings: int) -> PreTrained
     return tokenizer
 
 
-def _problem(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> str | None:
+def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> str | None:
+    """Why a tokenizer does not fit a model that embeds so many tokens; None: it fits."""
     if not tokenizer.is_fast:
         return "is not a fast tokenizer, which deployments need"
     if len(tokenizer) <= len(tokenizer.all_special_tokens):

@@ -55,12 +55,23 @@ def read_rows(file: Path, encoder: TextEncoder) -> Rows:
             f"there is no {file} to check the export against; export a folder that launch.py "
             "wrote, or set export.verify=false"
         )
-    columns = read_columns(file, ["text", "text_pair", "label", "logits"])
+    columns = read_columns(file, ["label", "logits"])
+    columns |= _read_texts(file)
     return Rows(
         encoder.encode(columns["text"], columns["text_pair"]),
         np.array(columns["label"]),
         np.array(columns["logits"], dtype=np.float32),
     )
+
+
+def _read_texts(file: Path) -> dict[str, list[Any]]:
+    """The columns `text` and `text_pair`; raises UserError where the texts were not kept."""
+    if "text" not in pq.read_schema(file).names:
+        raise UserError(
+            f"{file} has no texts to check the export on: eval_dataset was tokenized without "
+            "keeping its column of text; keep it and train again, or export with verify=False"
+        )
+    return read_columns(file, ["text", "text_pair"])
 
 
 def read_columns(file: Path, names: Sequence[str]) -> dict[str, list[Any]]:

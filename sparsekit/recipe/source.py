@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sparsekit.config.plain import plain
+from sparsekit.config.root import project_root
 from sparsekit.config.yaml_limits import check_yaml
 from sparsekit.errors import UserError, first_line
 from sparsekit.sparseml.recipes.document import parse
@@ -33,7 +34,7 @@ from sparsekit.sparseml.zoo import shipped_recipe
 
 log = logging.getLogger(__name__)
 
-OWN_RECIPES = Path(__file__).parents[2] / "conf" / "recipe"
+OWN_RECIPES = project_root() / "conf" / "recipe"
 TEXT = "the recipe's text"
 
 

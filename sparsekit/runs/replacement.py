@@ -30,18 +30,18 @@ NAMES = (
 )
 
 
-def check_replaceable(run: RunFolder) -> None:
+def check_replaceable(run: RunFolder, key: str = "hydra.run.dir") -> None:
     """Raise UserError where a run would overwrite files that no run wrote.
 
     A run marks its folder before it writes results. Runs of versions that did not are recognized
-    by the status and the config hash in their summary.
+    by the status and the config hash in their summary. `key` is what the user sets the folder with.
     """
     if (run.path / MARKER).is_file() or run.ending.hash is not None:
         return
     if foreign := [name for name in NAMES if os.path.lexists(run.path / name)]:
         raise UserError(
             f"{run} holds {', '.join(foreign)}, which no run wrote and this one would replace; set "
-            "another folder: hydra.run.dir=FOLDER"
+            f"another folder: {key}=FOLDER"
         )
 
 

@@ -3,45 +3,132 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
+import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer
+from transformers import (
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_utils import TrainOutput
 
 from sparsekit.data.collator import Collator
 from sparsekit.errors import UserError
+from sparsekit.metrics import compute as metrics_of
 from sparsekit.models.first_token import only_first_token
 from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.loss_mean import LossMean
 from sparsekit.oneshot.calibration import draw
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.runs.folder import RunFolder
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
 from sparsekit.training.callbacks import RecipeCallback
 from sparsekit.training.cpu.acceleration import cpu_acceleration
 from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
 from sparsekit.training.cpu.sparse_linear import SparseLinears
+from sparsekit.training.preparation import RecipeSource, Teachers, prepare
+from sparsekit.training.record import record_model
 from sparsekit.training.samplers import lengths_in_memory, order_by_epoch
+from sparsekit.training.session import Session
 
 
 class SparseTrainer(Trainer):
-    """A Trainer whose learning rate, weight decay, loss and masks come from a recipe.
+    """A transformers Trainer whose schedule, masks, quantizers and loss come from a recipe.
 
-    The recipe must be attached to `model` already. Its epoch is `num_epochs` times the share of
-    steps that are done, so a run shortened by `max_steps` passes through every window.
+    The recipe's epoch is `num_epochs` times the share of steps that are done, so a run shortened
+    by `max_steps` passes through every window. `args.output_dir` becomes a run folder as
+    the launcher's: `model/` with the recipe, `evaluation/`, `checkpoints/`, `metrics.jsonl`,
+    `schedule.json` and `summary.json`.
+
+    Args:
+        model: a `...ForSequenceClassification` of transformers; it is changed in place.
+        recipe: a file, the name of one of our recipes, a SparseZoo stub, YAML text, a mapping or a
+            `Recipe`.
+        recipe_args: values for variables of the recipe, as in `{"num_epochs": 3}`.
+        teacher: what a recipe that distils imitates: a classifier, its folder or Hub id, a list of
+            these (their logits are averaged), or "self", the model as it is now. Its logits are
+            computed once and kept in the cache. None: the task's loss counts alone.
+        args: plain TrainingArguments or SparseTrainingArguments. The recipe sets the number of
+            epochs, and what its modifiers are about, such as the learning rate.
+        train_dataset, eval_dataset: a `datasets.Dataset` with `input_ids` and `labels` or `label`.
+            Keep the text in `eval_dataset`: exports are checked on it.
+        processing_class: their tokenizer.
+        data_collator: by default rows are padded to the longest of a batch.
+        metrics: what is computed of the evaluation split, by `sparsekit.metrics` name; an export is
+            checked on these.
+        compute_metrics: replaces `metrics` in what `evaluate` returns and logs.
+        run: only where the caller keeps the run folder, its config, tracking and summary, as the
+            launcher does. Data sets, recipe and arguments are then taken as they are.
+        options: further options of Trainer, such as `optimizers`.
+
+    Raises:
+        UserError: what does not fit together, such as labels that the model does not have, a
+            teacher that the recipe would not use, or an argument that the recipe overrides.
     """
 
     args: SparseTrainingArguments
     model: nn.Module
 
     def __init__(
-        self, recipe: Recipe, model: nn.Module, args: SparseTrainingArguments, **options: Any
+        self,
+        model: PreTrainedModel,
+        recipe: RecipeSource,
+        *,
+        recipe_args: Mapping[str, Any] | None = None,
+        teacher: Teachers = None,
+        args: TrainingArguments | None = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
+        metrics: Sequence[str] = ("accuracy",),
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        run: RunFolder | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(model=model, args=args, **options)
-        self.recipe = recipe
+        self._session: Session | None = None
+        if run is None:
+            datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+            prepared = prepare(
+                model, recipe, recipe_args or {}, teacher, args, datasets, processing_class, metrics
+            )
+            self._session = Session(prepared, teacher, metrics)
+            run, recipe, args = self._session.run, prepared.recipe, prepared.args
+            train_dataset, eval_dataset = prepared.train.rows, prepared.evaluation_rows
+            processing_class = prepared.student.tokenizer
+            callbacks = [*self._session.callbacks, *callbacks]
+        assert isinstance(recipe, Recipe)
+        if data_collator is None:
+            assert processing_class is not None
+            data_collator = Collator(processing_class)
+        recipe.attach(model)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            data_collator=data_collator,
+            compute_metrics=compute_metrics or partial(_computed, metrics),
+            callbacks=list(callbacks),
+            **options,
+        )
+        self.recipe, self.run = recipe, run
+        self._trained: dict[str, Any] = {}
+        # What the summary has of the saved model: train, sparsity, quantization.
+        self.results: dict[str, Any] = {}
         # The loss is a mean over the batch: otherwise gradients accumulated over N batches would
         # be N times too large.
         self.loss_is_scaled_for_ga = False
@@ -81,9 +168,22 @@ class SparseTrainer(Trainer):
         return order_by_epoch(loader, seed, lambda: int(self.state.epoch or 0), budget)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        if eval_dataset is not None and eval_dataset is not self.eval_dataset:
+            eval_dataset = self._rows(eval_dataset, "eval_dataset")
         loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
         lengths_in_memory(loader)
         return loader
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
+        rows = self._rows(test_dataset, "test_dataset")
+        loader: DataLoader[Any] = super().get_test_dataloader(rows)
+        return loader
+
+    def _rows(self, dataset: Any, name: str) -> Any:
+        """Another data set of the user's, as `train_dataset` was prepared."""
+        if self._session is None or isinstance(dataset, str):
+            return dataset
+        return self._session.rows(dataset, name)
 
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
         # Parameters that a recipe freezes now may be trained later, so the optimizer needs them.
@@ -153,7 +253,26 @@ class SparseTrainer(Trainer):
         task = {} if task_loss is None else {"task_loss": task_loss}
         return {**task, **self.recipe.logs(), "sparsity": sparsity(self.model)["overall"]}
 
-    def train(self, *args: Any, **options: Any) -> Any:
+    def train(  # type: ignore[override]
+        self, resume_from_checkpoint: str | bool | None = None, **options: Any
+    ) -> TrainOutput:
+        """Train by the recipe; see transformers.
+
+        Args:
+            resume_from_checkpoint: a checkpoint's folder, or True for the newest of this run.
+        """
+        if self._trained:
+            raise UserError(
+                "this trainer has trained, and its recipe is over; make a new SparseTrainer"
+            )
+        if self._session is None:
+            return self._train(resume_from_checkpoint, **options)
+        with self._session.training(resume_from_checkpoint) as checkpoint:
+            result = self._train(checkpoint, **options)
+            self._session.record({"train": self._trained})
+        return result
+
+    def _train(self, checkpoint: str | bool | None, **options: Any) -> TrainOutput:
         self._rows_seen = 0
         with contextlib.ExitStack() as stack:
             stack.enter_context(cpu_acceleration(self, self.recipe, self._sparse_linears))
@@ -161,9 +280,46 @@ class SparseTrainer(Trainer):
             if isinstance(self.model, PreTrainedModel):
                 hook = only_first_token(self.model, self._first_token_suffices)
                 stack.callback(hook.remove if hook else lambda: None)
-            return super().train(*args, **options)
+            result = super().train(checkpoint, **options)
+        self.recipe.detach(self.model)
+        self._trained = {
+            "seconds": result.metrics["train_runtime"],
+            "steps": result.global_step,
+            "samples_per_second": result.metrics["train_samples_per_second"],
+            "sparse_layers": self.sparse_layers,
+        }
+        return result
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model for `from_pretrained`, tokenizer and recipe beside it.
+
+        Without `output_dir` it becomes the run folder's `model/`: the masks are checked in the
+        saved weights, the evaluation split is scored, and `summary.json` is written.
+
+        Raises:
+            UserError: the run has not trained yet.
+        """
+        if output_dir is not None:
+            super().save_model(output_dir, _internal_call)
+            return
+        if not self._trained:
+            raise UserError("nothing was trained that could be saved: call train() first")
+        super().save_model(str(self.run.model), _internal_call)
+        if not self.is_world_process_zero():
+            return
+        precision = self.args.precision
+        self.results = record_model(
+            self.recipe, self.model, self.run, self.args, self._trained, precision
+        )
+        if self._session is not None:
+            self._session.finish(self.results)
 
     @property
     def sparse_layers(self) -> int:
         """How many layers multiplied no zeros in training."""
         return self._sparse_linears.sparse_layers
+
+
+def _computed(names: Sequence[str], prediction: EvalPrediction) -> dict[str, float]:
+    logits, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    return metrics_of(names, logits, labels)

@@ -232,9 +232,15 @@ def test_truncated_weights(run: Path) -> None:
         export(run, LOOSE)
 
 
-@pytest.mark.parametrize("missing", ["evaluation", "config.yaml"])
-def test_a_folder_that_is_no_run(run: Path, missing: str) -> None:
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("evaluation", r"there is no .*evaluation.*launch\.py wrote"),
+        ("config.yaml", r"is not a run folder: it has no config\.yaml"),
+    ],
+)
+def test_a_folder_that_is_no_run(run: Path, missing: str, message: str) -> None:
     path = run / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(UserError, match=rf"there is no .*{missing}.*launch.py wrote"):
+    with pytest.raises(UserError, match=message):
         export(run, LOOSE)

@@ -10,10 +10,10 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from sparsekit.data.collator import Collator
 from sparsekit.data.datasets import TextData, tokenize
 from sparsekit.models.loading import Classifier, Student
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.runs.folder import RunFolder
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.trainer import SparseTrainer
 
@@ -50,8 +50,7 @@ def trainer(
     callbacks: list[TrainerCallback] | None = None,
     **arguments: Any,
 ) -> SparseTrainer:
-    """A trainer of 8 steps an epoch, `recipe` attached."""
-    recipe.attach(student.model)
+    """A trainer of 8 steps an epoch, which attaches `recipe`."""
     args = SparseTrainingArguments(
         output_dir=str(folder),
         use_cpu=True,
@@ -70,14 +69,14 @@ def trainer(
         },
     )
     return SparseTrainer(
-        recipe,
         student.model,
-        args,
+        recipe,
+        args=args,
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=student.tokenizer,
-        data_collator=Collator(student.tokenizer),
-        callbacks=callbacks,
+        callbacks=callbacks or [],
+        run=RunFolder(folder),
     )
 
 

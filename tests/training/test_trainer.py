@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -19,11 +18,10 @@ from sparsekit.models.loading import Classifier, Student
 from sparsekit.models.predict import predict_logits
 from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.quantization.fake_quantize import unseen
-from sparsekit.pipeline import stages
-from sparsekit.pipeline.plan import Plan
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
 from sparsekit.training.callbacks import assert_masks
+from sparsekit.training.record import record_model
 
 MODIFIERS = "sparsekit.modifiers"
 
@@ -388,8 +386,7 @@ def test_quantization_that_begins_behind_the_last_step_is_told(
     blind = unseen(student.model)
     assert "bert.pooler.dense.input_quantizer" in blind
     run.save_model(str(tmp_path / "model"))
-    plan = cast(Plan, SimpleNamespace(recipe=run.recipe, training=run.args))
-    stages.trained(plan, student, tmp_path, {"steps": 1}, "fp32")
+    record_model(run.recipe, student.model, run.run, run.args, {"steps": 1}, "fp32")
     assert f"{len(blind)} quantizers observed no values" in caplog.text
 
 

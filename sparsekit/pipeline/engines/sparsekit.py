@@ -6,18 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import (
-    ProgressCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import ProgressCallback
 
-from sparsekit import metrics
 from sparsekit.config.build import build
-from sparsekit.data.collator import Collator
-from sparsekit.distributed import FIRST_PROCESS
 from sparsekit.models.teacher import add_logits, averaged_logits, live_teacher
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.plan import Inputs, Plan, Rows
@@ -28,6 +19,7 @@ from sparsekit.runs.tracking import Tracker
 from sparsekit.runs.tracking_callback import TrackerCallback
 from sparsekit.training.arguments import matmul_precision
 from sparsekit.training.cpu.allocator import reuse_freed_memory
+from sparsekit.training.record import ScheduleCallback
 from sparsekit.training.trainer import SparseTrainer
 
 
@@ -41,24 +33,12 @@ class SparsekitEngine:
 
     def train(self, plan: Plan, inputs: Inputs, run: RunFolder, tracker: Tracker) -> dict[str, Any]:
         """Train, save `model/` with its recipe, and check the masks in the saved file."""
-        student = inputs.student
-        rows = teach(plan, inputs, tracker)
-        plan.recipe.attach(student.model)
-        trainer = make_trainer(plan, inputs, rows, run, tracker)
+        trainer = make_trainer(plan, inputs, teach(plan, inputs, tracker), run, tracker)
         plan.recipe.save(run.recipe, {})
-        result = trainer.train(resume_from_checkpoint=plan.training.resume_from_checkpoint)
-        plan.recipe.detach(student.model)
-        trainer.save_model(str(run.model))
+        trainer.train(resume_from_checkpoint=plan.training.resume_from_checkpoint)
+        trainer.save_model()
         trainer.save_state()
-        if not FIRST_PROCESS:
-            return {}
-        measured = {
-            "seconds": result.metrics["train_runtime"],
-            "steps": result.global_step,
-            "samples_per_second": result.metrics["train_samples_per_second"],
-            "sparse_layers": trainer.sparse_layers,
-        }
-        return stages.trained(plan, student, run, measured, plan.training.precision)
+        return trainer.results
 
 
 def teach(plan: Plan, inputs: Inputs, tracker: Tracker) -> Rows:
@@ -85,37 +65,22 @@ def make_trainer(
     plan: Plan, inputs: Inputs, rows: Rows, run: RunFolder, tracker: Tracker
 ) -> SparseTrainer:
     """The trainer, with the schedule printed and everything it logs kept in the run folder."""
-
-    def compute_metrics(prediction: Any) -> dict[str, float]:
-        return metrics.compute(plan.dataset.metrics, prediction.predictions, prediction.label_ids)
-
-    student = inputs.student
     trainer = SparseTrainer(
+        inputs.student.model,
         plan.recipe,
-        student.model,
-        plan.training,
+        args=plan.training,
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
-        processing_class=student.tokenizer,
-        data_collator=Collator(student.tokenizer),
-        compute_metrics=compute_metrics,
-        callbacks=[ScheduleCallback(plan, run), TrackerCallback(tracker)],
+        processing_class=inputs.student.tokenizer,
+        metrics=plan.dataset.metrics,
+        callbacks=[
+            ScheduleCallback(plan.recipe, run, exported=plan.export is not None),
+            TrackerCallback(tracker),
+        ],
+        run=run,
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(progress())
     if trial := (plan.values.get("sweep") or {}).get("trial"):
         trainer.add_callback(build(trial, "sweep.trial", trusted=True))
     return trainer
-
-
-class ScheduleCallback(TrainerCallback):
-    """Prints and saves the recipe in optimizer steps, once the Trainer knows how many there are."""
-
-    def __init__(self, plan: Plan, run: RunFolder) -> None:
-        self._plan, self._run = plan, run
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Write the schedule; raises ConfigError where it quantizes nothing that is exported."""
-        stages.write_schedule(self._plan, state.max_steps, self._run)

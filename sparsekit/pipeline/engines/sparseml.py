@@ -31,6 +31,7 @@ from sparsekit.sparseml.engine import Report, run_worker, trainer_arguments
 from sparsekit.sparseml.peer import peer_problem
 from sparsekit.sparseml.recipes.mapping import NEWER
 from sparsekit.sparseml.recipes.write import to_sparseml
+from sparsekit.training.record import check_steps, record_model, write_schedule
 
 # Two implementations of the same rounding differ where a value lies between two integers.
 MAX_DIFFERENCE = 0.05
@@ -108,7 +109,8 @@ class SparseML:
             "samples_per_second": result["train_samples_per_second"],
         }
         engine = {"version": result["sparseml"], "max_abs_diff": difference}
-        return {**stages.trained(plan, student, run, measured, "fp32"), "sparseml": engine}
+        results = record_model(plan.recipe, student.model, run, plan.training, measured, "fp32")
+        return {**results, "sparseml": engine}
 
 
 def _training_problems(training: Mapping[str, Any]) -> list[str]:
@@ -200,7 +202,9 @@ class Recorder:
     def __call__(self, report: Report) -> None:
         match report:
             case {"steps": steps}:
-                stages.write_schedule(self._plan, steps, self._run)
+                write_schedule(self._plan.recipe, steps, self._run)
+                if self._plan.export is not None:
+                    check_steps(self._plan.recipe, steps)
             case {"logits": rows}:
                 logits = np.array(rows, np.float32)
                 scores = stages.score(self._plan, self._inputs, "validation", logits)

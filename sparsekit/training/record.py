@@ -1,0 +1,130 @@
+"""What training leaves in a run folder, whoever started it: schedule, recipe, scores."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import nn
+from transformers import (
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from sparsekit import metrics
+from sparsekit.errors import ConfigError
+from sparsekit.metrics.report import write_report
+from sparsekit.models.loading import Classifier, id2label
+from sparsekit.models.predict import predict_logits
+from sparsekit.models.pruning import sparsity
+from sparsekit.modifiers.quantization.fake_quantize import unseen
+from sparsekit.recipe import schedule
+from sparsekit.recipe.recipe import Recipe
+from sparsekit.runs.folder import RunFolder
+from sparsekit.system import versions
+from sparsekit.training.callbacks import assert_masks
+
+log = logging.getLogger(__name__)
+
+
+class ScheduleCallback(TrainerCallback):
+    """Prints and saves the recipe in optimizer steps, once the Trainer knows how many there are."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder, exported: bool) -> None:
+        self._recipe, self._run, self._exported = recipe, run, exported
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Write the schedule; raises ConfigError where it quantizes nothing that is exported."""
+        if state.is_world_process_zero:
+            write_schedule(self._recipe, state.max_steps, self._run)
+        if self._exported:
+            check_steps(self._recipe, state.max_steps)
+
+
+def write_schedule(recipe: Recipe, total_steps: int, run: RunFolder) -> None:
+    """Print the recipe in optimizer steps, and write it to `schedule.json`."""
+    Console(stderr=True).print(schedule.table(recipe, total_steps))
+    rows = schedule.windows(recipe, total_steps)
+    text = json.dumps({"total_steps": total_steps, "modifiers": rows}, indent=2)
+    run.schedule.write_text(text + "\n")
+
+
+def check_steps(recipe: Recipe, total_steps: int) -> None:
+    """Raise ConfigError where no step would quantize what is then exported as quantized."""
+    if problems := recipe.step_problems(total_steps):
+        raise ConfigError(problems)
+
+
+def record_model(
+    recipe: Recipe,
+    model: nn.Module,
+    run: RunFolder,
+    args: TrainingArguments,
+    measured: dict[str, Any],
+    precision: str,
+) -> dict[str, Any]:
+    """Save the recipe in `model/` and check the masks of its weights.
+
+    `measured` is `summary.train`. Returns this and the summary's `sparsity` and `quantization`.
+    """
+    recipe.save(
+        run.model_recipe,
+        {
+            "per_device_train_batch_size": args.per_device_train_batch_size,
+            "gradient_accumulation_steps": args.gradient_accumulation_steps,
+            "precision": precision,
+            "seed": args.seed,
+            "steps": measured["steps"],
+            "versions": versions(),
+        },
+    )
+    assert_masks(recipe, load_file(run.weights), f"in {run.model}")
+    if unobserved := unseen(model):
+        log.warning(
+            "%d quantizers observed no values and round most weights to zero, among them %s: "
+            "training ended before quantization started; train more steps, or start earlier "
+            "(recipe.qat_epochs)",
+            len(unobserved),
+            unobserved[0],
+        )
+    return {
+        "train": measured,
+        "sparsity": sparsity(model),
+        "quantization": {"modules": recipe.quantized_modules},
+    }
+
+
+def record_evaluation(
+    student: Classifier,
+    rows: Dataset,
+    texts: Dataset,
+    split: str,
+    run: RunFolder,
+    metric_names: Sequence[str],
+) -> dict[str, float]:
+    """Score a split with the model as it ships, quantizers on; return the metrics.
+
+    Writes `evaluation/<split>.parquet`, the columns of `texts` (`text`, `text_pair`, `label`) with
+    the logits of each row, and the report by class.
+    """
+    run.evaluations.mkdir(exist_ok=True)
+    logits, labels = (
+        predict_logits(student.model, rows, student.tokenizer),
+        np.array(rows["labels"]),
+    )
+    names = [name for _, name in sorted(id2label(student.model.config).items())]
+    write_report(run.evaluations, split, logits, labels, names)
+    if "text_pair" not in texts.column_names:
+        texts = texts.add_column("text_pair", [None] * len(texts))
+    texts.add_column("logits", logits.tolist()).to_parquet(str(run.evaluation(split)))
+    return metrics.compute(metric_names, logits, labels)

@@ -1,0 +1,182 @@
+"""The run folder of a SparseTrainer that is used without the launcher.
+
+It has the launcher's layout, so that `sparsekit inspect`, `export`, `verify`, `benchmark`,
+`compare` and `predict` work on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from sparsekit.config.identity import identity_hash
+from sparsekit.data.tokenized import Tokenized, tokenized_rows
+from sparsekit.errors import UserError
+from sparsekit.models.loading import id2label
+from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.replacement import check_replaceable, mark, remove_results
+from sparsekit.runs.summary import describe
+from sparsekit.runs.tracking import Tracker
+from sparsekit.runs.tracking_callback import TrackerCallback
+from sparsekit.system import environment
+from sparsekit.training.conversion import given_arguments
+from sparsekit.training.preparation import Prepared, Teachers
+from sparsekit.training.record import ScheduleCallback, record_evaluation
+from sparsekit.training.resume import checkpoint_problem
+
+VALIDATION = "validation"
+
+
+class Session:
+    """Writes everything of a run but its weights: config, events, logits and summary."""
+
+    def __init__(self, prepared: Prepared, teacher: Teachers, metric_names: Sequence[str]) -> None:
+        self.run = RunFolder(Path(str(prepared.args.output_dir)))
+        check_replaceable(self.run, "output_dir")
+        # Before the Trainer makes its folder of checkpoints in it.
+        self.run.path.mkdir(parents=True, exist_ok=True)
+        mark(self.run)
+        # Checkpoints lie where the launcher's do; the trainer finds the newest there.
+        prepared.args.output_dir = str(self.run.checkpoints)
+        self._prepared, self._metrics = prepared, list(metric_names)
+        self._config = _config(prepared, teacher, self._metrics)
+        self._tracker = Tracker(self.run)
+
+    @property
+    def callbacks(self) -> list[TrainerCallback]:
+        """What the trainer calls to have its schedule and its events written."""
+        schedule = ScheduleCallback(self._prepared.recipe, self.run, exported=True)
+        return [schedule, TrackerCallback(self._tracker)]
+
+    def rows(self, dataset: Any, name: str) -> Dataset:
+        """Another data set, given as `name`, as the trainer reads it; it may have no labels."""
+        student = self._prepared.student
+        labels = len(id2label(student.model.config))
+        inputs = student.tokenizer.model_input_names
+        return tokenized_rows(dataset, inputs, labels, name, labelled=False)
+
+    @contextmanager
+    def training(self, resume: str | bool | None) -> Iterator[str | None]:
+        """Keep the run folder while the block trains from the checkpoint that it gets, if any.
+
+        `summary.json` says how the training ended. Raises UserError where another process trains
+        in the folder, and for a checkpoint that is not there.
+        """
+        checkpoint = self._checkpoint(resume)
+        with self.run.lock():
+            remove_results(self.run, keep_events=checkpoint is not None)
+            self._begin()
+            try:
+                yield checkpoint
+            except BaseException as error:
+                self._tracker.finish({"status": "failed", "error": describe(error)})
+                raise
+            self._tracker.finish({})
+
+    def _begin(self) -> None:
+        self.run.write_config(self._config)
+        self._prepared.recipe.save(self.run.recipe, {})
+        known = {
+            "config": {"hash": identity_hash(self._config)},
+            "seed": self._prepared.args.seed,
+            "environment": environment(),
+        }
+        if (scores := self._prepared.teacher_scores) is not None:
+            known["teacher"] = {VALIDATION: scores}
+        self._tracker.record(known)
+
+    def _checkpoint(self, resume: str | bool | None) -> str | None:
+        """The folder of the checkpoint to resume from."""
+        if not resume:
+            return None
+        args = self._prepared.args
+        folder = None if resume is True else resume
+        if folder is None:
+            if self.run.checkpoints.is_dir():
+                folder = get_last_checkpoint(str(self.run.checkpoints))
+            if folder is None:
+                raise UserError(
+                    f"resume_from_checkpoint=True: there is no checkpoint in {self.run.checkpoints}"
+                    '; train with save_strategy="epoch" first, or leave it out'
+                )
+        problem = checkpoint_problem(Path(folder), args.num_train_epochs, args.max_steps)
+        if problem:
+            raise UserError(problem)
+        return folder
+
+    def record(self, part: Mapping[str, Any]) -> None:
+        """Add keys to the summary."""
+        self._tracker.record(part)
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Record `results`, evaluate the evaluation split, and write the summary."""
+        self.record(results)
+        split = self._prepared.evaluation
+        if split is not None:
+            texts = _texts(split, self._prepared.text_columns)
+            scores = record_evaluation(
+                self._prepared.student, split.rows, texts, VALIDATION, self.run, self._metrics
+            )
+            self._tracker.record({"metrics": {VALIDATION: scores}})
+        self._tracker.finish({})
+
+
+def _texts(split: Tokenized, columns: Sequence[str]) -> Dataset:
+    """The split's `label` and, where its tokens were made of columns of text, these."""
+    texts = dict(zip(("text", "text_pair"), columns, strict=False))
+    plain = split.dataset.with_format(None)
+    kept = {name: list(plain[column]) for name, column in texts.items()}
+    return Dataset.from_dict({**kept, "label": list(split.rows["labels"])})
+
+
+def _config(prepared: Prepared, teacher: Teachers, metric_names: list[str]) -> dict[str, Any]:
+    """`config.yaml`: what the trainer was given, by the launcher's keys."""
+    model, args = prepared.student.model, prepared.args
+    data = {
+        split.name: split.rows.num_rows
+        for split in (prepared.train, prepared.evaluation)
+        if split is not None
+    }
+    return {
+        "dataset": {
+            "text_columns": list(prepared.text_columns),
+            "label_column": "labels",
+            "max_length": prepared.student.tokenizer.model_max_length,
+            "metrics": metric_names,
+            "rows": data,
+        },
+        "student": {"checkpoint": model.name_or_path or type(model).__name__},
+        "teacher": {"checkpoint": _teacher_name(teacher)},
+        "recipe": prepared.recipe.values,
+        "training": _plain(given_arguments(args)),
+        "export": {},
+        "runtime": {},
+        "seed": args.seed,
+    }
+
+
+def _teacher_name(teacher: Teachers) -> str | list[str] | None:
+    """The teacher by its folder or id, or by its class; a list of several."""
+    if teacher is None or isinstance(teacher, str | Path):
+        return None if teacher is None else str(teacher)
+    if isinstance(teacher, PreTrainedModel):
+        return teacher.name_or_path or type(teacher).__name__
+    return [str(_teacher_name(one)) for one in teacher]
+
+
+def _plain(value: Any) -> Any:
+    """`value` as YAML has it; what it has no form for, as text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Enum):
+        return value.value
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,176 @@
+"""Teachers of rows that a user tokenized: every form, run once, refused in words."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import hub_seed
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+)
+
+from sparsekit.data.datasets import TextData
+from sparsekit.data.tokenized import Tokenized, tokenized_rows
+from sparsekit.errors import UserError
+from sparsekit.models import teaching
+from sparsekit.models.loading import Classifier, load_classifier
+from sparsekit.models.teacher import teacher_logits
+from sparsekit.models.teaching import mean_logits, sources, teacher_model
+
+LABELS = ["neg", "pos"]
+
+
+@pytest.fixture
+def student(student_folder: str) -> Classifier:
+    torch.manual_seed(1)
+    return load_classifier(Path(student_folder), LABELS, 64)[0]
+
+
+@pytest.fixture
+def split(student: Classifier) -> Tokenized:
+    reviews = Dataset.from_list(hub_seed.reviews(24, seed=3))
+    dataset = reviews.map(
+        lambda rows: student.tokenizer(rows["text"], truncation=True), batched=True
+    )
+    rows = tokenized_rows(dataset, student.tokenizer.model_input_names, 2, "train_dataset")
+    return Tokenized("train_dataset", dataset, rows)
+
+
+def other_vocabulary(folder: Path) -> Path:
+    """A classifier with a vocabulary of its own, and another order of labels."""
+    vocabulary = hub_seed.train_vocabulary(["a dull plot and a warm cast", "this is a witty film"])
+    torch.manual_seed(2)
+    model = BertForSequenceClassification(
+        BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=64,
+            id2label={0: "pos", 1: "neg"},
+        )
+    )
+    hub_seed.write_model(folder, model, vocabulary)
+    return folder
+
+
+def logits(teacher: Any, student: Classifier, split: Tokenized) -> np.ndarray:
+    found = mean_logits(sources(teacher, student, LABELS, split.longest), student, split)
+    assert found.shape == (len(split.rows), 2)
+    assert found.dtype == np.float32
+    return found
+
+
+def test_tokens_give_the_logits_that_texts_give(
+    teacher_folder: str, student: Classifier, split: Tokenized
+) -> None:
+    data = TextData({"train": split.dataset.select_columns(["text", "label"])}, LABELS, 64)
+    expected = teacher_logits(Path(teacher_folder), data, ["train"])["train"]
+    np.testing.assert_array_equal(logits(teacher_folder, student, split), expected)
+
+
+def test_a_model_in_memory_is_its_folder(
+    teacher_folder: str, student: Classifier, split: Tokenized
+) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
+    by_folder = logits(Path(teacher_folder), student, split)
+    np.testing.assert_array_equal(logits(model, student, split), by_folder)
+
+
+def test_the_second_time_no_teacher_runs(
+    teacher_folder: str, student: Classifier, split: Tokenized, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = logits([teacher_folder, "self"], student, split)
+    monkeypatch.setattr(teaching, "predict_logits", None)
+    np.testing.assert_array_equal(logits([teacher_folder, "self"], student, split), first)
+    with torch.no_grad():
+        student.model.classifier.bias.add_(1)
+    with pytest.raises(TypeError):
+        logits("self", student, split)
+
+
+def test_several_teachers_are_averaged(
+    teacher_folder: str, student: Classifier, split: Tokenized
+) -> None:
+    mean = logits([teacher_folder, "self"], student, split)
+    each = [logits(one, student, split) for one in (teacher_folder, "self")]
+    np.testing.assert_allclose(mean, (each[0] + each[1]) / 2, rtol=1e-6)
+
+
+def test_another_vocabulary_reads_the_text(
+    student: Classifier, split: Tokenized, tmp_path: Path
+) -> None:
+    folder = other_vocabulary(tmp_path / "other")
+    data = TextData({"train": split.dataset.select_columns(["text", "label"])}, LABELS, 64)
+    expected = teacher_logits(folder, data, ["train"])["train"]
+    np.testing.assert_array_equal(logits(folder, student, split), expected)
+
+
+def test_another_vocabulary_without_the_text(
+    student: Classifier, split: Tokenized, tmp_path: Path
+) -> None:
+    folder = other_vocabulary(tmp_path / "other")
+    tokens_only = Tokenized(split.name, split.dataset.remove_columns("text"), split.rows)
+    with pytest.raises(UserError, match=r"another vocabulary.*train_dataset has no column of text"):
+        logits(folder, student, tokens_only)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    with pytest.raises(UserError, match=r"embeds \d+ tokens and the student \d+.*give its folder"):
+        logits(model, student, split)
+    with pytest.raises(UserError, match="layers cannot be compared"):
+        teacher_model(folder, student, LABELS, split.longest)
+
+
+def test_the_order_of_labels_is_the_students(
+    teacher_folder: str, student: Classifier, split: Tokenized
+) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
+    straight = logits(model, student, split)
+    model.config.id2label = {0: "POS", 1: "NEG"}
+    np.testing.assert_array_equal(logits(model, student, split), straight[:, ::-1])
+
+
+def test_a_model_for_layers_is_a_copy(
+    teacher_folder: str, student: Classifier, split: Tokenized
+) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
+    copied = teacher_model(model, student, LABELS, split.longest)
+    assert copied is not model
+    assert torch.equal(copied.classifier.weight, model.classifier.weight)
+    assert teacher_model("self", student, LABELS, 64) is not student.model
+    with pytest.raises(UserError, match="names 2 teachers, but layers can imitate only one"):
+        teacher_model([model, "self"], student, LABELS, split.longest)
+
+
+def test_teachers_of_another_task(
+    seed_folder: Path, teacher_folder: str, student: Classifier, split: Tokenized, tmp_path: Path
+) -> None:
+    twin = str(seed_folder / "models" / hub_seed.MASKED_LM_TWIN)
+    with pytest.raises(UserError, match="BertForMaskedLM, not a sequence classifier"):
+        logits(twin, student, split)
+    with pytest.raises(UserError, match=r"has 2 labels, the data set 3 \(a, b, c\)"):
+        sources(teacher_folder, student, ["a", "b", "c"], 10)
+    with pytest.raises(UserError, match="there is no checkpoint folder"):
+        logits(tmp_path / "missing", student, split)
+    with pytest.raises(UserError, match="teacher is an empty list"):
+        logits([], student, split)
+
+
+def test_a_teacher_of_too_few_positions(
+    teacher_folder: str, student: Classifier, split: Tokenized, tmp_path: Path
+) -> None:
+    short = tmp_path / "short"
+    shutil.copytree(teacher_folder, short)
+    text = (short / "config.json").read_text()
+    (short / "config.json").write_text(
+        text.replace('"max_position_embeddings": 512', '"max_position_embeddings": 8')
+    )
+    with pytest.raises(UserError, match=r"8 positions, the longest row \d+ tokens"):
+        logits(short, student, split)

@@ -1,0 +1,396 @@
+"""SparseTrainer as a user of a notebook calls it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import hub_seed
+import pytest
+import torch
+import yaml
+from datasets import ClassLabel, Dataset
+from launching import run_here
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.pruning import sparsity
+from sparsekit.recipe.recipe import Recipe
+from sparsekit.runs.folder import RunFolder
+from sparsekit.training.arguments import SparseTrainingArguments
+from sparsekit.training.trainer import SparseTrainer
+
+RECIPE = """
+num_epochs: 2
+init_lr: 0.001
+modifiers:
+  learning_rate:
+    _target_: sparsekit.modifiers.optimizer.LearningRateFunction
+    init_lr: ${recipe.init_lr}
+    final_lr: 0.0
+  pruning:
+    _target_: sparsekit.modifiers.pruning.constant.ConstantPruning
+  distillation:
+    _target_: sparsekit.modifiers.distillation.logits.Distillation
+    hardness: 0.5
+"""
+
+
+@pytest.fixture
+def model(student_folder: str) -> PreTrainedModel:
+    set_seed(1)
+    return AutoModelForSequenceClassification.from_pretrained(student_folder, num_labels=2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(student_folder: str) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(student_folder)
+
+
+@pytest.fixture(scope="module")
+def data(tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
+    """24 training and 16 validation reviews, tokenized as a tutorial does."""
+    made = Dataset.from_list(hub_seed.reviews(40, seed=0))
+    made = made.cast_column("label", ClassLabel(names=["neg", "pos"]))
+    tokenized = made.map(lambda rows: tokenizer(rows["text"], truncation=True), batched=True)
+    return {
+        "train_dataset": tokenized.select(range(24)),
+        "eval_dataset": tokenized.select(range(24, 40)),
+    }
+
+
+def arguments(folder: Path, **changes: Any) -> TrainingArguments:
+    return TrainingArguments(
+        str(folder),
+        **{
+            "use_cpu": True,
+            "per_device_train_batch_size": 8,
+            "report_to": "none",
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "dataloader_pin_memory": False,
+            **changes,
+        },
+    )
+
+
+def trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    folder: Path,
+    **options: Any,
+) -> SparseTrainer:
+    args = options.pop("args", None) or arguments(folder)
+    given = {"recipe": RECIPE, "processing_class": tokenizer, "args": args, **data, **options}
+    return SparseTrainer(model, given.pop("recipe"), **given)
+
+
+def test_a_run_of_the_api_is_a_run_folder(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    teacher_folder: str,
+    tmp_path: Path,
+) -> None:
+    made = trainer(model, tokenizer, data, tmp_path / "run", teacher=teacher_folder)
+    result = made.train()
+    assert result.global_step == 6  # 24 rows in batches of 8, two epochs
+    made.save_model()
+
+    run = RunFolder(tmp_path / "run")
+    summary = run.summary
+    assert summary["status"] == "completed"
+    assert summary["train"]["steps"] == 6
+    assert summary["sparsity"]["overall"] == pytest.approx(0.9, abs=0.01)
+    assert summary["metrics"]["validation"].keys() == {"accuracy"}
+    assert summary["teacher"]["validation"].keys() == {"accuracy"}
+    assert run.text_columns == ["text"]
+    assert json.loads(run.schedule.read_text())["total_steps"] == 6
+    assert "loss" in run.metrics.read_text()
+    assert Recipe.load(run.model_recipe).num_epochs == 2
+
+    saved = AutoModelForSequenceClassification.from_pretrained(run.model)
+    assert sparsity(saved) == sparsity(model)
+    assert saved.config.id2label == {0: "neg", 1: "pos"}
+    for name, weight in saved.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name]), name
+    assert len(AutoTokenizer.from_pretrained(run.model)) == len(tokenizer)
+
+
+# What can be given
+
+
+def test_each_form_of_a_recipe(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(RECIPE)
+    given = Recipe.from_text(RECIPE)
+    forms: list[Any] = [RECIPE, file, str(file), yaml.safe_load(RECIPE), given]
+    for index, form in enumerate(forms):
+        made = trainer(model, tokenizer, data, tmp_path / str(index), recipe=form)
+        assert made.recipe.values == given.values
+        assert made.recipe is not given
+        assert made.args.num_train_epochs == 2
+        # Without a teacher the task's loss counts alone.
+        assert list(made.recipe.modifiers) == ["learning_rate", "pruning"]
+        assert list(made.recipe.without_teacher) == ["distillation"]
+
+
+def test_variables_of_the_recipe(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    tmp_path: Path,
+) -> None:
+    made = trainer(model, tokenizer, data, tmp_path / "run", recipe_args={"num_epochs": 3})
+    assert made.recipe.num_epochs == made.args.num_train_epochs == 3
+    with pytest.raises(UserError, match="recipe_args num_epochs cannot be set in a Recipe"):
+        recipe = Recipe.from_text(RECIPE)
+        trainer(model, tokenizer, data, tmp_path, recipe=recipe, recipe_args={"num_epochs": 3})
+    with pytest.raises(ConfigError, match="3 epochs at most instead of 5"):
+        trainer(
+            model, tokenizer, data, tmp_path, recipe="pruned90_quant", recipe_args={"num_epochs": 3}
+        )
+
+
+def test_each_form_of_a_teacher(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    teacher_folder: str,
+    tmp_path: Path,
+) -> None:
+    dense = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
+    forms: list[Any] = [teacher_folder, Path(teacher_folder), dense, [dense], "self"]
+    columns = []
+    for index, form in enumerate(forms):
+        made = trainer(model, tokenizer, data, tmp_path / str(index), teacher=form)
+        assert "distillation" in made.recipe.modifiers
+        columns.append(torch.tensor(made.train_dataset["teacher_logits"][:]))
+    assert all(torch.equal(column, columns[0]) for column in columns[:4])
+    assert not torch.equal(columns[4], columns[0])
+
+
+def test_plain_and_own_arguments(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    tmp_path: Path,
+) -> None:
+    plain = arguments(tmp_path / "a", gradient_accumulation_steps=2, eval_strategy="epoch", seed=7)
+    own = SparseTrainingArguments(str(tmp_path / "b"), use_cpu=True, precision="fp32")
+    made = trainer(model, tokenizer, data, tmp_path, args=plain)
+    assert isinstance(made.args, SparseTrainingArguments)
+    assert (made.args.gradient_accumulation_steps, made.args.seed) == (2, 7)
+    assert made.args.eval_strategy == "epoch"
+    assert made.args.precision in ("fp32", "bf16")
+    assert made.args.output_dir == str(tmp_path / "a" / "checkpoints")
+    assert trainer(model, tokenizer, data, tmp_path, args=own).args.precision == "fp32"
+    # The user's own objects stay as they are.
+    assert plain.output_dir == str(tmp_path / "a")
+    assert own.num_train_epochs == 3.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_train_epochs": 5}, r"num_train_epochs=5\) has no effect.*num_epochs \(now 2\)"),
+        ({"learning_rate": 0.1}, r"learning_rate=0\.1\) has no effect.*recipe\.init_lr \(now 0"),
+        ({"eval_strategy": "epoch", "no_eval": True}, "eval_dataset is not set"),
+    ],
+)
+def test_arguments_without_effect(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    no_eval = {"eval_dataset": None} if changes.pop("no_eval", False) else {}
+    args = arguments(tmp_path, **changes)
+    with pytest.raises(UserError, match=message):
+        trainer(model, tokenizer, data, tmp_path, args=args, **no_eval)
+
+
+def test_what_does_not_fit_is_said_in_one_sentence(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    student_folder: str,
+    teacher_folder: str,
+    tmp_path: Path,
+) -> None:
+    no_distillation = yaml.safe_load(RECIPE)
+    del no_distillation["modifiers"]["distillation"]
+    unlabelled = data["train_dataset"].remove_columns("label")
+    swapped = data["train_dataset"].cast_column("label", ClassLabel(names=["neg", "pos"]))
+    named = AutoModelForSequenceClassification.from_pretrained(
+        student_folder, id2label={0: "pos", 1: "neg"}, label2id={"pos": 0, "neg": 1}
+    )
+    three = AutoModelForSequenceClassification.from_pretrained(student_folder, num_labels=3)
+    masked = AutoModelForMaskedLM.from_pretrained(student_folder)
+    scores = AutoModelForSequenceClassification.from_pretrained(student_folder, num_labels=1)
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        (model, {"teacher": "self", "recipe": no_distillation}, "no modifier that distils"),
+        (model, {"train_dataset": unlabelled}, "train_dataset has no column labels"),
+        (model, {"train_dataset": None}, "train_dataset is not set"),
+        (model, {"processing_class": None}, "processing_class is not set"),
+        (model, {"recipe": 3}, "recipe is of type int"),
+        (model, {"metrics": ["acuracy"]}, "did you mean accuracy"),
+        (named, {"train_dataset": swapped}, "numbers its labels neg, pos, the model pos, neg"),
+        (three, {}, r"has 2 labels \(neg, pos\), the model 3; load the model with num_labels=2"),
+        (masked, {}, "the model is a BertForMaskedLM; SparseTrainer trains text classifiers"),
+        (scores, {}, r"the model is for regression \(1 labels\)"),
+    ]
+    for given, options, message in cases:
+        with pytest.raises(UserError, match=message):
+            trainer(given, tokenizer, data, tmp_path / "run", **options)
+    (tmp_path / "model").mkdir()
+    with pytest.raises(UserError, match=r"holds model, which no run wrote.*output_dir=FOLDER"):
+        trainer(model, tokenizer, data, tmp_path)
+
+
+# What Trainer does, this one does
+
+
+class Stop(TrainerCallback):
+    """Stops as a signal does, after the first epoch's checkpoint."""
+
+    def on_save(self, *_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(
+    student_folder: str,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    tmp_path: Path,
+) -> None:
+    def fresh(folder: Path, **options: Any) -> SparseTrainer:
+        set_seed(1)
+        loaded = AutoModelForSequenceClassification.from_pretrained(student_folder, num_labels=2)
+        args = arguments(folder, save_strategy="epoch")
+        return trainer(loaded, tokenizer, data, folder, args=args, **options)
+
+    whole = fresh(tmp_path / "whole")
+    whole.train()
+    with pytest.raises(UserError, match="there is no checkpoint in"):
+        fresh(tmp_path / "cut").train(resume_from_checkpoint=True)
+    with pytest.raises(KeyboardInterrupt):
+        fresh(tmp_path / "cut", callbacks=[Stop()]).train()
+    assert RunFolder(tmp_path / "cut").ending.status == "failed"
+    resumed = fresh(tmp_path / "cut")
+    resumed.train(resume_from_checkpoint=True)
+    resumed.save_model()
+    assert RunFolder(tmp_path / "cut").ending.status == "completed"
+    weights = load_file(RunFolder(tmp_path / "cut").weights)
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, weights[name]), name
+
+
+def test_metrics_of_ones_own_and_other_data(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    tmp_path: Path,
+) -> None:
+    steps: list[int] = []
+
+    class Count(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            steps.append(state.global_step)
+
+    made = trainer(
+        model,
+        tokenizer,
+        data,
+        tmp_path,
+        compute_metrics=lambda prediction: {"rows": float(len(prediction.label_ids))},
+        callbacks=[Count()],
+        args=arguments(tmp_path, max_steps=2),
+    )
+    with pytest.raises(UserError, match=r"call train\(\) first"):
+        made.save_model()
+    made.train()
+    assert steps == [1, 2]
+    assert made.evaluate()["eval_rows"] == 16
+    assert made.evaluate(data["train_dataset"].select(range(5)))["eval_rows"] == 5
+    unlabelled = data["eval_dataset"].remove_columns(["label"])
+    assert made.predict(unlabelled).predictions.shape == (16, 2)
+    with pytest.raises(UserError, match="make a new SparseTrainer"):
+        made.train()
+
+
+# The launcher does the same
+
+
+def test_the_launcher_and_the_api_end_with_the_same_bits(
+    csv_files: dict[str, str], student_folder: str, teacher_folder: str, tmp_path: Path
+) -> None:
+    launched = run_here(
+        tmp_path / "launched",
+        *(f"dataset.data_files.{split}={path}" for split, path in csv_files.items()),
+        "dataset=csv",
+        f"student.checkpoint={student_folder}",
+        "teacher=checkpoint",
+        f"teacher.checkpoint={teacher_folder}",
+        "recipe.num_epochs=2",
+        "recipe.qat_epochs=1",
+        "training.per_device_train_batch_size=8",
+        "export=none",
+        "runtime=none",
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(student_folder)
+    splits = {
+        split: Dataset.from_csv(csv_files[split])
+        .cast_column("label", ClassLabel(names=["0", "1"]))
+        .map(lambda rows: tokenizer(rows["text"], truncation=True, max_length=128), batched=True)
+        for split in ("train", "validation")
+    }
+    set_seed(42)
+    made = SparseTrainer(
+        AutoModelForSequenceClassification.from_pretrained(student_folder, num_labels=2),
+        "pruned90_quant",
+        recipe_args={"num_epochs": 2, "qat_epochs": 1},
+        teacher=teacher_folder,
+        args=TrainingArguments(
+            str(tmp_path / "called"),
+            per_device_train_batch_size=8,
+            train_sampling_strategy="group_by_length",
+            eval_strategy="epoch",
+            seed=42,
+        ),
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        processing_class=tokenizer,
+    )
+    made.train()
+    made.save_model()
+
+    expected, called = RunFolder(tmp_path / "launched"), RunFolder(tmp_path / "called")
+    weights, theirs = load_file(called.weights), load_file(expected.weights)
+    assert weights.keys() == theirs.keys()
+    for name, weight in weights.items():
+        assert torch.equal(weight, theirs[name]), name
+    for part in ("sparsity", "quantization", "teacher"):
+        assert called.summary[part] == launched[part]
+    assert called.summary["metrics"]["validation"] == launched["metrics"]["validation"]
+    assert called.schedule.read_text() == expected.schedule.read_text()
