@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import os
 
-# torchrun numbers the processes that train one model; the first alone keeps what they made.
+# Only the first process writes results.
 FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
 PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))

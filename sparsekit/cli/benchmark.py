@@ -1,4 +1,4 @@
-"""`sparsekit benchmark`: how fast runs answer here, beside their dense twins."""
+"""`sparsekit benchmark`: latency and throughput of runs, beside their dense baselines."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def benchmark(
         int | None, typer.Option(help="Threads of each runtime. [default: every core]")
     ] = None,
 ) -> None:
-    """Time runs on every runtime of this machine, beside their dense twins, in turns.
+    """Time runs on every runtime of this machine, in turns with their dense baselines.
 
-    Writes benchmark.json and benchmark.png to each run folder. A failed run that lacks nothing any
-    more is completed by it.
+    Writes benchmark.json and benchmark.png to each run folder. A failed run for which this was the
+    last missing stage becomes completed.
     """
     from sparsekit.benchmark.grid import Grid
     from sparsekit.benchmark.requests import benchmark as time_run
@@ -56,26 +56,26 @@ def benchmark(
         repetitions=repetitions,
         threads=cores() if threads is None else threads,
     )
-    # Everything is checked before the first run is timed and its older timings are replaced.
+    # Check every run before the first one is timed and its older timings are replaced.
     folders = [RunFolder(run) for run in runs]
     planned = [(x, _requests(x, threads), x.summary, _fitted(x, grid)) for x in folders]
     for run, config, summary, fitted in planned:
         with run.lock():
             # Requests at their own length, as when the run ended; then the grid of fixed sizes.
             timings = time_run(run.path, config, _runtimes(run))
-            rows, files, said = _compare(run, fitted)
-            summary, lacking = completed(run, {**summary, "runtime": timings})
+            rows, files, advice = _compare(run, fitted)
+            summary, missing = completed(run, {**summary, "runtime": timings})
             run.write_summary(summary)
         show(_table(rows, str(run)))
         show(_sizes(files))
-        for sentence in said:
+        for sentence in advice:
             typer.echo(sentence)
-        if lacking:
-            typer.echo(f"{run} stays failed: {lacking}", err=True)
+        if missing:
+            typer.echo(f"{run} stays failed: {missing}", err=True)
 
 
 def _requests(run: RunFolder, threads: int | None) -> BenchmarkConfig:
-    """How the run timed single requests, on `threads` where that is given."""
+    """The settings with which the run timed single requests; `threads` overrides its own."""
     from sparsekit.benchmark.requests import BenchmarkConfig
 
     node = run.node("runtime")
@@ -84,7 +84,7 @@ def _requests(run: RunFolder, threads: int | None) -> BenchmarkConfig:
 
 
 def _runtimes(run: RunFolder) -> list[type[Runtime]]:
-    """Those of this machine that run the deployment as it was exported."""
+    """The runtimes of this machine that run the deployment in its exported form."""
     from sparsekit.runtime.choice import runtimes_for
 
     form = (run.node("export") or {}).get("form", "qdq")
@@ -92,7 +92,10 @@ def _runtimes(run: RunFolder) -> list[type[Runtime]]:
 
 
 def _fitted(run: RunFolder, grid: Grid) -> Grid:
-    """`grid` for the model of `run`; raises UserError where it has no deployment, or none fits."""
+    """`grid` limited to lengths that the model takes.
+
+    Raises UserError if the run has no deployment, or if the model takes none of the lengths.
+    """
     from sparsekit.models.loading import positions_of, read_config
     from sparsekit.runtime.answers import TextEncoder
 
@@ -105,7 +108,10 @@ def _fitted(run: RunFolder, grid: Grid) -> Grid:
 def _compare(
     run: RunFolder, grid: Grid
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, int]], list[str]]:
-    """Time and weigh the run's model and its twins; write to benchmark.json, and draw."""
+    """Time the run's model and its baselines; write benchmark.json and the chart.
+
+    Returns the timings, the file sizes by candidate, and advice in sentences.
+    """
     from sparsekit.benchmark.advice import advice, size_advice
     from sparsekit.benchmark.candidates import DENSE, candidates, missing, sizes
     from sparsekit.benchmark.chart import draw
@@ -121,19 +127,19 @@ def _compare(
         rows = time_all(timed, grid, vocabulary)
     ours = next(candidate.name for candidate in timed if candidate.form is not None)
     zeros = inspect(str(run.model)).sparsity
-    said = [*advice(rows, cpu_units(), zeros), size_advice(files, DENSE, ours)]
-    said += [f"Not timed: {name} is not installed: {fix}" for name, fix in missing().items()]
-    details = read_json(run.benchmark) | {"grid": rows, "sizes": files, "advice": said}
+    sentences = [*advice(rows, cpu_units(), zeros), size_advice(files, DENSE, ours)]
+    sentences += [f"Not timed: {name} is not installed: {fix}" for name, fix in missing().items()]
+    details = read_json(run.benchmark) | {"grid": rows, "sizes": files, "advice": sentences}
     run.benchmark.write_text(json.dumps(details, indent=2) + "\n")
     try:
         draw(rows, "/".join(run.path.resolve().parts[-2:]), run.path / "benchmark.png")
     except ImportError:
-        said.append("No chart: matplotlib is not installed: pip install 'sparsekit[plot]'")
-    return rows, files, said
+        sentences.append("No chart: matplotlib is not installed: pip install 'sparsekit[plot]'")
+    return rows, files, sentences
 
 
 def _table(rows: list[dict[str, Any]], title: str) -> Table:
-    """Fits 80 columns: a section for each size, what differs in none of them below."""
+    """A table of 80 columns: one section for each size; what all rows share is in the caption."""
     from rich import box
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""`sparsekit prune`: a sparse student from a dense checkpoint, at once."""
+"""`sparsekit prune`: a sparse student from a dense checkpoint, without training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Method(StrEnum):
-    """How the weights to drop are chosen."""
+    """The score by which weights are dropped."""
 
     magnitude = "magnitude"
     obs = "obs"
@@ -22,24 +22,29 @@ class Method(StrEnum):
 
 
 Model = Annotated[str, typer.Argument(help="A run folder, a model folder or a Hub id.")]
-Sparsity = Annotated[float | None, typer.Option(help="Share of zeros, as 0.8; 2:4 needs none.")]
+Sparsity = Annotated[
+    float | None, typer.Option(help="Share of zeros, such as 0.8; not used with N:M.")
+]
 How = Annotated[
-    Method, typer.Option(help="magnitude: by size; wanda: by size and input; obs: by the loss.")
+    Method,
+    typer.Option(help="Score: weight magnitude, wanda (magnitude x input norm) or obs (loss)."),
 ]
 Pattern = Annotated[
-    str, typer.Option(help="unstructured, block4, or N:M, which keeps N of M, as 2:4.")
+    str, typer.Option(help="unstructured, block4, or N:M, which keeps N of M, such as 2:4.")
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="New folder; MODEL-METHOD-SPARSITY if none."),
+    typer.Option("--output", "-o", help="New folder. [default: MODEL-METHOD-SPARSITY]"),
 ]
 Ranked = Annotated[
     bool | None,
-    typer.Option("--global/--layer", help="Rank all layers together. [default: only obs]"),
+    typer.Option(
+        "--global/--layer", help="Rank the weights of all layers together. [default: obs only]"
+    ),
 ]
-Seed = Annotated[int, typer.Option(help="Which texts are drawn.")]
+Seed = Annotated[int, typer.Option(help="Seed for drawing texts.")]
 
-# The texts that wanda and obs look at.
+# Calibration texts of wanda and obs.
 Texts = Annotated[
     Path | None, typer.Option(help="csv or json: texts for wanda; texts and labels for obs.")
 ]
@@ -47,19 +52,21 @@ TextColumns = Annotated[list[str] | None, typer.Option(help="Column of the text;
 LabelColumn = Annotated[str, typer.Option(help="Column of the label.")]
 MaxLength = Annotated[
     int | None,
-    typer.Option(help="Tokens at which texts are cut. [default: 128, or what the model takes]"),
+    typer.Option(
+        help="Texts are truncated to this many tokens. [default: 128, or the model's limit]"
+    ),
 ]
-Rows = Annotated[int, typer.Option(help="wanda: texts to look at.")]
+Rows = Annotated[int, typer.Option(help="wanda: number of calibration texts.")]
 
-# What obs measures, and how often.
-NumGrads = Annotated[int, typer.Option(help="obs: gradients of each measurement.")]
-GradBatchSize = Annotated[int, typer.Option(help="obs: texts of one gradient.")]
+# The Fisher information of obs, and how often it is estimated.
+NumGrads = Annotated[int, typer.Option(help="obs: gradients per estimate.")]
+GradBatchSize = Annotated[int, typer.Option(help="obs: texts per gradient.")]
 Damp = Annotated[float, typer.Option(help="obs: added to the Fisher's diagonal.")]
 BlockSize = Annotated[
-    int | None, typer.Option(help="obs: weights of one block. [default: 50, block4: 48]")
+    int | None, typer.Option(help="obs: weights per block. [default: 50, block4: 48]")
 ]
 Recomputations = Annotated[
-    int | None, typer.Option(help="obs: measurements on the way. [default: 4, 2:4: 1]")
+    int | None, typer.Option(help="obs: number of estimates. [default: 4, 2:4: 1]")
 ]
 
 
@@ -82,7 +89,7 @@ def prune(
     num_recomputations: Recomputations = None,
     seed: Seed = 0,
 ) -> None:
-    """Make a sparse student of a dense checkpoint, without training."""
+    """Prune a dense checkpoint in one shot, without training."""
     from sparsekit.oneshot.methods import OneShot, defaults_of
 
     defaults = defaults_of(pattern)
@@ -123,7 +130,7 @@ def _calibration(
 
 
 def _prune(model: str, target: Path, config: OneShot, calibration: Data | None) -> None:
-    """Write the student, and show its layers."""
+    """Write the student and print its layers."""
     from sparsekit.models.inspection import inspect, table
     from sparsekit.oneshot.prune import prune_checkpoint
     from sparsekit.runs.progress import quiet_libraries
@@ -131,7 +138,7 @@ def _prune(model: str, target: Path, config: OneShot, calibration: Data | None) 
     from sparsekit.training.cpu.allocator import reuse_freed_memory
 
     quiet_libraries()
-    # Gradients row by row are large: much of the time went into mapping their memory anew.
+    # Per-example gradients are large; mapping fresh memory for each took much of the time.
     with reuse_freed_memory():
         prune_checkpoint(model, target, config, calibration)
     show(table(inspect(str(target))))

@@ -1,4 +1,4 @@
-"""`sparsekit recipe`: look at recipes, native or SparseML's, and convert one into the other."""
+"""`sparsekit recipe`: show, plot and convert recipes, native or SparseML's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsekit.errors import ConfigError, UserError
 if TYPE_CHECKING:
     from sparsekit.recipe.recipe import Recipe
 
-recipes = typer.Typer(no_args_is_help=True, help="Look at recipes and convert them.")
+recipes = typer.Typer(no_args_is_help=True, help="Show, plot and convert recipes.")
 File = Annotated[
     Path, typer.Argument(help="conf/recipe/*.yaml, a run's recipe.yaml, or a SparseML recipe.")
 ]
@@ -56,12 +56,13 @@ def show_recipe(
 def plot(
     file: File,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The PNG; FILE's name with .png if none.")
+        Path | None,
+        typer.Option("--output", "-o", help="The PNG to write. [default: FILE's name with .png]"),
     ] = None,
     steps_per_epoch: StepsPerEpoch = 100,
     variables: Variables = None,
 ) -> None:
-    """Draw learning rate, sparsity and the windows of a recipe over its epochs, as a PNG."""
+    """Plot learning rate, sparsity and windows of a recipe over its epochs, as a PNG."""
     from sparsekit.recipe.plot import plot as draw
 
     recipe = _checked(file, variables)
@@ -77,10 +78,10 @@ def convert(
     file: File,
     to: Annotated[Language, typer.Option(help="The language to write.")] = Language.native,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; stdout if none.")
+        Path | None, typer.Option("--output", "-o", help="The file to write. [default: stdout]")
     ] = None,
 ) -> None:
-    """Write a SparseML recipe as a native one, or with --to sparseml the other way round."""
+    """Convert a SparseML recipe into a native one, or with --to sparseml the reverse."""
     from sparsekit.sparseml.recipes.load import is_sparseml
 
     source = Language.sparseml if is_sparseml(file) else Language.native
@@ -133,7 +134,7 @@ def _sparseml_text(file: Path) -> str:
 
 
 def _checked(file: Path, variables: list[str] | None) -> Recipe:
-    """The recipe in a file of either language; raises ConfigError with all that is wrong in it."""
+    """The recipe in a file of either language; raises ConfigError with every problem in it."""
     from sparsekit.recipe.recipe import Recipe
     from sparsekit.recipe.source import values_of_file
 

@@ -13,7 +13,10 @@ from sparsekit.errors import UserError
 
 
 def _power(base: float, exponent: float) -> float:
-    """`base ** exponent`; whole numbers stay whole where that is small, since 9**9**9 is not."""
+    """`base ** exponent` as an integer if both are integers and the result is below 2**53.
+
+    Larger powers are floats, so that 9**9**9 overflows instead of computing for hours.
+    """
     power = math.pow(base, exponent)
     exact = isinstance(base, int) and isinstance(exponent, int) and abs(power) < 2**53
     return int(power) if exact and exponent >= 0 else power
@@ -47,9 +50,11 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
 
 
 def calc(expression: str, variables: Mapping[str, float] | None = None) -> float:
-    """Evaluate arithmetic: numbers, names in `variables`, `+ - * / // % **`, comparisons, min ...
+    """Evaluate an arithmetic expression.
 
-    Nothing but what is listed here is ever called. Raises UserError for all else.
+    It may use numbers, names in `variables`, `+ - * / // % **`, one comparison, parentheses and
+    the functions in `FUNCTIONS`; nothing else is ever called. Raises UserError for anything else,
+    and for a result that is not finite.
 
     >>> calc("13 - 5"), calc("max(0, 2 - 5)"), calc("5 > 0"), calc("a / 2", {"a": 3})
     (8, 0, True, 1.5)
