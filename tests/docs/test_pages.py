@@ -15,7 +15,7 @@ from tiny_training import load_student, make_rows, recipe, trainer
 from sparsekit.recipe.recipe import Recipe
 
 # A Python block, and the comment above it that says whether it is run here.
-BLOCK = re.compile(r"(?:^<!-- (.*) -->\n)?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"(?:^<!-- ([^\n]*) -->\n)?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TESTED = "tested"
 
