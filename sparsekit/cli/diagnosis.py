@@ -97,11 +97,11 @@ def _sparse_runtime() -> Finding:
     from sparsekit.runtime.sparse.native import compiled
 
     try:
-        in_bytes = compiled().multiplies_bytes()
+        int8 = compiled().has_int8_dot_products()
     except KernelError as error:
         return Finding("runtime=sparse", f"none: {error}", "install gcc")
     without = "multiplies in float32: there is no VNNI, so int8 models are slower"
-    return Finding("runtime=sparse", "multiplies int8" if in_bytes else without)
+    return Finding("runtime=sparse", "multiplies int8" if int8 else without)
 
 
 def _packages() -> Iterator[Finding]:

@@ -1,1 +1,1 @@
-"""Native code for what torch has no fast kernel for, compiled where it is used."""
+"""C kernels for operations that are slow in torch, compiled on the machine that runs them."""

@@ -1,4 +1,4 @@
-"""Each C file and header stands alone, and Python's structures are those of C."""
+"""Each C file and header compiles alone, and Python mirrors the structures of C correctly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_file_belongs_to_a_kernel() -> None:
 
 @pytest.mark.parametrize("processor", [[], ["-march=native"]], ids=["baseline", "native"])
 @pytest.mark.parametrize("file", FILES)
-def test_it_compiles_alone(file: str, processor: list[str]) -> None:
+def test_each_file_compiles_alone(file: str, processor: list[str]) -> None:
     flags = ["-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-fopenmp", *processor]
     result = subprocess.run(["cc", *flags, str(CSRC / file)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -38,45 +38,45 @@ def test_it_compiles_alone(file: str, processor: list[str]) -> None:
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.folder)
 def test_every_structure_is_checked(kernel: Kernel) -> None:
-    """A structure that C describes and Python does not compare would be checked by nobody."""
+    """Every structure that C describes has a Python mirror that is compared."""
     described = [
         line.split("_layout[]")[0].rpartition(" ")[2]
         for text in kernel.sources().values()
         for line in text.splitlines()
         if line.startswith("const layout_entry")
     ]
-    if kernel is not dropout.KERNEL:  # Attention's Python module compares what they share.
+    if kernel is not dropout.KERNEL:  # The attention module mirrors the structure of this folder.
         assert sorted(described) == sorted(kernel.structures)
     check_mirrors(library(kernel), kernel)
 
 
-class WithoutAField(ctypes.Structure):
+class MissingField(ctypes.Structure):
     _fields_ = adamw.Parameter._fields_[:-1]
 
 
-class InAnotherOrder(ctypes.Structure):
+class SwappedFields(ctypes.Structure):
     first, second, *others = sparse_linear.SparseRows._fields_
     _fields_ = (*others, second, first)
 
 
 @pytest.mark.parametrize(
-    ("kernel", "name", "planted"),
+    ("kernel", "name", "mirror"),
     [
-        (adamw.KERNEL, "parameter", WithoutAField),
-        (sparse_linear.KERNEL, "sparse_rows", InAnotherOrder),
+        (adamw.KERNEL, "parameter", MissingField),
+        (sparse_linear.KERNEL, "sparse_rows", SwappedFields),
     ],
 )
-def test_a_structure_that_differs_is_refused(
-    kernel: Kernel, name: str, planted: type[ctypes.Structure]
+def test_a_wrong_mirror_of_a_structure_is_refused(
+    kernel: Kernel, name: str, mirror: type[ctypes.Structure]
 ) -> None:
-    wrong = dataclasses.replace(kernel, structures={name: planted})
+    wrong = dataclasses.replace(kernel, structures={name: mirror})
     with pytest.raises(
-        KernelError, match=rf"{name} has the size and offsets .* {planted.__name__}; correct"
+        KernelError, match=rf"{name} has the size and offsets .* {mirror.__name__}; correct"
     ):
         library(wrong)
 
 
-def test_a_constant_that_differs_is_refused() -> None:
+def test_a_wrong_constant_is_refused() -> None:
     wrong = dataclasses.replace(sparse_linear.KERNEL, constants={"tile_tokens": 64})
     with pytest.raises(KernelError, match="tile_tokens is 96 in C, but 64 in Python"):
         library(wrong)

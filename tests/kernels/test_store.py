@@ -1,4 +1,4 @@
-"""Compiled kernels in the cache: found without a compiler, checked before they are loaded."""
+"""The cache of compiled kernels: usable without a compiler, checked before loading."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def compiled(cache: Path) -> Path:
     return compiled_file(SOURCES, ())
 
 
-def test_it_is_found_without_a_compiler(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_kernel_needs_no_compiler(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert compiled_file(SOURCES, ()) == compiled
     with pytest.raises(KernelError, match="there is no C compiler 'cc'"):
@@ -40,7 +40,7 @@ def test_it_is_found_without_a_compiler(compiled: Path, monkeypatch: pytest.Monk
 
 
 def test_runtime_sparse_runs_without_a_compiler_once_compiled(cache: Path) -> None:
-    """In processes of their own: nothing is remembered from one to the next."""
+    """In separate processes, which share nothing but the cache."""
     program = "from sparsekit.runtime.sparse import runtime; print(runtime.SparseRuntime.missing())"
     command = [sys.executable, "-c", program]
     first = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -50,7 +50,7 @@ def test_runtime_sparse_runs_without_a_compiler_once_compiled(cache: Path) -> No
 
 
 @pytest.mark.parametrize("change", ["a source", "a name", "a flag", "the compiler", "the CPU"])
-def test_what_it_was_compiled_from_decides(
+def test_every_input_of_the_compilation_has_its_own_entry(
     change: str, compiled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources, flags = dict(SOURCES), ()
@@ -83,7 +83,7 @@ def empty(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut, flip, empty, Path.unlink])
 @pytest.mark.parametrize("name", ["kernel.so", "kernel.so.blake2b"])
-def test_a_damaged_one_is_compiled_again(
+def test_a_damaged_library_is_compiled_again(
     name: str, damage: object, compiled: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = compiled.read_bytes()
@@ -92,10 +92,12 @@ def test_a_damaged_one_is_compiled_again(
     assert f"{compiled.parent} was damaged: it was made again" in caplog.text
 
 
-def test_a_damaged_one_without_a_compiler_is_never_loaded(
+def test_a_damaged_library_is_not_loaded_without_a_compiler(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernel = dataclasses.replace(dropout.KERNEL)  # Not one that this process has loaded.
+    kernel = dataclasses.replace(
+        dropout.KERNEL
+    )  # A new object, since loaded kernels are cached by object.
     cut(compiled_file(kernel.sources(), kernel.flags))
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(KernelError, match="there is no C compiler 'cc'"):
@@ -104,23 +106,23 @@ def test_a_damaged_one_without_a_compiler_is_never_loaded(
 
 @pytest.mark.parametrize("whose", ["file", "folder", "kernels"])
 @pytest.mark.parametrize("mode", [0o020, 0o002])
-def test_one_that_others_can_write_is_refused(whose: str, mode: int, compiled: Path) -> None:
+def test_a_library_that_others_can_write_is_refused(whose: str, mode: int, compiled: Path) -> None:
     path = {"file": compiled, "folder": compiled.parent, "kernels": compiled.parents[1]}[whose]
     path.chmod(path.stat().st_mode | mode)
     with pytest.raises(KernelError, match=f"{path} can be written by other users; remove "):
         compiled_file(SOURCES, ())
 
 
-def test_a_cache_in_a_folder_that_all_can_write_is_refused(cache: Path, compiled: Path) -> None:
+def test_a_cache_in_a_world_writable_folder_is_refused(cache: Path, compiled: Path) -> None:
     cache.chmod(0o777)
     with pytest.raises(KernelError, match=f"{cache} can be written by other users"):
         compiled_file(SOURCES, ())
-    # As /tmp is: nobody can replace what belongs to another there.
+    # As /tmp is: with the sticky bit users cannot replace the files of others.
     cache.chmod(0o1777)
     assert compiled_file(SOURCES, ()) == compiled
 
 
-def test_one_that_belongs_to_another_is_refused(
+def test_a_library_of_another_user_is_refused(
     compiled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     me = os.geteuid()
@@ -129,10 +131,10 @@ def test_one_that_belongs_to_another_is_refused(
         compiled_file(SOURCES, ())
 
 
-def test_any_umask_leaves_it_private(cache: Path) -> None:
+def test_it_is_private_with_any_umask(cache: Path) -> None:
     before = os.umask(0)
     try:
-        # The cache's own folder may be shared; what is loaded may not.
+        # The cache may be readable by others, but only this user may write to what is loaded.
         cache.mkdir(mode=0o755)
         path = compiled_file(SOURCES, ())
     finally:
@@ -141,5 +143,5 @@ def test_any_umask_leaves_it_private(cache: Path) -> None:
         assert not private.stat().st_mode & 0o022
 
 
-def test_the_compiler_that_was_used_is_recorded(compiled: Path) -> None:
+def test_the_compiler_version_is_recorded(compiled: Path) -> None:
     assert (compiled.parent / "compiler.txt").read_text() == compiler.version(["cc"])

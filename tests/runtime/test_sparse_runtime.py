@@ -24,7 +24,7 @@ from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.sparse import native
 from sparsekit.runtime.sparse.c_structures import LayerStruct
 from sparsekit.runtime.sparse.runtime import SparseRuntime, refusal
-from sparsekit.runtime.sparse.weights import Form
+from sparsekit.runtime.sparse.weights import Format
 from sparsekit.system import cpu_units
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
@@ -81,12 +81,13 @@ def test_bytes_are_multiplied_wherever_they_can_be(berts: dict[str, Path]) -> No
     if not SparseRuntime(berts["int8"], threads=1).describe()["int8"]:
         pytest.skip("this processor multiplies no bytes")
     layers = {name: first_layer(SparseRuntime(file, 1)) for name, file in berts.items()}
-    assert layers["int8"].widened.form == layers["attention"].widened.form == Form.PLANES
-    assert layers["denser"].widened.form == Form.FOURS
-    assert layers["float32"].widened.form == Form.PLAIN
-    assert layers["attention"].attention.query.kind == Form.FOURS
-    assert layers["attention"].attention.value.kind == Form.PLANES
-    assert layers["int8"].attention.query.kind == Form.PLAIN
+    assert layers["int8"].intermediate.format == Format.PLANES
+    assert layers["attention"].intermediate.format == Format.PLANES
+    assert layers["denser"].intermediate.format == Format.PACKED
+    assert layers["float32"].intermediate.format == Format.FLOAT32
+    assert layers["attention"].attention.query.format == Format.PACKED
+    assert layers["attention"].attention.value.format == Format.PLANES
+    assert layers["int8"].attention.query.format == Format.FLOAT32
 
 
 def first_layer(runtime: SparseRuntime) -> LayerStruct:

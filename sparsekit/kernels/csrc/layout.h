@@ -1,5 +1,5 @@
-/* How a kernel describes its structures to Python, which compares them with its own forms of them
-   when it loads the library; see check_mirrors in library.py. */
+/* Describes a kernel's structures to Python, which compares them with its ctypes mirrors when it
+loads the library; see check_mirrors in library.py. */
 
 #ifndef SPARSEKIT_LAYOUT_H
 #define SPARSEKIT_LAYOUT_H
@@ -11,7 +11,8 @@ typedef struct {
     long offset;
 } layout_entry;
 
-/* NAME_layout of a structure NAME begins with its size, under no name, and ends with END. */
+/* The array NAME_layout of a structure NAME begins with its size, under an empty name, and ends
+   with END. */
 #define SIZE(type) {"", sizeof(type)}
 #define FIELD(type, field) {#field, offsetof(type, field)}
 #define END {NULL, 0}

@@ -1,4 +1,4 @@
-"""The structures of the C encoder, field by field; compared with C when it is loaded."""
+"""ctypes mirrors of the C encoder's structures, compared with C when it is loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ctypes import POINTER, Structure, c_float, c_int, c_long, c_void_p
 
 class QuantizerStruct(Structure):
     _fields_ = (
-        ("kind", c_long),
+        ("format", c_long),
         ("scale", c_float),
         ("inverse", c_float),
         ("zero_point", c_float),
@@ -20,11 +20,11 @@ class WeightStruct(Structure):
     _fields_ = (
         ("rows", c_long),
         ("chunks", c_long),
-        ("form", c_long),
+        ("format", c_long),
         ("pointers", c_void_p),
-        ("places", c_void_p),
+        ("indices", c_void_p),
         ("values", c_void_p),
-        ("starts", c_void_p),
+        ("initial_sums", c_void_p),
         ("scales", c_void_p),
         ("biases", c_void_p),
     )
@@ -49,16 +49,16 @@ class NormStruct(Structure):
 class LayerStruct(Structure):
     _fields_ = (
         ("projection", WeightStruct),
-        ("attended", WeightStruct),
-        ("widened", WeightStruct),
-        ("narrowed", WeightStruct),
+        ("attention_output", WeightStruct),
+        ("intermediate", WeightStruct),
+        ("output", WeightStruct),
         ("input", QuantizerStruct),
         ("context", QuantizerStruct),
-        ("middle", QuantizerStruct),
-        ("active", QuantizerStruct),
+        ("normalized", QuantizerStruct),
+        ("activated", QuantizerStruct),
         ("attention", AttentionStruct),
-        ("first", NormStruct),
-        ("second", NormStruct),
+        ("attention_norm", NormStruct),
+        ("output_norm", NormStruct),
         ("activation", c_long),
     )
 
@@ -67,7 +67,7 @@ class EncoderStruct(Structure):
     _fields_ = (
         ("layers", c_long),
         ("features", c_long),
-        ("widened", c_long),
+        ("intermediate_features", c_long),
         ("values", c_long),
         ("layer", POINTER(LayerStruct)),
     )
@@ -75,7 +75,7 @@ class EncoderStruct(Structure):
 
 class TableStruct(Structure):
     _fields_ = (
-        ("kind", c_int),
+        ("type", c_int),
         ("scale", c_float),
         ("zero_point", c_float),
         ("rows", c_void_p),
@@ -88,7 +88,7 @@ class EmbeddingStruct(Structure):
         ("tables", c_long),
         ("length", c_long),
         ("table", TableStruct * 4),
-        ("after", NormStruct),
+        ("norm", NormStruct),
     )
 
 

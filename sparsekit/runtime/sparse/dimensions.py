@@ -23,7 +23,7 @@ def check_dimensions(encoder: Encoder, embedding: Embedding | None) -> None:
     The sizes are the features of the first layer's attention output and the outputs of each
     layer's intermediate Linear layer. Arrays are float32 but for weights, which the matcher checks.
     """
-    features = len(encoder.layers[0].attended.weight)
+    features = len(encoder.layers[0].attention_output.weight)
     for layer in encoder.layers:
         head = layer.attention.head_features
         if features % head:
@@ -33,8 +33,8 @@ def check_dimensions(encoder: Encoder, embedding: Embedding | None) -> None:
             )
         for name, array, shape in _weights(layer, features):
             _check(name, array, shape)
-        _check_norm(layer.first, features)
-        _check_norm(layer.second, features)
+        _check_norm(layer.attention_norm, features)
+        _check_norm(layer.output_norm, features)
     if embedding is not None:
         for table in embedding.tables:
             if table.rows.shape[1] != features or not len(table.rows):
@@ -47,7 +47,7 @@ def check_shapes(encoder: Encoder, embedding: Embedding | None, output: str, fou
 
     found: the shapes of the graph's tensors for BATCH sequences of LENGTH tokens.
     """
-    features = len(encoder.layers[0].attended.weight)
+    features = len(encoder.layers[0].attention_output.weight)
     last = len(encoder.layers) - 1
     for index, layer in enumerate(encoder.layers):
         head = layer.attention.head_features
@@ -68,11 +68,11 @@ def check_shapes(encoder: Encoder, embedding: Embedding | None, output: str, fou
 
 
 def _weights(layer: Layer, features: int) -> Iterator[tuple[str, Array, tuple[int, ...]]]:
-    wide = len(layer.widened.weight)
+    wide = len(layer.intermediate.weight)
     a = layer.attention
     square, up, down = (features, features), (wide, features), (features, wide)
-    linears = [(linear, square) for linear in (a.query, a.key, a.value, layer.attended)]
-    for linear, shape in [*linears, (layer.widened, up), (layer.narrowed, down)]:
+    linears = [(linear, square) for linear in (a.query, a.key, a.value, layer.attention_output)]
+    for linear, shape in [*linears, (layer.intermediate, up), (layer.output, down)]:
         yield f"the weight of {linear.name!r}, as [out, in],", linear.weight, shape
 
 

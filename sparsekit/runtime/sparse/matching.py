@@ -64,20 +64,28 @@ class _Matcher:
 
     def layer(self, name: str) -> tuple[Layer, str, str]:
         """The layer whose output is called `name`, its input and its mask."""
-        second, added = self.norm(name)
-        narrowed, active, middle = self.residual(added, ACTIVATIONS)
-        widened, source = self.linear(active.inputs[0])
-        if active.attributes.get("approximate", b"none") != b"none":
-            raise refused(active, "its approximation by tanh is not known here")
-        first, added = self.norm(middle)
-        if source != middle:
+        output_norm, added = self.norm(name)
+        output, activation, normalized = self.residual(added, ACTIVATIONS)
+        intermediate, source = self.linear(activation.inputs[0])
+        if activation.attributes.get("approximate", b"none") != b"none":
+            raise refused(activation, "its approximation by tanh is not known here")
+        attention_norm, added = self.norm(normalized)
+        if source != normalized:
             raise refused(added, "what it adds is not what the Linear layers before it read")
-        attended, joined, source = self.residual(added, ("Reshape",))
+        attention_output, joined, source = self.residual(added, ("Reshape",))
         attention, read, mask = self.attention(joined)
         if read != source:
             raise refused(added, "what it adds is not what query, key and value read")
-        made = Layer(attention, attended, first, widened, active.op, narrowed, second)
-        return made, source, mask
+        layer = Layer(
+            attention,
+            attention_output,
+            attention_norm,
+            intermediate,
+            activation.op,
+            output,
+            output_norm,
+        )
+        return layer, source, mask
 
     def attention(self, joined: Node) -> tuple[Attention, str, str]:
         """The attention whose heads `joined` brings together, with its input and its mask."""

@@ -1,4 +1,4 @@
-"""The C encoder: its structures, filled from the layers of a graph, and its one call."""
+"""The C encoder: its structures, built from the layers of a graph, and calls of it."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from sparsekit.runtime.sparse.embeddings import Embedding
 from sparsekit.runtime.sparse.graph import Array
 from sparsekit.runtime.sparse.structure import Attention, Layer, Linear, Norm, Quantizer
 from sparsekit.runtime.sparse.threads import Threads
-from sparsekit.runtime.sparse.weights import INPUTS, UNITS, Form, form_of, pack
+from sparsekit.runtime.sparse.weights import CHUNK_INPUTS, CHUNK_UNITS, Format, fastest_format, pack
 
 KERNEL = Kernel(
     "encoder",
-    ("-fno-openmp", "-pthread"),  # It has threads of its own, see thread_pool.h.
+    ("-fno-openmp", "-pthread"),  # It has its own thread pool, see thread_pool.h.
     structures=STRUCTURES,
-    constants={"chunk_units": UNITS, "chunk_inputs": INPUTS},
+    constants={"chunk_units": CHUNK_UNITS, "chunk_inputs": CHUNK_INPUTS},
 )
-# As the C files have them.
+# As in the C files.
 VECTOR_BYTES = 64
 ACTIVATIONS = {"Gelu": 1, "Relu": 2}
 TABLES: dict[type, int] = {np.float32: 0, np.uint8: 1, np.int8: 2}
 
 
 def compiled() -> ctypes.CDLL:
-    """The kernels as a library; raises KernelError where it cannot be compiled."""
+    """The loaded library of the encoder; raises KernelError where it cannot be compiled."""
     return library(KERNEL)
 
 
@@ -51,14 +51,15 @@ class Encoder:
         self._library = compiled()
         self._threads = Threads(self._library, threads)
         self._library.workspace_vectors.restype = c_long
-        self.in_bytes = bool(self._library.multiplies_bytes())
-        self._kept: list[object] = []
+        self.int8 = bool(self._library.has_int8_dot_products())
+        # The structures store addresses only: the arrays must live as long.
+        self._arrays: list[Array] = []
         self._values = 0
         self._workspace = np.empty(0, np.uint8)
-        self.features = len(layers[0].attended.bias)
+        self.features = len(layers[0].attention_output.bias)
         array = (LayerStruct * len(layers))(*[self._layer(layer) for layer in layers])
-        widened = max(len(layer.widened.bias) for layer in layers)
-        self._struct = EncoderStruct(len(layers), self.features, widened, self._values, array)
+        intermediate = max(len(layer.intermediate.bias) for layer in layers)
+        self._struct = EncoderStruct(len(layers), self.features, intermediate, self._values, array)
 
     def run(
         self,
@@ -66,9 +67,10 @@ class Encoder:
         tokens: npt.NDArray[np.int64],
         mask: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.float32]:
-        """The last layer's output for each row's first token, [batch, features].
+        """The last layer's output for the first token of each sequence, [batch, features].
 
-        tokens [batch]: how many of a row's tokens count; mask [batch, length].
+        tokens: [batch], the number of tokens of each sequence; the rest is padding.
+        mask: [batch, length], added to the scores of each key.
         """
         batch, length = mask.shape
         encoder, pool = ctypes.byref(self._struct), self._threads.pool
@@ -91,48 +93,50 @@ class Encoder:
 
     def _layer(self, layer: Layer) -> LayerStruct:
         a = layer.attention
-        projection, reading = self._weight(a.query, a.key, a.value)
-        attended, context = self._weight(layer.attended)
-        widened, middle = self._weight(layer.widened)
-        narrowed, active = self._weight(layer.narrowed)
+        projection, inputs = self._weight(a.query, a.key, a.value)
+        attention_output, context = self._weight(layer.attention_output)
+        intermediate, normalized = self._weight(layer.intermediate)
+        output, activated = self._weight(layer.output)
         heads = len(a.query.bias) // a.head_features
         return LayerStruct(
             projection,
-            attended,
-            widened,
-            narrowed,
-            reading,
+            attention_output,
+            intermediate,
+            output,
+            inputs,
             context,
-            middle,
-            active,
+            normalized,
+            activated,
             AttentionStruct(heads, a.head_features, a.scale, *self._operands(a)),
-            self.norm(layer.first),
-            self.norm(layer.second),
+            self.norm(layer.attention_norm),
+            self.norm(layer.output_norm),
             ACTIVATIONS[layer.activation],
         )
 
     def _operands(self, attention: Attention) -> list[QuantizerStruct]:
-        """How query, key, probabilities and value are kept: as bytes where all of them can be."""
-        forms = [Form.ROUNDED] * 4
-        kinds = [None if x is None else x.dtype.type for x in attention.operands]
+        """Quantizers of query, key, probabilities and value: int8 where all of them can be."""
+        formats = [Format.ROUNDED] * 4
+        types = [None if x is None else x.dtype.type for x in attention.operands]
         probabilities = attention.operands[2]
-        # The processor multiplies unsigned bytes by signed ones. A zero point of probabilities
-        # would have to be taken out of every sum.
-        in_bytes = self.in_bytes and kinds == [np.uint8, np.int8, np.uint8, np.int8]
-        if in_bytes and probabilities is not None and probabilities.zero_point == 0:
-            forms = [Form.FOURS, Form.FOURS, Form.FOURS, Form.PLANES]
-        return [_quantizer(x, form) for x, form in zip(attention.operands, forms, strict=True)]
+        # The instruction multiplies unsigned by signed bytes. A zero point of the probabilities
+        # would have to be subtracted from every sum.
+        int8 = self.int8 and types == [np.uint8, np.int8, np.uint8, np.int8]
+        if int8 and probabilities is not None and probabilities.zero_point == 0:
+            formats = [Format.PACKED, Format.PACKED, Format.PACKED, Format.PLANES]
+        return [
+            _quantizer(x, format) for x, format in zip(attention.operands, formats, strict=True)
+        ]
 
     def _weight(self, *linears: Linear) -> tuple[WeightStruct, QuantizerStruct]:
-        """The weights of layers that read one tensor, and how that tensor is kept for them."""
-        packed = pack(linears, form_of(linears) if self.in_bytes else Form.PLAIN)
+        """The weights of layers with the same input, and the quantizer of that input."""
+        packed = pack(linears, fastest_format(linears) if self.int8 else Format.FLOAT32)
         self._values += len(packed.values)
-        arrays = [packed.pointers, packed.places, packed.values]
-        arrays += [packed.starts, packed.scales, packed.biases]
+        arrays = [packed.pointers, packed.indices, packed.values]
+        arrays += [packed.initial_sums, packed.scales, packed.biases]
         addresses = [self.address(array) for array in arrays]
-        kept = Form.ROUNDED if packed.form == Form.PLAIN else packed.form
-        form = _quantizer(linears[0].inputs, kept)
-        return WeightStruct(packed.rows, packed.chunks, packed.form, *addresses), form
+        format = Format.ROUNDED if packed.format == Format.FLOAT32 else packed.format
+        weight = WeightStruct(packed.rows, packed.chunks, packed.format, *addresses)
+        return weight, _quantizer(linears[0].inputs, format)
 
     def norm(self, norm: Norm) -> NormStruct:
         """The structure of a LayerNorm, whose arrays live as long as this encoder."""
@@ -140,19 +144,19 @@ class Encoder:
         return NormStruct(weight, bias, norm.epsilon)
 
     def address(self, array: Array) -> c_void_p:
-        """Where an array lies that is kept as long as this encoder."""
+        """The address of an array, which stays valid as long as this encoder lives."""
         contiguous = np.ascontiguousarray(array)
-        self._kept.append(contiguous)
+        self._arrays.append(contiguous)
         return _address(contiguous)
 
 
-def _quantizer(rounding: Quantizer | None, kind: Form) -> QuantizerStruct:
-    if rounding is None:
-        return QuantizerStruct(Form.PLAIN, 1, 1, 0, 0, 0)
-    limits = np.iinfo(rounding.dtype)
-    inverse = np.float32(1) / np.float32(rounding.scale)
+def _quantizer(quantizer: Quantizer | None, format: Format) -> QuantizerStruct:
+    if quantizer is None:
+        return QuantizerStruct(Format.FLOAT32, 1, 1, 0, 0, 0)
+    limits = np.iinfo(quantizer.dtype)
+    inverse = np.float32(1) / np.float32(quantizer.scale)
     return QuantizerStruct(
-        kind, rounding.scale, inverse, rounding.zero_point, limits.min, limits.max
+        format, quantizer.scale, inverse, quantizer.zero_point, limits.min, limits.max
     )
 
 
@@ -160,30 +164,30 @@ def _address(array: Array) -> c_void_p:
     return c_void_p(array.ctypes.data)
 
 
-class Embedded:
-    """What the encoder begins with, as the C kernels read it.
+class EncoderInput:
+    """The input of the encoder, as the C structure `embedding`.
 
-    `found` None: the features come computed, [batch, length, features].
+    embedding: None if the input is the embeddings themselves, [batch, length, features].
     """
 
-    def __init__(self, encoder: Encoder, found: Embedding | None) -> None:
+    def __init__(self, encoder: Encoder, embedding: Embedding | None) -> None:
         self.struct = EmbeddingStruct(tables=1)
         self.struct.table[0].scale = 1
-        if found is None:
+        if embedding is None:
             return
-        self.struct.tables = len(found.tables)
-        self.struct.after = encoder.norm(found.norm)
-        for place, table in enumerate(found.tables):
-            kind = TABLES[table.rows.dtype.type]
+        self.struct.tables = len(embedding.tables)
+        self.struct.norm = encoder.norm(embedding.norm)
+        for i, table in enumerate(embedding.tables):
+            type_ = TABLES[table.rows.dtype.type]
             rows = encoder.address(table.rows)
-            self.struct.table[place] = TableStruct(kind, table.scale, table.zero_point, rows)
+            self.struct.table[i] = TableStruct(type_, table.scale, table.zero_point, rows)
 
     def fill(self, arrays: Sequence[Array]) -> None:
-        """The ids of each table, int64 [batch, length], or the features, for the next run."""
+        """Set the next input: int64 ids [batch, length] for each table, or the embeddings."""
         self.struct.length = arrays[0].shape[1]
         self._arrays = arrays
-        for place, array in enumerate(arrays):
+        for i, array in enumerate(arrays):
             if array.dtype == np.int64:
-                self.struct.table[place].ids = _address(array)
+                self.struct.table[i].ids = _address(array)
             else:
-                self.struct.table[place].rows = _address(array)
+                self.struct.table[i].rows = _address(array)

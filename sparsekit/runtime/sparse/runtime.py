@@ -16,7 +16,7 @@ from sparsekit.runtime.sparse import operators
 from sparsekit.runtime.sparse.embeddings import looked_up
 from sparsekit.runtime.sparse.graph import Array, Node
 from sparsekit.runtime.sparse.loading import load_graph
-from sparsekit.runtime.sparse.native import Embedded, Encoder, compiled
+from sparsekit.runtime.sparse.native import Encoder, EncoderInput, compiled
 from sparsekit.system import versions
 
 # What is added to the scores of tokens that are no text, and less, leaves them no probability.
@@ -47,7 +47,7 @@ class SparseRuntime:
         self._threads, self._inputs, self._output = threads, graph.inputs, graph.output
         self._mask, self._first_token, self._source = found.mask, found.first_token, found.source
         self._encoder = Encoder(found.layers, threads)
-        self._embedded = Embedded(self._encoder, self._embedding)
+        self._encoder_input = EncoderInput(self._encoder, self._embedding)
         self._values = graph.constants
         self._before, self._after = self._fold(loaded.before), self._fold(loaded.after)
         # What the encoder has packed is not kept a second time.
@@ -77,8 +77,8 @@ class SparseRuntime:
         else:
             embedded = [looked_up(t, values[t.ids], batch, length) for t in self._embedding.tables]
         with self._lock:
-            self._embedded.fill(embedded)
-            first = self._encoder.run(self._embedded.struct, text_tokens(mask), mask)
+            self._encoder_input.fill(embedded)
+            first = self._encoder.run(self._encoder_input.struct, text_tokens(mask), mask)
         values[self._first_token] = first
         operators.run(self._after, values)
         logits: npt.NDArray[np.float32] = values[self._output]
@@ -91,7 +91,7 @@ class SparseRuntime:
         return {
             "version": versions()["sparsekit"],
             "threads": self._threads,
-            "int8": self._encoder.in_bytes,
+            "int8": self._encoder.int8,
         }
 
     def _fold(self, nodes: list[Node]) -> list[Node]:

@@ -1,4 +1,4 @@
-"""What an encoder of BERT's kind is made of: its numbers, without a graph around them."""
+"""The layers of a BERT encoder as arrays, independent of the ONNX graph."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Layer:
     """One layer of the encoder."""
 
     attention: Attention
-    attended: Linear
-    first: Norm
-    widened: Linear
+    attention_output: Linear
+    attention_norm: Norm
+    intermediate: Linear
     activation: str
-    narrowed: Linear
-    second: Norm
+    output: Linear
+    output_norm: Norm
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""The threads that the C kernels work with; see csrc/encoder/thread_pool.h."""
+"""The thread pool of the C encoder; see csrc/encoder/thread_pool.h."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ctypes import c_long, c_void_p
 
 
 class Threads:
-    """`count` threads for one caller at a time, itself among them; they end with this object.
+    """`count` threads, including the caller, for one caller at a time; they end with this object.
 
-    A process that was forked from this one has none of them, and starts its own.
+    A forked process does not inherit threads, and starts its own.
     """
 
     def __init__(self, library: ctypes.CDLL, count: int) -> None:
@@ -21,7 +21,7 @@ class Threads:
 
     @property
     def pool(self) -> c_void_p:
-        """The C structure."""
+        """The address of the C structure `pool`."""
         if os.getpid() != self._process:
             self._start()
         return self._pool
@@ -30,7 +30,7 @@ class Threads:
         self._process = os.getpid()
         self._pool = c_void_p(self._library.start_pool(c_long(self._count)))
         if not self._pool:
-            raise MemoryError("no memory for the threads of runtime=sparse")
+            raise MemoryError("runtime=sparse: out of memory for the threads")
         weakref.finalize(self, _stop, self._library, self._pool, self._process)
 
 

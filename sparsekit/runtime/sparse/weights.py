@@ -1,4 +1,4 @@
-"""Linear layers without their zeros, in the layouts that the C kernels read."""
+"""Weights of Linear layers without their zeros, in the layouts that the C kernels read."""
 
 from __future__ import annotations
 
@@ -12,142 +12,148 @@ from sparsekit.runtime.sparse.graph import Array
 from sparsekit.runtime.sparse.structure import Linear
 
 
-class Form(IntEnum):
-    """How a tensor lies in memory, and a weight that meets it; see csrc/encoder/tensors.h."""
+class Format(IntEnum):
+    """How activations, and the weights that they are multiplied by, are stored.
 
-    PLAIN = 0
+    See csrc/encoder/tensors.h.
+    """
+
+    FLOAT32 = 0
     ROUNDED = 1
-    FOURS = 2
+    PACKED = 2
     PLANES = 3
 
 
-# Of a chunk of a row, as sparse_matmul.h has it: units of 32 bits; inputs, in the form PLANES.
-UNITS = 96
-INPUTS = 768
-# How much longer a step of the form PLANES takes than a unit of FOURS: of whole tiles 1.5 times on
-# a processor with one load of 64 bytes a cycle, more with two loads and one shuffle.
+# As in csrc/encoder/sparse_matmul.h: 32-bit units per chunk of a row; inputs per chunk with PLANES.
+CHUNK_UNITS = 96
+CHUNK_INPUTS = 768
+# The time of a step of PLANES relative to a unit of PACKED: for whole tiles 1.5 on a processor with
+# one 64-byte load a cycle, more with two loads and one shuffle.
 STEP_COST = 2.5
 
 
 @dataclass(frozen=True, eq=False)
 class PackedWeight:
-    """What the C structure `weight` points to; see csrc/encoder/sparse_matmul.h."""
+    """The arrays of the C structure `weight`; see csrc/encoder/sparse_matmul.h."""
 
     rows: int
     chunks: int
-    form: Form
+    format: Format
     pointers: Array
-    places: Array
+    indices: Array
     values: Array
-    starts: Array
+    initial_sums: Array
     scales: Array
     biases: Array
 
 
-def form_of(linears: Sequence[Linear]) -> Form:
-    """The form in which layers that read one tensor multiply fastest, where bytes are multiplied.
+def fastest_format(linears: Sequence[Linear]) -> Format:
+    """The fastest format for layers with the same input, on a CPU with int8 dot products.
 
-    PLAIN, that is float32, for layers that are not quantized.
+    FLOAT32 for layers that are not quantized.
     """
-    if not all(_multiplies_integers(linear) for linear in linears):
-        return Form.PLAIN
-    numbers = sum(np.count_nonzero(linear.weight) for linear in linears)
+    if not all(_is_int8(linear) for linear in linears):
+        return Format.FLOAT32
+    nonzeros = sum(np.count_nonzero(linear.weight) for linear in linears)
     units = sum(np.count_nonzero(_units(linear.weight)) for linear in linears)
-    return Form.PLANES if STEP_COST * numbers / 4 < units else Form.FOURS
+    return Format.PLANES if STEP_COST * nonzeros / 4 < units else Format.PACKED
 
 
-def pack(linears: Sequence[Linear], form: Form) -> PackedWeight:
-    """The outputs of several Linear layers that read the same tensor, one layer after the other."""
+def pack(linears: Sequence[Linear], format: Format) -> PackedWeight:
+    """The weights of Linear layers with the same input, concatenated along their outputs."""
     biases = np.concatenate([linear.bias for linear in linears]).astype(np.float32)
-    if form == Form.PLAIN:
+    if format == Format.FLOAT32:
         weight = np.concatenate([_floats(linear) for linear in linears])
-        starts, scales = np.zeros(len(weight), np.int32), np.ones(len(weight), np.float32)
+        initial_sums = np.zeros(len(weight), np.int32)
+        scales = np.ones(len(weight), np.float32)
     else:
-        reads = linears[0].inputs
-        assert reads is not None
+        quantizer = linears[0].inputs
+        assert quantizer is not None
         weight = np.concatenate([linear.weight for linear in linears])
-        starts = -reads.zero_point * weight.sum(axis=1, dtype=np.int32)
-        scales = np.concatenate([np.float32(reads.scale) * _scale(linear) for linear in linears])
-    layout = steps(weight) if form == Form.PLANES else compress(_units(weight))
-    pointers, places, values = layout
+        initial_sums = -quantizer.zero_point * weight.sum(axis=1, dtype=np.int32)
+        scale = np.float32(quantizer.scale)
+        scales = np.concatenate([scale * _scale(linear) for linear in linears])
+    layout = steps(weight) if format == Format.PLANES else compress(_units(weight))
+    pointers, indices, values = layout
     return PackedWeight(
         rows=len(weight),
         chunks=len(pointers),
-        form=form,
+        format=format,
         pointers=pointers,
-        places=places,
+        indices=indices,
         values=values,
-        starts=starts,
+        initial_sums=initial_sums,
         scales=scales.astype(np.float32),
         biases=biases,
     )
 
 
 def compress(units: Array) -> tuple[Array, Array, Array]:
-    """Pointers [chunks, rows + 1], and places and values of the units [rows, n] that are not 0.
+    """Pointers [chunks, rows + 1], and the indices and values of the nonzero units [rows, n].
 
-    >>> pointers, places, values = compress(np.array([[0, 7], [0, 0], [8, 9]], np.int32))
-    >>> pointers.tolist(), places.tolist(), values.tolist()
+    >>> pointers, indices, values = compress(np.array([[0, 7], [0, 0], [8, 9]], np.int32))
+    >>> pointers.tolist(), indices.tolist(), values.tolist()
     ([[0, 1, 1, 3]], [1, 0, 1], [7, 8, 9])
     """
-    pointers, places, values, count = [], [], [], 0
-    for start in range(0, units.shape[1], UNITS):
-        chunk = units[:, start : start + UNITS]
+    pointers, indices, values, count = [], [], [], 0
+    for start in range(0, units.shape[1], CHUNK_UNITS):
+        chunk = units[:, start : start + CHUNK_UNITS]
         rows, columns = np.nonzero(chunk)
         pointers.append(count + _ends(np.bincount(rows, minlength=len(units))))
-        places.append(columns.astype(np.uint8))
+        indices.append(columns.astype(np.uint8))
         values.append(chunk[rows, columns])
         count += len(rows)
-    return np.stack(pointers), np.concatenate(places), np.concatenate(values)
+    return np.stack(pointers), np.concatenate(indices), np.concatenate(values)
 
 
 def steps(weight: Array) -> tuple[Array, Array, Array]:
-    """Pointers [chunks, rows + 1], and of each step four places and four int8 as one int32.
+    """Pointers [chunks, rows + 1], and for each step four indices and four int8 as one int32.
 
-    The numbers of a row's chunk that are not 0 are taken in turn; zeros fill up its last step.
+    A step has four consecutive nonzero values of a row's chunk; the last one is padded with zeros.
 
-    >>> pointers, places, values = steps(np.array([[0, 7, 1, 2, 3, 4], [0] * 6], np.int8))
-    >>> pointers.tolist(), places.tolist(), values.view(np.int8).reshape(-1, 4).tolist()
+    >>> pointers, indices, values = steps(np.array([[0, 7, 1, 2, 3, 4], [0] * 6], np.int8))
+    >>> pointers.tolist(), indices.tolist(), values.view(np.int8).reshape(-1, 4).tolist()
     ([[0, 2, 2]], [[1, 2, 3, 4], [5, 0, 0, 0]], [[7, 1, 2, 3], [4, 0, 0, 0]])
     """
-    pointers, places, values, count = [], [], [], 0
-    for start in range(0, weight.shape[1], INPUTS):
-        chunk = np.ascontiguousarray(weight[:, start : start + INPUTS])
-        # Faster than nonzero of both axes.
-        numbers_at = np.flatnonzero(chunk != 0)
-        rows, columns = np.divmod(numbers_at, chunk.shape[1])
-        numbers = np.bincount(rows, minlength=len(weight))
-        ends = _ends((numbers + 3) // 4)
-        # Where each number goes: behind those of its row that come before it.
-        at = 4 * ends[rows] + np.arange(len(rows)) - _ends(numbers)[rows]
-        place, value = np.zeros(4 * ends[-1], np.uint16), np.zeros(4 * ends[-1], np.int8)
-        place[at], value[at] = columns, chunk.ravel()[numbers_at]
+    pointers, indices, values, count = [], [], [], 0
+    for start in range(0, weight.shape[1], CHUNK_INPUTS):
+        chunk = np.ascontiguousarray(weight[:, start : start + CHUNK_INPUTS])
+        # Faster than np.nonzero of both axes.
+        nonzero = np.flatnonzero(chunk != 0)
+        rows, columns = np.divmod(nonzero, chunk.shape[1])
+        counts = np.bincount(rows, minlength=len(weight))
+        ends = _ends((counts + 3) // 4)
+        # Values follow each other from the beginning of their row's first step.
+        positions = 4 * ends[rows] + np.arange(len(rows)) - _ends(counts)[rows]
+        step_indices = np.zeros(4 * ends[-1], np.uint16)
+        step_values = np.zeros(4 * ends[-1], np.int8)
+        step_indices[positions], step_values[positions] = columns, chunk.ravel()[nonzero]
         pointers.append(count + ends)
-        places.append(place.reshape(-1, 4))
-        values.append(value.view(np.int32))
+        indices.append(step_indices.reshape(-1, 4))
+        values.append(step_values.view(np.int32))
         count += ends[-1]
-    return np.stack(pointers), np.concatenate(places), np.concatenate(values)
+    return np.stack(pointers), np.concatenate(indices), np.concatenate(values)
 
 
 def _ends(counts: Array) -> Array:
-    """Where each of so many things begins, and where the last ones end."""
+    """The cumulative sum of counts, beginning with 0."""
     ends: Array = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     return ends
 
 
-def _multiplies_integers(linear: Linear) -> bool:
-    """Whether its product is one of uint8 and int8."""
+def _is_int8(linear: Linear) -> bool:
+    """Whether the input is quantized to uint8 and the weight to int8."""
     return (
         linear.scale is not None and linear.inputs is not None and linear.inputs.dtype == np.uint8
     )
 
 
 def _units(weight: Array) -> Array:
-    """32 bits at a time: numbers of float32, or four int8."""
+    """A weight as units of 32 bits: one float32 or four int8."""
     units = np.ascontiguousarray(weight).view(np.int32)
     if weight.dtype == np.int8:
         return units
-    # Minus zero is a zero too.
+    # Negative zero is a zero too.
     return np.where(weight == 0, np.int32(0), units)
 
 

@@ -12,12 +12,13 @@ typedef struct {
     float epsilon;
 } norm;
 
-/* n vectors of tokens from v on, of one tile: x [features][width] to `hidden` and to `to`. */
-INLINE void normalize(const norm *how, long features, const vector *x, vector *hidden,
+/* LayerNorm of n vectors of tokens of one tile, from v on: x [features][width] to `hidden` and to
+   `to`. */
+INLINE void normalize(const norm *params, long features, const vector *x, vector *hidden,
                       const columns *to, integers *tile, long width, long v, const int n) {
     vector mean[GROUP], scale[GROUP], four[4][GROUP];
     for (int j = 0; j < n; j++)
-        mean[j] = scale[j] = all(0.0f);
+        mean[j] = scale[j] = broadcast(0.0f);
     for (long f = 0; f < features; f++)
         for (int j = 0; j < n; j++)
             mean[j] += x[f * width + v + j];
@@ -28,40 +29,42 @@ INLINE void normalize(const norm *how, long features, const vector *x, vector *h
             scale[j] += (x[f * width + v + j] - mean[j]) * (x[f * width + v + j] - mean[j]);
     for (int j = 0; j < n; j++)
         for (int lane = 0; lane < LANES; lane++)
-            scale[j][lane] = 1.0f / __builtin_sqrtf(scale[j][lane] / features + how->epsilon);
+            scale[j][lane] = 1.0f / __builtin_sqrtf(scale[j][lane] / features + params->epsilon);
     for (long f = 0; f < features; f += 4) {
         for (int i = 0; i < 4; i++) {
             for (int j = 0; j < n; j++) {
                 vector y = (x[(f + i) * width + v + j] - mean[j]) * scale[j];
-                four[i][j] = y * how->weight[f + i] + how->bias[f + i];
+                four[i][j] = y * params->weight[f + i] + params->bias[f + i];
                 hidden[(f + i) * width + v + j] = four[i][j];
             }
         }
-        keep(to, tile, width, f, v, four, n);
+        store(to, tile, width, f, v, four, n);
     }
 }
 
-/* All vectors, shared by the threads. */
-static void layer_norm(const norm *how, long features, const columns *x, long vectors,
-                       const columns *hidden, const columns *to, member *me) {
-    long pieces = pieces_of(vectors, 4, me);
-    for (long i = claim(me); i < pieces; i = claim_next(me)) {
-        long last = part(vectors, i + 1, pieces);
-        for (long at = part(vectors, i, pieces), n; at < last; at += n) {
-            long tile = at / TILE, v = at % TILE, width = width_of(vectors, tile);
-            const vector *from = (const vector *)tile_of(x, tile);
-            vector *into = (vector *)tile_of(hidden, tile);
-            integers *kept = tile_of(to, tile);
-            n = least(last - at, width - v);
+/* LayerNorm of all vectors, divided among the workers. */
+static void layer_norm(const norm *params, long features, const columns *x, long vectors,
+                       const columns *hidden, const columns *to, worker *self) {
+    long pieces = piece_count(vectors, 4, self);
+    for (long i = claim_piece(self); i < pieces; i = complete_and_claim(self)) {
+        long last = part_begin(vectors, i + 1, pieces);
+        for (long first = part_begin(vectors, i, pieces), n; first < last; first += n) {
+            long tile = first / TILE, v = first % TILE, width = tile_width(vectors, tile);
+            const vector *source = (const vector *)tile_data(x, tile);
+            vector *hidden_tile = (vector *)tile_data(hidden, tile);
+            integers *target_tile = tile_data(to, tile);
+            n = min_long(last - first, width - v);
             if (n >= 4)
-                n = 4, normalize(how, features, from, into, to, kept, width, v, 4);
+                n = 4,
+                normalize(params, features, source, hidden_tile, to, target_tile, width, v, 4);
             else if (n >= 2)
-                n = 2, normalize(how, features, from, into, to, kept, width, v, 2);
+                n = 2,
+                normalize(params, features, source, hidden_tile, to, target_tile, width, v, 2);
             else
-                normalize(how, features, from, into, to, kept, width, v, 1);
+                normalize(params, features, source, hidden_tile, to, target_tile, width, v, 1);
         }
     }
-    settle(me, pieces);
+    finish_phase(self, pieces);
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* The layers of an encoder, one after the other, on a group of sequences. */
+/* The layers of an encoder, applied to a group of sequences. */
 
 #ifndef SPARSEKIT_ENCODER_LAYERS_H
 #define SPARSEKIT_ENCODER_LAYERS_H
@@ -12,156 +12,162 @@
 #include "tensors.h"
 #include "vectors.h"
 
-/* The forms are those of the tensors that Linear layers read: the layer's input, the attention's
-   output, the normalized sum, and what the activation yields. projection: query, key and value. */
+/* projection: query, key and value. The quantizers are those of the inputs of Linear layers: of the
+   projection, of attention_output, of intermediate and of output. */
 typedef struct {
-    weight projection, attended, widened, narrowed;
-    quantizer input, context, middle, active;
+    weight projection, attention_output, intermediate, output;
+    quantizer input, context, normalized, activated;
     attention attention;
-    norm first, second;
+    norm attention_norm, output_norm;
     long activation;
 } layer;
 
-/* `values`: of all weights, units and steps. */
+/* values: the number of units and steps of all weights. */
 typedef struct {
-    long layers, features, widened, values;
+    long layers, features, intermediate_features, values;
     const layer *layer;
 } encoder;
 
-/* The tensors of a group, and the scratch of each thread. */
+/* The activations of a group. */
 typedef struct {
-    columns hidden, sums, input, query, key, value, context, active, first_hidden, first_input;
+    columns hidden, sums, input, query, key, value, context, activated, first_hidden, first_input;
 } tensors;
 
-static const quantizer plain = {.kind = PLAIN};
+static const quantizer float32 = {.format = FLOAT32};
 
-static void place(integers **free, columns *tensor, long units, long vectors) {
-    tensor->data = *free;
+static void allocate(integers **memory, columns *tensor, long units, long vectors) {
+    tensor->data = *memory;
     tensor->units = units;
-    tensor->form = &plain;
-    *free += units * vectors;
+    tensor->rounding = &float32;
+    *memory += units * vectors;
 }
 
-/* Lays the tensors out for groups of up to `vectors`; returns where they end. */
-static integers *lay_out(tensors *t, const encoder *e, integers *free, long vectors) {
+/* Places the tensors in memory for groups of up to `vectors`; returns the end. */
+static integers *allocate_tensors(tensors *t, const encoder *e, integers *memory, long vectors) {
     columns *wide[] = {&t->hidden, &t->sums, &t->input, &t->query, &t->key, &t->value, &t->context};
     for (int i = 0; i < 7; i++)
-        place(&free, wide[i], e->features, vectors);
-    place(&free, &t->first_hidden, e->features, TILE);
-    place(&free, &t->first_input, e->features, TILE);
-    place(&free, &t->active, e->widened, vectors);
-    return free;
+        allocate(&memory, wide[i], e->features, vectors);
+    allocate(&memory, &t->first_hidden, e->features, TILE);
+    allocate(&memory, &t->first_input, e->features, TILE);
+    allocate(&memory, &t->activated, e->intermediate_features, vectors);
+    return memory;
 }
 
 static long scratch_vectors(const encoder *e, long vectors) {
     long sums = (PANEL + 4) * TILE, scores = QUERIES * LANES * vectors;
-    long most = sums > scores ? sums : scores;
-    return most > e->features ? most : e->features;
+    long largest = sums > scores ? sums : scores;
+    return largest > e->features ? largest : e->features;
 }
 
-/* `form` with as many units as it takes. */
-static columns in_form(columns tensor, const quantizer *form) {
-    tensor.form = form;
-    if (form->kind == FOURS || form->kind == PLANES)
+/* A tensor with the number of units that its format needs. */
+static columns with_rounding(columns tensor, const quantizer *rounding) {
+    tensor.rounding = rounding;
+    if (rounding->format == PACKED || rounding->format == PLANES)
         tensor.units /= 4;
     return tensor;
 }
 
-/* All heads and queries: all vectors of each sequence, or its first one. */
-static void attend_all(const attention *a, const tensors *t, long query_vectors, long vectors,
-                       const sequence *of, long count, int first_only, const columns *to,
-                       member *me) {
-    vector *scores = (vector *)me->scratch;
+/* All heads, for all queries, or with first_only for the first vector of each sequence. */
+static void attention_heads(const attention *a, const tensors *t, long query_vectors, long vectors,
+                            const sequence *sequences, long count, int first_only,
+                            const columns *to, worker *self) {
+    vector *scores = (vector *)self->scratch;
     long pairs = 0;
     for (long s = 0; s < count; s++)
-        pairs += first_only ? 1 : (vectors_of(of + s) + 1) / 2;
-    for (long i = claim(me); i < a->heads * pairs; i = claim_next(me)) {
+        pairs += first_only ? 1 : (vector_count(sequences + s) + 1) / 2;
+    for (long i = claim_piece(self); i < a->heads * pairs; i = complete_and_claim(self)) {
         long s = 0, pair = i % pairs, head = i / pairs;
-        for (; !first_only && pair >= (vectors_of(of + s) + 1) / 2; s++)
-            pair -= (vectors_of(of + s) + 1) / 2;
+        for (; !first_only && pair >= (vector_count(sequences + s) + 1) / 2; s++)
+            pair -= (vector_count(sequences + s) + 1) / 2;
         if (first_only)
-            attend(a, head, &t->query, query_vectors, pair, &t->key, &t->value, vectors, of + pair,
-                   to, scores, 1);
-        else if (vectors_of(of + s) - 2 * pair > 1)
-            attend(a, head, &t->query, query_vectors, of[s].first + 2 * pair, &t->key, &t->value,
-                   vectors, of + s, to, scores, 2);
+            attention_head(a, head, &t->query, query_vectors, pair, &t->key, &t->value, vectors,
+                           sequences + pair, to, scores, 1);
+        else if (vector_count(sequences + s) - 2 * pair > 1)
+            attention_head(a, head, &t->query, query_vectors, sequences[s].first + 2 * pair,
+                           &t->key, &t->value, vectors, sequences + s, to, scores, 2);
         else
-            attend(a, head, &t->query, query_vectors, of[s].first + 2 * pair, &t->key, &t->value,
-                   vectors, of + s, to, scores, 1);
+            attention_head(a, head, &t->query, query_vectors, sequences[s].first + 2 * pair,
+                           &t->key, &t->value, vectors, sequences + s, to, scores, 1);
     }
-    settle(me, a->heads * pairs);
+    finish_phase(self, a->heads * pairs);
 }
 
-/* Query, key and value, the first of them of its own vectors of the input. */
-static void project(const weight *w, long features, const columns *asking, long own,
-                    const columns *input, long vectors, const tensors *t, member *me) {
-    long pieces = pieces_of(features / 4, PANEL / 4, me);
-    for (long i = claim(me); i < 3 * pieces; i = claim_next(me)) {
+/* Query, key and value; the query from its query_vectors input. */
+static void project(const weight *w, long features, const columns *query_input, long query_vectors,
+                    const columns *input, long vectors, const tensors *t, worker *self) {
+    long pieces = piece_count(features / 4, PANEL / 4, self);
+    for (long i = claim_piece(self); i < 3 * pieces; i = complete_and_claim(self)) {
         const columns *to[] = {&t->query, &t->key, &t->value};
-        long side = i / pieces;
-        linear(w, side * features, features, side ? input : asking, side ? vectors : own, NONE, 0,
-               to[side], me->scratch, i % pieces, pieces);
+        long operand = i / pieces;
+        linear(w, operand * features, features, operand ? input : query_input,
+               operand ? vectors : query_vectors, NONE, 0, to[operand], self->scratch, i % pieces,
+               pieces);
     }
-    settle(me, 3 * pieces);
+    finish_phase(self, 3 * pieces);
 }
 
-/* One layer on a group of `vectors`; its output is hidden, and input in the form `next`. */
-static void run_layer(const encoder *e, const layer *l, const quantizer *next, tensors t,
-                      long vectors, const sequence *of, long count, member *me) {
-    long features = e->features, own = vectors;
-    columns input = in_form(t.input, &l->input), hidden = t.hidden, asking = input;
-    t.query = in_form(t.query, &l->attention.query);
-    t.key = in_form(t.key, &l->attention.key);
-    t.value = in_form(t.value, &l->attention.value);
-    if (!next) {
-        own = count;
+/* One layer for a group of `vectors`. Its output is hidden and, quantized as next_input, input;
+   without next_input it is the last layer, and only each sequence's first vector is computed. */
+static void run_layer(const encoder *e, const layer *l, const quantizer *next_input, tensors t,
+                      long vectors, const sequence *sequences, long count, worker *self) {
+    long features = e->features, query_vectors = vectors;
+    columns input = with_rounding(t.input, &l->input), hidden = t.hidden, query_input = input;
+    t.query = with_rounding(t.query, &l->attention.query);
+    t.key = with_rounding(t.key, &l->attention.key);
+    t.value = with_rounding(t.value, &l->attention.value);
+    if (!next_input) {
+        query_vectors = count;
         hidden = t.first_hidden;
-        asking = in_form(t.first_input, &l->input);
-        for (long i = claim(me); i < 1; i = claim_next(me)) {
-            take_first(&t.hidden, vectors, of, count, &hidden);
-            take_first(&input, vectors, of, count, &asking);
+        query_input = with_rounding(t.first_input, &l->input);
+        for (long i = claim_piece(self); i < 1; i = complete_and_claim(self)) {
+            gather_first_vectors(&t.hidden, vectors, sequences, count, &hidden);
+            gather_first_vectors(&input, vectors, sequences, count, &query_input);
         }
-        settle(me, 1);
+        finish_phase(self, 1);
     }
-    project(&l->projection, features, &asking, own, &input, vectors, &t, me);
-    columns context = in_form(t.context, &l->context), active = in_form(t.active, &l->active);
-    attend_all(&l->attention, &t, own, vectors, of, count, !next, &context, me);
-    linear_layer(&l->attended, &context, own, NONE, &hidden, &t.sums, me);
-    columns middle = in_form(t.input, &l->middle);
-    layer_norm(&l->first, features, &t.sums, own, &hidden, &middle, me);
-    linear_layer(&l->widened, &middle, own, l->activation, 0, &active, me);
-    linear_layer(&l->narrowed, &active, own, NONE, &hidden, &t.sums, me);
-    columns output = next ? in_form(t.input, next) : hidden;
-    layer_norm(&l->second, features, &t.sums, own, &hidden, &output, me);
+    project(&l->projection, features, &query_input, query_vectors, &input, vectors, &t, self);
+    columns context = with_rounding(t.context, &l->context),
+            activated = with_rounding(t.activated, &l->activated);
+    attention_heads(&l->attention, &t, query_vectors, vectors, sequences, count, !next_input,
+                    &context, self);
+    linear_layer(&l->attention_output, &context, query_vectors, NONE, &hidden, &t.sums, self);
+    columns normalized = with_rounding(t.input, &l->normalized);
+    layer_norm(&l->attention_norm, features, &t.sums, query_vectors, &hidden, &normalized, self);
+    linear_layer(&l->intermediate, &normalized, query_vectors, l->activation, 0, &activated, self);
+    linear_layer(&l->output, &activated, query_vectors, NONE, &hidden, &t.sums, self);
+    columns output = next_input ? with_rounding(t.input, next_input) : hidden;
+    layer_norm(&l->output_norm, features, &t.sums, query_vectors, &hidden, &output, self);
 }
 
-/* A group of sequences, `count` of them from row `first` of the batch on. */
-static void run_group(const encoder *e, const embedding *from, const long *tokens,
-                      const float *masks, long first, long count, tensors t, float *y, member me) {
-    sequence of[TILE];
+/* Runs the encoder for `count` sequences from row `first` of the batch on. */
+static void run_group(const encoder *e, const embedding *embeddings, const long *tokens,
+                      const float *masks, long first, long count, tensors t, float *y,
+                      worker self) {
+    sequence sequences[TILE];
     long vectors = 0;
     for (long s = 0; s < count; s++) {
-        of[s] = (sequence){vectors, tokens[first + s], masks + (first + s) * from->length};
-        vectors += vectors_of(of + s);
+        sequences[s] =
+            (sequence){vectors, tokens[first + s], masks + (first + s) * embeddings->length};
+        vectors += vector_count(sequences + s);
     }
-    columns input = in_form(t.input, &e->layer[0].input);
-    for (long i = claim(&me); i < vectors; i = claim_next(&me)) {
+    columns input = with_rounding(t.input, &e->layer[0].input);
+    for (long i = claim_piece(&self); i < vectors; i = complete_and_claim(&self)) {
         long s = count - 1;
-        while (of[s].first > i)
+        while (sequences[s].first > i)
             s--;
-        embed(from, e->features, (first + s) * from->length, of + s, i - of[s].first, vectors,
-              &t.hidden, &input, (float *)me.scratch);
+        embed(embeddings, e->features, (first + s) * embeddings->length, sequences + s,
+              i - sequences[s].first, vectors, &t.hidden, &input, (float *)self.scratch);
     }
-    settle(&me, vectors);
+    finish_phase(&self, vectors);
     for (long i = 0; i < e->layers; i++)
-        run_layer(e, e->layer + i, i + 1 < e->layers ? &e->layer[i + 1].input : 0, t, vectors, of,
-                  count, &me);
+        run_layer(e, e->layer + i, i + 1 < e->layers ? &e->layer[i + 1].input : 0, t, vectors,
+                  sequences, count, &self);
     const vector *last = (const vector *)t.first_hidden.data;
-    for (long i = claim(&me); i < 1; i = claim_next(&me))
+    for (long i = claim_piece(&self); i < 1; i = complete_and_claim(&self))
         for (long s = 0; s < count; s++)
             for (long f = 0; f < e->features; f++)
                 y[(first + s) * e->features + f] = last[f * count + s][0];
-    settle(&me, 1);
+    finish_phase(&self, 1);
 }
 
 #endif

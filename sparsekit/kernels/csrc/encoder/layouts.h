@@ -1,4 +1,4 @@
-/* What Python mirrors, for it to compare when it loads the library. */
+/* The structures and constants that Python mirrors, compared when it loads the library. */
 
 #ifndef SPARSEKIT_ENCODER_LAYOUTS_H
 #define SPARSEKIT_ENCODER_LAYOUTS_H
@@ -12,12 +12,12 @@
 #include "tensors.h"
 #include "vectors.h"
 
-/* What packed weights and the workspace depend on. */
-const long chunk_units = UNITS, chunk_inputs = INPUTS;
+/* What the layout of packed weights depends on. */
+const long chunk_units = CHUNK_UNITS, chunk_inputs = CHUNK_INPUTS;
 
 const layout_entry quantizer_layout[] = {
     SIZE(quantizer),
-    FIELD(quantizer, kind),
+    FIELD(quantizer, format),
     FIELD(quantizer, scale),
     FIELD(quantizer, inverse),
     FIELD(quantizer, zero_point),
@@ -29,11 +29,11 @@ const layout_entry weight_layout[] = {
     SIZE(weight),
     FIELD(weight, rows),
     FIELD(weight, chunks),
-    FIELD(weight, form),
+    FIELD(weight, format),
     FIELD(weight, pointers),
-    FIELD(weight, places),
+    FIELD(weight, indices),
     FIELD(weight, values),
-    FIELD(weight, starts),
+    FIELD(weight, initial_sums),
     FIELD(weight, scales),
     FIELD(weight, biases),
     END,
@@ -55,16 +55,16 @@ const layout_entry norm_layout[] = {
 const layout_entry layer_layout[] = {
     SIZE(layer),
     FIELD(layer, projection),
-    FIELD(layer, attended),
-    FIELD(layer, widened),
-    FIELD(layer, narrowed),
+    FIELD(layer, attention_output),
+    FIELD(layer, intermediate),
+    FIELD(layer, output),
     FIELD(layer, input),
     FIELD(layer, context),
-    FIELD(layer, middle),
-    FIELD(layer, active),
+    FIELD(layer, normalized),
+    FIELD(layer, activated),
     FIELD(layer, attention),
-    FIELD(layer, first),
-    FIELD(layer, second),
+    FIELD(layer, attention_norm),
+    FIELD(layer, output_norm),
     FIELD(layer, activation),
     END,
 };
@@ -72,14 +72,14 @@ const layout_entry encoder_layout[] = {
     SIZE(encoder),
     FIELD(encoder, layers),
     FIELD(encoder, features),
-    FIELD(encoder, widened),
+    FIELD(encoder, intermediate_features),
     FIELD(encoder, values),
     FIELD(encoder, layer),
     END,
 };
 const layout_entry table_layout[] = {
     SIZE(table),
-    FIELD(table, kind),
+    FIELD(table, type),
     FIELD(table, scale),
     FIELD(table, zero_point),
     FIELD(table, rows),
@@ -88,7 +88,7 @@ const layout_entry table_layout[] = {
 };
 const layout_entry embedding_layout[] = {
     SIZE(embedding),         FIELD(embedding, tables), FIELD(embedding, length),
-    FIELD(embedding, table), FIELD(embedding, after),  END,
+    FIELD(embedding, table), FIELD(embedding, norm),   END,
 };
 
 #endif

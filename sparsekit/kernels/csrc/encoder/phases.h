@@ -1,9 +1,9 @@
-/* Threads that share work without waiting for each other's turn.
+/* Work that threads share without barriers.
 
-What a group of tokens takes is a row of phases, each made of pieces that any thread may do. A
-thread claims pieces until there are none, and goes on when all are done, so one that the system has
-put aside holds nobody up but by the piece that it has begun: the others do the rest. With barriers
-a busy machine took ten times as long. */
+The computation of a group is a sequence of phases, each made of pieces that any worker may do. A
+worker claims pieces until none are left, and goes on when all are done. So a preempted thread
+delays the others only by the piece that it has begun. With barriers, a busy machine took ten times
+as long. */
 
 #ifndef SPARSEKIT_ENCODER_PHASES_H
 #define SPARSEKIT_ENCODER_PHASES_H
@@ -11,43 +11,44 @@ a busy machine took ten times as long. */
 #include "thread_pool.h"
 #include "vectors.h"
 
-/* A cache line of its own: threads write to it at the same time. */
+/* Padded to a cache line, since several threads write to it. */
 typedef struct {
     long next, done;
-    char others[64 - 2 * sizeof(long)];
+    char padding[64 - 2 * sizeof(long)];
 } phase;
 
-/* One of the threads that work on the same tokens, and the phase that it is in. */
+/* One of the threads that work on a group, and its current phase. */
 typedef struct {
     phase *phase;
-    long members;
+    long workers;
     integers *scratch;
-} member;
+} worker;
 
-INLINE long claim(const member *me) {
-    return __atomic_fetch_add(&me->phase->next, 1, __ATOMIC_RELAXED);
+INLINE long claim_piece(const worker *self) {
+    return __atomic_fetch_add(&self->phase->next, 1, __ATOMIC_RELAXED);
 }
 
-/* The piece that was claimed is done; claims another one. */
-INLINE long claim_next(const member *me) {
-    __atomic_fetch_add(&me->phase->done, 1, __ATOMIC_RELEASE);
-    return claim(me);
+/* Marks the claimed piece as done, and claims another one. */
+INLINE long complete_and_claim(const worker *self) {
+    __atomic_fetch_add(&self->phase->done, 1, __ATOMIC_RELEASE);
+    return claim_piece(self);
 }
 
-/* Goes on to the next phase once all pieces of this one are done. */
-static void settle(member *me, long pieces) {
-    for (long looks = 0; __atomic_load_n(&me->phase->done, __ATOMIC_ACQUIRE) < pieces;)
-        look_again(&looks);
-    me->phase++;
+/* Waits until all pieces of this phase are done, and goes on to the next. */
+static void finish_phase(worker *self, long pieces) {
+    for (long spins = 0; __atomic_load_n(&self->phase->done, __ATOMIC_ACQUIRE) < pieces;)
+        spin(&spins);
+    self->phase++;
 }
 
-/* Where part i begins, of `count` things in so many parts. */
-INLINE long part(long count, long i, long parts) { return count * i / parts; }
+/* The begin of part i, when `count` items are divided into `parts`. */
+INLINE long part_begin(long count, long i, long parts) { return count * i / parts; }
 
-/* In how many pieces of at most `most` things `count` of them are done: as many for each thread. */
-INLINE long pieces_of(long count, long most, const member *me) {
-    long rounds = (count + most * me->members - 1) / (most * me->members);
-    return least(count, rounds * me->members);
+/* The number of pieces, of at most `max_size` items, into which `count` items are divided: a
+   multiple of the number of workers. */
+INLINE long piece_count(long count, long max_size, const worker *self) {
+    long rounds = (count + max_size * self->workers - 1) / (max_size * self->workers);
+    return min_long(count, rounds * self->workers);
 }
 
 #endif

@@ -1,59 +1,59 @@
-/* How tensors lie in memory between the parts of a layer, and how they are rounded to get there. */
+/* The layouts of activations in memory, and quantization into them. */
 
 #ifndef SPARSEKIT_ENCODER_TENSORS_H
 #define SPARSEKIT_ENCODER_TENSORS_H
 
 #include "vectors.h"
 
-/* PLAIN: x itself. The others keep q = clip(round(x / scale) + zero_point, low, high): ROUNDED as
-   the float32 (q - zero_point) * scale, the next two as bytes. FOURS: four features of a token side
-   by side. PLANES: one feature's bytes of GROUP vectors of tokens, side by side as `pack` has it.
- */
-enum { PLAIN, ROUNDED, FOURS, PLANES };
+/* FLOAT32: x itself. The others store q = clip(round(x / scale) + zero_point, low, high): ROUNDED
+   as the float32 value (q - zero_point) * scale, the other two as bytes. PACKED: four features of a
+   token side by side. PLANES: one feature's bytes of GROUP vectors of tokens, in the order of
+   `pack`. */
+enum { FLOAT32, ROUNDED, PACKED, PLANES };
 
 typedef struct {
-    long kind;
+    long format;
     float scale, inverse, zero_point, low, high;
 } quantizer;
 
-/* Vectors of tokens whose bytes fill one vector. */
+/* The number of vectors of tokens whose bytes fill one vector. */
 #define GROUP 4
 
-/* A tensor [tiles][features][width of the tile]. Of FOURS it is [tiles][features / 4][width], of
-   PLANES [tiles][features][width / GROUP, rounded up]. All tiles but the last are TILE wide, where
-   both kinds of bytes take features / 4 * TILE vectors: so many `units` a tensor has. */
+/* A tensor [tiles][features][width of the tile]; if PACKED [tiles][features / 4][width], if PLANES
+   [tiles][features][width / GROUP, rounded up]. All tiles but the last have a width of TILE, for
+   which a tensor takes units * TILE vectors, with features / 4 units if it is PACKED or PLANES. */
 typedef struct {
     integers *data;
     long units;
-    const quantizer *form;
+    const quantizer *rounding;
 } columns;
 
-INLINE long width_of(long vectors, long tile) { return least(TILE, vectors - tile * TILE); }
-INLINE integers *tile_of(const columns *of, long tile) {
-    return of->data + tile * TILE * of->units;
+INLINE long tile_width(long vectors, long tile) { return min_long(TILE, vectors - tile * TILE); }
+INLINE integers *tile_data(const columns *tensor, long tile) {
+    return tensor->data + tile * TILE * tensor->units;
 }
-INLINE long groups_of(long width) { return (width + GROUP - 1) / GROUP; }
+INLINE long group_count(long width) { return (width + GROUP - 1) / GROUP; }
 
-/* q - zero_point, as integers. Clipped before it is rounded: the limits are integers. */
-INLINE integers steps(vector x, const quantizer *form) {
-    vector q = x * form->inverse;
-    q = larger(q, all(form->low - form->zero_point));
-    q = smaller(q, all(form->high - form->zero_point));
-    return (integers)(q + ROUNDING) - (integers)all(ROUNDING);
-}
-
-INLINE vector rounded(vector x, const quantizer *form) {
-    return as_floats(steps(x, form)) * form->scale;
+/* q - zero_point as integers, clipped before rounding, since the limits are integers. */
+INLINE integers centered_integers(vector x, const quantizer *rounding) {
+    vector q = x * rounding->inverse;
+    q = maximum(q, broadcast(rounding->low - rounding->zero_point));
+    q = minimum(q, broadcast(rounding->high - rounding->zero_point));
+    return (integers)(q + ROUNDING_SHIFT) - (integers)broadcast(ROUNDING_SHIFT);
 }
 
-/* q as 0 to 255; in two's complement where the limits are those of int8. */
-INLINE integers byte_of(vector x, const quantizer *form) {
-    return (steps(x, form) + (int32_t)form->zero_point) & 255;
+INLINE vector fake_quantize(vector x, const quantizer *rounding) {
+    return to_float(centered_integers(x, rounding)) * rounding->scale;
 }
 
-#ifdef PRODUCTS_OF_BYTES
-/* Four vectors of numbers up to 255 as bytes: of each 128 bits four bytes are of the first vector,
-   four of the second, and so on. Interleaving such bytes with others' undoes that. */
+/* q as 0 to 255; in two's complement if the limits are those of int8. */
+INLINE integers to_byte(vector x, const quantizer *rounding) {
+    return (centered_integers(x, rounding) + (int32_t)rounding->zero_point) & 255;
+}
+
+#ifdef INT8_DOT_PRODUCTS
+/* Packs four vectors of values up to 255 to bytes: each 128 bits have four bytes of the first
+   vector, four of the second, and so on. INTERLEAVE with other such vectors undoes that. */
 INLINE integers pack(const integers q[GROUP]) {
 #if LANES == 16
     __m512i low = _mm512_packus_epi32((__m512i)q[0], (__m512i)q[1]);
@@ -66,55 +66,58 @@ INLINE integers pack(const integers q[GROUP]) {
 #endif
 }
 
-/* Writes what `packed` has of n vectors from `first` on: others may be writing the rest. */
-INLINE void store_packed(integers *to, integers packed, long first, const int n) {
+/* Stores the lanes of n vectors of `packed` from `first` on, and leaves the rest, which other
+   threads may be writing. */
+INLINE void store_vectors(integers *to, integers packed, long first, const int n) {
 #if LANES == 16
     _mm512_mask_storeu_epi32(to, (__mmask16)((((1 << n) - 1) << first) * 0x1111), (__m512i)packed);
 #else
-    integers place = (integers){0, 1, 2, 3, 0, 1, 2, 3} - (int32_t)first;
-    _mm256_maskstore_epi32((int *)to, (__m256i)((place >= 0) & (place < n)), (__m256i)packed);
+    integers lane_index = (integers){0, 1, 2, 3, 0, 1, 2, 3} - (int32_t)first;
+    _mm256_maskstore_epi32((int *)to, (__m256i)((lane_index >= 0) & (lane_index < n)),
+                           (__m256i)packed);
 #endif
 }
 
-/* n vectors of one feature, from v on: 1, or 2 or 4 that do not cross a group's middle or end. */
-INLINE void keep_planes(const columns *to, integers *plane, long v, const vector *values,
-                        const int n) {
+/* Stores n vectors of one feature, from v on: 1, or 2 or 4 that do not cross the middle or the end
+   of a group. */
+INLINE void store_planes(const columns *to, integers *plane, long v, const vector *values,
+                         const int n) {
     integers q[GROUP];
 #pragma GCC unroll 4
     for (int i = 0; i < GROUP; i++)
-        q[i] = i < n ? byte_of(values[i], to->form) : q[i % n];
+        q[i] = i < n ? to_byte(values[i], to->rounding) : q[i % n];
     if (n == GROUP)
         plane[v / GROUP] = pack(q);
     else
-        store_packed(plane + v / GROUP, pack(q), v % GROUP, n);
+        store_vectors(plane + v / GROUP, pack(q), v % GROUP, n);
 }
 #endif
 
-/* Keep four features, from `feature` on, of n vectors of a tile, from v on: 1, 2 or 4. */
-INLINE void keep(const columns *to, integers *tile, long width, long feature, long v,
-                 const vector values[4][GROUP], const int n) {
-    long kind = to->form->kind;
-#ifdef PRODUCTS_OF_BYTES
-    if (kind == PLANES) {
-        long groups = groups_of(width);
+/* Stores four features, from `feature` on, of n vectors of a tile, from v on; n is 1, 2 or 4. */
+INLINE void store(const columns *to, integers *tile, long width, long feature, long v,
+                  const vector values[4][GROUP], const int n) {
+    long format = to->rounding->format;
+#ifdef INT8_DOT_PRODUCTS
+    if (format == PLANES) {
+        long groups = group_count(width);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             integers *plane = tile + (feature + i) * groups;
             if (v % n == 0)
-                keep_planes(to, plane, v, values[i], n);
+                store_planes(to, plane, v, values[i], n);
             else
                 for (int j = 0; j < n; j++)
-                    keep_planes(to, plane, v + j, values[i] + j, 1);
+                    store_planes(to, plane, v + j, values[i] + j, 1);
         }
         return;
     }
-    if (kind == FOURS) {
+    if (format == PACKED) {
 #pragma GCC unroll 4
         for (int j = 0; j < n; j++) {
             integers four = {0};
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++)
-                four |= byte_of(values[i][j], to->form) << (8 * i);
+                four |= to_byte(values[i][j], to->rounding) << (8 * i);
             tile[feature / 4 * width + v + j] = four;
         }
         return;
@@ -126,42 +129,43 @@ INLINE void keep(const columns *to, integers *tile, long width, long feature, lo
         for (int j = 0; j < n; j++) {
             vector x = values[i][j];
             tile[(feature + i) * width + v + j] =
-                (integers)(kind == PLAIN ? x : rounded(x, to->form));
+                (integers)(format == FLOAT32 ? x : fake_quantize(x, to->rounding));
         }
     }
 }
 
-/* Of a sequence: the vector that it begins at, its number of tokens, and what is added to each
-   key's scores. */
+/* A sequence: its first vector, its number of tokens, and the mask that is added to each key's
+   scores. */
 typedef struct {
     long first, tokens;
     const float *mask;
 } sequence;
 
-INLINE long vectors_of(const sequence *of) { return (of->tokens + LANES - 1) / LANES; }
+INLINE long vector_count(const sequence *seq) { return (seq->tokens + LANES - 1) / LANES; }
 
-/* The first vector of each sequence, side by side, of PLANES: its bytes lie four by four among
+/* The first vector of each sequence, side by side, for PLANES, where its bytes are interleaved with
    those of its group. */
-static void take_first_bytes(const columns *from, long vectors, const sequence *of, long count,
-                             const columns *to) {
-    long groups = groups_of(width_of(vectors, 0)), to_groups = groups_of(count);
-    for (long f = 0; f < 4 * from->units; f++)
+static void gather_first_planes(const columns *source, long vectors, const sequence *sequences,
+                                long count, const columns *to) {
+    long groups = group_count(tile_width(vectors, 0)), to_groups = group_count(count);
+    for (long f = 0; f < 4 * source->units; f++)
         for (long s = 0; s < count; s++)
             for (long four = 0; four < LANES; four += GROUP)
                 to->data[f * to_groups + s / GROUP][four + s % GROUP] =
-                    from->data[f * groups + of[s].first / GROUP][four + of[s].first % GROUP];
+                    source->data[f * groups + sequences[s].first / GROUP]
+                                [four + sequences[s].first % GROUP];
 }
 
 /* The first vector of each sequence, side by side. */
-static void take_first(const columns *from, long vectors, const sequence *of, long count,
-                       const columns *to) {
-    if (from->form->kind == PLANES) {
-        take_first_bytes(from, vectors, of, count, to);
+static void gather_first_vectors(const columns *source, long vectors, const sequence *sequences,
+                                 long count, const columns *to) {
+    if (source->rounding->format == PLANES) {
+        gather_first_planes(source, vectors, sequences, count, to);
         return;
     }
-    for (long u = 0; u < from->units; u++)
+    for (long u = 0; u < source->units; u++)
         for (long s = 0; s < count; s++)
-            to->data[u * count + s] = from->data[u * width_of(vectors, 0) + of[s].first];
+            to->data[u * count + s] = source->data[u * tile_width(vectors, 0) + sequences[s].first];
 }
 
 #endif

@@ -1,8 +1,9 @@
-/* Threads that help a caller with its work, if they come in time.
+/* Threads that help a caller with a job.
 
-The caller works too, and waits for nobody who has not begun: it closes the work when it finds none
-left, and waits for those inside only. So a helper that the system wakes late, or not at all, costs
-nothing; a barrier, as OpenMP has at the end, would wait for its turn of a busy core. */
+The caller works too, and waits for no helper that has not begun: when no work is left, it closes
+the job and waits only for the helpers inside it. So a helper that the system wakes late, or never,
+costs nothing, while a barrier, as at the end of an OpenMP region, would wait for it on a busy core.
+*/
 
 #ifndef SPARSEKIT_ENCODER_THREAD_POOL_H
 #define SPARSEKIT_ENCODER_THREAD_POOL_H
@@ -14,101 +15,107 @@ nothing; a barrier, as OpenMP has at the end, would wait for its turn of a busy 
 
 #include "vectors.h"
 
-/* How often a waiting thread looks before it lets other programs have its core: some 50 us. */
-#define LOOKS 1000
+/* How often a waiting thread looks before it yields its core, about 50 us. */
+#define SPIN_LIMIT 1000
 
-/* What a helper, or the caller (seat 0), does of a job. */
-typedef void (*helping)(const void *job, long seat);
+/* The part of a worker in a job; worker 0 is the caller. */
+typedef void (*job_function)(const void *job, long worker_index);
 
-/* A round is a job's number. `open`: whether helpers may enter; `inside`: how many are. */
+/* round: the number of the job. accepting: whether helpers may enter it. active: how many are in
+   it. */
 typedef struct {
-    long helpers, stopping, round, open, inside, seats, asleep;
-    helping work;
+    long helpers, stopping, round, accepting, active, next_worker, sleeping;
+    job_function function;
     const void *job;
     pthread_mutex_t lock;
     pthread_cond_t wake;
     pthread_t threads[];
 } pool;
 
-/* One more look at something that another thread is to change; lets other programs have the core
-   after some 50 us of them. */
-INLINE void look_again(long *looks) {
+/* One iteration of a loop that waits for another thread; yields the core after SPIN_LIMIT of them.
+ */
+INLINE void spin(long *spins) {
 #ifdef __x86_64__
     __builtin_ia32_pause();
 #endif
-    if (++*looks > LOOKS)
+    if (++*spins > SPIN_LIMIT)
         sched_yield();
 }
 
-INLINE long read_now(const long *number) { return __atomic_load_n(number, __ATOMIC_SEQ_CST); }
-INLINE void write_now(long *number, long to) { __atomic_store_n(number, to, __ATOMIC_SEQ_CST); }
-INLINE long add_now(long *number, long by) {
-    return __atomic_fetch_add(number, by, __ATOMIC_SEQ_CST);
+INLINE long atomic_read(const long *variable) {
+    return __atomic_load_n(variable, __ATOMIC_SEQ_CST);
+}
+INLINE void atomic_write(long *variable, long to) {
+    __atomic_store_n(variable, to, __ATOMIC_SEQ_CST);
+}
+INLINE long atomic_add(long *variable, long by) {
+    return __atomic_fetch_add(variable, by, __ATOMIC_SEQ_CST);
 }
 
-/* Waits for a round after `seen`, awake at first; returns its number. */
-static long next_round(pool *p, long seen) {
-    for (long looks = 0; looks < LOOKS && read_now(&p->round) == seen;)
-        look_again(&looks);
-    if (read_now(&p->round) == seen) {
+/* Waits for a round other than `previous`, spinning at first, then asleep; returns its number. */
+static long next_round(pool *p, long previous) {
+    for (long spins = 0; spins < SPIN_LIMIT && atomic_read(&p->round) == previous;)
+        spin(&spins);
+    if (atomic_read(&p->round) == previous) {
         pthread_mutex_lock(&p->lock);
-        add_now(&p->asleep, 1);
-        while (read_now(&p->round) == seen)
+        atomic_add(&p->sleeping, 1);
+        while (atomic_read(&p->round) == previous)
             pthread_cond_wait(&p->wake, &p->lock);
-        add_now(&p->asleep, -1);
+        atomic_add(&p->sleeping, -1);
         pthread_mutex_unlock(&p->lock);
     }
-    return read_now(&p->round);
+    return atomic_read(&p->round);
 }
 
-static void new_round(pool *p) {
-    add_now(&p->round, 1);
-    if (!read_now(&p->asleep))
+static void start_round(pool *p) {
+    atomic_add(&p->round, 1);
+    if (!atomic_read(&p->sleeping))
         return;
     pthread_mutex_lock(&p->lock);
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->lock);
 }
 
-static void *help(void *of) {
-    pool *p = of;
-    for (long seen = 0;;) {
-        seen = next_round(p, seen);
-        if (read_now(&p->stopping))
+static void *helper_main(void *argument) {
+    pool *p = argument;
+    for (long previous = 0;;) {
+        previous = next_round(p, previous);
+        if (atomic_read(&p->stopping))
             return 0;
-        /* First inside, then looking: the caller closes first, then looks who is inside. */
-        add_now(&p->inside, 1);
-        if (read_now(&p->open)) {
-            long seat = add_now(&p->seats, 1);
-            if (seat <= p->helpers)
-                p->work(p->job, seat);
+        /* Increment, then look: the caller stops accepting, then looks at `active`. */
+        atomic_add(&p->active, 1);
+        if (atomic_read(&p->accepting)) {
+            long worker_index = atomic_add(&p->next_worker, 1);
+            if (worker_index <= p->helpers)
+                p->function(p->job, worker_index);
         }
-        add_now(&p->inside, -1);
+        atomic_add(&p->active, -1);
     }
 }
 
-/* Threads for one caller at a time, itself among them, of this process only: a fork has none of
-   them. There are fewer where the system gives fewer; 0 where there is no memory. */
+/* Starts `threads` threads, including the caller, for one caller at a time. They belong to this
+   process only: a fork has none. The pool has fewer where the system gives fewer; NULL where memory
+   is short. */
 pool *start_pool(long threads) {
     pool *p = calloc(1, sizeof *p + threads * sizeof *p->threads);
     if (!p)
         return 0;
     pthread_mutex_init(&p->lock, 0);
     pthread_cond_init(&p->wake, 0);
-    /* Signals are for the threads that the program knows. */
-    sigset_t all_signals, before;
+    /* Signals are delivered to the program's own threads. */
+    sigset_t all_signals, previous_mask;
     sigfillset(&all_signals);
-    pthread_sigmask(SIG_SETMASK, &all_signals, &before);
-    while (p->helpers < threads - 1 && !pthread_create(p->threads + p->helpers, 0, help, p))
+    pthread_sigmask(SIG_SETMASK, &all_signals, &previous_mask);
+    while (p->helpers < threads - 1 && !pthread_create(p->threads + p->helpers, 0, helper_main, p))
         p->helpers++;
-    pthread_sigmask(SIG_SETMASK, &before, 0);
+    pthread_sigmask(SIG_SETMASK, &previous_mask, 0);
     return p;
 }
 
-/* Ends the threads, none of which may be at work. */
+/* Ends the threads, which must be idle. */
 void stop_pool(pool *p) {
-    write_now(&p->stopping, 1);
-    new_round(p);
+    atomic_write(&p->stopping, 1);
+    start_round(p);
     for (long i = 0; i < p->helpers; i++)
         pthread_join(p->threads[i], 0);
     pthread_cond_destroy(&p->wake);
@@ -116,19 +123,19 @@ void stop_pool(pool *p) {
     free(p);
 }
 
-/* Does all of a job, with whoever helps. */
-static void work_together(pool *p, helping work, const void *job) {
+/* Runs a job to its end, with the helpers that come in time. */
+static void run_job(pool *p, job_function function, const void *job) {
     if (p->helpers) {
-        p->work = work;
+        p->function = function;
         p->job = job;
-        write_now(&p->seats, 1);
-        write_now(&p->open, 1);
-        new_round(p);
+        atomic_write(&p->next_worker, 1);
+        atomic_write(&p->accepting, 1);
+        start_round(p);
     }
-    work(job, 0);
-    write_now(&p->open, 0);
-    for (long looks = 0; read_now(&p->inside);)
-        look_again(&looks);
+    function(job, 0);
+    atomic_write(&p->accepting, 0);
+    for (long spins = 0; atomic_read(&p->active);)
+        spin(&spins);
 }
 
 #endif
