@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from sparsekit.modifiers.processes import shared_sum
 
 
 class LossMean:
@@ -18,9 +21,11 @@ class LossMean:
         self._count += 1
 
     def take(self) -> float | None:
-        """The mean since the last call, or None if nothing was added."""
+        """The mean since the last call over all processes, or None if nothing was added."""
         if self._sum is None:
             return None
-        mean = self._sum.item() / self._count
+        count = torch.tensor(float(self._count), device=self._sum.device)
+        total, count = shared_sum(torch.stack([self._sum, count])).tolist()
+        mean: float = total / count
         self._sum, self._count = None, 0
         return mean

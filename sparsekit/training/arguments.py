@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from transformers import TrainingArguments
 
+from sparsekit.distributed import PROCESSES
 from sparsekit.errors import ConfigError
 from sparsekit.kernels.errors import KernelError, warn
 from sparsekit.kernels.sparse_linear import compiled, pays_here
@@ -82,7 +83,17 @@ class SparseTrainingArguments(TrainingArguments):
         if self.greater_is_better is None and not higher_is_better(best):
             # transformers knows of names that end in "loss" only.
             self.greater_is_better = False
+        if PROCESSES > 1 and not torch.accelerator.is_available():
+            # Otherwise accelerate would start no process group, and each process train alone.
+            self.use_cpu, self.ddp_backend = True, self.ddp_backend or "gloo"
         super().__post_init__()  # type: ignore[no-untyped-call]
+        if self.world_size != PROCESSES:
+            raise ConfigError(
+                [
+                    f"torchrun started {PROCESSES} processes, but {self.world_size} would train "
+                    "together; set training.ddp_backend to nccl on GPUs, to gloo on CPUs"
+                ]
+            )
         if self.sparse_products == "on" and (problem := self.sparse_products_problem()):
             raise ConfigError([f"training.sparse_products=on: {problem}; set it to auto"])
         if self.tokens_per_batch is not None and (problem := self._token_budget_problem()):

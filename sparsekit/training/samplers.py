@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import DataLoader, Sampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from sparsekit.errors import UserError
+from sparsekit.training.processes import SharedBatches
 
 # Larger than any number of epochs, so that no two pairs of seed and epoch coincide.
 _STRIDE = 1_000_003
@@ -91,17 +93,25 @@ def _shuffled(batches: list[list[int]], generator: torch.Generator) -> list[list
 
 
 def order_by_epoch(
-    loader: DataLoader[Any], seed: int, epoch: Callable[[], int], budget: int | None = None
+    loader: DataLoader[Any],
+    seed: int,
+    epoch: Callable[[], int],
+    budget: int | None = None,
+    processes: tuple[int, int] = (1, 0),
 ) -> DataLoader[Any]:
     """A loader whose order follows from seed and epoch, if `loader` groups rows by length.
 
     budget: tokens per batch, instead of a fixed number of rows.
+    processes: how many train together, and the index of this one. They share the rows of each
+        batch, in the order of one process whose batch is as large as all of theirs.
     """
     sampler = lengths_in_memory(loader)
-    if sampler is None:
-        return loader
-    if budget is None:
-        loader.batch_sampler.sampler = EpochOrder(sampler, seed, epoch)  # type: ignore[union-attr]
+    if sampler is not None and budget is None:
+        sampler.batch_size *= processes[0]
+        _batches(loader).sampler = EpochOrder(sampler, seed, epoch)
+    if processes[0] > 1:
+        _share(loader, *processes)
+    if sampler is None or budget is None:
         return loader
     return DataLoader(
         loader.dataset,
@@ -118,8 +128,29 @@ def lengths_in_memory(loader: DataLoader[Any]) -> LengthGroupedSampler | None:
     transformers leaves them in a column of the data set, which is read again for each length: a
     fifth of the training time of a small model.
     """
-    sampler = getattr(loader.batch_sampler, "sampler", None)
+    sampler = getattr(_batches(loader), "sampler", None)
     if not isinstance(sampler, LengthGroupedSampler):
         return None
     sampler.lengths = list(sampler.lengths)
     return sampler
+
+
+def _batches(loader: DataLoader[Any]) -> Any:
+    """The sampler that makes batches of rows, before accelerate deals them out to processes."""
+    batches = loader.batch_sampler
+    return batches.batch_sampler if isinstance(batches, BatchSamplerShard) else batches
+
+
+def _share(loader: DataLoader[Any], processes: int, process: int) -> None:
+    """Deal the rows of each batch out by `SharedBatches` instead of accelerate's sampler.
+
+    Accelerate deals out whole batches, and fills up the last one with rows of the first.
+    """
+    shard, batches = loader.batch_sampler, _batches(loader)
+    if not isinstance(shard, BatchSamplerShard):
+        raise RuntimeError(f"accelerate made a {type(shard).__name__}, which is not shared")
+    shard.batch_sampler = SharedBatches(
+        batches.sampler, batches.batch_size, processes, process, batches.drop_last
+    )
+    # What is left to accelerate's sampler: to pass on the batches of one process as they are.
+    shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False

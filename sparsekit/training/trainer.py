@@ -38,6 +38,7 @@ from sparsekit.training.cpu.acceleration import cpu_acceleration
 from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
 from sparsekit.training.cpu.sparse_linear import SparseLinears
 from sparsekit.training.preparation import RecipeSource, Teachers, prepare
+from sparsekit.training.processes import loss_weight, same_length
 from sparsekit.training.record import record_model
 from sparsekit.training.samplers import lengths_in_memory, order_by_epoch
 from sparsekit.training.session import Session
@@ -165,7 +166,8 @@ class SparseTrainer(Trainer):
                 f"{self.args.train_batch_size} of one batch; set it to false, or a smaller "
                 "training.per_device_train_batch_size"
             )
-        return order_by_epoch(loader, seed, lambda: int(self.state.epoch or 0), budget)
+        processes = self.args.world_size, self.args.process_index
+        return order_by_epoch(loader, seed, lambda: int(self.state.epoch or 0), budget, processes)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         if eval_dataset is not None and eval_dataset is not self.eval_dataset:
@@ -228,13 +230,17 @@ class SparseTrainer(Trainer):
         inputs = {name: value for name, value in inputs.items() if name not in teacher}
         # Counted before: with label smoothing the Trainer pops the labels from its inputs.
         rows = len(inputs["labels"])
+        several = model.training and self.args.world_size > 1
+        if several and self.processing_class is not None:
+            inputs = same_length(inputs, cast(PreTrainedTokenizerBase, self.processing_class))
         # Without the number of items: with it the Trainer would take the loss for a part of a sum,
         # and multiply this process's mean by the number of processes.
         loss, outputs = super().compute_loss(model, inputs, True)
         if model.training:
             self._rows_seen += rows
-            self._task_loss.add(loss)
-            loss = self.recipe.loss(loss, teacher, outputs)
+            weight = loss_weight(rows, loss.device) if several else 1.0
+            self._task_loss.add(loss * weight)
+            loss = self.recipe.loss(loss, teacher, outputs) * weight
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:

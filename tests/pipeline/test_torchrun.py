@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from launching import local, run_here
 from project import ROOT
+from safetensors.torch import load_file
 
 
 def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -60,6 +64,35 @@ def test_two_processes_train_one_model_into_one_folder(
     chosen = logits[np.arange(len(logits)), rows["label"]]
     expected = float(np.mean(np.logaddexp.reduce(logits, axis=1) - chosen))
     assert evaluated[-1] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_a_batch_twice_as_large(
+    tmp_path: Path, csv_files: dict[str, str], student_folder: str
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    student = shutil.copytree(student_folder, tmp_path / "student")
+    config = json.loads((student / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (student / "config.json").write_text(json.dumps(config))
+    settings = [*local(csv_files, str(student)), "export=none"]
+    # Adam would scale up the rounding of gradients that are almost zero.
+    settings += ["training.precision=fp32", "training.optim=sgd"]
+    done = torchrun(
+        tmp_path,
+        *settings,
+        "tracking=none",
+        f"output_dir={tmp_path}/two",
+        "training.per_device_train_batch_size=4",
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    run_here(tmp_path / "one", *settings, "training.per_device_train_batch_size=8")
+    one, two = (
+        load_file(tmp_path / folder / "model" / "model.safetensors") for folder in ("one", "two")
+    )
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.slow

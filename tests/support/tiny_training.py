@@ -53,7 +53,6 @@ def trainer(
     """A trainer of 8 steps an epoch, which attaches `recipe`."""
     args = SparseTrainingArguments(
         output_dir=str(folder),
-        use_cpu=True,
         precision="fp32",
         report_to="none",
         remove_unused_columns=False,
@@ -63,6 +62,7 @@ def trainer(
         logging_steps=1,
         **{
             "num_train_epochs": recipe.num_epochs,
+            "use_cpu": True,
             "save_strategy": "no",
             "per_device_train_batch_size": 8,
             **arguments,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparsekit.kernels import quantize
 from sparsekit.kernels.sparse_linear import SparsePattern, sparse_linear
+from sparsekit.modifiers.processes import several, shared_range
 from sparsekit.modifiers.quantization.rounding import (
     INT8,
     UINT8,
@@ -71,15 +72,19 @@ class FakeQuantizer(nn.Module):
 
     @torch.no_grad()
     def observe(self, values: Tensor) -> None:
-        """Update the moving average with the range of `values`, without a synchronization."""
-        if not self.per_channel and values.device.type == "cpu" and takes_kernels(values):
+        """Update the moving average with the range of `values` in all processes.
+
+        No value is read back from the device.
+        """
+        in_kernel = values.device.type == "cpu" and takes_kernels(values) and not several()
+        if in_kernel and not self.per_channel:
             state = (self.min_val, self.max_val, self.scale, self.zero_point)
             quantize.observe(values, state, self.limits, self.symmetric, AVERAGING, EPSILON)
             return
         if self.per_channel:
             low, high = torch.aminmax(values.flatten(1), dim=1)
         else:
-            low, high = torch.aminmax(values)
+            low, high = shared_range(*torch.aminmax(values))
         low, high = low.float(), high.float()
         # The first observed range replaces the infinite one.
         seen = torch.isfinite(self.min_val)

@@ -1,0 +1,75 @@
+"""Several processes train as one would on their batches together: shares of rows, one padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Sampler
+from transformers import PreTrainedTokenizerBase
+
+from sparsekit.modifiers.processes import shared_sum
+
+
+class SharedBatches(Sampler[list[int]]):
+    """The rows of process `process` in each batch that `processes` processes train on together.
+
+    sampler: the rows of an epoch, in an order that is the same in every process.
+    batch_size: rows of one process.
+
+    The rows of a last, smaller batch are dealt out evenly too. Where it has fewer rows than there
+    are processes, some rows are used twice, because every process must take part in every step.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler[int],
+        batch_size: int,
+        processes: int,
+        process: int,
+        drop_last: bool,
+    ) -> None:
+        self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
+        self._processes, self._process = processes, process
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rows, size = list(self.sampler), self.batch_size * self._processes
+        for start in range(0, len(self) * size, size):
+            batch = rows[start : start + size]
+            # Every n-th row: where rows are sorted by length, all processes get equally long ones.
+            yield batch[self._process :: self._processes] or [batch[self._process % len(batch)]]
+
+    def __len__(self) -> int:
+        rows, size = len(self.sampler), self.batch_size * self._processes  # type: ignore[arg-type]
+        return rows // size if self.drop_last else -(-rows // size)
+
+
+def loss_weight(rows: int, device: torch.device) -> Tensor:
+    """The factor that makes the mean of all processes' losses the mean over all their rows."""
+    counted = torch.tensor(float(rows), device=device)
+    return counted * dist.get_world_size() / shared_sum(counted)
+
+
+def same_length(inputs: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """`inputs`, padded to the longest row of all processes.
+
+    Quantizers observe padding too, so it must not depend on how rows are dealt out.
+    """
+    tokens = inputs["input_ids"]
+    longest = torch.tensor(tokens.shape[1], device=tokens.device)
+    dist.all_reduce(longest, dist.ReduceOp.MAX)
+    added = int(longest) - tokens.shape[1]
+    fill = {
+        "input_ids": tokenizer.pad_token_id,
+        "token_type_ids": tokenizer.pad_token_type_id,
+        "attention_mask": 0,
+    }
+    widths = (added, 0) if tokenizer.padding_side == "left" else (0, added)
+    return {
+        name: F.pad(value, widths, value=fill[name]) if name in fill else value
+        for name, value in inputs.items()
+    }

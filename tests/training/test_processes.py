@@ -1,0 +1,74 @@
+"""Two processes train as one does on their batches together: rows, losses, ranges, weights."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shared_training
+import torch
+from project import ROOT
+
+from sparsekit.training.processes import SharedBatches
+
+
+@pytest.fixture(scope="module")
+def by_two(student_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes of 8 rows each trained, by setting."""
+    folder = tmp_path_factory.mktemp("by-two")
+    support = ROOT / "tests" / "support"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"),
+            *(str(support / "shared_training.py"), student_folder, str(folder), "8"),
+        ],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{support}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("setting", shared_training.SETTINGS)
+def test_two_processes_end_where_one_does(
+    by_two: Path, tmp_path: Path, student_folder: str, setting: str
+) -> None:
+    one: dict[str, Any] | None = shared_training.train(student_folder, tmp_path, 16, setting)
+    two = torch.load(by_two / f"{setting}.pt")
+    assert one is not None
+    assert one["logged"].keys() == two["logged"].keys()
+    assert {name.split()[0] for name in one["logged"]} >= {"loss", "task_loss", "kd_loss"}
+    for name, value in one["logged"].items():
+        # The part of a modifier is a mean over processes, whose last batches differ by a row.
+        tolerance = 5e-3 if name.startswith("kd_loss") else 2e-6
+        assert two["logged"][name] == pytest.approx(value, abs=tolerance), name
+    assert one["weights"].keys() == two["weights"].keys()
+    for name, value in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], value, rtol=1e-6, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 15, 16, 17, 100])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_processes_share_the_rows_of_each_batch(rows: int, processes: int, drop_last: bool) -> None:
+    order = list(torch.randperm(rows))
+    shares = [
+        list(SharedBatches(order, 4, processes, process, drop_last))  # type: ignore[arg-type]
+        for process in range(processes)
+    ]
+    assert len({len(share) for share in shares}) == 1
+    size = 4 * processes
+    whole = [order[start : start + size] for start in range(0, rows, size)]
+    if drop_last:
+        whole = [batch for batch in whole if len(batch) == size]
+    assert len(shares[0]) == len(whole)
+    for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        assert {int(row) for part in parts for row in part} == {int(row) for row in batch}
+        assert max(map(len, parts)) <= 4
+        assert min(map(len, parts)) >= 1
