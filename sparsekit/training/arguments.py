@@ -11,13 +11,13 @@ from typing import Literal
 import torch
 from transformers import TrainingArguments
 
-from sparsekit.distributed import PROCESSES
+from sparsekit.distributed import FIRST_PROCESS, PROCESSES
 from sparsekit.errors import ConfigError
 from sparsekit.kernels.errors import KernelError, warn
 from sparsekit.kernels.sparse_linear import compiled, pays_here
 from sparsekit.metrics.table import higher_is_better
 from sparsekit.system import cpu_units
-from sparsekit.training.resume import checkpoint_problem
+from sparsekit.training.resume import chosen_checkpoint, past_the_end
 
 _AT_LEAST_ONE = (
     "per_device_train_batch_size",
@@ -30,13 +30,16 @@ SPARSE_PRODUCTS = ("auto", "on", "off")
 
 @dataclass
 class SparseTrainingArguments(TrainingArguments):
-    """transformers' TrainingArguments with three more fields.
+    """transformers' TrainingArguments with four more fields.
 
     precision: auto, fp32, bf16 or fp16; auto is bf16 on devices with bf16 matrix units, else fp32.
         On a GPU bf16 and fp16 mean autocast. On a CPU bf16 means that float32 matmuls use its bf16
         units: tensors and accumulators stay float32.
     sparse_products: auto, on or off: whether matmuls skip the masked weights of layers that are
         sparse enough; auto: on CPUs where that is faster.
+    resume_from_checkpoint: auto, true, a run folder or a checkpoint folder; see
+        `sparsekit.training.resume.chosen_checkpoint`. Afterwards a checkpoint folder or None.
+    resume_despite_changes: go on from a checkpoint that was trained by another config.
     tokens_per_batch: the number of tokens in a batch, padding included, instead of a fixed number
         of rows. The loss is the mean over a batch's rows, so rows in batches of long ones weigh
         more.
@@ -47,6 +50,12 @@ class SparseTrainingArguments(TrainingArguments):
     precision: str = field(default="auto", metadata={"help": ", ".join(PRECISIONS)})
     sparse_products: str = field(default="auto", metadata={"help": ", ".join(SPARSE_PRODUCTS)})
 
+    resume_from_checkpoint: str | bool | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "auto, true, a run folder or a checkpoint folder"}
+    )
+    resume_despite_changes: bool = field(
+        default=False, metadata={"help": "resume although the config is another one"}
+    )
     tokens_per_batch: int | None = field(default=None, metadata={"help": "instead of rows"})
 
     def __post_init__(self) -> None:
@@ -56,10 +65,14 @@ class SparseTrainingArguments(TrainingArguments):
             )
         if self.max_steps == 0:
             raise ConfigError(["training.max_steps is 0; set 1 or more, or -1 for whole epochs"])
-        if self.resume_from_checkpoint:
-            folder = Path(self.resume_from_checkpoint)
-            if problem := checkpoint_problem(folder, self.num_train_epochs, self.max_steps):
-                raise ConfigError([problem])
+        # The other processes have folders of their own, where the run leaves nothing.
+        choice = self.resume_from_checkpoint if FIRST_PROCESS else None
+        checkpoint = chosen_checkpoint(choice, Path(self.output_dir or "."))
+        if checkpoint is not None and (
+            problem := past_the_end(checkpoint, self.num_train_epochs, self.max_steps)
+        ):
+            raise ConfigError([problem])
+        self.resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
         on_gpu = torch.cuda.is_available() and not self.use_cpu
         if self.precision not in PRECISIONS:
             raise ConfigError(
@@ -94,6 +107,11 @@ class SparseTrainingArguments(TrainingArguments):
                     "together; set training.ddp_backend to nccl on GPUs, to gloo on CPUs"
                 ]
             )
+        if self.world_size > 1:
+            # One folder holds the checkpoints of all, with the random state of each.
+            shared = [self.output_dir, self.resume_from_checkpoint]
+            torch.distributed.broadcast_object_list(shared)
+            self.output_dir, self.resume_from_checkpoint = shared
         if self.sparse_products == "on" and (problem := self.sparse_products_problem()):
             raise ConfigError([f"training.sparse_products=on: {problem}; set it to auto"])
         if self.tokens_per_batch is not None and (problem := self._token_budget_problem()):

@@ -1,30 +1,64 @@
-"""Whether training can be resumed from a checkpoint."""
+"""Which checkpoint training is resumed from."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+from sparsekit.errors import ConfigError
+from sparsekit.training.checkpoints import STATE, checkpoints, damage, newest_whole
+
+KEY = "training.resume_from_checkpoint"
+NEWEST = ("auto", "true")
 
 
-def checkpoint_problem(folder: Path, epochs: float, max_steps: int) -> str | None:
-    """Why a run of `epochs`, or of `max_steps` if positive, cannot resume from `folder`, or None.
+def chosen_checkpoint(choice: str | bool | None, own: Path) -> Path | None:
+    """The checkpoint folder that `training.resume_from_checkpoint=choice` means.
 
-    A run that was killed may leave an incomplete checkpoint. From a checkpoint past the end
-    transformers would silently train no step and return the checkpoint itself.
+    choice: auto, the newest whole checkpoint in `own`, the run's `checkpoints/`, or None where
+        there is none; true, the same, but there must be one; a run folder or its `checkpoints/`,
+        the newest whole one there; or a checkpoint folder.
+
+    Raises ConfigError that names what is lacking. Warns of damaged checkpoints that are passed
+    over.
     """
-    name = f"training.resume_from_checkpoint {folder}"
-    lacking = [file for file in _FILES if not (folder / file).is_file()]
-    if lacking:
-        return (
-            f"{name} is not a complete checkpoint: it lacks {', '.join(lacking)}; name a "
-            "checkpoints/checkpoint-* folder of a run"
+    word = str(choice).lower()
+    if choice is None or word in ("", "false", "null", "none"):
+        return None
+    if word in NEWEST:
+        newest = newest_whole(own)
+        if newest is None and word == "true":
+            raise ConfigError(
+                [f"{KEY}=true, but there is no whole checkpoint in {own}; auto starts without one"]
+            )
+        return newest
+    folder = Path(str(choice))
+    for below in (folder / "checkpoints", folder):
+        if checkpoints(below):
+            newest = newest_whole(below)
+            if newest is None:
+                raise ConfigError([f"{KEY}={choice}: no checkpoint in {below} is whole"])
+            return newest
+    if problem := damage(folder):
+        raise ConfigError(
+            [
+                f"{KEY} {folder} is not a complete checkpoint: {problem}; name a run folder, one "
+                "of its checkpoints/checkpoint-* folders, or auto"
+            ]
         )
-    state = json.loads((folder / _FILES[0]).read_text())
+    return folder
+
+
+def past_the_end(checkpoint: Path, epochs: float, max_steps: int) -> str | None:
+    """Why a run of `epochs`, or of `max_steps` if positive, cannot resume there, or None.
+
+    From a checkpoint past the end transformers would silently train no step and return the
+    checkpoint itself.
+    """
+    state = json.loads((checkpoint / STATE).read_text())
     done, end, key = state["epoch"] or 0, epochs, "recipe.num_epochs"
     if max_steps > 0:
         done, end, key = state["global_step"], max_steps, "training.max_steps"
     if done <= end:
         return None
-    return f"{name} is at {done:g}, past {key}={end:g}; set that higher, or train from the start"
+    return f"{KEY} {checkpoint} is at {done:g}, past {key}={end:g}; set that higher, or train anew"

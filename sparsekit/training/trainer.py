@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -34,6 +36,7 @@ from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
 from sparsekit.training.callbacks import RecipeCallback
+from sparsekit.training.checkpoints import STATE, UNFINISHED, publish, rotate
 from sparsekit.training.cpu.acceleration import cpu_acceleration
 from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
 from sparsekit.training.cpu.sparse_linear import SparseLinears
@@ -133,6 +136,8 @@ class SparseTrainer(Trainer):
         # The loss is a mean over the batch: otherwise gradients accumulated over N batches would
         # be N times too large.
         self.loss_is_scaled_for_ga = False
+        # Kept in every checkpoint, for a run that resumes from it to compare.
+        self.trained_by: Mapping[str, Any] = {}
         self._task_loss = LossMean()
         self._rows_seen = 0
         recipe.use_rows(self._draw)
@@ -168,6 +173,34 @@ class SparseTrainer(Trainer):
             )
         processes = self.args.world_size, self.args.process_index
         return order_by_epoch(loader, seed, lambda: int(self.state.epoch or 0), budget, processes)
+
+    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
+        """Evaluate without drawing from training's random state, as a data loader does."""
+        with torch.random.fork_rng(devices=[]):
+            return super().evaluate(*args, **options)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Let transformers write a checkpoint beside its place, and move it there when whole."""
+        output = Path(self.args.output_dir)
+        unfinished = output / UNFINISHED
+        if self.args.should_save:
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+        self.accelerator.wait_for_everyone()
+        self.args.output_dir = str(unfinished)
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.output_dir = str(output)
+        self.accelerator.wait_for_everyone()
+        written = unfinished / f"checkpoint-{self.state.global_step}"
+        if self.state.best_model_checkpoint == str(written):
+            self.state.best_model_checkpoint = str(output / written.name)
+        if self.args.should_save:
+            self.state.save_to_json(str(written / STATE))
+            checkpoint = publish(written, output, self.trained_by)
+            rotate(checkpoint, self.args.save_total_limit, self.state.best_model_checkpoint)
+            unfinished.rmdir()
+        self.accelerator.wait_for_everyone()
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         if eval_dataset is not None and eval_dataset is not self.eval_dataset:

@@ -199,7 +199,7 @@ class Stop(TrainerCallback):
     ],
     ids=["random", "by-length", "by-tokens"],
 )
-@pytest.mark.parametrize("stop", [6, 12], ids=["before-qat", "in-qat"])
+@pytest.mark.parametrize("stop", [6, 8, 12], ids=["before-qat", "at-the-end-of-an-epoch", "in-qat"])
 def test_a_resumed_run_ends_where_an_unbroken_one_does(
     tmp_path: Path,
     student_folder: str,
@@ -209,12 +209,16 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
 ) -> None:
     def run(folder: Path, callbacks: list[TrainerCallback], resume: str | None) -> dict[str, Any]:
         loaded = load_student(student_folder)
+        for module in loaded.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.1
         made = trainer(
             folder,
             loaded,
             rows,
             recipe(),
             callbacks,
+            eval_strategy="epoch",
             save_strategy="steps",
             save_steps=2,
             seed=5,
