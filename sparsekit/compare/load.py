@@ -81,7 +81,8 @@ def read(folder: Path) -> Run:
 def _read_config(run: Run, config: Mapping[str, Any]) -> None:
     run.hash = run.hash or identity_hash(config)
     run.config = dict(_flat({k: v for k, v in config.items() if k not in NOT_IDENTITY}))
-    run.config.pop("training.output_dir", None)
+    for key in ("output_dir", "resume_from_checkpoint", "resume_despite_changes"):
+        run.config.pop(f"training.{key}", None)
     seed = config.get("seed")
     run.seed = seed if isinstance(seed, int) else None
 

@@ -22,5 +22,12 @@ def identity_hash(values: Mapping[str, Any]) -> str:
     identifying = {key: value for key, value in values.items() if key not in NOT_IDENTITY}
     if "training" in values:
         training = values["training"]
-        identifying["training"] = {k: v for k, v in training.items() if k != "output_dir"}
+        identifying["training"] = {
+            key: value
+            for key, value in training.items()
+            if key not in ("output_dir", "resume_despite_changes")
+        }
+        # A resumed run ends where an unbroken one does. Set, not removed: hashes stay as they were.
+        if "resume_from_checkpoint" in training:
+            identifying["training"]["resume_from_checkpoint"] = None
     return config_hash(identifying)

@@ -60,9 +60,9 @@ def teacher_arguments(training: Mapping[str, Any], teacher: Finetuned) -> dict[s
 
     Without those that the teacher's recipe sets itself: a student's recipe may leave them open.
     """
-    replaced = Recipe.build(teacher.recipe).replaced_arguments()
+    left_out = {*Recipe.build(teacher.recipe).replaced_arguments(), "resume_despite_changes"}
     return {
-        **{name: value for name, value in training.items() if name not in replaced},
+        **{name: value for name, value in training.items() if name not in left_out},
         # Nobody resumes a teacher's checkpoints.
         "save_strategy": "no",
         "resume_from_checkpoint": None,

@@ -18,6 +18,7 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.experiment import experiment
 from sparsekit.pipeline.plan import Plan
+from sparsekit.pipeline.resume import check_unchanged, trained_by
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.runs.replacement import check_replaceable, mark, remove_results
@@ -76,6 +77,7 @@ def _checked(
         if unread := [*unread_variables(cfg, hydra.overrides.task), *unread_keys(cfg)]:
             raise ConfigError(unread)
         plan, tracking = Plan.build(values), build(values["tracking"], "tracking", trusted=True)
+        check_unchanged(plan.training, trained_by(values))
     except UserError as error:
         if FIRST_PROCESS and not folder.config_file.exists():
             known = stages.identity(values, names) if values else {}

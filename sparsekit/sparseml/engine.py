@@ -23,6 +23,7 @@ _OURS = {
     "save_strategy",
     "save_total_limit",
     "resume_from_checkpoint",
+    "resume_despite_changes",
     "max_steps",
     "tokens_per_batch",
     "train_sampling_strategy",

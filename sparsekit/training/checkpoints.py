@@ -127,11 +127,10 @@ def rotate(newest: Path, limit: int | None, best: str | None) -> None:
     which an earlier run left. `newest` and `best` are never removed.
     """
     step = step_of(newest)
-    others = sorted(
-        checkpoints(newest.parent), key=lambda path: (step_of(path) <= step, step_of(path))
-    )
-    surplus = len(others) - limit if limit else 0
-    for checkpoint in others:
+    # They come by step; sorting keeps that order within both groups.
+    oldest_first = sorted(checkpoints(newest.parent), key=lambda path: step_of(path) <= step)
+    surplus = len(oldest_first) - limit if limit else 0
+    for checkpoint in oldest_first:
         if surplus > 0 and checkpoint != newest and str(checkpoint) != best:
             shutil.rmtree(checkpoint)
             surplus -= 1

@@ -181,7 +181,7 @@ class SparseTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Let transformers write a checkpoint beside its place, and move it there when whole."""
-        output = Path(self.args.output_dir)
+        output = Path(str(self.args.output_dir))
         unfinished = output / UNFINISHED
         if self.args.should_save:
             shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed

@@ -12,6 +12,7 @@ from sparsekit.config.build import build
 from sparsekit.models.teacher import add_logits, averaged_logits, live_teacher
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.plan import Inputs, Plan, Rows
+from sparsekit.pipeline.resume import check_unchanged, trained_by
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import progress
@@ -34,6 +35,8 @@ class SparsekitEngine:
     def train(self, plan: Plan, inputs: Inputs, run: RunFolder, tracker: Tracker) -> dict[str, Any]:
         """Train, save `model/` with its recipe, and check the masks in the saved file."""
         trainer = make_trainer(plan, inputs, teach(plan, inputs, tracker), run, tracker)
+        trainer.trained_by = trained_by(plan.values, inputs.data.fingerprint("train"))
+        check_unchanged(plan.training, trainer.trained_by)
         plan.recipe.save(run.recipe, {})
         trainer.train(resume_from_checkpoint=plan.training.resume_from_checkpoint)
         trainer.save_model()

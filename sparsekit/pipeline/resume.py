@@ -1,0 +1,88 @@
+"""What a run must have in common with the checkpoint that it resumes from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sparsekit.distributed import PROCESSES
+from sparsekit.errors import ConfigError
+from sparsekit.runs.folder import RunFolder
+from sparsekit.training import checkpoints
+from sparsekit.training.arguments import SparseTrainingArguments
+
+LOG = logging.getLogger(__name__)
+
+ROWS = "training rows"
+
+# Groups and keys that do not change what is trained: where a run is kept and shown, what is saved
+# and logged, what follows training, how rows are loaded.
+_FREE_GROUPS = ("output_dir", "tracking", "sweep", "export", "runtime")
+_FREE_TRAINING = (
+    *("output_dir", "resume_from_checkpoint", "resume_despite_changes"),
+    *("save_strategy", "save_steps", "save_total_limit", "restore_callback_states_from_checkpoint"),
+    *("eval_strategy", "eval_steps", "eval_delay", "per_device_eval_batch_size"),
+    *("logging_strategy", "logging_steps", "logging_first_step", "logging_dir", "log_level"),
+    *("disable_tqdm", "report_to", "run_name", "push_to_hub"),
+    *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
+)
+
+
+def trained_by(values: Mapping[str, Any], train_rows: str | None = None) -> dict[str, Any]:
+    """What decides how training goes on, by dotted keys of the resolved config `values`.
+
+    train_rows: the fingerprint of the training rows.
+    """
+    decisive = {key: value for key, value in values.items() if key not in _FREE_GROUPS}
+    decisive["training"] = {
+        key: value for key, value in values["training"].items() if key not in _FREE_TRAINING
+    }
+    facts = dict(_flat(decisive, "")) | {"number of processes": PROCESSES}
+    return facts if train_rows is None else {**facts, ROWS: train_rows}
+
+
+def check_unchanged(training: SparseTrainingArguments, now: Mapping[str, Any]) -> None:
+    """Raise ConfigError with every key of which `now` and the chosen checkpoint differ.
+
+    Unless nothing is resumed, or `training.resume_despite_changes` is set.
+
+    Checkpoints of versions before 0.2 have no record; they are compared with their run's
+    `config.yaml`. `now` may lack the training rows, which are not known before they are read.
+    """
+    if not training.resume_from_checkpoint or training.resume_despite_changes:
+        return
+    checkpoint = Path(str(training.resume_from_checkpoint))
+    before = checkpoints.record(checkpoint).get("trained_by")
+    if before is None:
+        run = RunFolder(checkpoint.parent.parent)
+        if not run.config_file.is_file():
+            LOG.warning("%s does not say what it was trained by: nothing is compared", checkpoint)
+            return
+        before = trained_by(run.config)
+    changed = [
+        f"{key} was {_shown(before, key)} and is now {_shown(now, key)}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key) and not (key == ROWS and key not in before.keys() & now)
+    ]
+    if changed:
+        raise ConfigError(
+            [
+                f"{checkpoint} was trained by other settings: {'; '.join(changed)}; set them as "
+                "they were, train anew, or go on all the same: "
+                "training.resume_despite_changes=true"
+            ]
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(facts: Mapping[str, Any], key: str) -> str:
+    return "not set" if facts.get(key) is None else repr(facts[key])
