@@ -163,7 +163,7 @@ def test_a_teachers_recipe_replaces_the_students_arguments(
     plan = built(values := plain(composed(monkeypatch, tmp_path, choices)))
     assert plan.training.weight_decay == 0.5
     left = teacher_arguments(values["training"], plan.teacher)
-    assert values["training"].keys() - left.keys() == {"weight_decay"}
+    assert values["training"].keys() - left.keys() == {"weight_decay", "resume_despite_changes"}
     assert left["adam_beta2"] == 0.9
 
 
