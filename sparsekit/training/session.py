@@ -14,7 +14,6 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from sparsekit.config.identity import identity_hash
 from sparsekit.data.tokenized import Tokenized, tokenized_rows
@@ -29,7 +28,7 @@ from sparsekit.system import environment
 from sparsekit.training.conversion import given_arguments
 from sparsekit.training.preparation import Prepared, Teachers
 from sparsekit.training.record import ScheduleCallback, record_evaluation
-from sparsekit.training.resume import checkpoint_problem
+from sparsekit.training.resume import chosen_checkpoint, past_the_end
 
 VALIDATION = "validation"
 
@@ -94,22 +93,13 @@ class Session:
 
     def _checkpoint(self, resume: str | bool | None) -> str | None:
         """The folder of the checkpoint to resume from."""
-        if not resume:
+        checkpoint = chosen_checkpoint(resume, self.run.checkpoints)
+        if checkpoint is None:
             return None
         args = self._prepared.args
-        folder = None if resume is True else resume
-        if folder is None:
-            if self.run.checkpoints.is_dir():
-                folder = get_last_checkpoint(str(self.run.checkpoints))
-            if folder is None:
-                raise UserError(
-                    f"resume_from_checkpoint=True: there is no checkpoint in {self.run.checkpoints}"
-                    '; train with save_strategy="epoch" first, or leave it out'
-                )
-        problem = checkpoint_problem(Path(folder), args.num_train_epochs, args.max_steps)
-        if problem:
+        if problem := past_the_end(checkpoint, args.num_train_epochs, args.max_steps):
             raise UserError(problem)
-        return folder
+        return str(checkpoint)
 
     def record(self, part: Mapping[str, Any]) -> None:
         """Add keys to the summary."""

@@ -291,7 +291,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
 
     whole = fresh(tmp_path / "whole")
     whole.train()
-    with pytest.raises(UserError, match="there is no checkpoint in"):
+    with pytest.raises(UserError, match="there is no whole checkpoint in"):
         fresh(tmp_path / "cut").train(resume_from_checkpoint=True)
     with pytest.raises(KeyboardInterrupt):
         fresh(tmp_path / "cut", callbacks=[Stop()]).train()
