@@ -25,6 +25,7 @@ from sparsekit.runs.replacement import check_replaceable, mark, remove_results
 from sparsekit.runs.report import show_closing
 from sparsekit.runs.summary import describe
 from sparsekit.runs.tracking import TrackingConfig, track
+from sparsekit.training.processes import leave
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def _run(cfg: DictConfig, hydra: HydraConf, folder: RunFolder) -> None:
     sweep = "/".join(Path(hydra.sweep.dir).parts[-2:]) if hydra.mode == RunMode.MULTIRUN else None
     with track(tracking, folder, plan.values, list(hydra.overrides.task), sweep) as tracker:
         experiment(plan, names, folder, tracker)
+    leave()
 
 
 def _checked(

@@ -48,6 +48,15 @@ class SharedBatches(Sampler[list[int]]):
         return rows // size if self.drop_last else -(-rows // size)
 
 
+def leave() -> None:
+    """Stop communicating with the other processes, before this one exits.
+
+    Otherwise threads of gloo may still run while the interpreter ends, and abort it.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def loss_weight(rows: int, device: torch.device) -> Tensor:
     """The factor that makes the mean of all processes' losses the mean over all their rows."""
     counted = torch.tensor(float(rows), device=device)

@@ -13,7 +13,10 @@ from launching import local, run_here
 from sparsekit.errors import ConfigError
 from sparsekit.training import checkpoints
 
-SAVING = ["export=none", "training.save_strategy=steps", "+training.save_steps=2"]
+SAVING = [
+    *("export=none", "training.save_strategy=steps", "+training.save_steps=2"),
+    "training.save_total_limit=5",
+]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +26,7 @@ def interrupted(
     """A run of four steps with checkpoints after two and four; the later one is removed."""
     folder = tmp_path_factory.mktemp("interrupted") / "run"
     settings = [*local(csv_files, student_folder), *SAVING]
-    run_here(folder, *settings, "training.save_total_limit=5")
+    run_here(folder, *settings)
     shutil.rmtree(folder / "checkpoints" / "checkpoint-4")
     return folder
 

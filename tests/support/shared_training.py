@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from tiny_training import load_student, make_rows, recipe, trainer
 
+from sparsekit.training.processes import leave
+
 # Rows: 61 leave a last batch of 13, which two processes cannot halve.
 SETTINGS: dict[str, dict[str, Any]] = {
     "by-length": {"train_sampling_strategy": "group_by_length"},
@@ -56,3 +58,4 @@ if __name__ == "__main__":
         trained = train(student, folder / "checkpoints", batch_size, name)
         if trained is not None:
             torch.save(trained, folder / f"{name}.pt")
+    leave()
