@@ -11,6 +11,7 @@ from datasets import Dataset
 from tiny_training import LABELS, trainer
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from sparsekit.models.loading import Classifier, Student
 from sparsekit.recipe.recipe import Recipe
@@ -165,3 +166,14 @@ def test_other_implementations_and_causal_attention_stay(student_folder: str) ->
     model.bert.encoder.layer[0].attention.self.is_causal = True
     with dropout_attention_in(model):
         assert model.config._attn_implementation == "sdpa"
+
+
+def test_contexts_of_two_models_may_overlap(student_folder: str) -> None:
+    first, second = (loaded_from(student_folder).model for _ in range(2))
+    ids = torch.tensor([[2, 5, 3]])
+    with dropout_attention_in(first):
+        with dropout_attention_in(second):
+            second.train()(input_ids=ids)
+        first.train()(input_ids=ids)
+        assert attention.NAME in ALL_ATTENTION_FUNCTIONS
+    assert attention.NAME not in ALL_ATTENTION_FUNCTIONS

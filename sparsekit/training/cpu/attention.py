@@ -9,6 +9,7 @@ torch's operations are used.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,9 @@ from sparsekit.modifiers.quantization.attention import attentions
 from sparsekit.training.cpu.dropout import drop, keep_steps, new_seed
 
 NAME = "sparsekit_dropout"
+# The number of open contexts: trainers in several threads share the registration of NAME.
+_open = 0
+_lock = threading.Lock()
 
 
 def dropout_attention(
@@ -107,19 +111,34 @@ def dropout_attention_in(model: nn.Module) -> Iterator[None]:
     if not isinstance(model, PreTrainedModel) or not _uses_fused_attention(model):
         yield
         return
-    # transformers creates masks only for names that are registered for masks too.
-    AttentionInterface.register(NAME, dropout_attention)
-    AttentionMaskInterface.register(NAME, eager_mask)
+    with _registered():
+        try:
+            model.set_attn_implementation(NAME)
+            yield
+        finally:
+            # A modifier may have set another implementation within the context.
+            if model.config._attn_implementation == NAME:
+                model.set_attn_implementation("sdpa")
+
+
+@contextlib.contextmanager
+def _registered() -> Iterator[None]:
+    """Register NAME with transformers until the last open context ends."""
+    global _open
+    with _lock:
+        _open += 1
+        # transformers creates masks only for names that are registered for masks too.
+        AttentionInterface.register(NAME, dropout_attention)
+        AttentionMaskInterface.register(NAME, eager_mask)
     try:
-        model.set_attn_implementation(NAME)
         yield
     finally:
-        # A modifier may have set another implementation within the context.
-        if model.config._attn_implementation == NAME:
-            model.set_attn_implementation("sdpa")
-        for interface in (AttentionInterface, AttentionMaskInterface):
-            # There is no public counterpart of `register`.
-            del interface._global_mapping[NAME]
+        with _lock:
+            _open -= 1
+            if not _open:
+                for interface in (AttentionInterface, AttentionMaskInterface):
+                    # There is no public counterpart of `register`.
+                    del interface._global_mapping[NAME]
 
 
 def _uses_fused_attention(model: PreTrainedModel) -> bool:
