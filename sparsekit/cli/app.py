@@ -24,6 +24,7 @@ from sparsekit.cli.predict import predict
 from sparsekit.cli.prune import prune
 from sparsekit.cli.pull import pull
 from sparsekit.cli.recipe import recipes
+from sparsekit.cli.resume import resume
 from sparsekit.cli.train import train
 from sparsekit.cli.verify import verify
 from sparsekit.cli.workspace import workspace
@@ -70,6 +71,7 @@ app.command(
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(train)
+app.command()(resume)
 app.command()(init)
 app.command()(predict)
 app.command()(inspect)

@@ -194,6 +194,33 @@ class RunFolder:
         return [str(word) for word in words] if isinstance(words, list) else []
 
     @property
+    def launched_from(self) -> tuple[Path, list[Path]]:
+        """The working directory of the launcher, and the folders that `--config-dir` added.
+
+        Raises UserError where Hydra left no settings that can be read.
+        """
+        file = self.path / ".hydra" / "hydra.yaml"
+        again = "start the run again"
+        try:
+            content = file.read_bytes()
+            check_yaml(content, str(file))
+            runtime = yaml.load(content, _Loader)["hydra"]["runtime"]
+            added = [
+                Path(source["path"])
+                for source in runtime["config_sources"]
+                if source["provider"] == "command-line"
+            ]
+            return Path(runtime["cwd"]), added
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{self} does not say how it was launched: there is no {file}; {again}"
+            ) from error
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            raise UserError(f"cannot read {file}: {first_line(error)}; {again}") from error
+        except (LookupError, TypeError) as error:
+            raise UserError(f"{file} lacks Hydra's settings: {error}; {again}") from error
+
+    @property
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`. Raises UserError where it is missing or damaged."""
         try:
