@@ -59,9 +59,10 @@ def job(cfg: DictConfig) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stopped:
         signal_name = str(stopped) or "SIGINT"
-        states = Path(cfg.training.output_dir).glob("checkpoint-*/trainer_state.json")
-        newest = max(states, key=lambda file: file.stat().st_mtime, default=None)
-        hint = f"; to go on: training.resume_from_checkpoint={newest.parent}" if newest else ""
+        from sparsekit.training.checkpoints import checkpoints
+
+        written = checkpoints(Path(cfg.training.output_dir))
+        hint = f"; to go on: training.resume_from_checkpoint={written[-1]}" if written else ""
         # Written at once: a sweep that is being stopped ends this process at any moment.
         sys.stderr.write(f"stopped by {signal_name}{hint}\n")
         # The exit code by which shells report a process that a signal ended.
