@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsekit.config.build import build
+from sparsekit.cli.allow import Allow, import_allowed
+from sparsekit.config.build import build, check_origin
 from sparsekit.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -25,16 +26,19 @@ Sizes = list[int]
 
 def benchmark(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    batch: Annotated[Sizes, typer.Option(help="Batch size; several times for several.")] = [1, 32],  # noqa: B006
+    batch: Annotated[Sizes, typer.Option(help="Batch size; repeatable.")] = [1, 32],  # noqa: B006
     sequence: Annotated[
         Sizes | None,
-        typer.Option(help="Tokens of each row. [default: 32 and 128, as far as the model goes]"),
+        typer.Option(
+            help="Tokens of each row. [default: 32 and 128, limited to the model's positions]"
+        ),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Turns of each runtime.")] = 8,
-    repetitions: Annotated[int, typer.Option(help="Timed runs of a turn.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Rounds, in which each runtime has one turn.")] = 8,
+    repetitions: Annotated[int, typer.Option(help="Timed runs in each turn.")] = 5,
     threads: Annotated[
         int | None, typer.Option(help="Threads of each runtime. [default: every core]")
     ] = None,
+    allow: Allow = None,
 ) -> None:
     """Time runs on every runtime of this machine, in turns with their dense baselines.
 
@@ -49,6 +53,7 @@ def benchmark(
     from sparsekit.system import cores
 
     quiet_libraries()
+    import_allowed(allow)
     grid = Grid(
         batches=list(dict.fromkeys(batch)),
         sequences=list(dict.fromkeys(sequence or [])),
@@ -61,7 +66,7 @@ def benchmark(
     planned = [(x, _requests(x, threads), x.summary, _fitted(x, grid)) for x in folders]
     for run, config, summary, fitted in planned:
         with run.lock():
-            # Requests at their own length, as when the run ended; then the grid of fixed sizes.
+            # Requests at their own length, as at the end of a run; then the grid of fixed sizes.
             timings = time_run(run.path, config, _runtimes(run))
             rows, files, advice = _compare(run, fitted)
             summary, missing = completed(run, {**summary, "runtime": timings})
@@ -78,7 +83,10 @@ def _requests(run: RunFolder, threads: int | None) -> BenchmarkConfig:
     """The settings with which the run timed single requests; `threads` overrides its own."""
     from sparsekit.benchmark.requests import BenchmarkConfig
 
-    node = run.node("runtime")
+    node = run.node("runtime") or {}
+    # BenchmarkConfig imports the class that it names.
+    if isinstance(name := node.get("runtime"), str):
+        check_origin(name, "runtime.runtime")
     config: BenchmarkConfig = build(node, "runtime", BenchmarkConfig) if node else BenchmarkConfig()
     return config if threads is None else replace(config, threads=threads)
 

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from sparsekit.cli.allow import Allow, import_allowed
 
-def export(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+
+def export(run: Annotated[Path, typer.Argument(help="A run folder.")], allow: Allow = None) -> None:
     """Export a run's model again, with the run's own export config and all its checks.
 
     A failed run whose stages are all done afterwards becomes completed.
@@ -17,6 +19,7 @@ def export(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     from sparsekit.runs.folder import RunFolder
     from sparsekit.runs.report import show_closing
 
+    import_allowed(allow)
     folder = RunFolder(run)
     summary, lacking = export_folder(folder, {})
     show_closing(summary, folder)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsekit.cli.allow import Allow, import_allowed
 from sparsekit.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -39,11 +40,13 @@ def show_recipe(
     steps_per_epoch: StepsPerEpoch = 100,
     variables: Variables = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every step as JSON.")] = False,
+    allow: Allow = None,
 ) -> None:
     """Print when each modifier acts and what the recipe sets at each epoch."""
     from sparsekit.recipe.schedule import epochs, steps, table
     from sparsekit.runs.report import show
 
+    import_allowed(allow)
     recipe = _checked(file, variables)
     if as_json:
         typer.echo(json.dumps(steps(recipe, steps_per_epoch), indent=2))
@@ -61,10 +64,12 @@ def plot(
     ] = None,
     steps_per_epoch: StepsPerEpoch = 100,
     variables: Variables = None,
+    allow: Allow = None,
 ) -> None:
     """Plot learning rate, sparsity and windows of a recipe over its epochs, as a PNG."""
     from sparsekit.recipe.plot import plot as draw
 
+    import_allowed(allow)
     recipe = _checked(file, variables)
     target = output or Path(file.with_suffix(".png").name)
     if target.suffix.lower() != ".png":
@@ -80,10 +85,12 @@ def convert(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write. [default: stdout]")
     ] = None,
+    allow: Allow = None,
 ) -> None:
     """Convert a SparseML recipe into a native one, or with --to sparseml the reverse."""
     from sparsekit.sparseml.recipes.load import is_sparseml
 
+    import_allowed(allow)
     source = Language.sparseml if is_sparseml(file) else Language.native
     if source == to:
         raise UserError(f"{file} is a {to} recipe already; use --to {_other(to)}")

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsekit.cli.allow import Allow, import_allowed
+
 if TYPE_CHECKING:
     from sparsekit.runs.folder import RunFolder
 
 
-def verify(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+def verify(run: Annotated[Path, typer.Argument(help="A run folder.")], allow: Allow = None) -> None:
     """Check a finished run again from its files: sums, masks, sparsity, graph, logits, metrics."""
     from rich.table import Table
     from rich.text import Text
@@ -22,6 +24,7 @@ def verify(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 
     folder = RunFolder(run)
     summary = folder.summary
+    import_allowed(allow)
     results = _verify(folder, summary)
     completed = summary.get("status") == "completed"
     view = Table(

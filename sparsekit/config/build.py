@@ -24,9 +24,8 @@ def build(
         name: the key of this node in the config, for error messages.
         kind: a class that the target must derive from, so that a run folder or a recipe from
             elsewhere cannot name a function to be called.
-        trusted: whether the values are of the user's own launch config, which may name modules of
-            his own. Otherwise a module outside of sparsekit is not imported: importing it would
-            run its code.
+        trusted: whether the values are of the user's own launch config, which may name any
+            module. Otherwise `check_origin` refuses modules outside of sparsekit.
 
     Raises ConfigError that lists every unknown field, missing field and value of a wrong type.
     """
@@ -37,7 +36,7 @@ def build(
             [f"{name}._target_ is {path!r}; it must name a class, as in package.Name"]
         )
     if not trusted:
-        _check_origin(path, name)
+        check_origin(path, f"{name}._target_")
     try:
         target = locate(path)
     except ImportError as error:
@@ -58,15 +57,19 @@ def build(
         raise ConfigError([f"{name}: {error}"]) from error
 
 
-def _check_origin(path: str, name: str) -> None:
-    """Raise ConfigError for a module outside of sparsekit that this program has not imported."""
+def check_origin(path: str, key: str) -> None:
+    """Raise ConfigError for a module outside of sparsekit that this program has not imported.
+
+    Importing a module runs its code, which a file from elsewhere must not cause. `key` is where
+    the file names it, for the error message.
+    """
     module = path.rpartition(".")[0]
     if not path.startswith("sparsekit.") and module not in sys.modules:
         raise ConfigError(
             [
-                f"{name}._target_ {path!r} is not a class of sparsekit, and a file from elsewhere "
-                f"may not name other code; if it is yours, import {module or path!r} in your own "
-                "program before you load the file"
+                f"{key} {path!r} is not a class of sparsekit, and a file from elsewhere may not "
+                f"name other code; if you trust it, add --allow {module or path} to the command, "
+                f"or in Python import {module or path} before you load the file"
             ]
         )
 

@@ -188,8 +188,10 @@ class RunFolder:
     def overrides(self) -> list[str]:
         """The command line's overrides; empty where Hydra left none that can be read."""
         try:
-            words = yaml.load((self.path / ".hydra" / "overrides.yaml").read_bytes(), _Loader)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            content = (self.path / ".hydra" / "overrides.yaml").read_bytes()
+            check_yaml(content, "overrides.yaml")
+            words = yaml.load(content, _Loader)
+        except (UserError, OSError, ValueError, RecursionError, yaml.YAMLError):
             return []
         return [str(word) for word in words] if isinstance(words, list) else []
 

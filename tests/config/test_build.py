@@ -39,7 +39,8 @@ def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "planted_module.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path / "imported"
-    sys.modules.pop("planted_module", None)
+    for module in ("planted_module", "planted"):
+        sys.modules.pop(module, None)
 
 
 def test_a_foreign_module_is_not_imported(imported: Path) -> None:
@@ -60,13 +61,43 @@ def test_a_module_that_the_program_imported_may_be_named(imported: Path) -> None
 
 @pytest.mark.parametrize(("verb", "options"), [("show", []), ("plot", ["-o", "recipe.png"])])
 def test_commands_on_a_recipe_of_others(
-    imported: Path, tmp_path: Path, verb: str, options: list[str]
+    imported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    options: list[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "recipe.yaml"
     file.write_text(json.dumps(RECIPE))
     refused = CliRunner().invoke(app, ["recipe", verb, str(file), *options])
     assert refused.exit_code == 1 and "is not a class of sparsekit" in refused.stderr
+    assert "add --allow planted_module to the command" in refused.stderr
     assert not imported.exists()
+    allowed = [str(file), *options, "--allow", "planted_module"]
+    done = CliRunner().invoke(app, ["recipe", verb, *allowed])
+    assert done.exit_code == 0, done.output
+    assert imported.exists()
+
+
+def test_allow_names_modules_exactly(imported: Path, tmp_path: Path) -> None:
+    """Allowing a package or another module does not allow the module that the file names."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(json.dumps(RECIPE))
+    for module in ("json", "planted"):
+        (tmp_path / "planted.py").touch()
+        refused = CliRunner().invoke(app, ["recipe", "show", str(file), "--allow", module])
+        assert refused.exit_code == 1 and "is not a class of sparsekit" in refused.stderr
+    assert not imported.exists()
+
+
+@pytest.mark.parametrize("module", ["no_such_module", "", ".relative", "planted_module.Planted"])
+def test_allow_that_cannot_be_imported(imported: Path, tmp_path: Path, module: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(json.dumps(RECIPE))
+    refused = CliRunner().invoke(app, ["recipe", "show", str(file), "--allow", module])
+    assert refused.exit_code == 1
+    assert f"--allow {module} cannot be imported: " in refused.stderr
 
 
 @pytest.mark.parametrize("target", [True, None, 3, ["os.mkdir"], {"a": 1}])

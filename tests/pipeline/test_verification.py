@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from run_folder import LINEARS, quantization, write_run
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -25,6 +27,7 @@ from sparsekit.pipeline.verification import verify_run
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 
+BENCHMARK = "sparsekit.benchmark.requests.BenchmarkConfig"
 PRUNING = {
     "_target_": "sparsekit.modifiers.pruning.constant.ConstantPruning",
     "params": "__ALL_PRUNABLE__",
@@ -331,3 +334,61 @@ def test_a_run_of_others_imports_no_foreign_module(
         refused = CliRunner().invoke(app, [verb, str(run)])
         assert refused.exit_code == 1
         assert "'planted.Modifier' is not a class of sparsekit" in refused.stderr
+    (run / "config.yaml").write_text(
+        json.dumps(settings | {"runtime": {"_target_": BENCHMARK, "runtime": "planted.Modifier"}})
+    )
+    refused = CliRunner().invoke(app, ["benchmark", str(run)])
+    assert refused.exit_code == 1
+    assert "runtime.runtime 'planted.Modifier' is not a class of sparsekit" in refused.stderr
+
+
+OWN_CODE = """
+from dataclasses import dataclass
+from sparsekit.onnx.export import ExportConfig
+from sparsekit.modifiers.base import Modifier
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+
+
+@dataclass(kw_only=True)
+class Own(Modifier):
+    pass
+
+
+@dataclass(kw_only=True)
+class OwnExport(ExportConfig):
+    pass
+
+
+class OwnRuntime(OnnxRuntime):
+    pass
+"""
+
+
+def test_a_run_with_own_code_is_checked_once_allowed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_code.py").write_text(OWN_CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = json.loads((run / "config.yaml").read_text())
+    export_node = settings["export"] | {"_target_": "own_code.OwnExport"}
+    runtime_node = {"_target_": BENCHMARK, "runtime": "own_code.OwnRuntime", "requests": 2}
+    changed = settings | {"export": export_node, "runtime": runtime_node | {"batches": 1}}
+    (run / "config.yaml").write_text(json.dumps(changed))
+    recipe = run / "model" / "recipe.yaml"
+    values = yaml.safe_load(recipe.read_text())
+    values["modifiers"]["own"] = {"_target_": "own_code.Own"}
+    recipe.write_text(json.dumps(values))
+    restamp(run)
+    commands = (
+        ["export", str(run)],
+        ["verify", str(run)],
+        ["benchmark", str(run), "--batch=1", "--sequence=8", "--rounds=1", "--repetitions=1"],
+    )
+    for command in commands:
+        sys.modules.pop("own_code", None)
+        refused = CliRunner().invoke(app, command)
+        assert refused.exit_code == 1
+        assert "add --allow own_code to the command" in refused.stderr
+        done = CliRunner().invoke(app, [*command, "--allow", "own_code"])
+        assert done.exit_code == 0, done.output
+    sys.modules.pop("own_code", None)

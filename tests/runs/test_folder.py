@@ -14,6 +14,10 @@ from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.replacement import check_replaceable, mark, remove_results
 
 NESTED = "[" * 100_000
+# Expanded, 9 ** 9 values.
+ALIASES = "- &a0 [x, x]\n" + "".join(
+    f"- &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 10)
+)
 
 
 def test_a_missing_or_damaged_summary_is_named(tmp_path: Path) -> None:
@@ -165,3 +169,15 @@ def test_it_imports_neither_torch_nor_hydra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"{a: 1}", b"\xff", b"[" * 200_000, b"- &a [*a]", ALIASES.encode()]
+)
+def test_overrides_that_cannot_be_read_are_none(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / ".hydra" / "overrides.yaml"
+    file.parent.mkdir()
+    file.write_bytes(content)
+    assert RunFolder(tmp_path).overrides == []
+    file.write_text("- seed=1\n")
+    assert RunFolder(tmp_path).overrides == ["seed=1"]
