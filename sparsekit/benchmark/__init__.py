@@ -1,1 +1,1 @@
-"""A model on every runtime of this machine, beside its dense twin: files, timings, words, chart."""
+"""Times a model and its dense baselines on every runtime of this machine."""

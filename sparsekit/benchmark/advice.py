@@ -1,107 +1,155 @@
-"""What the timings and the CPU's flags mean, in words."""
+"""Sentences that say what the timings and the CPU's flags mean."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
-# Runtimes whose kernels skip zeros, on all CPUs that they run on.
+# Runtimes whose kernels skip zeros, on every CPU that they run on.
 SPARSE_KERNELS = ("deepsparse", "sparse")
 # Below this share of zeros there is nothing to skip: trained weights hold few by chance.
 FEW_ZEROS = 0.01
-# Milliseconds below which what is around the model (tokenizing, the network) weighs as much.
+# Milliseconds below which what surrounds the model (tokenizing, the network) takes as long.
 SMALL_MS = 1.0
 _INT8 = {"amx_int8": "AMX", "avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI"}
 
-
+Row = Mapping[str, Any]
 Sizes = Mapping[str, Mapping[str, int]]
 
 
 def size_advice(files: Sizes, dense: str, ours: str) -> str:
-    """A sentence on the files of the candidates `dense` and `ours`, as they lie on disk and zipped.
+    """A sentence on the files of the candidates `dense` and `ours`, uncompressed and compressed.
 
-    Packed is compared with unpacked: a dense model's weights hardly compress.
+    The compressed file is compared with the uncompressed dense one, whose weights hardly compress.
     """
-    first, own = files[dense], files[ours]
+    baseline, own = files[dense], files[ours]
     return (
-        f"The file has {own['bytes'] / 1e6:.1f} MB, 1/{first['bytes'] / own['bytes']:.1f} of the "
-        f"dense fp32 one; packed with zstd {own['bytes_compressed'] / 1e6:.1f} MB, "
-        f"1/{first['bytes'] / own['bytes_compressed']:.1f} of it."
+        f"The file has {own['bytes'] / 1e6:.1f} MB, 1/{baseline['bytes'] / own['bytes']:.1f} of "
+        f"the dense fp32 one; packed with zstd {own['bytes_compressed'] / 1e6:.1f} MB, "
+        f"1/{baseline['bytes'] / own['bytes_compressed']:.1f} of it."
     )
 
 
 def advice(
-    rows: Sequence[Mapping[str, Any]], units: Mapping[str, bool] | None, zeros: float
+    rows: Sequence[Row], units: Mapping[str, bool] | None, zero_fraction: float
 ) -> list[str]:
-    """Sentences for the cell of the smallest batch and the longest sequence.
+    """Sentences on what to run, on the CPU's int8 units, and on what the zeros are worth.
 
-    rows: as `time_all` returns them; units: the CPU's flags, None where they are unknown; zeros:
-    their share of the encoder's weights.
+    The first is for the smallest batch and the longest sequence; the others hold for every size.
+
+    Args:
+        rows: as `time_all` returns them.
+        units: the CPU's flags, None where they are unknown.
+        zero_fraction: of the encoder's weights, 0 to 1.
     """
-    batch, length = min(row["batch"] for row in rows), max(row["sequence"] for row in rows)
-    cell = [row for row in rows if (row["batch"], row["sequence"]) == (batch, length)]
-    where = f"at batch {batch}, sequence {length}"
-    return [_choice(cell, where), _units(units), *_zeros(cell, zeros)]
+    cells = [list(cell) for _, cell in groupby(sorted(rows, key=_size), key=_size)]
+    main = min(cells, key=lambda cell: (cell[0]["batch"], -cell[0]["sequence"]))
+    others = [cell for cell in cells if cell is not main]
+    sentences = [_choice(main), *_other_choices(main, others), _units(units)]
+    if zero_fraction < FEW_ZEROS:
+        return [
+            *sentences,
+            "The model has no zeros to skip: its speed is that of int8 and its graph.",
+        ]
+    return sentences + _zeros([main, *others])
 
 
-def _choice(cell: Sequence[Mapping[str, Any]], where: str) -> str:
-    """What to run; by the speed-up, whose rounds a busy moment touches alike."""
-    first = max(cell, key=_speedup)
-    best = max((row for row in cell if row["form"] is not None), key=_speedup)
+def _choice(cell: Sequence[Row]) -> str:
+    """What to run, by the speed-up: a busy moment slows the rounds of all candidates alike."""
+    first, best = max(cell, key=_speedup), _best(cell)
     times = [row["latency_ms_p50"] for row in cell]
     took = f"{best['latency_ms_p50']:.2f} ms"
     compared = f"{_times(best)} the dense fp32 model on onnxruntime"
     if max(times) < SMALL_MS:
         return (
-            f"A small model: everything here answers in {min(times):.2f} to {max(times):.2f} ms "
-            f"{where}, so that the choice of a runtime matters little. The fastest of this model "
+            f"A small model: every runtime answers in {min(times):.2f} to {max(times):.2f} ms "
+            f"{_at(cell)}, so the choice of a runtime matters little. The fastest for this model "
             f"is {best['name']} with export.form={best['form']}: {took}, {compared}."
         )
     if first["form"] is None:
         return (
-            f"Nothing here is faster than the {first['name']} twin "
-            f"({first['latency_ms_p50']:.2f} ms {where}); the fastest of this model is "
+            f"Nothing here is faster than the baseline {first['name']!r} "
+            f"({first['latency_ms_p50']:.2f} ms {_at(cell)}); the fastest for this model is "
             f"{best['name']} with export.form={best['form']} ({took}, {compared})."
         )
     return (
-        f"Ship export.form={best['form']} and run it with {best['name']}: {took} {where}, "
+        f"Ship export.form={best['form']} and run it with {best['name']}: {took} {_at(cell)}, "
         f"{compared}."
     )
 
 
-def _zeros(cell: Sequence[Mapping[str, Any]], zeros: float) -> list[str]:
-    if zeros < FEW_ZEROS:
-        return ["The model has no zeros to skip: the speed is that of its numbers and its graph."]
-    ours = [row for row in cell if row["form"] is not None]
+def _other_choices(main: Sequence[Row], others: Sequence[Sequence[Row]]) -> list[str]:
+    """A sentence with the sizes at which another runtime is the fastest for this model."""
+    usual = _best(main)["name"]
+    fastest = [(cell, best) for cell in others if (best := _best(cell))["name"] != usual]
+    if not fastest:
+        return []
+    places = [f"{best['name']} {_at(cell)} ({_times(best)})" for cell, best in fastest]
+    return [f"Faster at other sizes: {_listed(places)}."]
+
+
+def _zeros(cells: Sequence[Sequence[Row]]) -> list[str]:
+    """For each runtime of this model, whether the zeros make it faster, at which sizes.
+
+    Skipping zeros is worth something where it beats every candidate that does not skip them.
+    """
+    ours = [row for row in cells[0] if row["form"] is not None]
     reasons = {}
     for row in ours:
         if row["name"] in SPARSE_KERNELS:
             reasons[row["name"]] = "its kernels skip them"
         elif row.get("packed_weights"):
             reasons[row["name"]] = "it reads the weights without them"
-    # A way around the zeros is worth something where it is faster than all that go without one.
-    usual = max((row for row in cell if row["name"] not in reasons), key=_speedup)
-    said = [
-        f"On {row['name']} the zeros bring speed: {reasons[row['name']]}."
-        if row["speedup"] > max(1, usual["speedup"])
-        else f"On {row['name']} the zeros bring no speed here, though {reasons[row['name']]}: "
-        f"{_times(row)}, where {usual['name']} reaches {_times(usual)}."
-        for row in ours
-        if row["name"] in reasons
-    ]
+    sentences = [_worth(name, reason, cells, reasons.keys()) for name, reason in reasons.items()]
     if dense := sorted({row["name"] for row in ours} - reasons.keys()):
-        said.append(
-            f"On {' and '.join(dense)} the zeros bring size only: the speed is that of int8 and of "
-            "the graph, and the file compresses better."
+        sentences.append(
+            f"On {' and '.join(dense)} the zeros reduce the size only: the speed is that of int8 "
+            "and of the graph, and the file compresses better."
         )
-    return said
+    return sentences
 
 
-def _speedup(row: Mapping[str, Any]) -> float:
+def _worth(
+    name: str, reason: str, cells: Sequence[Sequence[Row]], skipping: Collection[str]
+) -> str:
+    gains: list[str] = []
+    losses: list[str] = []
+    for cell in cells:
+        own = next(row for row in cell if row["name"] == name)
+        usual = max((row for row in cell if row["name"] not in skipping), key=_speedup)
+        gained = own["speedup"] > max(1, usual["speedup"])
+        compared = f"{_times(own)} {_at(cell)}, where {usual['name']} reaches {_times(usual)}"
+        (gains if gained else losses).append(compared)
+    if not losses:
+        return f"On {name} the zeros bring speed: {reason}."
+    if not gains:
+        return f"On {name} the zeros bring no speed here, though {reason}: {losses[0]}."
+    return f"On {name} the zeros bring speed at some sizes: {'; '.join(gains)}; not {losses[0]}."
+
+
+def _best(cell: Sequence[Row]) -> Row:
+    """The fastest row of this model, baselines left out."""
+    return max((row for row in cell if row["form"] is not None), key=_speedup)
+
+
+def _size(row: Row) -> tuple[int, int]:
+    return row["batch"], row["sequence"]
+
+
+def _at(cell: Sequence[Row]) -> str:
+    return f"at batch {cell[0]['batch']}, sequence {cell[0]['sequence']}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _speedup(row: Row) -> float:
     return float(row["speedup"])
 
 
-def _times(row: Mapping[str, Any]) -> str:
+def _times(row: Row) -> str:
     value = _speedup(row)
     return f"{value:.1f}x" if value >= 1 else f"{value:.2g}x"
 
@@ -109,8 +157,8 @@ def _times(row: Mapping[str, Any]) -> str:
 def _units(units: Mapping[str, bool] | None) -> str:
     if units is None:
         return "Which int8 units this CPU has is unknown: the system does not list them."
-    found = [name for flag, name in _INT8.items() if units.get(flag)]
-    if found:
-        without = "" if units.get("amx_int8") else "; no AMX, with which int8 would be faster yet"
-        return f"This CPU multiplies int8 with {' and '.join(found)}{without}."
+    present = [name for flag, name in _INT8.items() if units.get(flag)]
+    if present:
+        without = "" if units.get("amx_int8") else "; it has no AMX, which would be faster still"
+        return f"This CPU multiplies int8 with {' and '.join(present)}{without}."
     return "This CPU has no int8 units (VNNI, AMX): int8 makes the file smaller more than faster."

@@ -1,7 +1,7 @@
-"""What is timed: a model in the form that each runtime runs best, its dense twin, and that in int8.
+"""What is timed: a model in the form that each runtime runs best, and two dense baselines.
 
-The twin has the model's architecture and no zeros: what a user would have without pruning. Its int8
-is onnxruntime's dynamic quantization, what a user would do without training for it.
+The baselines have the model's architecture and no zeros, as without pruning: one in float32, one in
+int8 by onnxruntime's dynamic quantization, which needs no training.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Candidate:
-    """One file on one runtime; `form` is None for the twins."""
+    """One file on one runtime; `form` is None for the baselines."""
 
     name: str
     runtime: type[Runtime]
@@ -42,14 +42,15 @@ class Candidate:
 
 
 def missing() -> dict[str, str]:
-    """The runtimes that are not installed, and what installs them."""
+    """The runtimes that are not installed, with the command that installs each."""
     return {x.name: install for x in RUNTIMES if (install := x.missing()) is not None}
 
 
 def candidates(model: Path, scratch: Path) -> list[Candidate]:
-    """Write the graphs of the saved `model/` folder and of its twins to `scratch`; the twin first.
+    """Write the graphs of a saved `model/` folder and of its baselines to `scratch`.
 
-    Leaves out runtimes that are not installed, and our own where the model is not one for it.
+    The float32 baseline comes first. Runtimes that are not installed are left out, and
+    `runtime=sparse` where it does not support the model.
     """
     loaded, state = load_model(model)
     layers = read_layers(loaded, state)
@@ -58,10 +59,12 @@ def candidates(model: Path, scratch: Path) -> list[Candidate]:
     for form in sorted({runtime.forms[0] for runtime in runtimes}):
         write_graphs(loaded, layers, scratch / f"{form}.onnx", scratch / "traced.onnx", form)
     (scratch / "traced.onnx").unlink()
-    if SparseRuntime in runtimes and (why := refusal(scratch / f"{SparseRuntime.forms[0]}.onnx")):
-        log.warning("not timed: %s", why)
+    if SparseRuntime in runtimes and (
+        reason := refusal(scratch / f"{SparseRuntime.forms[0]}.onnx")
+    ):
+        log.warning("not timed: %s", reason)
         runtimes.remove(SparseRuntime)
-    write_twins(loaded, scratch)
+    write_baselines(loaded, scratch)
     return [
         Candidate(DENSE, OnnxRuntime, scratch / "dense.onnx"),
         Candidate(DYNAMIC, OnnxRuntime, scratch / "dynamic.onnx"),
@@ -70,7 +73,7 @@ def candidates(model: Path, scratch: Path) -> list[Candidate]:
 
 
 def sizes(candidates: Sequence[Candidate]) -> dict[str, dict[str, int]]:
-    """Bytes of each candidate's file, by its name: as it is, and compressed with zstd."""
+    """Bytes of each candidate's file by its name, uncompressed and compressed with zstd."""
     packed: dict[Path, dict[str, int]] = {}
     for file in {candidate.file for candidate in candidates}:
         data = file.read_bytes()
@@ -79,14 +82,14 @@ def sizes(candidates: Sequence[Candidate]) -> dict[str, dict[str, int]]:
     return {candidate.name: packed[candidate.file] for candidate in candidates}
 
 
-def write_twins(model: PreTrainedModel, scratch: Path) -> None:
-    """Write `dense.onnx` and `dynamic.onnx`; fills the zeros of `model` in place."""
+def write_baselines(model: PreTrainedModel, scratch: Path) -> None:
+    """Write `dense.onnx` and `dynamic.onnx`; replaces the zeros of `model` in place."""
     fill_zeros(model)
     layers = read_layers(model, dict(model.state_dict()))
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        # No passes for the twin but the export itself: as a user of torch would have it.
+        # The traced graph without passes, as torch exports it.
         write_graphs(model, layers, Path(folder) / "rewritten.onnx", scratch / "dense.onnx")
-    with _without_advice():
+    with _without_warnings():
         from onnxruntime.quantization import quantize_dynamic
 
         quantize_dynamic(scratch / "dense.onnx", scratch / "dynamic.onnx")
@@ -94,7 +97,7 @@ def write_twins(model: PreTrainedModel, scratch: Path) -> None:
 
 @torch.no_grad()
 def fill_zeros(model: PreTrainedModel) -> None:
-    """Replace the zeros of each Linear's weight by noise of the other weights' size."""
+    """Replace the zeros of each Linear's weight by noise of its standard deviation."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
@@ -104,8 +107,8 @@ def fill_zeros(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def _without_advice() -> Iterator[None]:
-    """The quantizer would advise a pre-processing that changes nothing for these graphs."""
+def _without_warnings() -> Iterator[None]:
+    """Silence the quantizer, which recommends a preprocessing that does not change these graphs."""
     logging.disable(logging.WARNING)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Timings of several candidates, taken in turns, so that a busy moment touches all of them."""
+"""Timings of several candidates, taken in turns, so that a busy moment slows all of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sparsekit.runtime.base import Inputs, Runtime, check_threads
 
 Seconds = npt.NDArray[np.float64]
 
-# Tokens of a row where nothing else is asked for.
+# Default sequence lengths, in tokens.
 SEQUENCES = (32, 128)
 
 
@@ -25,7 +25,7 @@ SEQUENCES = (32, 128)
 class Grid:
     """Every batch size with every sequence length, each `rounds` times `repetitions` runs.
 
-    No sequence length means 32 and 128, or as much of them as the model has positions.
+    Without sequence lengths these are 32 and 128, limited to the model's positions.
     """
 
     batches: Sequence[int] = (1, 32)
@@ -35,16 +35,16 @@ class Grid:
     threads: int = 1
 
     def fitted(self, positions: int) -> Grid:
-        """The grid for a model of so many positions.
+        """The grid for a model with `positions` positions.
 
-        Raises UserError for sizes that are not positive or longer than that.
+        Raises UserError for sizes that are not positive, and for sequences that are too long.
         """
         if not self.sequences:
             fitting = dict.fromkeys(min(length, positions) for length in SEQUENCES)
             return replace(self, sequences=tuple(fitting)).fitted(positions)
-        numbers = [*self.batches, *self.sequences, self.rounds, self.repetitions, self.threads]
-        if min(numbers) < 1:
-            raise UserError(f"{min(numbers)} among the benchmark's sizes: each must be at least 1")
+        sizes = [*self.batches, *self.sequences, self.rounds, self.repetitions, self.threads]
+        if min(sizes) < 1:
+            raise UserError(f"{min(sizes)} among the benchmark's sizes: each must be at least 1")
         check_threads(self.threads, "--threads")
         if max(self.sequences) > positions:
             raise UserError(
@@ -58,10 +58,10 @@ class Grid:
 
 
 def time_all(candidates: Sequence[Candidate], grid: Grid, vocabulary: int) -> list[dict[str, Any]]:
-    """One row for each candidate and cell, the first candidate being what speed-ups refer to.
+    """One row for each candidate and size; speed-ups are relative to the first candidate.
 
-    Latencies in milliseconds, memory in bytes: what the process grew by while the candidate was
-    loaded and first run, or all of the candidate's own process.
+    Latencies are in milliseconds. Memory is in bytes: the growth of this process while the
+    candidate was loaded and first run, or the whole of the candidate's own process.
     """
     runtimes, memory = [], []
     for candidate in candidates:
@@ -99,8 +99,7 @@ def time_all(candidates: Sequence[Candidate], grid: Grid, vocabulary: int) -> li
 def speedup(first: Seconds, times: Seconds) -> float:
     """How many times faster than `first`: the median over rounds of the ratio of their medians.
 
-    What takes its turn in one round meets the same neighbours on a shared machine, minutes later
-    others.
+    On a shared machine, the runs of one round see the same load; rounds minutes apart do not.
 
     >>> speedup(np.array([[4.0, 4, 4], [9, 9, 9]]), np.array([[2.0, 2, 9], [3, 3, 3]]))
     2.5
@@ -128,7 +127,7 @@ def example(batch: int, length: int, vocabulary: int) -> Inputs:
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds; 0 where the system does not tell (no Linux)."""
+    """Resident memory of this process in bytes; 0 on systems without `/proc`."""
     file = Path("/proc/self/statm")
     if not file.is_file():
         return 0

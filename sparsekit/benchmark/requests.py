@@ -1,4 +1,4 @@
-"""How fast a run's deployment answers, at the sequence lengths of its own validation data."""
+"""Latency and throughput of a run's deployment on its own validation data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sparsekit.runtime.answers import TextEncoder
 from sparsekit.runtime.base import Runtime, check_threads
 from sparsekit.system import cores, cpu_name, cpu_units
 
-# What summary.json holds of a runtime.
+# The keys that summary.json has for each runtime.
 SUMMARY = ("latency_ms_p50", "latency_ms_p99", "items_per_second")
 
 
@@ -29,9 +29,8 @@ SUMMARY = ("latency_ms_p50", "latency_ms_p99", "items_per_second")
 class BenchmarkConfig:
     """What to time. `threads: null` uses every core that this process may use.
 
-    Latency is that of single requests at their own length; throughput that of batches in the
-    data's order, padded to their longest row. Tokenizing is not part of either, and is given
-    beside them.
+    Latency is measured on single requests at their own length, throughput on batches in the data's
+    order, padded to their longest row. Neither includes tokenizing, which is reported separately.
     """
 
     runtime: str = "sparsekit.runtime.onnxruntime.OnnxRuntime"
@@ -82,15 +81,15 @@ def benchmark(
         raise UserError(f"there is no {validation}; benchmark a folder that launch.py wrote")
     encoder = TextEncoder(deployment)
     columns = pq.read_table(validation, columns=["text", "text_pair"]).to_pydict()
-    wanted = max(config.requests, config.batches * config.batch_size)
-    texts, pairs = columns["text"][:wanted], columns["text_pair"][:wanted]
+    count = max(config.requests, config.batches * config.batch_size)
+    texts, pairs = columns["text"][:count], columns["text_pair"][:count]
     started = time.perf_counter()
     encodings = encoder.encode(texts, pairs)
     tokenize_ms = (time.perf_counter() - started) / len(texts) * 1e3
-    found = {}
+    timings = {}
     for kind in dict.fromkeys([config.kind, *others]):
         runtime = kind(folder.graph, config.threads or cores())
-        found[kind.name] = _timings(runtime, encoder, encodings, config)
+        timings[kind.name] = _timings(runtime, encoder, encodings, config)
     lengths = [len(encoding) for encoding in encodings]
     details = {
         "config": asdict(config),
@@ -98,16 +97,16 @@ def benchmark(
         "cpu_units": cpu_units(),
         "tokens": {f"p{p}": float(np.percentile(lengths, p)) for p in (50, 99)},
         "tokenize_ms": tokenize_ms,
-        "runtimes": found,
+        "runtimes": timings,
     }
     folder.benchmark.write_text(json.dumps(details, indent=2) + "\n")
-    return {name: {key: timing[key] for key in SUMMARY} for name, timing in found.items()}
+    return {name: {key: timing[key] for key in SUMMARY} for name, timing in timings.items()}
 
 
 def _timings(
     runtime: Runtime, encoder: TextEncoder, encodings: Sequence[Encoding], config: BenchmarkConfig
 ) -> dict[str, Any]:
-    """What `benchmark.json` holds of one runtime."""
+    """The entry of one runtime in `benchmark.json`."""
     single = _time(runtime, encoder, encodings, 1, config.requests, config.warmup)
     batched = _time(runtime, encoder, encodings, config.batch_size, config.batches, config.warmup)
     return {
@@ -128,7 +127,7 @@ def _time(
     repetitions: int,
     warmup: int,
 ) -> list[float]:
-    """Seconds of each of `repetitions` runs on batches of real rows, taken round and round."""
+    """Seconds of each of `repetitions` runs on batches of real rows, repeated as needed."""
     rows = cycle(encodings)
     batches = [encoder.batch(list(islice(rows, batch_size))) for _ in range(repetitions)]
     for inputs in islice(cycle(batches), warmup):

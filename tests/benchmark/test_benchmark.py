@@ -1,4 +1,4 @@
-"""Every runtime answers alike, and `sparsekit benchmark` times them beside their dense twins."""
+"""Every runtime answers alike, and `sparsekit benchmark` times them beside the dense baselines."""
 
 from __future__ import annotations
 
@@ -207,7 +207,9 @@ def test_the_fastest_is_chosen() -> None:
     assert openvino_module.fastest([slow, lambda inputs: None, slow], {}) == 1
 
 
-def test_twins_have_no_zeros(qdq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_baselines_have_no_zeros(
+    qdq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     others = ["openvino", "deepsparse", "sparse"]
     monkeypatch.setattr(candidates_module, "missing", lambda: dict.fromkeys(others, ""))
     found = candidates(qdq / "model", tmp_path)
@@ -266,7 +268,7 @@ def test_sizes_are_checked_before_anything_is_timed(qdq: Path, tmp_path: Path) -
     for words, message in (
         (["--sequence", "1024"], "sequence 1024 is longer than the model's 512 positions"),
         (["--rounds", "0"], "0 among the benchmark's sizes"),
-        ([str(tmp_path)], "is no run folder"),
+        ([str(tmp_path)], "is not a run folder"),
     ):
         refused = CliRunner().invoke(app, ["benchmark", str(run), *words])
         assert refused.exit_code == 1
@@ -314,23 +316,26 @@ def test_the_grid_fits_the_model(positions: int, sequences: tuple[int, ...]) -> 
     assert Grid(sequences=[8]).fitted(positions).sequences == [8]
 
 
-def row(name: str, form: str | None, latency: float) -> dict[str, Any]:
-    found = {"name": name, "form": form, "batch": 1, "sequence": 128, "latency_ms_p50": latency}
-    return found | {"speedup": 80 / latency}
+def row(
+    name: str, form: str | None, latency: float, batch: int = 1, dense: float = 80
+) -> dict[str, Any]:
+    """A row of the grid; `dense` is the baseline's latency at the same size."""
+    timing = {"name": name, "form": form, "batch": batch, "sequence": 128}
+    return timing | {"latency_ms_p50": latency, "speedup": dense / latency}
 
 
 def test_advice() -> None:
     rows = [row(DENSE, None, 80), row("onnxruntime", "qdq", 30), row("deepsparse", "deepsparse", 9)]
     sparse = row("sparse", "qdq", 8)
     units = {"amx_int8": False, "avx512_vnni": True, "avx_vnni": False}
-    said = advice(rows, units, 0.9)
-    assert said[0].startswith("Ship export.form=deepsparse and run it with deepsparse: 9.00 ms")
-    assert "AVX512-VNNI; no AMX" in said[1]
-    assert said[2].startswith("On deepsparse the zeros bring speed")
-    assert said[3].startswith("On onnxruntime the zeros bring size only")
-    said = advice([*rows, sparse], units, 0.9)
-    assert said[0].startswith("Ship export.form=qdq and run it with sparse: 8.00 ms")
-    assert "On sparse the zeros bring speed: its kernels skip them." in said
+    sentences = advice(rows, units, 0.9)
+    assert sentences[0].startswith("Ship export.form=deepsparse and run it with deepsparse: 9.00")
+    assert "AVX512-VNNI; it has no AMX" in sentences[1]
+    assert sentences[2].startswith("On deepsparse the zeros bring speed")
+    assert sentences[3].startswith("On onnxruntime the zeros reduce the size only")
+    sentences = advice([*rows, sparse], units, 0.9)
+    assert sentences[0].startswith("Ship export.form=qdq and run it with sparse: 8.00 ms")
+    assert "On sparse the zeros bring speed: its kernels skip them." in sentences
     assert "no int8 units" in advice(rows, dict.fromkeys(units, False), 0.9)[1]
     assert "unknown" in advice(rows, None, 0.9)[1]
     assert advice([*rows, row(DYNAMIC, None, 5)], units, 0.9)[0].startswith(
@@ -341,41 +346,67 @@ def test_advice() -> None:
 def test_advice_on_zeros() -> None:
     packed = row("openvino", "qdq", 20) | {"packed_weights": True}
     rows = [row(DENSE, None, 80), row("onnxruntime", "qdq", 30), packed]
-    said = advice(rows, None, 0.9)
-    assert said[2].startswith("On openvino the zeros bring speed: it reads the weights without")
-    assert said[3].startswith("On onnxruntime the zeros bring size only")
+    sentences = advice(rows, None, 0.9)
+    assert sentences[2].startswith("On openvino the zeros bring speed: it reads the weights")
+    assert sentences[3].startswith("On onnxruntime the zeros reduce the size only")
     assert advice(rows, None, 0.0)[2].startswith("The model has no zeros to skip")
 
 
-def test_advice_praises_no_runtime_that_is_slower() -> None:
+def test_advice_recommends_no_runtime_that_is_slower() -> None:
     """A runtime that skips zeros and still loses to one that does not has gained nothing."""
     rows = [row(DENSE, None, 80), row("onnxruntime", "qdq", 30)]
     for latency, there in ((4000, "0.02x"), (50, "1.6x")):
-        said = advice([*rows, row("sparse", "qdq", latency)], None, 0.9)
-        assert said[0].startswith("Ship export.form=qdq and run it with onnxruntime")
-        assert said[2] == (
+        sentences = advice([*rows, row("sparse", "qdq", latency)], None, 0.9)
+        assert sentences[0].startswith("Ship export.form=qdq and run it with onnxruntime")
+        assert sentences[2] == (
             "On sparse the zeros bring no speed here, though its kernels skip them: "
-            f"{there}, where onnxruntime reaches 2.7x."
+            f"{there} at batch 1, sequence 128, where onnxruntime reaches 2.7x."
         )
-    said = advice([row(DENSE, None, 80), row("sparse", "qdq", 100)], None, 0.9)
-    assert said[0].startswith(f"Nothing here is faster than the {DENSE} twin (80.00 ms")
-    assert "sparse with export.form=qdq (100.00 ms, 0.8x the dense" in said[0]
-    assert f"0.8x, where {DENSE} reaches 1.0x" in said[2]
+    sentences = advice([row(DENSE, None, 80), row("sparse", "qdq", 100)], None, 0.9)
+    assert sentences[0].startswith(f"Nothing here is faster than the baseline '{DENSE}' (80.00 ms")
+    assert "sparse with export.form=qdq (100.00 ms, 0.8x the dense" in sentences[0]
+    assert f"0.8x at batch 1, sequence 128, where {DENSE} reaches 1.0x" in sentences[2]
+
+
+def test_advice_follows_every_size_of_the_table() -> None:
+    """Zeros that are worth nothing for one request may be worth much for a batch."""
+    rows = [
+        row(DENSE, None, 0.9, dense=0.9),
+        row("onnxruntime", "qdq", 0.3, dense=0.9),
+        row("sparse", "qdq", 0.45, dense=0.9),
+        row(DENSE, None, 41, 32, dense=41),
+        row("onnxruntime", "qdq", 9, 32, dense=41),
+        row("sparse", "qdq", 4, 32, dense=41),
+    ]
+    sentences = advice(rows, None, 0.9)
+    assert sentences[0].endswith(
+        "is onnxruntime with export.form=qdq: 0.30 ms, 3.0x the dense fp32 model on onnxruntime."
+    )
+    assert sentences[1] == "Faster at other sizes: sparse at batch 32, sequence 128 (10.2x)."
+    assert sentences[3] == (
+        "On sparse the zeros bring speed at some sizes: 10.2x at batch 32, sequence 128, where "
+        "onnxruntime reaches 4.6x; not 2.0x at batch 1, sequence 128, where onnxruntime reaches "
+        "3.0x."
+    )
+    both = [row("sparse", "qdq", 0.2, dense=0.9) if each is rows[2] else each for each in rows]
+    sentences = advice(both, None, 0.9)
+    assert "On sparse the zeros bring speed: its kernels skip them." in sentences
+    assert not any(sentence.startswith("Faster at other sizes") for sentence in sentences)
 
 
 def test_advice_follows_the_speed_up() -> None:
-    """Its rounds meet the same neighbours; medians of all runs may have met a busy moment."""
+    """A busy moment slows a round of all candidates alike, the medians of all runs it does not."""
     lucky = row("onnxruntime", "qdq", 30) | {"speedup": 2.0}
-    said = advice([row(DENSE, None, 80), lucky, row("sparse", "qdq", 32)], None, 0.9)
-    assert said[0].startswith("Ship export.form=qdq and run it with sparse: 32.00 ms")
-    assert said[0].endswith("2.5x the dense fp32 model on onnxruntime.")
+    sentences = advice([row(DENSE, None, 80), lucky, row("sparse", "qdq", 32)], None, 0.9)
+    assert sentences[0].startswith("Ship export.form=qdq and run it with sparse: 32.00 ms")
+    assert sentences[0].endswith("2.5x the dense fp32 model on onnxruntime.")
 
 
 def test_advice_on_a_small_model() -> None:
     rows = [row(DENSE, None, 0.9), row("onnxruntime", "qdq", 0.4)]
-    said = advice(rows, None, 0.9)
-    assert said[0].startswith("A small model: everything here answers in 0.40 to 0.90 ms")
-    assert "matters little" in said[0] and "Ship" not in said[0]
+    sentences = advice(rows, None, 0.9)
+    assert sentences[0].startswith("A small model: every runtime answers in 0.40 to 0.90 ms")
+    assert "matters little" in sentences[0] and "Ship" not in sentences[0]
 
 
 def test_size_advice() -> None:
@@ -383,8 +414,8 @@ def test_size_advice() -> None:
         DENSE: {"bytes": 90_000_000, "bytes_compressed": 84_000_000},
         "onnxruntime": {"bytes": 22_500_000, "bytes_compressed": 10_000_000},
     }
-    said = size_advice(files, DENSE, "onnxruntime")
-    assert "22.5 MB, 1/4.0 of the dense fp32 one; packed with zstd 10.0 MB, 1/9.0 of it" in said
+    sentence = size_advice(files, DENSE, "onnxruntime")
+    assert "22.5 MB, 1/4.0 of the dense fp32 one; packed with zstd 10.0 MB, 1/9.0 of" in sentence
 
 
 def test_onnxruntime_runs_both_forms(qdq: Path, deepsparse: Path) -> None:
