@@ -1,1 +1,1 @@
-"""From a run's `model/` to its `deployment/`: trace, rewrite by passes, check, describe."""
+"""From a run's `model/` to its `deployment/`: traced, rewritten by passes, checked, described."""

@@ -74,7 +74,7 @@ INT8 = """\
 # A model with a smaller share was not pruned: trained weights have few zeros by chance.
 FEW_ZEROS = 0.01
 
-# Words that are also in the vocabulary of the quickstart's model.
+# All in the vocabulary of the quickstart's model.
 EXAMPLE = '"This movie is funny and moving."'
 ROWS = '["This movie is funny and moving.", "This film is dull!"]'
 PAIR_EXAMPLE = '--pairs "It rains." "The street is wet."'
@@ -90,8 +90,8 @@ def model_card(
 ) -> str:
     """The card of the deployment in `folder`.
 
-    It is made from the run's config, what export returns, and the report by classes of the
-    validation split (None: a run without one has no section on classes).
+    settings: the run's config; result: the `summary.export` dict; report: of the classes on the
+    validation split, or None for a card without that section.
     """
     config = json.loads((folder / "config.json").read_text())
     labels = label_names(config)
@@ -152,7 +152,7 @@ def _checkpoint(settings: dict[str, Any]) -> str:
     checkpoint = settings.get("student", {}).get("checkpoint", "a checkpoint")
     if isinstance(checkpoint, dict):
         return str(checkpoint["_target_"])
-    # The path on the machine that trained means nothing to a reader.
+    # A path on the machine that trained is of no use to a reader.
     return Path(checkpoint).name if Path(checkpoint).is_absolute() else str(checkpoint)
 
 

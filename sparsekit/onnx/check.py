@@ -1,4 +1,4 @@
-"""Checks of the exported file itself: what is stored in it, and what onnxruntime makes of it."""
+"""Checks of the exported file: what it stores, and which matmuls onnxruntime runs on integers."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from sparsekit.onnx.layers import Array, Layer, Layers
 from sparsekit.onnx.trace import OPSET
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 
-# What onnxruntime calls a product of integers.
-INT8_PRODUCTS = {"MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm"}
-# What it appends to the name of a weight that it converts, on CPUs without VNNI.
+# The operators of onnxruntime that multiply integers.
+INT8_MATMULS = {"MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm"}
+# The suffix of weights that it converts to uint8, on CPUs without VNNI.
 AS_UINT8 = "_s8_2_u8"
-# The graph without its weights: names, nodes and index constants, of up to 24 layers.
+# Enough for names, nodes and index constants of 24 layers, without weights.
 GRAPH_BYTES = 500_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """What is in the file.
+    """What the file holds.
 
-    The products counted are those with a weight, and of attention's two those that are quantized.
+    The matmuls counted are those with a weight, and the quantized ones of attention.
     """
 
     int8_matmuls: int
@@ -44,9 +44,9 @@ class Structure:
 def check_structure(
     file: Path, layers: Layers, other_bytes: int, counted: Iterable[str]
 ) -> Structure:
-    """Check `file` against the layers it was made from; raises UserError for the first failure.
+    """Check `file` against the layers of its model; raises UserError for the first failure.
 
-    counted: the layers that `zero_fraction` is about, those of the transformer stack.
+    counted: names of the layers that `zero_fraction` covers, those of the transformer stack.
     """
     model = read_graph(file)
     check_form(file, model)
@@ -54,23 +54,23 @@ def check_structure(
     check_weights(stored, layers)
     check_size(file, layers, other_bytes)
     linears = {layer.stored_name for layer in layers.values() if not layer.embedding}
-    counted_products = linears | layers.attention_operands
-    int8 = int8_products(file) & counted_products
-    check_products(int8, layers.int8_products)
-    chosen = [stored[layers[name].stored_name] for name in counted]
-    zeros = sum(int(np.count_nonzero(weight == 0)) for weight in chosen)
+    counted_operands = linears | layers.attention_operands
+    int8 = int8_operands(file) & counted_operands
+    check_int8(int8, layers.int8_operands)
+    weights = [stored[layers[name].stored_name] for name in counted]
+    zeros = sum(int(np.count_nonzero(weight == 0)) for weight in weights)
     data = file.read_bytes()
     return Structure(
         int8_matmuls=len(int8),
-        fp32_matmuls=len(counted_products - int8),
-        zero_fraction=zeros / max(sum(weight.size for weight in chosen), 1),
+        fp32_matmuls=len(counted_operands - int8),
+        zero_fraction=zeros / max(sum(weight.size for weight in weights), 1),
         bytes=len(data),
         bytes_compressed=pa.compress(data, codec="zstd").size,
     )
 
 
 def read_graph(file: Path) -> onnx.ModelProto:
-    """The graph in `file`; raises UserError where there is none."""
+    """The model in `file`; raises UserError where it cannot be read."""
     try:
         return onnx.load(file)
     except (OSError, DecodeError) as error:
@@ -86,7 +86,7 @@ def stored_arrays(model: onnx.ModelProto) -> dict[str, Array]:
 
 
 def check_form(file: Path, model: onnx.ModelProto) -> None:
-    """The file is valid ONNX, of the opset that runtimes are known to read."""
+    """Check that the file is valid ONNX of an opset that all runtimes read."""
     try:
         onnx.checker.check_model(str(file), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -100,13 +100,13 @@ def check_form(file: Path, model: onnx.ModelProto) -> None:
 
 
 def check_weights(stored: dict[str, Array], layers: Layers) -> None:
-    """Every weight, scale and zero point is in the file as training left it, zeros as zeros."""
+    """Check that the file stores each weight as training left it, and zeros as zeros."""
     for layer in layers.values():
         array = stored.get(layer.stored_name)
         if array is None:
             raise UserError(
-                f"check 'weights' failed: the file has no {layer.stored_name}; the exporter did "
-                f"not recognise {layer.name}: keep it out with recipe exclusions, or report it"
+                f"check 'weights' failed: the file has no {layer.stored_name}; the exporter does "
+                f"not support {layer.name}: leave it out of the recipe's quantization, or report it"
             )
         weight = layer.weight if layer.embedding else layer.weight.T
         _check_zeros(layer, weight, array)
@@ -119,11 +119,11 @@ def check_weights(stored: dict[str, Array], layers: Layers) -> None:
 
 
 def check_parameters(stored: dict[str, Array], state: Mapping[str, Tensor]) -> None:
-    """What the file holds under the name of a float32 parameter (biases, LayerNorm) is that."""
+    """Check the float32 parameters that keep their name in the file (biases, LayerNorm)."""
     for name in sorted(stored.keys() & state.keys()):
         if not np.array_equal(stored[name], state[name].float().numpy()):
             raise UserError(
-                f"check 'weights' failed: {name} in the file is not that of model/; one of them "
+                f"check 'weights' failed: {name} in the file differs from model/; one of them "
                 "was changed: export again, or train again"
             )
 
@@ -134,15 +134,15 @@ def _check_zeros(layer: Layer, weight: Array, array: Array) -> None:
     if lost:
         raise UserError(
             f"check 'zeros' failed: {lost} of the {np.count_nonzero(weight == 0)} zeros of "
-            f"{layer.name} are not the zero point in the file; 0 may be lost, so quantize weights "
-            "symmetrically"
+            f"{layer.name} are not zero in the file; quantize weights symmetrically, so that 0 "
+            "is represented exactly"
         )
 
 
 def check_size(file: Path, layers: Layers, other_bytes: int) -> None:
-    """The file holds each weight once, as one byte where it is quantized.
+    """Check that the file stores each weight once, in one byte per value where it is quantized.
 
-    other_bytes: the size of the model's other parameters (biases, LayerNorm).
+    other_bytes: size of the model's other parameters (biases, LayerNorm).
     """
     weights = sum(layer.weight.size * (1 if layer.weights else 4) for layer in layers.values())
     limit = weights + other_bytes + GRAPH_BYTES
@@ -154,25 +154,25 @@ def check_size(file: Path, layers: Layers, other_bytes: int) -> None:
         )
 
 
-def check_products(int8: set[str], expected: set[str]) -> None:
-    """Every product that is to run on integers does."""
+def check_int8(int8: set[str], expected: set[str]) -> None:
+    """Check that every matmul that should run on integers does."""
     missing = sorted(expected - int8)
     if missing:
         raise UserError(
             f"check 'int8' failed: onnxruntime runs {len(expected) - len(missing)} of "
-            f"{len(expected)} quantized products on integers, not {', '.join(missing)}; use the "
+            f"{len(expected)} quantized matmuls on integers, not {', '.join(missing)}; use the "
             "onnxruntime of constraints.txt, or leave those layers out of the recipe's quantization"
         )
 
 
-def int8_products(file: Path) -> set[str]:
-    """The names of the operands whose products onnxruntime runs on integers.
+def int8_operands(file: Path) -> set[str]:
+    """The names of the operands of matmuls that onnxruntime runs on integers.
 
-    Read from the graph that its optimizer leaves, so a fusion that does not happen is seen.
+    They are read from the optimized graph, so a fusion that does not happen is noticed.
     """
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
         OnnxRuntime(file, threads=1, optimized=optimized)
         nodes = onnx.load(optimized).graph.node
-    names = {name for node in nodes if node.op_type in INT8_PRODUCTS for name in node.input}
+    names = {name for node in nodes if node.op_type in INT8_MATMULS for name in node.input}
     return {name.removesuffix(AS_UINT8) for name in names}

@@ -1,4 +1,4 @@
-"""The part of a model card on classes: scores of each, confusion matrix, most frequent errors."""
+"""The section of a model card on classes: scores, confusion matrix, most frequent errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from sparsekit.metrics.report import confusions, unrecognized, worst_class
 
-# A wider matrix does not fit a page; the errors that are most frequent are listed of any.
+# A wider matrix does not fit on a page; the most frequent errors are always listed.
 WIDEST_MATRIX = 12
 LISTED = 5
 
@@ -24,7 +24,7 @@ def class_tables(report: dict[str, Any]) -> str:
         "## Classes",
         f"On the {report['rows']:,} rows of the validation split, before the export:",
         _table(["class", "precision", "recall", "F1", "rows"], rows),
-        _in_words(report),
+        _sentences(report),
     ]
     if len(names) <= WIDEST_MATRIX:
         matrix = [
@@ -32,14 +32,14 @@ def class_tables(report: dict[str, Any]) -> str:
             for name, counts in zip(names, report["confusion"], strict=True)
         ]
         parts += [
-            "Confusion matrix (a line for each true class, a column for each predicted class):",
+            "Confusion matrix (a row for each true class, a column for each predicted class):",
             _table(["", *names], matrix),
         ]
     return "\n\n".join(parts)
 
 
 def cell(text: str) -> str:
-    """`text` as it stands in Markdown: one line, nothing in it taken for markup.
+    """`text` escaped for a cell of a Markdown table: one line, without markup.
 
     >>> cell("cast|plot\\n<b>")
     'cast\\\\|plot \\\\<b\\\\>'
@@ -47,7 +47,7 @@ def cell(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))
 
 
-def _in_words(report: dict[str, Any]) -> str:
+def _sentences(report: dict[str, Any]) -> str:
     sentences = [f"{cell(sentence)}." for sentence in unrecognized(report)]
     if worst := worst_class(report):
         name, f1 = worst
@@ -67,6 +67,6 @@ def _share(value: float | None) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table, its first column on the left and the others, values, on the right."""
+    """A Markdown table, the first column left-aligned and the others right-aligned."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -16,7 +16,7 @@ from sparsekit.errors import UserError
 from sparsekit.metrics.report import read_report
 from sparsekit.onnx.card import model_card
 from sparsekit.onnx.check import check_structure
-from sparsekit.onnx.files import copy_folder, kept_files
+from sparsekit.onnx.files import copy_folder, source_files
 from sparsekit.onnx.forms import FORMS
 from sparsekit.onnx.hub import check_repository
 from sparsekit.onnx.layers import Layers, other_bytes, read_layers
@@ -44,13 +44,13 @@ log = logging.getLogger(__name__)
 class ExportConfig:
     """What to export, and how to check it.
 
-    form: of the graph, a key of `FORMS`;
-    check_rows: validation rows that are run one by one too; all are run in padded batches;
-    max_logit_diff: their allowed mean difference, as a share of what quantization itself changes;
-    max_metric_drop: the allowed difference of each metric on the whole validation split;
-    verify: false leaves out these three, which need `evaluation/`, and keeps the checks of the
-    file;
-    push_to_hub: user/name of the model repository that gets the deployment, once all is done.
+    form: form of the graph, a key of `FORMS`;
+    verify: whether to compare logits and metrics with torch's, which needs `evaluation/`; the file
+    itself is always checked;
+    check_rows: number of validation rows that are also run one by one; all are run in batches;
+    max_logit_diff: allowed mean difference of the logits, relative to the effect of quantization;
+    max_metric_drop: allowed difference of each metric on the whole validation split;
+    push_to_hub: user/name of the model repository to upload the deployment to, at the end.
     """
 
     form: str = "qdq"
@@ -65,8 +65,8 @@ class ExportConfig:
             raise UserError(f"export.form is {self.form!r}, it must be one of {', '.join(FORMS)}")
         if self.check_rows < 1:
             raise UserError(
-                f"export.check_rows is {self.check_rows}, it must be at least 1; to leave the "
-                "comparison with torch out set export.verify=false"
+                f"export.check_rows is {self.check_rows}, it must be at least 1; to skip the "
+                "comparison with torch set export.verify=false"
             )
         if self.push_to_hub is not None:
             check_repository(self.push_to_hub)
@@ -75,9 +75,9 @@ class ExportConfig:
 def export(run: Path, config: ExportConfig) -> dict[str, Any]:
     """Write `run/deployment/` and return the `summary.export` dict.
 
-    Reads `model/`, `evaluation/` and `config.yaml` of the run folder. The deployment is built
-    beside its place and moved there once every check has passed; an older one is removed first,
-    but only of a run: other tools have folders of that name. Raises UserError naming the check that
+    Reads `model/`, `evaluation/` and `config.yaml` of the run folder. The deployment is built in a
+    temporary folder and moved once every check has passed; an older one is removed first, but only
+    in a run folder: other tools have folders of that name. Raises UserError naming the check that
     failed.
     """
     source = RunFolder(run)
@@ -102,14 +102,14 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_sums(folder, folder.iterdir())
         folder.rename(deployment)
-    write_sums(run, [source.config_file, *kept_files(source)])
+    write_sums(run, [source.config_file, *source_files(source)])
     return result
 
 
 def write_graphs(
     model: PreTrainedModel, layers: Layers, file: Path, traced: Path, form: str = "qdq"
 ) -> None:
-    """Write the graph as it is traced to `traced`, and as the form's passes leave it to `file`."""
+    """Write the traced graph to `traced`, and the graph after the passes of `form` to `file`."""
     graph = trace(model)
     ir.save(graph, traced)
     for rewrite in FORMS[form]:
@@ -126,7 +126,7 @@ def verify(
     names: list[str],
     config: ExportConfig,
 ) -> dict[str, Any]:
-    """Compare with torch, unless the config says not to: logits, then metrics."""
+    """Compare logits, then metrics, with torch's; nothing where `config.verify` is false."""
     if not config.verify:
         return {"verified": False, "max_abs_diff": None, "metrics": None}
     encoder = TextEncoder(folder)
@@ -144,5 +144,5 @@ def verify(
         check_logits(single, rows.logits[: config.check_rows], limit, "row by row"),
         check_logits(batched, rows.logits, limit, "in padded batches"),
     ]
-    found = check_metrics(names, batched, rows, config.max_metric_drop)
-    return {"verified": True, "max_abs_diff": max(differences), "metrics": found}
+    exported = check_metrics(names, batched, rows, config.max_metric_drop)
+    return {"verified": True, "max_abs_diff": max(differences), "metrics": exported}

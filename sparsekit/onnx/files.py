@@ -1,4 +1,4 @@
-"""Which files of a run make a deployment."""
+"""Which files of a run belong to a deployment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sparsekit.runs.folder import RunFolder
 
-# What a runtime needs of model/; weights, recipe and pickled training arguments stay there.
+# The files of model/ that a runtime needs: no weights, recipe or pickled training arguments.
 DEPLOYED = (
     "config.json",
     "tokenizer.json",
@@ -20,14 +20,14 @@ DEPLOYED = (
 )
 
 
-def kept_files(run: RunFolder) -> list[Path]:
-    """What a deployment was made from and checked against, beside the config."""
+def source_files(run: RunFolder) -> list[Path]:
+    """The files that a deployment was made from and checked against, besides the config."""
     files = [file for folder in (run.model, run.evaluations) for file in folder.glob("*")]
     return [file for file in files if file.is_file()]
 
 
 def copy_folder(model: Path, folder: Path) -> None:
-    """Copy the config and the tokenizer's files, all that a runtime needs beside the graph."""
+    """Copy the config and the tokenizer's files, which a runtime needs besides the graph."""
     folder.mkdir()
     for file in sorted(model.iterdir()):
         if file.name in DEPLOYED:

@@ -1,4 +1,4 @@
-"""The forms of the exported graph: each is the list of passes that lead to it, in order."""
+"""The forms of the exported graph, each with its passes in order."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FORMS: dict[str, tuple[Pass, ...]] = {
         attention_pairs,
         separate_sums,
     ),
-    # MatMulInteger, Cast, Mul, and no operator newer than DeepSparse is.
+    # MatMulInteger, Cast and Mul, and only operators that DeepSparse supports.
     "deepsparse": (
         first_token,
         linears,

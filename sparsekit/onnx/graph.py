@@ -1,4 +1,4 @@
-"""Helpers on onnx_ir graphs that several passes need."""
+"""Functions on onnx_ir graphs that several passes use."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from onnx_ir.passes import common
 
 from sparsekit.onnx.layers import Layer, Layers, Quantizer
 
-# What a Linear becomes: MatMul for inputs [batch, sequence, in], Gemm for [batch, in].
-PRODUCTS = ("MatMul", "Gemm")
+# How a Linear is exported: MatMul for inputs [batch, sequence, in], Gemm for [batch, in].
+MATMULS = ("MatMul", "Gemm")
 
 
 def layer_nodes(model: ir.Model, layers: Layers, *op_types: str) -> Iterator[tuple[ir.Node, Layer]]:
@@ -33,7 +33,7 @@ def initializer(model: ir.Model, name: str, array: npt.NDArray[Any]) -> ir.Value
 def new_node(
     module: str, op_type: str, inputs: list[ir.Value], name: str, **attributes: int | list[int]
 ) -> ir.Node:
-    """A node that belongs to `module`; it and its output are called `name`."""
+    """A node that belongs to `module`; `name` is its name and that of its output."""
     node = ir.node(op_type, inputs, attributes=attributes, outputs=[ir.val(name)], name=name)
     node.meta["module"] = module
     return node
@@ -48,14 +48,14 @@ def quantizer_constants(model: ir.Model, prefix: str, quantizer: Quantizer) -> l
 
 
 def remove_unused(model: ir.Model) -> None:
-    """Drop constants and nodes that nothing reads any more."""
+    """Remove constants and nodes that are not used any more."""
     common.RemoveUnusedNodesPass()(model)
 
 
 def quantize_pair(
     model: ir.Model, module: str, side: str, values: ir.Value, quantizer: Quantizer
 ) -> list[ir.Node]:
-    """QuantizeLinear and DequantizeLinear of `values`, not yet in the graph."""
+    """New nodes QuantizeLinear and DequantizeLinear for `values`, not yet in the graph."""
     prefix = f"{module}.{side}"
     constants = quantizer_constants(model, prefix, quantizer)
     name = f"{prefix}_quantized"

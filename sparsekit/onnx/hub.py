@@ -21,35 +21,35 @@ from sparsekit.onnx.sums import NAME, check_sums, read_sums
 
 MODEL = "model.onnx"
 NO_DEPLOYMENT = (
-    "{repository} is no deployment of sparsekit: it holds no {missing}; to train from a checkpoint "
-    "set student.checkpoint={repository}"
+    "{repository} is not a deployment of sparsekit: it has no {missing}; to train from a "
+    "checkpoint set student.checkpoint={repository}"
 )
 
 
 def check_repository(repository: str) -> None:
-    """Raise UserError for what cannot be the name of a repository."""
+    """Raise UserError for an invalid name of a repository."""
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
         raise UserError(
-            f"export.push_to_hub {repository!r} is no name on the Hub: {first_line(error)}; write "
+            f"export.push_to_hub {repository!r} is not a valid name: {first_line(error)}; write "
             "user/name"
         ) from error
 
 
-def no_way_to_push() -> str | None:
-    """Why nothing can be pushed from here, and what mends it; None where it may go well."""
+def push_problem() -> str | None:
+    """Why nothing can be pushed, with the fix; None where nothing is known to prevent it."""
     if is_offline_mode():
         return "the Hub is switched off by HF_HUB_OFFLINE=1: unset it"
     if get_token() is None:
-        return "nobody is logged in: hf auth login, or HF_TOKEN"
+        return "you are not logged in: run hf auth login, or set HF_TOKEN"
     return None
 
 
 def push(deployment: Path, repository: str) -> str:
-    """Upload the folder to the model `repository` (user/name), made if new; returns its address.
+    """Upload the folder to the model `repository` (user/name), created if new; returns its URL.
 
-    Raises UserError when the Hub cannot be reached or refuses.
+    Raises UserError where the Hub cannot be reached or refuses.
     """
     api = HfApi()
     try:
@@ -69,14 +69,14 @@ def push(deployment: Path, repository: str) -> str:
 
 
 def pull_deployment(repository: str, target: Path, revision: str | None = None) -> int:
-    """Download a pushed deployment to the new folder `target`; returns how many files it has.
+    """Download a pushed deployment to the new folder `target`; returns its number of files.
 
-    Raises UserError when there is none, or a file did not come as it was pushed.
+    Raises UserError where there is none, or a file differs from what was pushed.
     """
     if target.exists():
         raise UserError(f"{target} exists; choose another folder with --output")
     try:
-        # The list first: what is no deployment may be large, and what is not listed is not checked.
+        # The sums first: another repository may be large, and only files with a sum can be checked.
         listed = Path(hf_hub_download(repository, NAME, revision=revision))
         names = read_sums(listed.parent)
         if MODEL not in names:

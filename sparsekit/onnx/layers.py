@@ -1,6 +1,6 @@
 """The Linear and Embedding layers of a saved model, with the quantizers that training left.
 
-The keys in `model.safetensors` are the truth about what is quantized: `<module>.weight_quantizer`,
+The keys in `model.safetensors` tell what is quantized: `<module>.weight_quantizer`,
 `.input_quantizer` and `.output_quantizer`, each with a `scale` and a `zero_point`; an attention has
 `.query_quantizer`, `.key_quantizer`, `.probabilities_quantizer` and `.value_quantizer`.
 """
@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from sparsekit.errors import UserError
 
 Array = npt.NDArray[Any]
-# What the keys of quantizers hold, and those of parameters do not.
+# Part of the keys of quantizers, and of no parameter.
 QUANTIZER = "_quantizer."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantizer:
-    """x is stored as q = clip(round(x / scale) + zero_point), the limits being those of `dtype`.
+    """q = clip(round(x / scale) + zero_point), within the limits of `dtype`.
 
-    scale: float32, a scalar, or [out] with one for each output channel; zero_point: `dtype`, the
+    scale: float32, a scalar, or [out] with one for each output channel; zero_point: `dtype`, of the
     same shape.
     """
 
@@ -39,7 +39,7 @@ class Quantizer:
         return self.zero_point.dtype
 
     def quantize(self, weight: Array) -> Array:
-        """The stored integers of `weight` [out, in], bit by bit as torch's fake quantization.
+        """The integers of `weight` [out, in], bit-equal to torch's fake quantization.
 
         torch multiplies by the float32 inverse of the scale, so dividing would differ at ties.
         """
@@ -71,27 +71,27 @@ class Layer:
 
     @property
     def quantized(self) -> bool:
-        """Whether anything of it is."""
+        """Whether its weight, input or output is quantized."""
         return any((self.weights, self.inputs, self.outputs))
 
     @property
-    def int8_product(self) -> bool:
-        """Whether its product is to run on integers: a Linear with both operands quantized."""
+    def int8_matmul(self) -> bool:
+        """Whether its matmul should run on integers: a Linear with both operands quantized."""
         return not self.embedding and self.weights is not None and self.inputs is not None
 
     @property
     def storage(self) -> Quantizer | None:
-        """How its weight is stored; None for float32.
+        """The quantizer that its weight is stored with; None for float32.
 
         An Embedding's output is a row of its table, so where both are quantized the table holds the
-        output's integers: the same values, and nothing left to round at run time.
+        output's integers: the same values, without rounding at run time.
         """
         rounded = self.embedding and self.weights is not None and self.outputs is not None
         return self.outputs if rounded else self.weights
 
     @property
     def stored(self) -> Array:
-        """Its weight as the graph holds it: integers where quantized, a Linear's [in, out]."""
+        """Its weight as stored in the graph: integers where quantized; a Linear's is [in, out]."""
         array = self.weight
         if self.weights is not None:
             array = self.weights.quantize(self.weight)
@@ -101,7 +101,7 @@ class Layer:
 
     @property
     def stored_name(self) -> str:
-        """Its weight's name in the graph: int8 where quantized; a Linear's is stored [in, out]."""
+        """The name of its weight in the graph."""
         if self.weights is not None:
             return f"{self.name}.weight_quantized"
         return f"{self.name}.weight" if self.embedding else f"{self.name}.weight_transposed"
@@ -109,7 +109,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """The operands of an attention's two products: query x key, probabilities x value."""
+    """Quantizers of the operands of attention's two matmuls: query x key, probabilities x value."""
 
     query: Quantizer
     key: Quantizer
@@ -117,8 +117,8 @@ class Attention:
     value: Quantizer
 
     @property
-    def products(self) -> list[dict[str, Quantizer]]:
-        """Each product's two operands, by the names that they have in the graph."""
+    def matmuls(self) -> list[dict[str, Quantizer]]:
+        """The two operands of each matmul, by their names in the graph."""
         return [
             {"query": self.query, "key": self.key},
             {"probabilities": self.probabilities, "value": self.value},
@@ -135,25 +135,25 @@ class Layers(dict[str, Layer]):
         self.attentions = dict(attentions or {})
 
     @property
-    def int8_products(self) -> set[str]:
-        """What the graph calls an operand of each product that is to run on integers."""
-        stored = {layer.stored_name for layer in self.values() if layer.int8_product}
-        return stored | self.attention_operands
+    def int8_operands(self) -> set[str]:
+        """The names in the graph of an operand of each matmul that should run on integers."""
+        weights = {layer.stored_name for layer in self.values() if layer.int8_matmul}
+        return weights | self.attention_operands
 
     @property
     def attention_operands(self) -> set[str]:
-        """The first operand of each quantized product of attention, as the graph calls it."""
+        """The names in the graph of the first operand of each quantized matmul of attention."""
         return {
             f"{name}.{next(iter(operands))}_quantized"
             for name, attention in self.attentions.items()
-            for operands in attention.products
+            for operands in attention.matmuls
         }
 
 
 def read_layers(model: nn.Module, state: dict[str, Tensor]) -> Layers:
     """The layers of `model`, by module name, with the quantizers in `state`.
 
-    Raises UserError for a scale or zero point that no int8 graph can express.
+    Raises UserError for a scale or zero point that int8 cannot represent.
     """
     layers, attentions = [], {}
     for name, module in model.named_modules():
@@ -179,7 +179,7 @@ def read_layers(model: nn.Module, state: dict[str, Tensor]) -> Layers:
 
 
 def other_bytes(state: dict[str, Tensor], layers: Layers) -> int:
-    """The size in float32 of the parameters that are no layer's weight: biases, LayerNorm."""
+    """Bytes in float32 of the parameters that are not a layer's weight: biases, LayerNorm."""
     weights = {f"{name}.weight" for name in layers}
     names = [name for name in state if QUANTIZER not in name and name not in weights]
     return sum(state[name].numel() * 4 for name in names)
@@ -200,6 +200,6 @@ def _quantizer(state: dict[str, Tensor], prefix: str, dtype: type[np.integer]) -
     if not (inside & (zero_point == np.rint(zero_point))).all():
         raise UserError(
             f"{prefix}.zero_point holds {zero_point.flat[0]}, it must be an integer in "
-            f"{limits.min}..{limits.max}; the weights file was changed after training"
+            f"{limits.min}..{limits.max}; the weights file was changed: train again"
         )
     return Quantizer(scale=scale, zero_point=zero_point.astype(dtype))

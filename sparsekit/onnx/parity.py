@@ -1,10 +1,10 @@
-"""Checks of what the exported file answers: torch's logits and metrics on real rows.
+"""Compares the logits and metrics of the exported file with torch's, on real rows.
 
-A quantizer rounds, so a difference of the last float bit can move one activation by one step,
-and every later layer with it: two correct int8 programs agree on most rows exactly and differ on
-some by a part of what quantization itself changes. That change, measured on the same rows by
-running the graph before quantization, is therefore the unit in which the difference is limited.
-Everything that involves no rounding is held to float32 precision: the traced graph against torch.
+Quantizers round, so a difference in the last bit of a float can move an activation by one step, and
+with it all later layers: two correct int8 programs agree exactly on most rows and differ on some by
+a fraction of the effect of quantization. The limit on the difference is therefore relative to that
+effect, which is measured on the same rows with the graph before quantization. What involves no
+rounding, the traced graph, has to agree with torch to float32 precision.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ log = logging.getLogger(__name__)
 
 Logits = npt.NDArray[np.float32]
 TRACE_ROWS = 8
-# Rows that the effect of quantization is measured on.
+# Rows on which the effect of quantization is measured.
 EFFECT_ROWS = 64
-# Float32 sums in another order, over up to 24 layers.
+# For float32 sums in another order, over up to 24 layers.
 FP32_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Validation rows: token ids, labels, and the logits that torch gave with quantizers on."""
+    """Validation rows: token ids, labels, and torch's logits with quantizers on."""
 
     encodings: list[Encoding]
     labels: npt.NDArray[np.int64]
@@ -49,7 +49,7 @@ class Rows:
 
 
 def read_rows(file: Path, encoder: TextEncoder) -> Rows:
-    """The rows of `evaluation/validation.parquet`, tokenized as the deployment does."""
+    """The rows of `evaluation/validation.parquet`, encoded by the deployment's tokenizer."""
     if not file.is_file():
         raise UserError(
             f"there is no {file} to check the export against; export a folder that launch.py "
@@ -75,7 +75,7 @@ def _read_texts(file: Path) -> dict[str, list[Any]]:
 
 
 def read_columns(file: Path, names: Sequence[str]) -> dict[str, list[Any]]:
-    """The columns `names` of a file of `evaluation/`."""
+    """The columns `names` of a file in `evaluation/`."""
     try:
         table = pq.read_table(file).to_pydict()
         return {name: table[name] for name in names}
@@ -88,32 +88,34 @@ def read_columns(file: Path, names: Sequence[str]) -> dict[str, list[Any]]:
 def check_trace(
     model: PreTrainedModel, traced: OnnxRuntime, encoder: TextEncoder, encodings: Sequence[Encoding]
 ) -> None:
-    """The graph before quantization equals the plain torch model, on a batch with padding."""
+    """Check the graph before quantization against the plain torch model, on a padded batch."""
     inputs = encoder.batch(encodings[:TRACE_ROWS])
-    answers = traced.run(inputs)
+    logits = traced.run(inputs)
     tensors = {name: torch.from_numpy(inputs[name]) for name in input_names(model)}
     with torch.inference_mode():
         expected = model(**tensors).logits.numpy()
-    worst = float(np.abs(answers - expected).max())
+    worst = float(np.abs(logits - expected).max())
     if not worst <= FP32_TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise UserError(
             f"check 'trace' failed: before quantization the graph's logits differ from torch's by "
             f"{worst:.2g}, the limit is {FP32_TOLERANCE:g} of their size; the architecture "
-            f"{type(model).__name__} does not export faithfully"
+            f"{type(model).__name__} is not exported correctly: choose another student"
         )
 
 
 def quantization_effect(plain: Logits, *quantized: Logits) -> float:
-    """How much quantization changes a logit on average, from the logits without it and with it.
+    """The mean absolute change of a logit by quantization.
 
-    There are two quantized models, torch's and the exported one; if one is wrong, the other is
-    nearer to `plain`.
+    Args:
+        plain: logits without quantization.
+        quantized: logits of torch's and of the exported model. If one of them is wrong, the other
+            is nearer to `plain`, so the smaller change counts.
     """
     return min(float(np.abs(plain - logits).mean()) for logits in quantized)
 
 
 def check_logits(exported: Logits, recorded: Logits, limit: float, where: str) -> float:
-    """The logits are torch's, on average within `limit`; returns the largest difference."""
+    """Check that logits differ by at most `limit` on average; returns the largest difference."""
     diff = np.abs(exported - recorded)
     mean = float(diff.mean())
     log.info("logits %s: mean difference %.2g, limit %.2g", where, mean, limit)
@@ -129,15 +131,15 @@ def check_logits(exported: Logits, recorded: Logits, limit: float, where: str) -
 def check_metrics(
     names: Sequence[str], exported: Logits, rows: Rows, max_metric_drop: float
 ) -> dict[str, float]:
-    """The metrics of the exported logits, within the limit of those of torch's."""
-    found = metrics.compute(names, exported, rows.labels)
+    """The metrics of the exported logits, checked against those of torch's."""
+    values = metrics.compute(names, exported, rows.labels)
     recorded = metrics.compute(names, rows.logits, rows.labels)
     for name, value in recorded.items():
-        if not abs(found[name] - value) <= max_metric_drop:
+        if not abs(values[name] - value) <= max_metric_drop:
             raise UserError(
-                f"check 'metrics' failed: validation {name} is {found[name]:.4f} through "
+                f"check 'metrics' failed: validation {name} is {values[name]:.4f} through "
                 f"onnxruntime and {value:.4f} through torch, the limit is {max_metric_drop:g} "
                 "apart; train longer with quantization (recipe.qat_epochs), or raise "
                 "export.max_metric_drop"
             )
-    return found
+    return values

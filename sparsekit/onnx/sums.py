@@ -14,21 +14,21 @@ _LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?P<name>.+)")
 
 
 def write_sums(folder: Path, files: Iterable[Path]) -> None:
-    """Write `folder/SHA256SUMS` over `files`, which lie in or below it."""
+    """Write `folder/SHA256SUMS` with the sums of `files`, which lie in or below it."""
     lines = [f"{_sum(file)}  {file.relative_to(folder).as_posix()}" for file in sorted(files)]
     (folder / NAME).write_text("\n".join(lines) + "\n")
 
 
 def check_sums(folder: Path) -> int:
-    """Compare with `folder/SHA256SUMS`; returns how many files are as they were.
+    """Compare files with `folder/SHA256SUMS`; returns the number of files, all unchanged.
 
-    Raises UserError naming every file that is missing or not what it was.
+    Raises UserError naming every file that is missing or was changed.
     """
     listed = folder / NAME
     if not listed.is_file():
         raise UserError(
-            f"there is no {listed}: {folder} was exported without sums, or is no run; export it "
-            "again: sparsekit export RUN"
+            f"there is no {listed}: {folder} was exported without sums, or is not a run; export "
+            "it again: sparsekit export RUN"
         )
     problems = []
     sums = read_sums(folder)
@@ -47,9 +47,9 @@ def check_sums(folder: Path) -> int:
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """The sum of each file that `folder/SHA256SUMS` lists, by the file's name.
+    """The sums in `folder/SHA256SUMS` by file name.
 
-    Raises UserError for a line that is no sum, or that names a file outside of the folder.
+    Raises UserError for a line that is not a sum, or that names a file outside of the folder.
     """
     listed, sums = folder / NAME, {}
     for number, line in enumerate(listed.read_text(errors="replace").splitlines(), start=1):
@@ -57,15 +57,15 @@ def read_sums(folder: Path) -> dict[str, str]:
         name = PurePosixPath(match["name"] if match else "..")
         if match is None or name.is_absolute() or ".." in name.parts:
             raise UserError(
-                f"line {number} of {listed} is no sum of a file in this folder: {line[:80]!r}; get "
-                "the folder again, or export again: sparsekit export RUN"
+                f"line {number} of {listed} is not the sum of a file in this folder: {line[:80]!r}"
+                "; get the folder again, or export again: sparsekit export RUN"
             )
         sums[match["name"]] = match["sum"]
     return sums
 
 
 def check_listed(folder: Path, files: Iterable[Path]) -> None:
-    """Raise UserError naming each of `files`, in or below `folder`, of which there is no sum."""
+    """Raise UserError naming each of `files`, in or below `folder`, that has no sum."""
     names = {file.relative_to(folder).as_posix() for file in files} - {NAME}
     if added := sorted(names - read_sums(folder).keys()):
         raise UserError(

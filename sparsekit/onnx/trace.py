@@ -22,8 +22,8 @@ from transformers.utils import logging as transformers_logging
 from sparsekit.errors import UserError, first_line
 from sparsekit.onnx.layers import QUANTIZER
 
-# Gelu and LayerNormalization are one node each from 20 on; 21 only adds 4-bit and blocked
-# quantization, so 20 is the lowest opset, and the most widely read, that gives the short graph.
+# From 20 on, Gelu and LayerNormalization are one node each; 21 only adds 4-bit and blocked
+# quantization. So 20 is the lowest, and most widely supported, opset with the short graph.
 OPSET = 20
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "logits"
@@ -34,7 +34,7 @@ _WRAPPER = "model."
 def load_model(folder: Path) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """The plain float32 model in `folder`, in eval mode, and every tensor of its weights file.
 
-    Raises UserError when the weights cannot be read or are not all there.
+    Raises UserError where the weights cannot be read or some are missing.
     """
     try:
         state = load_file(folder / "model.safetensors")
@@ -43,11 +43,10 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, dict[str, Tensor]]:
             f"cannot read {folder / 'model.safetensors'}: {error}; train or save the model again"
         ) from error
     verbosity = transformers_logging.get_verbosity()
-    # The report of keys that a plain model does not use would list each quantizer: the keys are
-    # judged below instead.
+    # transformers would warn about the keys of each quantizer; unknown keys are checked below.
     transformers_logging.set_verbosity_error()
     try:
-        # Eager attention is two plain products and a softmax, which every runtime knows.
+        # Eager attention is two matmuls and a softmax, which every runtime supports.
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -72,15 +71,15 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, dict[str, Tensor]]:
 
 
 def input_names(model: PreTrainedModel) -> list[str]:
-    """The inputs that the model takes: not every architecture has token types."""
+    """The names of the model's inputs: not every architecture has token types."""
     return [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
 
 
 class _Traced(nn.Module):
-    """Takes the mask as the four-dimensional sum term that attention adds.
+    """Passes the attention mask as the four-dimensional term that is added to the scores.
 
-    transformers would otherwise build it by index arithmetic, which becomes GatherND and Range
-    nodes where one subtraction is enough.
+    transformers would otherwise build that term by index arithmetic, which is exported as GatherND
+    and Range nodes where one subtraction is enough.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -101,18 +100,17 @@ class _Traced(nn.Module):
 def trace(model: PreTrainedModel) -> ir.Model:
     """The graph of `model`: int64 inputs [batch, sequence], float32 logits [batch, labels].
 
-    Each node's `meta["module"]` names the module that it came from; torch's own records, which
-    hold source lines of this machine, are dropped.
+    Each node's `meta["module"]` names the module that it came from. torch's own metadata, which
+    has source paths of this machine, is removed.
     """
     names = input_names(model)
-    # One named axis pair, the others derived from it: naming each would make torch warn that the
-    # names coincide.
+    # The axes of one input are named, the others derived: torch warns about equal names.
     named = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
     derived = dict.fromkeys((0, 1), torch.export.Dim.AUTO)
     with _quiet_exporter():
         program = torch.onnx.export(
             _Traced(model).eval(),
-            # One tensor each: torch takes inputs that are the same tensor for the same input.
+            # A tensor for each input: torch treats inputs that share a tensor as one.
             kwargs={name: torch.ones((2, 8), dtype=torch.long) for name in names},
             output_names=[OUTPUT],
             dynamic_shapes={n: named if n == "input_ids" else derived for n in names},
@@ -133,7 +131,7 @@ def trace(model: PreTrainedModel) -> ir.Model:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silences what the exporter says about itself: absent torchvision, a deprecated check."""
+    """Silence the exporter's warnings about a missing torchvision and a deprecated check."""
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
     registration.setLevel(logging.ERROR)

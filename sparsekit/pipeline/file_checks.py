@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from sparsekit.errors import UserError, first_line
 from sparsekit.models.inspection import inspect
-from sparsekit.onnx.files import DEPLOYED, kept_files
+from sparsekit.onnx.files import DEPLOYED, source_files
 from sparsekit.onnx.sums import check_listed, check_sums
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.answers import TextEncoder, predict_logits
@@ -47,7 +47,7 @@ def check_files(run: RunFolder) -> int:
     Raises UserError naming the file.
     """
     files = check_sums(run.path) + check_sums(run.deployment)
-    check_listed(run.path, kept_files(run))
+    check_listed(run.path, source_files(run))
     check_listed(run.deployment, filter(Path.is_file, run.deployment.iterdir()))
     for name in DEPLOYED:
         original, copy = run.model / name, run.deployment / name

@@ -17,7 +17,7 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.loading import Classifier, Student
 from sparsekit.models.teacher import Teacher
 from sparsekit.onnx.export import ExportConfig
-from sparsekit.onnx.hub import no_way_to_push
+from sparsekit.onnx.hub import push_problem
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker
@@ -110,7 +110,7 @@ class Plan:
                 f"export.form={export.form} does not run on runtime={runtime.kind.name}; set "
                 f"export.form={runtime.kind.forms[0]}"
             )
-        if export and export.push_to_hub and (reason := no_way_to_push()):
+        if export and export.push_to_hub and (reason := push_problem()):
             problems.append(f"export.push_to_hub={export.push_to_hub} would fail: {reason}")
         if problems:
             raise ConfigError(problems)

@@ -1,4 +1,4 @@
-"""Encoders other than BERT go the whole way too: other names, inputs and paddings."""
+"""Encoders other than BERT are exported and verified too: other names, inputs and paddings."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def roberta(folder: Path) -> None:
     ("make", "linears"),
     [
         (distilbert, 2 * 6 + 2),
-        # Its narrower embeddings are widened by a Linear more.
+        # One more Linear projects its smaller embeddings.
         (electra, 2 * 6 + 3),
         (roberta, 2 * 6 + 2),
     ],

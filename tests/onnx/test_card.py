@@ -1,4 +1,4 @@
-"""The model card says of each deployment what is so: its kind, its numbers, its opset."""
+"""The model card describes its deployment: kind, measurements, opset."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_dense_model_is_not_called_sparse_or_quantized(
     assert "1 epoch of learning_rate.\n" in card
     assert "| int8 matmuls | 0 of 14 |" in card
     assert "Zeros alone" not in card and "Int8 is fast" not in card
-    assert "## Classes" not in card  # as in runs of before there was a report
+    assert "## Classes" not in card  # a run without a report of classes
 
 
 def test_a_sparse_model_in_float32(tmp_path: Path, student_folder: str) -> None:
@@ -63,16 +63,16 @@ def test_the_opset_is_that_of_the_file(
     assert "sparse, int8]" in card
 
 
-def test_products_of_attention_are_products_too(tmp_path: Path, student_folder: str) -> None:
+def test_matmuls_of_attention_count_as_matmuls(tmp_path: Path, student_folder: str) -> None:
     modifier = quantization()
     modifier.quantize_attention = True
     card = card_of(write_run(tmp_path, student_folder, modifier))
-    products = LINEARS + 4
-    assert f"| int8 matmuls | {products} of {products} |" in card
+    matmuls = LINEARS + 4
+    assert f"| int8 matmuls | {matmuls} of {matmuls} |" in card
 
 
 def test_the_quickstarts_model_knows_the_words_of_the_examples() -> None:
-    """Its vocabulary is that of its reviews: of other words it makes nothing."""
+    """Its vocabulary has only the words of its reviews."""
     known = {word for text in reviews()["train"]["text"] for word in text.split()}
     for example in (EXAMPLE, ROWS):
         assert set(re.findall(r"\w+", example.lower())) <= known

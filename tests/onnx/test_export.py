@@ -1,4 +1,4 @@
-"""Export: what is in the deployment, and that it answers as torch does."""
+"""Export: the content of the deployment, and its agreement with torch."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_each_quantized_weight_is_int8(graph: onnx.GraphProto) -> None:
     assert [value.name for value in floats if len(value.dims) > 1] == []
 
 
-def test_readers_of_one_tensor_share_one_pair(graph: onnx.GraphProto) -> None:
+def test_consumers_of_one_tensor_share_one_pair(graph: onnx.GraphProto) -> None:
     # A layer: attention input, attention output, intermediate, output; the last query's own token;
     # pooler; classifier; tables.
     types = collections.Counter(node.op_type for node in graph.node)
@@ -98,7 +98,7 @@ def test_readers_of_one_tensor_share_one_pair(graph: onnx.GraphProto) -> None:
 
 
 def test_deepsparse_form(run: Path, result: dict[str, Any], tmp_path: Path) -> None:
-    """MatMulInteger for every product, and onnxruntime answers as it does to the other form."""
+    """MatMulInteger for every matmul, with the logits of the other form in onnxruntime."""
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("deployment"))
     found = export(tmp_path / "run", ExportConfig(form="deepsparse", max_metric_drop=0.1))
     assert (found["int8_matmuls"], found["fp32_matmuls"]) == (LINEARS, 0)
@@ -107,7 +107,7 @@ def test_deepsparse_form(run: Path, result: dict[str, Any], tmp_path: Path) -> N
     ops = collections.Counter(node.op_type for node in graph.node)
     assert ops["MatMulInteger"] == LINEARS
     assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (2 * 4 + 3, 3)
-    assert (ops["MatMul"], ops["Gemm"]) == (2 * 2, 0)  # attention's own products
+    assert (ops["MatMul"], ops["Gemm"]) == (2 * 2, 0)  # attention's own matmuls
     assert ops.keys().isdisjoint({"LayerNormalization", "Gelu", "Sum"})
     assert (ops["Erf"], ops["Sqrt"]) == (2, 5)
     logits, _ = logits_and_recorded(tmp_path / "run", 16)
@@ -115,9 +115,7 @@ def test_deepsparse_form(run: Path, result: dict[str, Any], tmp_path: Path) -> N
     assert np.median(np.abs(logits - others).max(axis=1)) < 1e-5
 
 
-def test_fusions_that_cost_more_than_they_save_do_not_happen(
-    run: Path, result: dict[str, Any], tmp_path: Path
-) -> None:
+def test_slow_fusions_do_not_happen(run: Path, result: dict[str, Any], tmp_path: Path) -> None:
     OnnxRuntime(run / result["path"], threads=1, optimized=tmp_path / "optimized.onnx")
     ops = collections.Counter(n.op_type for n in onnx.load(tmp_path / "optimized.onnx").graph.node)
     assert ops["LayerNormalization"] == 5
@@ -139,7 +137,7 @@ def test_inputs_are_dynamic_and_named(graph: onnx.GraphProto) -> None:
     }
 
 
-def test_file_holds_nothing_of_this_machine(run: Path, result: dict[str, Any]) -> None:
+def test_file_names_no_path_of_this_machine(run: Path, result: dict[str, Any]) -> None:
     data = (run / result["path"]).read_bytes()
     assert b"site-packages" not in data
     assert str(Path.home()).encode() not in data
@@ -153,7 +151,7 @@ def test_logits_are_torchs(run: Path, result: dict[str, Any], batch: int) -> Non
     assert np.median(diff) < 1e-5
     assert diff.max() <= result["max_abs_diff"] + 1e-6
     assert (logits.argmax(1) == recorded.argmax(1)).mean() > 0.95
-    assert recorded.std(axis=0).min() > 0.01  # else agreement would say nothing
+    assert recorded.std(axis=0).min() > 0.01  # equal logits would agree trivially
 
 
 def test_padding_does_not_matter(run: Path, result: dict[str, Any]) -> None:
@@ -161,7 +159,7 @@ def test_padding_does_not_matter(run: Path, result: dict[str, Any]) -> None:
     ids = np.array([[2, 7, 9, 11, 3]])
     bare = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids * 0}
     padded = {name: np.pad(value, ((0, 0), (0, 20))) for name, value in bare.items()}
-    padded["input_ids"][:, 5:] = 17  # whatever stands there
+    padded["input_ids"][:, 5:] = 17  # any values
     np.testing.assert_allclose(runtime.run(bare), runtime.run(padded), atol=1e-5)
 
 
@@ -206,7 +204,7 @@ def test_a_model_without_quantizers(tmp_path: Path, student_folder: str) -> None
 
 
 def test_a_layer_of_zeros(tmp_path: Path, student_folder: str) -> None:
-    """torch's exporter drops a bias of zeros; a weight of zeros has the smallest scale there is."""
+    """torch's exporter omits a bias of zeros; a weight of zeros has the smallest scale."""
 
     def change(model: BertForSequenceClassification) -> None:
         with torch.no_grad():
@@ -246,7 +244,7 @@ def test_sparseml_logits(golden: dict[str, Any], tmp_path: Path) -> None:
     for name, value in recorded["scales_and_zero_points"].items():
         state[ours(name)] = torch.tensor(value).squeeze()
     layers = read_layers(model, state)
-    assert sum(layer.int8_product for layer in layers.values()) == LINEARS
+    assert sum(layer.int8_matmul for layer in layers.values()) == LINEARS
     write_graphs(model, layers, tmp_path / "model.onnx", tmp_path / "float32.onnx")
     ids = np.array(recorded["inputs"][0])
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids * 0}

@@ -1,4 +1,4 @@
-"""Every check of the export is seen to fail, and a failed one leaves no deployment."""
+"""Each check of the export fails where it should, and then leaves no deployment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sparsekit.errors import UserError
-from sparsekit.onnx.check import check_structure, int8_products
+from sparsekit.onnx.check import check_structure, int8_operands
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.forms import FORMS
 from sparsekit.onnx.layers import Layers, other_bytes, read_layers
@@ -40,7 +40,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> P
 
 @pytest.fixture
 def run(exported: Path, tmp_path: Path) -> Path:
-    """A copy that a test may break."""
+    """A copy that a test may change."""
     return Path(shutil.copytree(exported, tmp_path / "run"))
 
 
@@ -63,7 +63,7 @@ def constant(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
 
 
 def set_weight(index: Callable[[np.ndarray], np.ndarray]) -> Callable[[onnx.ModelProto], None]:
-    """Changes the first int8 weight of the query where `index` says."""
+    """Changes the first int8 weight of the query at `index`."""
 
     def change(model: onnx.ModelProto) -> None:
         value = constant(model, f"{QUERY}.weight_quantized")
@@ -105,8 +105,8 @@ def test_a_missing_weight(run: Path) -> None:
         structure(run)
 
 
-def test_a_product_in_float32(run: Path) -> None:
-    """Without the input's pair there is nothing to run on integers."""
+def test_a_matmul_in_float32(run: Path) -> None:
+    """Without the pair at its input the matmul runs in float32."""
 
     def unquantize(model: onnx.ModelProto) -> None:
         name = "classifier.input"
@@ -116,7 +116,7 @@ def test_a_product_in_float32(run: Path) -> None:
                 node.input[0] = source
 
     tamper(run, unquantize)
-    assert "classifier.weight_quantized" not in int8_products(run / "deployment" / "model.onnx")
+    assert "classifier.weight_quantized" not in int8_operands(run / "deployment" / "model.onnx")
     with pytest.raises(UserError, match=r"check 'int8' failed: .*13 of 14.*classifier"):
         structure(run)
 
@@ -151,7 +151,7 @@ def test_a_broken_graph(run: Path) -> None:
 
 
 def test_a_trace_that_differs(run: Path) -> None:
-    """The int8 graph stands in for a trace that is not what torch computes."""
+    """The int8 graph replaces the trace, so that it differs from torch."""
     model, _ = load_model(run / "model")
     encoder = TextEncoder(run / "deployment")
     encodings = encoder.encode(["the plot is dull .", "the cast is warm"])
@@ -182,7 +182,7 @@ def test_logits_of_another_model_leave_no_deployment(run: Path) -> None:
 
 
 def test_a_graph_with_another_scale_fails(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Quantizers that are wrong by a factor are told from rounding steps that flip."""
+    """A wrong scale is distinguished from differences by rounding."""
 
     def double_scales(model: object, layers: Layers) -> int:
         for layer in layers.values():
@@ -216,7 +216,7 @@ def change_state(run: Path, change: Callable[[dict[str, Tensor]], None]) -> None
         ),
     ],
 )
-def test_weights_that_no_graph_can_express(
+def test_quantizers_that_int8_cannot_represent(
     run: Path, change: Callable[[dict[str, Tensor]], None], message: str
 ) -> None:
     change_state(run, change)
@@ -239,7 +239,7 @@ def test_truncated_weights(run: Path) -> None:
         ("config.yaml", r"is not a run folder: it has no config\.yaml"),
     ],
 )
-def test_a_folder_that_is_no_run(run: Path, missing: str, message: str) -> None:
+def test_a_folder_that_is_not_a_run(run: Path, missing: str, message: str) -> None:
     path = run / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(UserError, match=message):

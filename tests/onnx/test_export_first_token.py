@@ -1,4 +1,4 @@
-"""The last layer's nodes of which a classifier reads the first token only, in the graph."""
+"""The nodes of the last layer that compute only the first token."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def answers(graph: ir.Model, folder: Path) -> np.ndarray:
 
 
 def module_shapes(graph: ir.Model, ending: str) -> set[str]:
-    """The shapes that the module's nodes yield, of three dimensions."""
+    """The three-dimensional output shapes of the module's nodes."""
     nodes = [node for node in graph.graph if node.meta.get("module", "").endswith(ending)]
     return {str(n.outputs[0].shape) for n in nodes if len(n.outputs[0].shape or ()) == 3}
 
 
 @pytest.mark.parametrize("make", [bert, roberta, distilbert])
-def test_the_last_layer_works_on_one_token(
+def test_the_last_layer_computes_one_token(
     tmp_path: Path, make: Callable[[], PreTrainedModel]
 ) -> None:
     graph = trace(make().eval())
@@ -78,7 +78,7 @@ def test_the_last_layer_works_on_one_token(
     np.testing.assert_allclose(answers(graph, tmp_path), before, atol=1e-6)
 
 
-def test_only_what_nobody_else_reads_is_narrowed(tmp_path: Path) -> None:
+def test_values_with_other_consumers_keep_every_token(tmp_path: Path) -> None:
     graph = trace(bert().eval())
     first_token(graph, Layers())
     last, other = "encoder.layer.1.", "encoder.layer.0."
@@ -93,7 +93,7 @@ def test_only_what_nobody_else_reads_is_narrowed(tmp_path: Path) -> None:
     assert [len(node.outputs[0].consumers()) for node in selected] == [2]
 
 
-def test_a_graph_that_yields_every_token_is_left_alone(tmp_path: Path) -> None:
+def test_a_graph_that_outputs_every_token_is_not_changed(tmp_path: Path) -> None:
     graph = trace(bert().eval())
     last = next(
         n.inputs[0] for n in graph.graph if n.op_type == "Gather" and n.name == "node_select"
@@ -103,7 +103,7 @@ def test_a_graph_that_yields_every_token_is_left_alone(tmp_path: Path) -> None:
     assert first_token(graph, Layers()) == 0
 
 
-def test_another_token_than_the_first_is_no_reason() -> None:
+def test_selecting_another_token_changes_nothing() -> None:
     graph = trace(bert().eval())
     head = next(n for n in graph.graph if n.op_type == "Gather" and n.name == "node_select")
     index = ir.val("one", const_value=ir.tensor(np.array(1), name="one"))

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sparsekit.errors import UserError
-from sparsekit.onnx.check import int8_products
+from sparsekit.onnx.check import int8_operands
 from sparsekit.onnx.forms import FORMS, Pass
 from sparsekit.onnx.layers import Layer, Layers, Quantizer
 from sparsekit.onnx.passes.activations import input_activations, output_activations
@@ -140,7 +140,7 @@ def test_linears(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model, found = graph(), layers()
     with caplog.at_level(logging.INFO, "sparsekit"):
         assert linears(model, found) == 3
-    assert caplog.messages == ["linears: 3 brought to one product and one sum"]
+    assert caplog.messages == ["linears: 3 written as one matmul and one sum"]
     logits, ops = run(model, tmp_path)
     np.testing.assert_allclose(logits, expected(found), atol=1e-6)
     assert (ops["MatMul"], ops["Gemm"], ops["Add"]) == (2, 1, 1)
@@ -192,7 +192,7 @@ def test_input_activations_of_unlike_quantizers_are_not_shared(tmp_path: Path) -
 
 
 def test_output_activations(tmp_path: Path) -> None:
-    """Also behind the layer that yields the graph's own output."""
+    """Also after the layer whose output is the graph's."""
     model, found = graph(), layers(outputs=UINT8)
     assert output_activations(model, found) == 2
     logits, ops = run(model, tmp_path)
@@ -231,7 +231,7 @@ def test_matmul_integer_needs_both_operands(tmp_path: Path) -> None:
     assert matmul_integer(model, found) == 0
 
 
-def test_a_table_holds_its_rounded_outputs(tmp_path: Path) -> None:
+def test_a_table_stores_its_quantized_outputs(tmp_path: Path) -> None:
     model, found = graph(), layers(weights=INT8, outputs=UINT8)
     found = {name: found[name] if name == "table" else layers()[name] for name in found}
     assert embeddings(model, found) == 1
@@ -249,7 +249,7 @@ def test_all_of_them_run_on_integers(tmp_path: Path, form: str) -> None:
         rewrite(model, found)
     np.testing.assert_allclose(run(model, tmp_path)[0], expected(found), atol=0.031)
     names = {"query.weight_quantized", "key.weight_quantized", "head.weight_quantized"}
-    assert int8_products(tmp_path / "model.onnx") & names == names
+    assert int8_operands(tmp_path / "model.onnx") & names == names
 
 
 def normalized(approximate: str = "none") -> ir.Model:
@@ -295,14 +295,14 @@ def test_norms_and_gelus(tmp_path: Path, rewrite: Pass, count: int) -> None:
     torch.testing.assert_close(torch.from_numpy(answer), torch.nn.functional.gelu(norm + bias))
 
 
-def test_older_operators_know_no_other_gelu() -> None:
+def test_older_operators_refuse_the_tanh_gelu() -> None:
     with pytest.raises(UserError, match=r"tanh approximation.*export.form=qdq"):
         older_operators(normalized("tanh"), {})
 
 
 @pytest.mark.parametrize("channels", [False, True])
-def test_integers_are_torchs(channels: bool) -> None:
-    """Also at ties, where dividing by the scale would round otherwise."""
+def test_integers_equal_torchs(channels: bool) -> None:
+    """Also at ties, where dividing by the scale would round differently."""
     scale = np.full(64 if channels else (), 0.0035437, np.float32)
     quantizer = Quantizer(scale=scale, zero_point=np.zeros_like(scale, dtype=np.int8))
     steps = RANDOM.integers(-140, 140, size=(64, 512)) / 2

@@ -1,4 +1,4 @@
-"""A model folder may name code of its own; none of it is run."""
+"""A model folder may name its own code, which is never run."""
 
 from __future__ import annotations
 

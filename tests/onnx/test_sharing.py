@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export
-from sparsekit.onnx.hub import no_way_to_push, pull_deployment
+from sparsekit.onnx.hub import pull_deployment, push_problem
 
 PUSH = """
 import sys, pathlib
@@ -59,7 +59,7 @@ def test_push_and_pull(deployment: Path, tmp_path: Path) -> None:
 
         done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "here")
         assert "error: here exists" in done.stderr
-        # What is not listed was not pushed by us: it is neither got nor looked at.
+        # A file without a sum was not pushed by us: it is not downloaded.
         (pushed / "pytorch_model.bin").write_bytes(b"large")
         asked = len(served.requests)
         done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "listed")
@@ -73,13 +73,13 @@ def test_push_and_pull(deployment: Path, tmp_path: Path) -> None:
         with (pushed / "SHA256SUMS").open("a") as sums:
             sums.write("0" * 64 + "  ../../stolen\n")
         done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "outside")
-        assert "is no sum of a file in this folder" in done.stderr
+        assert "is not the sum of a file in this folder" in done.stderr
         (pushed / "SHA256SUMS").write_text("0" * 64 + "  pytorch_model.bin\n")
         done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "other")
-        assert "is no deployment of sparsekit: it holds no model.onnx" in done.stderr
+        assert "is not a deployment of sparsekit: it has no model.onnx" in done.stderr
         (pushed / "SHA256SUMS").unlink()
         done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "other")
-        assert "me/reviews is no deployment of sparsekit" in done.stderr
+        assert "me/reviews is not a deployment of sparsekit" in done.stderr
         done = on_hub(served, tmp_path, *verb, "pull", "me/nothing")
         assert "the Hub has no model 'me/nothing'" in done.stderr
 
@@ -109,12 +109,14 @@ def test_a_push_that_fails_keeps_the_deployment_and_its_results(
     assert "pushed" not in summary
 
 
-def test_a_push_that_must_fail_is_told_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"export.push_to_hub 'a/b/c' is no name.*write user/name"):
+def test_a_push_that_must_fail_is_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        UserError, match=r"export.push_to_hub 'a/b/c' is not a valid name.*write user/name"
+    ):
         ExportConfig(push_to_hub="a/b/c")
-    assert no_way_to_push() == "the Hub is switched off by HF_HUB_OFFLINE=1: unset it"
+    assert push_problem() == "the Hub is switched off by HF_HUB_OFFLINE=1: unset it"
     monkeypatch.setattr("sparsekit.onnx.hub.is_offline_mode", lambda: False)
     monkeypatch.setattr("sparsekit.onnx.hub.get_token", lambda: None)
-    assert "nobody is logged in" in str(no_way_to_push())
+    assert "you are not logged in" in str(push_problem())
     monkeypatch.setattr("sparsekit.onnx.hub.get_token", lambda: "hf_x")
-    assert no_way_to_push() is None
+    assert push_problem() is None

@@ -222,7 +222,9 @@ def test_a_sum_that_was_removed_is_missed(run: Path) -> None:
 def test_a_line_that_is_no_sum(run: Path, line: str) -> None:
     with (run / "SHA256SUMS").open("a") as sums:
         sums.write(line + "\n")
-    with pytest.raises(UserError, match=r"line \d+ of .*SHA256SUMS is no sum of a file in this"):
+    with pytest.raises(
+        UserError, match=r"line \d+ of .*SHA256SUMS is not the sum of a file in this"
+    ):
         verify_run(RunFolder(run), summary_of(run))
 
 

@@ -1,4 +1,4 @@
-"""Quantize what Linear layers read, and what some layers yield.
+"""Quantize the inputs of Linear layers, and the outputs of some layers.
 
     x --> MatMul (query)             x --> QuantizeLinear --> DequantizeLinear --> MatMul (query)
     +---> MatMul (key)        =>     |                               +-----------> MatMul (key)
@@ -6,7 +6,7 @@
 
     Add --> y                 =>     Add --> QuantizeLinear --> DequantizeLinear --> y
 
-Readers of one tensor with the same scale and zero point (query, key and value) share one pair.
+Consumers of one tensor with the same scale and zero point (query, key and value) share one pair.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import logging
 
 import onnx_ir as ir
 
-from sparsekit.onnx.graph import PRODUCTS, layer_nodes, quantize_pair
+from sparsekit.onnx.graph import MATMULS, layer_nodes, quantize_pair
 from sparsekit.onnx.layers import Layers
 
 log = logging.getLogger(__name__)
 
 
 def input_activations(model: ir.Model, layers: Layers) -> int:
-    """Insert the pairs in front of Linear layers; returns how many pairs were inserted."""
+    """Insert pairs before Linear layers; returns the number of pairs."""
     pairs: dict[tuple[ir.Value, bytes, bytes], ir.Value] = {}
-    readers = 0
-    for node, layer in layer_nodes(model, layers, *PRODUCTS):
+    consumers = 0
+    for node, layer in layer_nodes(model, layers, *MATMULS):
         values = node.inputs[0]
         if layer.inputs is None or values is None:
             continue
@@ -35,15 +35,15 @@ def input_activations(model: ir.Model, layers: Layers) -> int:
             model.graph.insert_before(node, nodes)
             pairs[key] = nodes[-1].outputs[0]
         node.replace_input_with(0, pairs[key])
-        readers += 1
-    log.info("input activations: %d pairs for %d readers", len(pairs), readers)
+        consumers += 1
+    log.info("input activations: %d pairs for %d layers", len(pairs), consumers)
     return len(pairs)
 
 
 def output_activations(model: ir.Model, layers: Layers) -> int:
-    """Insert a pair behind each layer with an output quantizer; returns how many.
+    """Insert a pair after each layer with an output quantizer; returns the number of pairs.
 
-    An Embedding whose table holds its rounded outputs needs none.
+    An Embedding whose table stores its quantized outputs needs none.
     """
     last = {node.meta["module"]: node for node in model.graph}
     count = 0

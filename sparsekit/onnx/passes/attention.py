@@ -1,11 +1,11 @@
-"""Quantize the operands of attention's two products, where the recipe did.
+"""Quantize the operands of attention's two matmuls, where the recipe did.
 
     query ----> MatMul --> Softmax --> MatMul        each operand --> QuantizeLinear --> ...
                   ^                      ^      =>
     key ----------+          value ------+
 
-In one form DequantizeLinear follows, which runtimes merge into a product of integers; in the other
-that product is spelled out as MatMulInteger, Cast and Mul.
+In one form DequantizeLinear follows, which runtimes fuse into an int8 matmul; in the other the int8
+matmul is written as MatMulInteger, Cast and Mul.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ log = logging.getLogger(__name__)
 
 
 def attention_pairs(model: ir.Model, layers: Layers) -> int:
-    """Insert pairs in front of the products; returns how many products were quantized."""
+    """Insert pairs before the matmuls; returns the number of matmuls."""
     count = 0
-    for module, node, operands in _products(model, layers):
+    for module, node, operands in _matmuls(model, layers):
         for index, (side, quantizer) in enumerate(operands.items()):
             nodes = quantize_pair(model, module, side, _operand(node, index), quantizer)
             model.graph.insert_before(node, nodes)
             node.replace_input_with(index, nodes[-1].outputs[0])
         count += 1
-    log.info("attention: %d products with quantized operands", count)
+    log.info("attention: %d matmuls with quantized operands", count)
     return count
 
 
 def attention_integers(model: ir.Model, layers: Layers) -> int:
-    """Put MatMulInteger, Cast and Mul in the products' place; returns how many."""
+    """Replace the matmuls by MatMulInteger, Cast and Mul; returns their number."""
     count = 0
-    for module, node, operands in _products(model, layers):
+    for module, node, operands in _matmuls(model, layers):
         integers, zero_points = [], []
         for index, (side, quantizer) in enumerate(operands.items()):
             constants = quantizer_constants(model, f"{module}.{side}", quantizer)
@@ -52,31 +52,31 @@ def attention_integers(model: ir.Model, layers: Layers) -> int:
         first, second = operands.values()
         scales = np.asarray(first.scale * second.scale, np.float32)
         scale = initializer(model, f"{name}_scale", scales)
-        product = new_node(module, "MatMulInteger", [*integers, *zero_points], f"{name}_integers")
+        matmul = new_node(module, "MatMulInteger", [*integers, *zero_points], f"{name}_integers")
         to = {"to": int(ir.DataType.FLOAT)}
-        cast = new_node(module, "Cast", [product.outputs[0]], f"{name}_sums", **to)
+        cast = new_node(module, "Cast", [matmul.outputs[0]], f"{name}_sums", **to)
         scaled = new_node(module, "Mul", [cast.outputs[0], scale], name)
         ir.convenience.replace_nodes_and_values(
-            model.graph, node, [node], [product, cast, scaled], node.outputs, scaled.outputs
+            model.graph, node, [node], [matmul, cast, scaled], node.outputs, scaled.outputs
         )
         count += 1
-    log.info("attention: %d products of integers", count)
+    log.info("attention: %d int8 matmuls", count)
     return count
 
 
-def _products(
+def _matmuls(
     model: ir.Model, layers: Layers
 ) -> Iterator[tuple[str, ir.Node, dict[str, Quantizer]]]:
-    """Module, node and operands of each product; raises UserError where they are not two."""
+    """Module, node and operands of each matmul; raises UserError unless a module has two."""
     nodes = list(model.graph)
     for module, attention in layers.attentions.items():
-        found = [n for n in nodes if n.meta["module"] == module and n.op_type == "MatMul"]
-        if len(found) != len(attention.products):
+        matmuls = [n for n in nodes if n.meta["module"] == module and n.op_type == "MatMul"]
+        if len(matmuls) != len(attention.matmuls):
             raise UserError(
-                f"{module} has {len(found)} products of its own in the graph, not 2, so its "
-                "quantizers have no place; train with quantize_attention=false"
+                f"{module} has {len(matmuls)} matmuls of its own in the graph, expected 2, so "
+                "they cannot be quantized; train with quantize_attention=false"
             )
-        for node, operands in zip(found, attention.products, strict=True):
+        for node, operands in zip(matmuls, attention.matmuls, strict=True):
             yield module, node, operands
 
 

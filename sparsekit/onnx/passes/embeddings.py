@@ -1,12 +1,12 @@
-"""Store the tables of quantized Embedding layers as int8, and look the integers up.
+"""Store the tables of quantized Embedding layers as int8, and dequantize the rows that are read.
 
     ids --> Gather --> y          ids --> Gather --> DequantizeLinear --> y
               ^             =>              ^                ^
        table (float32)                table (int8)   scale, zero point
 
-A table whose output is quantized too holds the output's integers (uint8), with the output's scale.
-So the table is a quarter of the size in the file and in memory, and only the rows that are read
-become float32.
+A table whose output is also quantized stores the output's integers (uint8) and scale. The table
+then has a quarter of the size in the file and in memory, and only the rows that are read become
+float32.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def embeddings(model: ir.Model, layers: Layers) -> int:
-    """Rewrite the graph in place; returns how many tables became int8."""
+    """Rewrite the graph in place; returns the number of int8 tables."""
     count = 0
     for node, layer in layer_nodes(model, layers, "Gather"):
         if not layer.embedding or layer.storage is None:

@@ -1,4 +1,4 @@
-"""Bring every Linear to one form, its weight [in, out] stored under its module's name.
+"""Write every Linear in one form, with its weight [in, out] named after its module.
 
     x --> MatMul --> Add                     x --> MatMul --> Add
              ^        ^            =>                 ^        ^
@@ -6,8 +6,8 @@
 
     x --> Gemm(transB=1) <-- W, b     =>     x --> Gemm --> Add       (inputs of rank 2)
 
-A Gemm runs on integers only if its bias is int32, which would round the bias, so the bias becomes
-an Add of its own. It stays a Gemm, since onnxruntime would merge MatMul and Add back into one.
+A Gemm runs on integers only if its bias is int32, which would round the bias, so a separate Add
+adds the bias. The node stays a Gemm, since onnxruntime would fuse MatMul and Add into one again.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import logging
 
 import onnx_ir as ir
 
-from sparsekit.onnx.graph import PRODUCTS, initializer, layer_nodes, new_node, remove_unused
+from sparsekit.onnx.graph import MATMULS, initializer, layer_nodes, new_node, remove_unused
 from sparsekit.onnx.layers import Layers
 
 log = logging.getLogger(__name__)
 
 
 def linears(model: ir.Model, layers: Layers) -> int:
-    """Rewrite the graph in place; returns how many Linear layers it holds."""
+    """Rewrite the graph in place; returns the number of Linear layers."""
     count = 0
-    for node, layer in layer_nodes(model, layers, *PRODUCTS):
+    for node, layer in layer_nodes(model, layers, *MATMULS):
         name = f"{layer.name}.weight_transposed"
         weight = initializer(model, name, layer.weight.T.copy())
         if node.op_type == "MatMul":
@@ -34,7 +34,7 @@ def linears(model: ir.Model, layers: Layers) -> int:
             _split_gemm(model, node, weight)
         count += 1
     remove_unused(model)
-    log.info("linears: %d brought to one product and one sum", count)
+    log.info("linears: %d written as one matmul and one sum", count)
     return count
 
 
@@ -43,7 +43,7 @@ def _split_gemm(model: ir.Model, gemm: ir.Node, weight: ir.Value) -> None:
     values = gemm.inputs[0]
     assert values is not None
     nodes = [new_node(module, "Gemm", [values, weight], f"{module}.product")]
-    # torch's exporter drops a bias that is all zeros.
+    # torch's exporter omits a bias of zeros.
     bias = gemm.inputs[2] if len(gemm.inputs) > 2 else None
     if bias is not None:
         nodes.append(new_node(module, "Add", [nodes[0].outputs[0], bias], f"{module}.sum"))

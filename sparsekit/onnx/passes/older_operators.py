@@ -1,10 +1,10 @@
-"""Spell out the operators that runtimes of before 2022 do not know, in the pattern they look for.
+"""Decompose the operators that runtimes from before 2022 do not support.
 
     x --> LayerNormalization --> y   =>   ReduceMean, Sub, Pow, ReduceMean, Add, Sqrt, Div, Mul, Add
     x --> Gelu --> y                 =>   Div, Erf, Add, Mul, Mul
 
-These are the nodes that torch wrote then; DeepSparse and onnxruntime both find and fuse them. What
-is left is known since opset 16, so the graph says that it needs no more.
+torch exported these nodes then; DeepSparse and onnxruntime recognize and fuse them. The remaining
+operators exist since opset 16, which the graph then declares.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ OPSET, IR_VERSION = 16, 8
 
 
 def older_operators(model: ir.Model, layers: Layers) -> int:
-    """Rewrite the graph in place; returns how many nodes were spelled out."""
+    """Rewrite the graph in place; returns the number of decomposed nodes."""
     count = 0
     for node in list(model.graph):
-        spelled = _SPELLED.get(node.op_type)
-        if spelled is None:
+        decompose = _DECOMPOSITIONS.get(node.op_type)
+        if decompose is None:
             continue
-        nodes = spelled(model, node)
+        nodes = decompose(model, node)
         ir.convenience.replace_nodes_and_values(
             model.graph, node, [node], nodes, node.outputs[:1], nodes[-1].outputs
         )
@@ -41,7 +41,7 @@ def older_operators(model: ir.Model, layers: Layers) -> int:
     model.graph.opset_imports[""] = OPSET
     model.ir_version = IR_VERSION
     remove_unused(model)
-    log.info("older operators: %d nodes spelled out", count)
+    log.info("older operators: %d nodes decomposed", count)
     return count
 
 
@@ -72,19 +72,19 @@ def _gelu(model: ir.Model, node: ir.Node) -> list[ir.Node]:
     add, nodes = _chain(model, node)
     divided = add("Div", [values, _constant(model, math.sqrt(2), "sqrt_two")], "divided")
     share = add("Add", [add("Erf", [divided], "erf"), _constant(model, 1.0, "one")], "share")
-    product = add("Mul", [values, share], "product")
-    add("Mul", [product, _constant(model, 0.5, "half")], "halved")
+    doubled = add("Mul", [values, share], "product")
+    add("Mul", [doubled, _constant(model, 0.5, "half")], "halved")
     return nodes
 
 
-_SPELLED: dict[str, Callable[[ir.Model, ir.Node], list[ir.Node]]] = {
+_DECOMPOSITIONS: dict[str, Callable[[ir.Model, ir.Node], list[ir.Node]]] = {
     "LayerNormalization": _layer_norm,
     "Gelu": _gelu,
 }
 
 
 def _chain(model: ir.Model, node: ir.Node) -> tuple[Callable[..., ir.Value], list[ir.Node]]:
-    """A function that makes nodes in the place of `node`, and the list that it fills."""
+    """A function that creates nodes to replace `node`, and the list that it appends them to."""
     nodes: list[ir.Node] = []
 
     def add(op_type: str, inputs: list[ir.Value], name: str, **attributes: list[int]) -> ir.Value:
@@ -96,6 +96,6 @@ def _chain(model: ir.Model, node: ir.Node) -> tuple[Callable[..., ir.Value], lis
 
 
 def _constant(model: ir.Model, value: float, name: str) -> ir.Value:
-    """A scalar of the graph, made once."""
+    """A scalar constant of the graph, created once."""
     known = model.graph.initializers.get(name)
     return known or initializer(model, name, np.array(value, np.float32))

@@ -4,8 +4,8 @@
             ^             =>                        ^
       W (float32)          W (int8) --> DequantizeLinear <-- scale, zero point
 
-A runtime that sees both operands dequantized runs the product on the integers. A scale for each
-output channel runs along axis 1, since the weight is stored [in, out].
+A runtime that finds both operands dequantized runs the matmul on integers. Scales of the output
+channels lie along axis 1, since the weight is stored [in, out].
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 import onnx_ir as ir
 
 from sparsekit.onnx.graph import (
-    PRODUCTS,
+    MATMULS,
     initializer,
     layer_nodes,
     new_node,
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 
 def weights(model: ir.Model, layers: Layers) -> int:
-    """Rewrite the graph in place; returns how many weights became int8."""
+    """Rewrite the graph in place; returns the number of int8 weights."""
     count = 0
-    for node, layer in layer_nodes(model, layers, *PRODUCTS):
+    for node, layer in layer_nodes(model, layers, *MATMULS):
         if layer.weights is None:
             continue
         stored = initializer(model, layer.stored_name, layer.stored.copy())
