@@ -1,1 +1,1 @@
-"""Running a `deployment/` folder: no torch, no training stack."""
+"""Runs a `deployment/` folder, without torch or the training stack."""

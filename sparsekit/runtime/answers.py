@@ -1,4 +1,4 @@
-"""From text to label, as the deployment folder says: its tokenizer, its graph, its label names."""
+"""From texts to labels, with the tokenizer, graph and label names of a deployment folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCH = 32
 class TextEncoder:
     """The tokenizer in `folder` (`tokenizer.json`, `tokenizer_config.json`, `config.json`).
 
-    Texts longer than `model_max_length` are truncated; padding is to the longest of a batch.
+    Texts longer than `model_max_length` are truncated; batches are padded to their longest text.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,22 +39,22 @@ class TextEncoder:
             self._padding = int(config.get("pad_token_id") or 0)
             self._tokenizer = Tokenizer.from_file(str(file))
             self._tokenizer.enable_truncation(self.max_length)
-        except Exception as error:  # tokenizers raises no other kind
+        except Exception as error:  # tokenizers has no exception class of its own
             raise UserError(
                 f"cannot read the tokenizer and the labels in {folder}: {type(error).__name__}: "
-                f"{first_line(error)}; the files were changed or cut short: export the run again"
+                f"{first_line(error)}; the files were changed or truncated: export the run again"
             ) from error
         self._tokenizer.no_padding()
 
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str | None] | None = None
     ) -> list[Encoding]:
-        """Token ids of each text, or of each text and its pair.
+        """The tokens of each text, or of each text and its pair.
 
-        Raises UserError for text that is empty or holds bytes that are not UTF-8, and for no text.
+        Raises UserError for an empty list, and for text that is empty or not UTF-8.
         """
         if not texts:
-            raise UserError("there are no texts: give one or more")
+            raise UserError("there are no texts: pass at least one")
         for row, text in enumerate(texts):
             _check(text, f"text {row + 1} of {len(texts)}")
             if pairs is not None and pairs[row] is not None:
@@ -81,7 +81,7 @@ class TextEncoder:
 
 def _check(text: object, where: str) -> None:
     if not isinstance(text, str) or not text.strip():
-        raise UserError(f"{where} is empty: {text!r}; give it words")
+        raise UserError(f"{where} is empty: {text!r}; write a text")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise UserError(f"{where} is not UTF-8: {text[:60]!r}; convert it")
 
@@ -89,24 +89,24 @@ def _check(text: object, where: str) -> None:
 def predict_logits(
     runtime: Runtime, encoder: TextEncoder, encodings: Sequence[Encoding], batch: int = BATCH
 ) -> npt.NDArray[np.float32]:
-    """Logits [rows, labels] in the rows' order; batches hold rows of similar length."""
+    """Logits [rows, labels] in the order of the rows; batches have rows of similar length."""
     order = sorted(range(len(encodings)), key=lambda row: len(encodings[row]))
     logits = np.empty((len(encodings), len(encoder.labels)), dtype=np.float32)
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        found = runtime.run(encoder.batch([encodings[row] for row in rows]))
-        if found.shape[1] != len(encoder.labels):
+        answers = runtime.run(encoder.batch([encodings[row] for row in rows]))
+        if answers.shape[1] != len(encoder.labels):
             raise UserError(
-                f"the graph answers {found.shape[1]} labels, its config.json names "
-                f"{len(encoder.labels)}: they are of two models; export the run again"
+                f"the graph has {answers.shape[1]} labels, its config.json names "
+                f"{len(encoder.labels)}: they belong to different models; export the run again"
             )
-        if not np.isfinite(found).all():
-            wrong = rows[int(np.argmin(np.isfinite(found).all(axis=1)))]
+        if not np.isfinite(answers).all():
+            wrong = rows[int(np.argmin(np.isfinite(answers).all(axis=1)))]
             raise UserError(
                 f"the logits of text {wrong + 1} of {len(encodings)} are NaN or infinite: the "
                 "model's weights are damaged; train or export the run again"
             )
-        logits[rows] = found
+        logits[rows] = answers
     return logits
 
 
@@ -118,7 +118,7 @@ def predict(
 ) -> list[dict[str, Any]]:
     """For each text, or text and its pair, `label`, `score` (its probability) and all `scores`."""
     encoder = TextEncoder(deployment)
-    # First, so that a mistake in a text is reported before seconds of loading.
+    # First, so that a mistake in a text is reported before the model is loaded.
     encodings = encoder.encode(texts, pairs)
     runtime = kind(deployment / "model.onnx", cores())
     return label_scores(encoder.labels, predict_logits(runtime, encoder, encodings))
@@ -151,9 +151,9 @@ def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def label_names(config: Mapping[str, Any]) -> list[str]:
-    """The labels in the order of the logits, from what `config.json` says.
+    """The labels in the order of the logits, from the content of `config.json`.
 
-    transformers leaves two labels without names of their own out of it.
+    transformers does not write the names of two unnamed labels.
 
     >>> label_names({"id2label": {"0": "no", "1": "yes"}}), label_names({})
     (['no', 'yes'], ['LABEL_0', 'LABEL_1'])
@@ -163,11 +163,11 @@ def label_names(config: Mapping[str, Any]) -> list[str]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in `file`; raises UserError when there is none."""
+    """The mapping in a JSON file; raises UserError where there is none."""
     try:
         values = json.loads(file.read_text())
         if not isinstance(values, dict):
-            raise ValueError("it is no mapping")
+            raise ValueError("it is not a mapping")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"there is no {file}: not a deployment folder; export the run first: sparsekit "

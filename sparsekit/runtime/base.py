@@ -1,4 +1,4 @@
-"""What a runtime is: something that turns token ids into logits, from a deployment folder alone."""
+"""The interface of a runtime, which computes logits from token ids, and checks of its inputs."""
 
 from __future__ import annotations
 
@@ -18,52 +18,59 @@ Inputs = Mapping[str, npt.NDArray[np.int64]]
 
 
 class Runtime(Protocol):
-    """`name`: its key in `summary.runtime`; `forms`: the graph forms it runs, fastest first."""
+    """A loaded model.
+
+    name: its key in `summary.runtime`; forms: the graph forms that it supports, fastest first.
+    """
 
     name: str
     forms: tuple[str, ...]
 
     @staticmethod
     def missing() -> str | None:
-        """What installs it; None where it is installed."""
+        """The command that installs it; None where it is installed."""
 
     def __init__(self, model: Path, threads: int) -> None:
-        """Load the ONNX file `model`; raises UserError when it cannot be read."""
+        """Load the ONNX file `model`; raises UserError where it cannot be read."""
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
         """Logits [batch, labels] of `input_ids`, `attention_mask`, ..., each [batch, sequence]."""
 
     def seconds(self, inputs: Inputs) -> float:
-        """The time that one run takes."""
+        """The duration of one run."""
 
     def describe(self) -> dict[str, Any]:
         """Version and settings, for `benchmark.json`."""
 
 
 def checked_inputs(inputs: Inputs, names: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
-    """The inputs of these names; raises UserError unless all are int64 [batch, length] of one
-    shape with at least one sequence of one token."""
+    """The inputs called `names`.
+
+    Raises UserError unless all are int64 [batch, length] of one shape, without a size of 0.
+    """
     lacking = [name for name in names if name not in inputs]
     if lacking or not names:
         raise UserError(
-            f"the graph reads {', '.join(lacking) or 'no input'}; given are {', '.join(inputs)}: "
-            "export the run again"
+            f"the graph reads {', '.join(lacking) or 'no input'}; the given inputs are "
+            f"{', '.join(inputs)}: export the run again"
         )
-    found = {name: inputs[name] for name in names}
-    shapes = {array.shape for array in found.values()}
+    checked = {name: inputs[name] for name in names}
+    shapes = {array.shape for array in checked.values()}
     if len(shapes) != 1 or len(min(shapes)) != 2 or 0 in min(shapes):
-        described = ", ".join(f"{name} {list(array.shape)}" for name, array in found.items())
-        raise UserError(f"inputs have one shape, [batch, length], none of it 0; got {described}")
-    for name, array in found.items():
+        described = ", ".join(f"{name} {list(array.shape)}" for name, array in checked.items())
+        raise UserError(
+            f"inputs must have one shape [batch, length] without a size of 0; got {described}"
+        )
+    for name, array in checked.items():
         if array.dtype != np.int64:
             raise UserError(f"{name} is {array.dtype}; convert it to int64")
-    return found
+    return checked
 
 
 def check_threads(threads: int, name: str) -> None:
-    """Raise UserError for more threads than the machine has: runtimes make them, at great length.
+    """Raise UserError for more threads than the machine has cores, which would be slow to create.
 
-    `name` is what the user set.
+    `name` is the setting, for the message.
     """
     limit = max(cores(), os.cpu_count() or 1)
     if threads > limit:
@@ -73,7 +80,7 @@ def check_threads(threads: int, name: str) -> None:
 
 
 def clock(run: Callable[[Inputs], object], inputs: Inputs) -> float:
-    """Seconds that `run(inputs)` takes."""
+    """The duration of `run(inputs)` in seconds."""
     started = time.perf_counter()
     run(inputs)
     return time.perf_counter() - started

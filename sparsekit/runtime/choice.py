@@ -1,4 +1,4 @@
-"""The runtimes that there are, the one that a name means, and those that run a file."""
+"""The list of runtimes, and the choice of one by name or by file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUNTIMES: tuple[type[Runtime], ...] = (
 
 
 def runtime_named(name: str) -> type[Runtime]:
-    """The runtime of that name; raises UserError where there is none or it is not installed."""
+    """The runtime called `name`; raises UserError where it is unknown or not installed."""
     kinds = {kind.name: kind for kind in RUNTIMES}
     if name not in kinds:
         raise UserError(f"there is no runtime {name!r}; choose one of {', '.join(kinds)}")
@@ -30,6 +30,6 @@ def runtime_named(name: str) -> type[Runtime]:
 
 
 def runtimes_for(model: Path, form: str) -> list[type[Runtime]]:
-    """The runtimes of this machine that run the ONNX file `model`, a graph of that form."""
+    """The installed runtimes that support the ONNX file `model`, a graph of the form `form`."""
     kinds = [kind for kind in RUNTIMES if form in kind.forms and kind.missing() is None]
     return [kind for kind in kinds if kind is not SparseRuntime or refusal(model) is None]

@@ -1,7 +1,7 @@
 """DeepSparse 1.8 in the peer environment, through a subprocess.
 
-Its engines have fixed shapes, so rows are padded to the next of a few lengths; and it rewrites the
-shapes inside of the file that it is given, so it gets a copy.
+Its engines have fixed shapes, so rows are padded to the next of a few lengths. It changes the
+shapes in its file, so it gets a copy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WORKER = WORKERS / "deepsparse.py"
 
 
 class DeepSparseRuntime:
-    """A worker process that holds one engine for each shape that was asked for."""
+    """A worker process with an engine for each shape that was requested."""
 
     name = "deepsparse"
     forms: tuple[str, ...] = ("deepsparse",)
@@ -65,7 +65,8 @@ class DeepSparseRuntime:
         fitting = [fixed for fixed in self._lengths if fixed >= length]
         if not fitting:
             raise UserError(
-                f"DeepSparse runs at most {self._lengths[-1]} tokens here, not {length}"
+                f"DeepSparse runs at most {self._lengths[-1]} tokens here, not {length}: shorten "
+                "the text, or choose another runtime"
             )
         header = {"shape": [batch, fitting[0]], "inputs": len(self._names)}
         padding = ((0, 0), (0, fitting[0] - length))
@@ -84,7 +85,7 @@ class DeepSparseRuntime:
         return np.frombuffer(data, np.float32).reshape(shape).copy()
 
     def seconds(self, inputs: Inputs) -> float:
-        """As the engine's own process measures it, without the way there and back."""
+        """The duration in the engine's own process, without the transfer of inputs and logits."""
         self.run(inputs)
         return float(self._last["seconds"])
 
@@ -111,30 +112,30 @@ class DeepSparseRuntime:
     def _failed(self) -> UserError:
         self._process.wait(timeout=60)
         self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        output = self._errors.read().decode(errors="replace").strip().splitlines()
         return UserError(
-            f"DeepSparse ended: {said[-1] if said else 'it said nothing'}; its CPU must have AVX2, "
-            "and the file the form that it knows: export.form=deepsparse"
+            f"DeepSparse ended: {output[-1] if output else 'without a message'}; it needs a CPU "
+            "with AVX2 and a graph that was exported with export.form=deepsparse"
         )
 
 
 def _shapes(model: Path) -> tuple[list[str], list[int]]:
-    """The graph's inputs, in the order in which the engine takes them, and the lengths to pad to.
+    """The graph's inputs, in the engine's order, and the lengths to pad to.
 
-    These are LENGTHS as far as the graph has positions, and what it has: padding beyond them would
-    end the engine. How many there are only the graph itself says, by what onnxruntime can run.
+    The lengths are LENGTHS up to the graph's number of positions, and that number: longer rows
+    would crash the engine. The number is the longest row that onnxruntime can run.
     """
     import onnxruntime
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # A run that fails is an answer here, no error.
+    options.log_severity_level = 4  # A run that fails is expected here.
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
     assert set(names) <= set(_INPUTS)
 
     def fails(length: int) -> bool:
-        # Of zeros, which rows are padded with: some models count positions by what is no padding.
+        # Zeros, as in padding: some models count positions by the tokens that are not padding.
         try:
             session.run(None, dict.fromkeys(names, np.zeros((1, length), np.int64)))
         except (Fail, InvalidArgument, RuntimeException):

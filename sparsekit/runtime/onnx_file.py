@@ -1,7 +1,7 @@
-"""Checks of an ONNX file that may come from anywhere, before a runtime loads it.
+"""Checks an ONNX file, which may come from anywhere, before a runtime loads it.
 
-The file is read as protobuf, whose fields are a key (number << 3 | wire type) and a value; the
-package onnx would take longer to import than a prediction takes. Source of the field numbers:
+The file is read as protobuf, whose fields are a key (number << 3 | wire type) and a value:
+importing the package onnx would take longer than a prediction. Source of the field numbers:
 https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
@@ -25,17 +25,18 @@ _FLOAT_TYPES: dict[int, np.dtype[np.floating]] = {
     10: np.dtype("<f2"),
     11: np.dtype("<f8"),
 }
-# The element type of the fields that have one of their own.
+# The element type of fields that always have the same one.
 _OWN_TYPE = {_FLOATS: 1, _DOUBLES: 11}
 
 _Fields = Iterator[tuple[int, int | memoryview]]
 
 
 def check_file(file: Path) -> None:
-    """Raise UserError unless `file` is an ONNX file that is whole and holds its own finite weights.
+    """Raise UserError unless `file` is a complete ONNX file with finite weights inside.
 
     Weights in other files are refused, since their path could lead anywhere; so are NaN and
-    infinity, which rounding to int8 would turn into plausible logits. A single -inf is a mask's.
+    infinity, which rounding to int8 would turn into plausible logits. A single -inf is allowed: it
+    belongs to a mask.
     """
     if not file.is_file():
         raise UserError(f"there is no {file}; export the run first: sparsekit export RUN")
@@ -50,7 +51,7 @@ def check_file(file: Path) -> None:
 
 
 def _tensors(model: memoryview) -> Iterator[memoryview]:
-    """Initializers, and the tensors of attributes, such as those of Constant nodes."""
+    """The initializers and the tensors in attributes, such as those of Constant nodes."""
     graphs = list(_messages(model, _GRAPH))
     if len(graphs) != 1:
         raise ValueError(f"it holds {len(graphs)} graphs")
@@ -94,38 +95,38 @@ def _check_values(values: npt.NDArray[np.floating], name: str, file: Path) -> No
 
 
 def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """The values of the field `wanted`, each a message of its own."""
+    """The values of the field `wanted`, each itself a message."""
     for number, value in _fields(message):
         if number == wanted and isinstance(value, memoryview):
             yield value
 
 
 def _fields(message: memoryview) -> _Fields:
-    """Number and value of each field: an integer, or the bytes of all other types.
+    """The number and value of each field: an integer, or the bytes of any other type.
 
     Raises IndexError or ValueError where the message ends within a field.
     """
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
+    position = 0
+    while position < len(message):
+        key, position = _varint(message, position)
         number, kind = key >> 3, key & 7
         if kind == _VARINT:
-            value, at = _varint(message, at)
+            value, position = _varint(message, position)
             yield number, value
             continue
         size = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}.get(kind)
         if kind == _BYTES:
-            size, at = _varint(message, at)
-        if size is None or at + size > len(message):
-            raise ValueError(f"field {number} at byte {at} is damaged")
-        yield number, message[at : at + size]
-        at += size
+            size, position = _varint(message, position)
+        if size is None or position + size > len(message):
+            raise ValueError(f"field {number} at byte {position} is damaged")
+        yield number, message[position : position + size]
+        position += size
 
 
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """The integer that begins at byte `at`, seven bits a byte, and where it ends."""
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    """The integer at byte `position`, seven bits per byte, and the position after it."""
     value = shift = 0
-    while message[at] & 128 and shift < 63:
-        value |= (message[at] & 127) << shift
-        at, shift = at + 1, shift + 7
-    return value | (message[at] & 127) << shift, at + 1
+    while message[position] & 128 and shift < 63:
+        value |= (message[position] & 127) << shift
+        position, shift = position + 1, shift + 7
+    return value | (message[position] & 127) << shift, position + 1

@@ -24,7 +24,7 @@ from sparsekit.runtime.base import Inputs, checked_inputs, clock
 from sparsekit.runtime.onnx_file import check_file
 from sparsekit.system import cpu_units
 
-# What it raises for a file or inputs that it cannot run; they have no common base.
+# Its exceptions for a file or inputs that it cannot run; they have no common base class.
 ERRORS = (
     *(EPFail, Fail, InvalidArgument, InvalidGraph, InvalidProtobuf),
     *(NoSuchFile, NotImplemented, RuntimeException),
@@ -34,9 +34,9 @@ FLOAT32_INPUTS = "1"
 
 
 class OnnxRuntime:
-    """A session with all graph optimizations, and `threads` threads inside of each operator.
+    """A session with all graph optimizations and `threads` threads within each operator.
 
-    `optimized` names a file to write the optimized graph to: what really runs.
+    `optimized` is a file to write the optimized graph to, which is the one that runs.
     """
 
     name = "onnxruntime"
@@ -51,9 +51,9 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = ERRORS_ONLY
-        # A layer with int8 weights and float inputs stays so: the default would round its inputs.
+        # Keeps float inputs of layers with int8 weights: by default they would be quantized.
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", FLOAT32_INPUTS)
-        # Else its threads go on spinning after a run, on the cores that the next one needs.
+        # Otherwise its threads spin on after a run, on cores that the next one needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if sums_overflow():
             options.add_session_config_entry("session.x64quantprecision", "1")
@@ -90,10 +90,10 @@ class OnnxRuntime:
 
 
 def sums_overflow() -> bool:
-    """Whether the CPU adds pairs of uint8 x int8 products in 16 bits: x86 without VNNI.
+    """Whether the CPU sums pairs of uint8 x int8 products in 16 bits: x86 without VNNI.
 
-    onnxruntime then gets exact results from uint8 weights, to which it converts when told to; with
-    VNNI int8 weights are exact, and faster.
+    onnxruntime is then exact with uint8 weights, to which it converts on request; with VNNI, int8
+    weights are exact and faster.
     """
     units = cpu_units() or {}
     return units.get("avx2", False) and not (units["avx512_vnni"] or units["avx_vnni"])

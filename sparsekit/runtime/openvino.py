@@ -15,16 +15,16 @@ from sparsekit.runtime.base import Inputs, checked_inputs, clock
 from sparsekit.runtime.onnx_file import check_file
 from sparsekit.system import cpu_units
 
-# On CPUs with AMX, OpenVINO can keep int8 weights packed, without their zeros, and unpack them in
-# the product: less memory to read, more to compute. From this share of zeros on a layer is packed.
+# On CPUs with AMX, OpenVINO can store int8 weights without their zeros and unpack them in the
+# matmul: less memory to read, more to compute. Layers with at least this share of zeros are packed.
 PACKED_FROM = 0.5
 TRIALS = 10
 
 
 class OpenVinoRuntime:
-    """A compiled model for single requests at a time; all shapes stay dynamic.
+    """A compiled model for one request at a time, with dynamic shapes.
 
-    With AMX it is compiled with packed weights too, and the first inputs decide which is faster.
+    With AMX it is compiled with packed weights too, and the first inputs show which is faster.
     """
 
     name = "openvino"
@@ -45,16 +45,16 @@ class OpenVinoRuntime:
         self._settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            # Whatever is not int8: bf16 pays with AMX alone. OpenVINO would also choose it for
+            # Of what is not int8. bf16 is faster with AMX only; OpenVINO would also choose it for
             # AVX512-BF16, where float32 was measured to be faster.
             "INFERENCE_PRECISION_HINT": "bf16" if units.get("amx_bf16") else "f32",
         }
         packed = {"CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE": PACKED_FROM}
-        choices = [{}, packed] if units.get("amx_int8") else [{}]
+        variants = [{}, packed] if units.get("amx_int8") else [{}]
         try:
             compiled = [
-                openvino.Core().compile_model(str(model), "CPU", self._settings | choice)
-                for choice in choices
+                openvino.Core().compile_model(str(model), "CPU", self._settings | variant)
+                for variant in variants
             ]
         except RuntimeError as error:
             raise UserError(
@@ -95,6 +95,6 @@ class OpenVinoRuntime:
 
 
 def fastest(runs: Sequence[Callable[[Inputs], object]], inputs: Inputs) -> int:
-    """The index of the run that answers `inputs` in the least time, of several in turns."""
+    """The index of the run that takes the least time for `inputs`, measured in turns."""
     seconds = [[clock(run, inputs) for run in runs] for _ in range(TRIALS)]
     return int(np.argmin(np.min(seconds, axis=0)))

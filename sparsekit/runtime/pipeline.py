@@ -1,4 +1,4 @@
-"""`sparsekit.Pipeline`: a deployment loaded once and called with text, as transformers' pipeline.
+"""`sparsekit.Pipeline`: a deployment, loaded once, that is called like transformers' pipeline.
 
 Imports neither torch nor transformers.
 """
@@ -25,11 +25,11 @@ class Pipeline:
         folder: a deployment folder as `sparsekit.export` writes it, or the run folder that holds
             it as `deployment/`.
         runtime: `"onnxruntime"`, `"openvino"`, `"deepsparse"` or `"sparse"`, sparsekit's own.
-        batch_size: rows of one call of the runtime; they are sorted by length first.
-        threads: threads of the runtime; None: every core that this process may use.
+        batch_size: rows in one call of the runtime, after sorting by length.
+        threads: number of threads; None: every core that this process may use.
 
     Raises:
-        UserError: no deployment in `folder`, a file of it that cannot be read, or a runtime that is
+        UserError: `folder` has no deployment, a file in it cannot be read, or the runtime is
             unknown or not installed.
 
     Example:
@@ -74,15 +74,15 @@ class Pipeline:
         Args:
             inputs: one text or a list of texts. For a model of pairs, a pair is a tuple
                 `(text, text_pair)` or a mapping `{"text": ..., "text_pair": ...}`.
-            top_k: how many labels to return of each row; None: all.
+            top_k: number of labels to return for each row; None: all.
             batch_size: overrides the pipeline's own.
 
         Returns:
-            One entry for each row, in order, also for a single one: `{"label", "score"}` with
+            A list with one entry for each row, also for a single text: `{"label", "score"}` with
             `top_k=1`, otherwise a list of these, best first. `score` is the softmax probability.
 
         Raises:
-            UserError: no text, an empty one, or one that is not UTF-8.
+            UserError: an empty list, or a text that is empty or not UTF-8.
         """
         if top_k is not None and top_k < 1:
             raise UserError(f"top_k is {top_k}, it must be at least 1, or None for all labels")
@@ -101,7 +101,7 @@ class Pipeline:
 
 
 def _text_and_pair(row: object) -> tuple[Any, Any]:
-    """A row's text and its pair, None for a row of one text; the encoder checks each."""
+    """A row's text and its pair, which is None for a single text; the encoder checks both."""
     if isinstance(row, Mapping):
         if not {"text"} <= row.keys() <= {"text", "text_pair"}:
             keys = ", ".join(map(repr, row)) or "none"

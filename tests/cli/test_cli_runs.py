@@ -143,13 +143,13 @@ def test_predict_of_a_file(run_folder):
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("config.json", b"[]", "config.json is not JSON (it is no mapping)"),
+        ("config.json", b"[]", "config.json is not JSON (it is not a mapping)"),
         ("config.json", b"\xff\xfe", "config.json is not JSON"),
         ("config.json", b'{"id2label": ["a", "b"]}', "cannot read the tokenizer and the labels"),
         (
             "config.json",
             b'{"id2label": {"0": "a", "1": "b", "2": "c"}}',
-            "the graph answers 2 labels, its config.json names 3",
+            "the graph has 2 labels, its config.json names 3",
         ),
         ("tokenizer_config.json", b"{}", "KeyError: 'model_max_length'"),
         ("tokenizer_config.json", b'{"model_max_length": -5}', "OverflowError"),

@@ -1,4 +1,4 @@
-"""The seed's deployment test: DeepSparse's own pipeline answers from our deployment folder."""
+"""DeepSparse's own pipeline runs a deployment folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ print(json.dumps(pipeline(json.loads(sys.argv[1])).labels))
 
 
 def pipeline_labels(folder: Path, texts: list[str]) -> list[str]:
-    """What DeepSparse answers to `texts` from a copy of `folder/deployment`."""
+    """DeepSparse's answers to `texts` from a copy of `folder/deployment`."""
     environment = os.environ | {"NM_DISABLE_ANALYTICS": "True", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [str(peer_python()), "-c", PIPELINE, json.dumps(texts)],
@@ -51,7 +51,7 @@ def test_the_pipeline_answers_as_we_do(tmp_path: Path, student_folder: str) -> N
 
 
 @pytest.mark.slow
-def test_the_reviews_run_answers_rightly(tmp_path: Path) -> None:
+def test_a_run_on_rotten_tomatoes_is_accurate(tmp_path: Path) -> None:
     """Needs a run on Rotten Tomatoes: SPARSEKIT_REVIEWS_RUN names its folder."""
     named = os.environ.get("SPARSEKIT_REVIEWS_RUN")
     if named is None:

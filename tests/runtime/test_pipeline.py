@@ -1,4 +1,4 @@
-"""`sparsekit.Pipeline`: called with text, it answers as transformers' pipeline does."""
+"""`sparsekit.Pipeline` called with text, like transformers' pipeline."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pipeline(deployment: Path) -> Pipeline:
     return Pipeline(deployment)
 
 
-def test_one_text_is_one_answer_in_a_list(pipeline: Pipeline, deployment: Path) -> None:
+def test_one_text_gives_one_answer_in_a_list(pipeline: Pipeline, deployment: Path) -> None:
     [answer] = pipeline(TEXTS[0])
     assert list(answer) == ["label", "score"]
     [expected] = predict(deployment, TEXTS[:1])
@@ -93,7 +93,7 @@ def test_sparsekits_own_runtime(deployment: Path, pipeline: Pipeline) -> None:
         ("fine", {"batch_size": 0}, "batch_size is 0"),
     ],
 )
-def test_what_cannot_be_answered(
+def test_inputs_that_are_refused(
     pipeline: Pipeline, inputs: Any, options: dict[str, int], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):

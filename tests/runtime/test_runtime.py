@@ -1,4 +1,4 @@
-"""The runtime: answers, timings and errors from a deployment folder alone, without torch."""
+"""Answers, timings and errors of a runtime on a deployment folder alone, without torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> Path:
 
 @pytest.fixture
 def deployment(run: Path, tmp_path: Path) -> Path:
-    """A copy, alone: nothing of the run folder is beside it."""
+    """A copy of the deployment folder without the run folder around it."""
     return Path(shutil.copytree(run / "deployment", tmp_path / "anywhere"))
 
 
@@ -54,7 +54,7 @@ def test_labels_without_names(deployment: Path) -> None:
     assert predict(deployment, TEXTS)[0]["label"] in ("LABEL_0", "LABEL_1")
 
 
-def test_one_text_or_many_is_the_same(deployment: Path) -> None:
+def test_the_batch_does_not_change_an_answer(deployment: Path) -> None:
     together = predict(deployment, TEXTS * 20)
     alone = predict(deployment, TEXTS[1:])[0]
     assert together[1]["scores"] == pytest.approx(alone["scores"], abs=1e-5)
@@ -82,7 +82,7 @@ def test_long_text_is_cut(deployment: Path) -> None:
     assert long["scores"] == pytest.approx(cut["scores"], abs=1e-6)
 
 
-def test_padding_is_the_models(deployment: Path) -> None:
+def test_padding_is_that_of_the_model(deployment: Path) -> None:
     config = json.loads((deployment / "config.json").read_text())
     (deployment / "config.json").write_text(json.dumps({**config, "pad_token_id": 4}))
     encoder = TextEncoder(deployment)
@@ -146,7 +146,7 @@ def test_benchmark(run: Path) -> None:
     assert details["tokenize_ms"] > 0
 
 
-def test_benchmark_of_no_run(deployment: Path) -> None:
+def test_benchmark_of_a_folder_that_is_not_a_run(deployment: Path) -> None:
     with pytest.raises(UserError, match=r"there is no .*validation.parquet"):
         benchmark(deployment, BenchmarkConfig())
 
@@ -181,7 +181,7 @@ def test_runtime_imports_no_torch(run: Path) -> None:
 def test_predicting_leaves_nothing_in_the_home_folder(
     deployment: Path, tmp_path: Path, runtime: str
 ) -> None:
-    """onnxruntime would keep a device id and a queue of events there."""
+    """onnxruntime would store a device id and a queue of events there."""
     home = tmp_path / "home"
     home.mkdir()
     kept = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")

@@ -1,4 +1,4 @@
-"""runtime=sparse answers a damaged graph as onnxruntime does, or refuses it in words.
+"""runtime=sparse answers a damaged graph as onnxruntime does, or refuses it with a message.
 
 The C kernels check nothing, so what does not fit must be refused before they are called.
 """
@@ -130,11 +130,11 @@ def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [OnnxRuntime, SparseRuntime])
 def test_inputs_that_the_graph_cannot_take(kind: type[OnnxRuntime]) -> None:
     runtime, inputs = kind(INT8, 1), texts(2, 9)
-    with pytest.raises(UserError, match="the graph reads token_type_ids; given are"):
+    with pytest.raises(UserError, match="the graph reads token_type_ids; the given inputs are"):
         runtime.run({name: ids for name, ids in inputs.items() if name != "token_type_ids"})
     with pytest.raises(UserError, match=r"attention_mask \[2, 3\]"):
         runtime.run(dict(inputs) | {"attention_mask": inputs["attention_mask"][:, :3]})
-    with pytest.raises(UserError, match="none of it 0"):
+    with pytest.raises(UserError, match="without a size of 0"):
         runtime.run({name: ids[:0] for name, ids in inputs.items()})
     with pytest.raises(UserError, match="input_ids is float64; convert it to int64"):
         runtime.run(dict(inputs) | {"input_ids": inputs["input_ids"] * 1.0})
@@ -144,7 +144,7 @@ def test_inputs_that_the_graph_cannot_take(kind: type[OnnxRuntime]) -> None:
         runtime.run(dict(inputs) | {"token_type_ids": inputs["token_type_ids"] + 9})
 
 
-def test_more_rows_than_are_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_batches_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime, inputs = SparseRuntime(INT8, 2), texts(50, 9)
     whole = runtime.run(inputs)
     monkeypatch.setattr(runtime_module, "MOST_ROWS", 16)

@@ -1,4 +1,4 @@
-"""runtime=sparse answers as onnxruntime does on the same file, whatever the texts and threads."""
+"""runtime=sparse has the logits of onnxruntime on the same file, for any texts and threads."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def berts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def check_answers(file: Path, threads: int, cells: Iterable[tuple[int, int]]) -> None:
-    """The same labels, and the same logits but for the order in which float32 numbers are added.
+    """The same labels, and the same logits but for the order of float32 additions.
 
     Where that moves a number over the edge between two integers logits differ by what one step of
     int8 is worth, which is rare.
@@ -69,7 +69,7 @@ def check_answers(file: Path, threads: int, cells: Iterable[tuple[int, int]]) ->
 
 @needs_compiler
 @pytest.mark.parametrize("name", BERTS)
-def test_answers_are_onnxruntimes(berts: dict[str, Path], name: str) -> None:
+def test_logits_are_those_of_onnxruntime(berts: dict[str, Path], name: str) -> None:
     ones = [(1, length) for length in (1, 15, 16, 17, 128, 129, POSITIONS)]
     check_answers(berts[name], 1, [*ones, (3, 17), (3, 200), (32, 1), (32, 40)])
     logits = OnnxRuntime(berts[name], threads=1).run(texts(32, 40))
@@ -96,7 +96,7 @@ def first_layer(runtime: SparseRuntime) -> LayerStruct:
 
 
 @needs_compiler
-def test_answers_in_float32_have_no_steps(berts: dict[str, Path]) -> None:
+def test_float32_logits_are_precise(berts: dict[str, Path]) -> None:
     inputs = texts(32, 40)
     expected = OnnxRuntime(berts["float32"], threads=1).run(inputs)
     found = SparseRuntime(berts["float32"], threads=1).run(inputs)
@@ -115,8 +115,8 @@ def test_threads_do_not_change_a_bit(berts: dict[str, Path], name: str) -> None:
 
 @needs_compiler
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit that the system puts on memory")
-def test_fewer_threads_than_were_asked_for(berts: dict[str, Path]) -> None:
-    """The system gives what it likes: here no memory for their stacks."""
+def test_fewer_threads_than_were_requested(berts: dict[str, Path]) -> None:
+    """The system may refuse threads: here there is no memory for their stacks."""
     code = (
         "import os, resource, sys, pathlib, numpy as np\n"
         "from sparsekit.runtime.sparse.runtime import SparseRuntime\n"
@@ -212,10 +212,10 @@ def test_encoders_of_other_names(tmp_path: Path, model: str) -> None:
     ids=["avx512", "avx_vnni", "avx2", "sse"],
 )
 @pytest.mark.parametrize("name", BERTS)
-def test_processors_that_have_less(
+def test_cpus_with_fewer_units(
     berts: dict[str, Path], name: str, without: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without VNNI rounded numbers are multiplied as float32; vectors are as wide as there are."""
+    """Without VNNI integers are multiplied as float32; vectors are as wide as the CPU's."""
     monkeypatch.setenv("CC", " ".join(["cc", *(f"-mno-{unit}" for unit in without)]))
     library.cache_clear()
     try:
@@ -227,13 +227,13 @@ def test_processors_that_have_less(
 
 
 @needs_compiler
-def test_what_it_does_not_know_is_named(tmp_path: Path, berts: dict[str, Path]) -> None:
+def test_an_unsupported_node_is_named(tmp_path: Path, berts: dict[str, Path]) -> None:
     tanh = write_graph(tmp_path, "bert_tanh")
     with pytest.raises(UserError, match=r"cannot run \w+ '\S+': .*with runtime=onnxruntime"):
         SparseRuntime(tanh, threads=1)
     assert "runtime=onnxruntime" in str(refusal(tanh)) and refusal(berts["int8"]) is None
     odd = write_graph(tmp_path, "bert_odd_heads")
-    with pytest.raises(UserError, match=r"its heads of 6 features are not made of fours"):
+    with pytest.raises(UserError, match=r"its heads have 6 features, not a multiple of 4"):
         SparseRuntime(odd, threads=1)
     model = onnx.load(berts["int8"])
     [pooler] = [node for node in model.graph.node if node.op_type == "Tanh"]
@@ -250,7 +250,7 @@ def test_another_form(tmp_path: Path) -> None:
 
 
 @needs_compiler
-def test_files_that_are_no_graphs(tmp_path: Path, berts: dict[str, Path]) -> None:
+def test_files_that_are_not_graphs(tmp_path: Path, berts: dict[str, Path]) -> None:
     file = tmp_path / "model.onnx"
     with pytest.raises(UserError, match=r"there is no .*model.onnx; export the run first"):
         SparseRuntime(file, threads=1)
@@ -297,8 +297,8 @@ def test_it_needs_no_torch(berts: dict[str, Path]) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what each thread did")
 @pytest.mark.parametrize("op", ["Gemm", "MatMul"])
-def test_products_around_the_encoder_wake_no_other_thread(op: str) -> None:
-    """Those of numpy's BLAS would go on spinning where the encoder's threads are to run."""
+def test_matmuls_around_the_encoder_start_no_other_thread(op: str) -> None:
+    """Threads of numpy's BLAS would spin on the cores that the encoder's threads need."""
     code = (
         "import os, sys, time, numpy as np\n"
         "from sparsekit.runtime.sparse.operators import OPERATORS\n"

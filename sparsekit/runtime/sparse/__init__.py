@@ -1,1 +1,1 @@
-"""Our own runtime for the encoders that we export: C kernels that leave zeros out."""
+"""sparsekit's own runtime for exported encoders: C kernels that skip zeros."""

@@ -1,6 +1,6 @@
-"""Whether an encoder's arrays fit together: what the C kernels rely on and do not check.
+"""Checks the shapes of an encoder's arrays, which the C kernels do not check.
 
-They read and write as many values as the encoder's sizes say, so a bias that is one value short
+The kernels read and write as many values as the encoder's sizes say, so a bias that is too short
 would be read beyond its end.
 """
 
@@ -18,10 +18,11 @@ from sparsekit.runtime.sparse.structure import Encoder, Layer, Norm
 
 
 def check_dimensions(encoder: Encoder, embedding: Embedding | None) -> None:
-    """Raise UserError that names the first array of another shape than the encoder's sizes ask for.
+    """Raise UserError naming the first array whose shape does not fit the encoder's sizes.
 
     The sizes are the features of the first layer's attention output and the outputs of each
-    layer's intermediate Linear layer. Arrays are float32 but for weights, which the matcher checks.
+    layer's intermediate Linear layer. All arrays must be float32 except weights, whose type
+    `matching` checks.
     """
     features = len(encoder.layers[0].attention_output.weight)
     for layer in encoder.layers:
@@ -42,37 +43,45 @@ def check_dimensions(encoder: Encoder, embedding: Embedding | None) -> None:
         _check_norm(embedding.norm, features)
 
 
-def check_shapes(encoder: Encoder, embedding: Embedding | None, output: str, found: Shapes) -> None:
-    """Raise UserError unless the graph reshapes, masks and selects as the kernels do.
+def check_shapes(
+    encoder: Encoder, embedding: Embedding | None, output: str, shapes: Shapes
+) -> None:
+    """Raise UserError unless the graph's tensors have the shapes that the kernels compute.
 
-    found: the shapes of the graph's tensors for BATCH sequences of LENGTH tokens.
+    shapes: the shapes of the graph's tensors for BATCH sequences of LENGTH tokens.
     """
     features = len(encoder.layers[0].attention_output.weight)
     last = len(encoder.layers) - 1
     for index, layer in enumerate(encoder.layers):
         head = layer.attention.head_features
         query, *others = encoder.heads[index]
-        # The graph of an exported model computes the last layer for the first token alone.
-        shortened = index == last and found.get(query, ())[1:2] == (1,)
-        length = 1 if shortened else LENGTH
-        _expect(query, found, (BATCH, length, features // head, head))
-        _expect(encoder.joined[index], found, (BATCH, length, features))
+        # An exported graph computes the last layer for the first token only.
+        first_only = index == last and shapes.get(query, ())[1:2] == (1,)
+        length = 1 if first_only else LENGTH
+        _expect(query, shapes, (BATCH, length, features // head, head))
+        _expect(encoder.context[index], shapes, (BATCH, length, features))
         for name in others:
-            _expect(name, found, (BATCH, LENGTH, features // head, head))
-    _expect(encoder.mask, found, (BATCH, 1, 1, LENGTH))
-    _expect(encoder.first_token, found, (BATCH, features))
+            _expect(name, shapes, (BATCH, LENGTH, features // head, head))
+    _expect(encoder.mask, shapes, (BATCH, 1, 1, LENGTH))
+    _expect(encoder.first_token, shapes, (BATCH, features))
     if embedding is None:
-        _expect(encoder.source, found, (BATCH, LENGTH, features))
-    if len(found.get(output, ())) != 2 or found[output][0] != BATCH:
-        raise _mismatch(output, found.get(output), ("batch", "labels"))
+        _expect(encoder.source, shapes, (BATCH, LENGTH, features))
+    if len(shapes.get(output, ())) != 2 or shapes[output][0] != BATCH:
+        raise _mismatch(output, shapes.get(output), ("batch", "labels"))
 
 
 def _weights(layer: Layer, features: int) -> Iterator[tuple[str, Array, tuple[int, ...]]]:
-    wide = len(layer.intermediate.weight)
-    a = layer.attention
-    square, up, down = (features, features), (wide, features), (features, wide)
-    linears = [(linear, square) for linear in (a.query, a.key, a.value, layer.attention_output)]
-    for linear, shape in [*linears, (layer.intermediate, up), (layer.output, down)]:
+    width, attention = len(layer.intermediate.weight), layer.attention
+    square = (features, features)
+    linears = [
+        (attention.query, square),
+        (attention.key, square),
+        (attention.value, square),
+        (layer.attention_output, square),
+        (layer.intermediate, (width, features)),
+        (layer.output, (features, width)),
+    ]
+    for linear, shape in linears:
         yield f"the weight of {linear.name!r}, as [out, in],", linear.weight, shape
 
 
@@ -91,9 +100,9 @@ def _check_norm(norm: Norm, features: int) -> None:
             )
 
 
-def _expect(name: str, found: Shapes, shape: tuple[int, ...]) -> None:
-    if found.get(name) != shape:
-        raise _mismatch(name, found.get(name), shape)
+def _expect(name: str, shapes: Shapes, shape: tuple[int, ...]) -> None:
+    if shapes.get(name) != shape:
+        raise _mismatch(name, shapes.get(name), shape)
 
 
 def _mismatch(name: str, shape: tuple[int, ...] | None, expected: tuple[object, ...]) -> UserError:

@@ -1,4 +1,4 @@
-"""What the encoder begins with: rows of tables, added up and normalized."""
+"""The embeddings of an encoder: rows of tables, summed and normalized."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MOST_TABLES = 4
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """`rows` [rows, features], each standing for (row - zero_point) * scale.
+    """`rows` [rows, features], whose values are (row - zero_point) * scale.
 
-    ids: the name of the tensor of row indices; name: that of the rows, for messages.
+    ids: name of the tensor of row indices; name: name of the table, for messages.
     """
 
     rows: Array
@@ -37,7 +37,7 @@ class Embedding:
 
 
 def find_embedding(graph: Graph, source: str) -> Embedding | None:
-    """How `source` comes from tables; None where it does in another way, which numpy then goes."""
+    """The embedding whose output is `source`; None for another form, which numpy computes."""
     node = graph.producers.get(source)
     if node is None or node.op != "LayerNormalization":
         return None
@@ -53,13 +53,13 @@ def find_embedding(graph: Graph, source: str) -> Embedding | None:
 
 
 def _tables(graph: Graph, name: str) -> list[Table] | None:
-    """The tables whose rows `name` is the sum of, in the order of the additions."""
+    """The tables whose rows are summed to `name`, in the order of the additions."""
     node = graph.producers.get(name)
     if node is None:
         return None
     if node.op in ("Add", "Sum") and len(node.inputs) == 2:
         first, second = (_tables(graph, part) for part in node.inputs)
-        # Sums are taken from left to right.
+        # The kernel sums from left to right.
         return None if first is None or second is None or len(second) > 1 else [*first, *second]
     scale, zero_point = 1.0, 0.0
     if node.op == "DequantizeLinear":
@@ -77,10 +77,10 @@ def _tables(graph: Graph, name: str) -> list[Table] | None:
     return [Table(rows, scale, zero_point, node.inputs[1], node.inputs[0])]
 
 
-def looked_up(table: Table, ids: Array, batch: int, length: int) -> Array:
-    """`ids` as int64 [batch, length].
+def checked_ids(table: Table, ids: Array, batch: int, length: int) -> Array:
+    """`ids` as contiguous int64 [batch, length].
 
-    Raises UserError where the table has no such row, or there are not `length` ids.
+    Raises UserError for a row that the table does not have, and for ids of another shape.
     """
     if ids.dtype != np.int64 or ids.shape not in ((batch, length), (1, length)):
         raise UserError(

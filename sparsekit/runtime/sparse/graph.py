@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Node:
-    """One operator; absent inputs are ""."""
+    """One operator; absent inputs have the name ""."""
 
     name: str
     op: str
@@ -30,7 +30,7 @@ class Node:
 
 
 class Graph:
-    """Nodes in their order; who makes and who reads a tensor; constants by name."""
+    """Nodes in order, the producer and the consumers of each tensor, and constants by name."""
 
     def __init__(
         self, nodes: Iterable[Node], constants: dict[str, Array], inputs: list[str], output: str
@@ -40,13 +40,13 @@ class Graph:
         self.inputs = inputs
         self.output = output
         self.producers = {name: node for node in self.nodes for name in node.outputs}
-        self.readers: dict[str, list[Node]] = {}
+        self.consumers: dict[str, list[Node]] = {}
         for node in self.nodes:
             for name in node.inputs:
-                self.readers.setdefault(name, []).append(node)
+                self.consumers.setdefault(name, []).append(node)
 
     def needed(self, targets: Iterable[str], given: Iterable[str]) -> list[Node]:
-        """The nodes that `targets` take to compute once `given` is there, in their order."""
+        """The nodes that compute `targets` from `given`, in order."""
         wanted, ready = list(targets), set(given)
         found: set[str] = set()
         while wanted:
@@ -61,7 +61,7 @@ class Graph:
 
 
 def read_model(file: Path) -> ModelProto:
-    """The model in a file that `onnx_file.check_file` has checked; no other file is read."""
+    """The model in a file that `onnx_file.check_file` has checked; reads no other file."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -96,9 +96,9 @@ def graph_of(model: ModelProto) -> Graph:
 
 
 def every_token(graph: Graph) -> Graph:
-    """The graph as it was before its last layer was told to go on with the first token only.
+    """The graph without the selection of the first token within the last layer.
 
-    The C encoder does the same of itself, so to it all layers are alike.
+    The C encoder makes that selection itself, so it needs layers that are all alike.
     """
 
     def is_selection(node: Node) -> bool:
@@ -116,9 +116,9 @@ def every_token(graph: Graph) -> Graph:
     return Graph(nodes, graph.constants, graph.inputs, graph.output)
 
 
-def refused(node: Node, why: str) -> UserError:
-    """What to do about a graph that this runtime does not run, which `node` shows."""
+def refused(node: Node, reason: str) -> UserError:
+    """The error for a graph that this runtime does not support because of `node`."""
     return UserError(
-        f"runtime=sparse cannot run {node.op} {node.name!r}: {why}; run this model with "
+        f"runtime=sparse cannot run {node.op} {node.name!r}: {reason}; run this model with "
         "runtime=onnxruntime"
     )

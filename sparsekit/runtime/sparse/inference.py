@@ -1,4 +1,4 @@
-"""Types and shapes of all tensors of a graph, by ONNX's own rules."""
+"""Types and shapes of all tensors of a graph, inferred by ONNX's rules."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sparsekit.errors import UserError, first_line
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-# Sizes that no constant of a graph has by chance, so that one written for another size shows.
+# Unusual sizes, so that a constant that was written for another size is noticed.
 BATCH, LENGTH = 10007, 1009
-# Larger constants are weights: their shape matters, their values do not.
+# Larger constants are weights, of which only the shape is needed.
 SMALL = 1024
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -20,7 +20,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def check_model(model: ModelProto) -> None:
-    """Raise UserError unless nodes are known to ONNX, ordered, and read what there is."""
+    """Raise UserError unless the graph is valid ONNX with the inputs of an encoder."""
     import onnx
 
     for value in model.graph.input:
@@ -30,12 +30,12 @@ def check_model(model: ModelProto) -> None:
         if value.name not in INPUTS or kind.elem_type != onnx.TensorProto.INT64:
             raise UserError(
                 f"runtime=sparse cannot run a graph with the input {value.name!r} of this type; "
-                f"it takes int64 tensors {', '.join(INPUTS)}"
+                f"it supports int64 tensors {', '.join(INPUTS)}"
             )
         if len(kind.shape.dim) != 2:
             raise UserError(
                 f"runtime=sparse cannot run a graph whose input {value.name!r} has "
-                f"{len(kind.shape.dim)} dimensions; it takes [batch, length]"
+                f"{len(kind.shape.dim)} dimensions; it supports [batch, length]"
             )
     try:
         onnx.checker.check_model(_without_weights(model))
@@ -47,9 +47,9 @@ def check_model(model: ModelProto) -> None:
 
 
 def infer_shapes(model: ModelProto) -> Shapes:
-    """The shape of each tensor for an input of [BATCH, LENGTH], where ONNX can tell.
+    """The shape of each tensor for inputs of [BATCH, LENGTH], where ONNX can infer it.
 
-    Raises UserError where types or shapes do not fit together.
+    Raises UserError where types or shapes are inconsistent.
     """
     from onnx import shape_inference
 
@@ -59,8 +59,8 @@ def infer_shapes(model: ModelProto) -> Shapes:
         )
     except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"the graph's tensors do not fit together: {' '.join(str(error).split())[:300]}; "
-            "export the run again: sparsekit export RUN"
+            f"the graph's tensors have inconsistent shapes or types: "
+            f"{' '.join(str(error).split())[:300]}; export the run again: sparsekit export RUN"
         ) from error
     shapes = {}
     for value in [*inferred.graph.value_info, *inferred.graph.output]:
@@ -71,7 +71,7 @@ def infer_shapes(model: ModelProto) -> Shapes:
 
 
 def _without_weights(model: ModelProto) -> ModelProto:
-    """The model with its weights declared as inputs, to be checked without copying them."""
+    """The model with its weights declared as inputs, so that they are not copied."""
     import onnx
     from onnx import helper
 

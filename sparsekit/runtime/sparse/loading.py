@@ -1,4 +1,4 @@
-"""From an ONNX file to an encoder whose arrays are known to fit together."""
+"""Loads an ONNX file as an encoder whose arrays have consistent shapes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sparsekit.runtime.sparse.structure import Encoder
 class LoadedGraph:
     """A graph, its encoder, and the nodes before and after it, which numpy computes.
 
-    embedding: None where the nodes before the encoder compute it.
+    embedding: None where numpy computes it as part of `before`.
     """
 
     graph: Graph
@@ -30,9 +30,9 @@ class LoadedGraph:
 
 
 def load_graph(file: Path) -> LoadedGraph:
-    """The graph in `file`, with all checked that the C kernels take for granted.
+    """The graph in `file`, with everything checked that the C kernels rely on.
 
-    Raises UserError for a file that is damaged, and for a graph that this runtime does not run.
+    Raises UserError for a damaged file, and for a graph that this runtime does not support.
     """
     check_file(file)
     model = read_model(file)

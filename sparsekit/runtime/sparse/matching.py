@@ -1,9 +1,9 @@
-"""The encoder in a graph: its layers found by how they are wired, whatever they are called.
+"""Finds the encoder in a graph by how its nodes are connected, whatever their names.
 
     x -> Linear (query, key, value) -> attention -> Linear -> + x -> LayerNormalization -> y
     y -> Linear -> Gelu or Relu -> Linear -> + y -> LayerNormalization -> the next layer's x
 
-Each is followed backwards, from the last layer's output, of which the first token is taken.
+The search goes backwards from the last layer's output, of which the first token is selected.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from sparsekit.runtime.sparse.structure import Attention, Encoder, Layer, Linear
 ACTIVATIONS = ("Gelu", "Relu")
 _HEADS_FIRST, _TRANSPOSED = [0, 2, 1, 3], [0, 2, 3, 1]
 _FLOAT32 = np.dtype(np.float32)
-# Scales that have a reciprocal in float32.
+# Scales with a reciprocal in float32.
 _SMALLEST_SCALE, _LARGEST_SCALE = 1e-37, 1e37
 
 
 def find_encoder(graph: Graph) -> Encoder:
-    """The graph's encoder; raises UserError that names the node where it is none of ours."""
+    """The graph's encoder; raises UserError that names the first node that is not supported."""
     return _Matcher(every_token(graph)).encoder()
 
 
@@ -34,14 +34,14 @@ class _Matcher:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.heads: list[tuple[str, str, str]] = []
-        self.joined: list[str] = []
+        self.context: list[str] = []
 
     def encoder(self) -> Encoder:
         selects = [node for node in self.graph.nodes if self.is_first_token(node)]
         if len(selects) != 1:
             raise UserError(
-                "runtime=sparse cannot run this graph: not the first token alone is read of the "
-                "encoder's output; run this model with runtime=onnxruntime"
+                "runtime=sparse cannot run this graph: its head reads other tokens than the first "
+                "of the encoder's output; run this model with runtime=onnxruntime"
             )
         (select,) = selects
         count = sum(node.op == "Softmax" for node in self.graph.nodes)
@@ -51,9 +51,9 @@ class _Matcher:
             layers.append(layer)
             masks.add(mask)
         if len(masks) != 1:
-            raise refused(select, "the layers before it have different masks, or there are none")
+            raise refused(select, "the layers before it have different masks, or no mask")
         return Encoder(
-            layers[::-1], name, masks.pop(), select.outputs[0], self.heads[::-1], self.joined[::-1]
+            layers[::-1], name, masks.pop(), select.outputs[0], self.heads[::-1], self.context[::-1]
         )
 
     def is_first_token(self, node: Node) -> bool:
@@ -63,19 +63,19 @@ class _Matcher:
         return index is not None and index.ndim == 0 and int(index) == 0
 
     def layer(self, name: str) -> tuple[Layer, str, str]:
-        """The layer whose output is called `name`, its input and its mask."""
+        """The layer with the output `name`, with the names of its input and mask."""
         output_norm, added = self.norm(name)
         output, activation, normalized = self.residual(added, ACTIVATIONS)
         intermediate, source = self.linear(activation.inputs[0])
         if activation.attributes.get("approximate", b"none") != b"none":
-            raise refused(activation, "its approximation by tanh is not known here")
+            raise refused(activation, "its approximation by tanh is not supported")
         attention_norm, added = self.norm(normalized)
         if source != normalized:
-            raise refused(added, "what it adds is not what the Linear layers before it read")
-        attention_output, joined, source = self.residual(added, ("Reshape",))
-        attention, read, mask = self.attention(joined)
+            raise refused(added, "it does not add the input of the Linear layers before it")
+        attention_output, context, source = self.residual(added, ("Reshape",))
+        attention, read, mask = self.attention(context)
         if read != source:
-            raise refused(added, "what it adds is not what query, key and value read")
+            raise refused(added, "it does not add the input of query, key and value")
         layer = Layer(
             attention,
             attention_output,
@@ -87,14 +87,14 @@ class _Matcher:
         )
         return layer, source, mask
 
-    def attention(self, joined: Node) -> tuple[Attention, str, str]:
-        """The attention whose heads `joined` brings together, with its input and its mask."""
-        sizes = self.graph.constants.get(joined.inputs[1])
+    def attention(self, context: Node) -> tuple[Attention, str, str]:
+        """The attention whose heads `context` concatenates, with its input and its mask."""
+        sizes = self.graph.constants.get(context.inputs[1])
         if sizes is not None and sizes.ndim != 1:
-            raise refused(joined, f"its sizes are {_described(sizes)}, not one list")
-        heads = self.expect(joined.inputs[0], "Transpose")
-        product = self.expect(heads.inputs[0], "MatMul")
-        probabilities, rounded = self.unrounded(product.inputs[0])
+            raise refused(context, f"its sizes are {_described(sizes)}, expected one dimension")
+        heads = self.expect(context.inputs[0], "Transpose")
+        matmul = self.expect(heads.inputs[0], "MatMul")
+        probabilities, quantizer = self.unquantized(matmul.inputs[0])
         softmax = self.expect(probabilities, "Softmax")
         if softmax.attributes.get("axis", -1) not in (-1, 3):
             raise refused(softmax, "it is not over the last axis, the keys")
@@ -104,62 +104,66 @@ class _Matcher:
             self.head(scores.inputs[0], _HEADS_FIRST),
             self.head(scores.inputs[1], _TRANSPOSED),
         ]
-        sides.append(self.head(product.inputs[1], _HEADS_FIRST))
+        sides.append(self.head(matmul.inputs[1], _HEADS_FIRST))
         self.check_axes(heads, _HEADS_FIRST)
         (query, read, features, _, query_heads), (key, *_), (value, *_) = sides
         self.heads.append((query_heads, sides[1][4], sides[2][4]))
-        self.joined.append(joined.outputs[0])
+        self.context.append(context.outputs[0])
         kinds = {(side[0].inputs, side[0].scale is None, side[1], side[2]) for side in sides}
         if len(kinds) != 1:
-            raise refused(scores, "query, key and value differ in what they read or how")
-        roundings = [side[3] for side in sides]
-        operands = (roundings[0], roundings[1], rounded, roundings[2])
+            raise refused(
+                scores, "query, key and value have different inputs, quantizers or head sizes"
+            )
+        quantizers = [side[3] for side in sides]
+        operands = (quantizers[0], quantizers[1], quantizer, quantizers[2])
         return Attention(query, key, value, features, scale, operands), read, mask
 
     def scores(self, masked: Node) -> tuple[Node, float, str]:
-        """The product of query and key, what scales it, and the mask that `masked` adds."""
+        """The matmul of query and key, its scale, and the mask that `masked` adds."""
         for scaled, mask in permutations(masked.inputs):
             node = self.graph.producers.get(scaled)
             if node is None:
                 continue
             if node.op == "MatMul":
                 return node, 1.0, mask
-            for product, factor in permutations(node.inputs) if node.op == "Mul" else ():
-                made = self.graph.producers.get(product)
+            for scores, factor in permutations(node.inputs) if node.op == "Mul" else ():
+                matmul = self.graph.producers.get(scores)
                 constant = self.graph.constants.get(factor)
-                if made is not None and made.op == "MatMul" and constant is not None:
+                if matmul is not None and matmul.op == "MatMul" and constant is not None:
                     self.check_array(node, factor, constant, ())
-                    return made, float(constant), mask
-        raise refused(masked, "it adds no mask to the scaled product of query and key")
+                    return matmul, float(constant), mask
+        raise refused(
+            masked, "it adds no mask to the scores, query times key, scaled by a constant"
+        )
 
     def head(self, name: str, axes: list[int]) -> tuple[Linear, str, int, Quantizer | None, str]:
-        """The Linear layer whose heads are called `name`, its input, a head's features, how they
-        are quantized, and the name of the heads [batch, length, heads, features]."""
-        source, rounded = self.unrounded(name)
-        turned = self.expect(source, "Transpose")
-        self.check_axes(turned, axes)
-        split = self.expect(turned.inputs[0], "Reshape")
+        """The Linear layer with the heads `name`, its input, the features of a head, the heads'
+        quantizer, and the name of the heads [batch, length, heads, features]."""
+        source, quantizer = self.unquantized(name)
+        transpose = self.expect(source, "Transpose")
+        self.check_axes(transpose, axes)
+        split = self.expect(transpose.inputs[0], "Reshape")
         sizes = self.graph.constants.get(split.inputs[1])
         if sizes is None:
-            joined = self.expect(split.inputs[1], "Concat")
-            sizes = self.constant(joined, joined.inputs[-1])
+            concat = self.expect(split.inputs[1], "Concat")
+            sizes = self.constant(concat, concat.inputs[-1])
         features = int(sizes[-1]) if sizes.ndim == 1 and len(sizes) else 0
         if features < 1 or features % 4:
-            raise refused(split, f"its heads of {features} features are not made of fours")
+            raise refused(split, f"its heads have {features} features, not a multiple of 4")
         linear, read = self.linear(split.inputs[0])
-        return linear, read, features, rounded, split.outputs[0]
+        return linear, read, features, quantizer, split.outputs[0]
 
-    def residual(self, added: Node, behind: tuple[str, ...]) -> tuple[Linear, Node, str]:
-        """Of a sum: the Linear layer, the node of a type in `behind` that it reads, and the other
-        summand."""
+    def residual(self, added: Node, sources: tuple[str, ...]) -> tuple[Linear, Node, str]:
+        """The summands of `added`: a Linear layer, with the node of a type in `sources` that it
+        reads, and the name of the other."""
         for name, other in permutations(added.inputs):
             if not self.is_linear(name):
                 continue
             linear, source = self.linear(name)
             node = self.graph.producers.get(source)
-            if node is not None and node.op in behind:
+            if node is not None and node.op in sources:
                 return linear, node, other
-        raise refused(added, f"no summand is a Linear layer behind {' or '.join(behind)}")
+        raise refused(added, f"no summand is a Linear layer after {' or '.join(sources)}")
 
     def is_linear(self, name: str) -> bool:
         node = self.graph.producers.get(name)
@@ -168,38 +172,38 @@ class _Matcher:
         return node is not None and node.op == "MatMul"
 
     def linear(self, name: str) -> tuple[Linear, str]:
-        """The Linear layer whose output is called `name`, and its input."""
+        """The Linear layer with the output `name`, and its input."""
         node = self.expect(name, "Add", "Sum", "MatMul")
         bias = None
         if node.op != "MatMul":
             bias = self.constant(node, node.inputs[1])
             node = self.expect(node.inputs[0], "MatMul")
-        source, rounded = self.unrounded(node.inputs[0])
+        source, quantizer = self.unquantized(node.inputs[0])
         weight, scale = self.weight(node)
         rows = len(weight)
         if bias is None:
             bias = np.zeros(rows, np.float32)
         self.check_array(node, "its bias", bias, (rows,))
         if rows % 4 or weight.shape[1] % 4:
-            raise refused(node, f"its weight {list(weight.T.shape)} is not made of fours")
-        return Linear(weight, scale, bias, rounded, node.name), source
+            raise refused(node, f"its weight has shape {list(weight.T.shape)}, not multiples of 4")
+        return Linear(weight, scale, bias, quantizer, node.name), source
 
-    def weight(self, product: Node) -> tuple[Array, Array | None]:
-        """[out, in], and the scales [out] of an int8 one."""
-        stored = self.graph.producers.get(product.inputs[1])
+    def weight(self, matmul: Node) -> tuple[Array, Array | None]:
+        """The weight [out, in], and the scales [out] where it is int8."""
+        stored = self.graph.producers.get(matmul.inputs[1])
         if stored is None:
-            weight = self.constant(product, product.inputs[1])
+            weight = self.constant(matmul, matmul.inputs[1])
             if weight.ndim != 2 or weight.dtype != np.float32 or not weight.size:
-                raise refused(product, f"its weight is {_described(weight)}, not float32 [in, out]")
+                raise refused(matmul, f"its weight is {_described(weight)}, not float32 [in, out]")
             return weight.T, None
         if stored.op != "DequantizeLinear":
-            raise refused(stored, "a Linear layer's weight is a constant here")
+            raise refused(stored, "the weight of a Linear layer has to be a constant")
         integers, scale = (self.constant(stored, name) for name in stored.inputs[:2])
         if integers.ndim != 2 or integers.dtype not in (np.int8, np.uint8) or not integers.size:
             raise refused(stored, f"its weight is {_described(integers)}, not int8 [in, out]")
         per_channel = (integers.shape[1],) if scale.ndim else ()
         if stored.attributes.get("axis", 1) not in (1, -1) or stored.attributes.get("block_size"):
-            raise refused(stored, "its weight has one scale, or one for each output")
+            raise refused(stored, "its weight needs one scale, or one for each output")
         self.check_array(stored, stored.inputs[1], scale, per_channel)
         zero_point = np.zeros_like(scale, integers.dtype)
         if len(stored.inputs) > 2:
@@ -209,14 +213,16 @@ class _Matcher:
             return dequantize(integers, scale, zero_point).T, None
         return integers.T, np.broadcast_to(scale, integers.shape[1:])
 
-    def unrounded(self, name: str) -> tuple[str, Quantizer | None]:
-        """The tensor before a pair of QuantizeLinear and DequantizeLinear, and what they do."""
+    def unquantized(self, name: str) -> tuple[str, Quantizer | None]:
+        """The tensor before a pair of QuantizeLinear and DequantizeLinear, and its quantizer."""
         node = self.graph.producers.get(name)
         if node is None or node.op != "DequantizeLinear":
             return name, None
         pair = self.expect(node.inputs[0], "QuantizeLinear")
         if len(pair.inputs) != 3 or pair.inputs[1:] != node.inputs[1:]:
-            raise refused(node, "activations have one scale and zero point, and are read with them")
+            raise refused(
+                node, "QuantizeLinear and DequantizeLinear need the same scale and zero point"
+            )
         scale, zero_point = (self.constant(pair, part) for part in pair.inputs[1:3])
         self.check_array(pair, pair.inputs[1], scale, ())
         if zero_point.ndim or zero_point.dtype not in (np.uint8, np.int8):
@@ -228,7 +234,7 @@ class _Matcher:
         return pair.inputs[0], Quantizer(float(scale), int(zero_point), zero_point.dtype)
 
     def norm(self, name: str) -> tuple[Norm, Node]:
-        """The LayerNormalization whose output is called `name`, and the sum that it reads."""
+        """The LayerNormalization with the output `name`, and the sum that it reads."""
         node = self.expect(name, "LayerNormalization")
         if node.attributes.get("axis", -1) not in (-1, 2):
             raise refused(node, "it is not over the last axis, the features")

@@ -1,4 +1,4 @@
-"""The operators around the encoder, in numpy: little work, so nothing is lost there."""
+"""The operators around the encoder, in numpy, which suffices for their little work."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from sparsekit.errors import UserError, first_line
 from sparsekit.runtime.sparse.graph import Array, Node, refused
 
 Operator = Callable[..., Any]
-# Numbers of ONNX's element types.
+# By the numbers of ONNX's element types.
 _TYPES = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_, 11: np.float64}
 
 
 def run(nodes: Iterable[Node], values: dict[str, Array]) -> None:
-    """Compute the outputs of `nodes`, in their order, into `values`, which holds their inputs.
+    """Compute the outputs of `nodes`, in order, from `values` into `values`.
 
-    Raises UserError, naming the node, where its inputs do not fit together.
+    Raises UserError naming the node whose inputs have inconsistent shapes or types.
     """
     for node in nodes:
         inputs = [values[name] if name else None for name in node.inputs]
         try:
-            # As in ONNX: what overflows is infinite, and the logits are checked.
+            # As in ONNX, overflow gives infinity; the logits are checked.
             with np.errstate(all="ignore"):
                 values[node.outputs[0]] = OPERATORS[node.op](*inputs, **node.attributes)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             shapes = ", ".join("none" if x is None else str(list(x.shape)) for x in inputs)
             raise UserError(
                 f"runtime=sparse cannot compute {node.op} {node.name!r} of inputs {shapes}: "
-                f"{first_line(error)}; the graph does not fit this input: export the run again"
+                f"{first_line(error)}; the graph does not support this input: export the run again"
             ) from error
 
 
 def check(nodes: Iterable[Node]) -> None:
-    """Raise UserError for the first node that is not known here."""
+    """Raise UserError for the first node that is not supported."""
     for node in nodes:
         if node.op not in OPERATORS:
-            raise refused(node, "it is not among the operators that sparsekit exports")
+            raise refused(node, "the operator is not supported")
         if node.op == "CumSum" and any(node.attributes.values()):
-            raise refused(node, "it is exclusive or reversed")
+            raise refused(node, "the options exclusive and reverse are not supported")
         if node.op == "LayerNormalization" and node.attributes.get("axis", -1) not in (-1, 2):
             raise refused(node, "it is not over the last axis, the features")
         if node.attributes.get("block_size"):
-            raise refused(node, "its scales are of blocks")
+            raise refused(node, "scales of blocks are not supported")
 
 
 def quantize(x: Array, scale: Array, zero_point: Array, axis: int = 1) -> Array:
-    """QuantizeLinear, with one scale or one for each index along `axis`."""
+    """QuantizeLinear with one scale, or one for each index along `axis`."""
     _check_parameters(scale, zero_point)
     limits = np.iinfo(zero_point.dtype)
     scale, shift = along(scale, axis, x.shape), along(zero_point, axis, x.shape)
@@ -61,7 +61,7 @@ def quantize(x: Array, scale: Array, zero_point: Array, axis: int = 1) -> Array:
 def dequantize(
     q: Array, scale: Array, zero_point: Array | None = None, axis: int = 1, **_: int
 ) -> Array:
-    """DequantizeLinear: float32."""
+    """DequantizeLinear to float32."""
     values = q.astype(np.float32)
     if zero_point is not None:
         _check_parameters(scale, zero_point)
@@ -78,15 +78,15 @@ def _check_parameters(scale: Array, zero_point: Array) -> None:
 
 
 def along(parameters: Array, axis: int, x_shape: tuple[int, ...]) -> Array:
-    """One parameter, or those of each index along `axis`, so that numpy's rules apply them.
+    """One parameter, or one for each index along `axis`, in a shape that broadcasts to `x_shape`.
 
-    Raises ValueError for parameters of another number.
+    Raises ValueError for another number of parameters.
     """
     if parameters.ndim == 0:
         return parameters
     if parameters.ndim > 1 or len(parameters) != x_shape[axis]:
         raise ValueError(
-            f"scales or zero points of shape {list(parameters.shape)} along axis {axis}"
+            f"scales or zero points have shape {list(parameters.shape)} along axis {axis}"
         )
     shape = [1] * len(x_shape)
     shape[axis] = -1
@@ -96,7 +96,7 @@ def along(parameters: Array, axis: int, x_shape: tuple[int, ...]) -> Array:
 def layer_norm(
     x: Array, weight: Array, bias: Array | None = None, epsilon: float = 1e-5, **_: int
 ) -> Array:
-    """LayerNormalization over the last axis, which is where all of ours are."""
+    """LayerNormalization over the last axis; `check` refuses others."""
     centered = x - x.mean(axis=-1, keepdims=True)
     deviation = np.sqrt((centered * centered).mean(axis=-1, keepdims=True) + epsilon)
     result: Array = centered / deviation * weight
@@ -106,7 +106,7 @@ def layer_norm(
 def gelu(x: Array, approximate: bytes = b"none") -> Array:
     """Gelu: x P(X < x), by the error function or its approximation by tanh.
 
-    Number by number: what is left to numpy is a classifier's head, one vector a row.
+    The error function is computed value by value, which suffices for the head of a classifier.
     """
     if approximate == b"tanh":
         inner = np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
@@ -119,11 +119,11 @@ def gelu(x: Array, approximate: bytes = b"none") -> Array:
 def _matmul(a: Array, b: Array) -> Array:
     """`a @ b` on this thread alone.
 
-    numpy would take its BLAS, whose threads go on spinning for 30 ms on the cores that the next
-    run's encoder needs: on two cores two threads were no faster than one.
+    numpy's BLAS would use threads that spin for 30 ms after each call, on cores that the encoder of
+    the next run needs: on two cores, two threads were not faster than one.
     """
-    product: Array = np.einsum("...ij,...jk->...ik", a, b)
-    return product
+    result: Array = np.einsum("...ij,...jk->...ik", a, b)
+    return result
 
 
 def _gemm(
@@ -135,8 +135,8 @@ def _gemm(
     transA: int = 0,
     transB: int = 0,
 ) -> Array:
-    product = np.float32(alpha) * _matmul(a.T if transA else a, b.T if transB else b)
-    return product if c is None else product + np.float32(beta) * c
+    scaled = np.float32(alpha) * _matmul(a.T if transA else a, b.T if transB else b)
+    return scaled if c is None else scaled + np.float32(beta) * c
 
 
 def _slice(
@@ -160,7 +160,7 @@ def _shape(x: Array, start: int = 0, end: int | None = None) -> Array:
 
 def _reshape(x: Array, shape: Array, allowzero: int = 0) -> Array:
     if shape.ndim != 1:
-        raise ValueError(f"the shape is given as {list(shape.shape)}, not as a list of sizes")
+        raise ValueError(f"the shape has {shape.ndim} dimensions, expected one")
     sizes = [x.shape[i] if n == 0 and not allowzero else int(n) for i, n in enumerate(shape)]
     return x.reshape(sizes)
 

@@ -1,4 +1,4 @@
-"""sparsekit's own runtime on the CPU: the encoder in C, without its zeros, the rest in numpy."""
+"""sparsekit's own runtime on the CPU: C kernels for the encoder, which skip zeros, and numpy."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sparsekit.errors import UserError
 from sparsekit.kernels.errors import KernelError
 from sparsekit.runtime.base import Inputs, checked_inputs, clock
 from sparsekit.runtime.sparse import operators
-from sparsekit.runtime.sparse.embeddings import looked_up
+from sparsekit.runtime.sparse.embeddings import checked_ids
 from sparsekit.runtime.sparse.graph import Array, Node
 from sparsekit.runtime.sparse.loading import load_graph
 from sparsekit.runtime.sparse.native import Encoder, EncoderInput, compiled
 from sparsekit.system import versions
 
-# What is added to the scores of tokens that are no text, and less, leaves them no probability.
+# Scores to which this or less is added get the probability 0.
 MASKED = -1e30
-# Of a batch that are run at once: the kernels keep an index for each row on the stack.
+# Larger batches are split: the kernels keep an index for each row on the stack.
 MOST_ROWS = 4096
 
 
 class SparseRuntime:
-    """An encoder and classifier of BERT's kind, in the form `qdq` or in float32."""
+    """A BERT-like encoder with a classifier, in the form `qdq` or in float32."""
 
     name = "sparse"
     forms: tuple[str, ...] = ("qdq",)
@@ -40,20 +40,21 @@ class SparseRuntime:
         return None
 
     def __init__(self, model: Path, threads: int) -> None:
-        if why := self.missing():
-            raise UserError(f"runtime=sparse compiles its kernels, and cannot: {why}")
+        if problem := self.missing():
+            raise UserError(f"runtime=sparse cannot compile its kernels: {problem}")
         loaded = load_graph(model)
-        graph, found, self._embedding = loaded.graph, loaded.encoder, loaded.embedding
+        graph, encoder, self._embedding = loaded.graph, loaded.encoder, loaded.embedding
         self._threads, self._inputs, self._output = threads, graph.inputs, graph.output
-        self._mask, self._first_token, self._source = found.mask, found.first_token, found.source
-        self._encoder = Encoder(found.layers, threads)
+        self._mask, self._first_token = encoder.mask, encoder.first_token
+        self._source = encoder.source
+        self._encoder = Encoder(encoder.layers, threads)
         self._encoder_input = EncoderInput(self._encoder, self._embedding)
         self._values = graph.constants
         self._before, self._after = self._fold(loaded.before), self._fold(loaded.after)
-        # What the encoder has packed is not kept a second time.
+        # The encoder has its own copy of its weights.
         read = {name for node in [*self._before, *self._after] for name in node.inputs}
         self._values = {name: x for name, x in self._values.items() if name in read}
-        # The encoder has one workspace.
+        # The encoder has a single workspace.
         self._lock = Lock()
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
@@ -75,7 +76,9 @@ class SparseRuntime:
             shape = (batch, length, self._encoder.features)
             embedded = [_contiguous(self._source, values[self._source], shape)]
         else:
-            embedded = [looked_up(t, values[t.ids], batch, length) for t in self._embedding.tables]
+            embedded = [
+                checked_ids(t, values[t.ids], batch, length) for t in self._embedding.tables
+            ]
         with self._lock:
             self._encoder_input.fill(embedded)
             first = self._encoder.run(self._encoder_input.struct, text_tokens(mask), mask)
@@ -95,18 +98,18 @@ class SparseRuntime:
         }
 
     def _fold(self, nodes: list[Node]) -> list[Node]:
-        """Compute the nodes that only constants lead to; returns the others."""
-        left = []
+        """Compute the nodes that depend on constants only; returns the others."""
+        remaining = []
         for node in nodes:
             if all(name in self._values for name in node.inputs if name):
                 operators.run([node], self._values)
             else:
-                left.append(node)
-        return left
+                remaining.append(node)
+        return remaining
 
 
 def refusal(model: Path) -> str | None:
-    """Why this runtime cannot run the graph in the file `model`; None where it can."""
+    """Why this runtime does not support the graph in the file `model`; None where it does."""
     try:
         load_graph(model)
     except UserError as error:
@@ -115,7 +118,7 @@ def refusal(model: Path) -> str | None:
 
 
 def _contiguous(name: str, array: Array, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """The array as the kernels read it; raises UserError where it is not float32 of that shape."""
+    """The array, contiguous for the kernels; raises UserError unless it is float32 of `shape`."""
     if array.shape != shape or array.dtype != np.float32:
         raise UserError(
             f"runtime=sparse: {name!r} is {array.dtype} {list(array.shape)}, expected float32 "
@@ -125,16 +128,16 @@ def _contiguous(name: str, array: Array, shape: tuple[int, ...]) -> npt.NDArray[
 
 
 def text_tokens(mask: Array) -> npt.NDArray[np.int64]:
-    """How many tokens of each row [batch, length] count: up to the last one that is not masked.
+    """The number of tokens of each row of `mask` [batch, length], up to the last unmasked one.
 
-    Those behind it are read by nobody: their probability is 0. In a row of masked ones all count,
-    since softmax then gives each the same.
+    Later tokens have the probability 0, so they need not be computed. Of a row that is masked
+    completely all tokens count, since softmax gives them equal probabilities.
 
     >>> text_tokens(np.array([[0, -2e38, 0, -3e38], [-3e38, -3e38, -3e38, -3e38]])).tolist()
     [3, 4]
     """
-    counted = mask > MASKED
+    unmasked = mask > MASKED
     length = mask.shape[1]
-    last = length - np.argmax(counted[:, ::-1], axis=1)
-    tokens: npt.NDArray[np.int64] = np.where(counted.any(axis=1), last, length).astype(np.int64)
+    last = length - np.argmax(unmasked[:, ::-1], axis=1)
+    tokens: npt.NDArray[np.int64] = np.where(unmasked.any(axis=1), last, length).astype(np.int64)
     return tokens

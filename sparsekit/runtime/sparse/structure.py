@@ -11,7 +11,7 @@ from sparsekit.runtime.sparse.graph import Array
 
 @dataclass(frozen=True)
 class Quantizer:
-    """x is rounded to (q - zero_point) * scale, q within the limits of `dtype`."""
+    """x is quantized to (q - zero_point) * scale, with q within the limits of `dtype`."""
 
     scale: float
     zero_point: int
@@ -20,9 +20,9 @@ class Quantizer:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """weight [out, in]: float32, or int8 with its `scale` [out]; bias [out].
+    """weight [out, in]: float32, or int8 with `scale` [out]; bias [out].
 
-    inputs: how its input is quantized; name: of its MatMul node, for messages.
+    inputs: quantizer of its input; name: name of its MatMul node, for messages.
     """
 
     weight: Array
@@ -34,7 +34,7 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """A LayerNormalization over features: weight [features], bias [features]; name: its node's."""
+    """A LayerNormalization over features: weight and bias [features]; `name` is its node's."""
 
     weight: Array
     bias: Array
@@ -44,8 +44,10 @@ class Norm:
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """softmax(query x key * scale + mask) x value; `operands`: how query, key, probabilities and
-    value are rounded."""
+    """softmax(query x key * scale + mask) x value.
+
+    operands: quantizers of query, key, probabilities and value.
+    """
 
     query: Linear
     key: Linear
@@ -70,10 +72,12 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """Layers, first to last, between the tensors of these names; `mask` is added to scores.
+    """The layers in order, and names of tensors of the graph.
 
-    heads: of each layer, the names of query, key and value [batch, length, heads, head_features];
-    joined: of each layer, the name of the attention output [batch, length, features].
+    source: the first layer's input; mask: what is added to the attention scores; first_token: the
+    encoder's output for the first token; heads: for each layer, query, key and value [batch,
+    length, heads, head_features]; context: for each layer, its attention's result [batch, length,
+    features], which the attention output layer reads.
     """
 
     layers: list[Layer]
@@ -81,4 +85,4 @@ class Encoder:
     mask: str
     first_token: str
     heads: list[tuple[str, str, str]]
-    joined: list[str]
+    context: list[str]
