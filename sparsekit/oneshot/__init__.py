@@ -1,1 +1,1 @@
-"""One-shot pruning: a sparse copy of a dense checkpoint, without training."""
+"""One-shot pruning: prunes a dense checkpoint without training."""

@@ -1,4 +1,4 @@
-"""Calibration data: batches of labelled rows that a pruning method looks at."""
+"""Calibration data: batches of labelled rows on which a pruning method measures."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from transformers import PreTrainedTokenizerBase
 from sparsekit.data.datasets import FileDataset, TextData
 from sparsekit.errors import ConfigError, UserError
 
-# Rows of one forward and backward pass, all of whose gradients are in memory for one layer.
+# Rows of one forward and backward pass; one layer's gradients of all of them are in memory.
 ROWS = 32
-# The column of labels that nothing looks at.
+# The column of labels that are not used.
 NO_LABEL = "(no label)"
-# Data speaks of the launcher's config, here there are options.
+# Errors of data sets name keys of the launcher's config; the command has options instead.
 _OPTIONS = {
     "dataset.data_files.train": "--data",
     "dataset.text_columns": "--text-column",
@@ -31,9 +31,9 @@ FORMATS: dict[str, Literal["csv", "json"]] = {".csv": "csv", ".json": "json", ".
 
 @dataclass(kw_only=True)
 class CalibrationFile(FileDataset):
-    """One csv or json file, all of whose rows are calibration data.
+    """A csv or json file whose rows are all calibration data.
 
-    Where its labels are not asked for (`labelled`), they are neither read nor needed.
+    Labels are read only with `labelled`.
     """
 
     labelled: bool = True
@@ -41,7 +41,7 @@ class CalibrationFile(FileDataset):
     def raw(self) -> DatasetDict:
         rows = super().raw()["train"]
         if not self.labelled:
-            # Every data set has two labels; nothing looks at these.
+            # Every data set has at least two labels; these are not used.
             rows = rows.add_column(
                 self.label_column, [0] * len(rows), feature=ClassLabel(names=["0", "1"])
             )
@@ -55,13 +55,13 @@ def read(
     max_length: int,
     labelled: bool = True,
 ) -> TextData:
-    """The rows of a csv or json file as the split `train`; UserError for what cannot be used.
+    """The rows of a csv or json file as the split `train`; raises UserError for unusable ones.
 
     Without `labelled` every label is 0, whatever `label_column` holds.
     """
     form = FORMATS.get(path.suffix.lower())
     if form is None:
-        raise UserError(f"--data {path} is none of {', '.join(FORMATS)}; give such a file")
+        raise UserError(f"--data {path} is not one of {', '.join(FORMATS)}; pass such a file")
     data = CalibrationFile(
         format=form,
         data_files={"train": str(path)},
@@ -74,7 +74,7 @@ def read(
         return data.load()
     except UserError as error:
         problems = error.problems if isinstance(error, ConfigError) else [str(error)]
-        # Both splits are the same rows.
+        # Both splits have the same rows.
         problems = [text for text in problems if "split 'validation'" not in text] or problems
         for key, option in _OPTIONS.items():
             problems = [text.replace(key, option) for text in problems]
@@ -92,16 +92,17 @@ Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
 def draw(
     rows: Dataset, collate: Collate, count: int, seed: int, multiple: int = 1
 ) -> Iterator[Mapping[str, Tensor]]:
-    """Batches of `count` random rows in all, short ones first; no row twice until all came once.
+    """Batches of `count` random rows in all, short rows first.
 
-    The rows of a batch are a multiple of `multiple`, which stay together; `count` must be one.
+    A row is drawn again only after all others. Rows are drawn in groups of `multiple`, which stay
+    in one batch; `count` must be a multiple of it.
     """
     generator = torch.Generator().manual_seed(seed)
     passes = -(-count // len(rows))
     order = torch.cat([torch.randperm(len(rows), generator=generator) for _ in range(passes)])
-    picked = [rows[index] for index in order[:count].tolist()]
-    groups = [picked[start : start + multiple] for start in range(0, count, multiple)]
-    # Long rows with long ones: padding is computed with as text is.
+    drawn = [rows[index] for index in order[:count].tolist()]
+    groups = [drawn[start : start + multiple] for start in range(0, count, multiple)]
+    # Rows of similar length go into one batch, since padding costs as much as text.
     groups.sort(key=lambda group: max(map(_length, group)))
     size = max(1, ROWS // multiple)
     for start in range(0, len(groups), size):
@@ -116,7 +117,7 @@ def _length(row: Mapping[str, Any]) -> int:
 
 @dataclass
 class TextCollator:
-    """Rows with text, label and perhaps text_pair as a model's inputs and `labels`."""
+    """Encodes rows with text, label and optionally text_pair as a model's inputs and `labels`."""
 
     tokenizer: PreTrainedTokenizerBase
     max_length: int

@@ -1,4 +1,4 @@
-"""`sparsekit.prune`: a model in memory, pruned at once, without training."""
+"""`sparsekit.prune`: prunes a model in memory without training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sparsekit.sparsity.surgeon import Draw
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
-# Problems name the options of `sparsekit prune`.
+# Problems are written with the options of `sparsekit prune`.
 _OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 
 
@@ -41,15 +41,15 @@ def prune(
 ) -> Model:
     """Set weights of the model's encoder layers to zero, in place.
 
-    The Linear layers of the stack of transformer layers are pruned; embeddings, pooler and head are
-    not. Zeros that are there already stay. `sparsekit prune` does the same to a checkpoint.
+    The Linear layers in the stack of transformer layers are pruned; embeddings, pooler and head are
+    not. Existing zeros stay. `sparsekit prune` does the same to a checkpoint.
 
     Args:
         model: a transformers model. `method="obs"` needs a trained classifier.
         sparsity: the share of weights to be zero, as in 0.8; None for an N:M pattern.
         method: `"magnitude"`, `"wanda"` (Sun et al. 2023) or `"obs"` (oBERT, Kurtic et al. 2022).
         pattern: `"unstructured"`, `"block4"`, or N:M, which keeps N of M weights, as in `"2:4"`.
-        train_dataset: tokenized rows that `wanda` and `obs` measure on, with labels.
+        train_dataset: tokenized rows with labels, on which `wanda` and `obs` measure.
         processing_class: the tokenizer of `train_dataset`, which pads batches.
         settings: fields of `sparsekit.oneshot.methods.OneShot`, such as `global_sparsity`, `rows`
             and `num_grads`.
@@ -68,13 +68,13 @@ def prune(
     unknown = sorted(settings.keys() - OneShot.__dataclass_fields__.keys())
     if unknown:
         known = ", ".join(OneShot.__dataclass_fields__)
-        raise UserError(f"prune has no setting {', '.join(unknown)}; it has {known}")
+        raise UserError(f"prune has no setting {', '.join(unknown)}; choose from {known}")
     chosen = {**defaults_of(pattern), **settings}
     config = OneShot(sparsity=sparsity, method=method, pattern=pattern, **chosen)
     problems = [_OPTION.sub(_as_argument, problem) for problem in config.problems()]
     if method != "magnitude" and (train_dataset is None or processing_class is None):
         problems.append(
-            f"method={method!r} measures on text: give train_dataset and processing_class"
+            f"method={method!r} measures on text: pass train_dataset and processing_class"
         )
     if problems:
         raise ConfigError(problems)
@@ -103,8 +103,8 @@ def _check_model(model: PreTrainedModel, config: OneShot) -> None:
     share = sparsity(model)["overall"]
     if share > config.target:
         raise UserError(
-            f"the model has {share:.1%} zeros already, more than sparsity={config.target:g}; zeros "
-            "do not come back, so ask for more"
+            f"the model has {share:.1%} zeros already, more than sparsity={config.target:g}; "
+            "existing zeros stay, so set a higher sparsity"
         )
 
 

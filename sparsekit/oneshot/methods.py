@@ -1,4 +1,4 @@
-"""One-shot pruning: a dense model gets its zeros at once, without training."""
+"""The methods of one-shot pruning, which prune a dense model without training."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Masks = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class OneShot:
-    """How to prune at once.
+    """The settings of one-shot pruning.
 
     sparsity: the share of zeros in the pruned layers; null for an N:M pattern, which has its own.
-    method: `magnitude` drops the smallest weights; `wanda` the smallest products of weight and
-        input norm within each output row (Sun et al. 2023); `obs` those that cost the loss least,
-        and moves the others to make up for them (oBERT, Kurtic et al. 2022).
-    global_sparsity: rank all layers together; null: only for `obs`.
-    num_grads, damp, fisher_block_size, num_recomputations: of `obs`; the Fisher is measured anew
-        each time that an equal part of the sparsity is reached.
-    grad_batch_size: rows whose mean loss gives one gradient.
-    rows: that `wanda` looks at.
+    method: `magnitude` prunes the smallest weights; `wanda` those with the smallest product of
+        magnitude and input norm in each output row (Sun et al. 2023); `obs` those whose removal
+        raises the loss least, and updates the others (oBERT, Kurtic et al. 2022).
+    global_sparsity: whether to rank all layers together; null: only for `obs`.
+    num_grads, damp, fisher_block_size, num_recomputations: settings of `obs`, which prunes in
+        `num_recomputations` equal steps and measures the Fisher before each.
+    grad_batch_size: number of rows whose mean loss gives one gradient.
+    rows: number of rows on which `wanda` measures.
     """
 
     sparsity: float | None = None
@@ -44,10 +44,10 @@ class OneShot:
     seed: int = 0
 
     def problems(self) -> list[str]:
-        """What is wrong with the settings, each with the option, its limit and the fix."""
+        """Problems of the settings, each with the option, its limit and the fix."""
         found = []
         if self.method not in METHODS:
-            found.append(f"--method {self.method} is none of {', '.join(METHODS)}")
+            found.append(f"--method {self.method} is not one of {', '.join(METHODS)}")
         if self.method == "wanda" and self.global_sparsity:
             found.append("--method wanda compares weights within a row; leave out --global")
         for option, value in (
@@ -64,7 +64,10 @@ class OneShot:
         try:
             pattern = parse_mask_type(self.pattern)
         except ValueError:
-            return [*found, f"--pattern {self.pattern} is none of unstructured, block4, N:M as 2:4"]
+            return [
+                *found,
+                f"--pattern {self.pattern} is not one of unstructured, block4, N:M such as 2:4",
+            ]
         return found + self._pattern_problems(pattern)
 
     def _pattern_problems(self, pattern: Pattern) -> list[str]:
@@ -92,12 +95,12 @@ class OneShot:
 
     @property
     def mask_pattern(self) -> Pattern:
-        """The pattern by its type."""
+        """The parsed pattern."""
         return parse_mask_type(self.pattern)
 
     @property
     def target(self) -> float:
-        """The sparsity, the pattern's own where it has one."""
+        """The sparsity to reach, which an N:M pattern determines."""
         pattern = self.mask_pattern
         if isinstance(pattern, NOfM):
             return pattern.sparsity
@@ -109,16 +112,16 @@ class OneShot:
         """Whether all layers are ranked together."""
         return self.method == "obs" if self.global_sparsity is None else self.global_sparsity
 
-    def masks(self, scores: Mapping[str, Tensor], share: float, kept: Masks) -> Masks:
-        """Masks within `kept` that bring the layers to this share of the target."""
+    def masks(self, scores: Mapping[str, Tensor], share: float, within: Masks) -> Masks:
+        """Masks within those given that bring the layers to this share of the target."""
         target = share * self.target
-        return masks_of(scores, target, self.mask_pattern, kept, self.ranks_globally)
+        return masks_of(scores, target, self.mask_pattern, within, self.ranks_globally)
 
 
 def defaults_of(pattern: str) -> dict[str, int]:
-    """Settings of `obs` that depend on the pattern, where the user names none.
+    """Default settings of `obs` that depend on the pattern.
 
-    Blocks of the Fisher hold whole groups of a pattern, and an N:M pattern is applied at once.
+    Blocks of the Fisher contain whole groups of a pattern; an N:M pattern is applied in one step.
 
     >>> defaults_of("2:4")
     {'fisher_block_size': 50, 'num_recomputations': 1}
@@ -130,16 +133,16 @@ def defaults_of(pattern: str) -> dict[str, int]:
 
 
 def prune(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot) -> None:
-    """Prune the weights of `layers`, parts of `model`, in place; zeros that are there stay.
+    """Prune the weights of `layers`, modules of `model`, in place; existing zeros stay.
 
-    `draw` gives calibration batches; `magnitude` needs none.
+    `draw` returns calibration batches; `magnitude` needs none.
     """
     METHODS[config.method](model, layers, draw, config)
 
 
 def _magnitude(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot) -> None:
     scores = {name: layer.weight.detach().abs() for name, layer in layers.items()}
-    _apply(layers, config.masks(scores, 1.0, _kept(layers)))
+    _apply(layers, config.masks(scores, 1.0, _nonzero(layers)))
 
 
 def _wanda(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot) -> None:
@@ -151,7 +154,7 @@ def _wanda(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot)
         name: row_ranks(layer.weight.detach().abs() * norms[name], columns)
         for name, layer in layers.items()
     }
-    _apply(layers, config.masks(scores, 1.0, _kept(layers)))
+    _apply(layers, config.masks(scores, 1.0, _nonzero(layers)))
 
 
 def _obs(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot) -> None:
@@ -163,12 +166,12 @@ def _obs(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot) -
         return BlockFisher.zeros(weights, config.fisher_block_size, device)
 
     for done in range(config.num_recomputations):
-        # Fresh rows each time: a seed for each.
+        # Other rows in each step.
         batches = draw(rows, config.seed + 1_000_000 * done, config.grad_batch_size)
         fishers = measure(model, layers, batches, empty, config.grad_batch_size)
-        kept = _kept(layers)
-        scores = saliencies(layers, fishers, kept, config.damp, config.mask_pattern)
-        masks = config.masks(scores, (done + 1) / config.num_recomputations, kept)
+        current = _nonzero(layers)
+        scores = saliencies(layers, fishers, current, config.damp, config.mask_pattern)
+        masks = config.masks(scores, (done + 1) / config.num_recomputations, current)
         repair(layers, fishers, masks, config.damp)
 
 
@@ -181,7 +184,7 @@ METHODS: dict[str, Callable[[nn.Module, Layers, Draw | None, OneShot], None]] = 
 
 @torch.no_grad()
 def input_norms(model: nn.Module, layers: Layers, batches: Iterator[Batch]) -> dict[str, Tensor]:
-    """The L2 norm of each input feature of each layer [in], over all tokens that are no padding."""
+    """The L2 norm of each layer's input features [in], over all tokens except padding."""
     squares: dict[str, Tensor] = {
         name: torch.zeros(layer.in_features, device=layer.weight.device)
         for name, layer in layers.items()
@@ -193,15 +196,15 @@ def input_norms(model: nn.Module, layers: Layers, batches: Iterator[Batch]) -> d
             model(**inputs)
         real = inputs["attention_mask"].bool()
         for name, pairs in calls.items():
-            for seen, _ in pairs:
-                squares[name] += seen[real].float().square().sum(0)
+            for values, _ in pairs:
+                squares[name] += values[real].float().square().sum(0)
     return {name: square.sqrt() for name, square in squares.items()}
 
 
 def row_ranks(scores: Tensor, columns: int = 1) -> Tensor:
-    """The place of each score [out, in] in its row, 0 for the least, by the mean of its block.
+    """The rank of each score [out, in] in its row, 0 for the lowest, by the mean of its block.
 
-    Masks made from places drop the same number in every row.
+    Masks made from ranks prune the same number of weights in every row.
 
     >>> row_ranks(torch.tensor([[5.0, 1.0, 3.0], [0.1, 0.3, 0.2]])).tolist()
     [[2.0, 0.0, 1.0], [0.0, 2.0, 1.0]]
@@ -211,7 +214,7 @@ def row_ranks(scores: Tensor, columns: int = 1) -> Tensor:
     return ranks.repeat_interleave(columns, dim=1)
 
 
-def _kept(layers: Layers) -> Masks:
+def _nonzero(layers: Layers) -> Masks:
     return {name: layer.weight.detach() != 0 for name, layer in layers.items()}
 
 

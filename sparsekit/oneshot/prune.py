@@ -1,4 +1,4 @@
-"""A pruned copy of a checkpoint: read, pruned at once, counted, and written whole or not at all."""
+"""Writes a pruned copy of a checkpoint, completely or not at all."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from sparsekit.oneshot.methods import OneShot
 from sparsekit.sparsity.prunable import prunable
 from sparsekit.sparsity.surgeon import Draw, Layers
 
-# Everything of a checkpoint but its weights: tokenizer, settings of generation and pooling.
+# The files of a checkpoint besides its weights: tokenizer, settings of generation and pooling.
 _BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """A csv or json file for calibration; its texts are cut at 128 tokens if `max_length` is null.
+    """A csv or json file for calibration.
 
-    A model of fewer positions cuts them where it ends.
+    max_length: null truncates texts to 128 tokens, or to the model's positions if it has fewer.
     """
 
     file: Path
@@ -53,11 +53,11 @@ class Data:
 def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | None) -> None:
     """Write a pruned copy of `source` (run folder, model folder, Hub id) to the folder `output`.
 
-    Raises UserError before anything is read for wrong settings, and leaves no `output` behind.
+    Raises UserError, for wrong settings before anything is read; `output` then does not exist.
     """
     problems = config.problems()
     if config.method != "magnitude" and data is None:
-        problems.append(f"--method {config.method} looks at texts: add --data FILE.csv")
+        problems.append(f"--method {config.method} measures on texts: add --data FILE.csv")
     if output.exists():
         problems.append(f"--output {output} exists already; remove it or choose another folder")
     if problems:
@@ -85,31 +85,31 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
 
 
 def _dense_folder(source: str, config: OneShot) -> Path:
-    """The checkpoint's folder, once its weights are seen to be unquantized and dense enough."""
+    """The checkpoint's folder; raises UserError where it is quantized or too sparse already."""
     inner = Path(source).expanduser() / "model"
     folder = fetch(str(inner) if inner.is_dir() else source)
-    found = inspect(str(folder))
-    if any(layer.weights.startswith("int8") for layer in found.layers):
+    inspected = inspect(str(folder))
+    if any(layer.weights.startswith("int8") for layer in inspected.layers):
         raise UserError(f"{source} is quantized already; prune the model before it is quantized")
-    if found.sparsity > config.target:
+    if inspected.sparsity > config.target:
         raise UserError(
-            f"{source} has {found.sparsity:.1%} zeros already, more than --sparsity "
-            f"{config.target:g}; zeros do not come back, so ask for more"
+            f"{source} has {inspected.sparsity:.1%} zeros already, more than --sparsity "
+            f"{config.target:g}; existing zeros stay, so set a higher sparsity"
         )
     return folder
 
 
 def _architecture(config: PreTrainedConfig) -> type[PreTrainedModel] | type[AutoModel]:
-    """The class that the checkpoint was saved from, so that its copy keeps every head."""
+    """The class of the checkpoint's model, so that its copy keeps every head."""
     for name in config.architectures or []:
-        found = getattr(transformers, name, None)
-        if isinstance(found, type) and issubclass(found, PreTrainedModel):
-            return found
+        kind = getattr(transformers, name, None)
+        if isinstance(kind, type) and issubclass(kind, PreTrainedModel):
+            return kind
     return AutoModel
 
 
 def check_layers(source: str, layers: Layers, config: OneShot) -> None:
-    """Raise UserError where the model has no layer to prune, or the pattern does not divide one."""
+    """Raise UserError where no layer can be pruned, or the pattern does not divide one."""
     if not layers:
         raise UserError(
             f"{source} has no Linear layers in a stack of transformer layers, so there is nothing "
@@ -128,7 +128,7 @@ def check_layers(source: str, layers: Layers, config: OneShot) -> None:
 def _calibration(
     folder: Path, model: PreTrainedModel, missing: list[str], config: OneShot, data: Data
 ) -> Draw:
-    """What draws batches from the file's rows, labelled in the model's order."""
+    """A function that draws batches from the file's rows, with labels in the model's order."""
     limit = positions_of(model.config)
     max_length = min(128, limit or 128) if data.max_length is None else data.max_length
     if limit is not None and max_length > limit:
@@ -137,31 +137,31 @@ def _calibration(
             f"{limit} or less"
         )
     labelled = config.method == "obs"
-    found = read(data.file, data.text_columns, data.label_column, max_length, labelled)
+    rows = read(data.file, data.text_columns, data.label_column, max_length, labelled)
     if config.method == "obs":
         kind = type(model).__name__
         if missing or not kind.endswith("ForSequenceClassification"):
             raise UserError(
-                f"--method obs follows the loss of a trained classifier, and {folder} is "
+                f"--method obs needs the loss of a trained classifier, and {folder} is "
                 f"{'one without ' + ', '.join(missing[:3]) if missing else 'a ' + kind}; "
                 "fine-tune it first, or use --method wanda"
             )
         theirs = id2label(model.config)
-        order = matching_order(found.label_names, theirs)
+        order = matching_order(rows.label_names, theirs)
         if order is not None:
-            found = found.with_label_order([theirs[i] for i in sorted(theirs)])
-        elif len(theirs) != len(found.label_names) or not is_generic(theirs):
+            rows = rows.with_label_order([theirs[i] for i in sorted(theirs)])
+        elif len(theirs) != len(rows.label_names) or not is_generic(theirs):
             raise UserError(
-                f"--data {data.file} has the labels {', '.join(found.label_names)}, but "
-                f"{folder} tells apart {', '.join(theirs.values())}; use the data of its task"
+                f"--data {data.file} has the labels {', '.join(rows.label_names)}, but "
+                f"{folder} has {', '.join(theirs.values())}; use the data of its task"
             )
     tokenizer = load_tokenizer(folder, max_length, embedded_tokens(model))
     collate = TextCollator(tokenizer, max_length, model.device)
-    return partial(draw, found.splits["train"], collate)
+    return partial(draw, rows.splits["train"], collate)
 
 
 def check_zeros(layers: Layers, config: OneShot) -> None:
-    """A fault of ours if not as many weights are zero as were asked for."""
+    """Raise RuntimeError, an error of ours, where fewer weights are zero than requested."""
     zeros = sum(int((layer.weight == 0).sum()) for layer in layers.values())
     size = sum(layer.weight.numel() for layer in layers.values())
     # Each layer is exact to half a block of weights.
@@ -171,7 +171,7 @@ def check_zeros(layers: Layers, config: OneShot) -> None:
 
 @contextmanager
 def _whole(output: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `output` when the block ends well."""
+    """A folder to write to, which is renamed to `output` when the block ends without error."""
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:

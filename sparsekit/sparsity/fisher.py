@@ -2,14 +2,14 @@
 
 The Fisher of d weights is approximated by blocks of B along its diagonal (oBERT, Kurtic et al.
 2022): F = damp * I + the mean of g gᵀ over gradients g of the task's loss. Removing weights w_Q and
-moving the survivors S so that the loss, as F sees it, rises least gives
+moving the remaining weights S so that the loss, in F's quadratic approximation, rises least gives
 
     rise of the loss   ½ w_Qᵀ ((F⁻¹)_QQ)⁻¹ w_Q
     move of S          F_SS⁻¹ F_SQ w_Q
 
-For a single weight this is ½ w² / (F⁻¹)_qq and -w (F⁻¹)_:q / (F⁻¹)_qq. Both classes here answer the
-same questions, batched over all blocks: `BlockFisher` holds the blocks, `GradientFisher` only the
-gradients, which is less where a block is larger than their number (M-FAC, Frantar et al. 2021).
+For a single weight this is ½ w² / (F⁻¹)_qq and -w (F⁻¹)_:q / (F⁻¹)_qq. Both classes compute this
+batched over all blocks: `BlockFisher` stores the blocks, `GradientFisher` only the gradients, which
+is less where a block is larger than their number (M-FAC, Frantar et al. 2021).
 """
 
 from __future__ import annotations
@@ -22,46 +22,46 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Numbers in a working copy of some blocks: few enough to stay in a core's cache.
+# Values in a working copy of some blocks, few enough for a core's cache.
 CHUNK = 300_000
-# The share of a block's trace by which sums in single precision may miss: no damp lies below it.
+# Rounding error of float32 sums relative to a block's trace; the damping is at least this.
 ROUNDING = 4 * torch.finfo(torch.float32).eps
 
 
 class Fisher(Protocol):
-    """What pruning asks of the Fisher information of one weight with d entries."""
+    """The Fisher information of a weight with d entries, as pruning uses it."""
 
     def add(self, gradients: Tensor) -> None:
-        """Take in gradients [n, d], which may be overwritten afterwards."""
+        """Accumulate gradients [n, d]; they are copied."""
 
-    def saliency(self, weight: Tensor, keep: Tensor, damp: float, group: int = 1) -> Tensor:
-        """The rise of the loss when each group of `group` entries in a row is removed alone.
+    def saliency(self, weight: Tensor, mask: Tensor, damp: float, group: int = 1) -> Tensor:
+        """The rise of the loss if a group of `group` consecutive entries alone is removed.
 
-        `weight` and `keep` (False where it is pruned already) are flat, [d]; so is the result, the
-        same for all entries of a group.
+        `weight` and `mask` (False where it is pruned already) are flat, [d]. The result is [d]
+        too, with equal values within a group.
         """
 
-    def compensate(self, weight: Tensor, keep: Tensor, damp: float) -> Tensor:
-        """`weight` [d] with the entries that `keep` [d] leaves out at zero, the others moved."""
+    def compensate(self, weight: Tensor, mask: Tensor, damp: float) -> Tensor:
+        """`weight` [d], zero where `mask` [d] is False, the other entries updated for it."""
 
 
 @dataclass
 class BlockFisher:
-    """The blocks themselves: B numbers a weight, however many gradients there were."""
+    """Stores the blocks: B values per weight, whatever the number of gradients."""
 
     total: Tensor  # [blocks, B, B], the sum of g gᵀ
     count: int = 0
 
     @classmethod
     def zeros(cls, weights: int, block_size: int, device: torch.device) -> BlockFisher:
-        """The Fisher of `weights` weights that has seen no gradient."""
+        """The Fisher of `weights` weights before the first gradient."""
         blocks = -(-weights // block_size)
         return cls(torch.zeros(blocks, block_size, block_size, device=device))
 
     def add(self, gradients: Tensor) -> None:
         size = self.total.shape[-1]
         whole = gradients.shape[1] // size
-        # The last block apart if it is not full: to fill it up, all gradients would be copied.
+        # An incomplete last block is padded separately, so that most gradients are not copied.
         for total, part in (
             (self.total[:whole], gradients[:, : whole * size]),
             (self.total[whole:], gradients[:, whole * size :]),
@@ -70,46 +70,46 @@ class BlockFisher:
             total.baddbmm_(blocks.transpose(1, 2), blocks)
         self.count += len(gradients)
 
-    def saliency(self, weight: Tensor, keep: Tensor, damp: float, group: int = 1) -> Tensor:
+    def saliency(self, weight: Tensor, mask: Tensor, damp: float, group: int = 1) -> Tensor:
         size = self.total.shape[-1]
-        weights, kept = as_blocks(weight, size), as_blocks(keep, size)
+        weights, masks = as_blocks(weight, size), as_blocks(mask, size)
         eye = torch.eye(size, dtype=torch.float64, device=weight.device)
         rises = []
         for part in _parts(len(weights), size * size):
-            matrix = self._matrix(part, kept[part].double(), damp)
-            # With F = L Lᵀ the columns of L⁻¹ are all that squares on the diagonal of F⁻¹ need.
+            matrix = self._matrix(part, masks[part].double(), damp)
+            # F = L Lᵀ, so F⁻¹ = L⁻ᵀ L⁻¹: its diagonal squares follow from the columns of L⁻¹.
             half = torch.linalg.solve_triangular(
                 torch.linalg.cholesky(matrix), eye.expand_as(matrix), upper=False
             )
             rises.append(group_rise(weights[part].double(), diagonal_groups(half, half, group)))
         return torch.cat(rises).flatten()[: len(weight)].to(weight.dtype)
 
-    def compensate(self, weight: Tensor, keep: Tensor, damp: float) -> Tensor:
+    def compensate(self, weight: Tensor, mask: Tensor, damp: float) -> Tensor:
         size = self.total.shape[-1]
-        weights, kept = as_blocks(weight, size), as_blocks(keep, size)
+        weights, masks = as_blocks(weight, size), as_blocks(mask, size)
         moved = []
         for part in _parts(len(weights), size * size):
-            values, stays = weights[part].double(), kept[part].double()
-            # F_SQ w_Q has no share of damp * I, which has no entry between two weights.
-            pull = torch.bmm(self.total[part].double(), (values * (1 - stays))[..., None])
-            factor = torch.linalg.cholesky(self._matrix(part, stays, damp))
-            move = torch.cholesky_solve(pull * stays[..., None] / max(self.count, 1), factor)
-            moved.append(stays * (values + move[..., 0]))
+            values, remaining = weights[part].double(), masks[part].double()
+            # damp * I has no part in F_SQ, which lies off the diagonal.
+            pull = torch.bmm(self.total[part].double(), (values * (1 - remaining))[..., None])
+            factor = torch.linalg.cholesky(self._matrix(part, remaining, damp))
+            move = torch.cholesky_solve(pull * remaining[..., None] / max(self.count, 1), factor)
+            moved.append(remaining * (values + move[..., 0]))
         return torch.cat(moved).flatten()[: len(weight)].to(weight.dtype)
 
-    def _matrix(self, part: slice, stays: Tensor, damp: float) -> Tensor:
-        """F over the weights that stay (1, others 0), which others are cut off from, in float64."""
+    def _matrix(self, part: slice, mask: Tensor, damp: float) -> Tensor:
+        """F in float64 with the rows and columns of pruned weights (0 in `mask`) set to zero."""
         matrix = self.total[part].double().div_(max(self.count, 1))
-        # Twice in place and in one type: five times as fast as with a product of the masks.
-        matrix *= stays[:, :, None]
-        matrix *= stays[:, None, :]
+        # Two multiplications in place: five times as fast as one by the outer product of masks.
+        matrix *= mask[:, :, None]
+        matrix *= mask[:, None, :]
         diagonal = matrix.diagonal(dim1=1, dim2=2)
         diagonal += (ROUNDING * diagonal.sum(1, keepdim=True)).clamp(min=damp)
         return matrix
 
 
 class GradientFisher:
-    """The gradients: as many numbers a weight as there are gradients, however large a block is.
+    """Stores the gradients: one value per weight and gradient, whatever the size of a block.
 
     With G the n gradients of one block [n, B] and K = n * damp * I + G Gᵀ, an n x n matrix,
     Woodbury's identity gives F⁻¹ = (I - Gᵀ K⁻¹ G) / damp.
@@ -122,29 +122,29 @@ class GradientFisher:
     def add(self, gradients: Tensor) -> None:
         self._gradients.append(as_blocks(gradients.clone(), self.block_size))
 
-    def saliency(self, weight: Tensor, keep: Tensor, damp: float, group: int = 1) -> Tensor:
-        weights, kept = as_blocks(weight, self.block_size), as_blocks(keep, self.block_size)
+    def saliency(self, weight: Tensor, mask: Tensor, damp: float, group: int = 1) -> Tensor:
+        weights, masks = as_blocks(weight, self.block_size), as_blocks(mask, self.block_size)
         rises = []
         for part in self._parts(len(weights)):
-            gradients = self._blocks(part) * kept[part][:, None, :]
+            gradients = self._blocks(part) * masks[part][:, None, :]
             solved = torch.cholesky_solve(gradients, self._factor(gradients, damp))
             seen = diagonal_groups(gradients, solved, group)
             inverse = (torch.eye(group, dtype=seen.dtype, device=seen.device) - seen) / damp
             rises.append(group_rise(weights[part].double(), inverse))
         return torch.cat(rises).flatten()[: len(weight)].to(weight.dtype)
 
-    def compensate(self, weight: Tensor, keep: Tensor, damp: float) -> Tensor:
-        weights, kept = as_blocks(weight, self.block_size), as_blocks(keep, self.block_size)
+    def compensate(self, weight: Tensor, mask: Tensor, damp: float) -> Tensor:
+        weights, masks = as_blocks(weight, self.block_size), as_blocks(mask, self.block_size)
         moved = []
         for part in self._parts(len(weights)):
-            values, stays = weights[part].double(), kept[part].double()
+            values, remaining = weights[part].double(), masks[part].double()
             gradients = self._blocks(part)
-            pull = torch.bmm(gradients, (values * (1 - stays))[..., None])
-            gradients = gradients * stays[:, None, :]
-            # Woodbury's identity makes F_SS⁻¹ F_SQ w_Q into G_Sᵀ K_S⁻¹ G_Q w_Q.
+            pull = torch.bmm(gradients, (values * (1 - remaining))[..., None])
+            gradients = gradients * remaining[:, None, :]
+            # By Woodbury's identity, F_SS⁻¹ F_SQ w_Q = G_Sᵀ K_S⁻¹ G_Q w_Q.
             solved = torch.cholesky_solve(pull, self._factor(gradients, damp))
             move = torch.bmm(gradients.transpose(1, 2), solved)[..., 0]
-            moved.append(stays * (values + move))
+            moved.append(remaining * (values + move))
         return torch.cat(moved).flatten()[: len(weight)].to(weight.dtype)
 
     def _parts(self, blocks: int) -> Iterator[slice]:
@@ -152,7 +152,7 @@ class GradientFisher:
         return _parts(blocks, rows * max(rows, self.block_size))
 
     def _blocks(self, part: slice) -> Tensor:
-        """Some blocks of all gradients, [blocks, n, B], in double precision."""
+        """The blocks `part` of all gradients, float64 [blocks, n, B]."""
         return torch.cat([g[:, part] for g in self._gradients]).transpose(0, 1).double()
 
     def _factor(self, gradients: Tensor, damp: float) -> Tensor:
@@ -164,7 +164,7 @@ class GradientFisher:
 
 
 def as_blocks(values: Tensor, size: int) -> Tensor:
-    """[..., d] as [..., blocks, size]; the last block is filled up with zeros (False)."""
+    """[..., d] as [..., blocks, size]; the last block is padded with zeros (False)."""
     missing = -values.shape[-1] % size
     padded = functional.pad(values, (0, missing)) if missing else values
     return padded.view(*values.shape[:-1], -1, size)
@@ -186,7 +186,7 @@ def diagonal_groups(left: Tensor, right: Tensor, group: int) -> Tensor:
 
 
 def group_rise(weights: Tensor, inverse: Tensor) -> Tensor:
-    """½ w_Qᵀ ((F⁻¹)_QQ)⁻¹ w_Q of each group Q, once for each of its entries.
+    """½ w_Qᵀ ((F⁻¹)_QQ)⁻¹ w_Q of each group Q, repeated for each of its entries.
 
     `weights` [blocks, B]; `inverse` [blocks, B / group, group, group]; the result is [blocks, B].
     """
@@ -198,7 +198,7 @@ def group_rise(weights: Tensor, inverse: Tensor) -> Tensor:
     return rise.expand_as(grouped).reshape(weights.shape)
 
 
-def _parts(blocks: int, numbers: int) -> Iterator[slice]:
-    """All blocks in parts whose working copies, of `numbers` numbers a block, fit the memory."""
-    step = max(1, CHUNK // numbers)
+def _parts(blocks: int, values: int) -> Iterator[slice]:
+    """Slices of all blocks with working copies, of `values` values per block, of CHUNK values."""
+    step = max(1, CHUNK // values)
     return (slice(start, start + step) for start in range(0, blocks, step))

@@ -1,4 +1,4 @@
-"""Gradients of the loss, example by example, for the weights of Linear layers."""
+"""Per-example gradients of the loss for the weights of Linear layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def recorded(layers: Mapping[str, nn.Linear]) -> Iterator[Calls]:
 
     def recorder(name: str) -> Any:
         def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            # Below it everything may be frozen.
+            # All parameters before the layer may be frozen.
             if torch.is_grad_enabled() and not output.requires_grad:
                 output.requires_grad_()
             calls[name].append((inputs[0].detach(), output))
@@ -41,36 +41,42 @@ def example_gradients(
     examples: int,
     memory: list[Tensor],
 ) -> Iterator[tuple[str, Tensor]]:
-    """Each layer's name with gradients [rows / examples, out * in] of its weight.
+    """Yields each layer's name with the gradients [rows / examples, out * in] of its weight.
 
-    A gradient is that of the mean loss over `examples` consecutive rows of the batch, which must be
-    a multiple of them. The model's `loss` must be the mean over the rows. One backward pass through
-    the activations serves all: the weight's gradient is the product of a layer's input and its
-    output's gradient, so rows are told apart at no cost. What was given is overwritten by the next:
-    all lies in one tensor kept in `memory` from call to call, an empty list at first, since fresh
-    memory for gradients of this size costs as much as computing them.
+    A gradient is that of the mean loss over `examples` consecutive rows. One backward pass through
+    the activations suffices: a weight's gradient is the matmul of the layer's input and the
+    gradient of its output, which can be computed for each group of rows.
+
+    Args:
+        model: returns a `loss` that is the mean over the rows.
+        batch: its number of rows is a multiple of `examples`.
+        memory: an empty list at the first call; it holds one tensor that all gradients are written
+            to, since allocating memory of this size takes as long as computing them. Each gradient
+            is overwritten by the next.
     """
     rows = len(batch["labels"])
     with recorded(layers) as calls, torch.enable_grad():
         loss = model(**batch).loss
     outputs = [output for pairs in calls.values() for _, output in pairs]
-    errors = iter(torch.autograd.grad(loss, outputs))
+    grad_outputs = iter(torch.autograd.grad(loss, outputs))
     for name, pairs in calls.items():
         layer = layers[name]
         flat = _scratch(memory, rows // examples, layer.weight)
         gradient = flat.view(-1, layer.out_features, layer.in_features)
         for call, (inputs, _) in enumerate(pairs):
-            # The loss divides by all rows, the loss of one gradient's rows by `examples`.
-            error = next(errors).float() * (rows / examples)
-            error = error.reshape(rows // examples, -1, layer.out_features).transpose(1, 2)
-            seen = inputs.float().reshape(rows // examples, -1, layer.in_features)
-            torch.baddbmm(gradient, error, seen, beta=float(call > 0), out=gradient)
+            # The loss is the mean over all rows, a gradient that over `examples` rows.
+            grad_output = next(grad_outputs).float() * (rows / examples)
+            grad_output = grad_output.reshape(rows // examples, -1, layer.out_features).transpose(
+                1, 2
+            )
+            inputs = inputs.float().reshape(rows // examples, -1, layer.in_features)
+            torch.baddbmm(gradient, grad_output, inputs, beta=float(call > 0), out=gradient)
         if pairs:
             yield name, flat
 
 
 def _scratch(memory: list[Tensor], rows: int, weight: Tensor) -> Tensor:
-    """Uninitialized float32 [rows, numbers in `weight`], in what `memory` holds if it suffices."""
+    """Uninitialized float32 [rows, weight.numel()], in the tensor of `memory` if it suffices."""
     size = rows * weight.numel()
     if not memory or len(memory[0]) < size:
         memory[:] = [torch.empty(size, device=weight.device)]

@@ -10,9 +10,9 @@ _IN_A_LAYER_STACK = re.compile(r"\.\d+\.")
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Linear]:
-    """The Linear layers of the stack of transformer layers, by name: not pooler, not head.
+    """The Linear layers in the stack of transformer layers by name, without pooler and head.
 
-    That is what sparse checkpoints prune, and what `sparsity` in a summary is about.
+    Sparse checkpoints prune these layers, and `sparsity` in a summary refers to them.
     """
     return {
         name: module

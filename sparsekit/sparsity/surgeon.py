@@ -1,6 +1,6 @@
-"""Optimal Brain Surgeon on the Linear layers of a model: what each weight is worth, and the repair.
+"""Optimal Brain Surgeon on the Linear layers of a model: saliencies, and the update after pruning.
 
-Takes any `Fisher`; oBERT and M-FAC differ in which one they make.
+Works with any `Fisher`; oBERT and M-FAC use different ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sparsekit.sparsity.masks import Blocks, Pattern, score_masks
 
 Layers = Mapping[str, nn.Linear]
 Batch = Mapping[str, Tensor]
-# Batches of so many rows in all, with a seed; their rows are a multiple of the third number.
+# Called with a total of rows, a seed, and a number that divides the rows of each batch.
 Draw = Callable[[int, int, int], Iterator[Batch]]
 
 
@@ -28,9 +28,9 @@ def measure(
     make: Callable[[int], Fisher],
     examples: int = 1,
 ) -> dict[str, Fisher]:
-    """The Fisher of each layer's weight by name, from gradients of `examples` rows, dropout off.
+    """The Fisher of each layer's weight by name, from gradients of `examples` rows without dropout.
 
-    `make` gives an empty one for a number of weights.
+    `make` returns an empty `Fisher` for a number of weights.
     """
     fishers = {name: make(layer.weight.numel()) for name, layer in layers.items()}
     memory: list[Tensor] = []
@@ -49,16 +49,16 @@ def measure(
 def saliencies(
     layers: Layers,
     fishers: Mapping[str, Fisher],
-    kept: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
     damp: float,
     pattern: Pattern,
 ) -> dict[str, Tensor]:
-    """What the loss loses with each weight (each block), by name and of the weight's shape."""
+    """The rise of the loss without each weight (or block), by name, in the weight's shape."""
     group = pattern.columns if isinstance(pattern, Blocks) else 1
 
     def saliency(name: str) -> Tensor:
         weight = layers[name].weight.detach()
-        rises = fishers[name].saliency(weight.flatten(), kept[name].flatten(), damp, group)
+        rises = fishers[name].saliency(weight.flatten(), masks[name].flatten(), damp, group)
         return rises.view_as(weight)
 
     return _in_parallel(saliency, layers)
@@ -71,7 +71,7 @@ def repair(
     masks: Mapping[str, Tensor],
     damp: float,
 ) -> None:
-    """Set what `masks` drop to zero and move what they keep to where the loss is least."""
+    """Set weights to zero where `masks` are False, and update the others to minimize the loss."""
 
     def moved(name: str) -> Tensor:
         weight = layers[name].weight.detach()
@@ -85,24 +85,24 @@ def masks_of(
     scores: Mapping[str, Tensor],
     sparsity: float,
     pattern: Pattern,
-    kept: Mapping[str, Tensor],
+    within: Mapping[str, Tensor],
     ranks_globally: bool,
 ) -> dict[str, Tensor]:
-    """Masks by name that reach `sparsity` over all scores together or in each by itself."""
+    """Masks by name that reach `sparsity`, over all layers together or in each."""
     groups: Sequence[list[str]] = [list(scores)] if ranks_globally else [[name] for name in scores]
     masks: dict[str, Tensor] = {}
     for names in groups:
         chosen = score_masks(
-            [scores[n] for n in names], sparsity, pattern, [kept[n] for n in names]
+            [scores[n] for n in names], sparsity, pattern, [within[n] for n in names]
         )
         masks |= zip(names, chosen, strict=True)
     return masks
 
 
 def _in_parallel(work: Callable[[str], Tensor], layers: Layers) -> dict[str, Tensor]:
-    """`work` of each layer, on as many threads as torch has, with a thread for each solver.
+    """`work` of each layer by name, on torch's number of threads, each with one thread for torch.
 
-    Solvers of small matrices that divide each product among threads lose a quarter of their time.
+    Solving small matrices with several threads each would take a quarter longer.
     """
     threads = torch.get_num_threads()
     try:

@@ -1,4 +1,4 @@
-"""`sparsekit.prune`: a model in memory gets its zeros in place."""
+"""`sparsekit.prune`: a model in memory is pruned in place."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def rows(tokenizer: PreTrainedTokenizerBase) -> Dataset:
     return reviews.map(lambda batch: tokenizer(batch["text"], truncation=True), batched=True)
 
 
-def test_magnitude_needs_no_data_and_is_the_commands_result(
+def test_magnitude_needs_no_data_and_equals_the_command(
     model: PreTrainedModel, dense: Path, tmp_path: Path
 ) -> None:
     model.train()
@@ -90,8 +90,8 @@ def test_methods_and_patterns(
         ({}, "sparsity is not set"),
         ({"sparsity": 1.5}, "sparsity 1.5 must lie between 0 and 1"),
         ({"sparsity": 0.8, "num_grads": 0}, "num_grads 0 must be 1 or more"),
-        ({"sparsity": 0.8, "method": "best"}, "method best is none of magnitude, obs, wanda"),
-        ({"sparsity": 0.8, "method": "wanda"}, "give train_dataset and processing_class"),
+        ({"sparsity": 0.8, "method": "best"}, "method best is not one of magnitude, obs, wanda"),
+        ({"sparsity": 0.8, "method": "wanda"}, "pass train_dataset and processing_class"),
     ],
 )
 def test_wrong_settings_are_named_as_arguments(
@@ -103,11 +103,13 @@ def test_wrong_settings_are_named_as_arguments(
 
 
 def test_a_setting_that_does_not_exist(model: PreTrainedModel) -> None:
-    with pytest.raises(UserError, match="prune has no setting damping; it has sparsity, method"):
+    with pytest.raises(
+        UserError, match="prune has no setting damping; choose from sparsity, method"
+    ):
         prune(model, 0.5, damping=1)
 
 
-def test_zeros_do_not_come_back(model: PreTrainedModel) -> None:
+def test_a_lower_sparsity_than_the_models_is_refused(model: PreTrainedModel) -> None:
     prune(model, 0.8)
     with pytest.raises(UserError, match=r"80\.0% zeros already, more than sparsity=0\.5"):
         prune(model, 0.5)

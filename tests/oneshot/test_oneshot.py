@@ -1,4 +1,4 @@
-"""One-shot pruning: its methods by themselves, and `sparsekit prune` as a user types it."""
+"""The methods of one-shot pruning, and the command `sparsekit prune`."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_rows_are_drawn_without_repetition_and_again_with_the_seed() -> None:
         (["--method", "obs", "--pattern", "2:4", "--num-recomputations", "1"], 0.5),
     ],
 )
-def test_a_checkpoint_gets_its_zeros(
+def test_a_checkpoint_is_pruned(
     options: list[str], share: float, teacher_folder: str, csv_files: dict[str, str], tmp_path: Path
 ) -> None:
     target = tmp_path / "pruned"
@@ -146,7 +146,7 @@ def test_a_checkpoint_gets_its_zeros(
     assert json.loads((target / "pruning.json").read_text())["source"] == teacher_folder
 
 
-def test_what_surgeon_prunes_at_once_is_repeatable_and_nearer_to_the_dense_model(
+def test_obs_is_repeatable_and_nearer_to_the_dense_model(
     teacher_folder: str, csv_files: dict[str, str], tmp_path: Path
 ) -> None:
     said = []
@@ -191,7 +191,7 @@ def test_a_checkpoint_without_a_classifier_keeps_its_own_head(tmp_path: Path) ->
         ([], "--sparsity is not set: add --sparsity 0.8"),
         (["--sparsity", "1.2"], "--sparsity 1.2 must lie between 0 and 1"),
         (["--sparsity", "0.8", "--pattern", "2:4"], "leave out --sparsity"),
-        (["--sparsity", "0.8", "--pattern", "blocks"], "--pattern blocks is none of"),
+        (["--sparsity", "0.8", "--pattern", "blocks"], "--pattern blocks is not one of"),
         (["--sparsity", "0.8", "--method", "obs"], "add --data FILE.csv"),
         (["--sparsity", "0.8", "--method", "wanda", "--global"], "leave out --global"),
         (["--sparsity", "0.8", "--damp", "0"], "--damp 0 must be above 0"),
@@ -229,7 +229,7 @@ def test_wrong_data_and_models_are_named(
             "no column label; it has text; set --text-c",
         ),
         ([teacher_folder, *obs, "--data", three, "--max-length", "1"], "--max-length 1 leaves no"),
-        ([teacher_folder, *obs, "--data", str(tmp_path / "x.txt")], "is none of .csv"),
+        ([teacher_folder, *obs, "--data", str(tmp_path / "x.txt")], "is not one of .csv"),
         (
             [teacher_folder, *obs, "--data", csv_files["train"], "--max-length", "9999"],
             "--max-length 9999 is more than the",
@@ -245,7 +245,7 @@ def test_wrong_data_and_models_are_named(
         assert not target.exists()
 
 
-def test_texts_are_cut_where_a_small_model_ends(
+def test_texts_are_truncated_to_the_positions_of_a_model(
     teacher_folder: str, csv_files: dict[str, str], tmp_path: Path
 ) -> None:
     small = tmp_path / "small"
@@ -265,7 +265,7 @@ def test_texts_are_cut_where_a_small_model_ends(
     assert "no column text; it has review, label; set --text-column (csv" in said
 
 
-def test_a_model_without_a_trained_classifier_is_no_case_for_obs(
+def test_obs_needs_a_trained_classifier(
     student_folder: str, csv_files: dict[str, str], tmp_path: Path
 ) -> None:
     code, said = command(

@@ -1,4 +1,4 @@
-"""The Fisher's blocks against dense matrices, inverted and minimized directly; gradients by row."""
+"""The Fisher's blocks against dense matrices, inverted and minimized directly; row gradients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fisher_of(kind: str, gradients: Tensor) -> Fisher:
 
 
 def dense(gradients: Tensor) -> Tensor:
-    """The whole matrix in double precision, with zeros outside of the blocks."""
+    """The whole matrix in float64, with zeros outside the blocks."""
     wide = gradients.double()
     matrix = wide.T @ wide / len(wide)
     block = torch.arange(WEIGHTS) // BLOCK
@@ -46,7 +46,9 @@ def drawn() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_saliency_is_that_of_the_dense_inverse_of_what_is_left(kind, drawn, monkeypatch) -> None:
+def test_saliency_is_that_of_the_dense_inverse_without_pruned_weights(
+    kind, drawn, monkeypatch
+) -> None:
     gradients, weight, keep = drawn
     monkeypatch.setattr(fisher_module, "CHUNK", 100)  # several chunks of blocks
     found = fisher_of(kind, gradients).saliency(weight, keep, DAMP)
@@ -72,7 +74,7 @@ def test_saliency_of_a_group_is_the_least_rise_of_the_loss_without_it(kind, draw
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_survivors_move_to_where_the_loss_is_least(kind, drawn, monkeypatch) -> None:
+def test_remaining_weights_minimize_the_loss(kind, drawn, monkeypatch) -> None:
     gradients, weight, keep = drawn
     monkeypatch.setattr(fisher_module, "CHUNK", 100)
     stays = keep & (torch.arange(WEIGHTS) % 3 != 0)
@@ -83,7 +85,7 @@ def test_survivors_move_to_where_the_loss_is_least(kind, drawn, monkeypatch) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_weight_moves_the_others_as_optimal_brain_surgeon_says(kind, drawn) -> None:
+def test_removing_one_weight_gives_the_optimal_brain_surgeon_update(kind, drawn) -> None:
     gradients, weight, _ = drawn
     removed = 3
     keep = torch.arange(WEIGHTS) != removed
@@ -159,7 +161,7 @@ def test_frozen_layers_have_gradients_too() -> None:
 
 
 def least_rise(matrix: Tensor, weight: Tensor, stays: Tensor) -> Tensor:
-    """The minimum of the quadratic over the survivors, by solving its normal equations densely."""
+    """The minimum of the quadratic over the remaining weights, from its normal equations."""
     moved = torch.zeros_like(weight)
     pull = matrix[stays][:, ~stays] @ weight[~stays]
     moved[stays] = weight[stays] + torch.linalg.solve(matrix[stays][:, stays], pull)

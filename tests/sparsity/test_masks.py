@@ -42,7 +42,7 @@ def test_the_count_is_exact_and_the_largest_stay(seed: int, count: int) -> None:
 
 @given(seed=seeds, sparsity=shares, pattern=st.sampled_from(PATTERNS))
 @settings(deadline=None)
-def test_a_mask_drops_whole_blocks_to_the_nearest(
+def test_a_mask_prunes_whole_blocks_to_the_nearest(
     seed: int, sparsity: float, pattern: Blocks
 ) -> None:
     mask = magnitude_mask(weights(seed).float(), sparsity, pattern)
@@ -91,7 +91,7 @@ def test_each_group_keeps_its_own(seed: int, group: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     "mask_type", ["blocky", "4:2", "0:4", "2:4:8", [0, 4], [1, 2, 3], [1.5, 2], ""]
 )
-def test_what_is_no_mask_type(mask_type: Any) -> None:
+def test_unknown_mask_types(mask_type: Any) -> None:
     with pytest.raises(ValueError, match=r"is none of: unstructured, block4, N:M"):
         parse_mask_type(mask_type)
 
