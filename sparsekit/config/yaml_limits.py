@@ -46,8 +46,8 @@ def check_yaml(text: str | bytes, name: str) -> None:
                 )
             if values > MOST_VALUES:
                 raise UserError(
-                    f"{name} holds more than {MOST_VALUES} values: an alias stands within what it "
-                    "names, or within too many others; write its content out"
+                    f"{name} holds more than {MOST_VALUES} values: an alias stands within its "
+                    "own anchor, or in too many others; write its content out"
                 )
     except yaml.YAMLError:
         return

@@ -103,7 +103,7 @@ def _file(path: str | Path) -> Path:
     if str(path).startswith(ZOO):
         own = shipped_recipe(str(path))
         if own is not None:
-            log.warning("%s: SparseZoo is gone; recipe %s trains the same way", path, own)
+            log.warning("%s: SparseZoo is closed; recipe %s trains the same way", path, own)
         return Path(str(path)) if own is None else OWN_RECIPES / f"{own}.yaml"
     file = Path(path).expanduser()
     if file.is_file() or file.suffix or len(file.parts) > 1:

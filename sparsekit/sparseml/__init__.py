@@ -1,1 +1,1 @@
-"""SparseML, SparseZoo and DeepSparse: their recipe files, and their own environment."""
+"""SparseML, SparseZoo and DeepSparse: their recipes, and the environment that runs them."""

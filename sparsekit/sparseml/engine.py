@@ -1,4 +1,4 @@
-"""SparseML's Trainer in a process of the peer environment: its arguments, and its reports."""
+"""Runs SparseML's Trainer in a process of the peer environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsekit.errors import UserError
 from sparsekit.sparseml.peer import MAKE, WORKERS, peer_python
 
 WORKER = WORKERS / "sparseml_engine.py"
-# Arguments of our own Trainer; all others exist in old and new transformers.
+# Arguments of sparsekit's own Trainer; all others exist in old and new transformers.
 _OURS = {
     "_target_",
     "output_dir",
@@ -34,9 +34,9 @@ Report = dict[str, Any]
 
 
 def trainer_arguments(training: Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved `training` node in the names of the transformers that SparseML has.
+    """The resolved `training` node with the names of SparseML's version of transformers.
 
-    Rows are not grouped by length there: it would sort them, longest first, within each group.
+    Rows are not grouped by length, since that version would sort them within each group.
     """
     passed = {_RENAMED.get(k, k): value for k, value in training.items() if k not in _OURS}
     fixed = {"save_strategy": "no", "report_to": [], "disable_tqdm": True}
@@ -44,16 +44,16 @@ def trainer_arguments(training: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_worker(job: Path, log: Path, on_report: Callable[[Report], None]) -> None:
-    """Run the job; each report reaches `on_report` as it is made, stderr goes to `log`.
+    """Run a job; calls `on_report` with each report as it arrives, and writes stderr to `log`.
 
-    Raises UserError with the last line of stderr when the process fails.
+    Raises UserError with the last error in `log` where the process fails.
     """
     python = peer_python()
     if python is None:
         raise UserError(f"engine=sparseml is not installed: {MAKE}")
     with log.open("w") as errors:
         process = subprocess.Popen(
-            # -E: PYTHONPATH holds our packages, not the peer's.
+            # -E: PYTHONPATH may name packages of this environment.
             [python, "-E", WORKER, job],
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -66,7 +66,7 @@ def run_worker(job: Path, log: Path, on_report: Callable[[Report], None]) -> Non
                 # SparseML's libraries print to stdout too.
                 if line.startswith('{"'):
                     on_report(json.loads(line))
-        except BaseException:  # no process outlives a stopped run
+        except BaseException:  # the process must not outlive the run
             process.kill()
             raise
         finally:
@@ -74,13 +74,13 @@ def run_worker(job: Path, log: Path, on_report: Callable[[Report], None]) -> Non
             code = process.wait()
     if code != 0:
         raise UserError(
-            f"SparseML ended with code {code}: {_last_error(log.read_text())}; its full "
-            f"output is in {log}"
+            f"SparseML ended with code {code}: {_last_error(log.read_text())}; see {log} for its "
+            "whole output"
         )
 
 
 def _last_error(output: str) -> str:
-    """The exception in a log, or its last line."""
+    """The last exception in a log, or its last line."""
     lines = output.strip().splitlines() or ["nothing"]
     return next(
         (line for line in lines[::-1] if re.match(r"[\w.]*(Error|Exception)\b", line)), lines[-1]

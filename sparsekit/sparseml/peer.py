@@ -1,5 +1,7 @@
-"""The environment of the old tools (SparseML, SparseZoo, DeepSparse): its own Python, spoken to
-through a subprocess, never imported."""
+"""The peer environment of the old tools SparseML, SparseZoo and DeepSparse.
+
+It has its own Python, which runs in subprocesses; sparsekit imports nothing from it.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +12,21 @@ from pathlib import Path
 
 MAKE = "make peer-env (Python 3.11), or set SPARSEKIT_PEER_PYTHON to a Python that has it"
 SECONDS = 60
-# Scripts that its Python runs.
+# Scripts that run in the peer environment.
 WORKERS = Path(__file__).parent / "workers"
-# Looks for the package without importing it, which takes SparseML seconds. Names it where it is
-# there: what answers something else is no Python.
+# Prints the name of a package that is installed, without importing it, which would take seconds.
+# A program with another output is not a Python.
 _HAS = "import importlib.util as u, sys; print(sys.argv[1] if u.find_spec(sys.argv[1]) else '')"
 
 
 def peer_python() -> Path | None:
-    """The interpreter that `make peer-env` made, or `SPARSEKIT_PEER_PYTHON`; None without one."""
+    """The interpreter of `make peer-env`, or `SPARSEKIT_PEER_PYTHON`; None without one."""
     named = _named()
     made = Path(__file__).parents[2] / ".venv-peer"
-    # Absolute, since workers start in other folders. A venv's link stays one: its target knows
-    # nothing of the venv.
+    # Absolute, since workers run in other folders. A venv's symbolic link is not resolved: Python
+    # finds the venv by it.
     python = Path(named).absolute() if named else made / "bin" / "python"
-    # The stamp says that the installation came to its end.
+    # The stamp is written at the end of the installation.
     complete = named is not None or (made / ".installed").is_file()
     return python if complete and python.is_file() else None
 
@@ -34,10 +36,10 @@ def peer_problem(package: str) -> str | None:
     named = _named()
     if named is None:
         return MAKE if peer_python() is None else None
-    why = _unusable(Path(named).absolute(), package)
-    return why and (
-        f"SPARSEKIT_PEER_PYTHON is {named!r}, {why}; set it to the Python of an environment that "
-        f"has {package}, or unset it for that of make peer-env"
+    problem = _unusable(Path(named).absolute(), package)
+    return problem and (
+        f"SPARSEKIT_PEER_PYTHON is {named!r}, {problem}; set it to the Python of an environment "
+        f"that has {package}, or unset it for that of make peer-env"
     )
 
 
@@ -50,7 +52,7 @@ def _unusable(python: Path, package: str) -> str | None:
     if not python.exists():
         return "which does not exist"
     if not python.is_file() or not os.access(python, os.X_OK):
-        return "which is no program that can be run"
+        return "which is not an executable file"
     try:
         done = subprocess.run(
             [python, "-I", "-c", _HAS, package], capture_output=True, text=True, timeout=SECONDS
@@ -58,8 +60,8 @@ def _unusable(python: Path, package: str) -> str | None:
     except OSError as error:
         return f"which cannot be run ({error.strerror})"
     except subprocess.TimeoutExpired:
-        return f"which gave no answer in {SECONDS} s"
+        return f"which did not answer within {SECONDS} s"
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
-        return f"which cannot be asked for {package} ({said[-1]})"
+        lines = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+        return f"which cannot look for {package} ({lines[-1]})"
     return None if done.stdout.strip() == package else f"which has no {package}"

@@ -1,7 +1,7 @@
-"""SparseZoo's names (`zoo:nlp/...`) as folders: from the Hub where the model is there too.
+"""Resolves SparseZoo stubs (`zoo:nlp/...`) to models on the Hub, or downloads them.
 
-The zoo closed with its makers in 2025; its client still runs in the peer environment and is asked
-for what the Hub has not.
+The zoo was closed in 2025. Its client still runs in the peer environment, and is called for models
+that are not on the Hub.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ON_THE_HUB = {
     f"{_UPSTREAM}/pruned90-none": "neuralmagic/oBERT-12-upstream-pruned-unstructured-90",
     f"{_UPSTREAM}/pruned97-none": "neuralmagic/oBERT-12-upstream-pruned-unstructured-97",
 }
-# Sparse transfer of the seed: 13 epochs, the last 5 quantized.
+# Sparse transfer in 13 epochs, the last 5 quantized.
 _RECIPES = {
     r"sentiment_analysis/obert-base/.*/pruned90_quant-none": "pruned90_quant",
     r"sentiment_analysis/obert-base/.*/pruned90-none": "pruned90",
@@ -38,7 +38,7 @@ print(json.dumps(str(Model(sys.argv[1]).training.default.path)))
 
 
 def hub_id(stub: str) -> str | None:
-    """The Hub's id of a stub's model; None where it is not known there.
+    """The id on the Hub of a stub's model; None for an unknown stub.
 
     >>> hub_id("zoo:nlp/" + _UPSTREAM + "/pruned90-none")
     'neuralmagic/oBERT-12-upstream-pruned-unstructured-90'
@@ -47,26 +47,26 @@ def hub_id(stub: str) -> str | None:
 
 
 def shipped_recipe(stub: str) -> str | None:
-    """The name of our own recipe that does what the stub's does; None without one."""
+    """The name of our own recipe that is equivalent to the stub's; None without one."""
     name = _name(stub)
     return next((own for pattern, own in _RECIPES.items() if re.fullmatch(pattern, name)), None)
 
 
 def download(stub: str) -> Path:
-    """The folder of training files that SparseZoo's client gets for a stub.
+    """The folder of training files that SparseZoo's client downloads for a stub.
 
-    Raises UserError with the alternative where the client is missing or gets nothing.
+    Raises UserError with the alternative where the client is missing or fails.
     """
     alternative = (
-        "known stubs of the Hub are "
+        "known stubs are "
         + ", ".join(f"zoo:nlp/{name}" for name in ON_THE_HUB)
-        + "; otherwise give a Hub id (RedHatAI and neuralmagic hold what SparseZoo held) or a "
+        + "; otherwise give a Hub id (RedHatAI and neuralmagic have SparseZoo's models) or a "
         "folder: student.checkpoint=neuralmagic/oBERT-12-upstream-pruned-unstructured-90"
     )
     python = peer_python()
     if python is None:
         raise UserError(
-            f"{stub} is not known on the Hub, and SparseZoo's client is not installed: "
+            f"{stub} is not a known stub, and SparseZoo's client is not installed: "
             f"{peer_problem('sparsezoo')}; {alternative}"
         )
     command = [str(python), "-I", "-c", _CLIENT, stub]
@@ -75,17 +75,17 @@ def download(stub: str) -> Path:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=SECONDS, env=environment
         )
-        said = (done.stderr.strip() or "nothing").splitlines()[-1]
+        reason = (done.stderr.strip() or "no message").splitlines()[-1]
     except subprocess.TimeoutExpired:
-        done, said = None, f"no answer in {SECONDS} s"
+        done, reason = None, f"no answer within {SECONDS} s"
     except OSError as error:
-        done, said = None, str(error)
+        done, reason = None, str(error)
     if done is not None and done.returncode == 0:
         try:
             return Path(json.loads(done.stdout.splitlines()[-1]))
         except (IndexError, ValueError, TypeError):
-            said = "it named no folder"
-    raise UserError(f"SparseZoo's client cannot get {stub}: {said}; {alternative}")
+            reason = "it named no folder"
+    raise UserError(f"SparseZoo's client cannot download {stub}: {reason}; {alternative}")
 
 
 def _name(stub: str) -> str:

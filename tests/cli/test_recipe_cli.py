@@ -92,7 +92,7 @@ def test_values_are_read_as_in_a_recipe(value: str, pattern: str | list[int]) ->
 
 
 def test_a_recipe_of_the_zoo_is_gone() -> None:
-    assert "SparseZoo is gone" in error("show", "zoo:nlp/sst2")
+    assert "SparseZoo is closed" in error("show", "zoo:nlp/sst2")
 
 
 def test_a_plot_is_a_png(tmp_path: Path) -> None:

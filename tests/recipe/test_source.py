@@ -43,7 +43,7 @@ def test_a_stub_of_sparsezoo(caplog: pytest.LogCaptureFixture) -> None:
     stub = "zoo:nlp/sentiment_analysis/obert-base/pytorch/huggingface/sst2/pruned90_quant-none"
     assert Recipe.from_file(stub) == Recipe.from_file("pruned90_quant")
     assert "recipe pruned90_quant trains the same way" in caplog.text
-    with pytest.raises(UserError, match="SparseZoo is gone"):
+    with pytest.raises(UserError, match="SparseZoo is closed"):
         Recipe.from_file("zoo:nlp/question_answering/unknown")
 
 

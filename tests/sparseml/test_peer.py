@@ -1,4 +1,4 @@
-"""The environment of the old tools: a wrong `SPARSEKIT_PEER_PYTHON` is found with the config."""
+"""The environment of the old tools: a wrong `SPARSEKIT_PEER_PYTHON` is a problem of the config."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def script(path: Path, text: str, mode: int = 0o755) -> None:
 
 WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing": (lambda path: None, "which does not exist"),
-    "a folder": (lambda path: path.mkdir(), "which is no program that can be run"),
-    "a text": (lambda path: script(path, "text", 0o644), "which is no program that can be run"),
+    "a folder": (lambda path: path.mkdir(), "which is not an executable file"),
+    "a text": (lambda path: script(path, "text", 0o644), "which is not an executable file"),
     "no program": (lambda path: script(path, "text"), r"which cannot be run \(Exec format error\)"),
     "no Python": (lambda path: script(path, "#!/bin/sh\necho hello\n"), "which has no PACKAGE"),
     "broken": (
         lambda path: script(path, "#!/bin/sh\necho no libpython >&2; exit 127\n"),
-        r"which cannot be asked for PACKAGE \(no libpython\)",
+        r"which cannot look for PACKAGE \(no libpython\)",
     ),
     "without it": (lambda path: path.symlink_to(sys.executable), "which has no PACKAGE"),
 }

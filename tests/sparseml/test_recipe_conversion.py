@@ -1,4 +1,4 @@
-"""Recipes from SparseML's language into ours and back, against SparseML's recorded outputs."""
+"""Recipes converted from SparseML's form to ours and back, against SparseML's recorded outputs."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_every_style_converts(path: Path) -> None:
 
 
 def back_and_forth(values: dict[str, Any]) -> dict[str, Any]:
-    """A native recipe, as written, through SparseML's language and back."""
+    """A native recipe converted to SparseML's form and back."""
     settled = resolved(values)
     text = to_sparseml(values, settled, Recipe.build(settled).modifiers)
     return of_text(text)
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Equal modifiers, built: a field left at its default is one that says the same."""
+    """The built modifiers, so that a field at its default equals one that is absent."""
     first, second = Recipe.build(one), Recipe.build(other)
     assert first.num_epochs == second.num_epochs
     kinds = sorted(map(repr, (ended(m, first) for m in first.modifiers.values())))
@@ -62,13 +62,13 @@ def ended(modifier: Modifier, recipe: Recipe) -> Modifier:
 
 
 @pytest.mark.parametrize("path", STYLES, ids=lambda path: path.stem)
-def test_a_sparseml_recipe_survives_the_way_there_and_back(path: Path) -> None:
+def test_a_sparseml_recipe_survives_a_round_trip(path: Path) -> None:
     node = native(read(path), str(path))
     same(back_and_forth(node), resolved(node))
 
 
 @pytest.mark.parametrize("name", ["dense", "pruned90", "pruned90_quant", "gradual90_quant"])
-def test_a_native_recipe_survives_the_way_there_and_back(name: str) -> None:
+def test_a_native_recipe_survives_a_round_trip(name: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(overrides=[f"+recipe@recipe={name}"])
     written = OmegaConf.to_container(cfg.recipe)
@@ -79,7 +79,7 @@ def test_a_native_recipe_survives_the_way_there_and_back(name: str) -> None:
     assert back.keys() - {"modifiers"} == written.keys() - {"modifiers"}
 
 
-def test_expressions_come_back_as_expressions() -> None:
+def test_expressions_stay_expressions() -> None:
     node = native(parse(RECIPE, "recipe.yaml"), "recipe.yaml")
     settled = resolved(node)
     text = to_sparseml(node, settled, Recipe.build(settled).modifiers)
@@ -97,7 +97,7 @@ def test_expressions_come_back_as_expressions() -> None:
         ({"ignore": ["classifier"]}, "ignore:\n  - classifier\n", "quantize_linear"),
     ],
 )
-def test_quantization_is_written_in_one_dialect(
+def test_quantization_is_written_in_one_form(
     fields: dict[str, Any], there: str, not_there: str
 ) -> None:
     node = {"_target_": MODIFIERS["QuantizationModifier"].target, **fields}
@@ -109,7 +109,7 @@ def test_quantization_is_written_in_one_dialect(
     assert of_text(text)["modifiers"]["quantization"].items() >= fields.items()
 
 
-def test_what_sparseml_has_no_word_for() -> None:
+def test_what_sparseml_does_not_support() -> None:
     quantization = {
         "_target_": "sparsekit.modifiers.quantization.qat.Quantization",
         "per_channel_weights": True,
@@ -164,7 +164,7 @@ DENSE = ["student.sparsity=null"]
 @pytest.mark.slow
 @pytest.mark.parametrize("path", STYLES, ids=lambda path: path.stem)
 def test_a_style_runs_end_to_end(path: Path, tmp_path: Path) -> None:
-    """The quickstart's data and model, with the recipe squeezed into a few steps."""
+    """On the quickstart's data and model, in a few steps."""
     command = [sys.executable, str(CONF.parent / "launch.py"), "dataset=quickstart"]
     options = [
         "student=quickstart",

@@ -38,7 +38,7 @@ def expression_texts() -> st.SearchStrategy[str]:
 
 
 def python_value(text: str) -> Any:
-    """What Python itself makes of it; None where there is no finite real number."""
+    """The value in Python; None unless it is a finite real number."""
     try:
         value = eval(text, {"__builtins__": {"min": min, "max": max}}, dict(VARIABLES))
         return float(value) if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""What `sparsekit recipe convert --to sparseml` writes is read by SparseML itself."""
+"""SparseML reads what `sparsekit recipe convert --to sparseml` writes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def read(converted: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What SparseML holds after reading each file: its modifiers' properties by class."""
+    """The properties of the modifiers that SparseML reads from each file, by class."""
     done = subprocess.run(
         [str(peer_python()), "-I", "-c", READ, str(EPOCHS), *map(str, converted.values())],
         cwd=tmp_path_factory.mktemp("peer"),

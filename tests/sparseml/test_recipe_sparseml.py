@@ -1,4 +1,4 @@
-"""SparseML's recipe files: read as they are, with variables overridden, from the launcher too."""
+"""SparseML's recipe files, read directly and by the launcher, with variables overridden."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def test_the_seed_recipe_is_the_native_one() -> None:
-    """`recipe=pruned90_quant` was written after this file: the same modifiers and values."""
+    """`recipe=pruned90_quant` has the modifiers and values of this file."""
     if not SEED_RECIPE.is_file():
         pytest.skip("shared/peers/seed_recipe.yaml is not here")
     theirs = load(str(SEED_RECIPE), {})
@@ -166,7 +166,7 @@ def test_the_launchers_config_resolves_in_place(tmp_path: Path) -> None:
     assert node.recipe.modifiers.quantization.start == 4
 
 
-def test_the_launcher_says_what_is_wrong(tmp_path: Path) -> None:
+def test_problems_in_the_launcher(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(RECIPE)
     with pytest.raises(ConfigError, match="no such variable; it has lr, num_epochs"):

@@ -1,4 +1,4 @@
-"""Variables of SparseML's recipes: stages, overrides, and what they may not do."""
+"""Variables of SparseML's recipes: stages, overrides and their limits."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_an_unknown_override_lists_the_variables(tmp_path: Path) -> None:
         loaded(RECIPE, tmp_path, epochs=3)
 
 
-def test_training_is_never_lengthened(tmp_path: Path) -> None:
+def test_overrides_never_lengthen_the_training(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         loaded(RECIPE, tmp_path, num_epochs=3, qat_start=8)
     (problem,) = caught.value.problems
@@ -78,7 +78,7 @@ def test_an_override_that_would_not_change_the_length_is_refused(tmp_path: Path)
 def test_an_override_of_what_only_an_anchor_reads_is_refused(tmp_path: Path) -> None:
     text = RECIPE.replace("lr: 1e-4", "lr: &lr 1e-4").replace("eval(lr)", "*lr")
     assert loaded(text, tmp_path)["modifiers"]["learning_rate"]["init_lr"] == 1e-4
-    with pytest.raises(ConfigError, match=r"variables\.lr: nothing reads .* write eval\(lr\)"):
+    with pytest.raises(ConfigError, match=r"variables\.lr: no expression uses .* write eval\(lr\)"):
         loaded(text, tmp_path, lr=0.1)
 
 

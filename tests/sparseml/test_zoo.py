@@ -1,4 +1,4 @@
-"""SparseZoo's names: to the Hub where it has the model, to the old client where not."""
+"""SparseZoo stubs: from the Hub where it has the model, otherwise by the old client."""
 
 from __future__ import annotations
 
@@ -39,14 +39,16 @@ def test_without_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def script(folder: Path, text: str) -> str:
-    """A stand-in for the peer environment's Python."""
+    """A replacement for the peer environment's Python."""
     file = folder / "python"
     file.write_text(f"#!/bin/sh\n{text}\n")
     file.chmod(0o755)
     return str(file)
 
 
-def test_others_are_asked_of_the_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unknown_stubs_are_downloaded_by_the_client(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     good = script(tmp_path, f"echo a banner; echo '\"{tmp_path}\"'")
     monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", good)
     assert hub.fetch(UNKNOWN) == tmp_path
@@ -56,7 +58,9 @@ def test_a_client_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv(
         "SPARSEKIT_PEER_PYTHON", script(tmp_path, "echo the zoo is closed >&2; false")
     )
-    with pytest.raises(UserError, match=r"cannot get zoo:nlp/.*the zoo is closed; known stubs"):
+    with pytest.raises(
+        UserError, match=r"cannot download zoo:nlp/.*the zoo is closed; known stubs"
+    ):
         hub.fetch(UNKNOWN)
 
 
@@ -65,7 +69,9 @@ def test_a_client_that_names_no_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str
 ) -> None:
     monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", script(tmp_path, answer))
-    with pytest.raises(UserError, match=r"cannot get zoo:nlp/.*it named no folder; known stubs"):
+    with pytest.raises(
+        UserError, match=r"cannot download zoo:nlp/.*it named no folder; known stubs"
+    ):
         hub.fetch(UNKNOWN)
 
 

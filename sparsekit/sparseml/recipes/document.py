@@ -1,4 +1,4 @@
-"""A SparseML recipe file as it is written: variables and modifiers, whatever their nesting."""
+"""Reads a SparseML recipe file as variables and a flat list of modifiers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sparsekit.errors import UserError
 from sparsekit.sparseml.recipes.expressions import map_expressions, names, rename
 from sparsekit.sparseml.recipes.text import Tagged, text_of, values_of
 
-# Who wrote a recipe and with what; nothing that it does depends on it.
+# Metadata, which does not affect training.
 UNREAD = ("__metadata__", "version")
-# A variable of such a name would be read as something else at the top of a native recipe.
+# Names that have another meaning at the top level of a native recipe.
 RESERVED = ("metadata", "defaults", "path", "variables")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A modifier of a recipe: SparseML's class name, its fields as written, and where it stands."""
+    """A modifier of a recipe: SparseML's class name, its fields as written, and its place."""
 
     kind: str
     fields: dict[str, Any]
@@ -29,9 +29,9 @@ class Entry:
 
 @dataclass
 class Document:
-    """A recipe's variables and modifiers; expressions are still text.
+    """A recipe's variables and modifiers, with expressions as text.
 
-    `scopes` gives the variables that a name stands for: one, or one for each stage that sets it.
+    scopes: the variables of each name: one, or one for each stage that sets it.
     """
 
     variables: dict[str, Any] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Document:
     entries: list[Entry] = field(default_factory=list)
 
     def override(self, values: Mapping[str, Any]) -> None:
-        """Set variables; one of a name that several stages set is set in each of them."""
+        """Set variables, in every stage that has one of the name."""
         for name, value in values.items():
             if name not in self.scopes and name not in self.variables:
                 listed = ", ".join(sorted({*self.scopes, *self.variables})) or "none"
@@ -50,7 +50,7 @@ class Document:
                 self.variables[variable] = value
 
     def read_names(self) -> set[str]:
-        """The variables that any expression reads."""
+        """The variables that are used in any expression."""
         read: set[str] = set()
         map_expressions(
             [self.variables, [entry.fields for entry in self.entries]],
@@ -59,7 +59,7 @@ class Document:
         return read
 
     def renamed(self, old: str, new: str) -> Document:
-        """The same recipe with the variable `old` called `new`."""
+        """The same recipe with the variable `old` renamed to `new`."""
 
         def changed(value: Any) -> Any:
             return map_expressions(value, lambda text: f"eval({rename(text, {old: new})})")
@@ -72,17 +72,17 @@ class Document:
 
 
 def read(path: Path) -> Document:
-    """The recipe in a YAML file, or in a Markdown file's front matter; raises UserError."""
+    """The recipe in a YAML file or the front matter of a Markdown file; raises UserError."""
     return parse(text_of(path), str(path))
 
 
 def parse(text: str, path: str) -> Document:
-    """The recipe in YAML text; `path` is used in errors."""
+    """The recipe in YAML text; `path` is for error messages."""
     content = values_of(text, path)
     if isinstance(content, list):
         content = {"modifiers": content}
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no recipe: it holds no modifiers")
+        raise UserError(f"{path} is not a recipe: it has no modifiers")
     document = Document()
     repeated = {name for name, count in Counter(_all_names(content)).items() if count > 1}
     try:
@@ -90,7 +90,7 @@ def parse(text: str, path: str) -> Document:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     if not document.entries:
-        raise UserError(f"{path} is no SparseML recipe: it has no list of modifiers")
+        raise UserError(f"{path} is not a SparseML recipe: it has no list of modifiers")
     return document
 
 
@@ -101,9 +101,9 @@ def _scope(
     stages: list[str],
     repeated: Collection[str],
 ) -> None:
-    """Add a recipe's or a stage's variables, then its modifiers and the stages within.
+    """Add the variables of a recipe or stage, then its modifiers and the stages within.
 
-    A variable of a stage goes by the stage's name too where `repeated` says that others have it.
+    Variables in `repeated`, which several stages have, are prefixed with the stage's name.
     """
     content = {key: value for key, value in content.items() if key not in UNREAD}
     written = _variables(content)
@@ -120,15 +120,15 @@ def _scope(
         document.variables[known[name]] = flat(value)
     for key, value in content.items():
         if _is_group(key):
-            for found in _modifiers(value, str(key)):
-                document.entries.append(Entry(found.kind, flat(found.fields), found.place))
+            for entry in _modifiers(value, str(key)):
+                document.entries.append(Entry(entry.kind, flat(entry.fields), entry.place))
         elif isinstance(value, Tagged):
             document.entries.append(_entry(value.kind, flat(value.fields), f"line {value.line}"))
         elif isinstance(value, dict) and _holds_modifiers(value):
             _scope(document, value, known, [*stages, str(key)], repeated)
         elif isinstance(value, list) and _holds_modifiers(value):
             raise UserError(
-                f"{key}: modifiers must stand in a list whose name ends in modifiers, such as "
+                f"{key}: modifiers must be in a list whose name ends in modifiers, such as "
                 f"{key}_modifiers"
             )
 
@@ -149,7 +149,7 @@ def _all_names(content: dict[Any, Any]) -> Iterator[str]:
 
 
 def _modifiers(value: Any, place: str) -> Iterator[Entry]:
-    """The modifiers in a group: tagged, or `Name: fields`, in lists and mappings of any nesting."""
+    """The modifiers in a group: tagged, or `Name: fields`, in nested lists and mappings."""
     if isinstance(value, Tagged):
         yield _entry(value.kind, value.fields, f"line {value.line}")
     elif isinstance(value, list):
@@ -162,7 +162,7 @@ def _modifiers(value: Any, place: str) -> Iterator[Entry]:
             else:
                 yield _entry(str(key), item, f"{place}.{key}")
     elif value is not None:
-        raise UserError(f"{place}: {value!r} is no modifier; write Name: {{field: value}}")
+        raise UserError(f"{place}: {value!r} is not a modifier; write Name: {{field: value}}")
 
 
 def _entry(kind: str, fields: Any, place: str) -> Entry:

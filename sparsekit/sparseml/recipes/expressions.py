@@ -1,4 +1,4 @@
-"""SparseML's `eval(...)` expressions: arithmetic over a recipe's variables, never executed."""
+"""SparseML's `eval(...)` expressions: arithmetic over a recipe's variables, parsed, never run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EVAL = re.compile(r"eval\((.*)\)", re.DOTALL)
 
 
 def expression(value: Any) -> str | None:
-    """What stands within `eval(...)`; None for any other value.
+    """The text within `eval(...)`; None for any other value.
 
     >>> expression("eval(num_epochs - 1)"), expression("linear")
     ('num_epochs - 1', None)
@@ -23,12 +23,12 @@ def expression(value: Any) -> str | None:
         return None
     matched = _EVAL.fullmatch(value.strip())
     if matched is None and "eval(" in value:
-        raise UserError(f"{value!r} holds eval( among other text; make the whole value eval(...)")
+        raise UserError(f"{value!r} has eval( within other text; make the whole value eval(...)")
     return matched[1].strip() if matched else None
 
 
 def map_expressions(value: Any, change: Callable[[str], Any]) -> Any:
-    """`value` with each `eval(...)` in it, however deep, replaced by `change(its expression)`."""
+    """`value` with each `eval(...)` in it, at any depth, replaced by `change(its expression)`."""
     if isinstance(value, dict):
         for key in value:
             if expression(key) is not None:
@@ -41,11 +41,11 @@ def map_expressions(value: Any, change: Callable[[str], Any]) -> Any:
 
 
 def names(text: str) -> list[str]:
-    """The variables of an expression, in their order; raises UserError if it is no arithmetic."""
+    """The variables of an expression in order; raises UserError unless it is arithmetic."""
     try:
         nodes = list(ast.walk(ast.parse(text, mode="eval")))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UserError(f"eval({text}) is no expression: {error}") from error
+        raise UserError(f"eval({text}) is not an expression: {error}") from error
     called = {id(node.func): node.func for node in nodes if isinstance(node, ast.Call)}
     foreign = [f for f in called.values() if not (isinstance(f, ast.Name) and f.id in FUNCTIONS)]
     foreign += [node for node in nodes if isinstance(node, ast.Attribute | ast.Subscript)]
@@ -54,15 +54,15 @@ def names(text: str) -> list[str]:
             f"eval({text}) is refused: {ast.unparse(foreign[0])} is neither a variable nor one of "
             f"{', '.join(FUNCTIONS)}; an expression may hold arithmetic over variables only"
         )
-    found = [n for n in nodes if isinstance(n, ast.Name) and id(n) not in called]
-    found.sort(key=lambda node: (node.lineno, node.col_offset))
-    return list(dict.fromkeys(node.id for node in found))
+    variables = [n for n in nodes if isinstance(n, ast.Name) and id(n) not in called]
+    variables.sort(key=lambda node: (node.lineno, node.col_offset))
+    return list(dict.fromkeys(node.id for node in variables))
 
 
 def evaluate(text: str, variables: Mapping[str, Any]) -> Any:
-    """The value of an expression; a lone variable may hold anything, arithmetic needs numbers.
+    """The value of an expression: arithmetic on numbers, or one variable with any value.
 
-    Raises UserError for an unknown variable, listing the known, and for all but arithmetic.
+    Raises UserError for an unknown variable, and for anything but arithmetic.
     """
     used = names(text)
     for name in used:
@@ -125,7 +125,7 @@ def interpolation(text: str) -> str:
     if names(text) == [text]:
         return f"${{recipe.{text}}}"
     used = names(text)
-    # Only a power binds tighter than the sign of a negative value put in a name's place.
+    # Parentheses, since a power binds tighter than the sign of a negative value.
     form = "(${{recipe.{}}})" if "**" in text else "${{recipe.{}}}"
     written = re.sub(
         r"(?<![\w.])[^\W\d]\w*(?!\s*\()",
@@ -141,7 +141,7 @@ def from_interpolation(text: str) -> str | None:
     >>> from_interpolation("${calc:'${recipe.num_epochs} - 1'}")
     'num_epochs - 1'
     """
-    # In a modifier's field, three dots lead to the recipe as well.
+    # In a field of a modifier, `...` also refers to the recipe.
     single = re.fullmatch(r"\$\{(?:recipe\.|\.\.\.)(\w+)\}", text)
     if single:
         return single[1]

@@ -29,15 +29,15 @@ from sparsekit.sparseml.recipes.text import MARKDOWN, ZOO
 
 
 def load(path: str, variables: Mapping[str, Any]) -> Values:
-    """The recipe of a SparseML file with variables overridden: resolved, plain native values.
+    """The resolved native values of a SparseML recipe, with variables overridden.
 
-    Raises ConfigError for what is wrong with it, and for windows that do not fit the training.
+    Raises ConfigError with the problems of the recipe, such as windows beyond the training.
     """
     return values_of_document(read(Path(path).expanduser()), path, variables)
 
 
 def values_of_document(document: Document, path: str, variables: Mapping[str, Any]) -> Values:
-    """The recipe in `document` with variables overridden; `path` is used in errors."""
+    """The recipe in `document` with variables overridden; `path` is for error messages."""
     register_calc()
     native(document, path)
     written = evaluated(training_length(document, path), resolved(document, path))
@@ -56,7 +56,7 @@ def values_of_document(document: Document, path: str, variables: Mapping[str, An
 
 
 def is_sparseml(path: Path) -> bool:
-    """Whether a file holds a SparseML recipe, not a native one. Raises UserError if unreadable."""
+    """Whether a file has a SparseML recipe, not a native one; raises UserError if unreadable."""
     if str(path).startswith(ZOO):
         return True
     try:
@@ -67,13 +67,13 @@ def is_sparseml(path: Path) -> bool:
 
 
 def is_sparseml_text(text: str) -> bool:
-    """Whether YAML text holds a SparseML recipe, not a native one."""
+    """Whether YAML text is a SparseML recipe, not a native one."""
     is_native = re.search(r"^defaults:|_target_", text, re.MULTILINE)
     return not is_native and re.search(r"modifiers:|Modifier\b", text) is not None
 
 
 def _windows(document: Document, path: str, last: float) -> list[str]:
-    """Windows that do not fit into the training, each with the variables that would mend it."""
+    """Problems of windows beyond the training, each with the variables that would fix it."""
     values = resolved(document, path)
     length = training_length(document, path)
     problems = []
@@ -97,11 +97,11 @@ def _windows(document: Document, path: str, last: float) -> list[str]:
 
 
 def _unread(document: Document, path: str, variables: Mapping[str, Any]) -> list[str]:
-    """Overrides that would change nothing: an anchor's aliases keep the value that the file has."""
+    """Problems of overrides without effect; aliases of an anchor have the value in the file."""
     read = document.read_names()
     return [
-        f"{path}: recipe.variables.{name}: nothing reads {name}, so it would change nothing; where "
-        f"the file repeats its value or an alias of it, write eval({name})"
+        f"{path}: recipe.variables.{name}: no expression uses {name}, so it has no effect; where "
+        f"the file repeats its value or has an alias of it, write eval({name})"
         for name in variables
         if not read.intersection(document.scopes.get(name, [name]))
     ]
@@ -118,16 +118,16 @@ def _fix(name: str, written: Any, limit: str) -> str:
 def _resolver(path: Any, variables: DictConfig, key: str) -> Any:
     overrides = OmegaConf.to_container(variables, resolve=True)
     assert isinstance(overrides, dict)
-    found = load(str(path), {str(name): value for name, value in overrides.items()})[key]
+    value = load(str(path), {str(name): value for name, value in overrides.items()})[key]
     # A plain dict would leave the config unresolvable in place (`--cfg job --resolve`).
-    return OmegaConf.create(found) if isinstance(found, dict) else found
+    return OmegaConf.create(value) if isinstance(value, dict) else value
 
 
 def register_resolvers() -> None:
-    """Give Hydra and OmegaConf what `conf/` needs; calling it again changes nothing.
+    """Register what `conf/` needs with Hydra and OmegaConf; may be called repeatedly.
 
-    The resolvers `calc`, `project_root` and `sparseml`, and a map of variables that takes any
-    name, so that `recipe.variables.NAME=...` needs no plus.
+    That is the resolvers `calc`, `project_root` and `sparseml`, and a mapping of variables that
+    accepts any name, so that `recipe.variables.NAME=...` needs no plus.
     """
     register_calc()
     register_root()

@@ -1,4 +1,4 @@
-"""Which SparseML modifier and field is which of ours: one table, read in both directions.
+"""The table of SparseML's modifiers and fields and ours, used in both directions.
 
 Field names and defaults are those of SparseML 1.8's pytorch modifiers.
 """
@@ -11,22 +11,24 @@ from typing import Any
 
 EPOCH_RANGE = "EpochRangeModifier"
 WINDOW = {"start_epoch": "start", "end_epoch": "end"}
-# Our names for sets of parameters, with a pattern for each that SparseML knows: weights within a
-# numbered stack of layers that do not belong to a norm are those of its Linear layers.
+# Our names for sets of parameters, and equivalent patterns for SparseML: weights in a numbered
+# stack of layers that do not belong to a norm are those of its Linear layers.
 PATTERNS = {"__ENCODER__": r"re:(?!.*[Nn]orm).*\.\d+\..*\.weight"}
-# They say what is logged or for how long a call is skipped, not what is done.
+# They affect logging only.
 LOGGING = ("log_types", "constant_logging", "log_frequency")
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """How one SparseML modifier becomes one of ours.
+    """How a SparseML modifier corresponds to one of ours.
 
-    `fields` maps its field names to ours. `defaults` are its own defaults where ours differ, in
-    our names. `fixed` are fields that have one meaning here: the values that are accepted, with
-    what to do about others. `ignored` have no effect on a transformer's training. `aliases` are
-    older names of a field's values. An `endless` modifier acts from its start on, whatever its
-    end_epoch says. `not_null` are fields in which null is not the default, with what to do.
+    fields: our names of its fields.
+    defaults: its defaults, with our names, where they differ from ours.
+    fixed: fields without a counterpart: the values that are accepted, and the fix for others.
+    ignored: fields that have no effect on the training of a transformer.
+    aliases: older names of a field's values.
+    endless: the modifier acts from its start to the end of training, whatever its end_epoch.
+    not_null: fields that must not be null, with the fix.
     """
 
     target: str
@@ -42,7 +44,7 @@ class Mapped:
 
     @property
     def known(self) -> list[str]:
-        """Every field that SparseML gives this modifier."""
+        """Every field of the modifier in SparseML."""
         return sorted({*WINDOW, *self.fields, *self.fixed, *self.ignored, *LOGGING})
 
 
@@ -63,7 +65,7 @@ _GRADUAL = _same(
     "mask_type",
 )
 _FISHER = {**_GRADUAL, **_same("num_grads", "damp", "fisher_block_size", "global_sparsity")}
-# What the legacy dialect of quantization offers for convolutions and other backends.
+# Fields of the legacy form of quantization for convolutions and other backends.
 _NOT_FOR_TRANSFORMERS = (
     "model_fuse_fn_name",
     "model_fuse_fn_kwargs",
@@ -72,7 +74,7 @@ _NOT_FOR_TRANSFORMERS = (
     "quantize_conv_activations",
     "num_calibration_steps",
 )
-_EIGHT_BITS = "8 bits are what deployment runs; remove it"
+_EIGHT_BITS = "remove it: the exported model has 8 bits"
 _OPTIMIZER = "sparsekit.modifiers.optimizer."
 _PRUNING = "sparsekit.modifiers.pruning.constant."
 _MAGNITUDE = "sparsekit.modifiers.pruning.magnitude."
@@ -151,7 +153,7 @@ MODIFIERS: dict[str, Mapped] = {
         "sparsekit.modifiers.pruning.obs.OBSPruning",
         "pruning",
         {**_FISHER, **_same("num_recomputations", "grad_sampler_kwargs")},
-        # Its docstring says 50, its constructor 1.
+        # 50 in its docstring, 1 in its constructor.
         defaults={"fisher_block_size": 1},
     ),
     "MFACPruningModifier": _gradual(
@@ -159,7 +161,9 @@ MODIFIERS: dict[str, Mapped] = {
         "pruning",
         _FISHER,
         ignored=("use_gradient_buffering", "grads_device", "num_pages", "available_devices"),
-        not_null={"fisher_block_size": "a Fisher without blocks is too large; set it, say 2000"},
+        not_null={
+            "fisher_block_size": "a Fisher without blocks is too large; set it to 2000 for example"
+        },
     ),
     "ACDCPruningModifier": _gradual(
         "sparsekit.modifiers.pruning.acdc.ACDCPruning",
@@ -172,7 +176,7 @@ MODIFIERS: dict[str, Mapped] = {
             "leave_enabled",
             "mask_type",
         ),
-        # AdamW, which trains transformers, has no buffer of that name.
+        # AdamW has no buffer of that name.
         ignored=("momentum_buffer_reset",),
     ),
     "DistillationModifier": Mapped(
@@ -237,10 +241,10 @@ LEGACY_DEFAULTS = {"quantize_linear_activations": True}
 NEWER_DEFAULTS = {"scheme": "default"}
 
 
-def translated(value: Any, words: Mapping[str, str]) -> Any:
-    """The value with each of `words` replaced, in lists and mappings too."""
+def translated(value: Any, names: Mapping[str, str]) -> Any:
+    """The value with each of `names` replaced, also within lists and mappings."""
     if isinstance(value, list):
-        return [translated(each, words) for each in value]
+        return [translated(each, names) for each in value]
     if isinstance(value, Mapping):
-        return {key: translated(each, words) for key, each in value.items()}
-    return words.get(value, value) if isinstance(value, str) else value
+        return {key: translated(each, names) for key, each in value.items()}
+    return names.get(value, value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""A SparseML recipe as sparsekit's own: variables stay variables, expressions interpolations."""
+"""Converts a SparseML recipe to a native one, with expressions as interpolations."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ Values = dict[str, Any]
 
 
 def native(document: Document, path: str) -> Values:
-    """The native recipe of a document, with interpolations; `path` is used in errors.
+    """The native recipe of a document, with interpolations; `path` is for error messages.
 
-    Raises ConfigError with the problems of every modifier.
+    Raises ConfigError with the problems of all modifiers.
     """
     values = resolved(document, path)
     problems: list[str] = []
@@ -44,9 +44,9 @@ def native(document: Document, path: str) -> Values:
         try:
             if entry.kind != EPOCH_RANGE:
                 mapped = _mapped(entry)
-                modifiers[_free(mapped.name, modifiers)] = _modifier(entry, mapped, values)
+                modifiers[_unused(mapped.name, modifiers)] = _modifier(entry, mapped, values)
             elif unknown := sorted(entry.fields.keys() - WINDOW.keys() - set(LOGGING)):
-                raise UserError(f"{', '.join(unknown)}: no fields of {EPOCH_RANGE}")
+                raise UserError(f"{', '.join(unknown)}: not a field of {EPOCH_RANGE}; remove it")
         except UserError as error:
             problems.append(f"{path}, {entry.place}: {error}")
     if problems:
@@ -59,23 +59,23 @@ def native(document: Document, path: str) -> Values:
         for name, value in document.variables.items()
     }
     written = map_expressions(length, interpolation)
-    # A variable num_epochs that the recipe trains for is the native recipe's own num_epochs.
+    # A variable num_epochs that is the training length becomes the native recipe's num_epochs.
     return {"num_epochs": written} | variables | {"modifiers": modifiers}
 
 
 def _is_num_epochs(length: Any, values: Values) -> bool:
-    # A number in the file that equals the variable is taken for it; another expression is not.
+    # A number in the file that equals the variable counts as the variable.
     text = expression(length)
     return text == "num_epochs" or (text is None and values["num_epochs"] == length)
 
 
 def evaluated(value: Any, values: Mapping[str, Any]) -> Any:
-    """A field's value with its expressions evaluated over resolved variables."""
+    """A field's value with its expressions evaluated for the values of variables."""
     return map_expressions(value, lambda text: evaluate(text, values))
 
 
 def resolved(document: Document, path: str) -> Values:
-    """The variables' values."""
+    """The variables with their expressions evaluated."""
     try:
         return resolve(document.variables)
     except UserError as error:
@@ -92,24 +92,24 @@ def _mapped(entry: Entry) -> Mapped:
     unknown = sorted(entry.fields.keys() - set(mapped.known))
     if unknown:
         raise UserError(
-            f"{', '.join(unknown)}: no field of {entry.kind}; it has {', '.join(mapped.known)}"
+            f"{', '.join(unknown)}: not a field of {entry.kind}; it has {', '.join(mapped.known)}"
         )
     return mapped
 
 
 def _modifier(entry: Entry, mapped: Mapped, values: Values) -> Values:
-    """One modifier's node: our names, SparseML's defaults, expressions as interpolations."""
+    """The native node of a modifier, with SparseML's defaults."""
     known = evaluated(entry.fields, values)
     for name, (accepted, fix) in mapped.fixed.items():
         if name in known and known[name] not in accepted:
-            raise UserError(f"{name}: {known[name]!r} has no counterpart here; {fix}")
+            raise UserError(f"{name}: {known[name]!r} is not supported; {fix}")
     node: Values = {"_target_": mapped.target}
     defaults = dict(mapped.defaults)
     for name, fix in mapped.not_null.items():
         if name in known and known[name] is None:
             raise UserError(f"{name} is null: {fix}")
     if entry.kind == "QuantizationModifier":
-        newer, legacy = (words & entry.fields.keys() for words in (NEWER, LEGACY))
+        newer, legacy = (names & entry.fields.keys() for names in (NEWER, LEGACY))
         if not newer:
             defaults |= LEGACY_DEFAULTS if legacy else NEWER_DEFAULTS
     for name, ours in {**WINDOW, **mapped.fields}.items():
@@ -130,9 +130,9 @@ def _modifier(entry: Entry, mapped: Mapped, values: Values) -> Values:
 
 
 def _is_unset(name: str, written: Any, epoch: Any) -> bool:
-    """Whether an epoch is the -1 that says "from the beginning" or "to the end" in SparseML.
+    """Whether an epoch is the -1 that means "from the beginning" or "to the end" in SparseML.
 
-    Raises UserError for one that was computed, or is another number, below 0.
+    Raises UserError for other negative epochs, and for a -1 that an expression computes.
     """
     if not isinstance(epoch, int | float) or epoch >= 0:
         return False
@@ -143,7 +143,7 @@ def _is_unset(name: str, written: Any, epoch: Any) -> bool:
 
 
 def training_length(document: Document, path: str) -> Any:
-    """The epochs of training as written: the end of the longest EpochRange, else of any window."""
+    """The number of epochs as written: the last end of an EpochRange, otherwise of any window."""
     values = resolved(document, path)
     for entry in document.entries:
         for name in ("start_epoch", "end_epoch"):
@@ -161,19 +161,19 @@ def training_length(document: Document, path: str) -> Any:
     ]
     if not ends:
         raise UserError(
-            f"{path}: nothing says how long it trains; add !{EPOCH_RANGE} with start_epoch: 0 and "
+            f"{path}: the number of epochs is missing; add !{EPOCH_RANGE} with start_epoch: 0 and "
             "an end_epoch above 0"
         )
     return max(ends, key=lambda end: number(evaluated(end, values)))
 
 
 def number(value: Any) -> float:
-    """An epoch; -1, as SparseML writes none, where there is none."""
+    """An epoch as a float; -1, SparseML's value for no epoch, for anything else."""
     return float(value) if isinstance(value, int | float) else -1.0
 
 
 def _escaped(value: Any) -> Any:
-    """Text that OmegaConf would take for an interpolation, marked as plain text."""
+    """The value with text escaped that OmegaConf would read as an interpolation."""
     if isinstance(value, dict):
         return {key: _escaped(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -181,10 +181,10 @@ def _escaped(value: Any) -> Any:
     return value.replace("${", "\\${") if isinstance(value, str) else value
 
 
-def _free(name: str, taken: Mapping[str, Any]) -> str:
-    """`name`, or with a number where another modifier has it.
+def _unused(name: str, taken: Mapping[str, Any]) -> str:
+    """`name`, with a number appended where another modifier has it.
 
-    >>> _free("pruning", {"pruning": {}})
+    >>> _unused("pruning", {"pruning": {}})
     'pruning_2'
     """
     count = 2

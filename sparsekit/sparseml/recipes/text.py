@@ -1,4 +1,4 @@
-"""The text of a SparseML recipe as plain Python values, its `!Modifier` tags kept."""
+"""Parses the text of a SparseML recipe to plain Python values and `!Modifier` tags."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import yaml
 from sparsekit.errors import UserError
 from sparsekit.sparseml.zoo import shipped_recipe
 
-# Cards of SparseML's own repository have a licence in a comment above it.
+# Files in SparseML's repository have a licence in a comment before it.
 _FRONT_MATTER = re.compile(r"^(---|\+\+\+)[ \t]*\n(.*?)^\1[ \t]*$", re.DOTALL | re.MULTILINE)
 MARKDOWN = (".md", ".markdown")
-# How recipes in SparseZoo, which is gone, were named.
+# The prefix of recipes in SparseZoo, which is closed.
 ZOO = "zoo:"
-# Far more than any recipe holds; aliases within aliases reach it at once.
+# Far more than any recipe has; nested aliases exceed it at once.
 MOST_VALUES = 100_000
 
 
 @dataclass(frozen=True)
 class Tagged:
-    """A `!Modifier` with its fields, before it is known where it stands."""
+    """A `!Modifier` with its fields and line."""
 
     kind: str
     fields: Any
@@ -31,7 +31,7 @@ class Tagged:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with `!Modifier` tags, numbers as in YAML 1.2, and no key twice."""
+    """PyYAML's safe loader with `!Modifier` tags and YAML 1.2 numbers; refuses duplicate keys."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -47,7 +47,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-# YAML 1.1 reads 1e-4 as text, and 2:4 as 124, two of sixty and four.
+# YAML 1.1 reads 1e-4 as text, and 2:4 as the sexagesimal number 124.
 _NUMBERS = {
     "int": r"[-+]?(0b[01_]+|0x[\da-fA-F_]+|0[0-7_]*|[1-9][\d_]*)$",
     "float": r"[-+]?((\d[\d_]*\.[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|INF))$"
@@ -71,7 +71,7 @@ def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> Tagged:
         raise yaml.constructor.ConstructorError(
             None, None, f"!{suffix} must be followed by its fields", node.start_mark
         )
-    # SparseML writes the framework before the class in some files: !pytorch.EpochRangeModifier
+    # Some files have the framework before the class, as in !pytorch.EpochRangeModifier.
     return Tagged(suffix.rpartition(".")[2], fields, node.start_mark.line + 1)
 
 
@@ -79,14 +79,14 @@ _Loader.add_multi_constructor("!", _tagged)
 
 
 def text_of(path: Path) -> str:
-    """The YAML of a file, or of a Markdown file's front matter, with its line numbers kept.
+    """The YAML of a file, or of a Markdown file's front matter, with the same line numbers.
 
     Raises UserError for a file that cannot be read.
     """
     if str(path).startswith(ZOO):
         own = shipped_recipe(str(path))
         instead = f"recipe={own} trains the same way" if own else "give the path of a recipe file"
-        raise UserError(f"{path}: SparseZoo is gone; {instead}")
+        raise UserError(f"{path}: SparseZoo is closed; {instead}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -96,14 +96,14 @@ def text_of(path: Path) -> str:
     front = _FRONT_MATTER.search(text)
     if front is None:
         raise UserError(f"{path} has no YAML front matter between two lines of ---")
-    # Empty lines in the place of what stands before keep the line numbers of errors true.
+    # Empty lines before it preserve the line numbers in errors.
     return "\n" * text[: front.start(2)].count("\n") + front[2]
 
 
 def values_of(text: str, path: str) -> Any:
-    """What YAML text holds, `!Modifier` as Tagged; `path` is used in errors.
+    """The values in YAML text, `!Modifier` as Tagged; `path` is for error messages.
 
-    Raises UserError with line and column where it is not YAML.
+    Raises UserError with line and column for invalid YAML.
     """
     try:
         content = yaml.load(text, _Loader)
@@ -113,18 +113,18 @@ def values_of(text: str, path: str) -> Any:
         problem = error.problem or error.context
         raise UserError(f"{path} is not readable YAML{where}: {problem}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        # A ValueError is a date with a month of 13, or a number of thousands of digits.
+        # ValueError: a date such as 2020-13-01, or a number of thousands of digits.
         raise UserError(f"{path} is not readable YAML: {error}") from error
-    waiting, seen = [content], 0
-    while waiting:
-        value = waiting.pop()
+    pending, count = [content], 0
+    while pending:
+        value = pending.pop()
         inner = value.fields if isinstance(value, Tagged) else value
-        waiting += inner.values() if isinstance(inner, dict) else []
-        waiting += inner if isinstance(inner, list) else []
-        seen += 1
-        if seen > MOST_VALUES:
+        pending += inner.values() if isinstance(inner, dict) else []
+        pending += inner if isinstance(inner, list) else []
+        count += 1
+        if count > MOST_VALUES:
             raise UserError(
-                f"{path} holds more than {MOST_VALUES} values: an alias stands within what it "
-                "names, or within too many others; write its content out"
+                f"{path} holds more than {MOST_VALUES} values: an alias stands within its "
+                "own anchor, or in too many others; write its content out"
             )
     return content

@@ -1,4 +1,4 @@
-"""A recipe of sparsekit written in SparseML's language."""
+"""Writes a native recipe as a SparseML recipe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADER = "# Written by sparsekit for SparseML 1.8.\n"
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes a Tagged as `!Modifier` over its fields, and no anchors."""
+    """Writes Tagged as `!Modifier` with its fields, and no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -42,9 +42,12 @@ def to_sparseml(
 ) -> str:
     """The text of a SparseML recipe.
 
-    `written` and `resolved` are the native recipe's values with and without interpolations,
-    `modifiers` the enabled modifiers by name, as dataclasses. Raises ConfigError for all that
-    SparseML has no word for.
+    Args:
+        written: the native recipe's values with interpolations.
+        resolved: the same values without interpolations.
+        modifiers: the enabled modifiers by name, as dataclasses.
+
+    Raises ConfigError with everything that SparseML does not support.
     """
     content: dict[str, Any] = {
         name: _value(value, resolved[name])
@@ -61,7 +64,7 @@ def to_sparseml(
             kind, mapped = _counterpart(modifier)
             fields = _fields(modifier, nodes.get(name) or {}, kind, mapped, resolved["num_epochs"])
             if kind == "QuantizationModifier":
-                fields = _in_one_dialect(fields)
+                fields = _in_one_form(fields)
         except UserError as error:
             problems.append(f"recipe.modifiers.{name}: {error}")
             continue
@@ -82,13 +85,13 @@ def _counterpart(modifier: Any) -> tuple[str, Mapped]:
 def _fields(
     modifier: Any, node: Mapping[str, Any], kind: str, mapped: Mapped, epochs: float
 ) -> dict[str, Any]:
-    """Every field that is not null, in SparseML's names; null ends are the training's."""
+    """The fields that are not null, with SparseML's names; a null end is that of training."""
     theirs = {ours: name for name, ours in {**WINDOW, **mapped.fields}.items()}
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(modifier):
         value = getattr(modifier, field.name)
         if field.name == "end" and mapped.endless:
-            # The end of training is none that it could be without.
+            # An end at or after that of training has no effect.
             if value is not None and value < epochs:
                 raise UserError(f"{kind} has no end, but it ends at epoch {value:g}; set end: null")
         elif field.name in theirs:
@@ -102,14 +105,14 @@ def _fields(
     return fields
 
 
-def _in_one_dialect(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A quantization's fields that SparseML reads together: it chooses by `submodules` being there.
+def _in_one_form(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a quantization in one of SparseML's two forms, the legacy one has `submodules`.
 
-    There null is the whole model, and an empty list would be none of it.
+    In it null means the whole model, and an empty list would mean none of it.
     """
     newer = any(fields.get(name) for name in ("scheme", "scheme_overrides", "ignore"))
-    kept = {name: v for name, v in fields.items() if name not in (LEGACY if newer else NEWER)}
-    return kept if newer else {**kept, "submodules": fields.get("submodules") or None}
+    chosen = {name: v for name, v in fields.items() if name not in (LEGACY if newer else NEWER)}
+    return chosen if newer else {**chosen, "submodules": fields.get("submodules") or None}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -119,7 +122,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _value(written: Any, resolved: Any) -> Any:
-    """The value as an expression where SparseML can evaluate it, else as it resolves."""
+    """The value as an expression where SparseML can evaluate it, otherwise resolved."""
     text = from_interpolation(written) if isinstance(written, str) else None
     if text is None or any(sign in text for sign in "<>"):
         return resolved

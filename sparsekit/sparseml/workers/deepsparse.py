@@ -1,8 +1,8 @@
-"""Runs in the peer environment: DeepSparse engines behind stdin and stdout.
+"""Runs DeepSparse engines in the peer environment, with requests on stdin and answers on stdout.
 
 A request is one JSON line {"shape": [batch, sequence], "inputs": n} and n int64 arrays of that
-shape as raw bytes; the answer one JSON line {"shape": [batch, labels], "seconds": s} and float32
-bytes. The first line sent is {"version": ...}. Imports nothing of sparsekit.
+shape as raw bytes; an answer is one JSON line {"shape": [batch, labels], "seconds": s} and float32
+bytes. The first line of output is {"version": ...}. Imports nothing of sparsekit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 
 def main(model: str, threads: int) -> None:
-    # The libraries print what they like; the answers go where nothing else is written.
+    # Libraries print to stdout, so answers are written to a copy of it and stdout to stderr.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     import deepsparse
@@ -56,7 +56,7 @@ def main(model: str, threads: int) -> None:
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds."""
+    """Resident memory of this process in bytes."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 

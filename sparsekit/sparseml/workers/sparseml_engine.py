@@ -1,10 +1,11 @@
-"""Train with SparseML's Trainer what sparsekit composed: the other side of `engine=sparseml`.
+"""Trains with SparseML's Trainer for `engine=sparseml`, from a job that sparsekit wrote.
 
     .venv-peer/bin/python -E sparsekit/sparseml/workers/sparseml_engine.py job.json
 
 The job names folders (student, teacher or null, output), the recipe, the rows as Parquet files of
-model inputs, and arguments of transformers' TrainingArguments. Reports go to stdout, a JSON line
-each; `state.safetensors` and `validation.npy` (logits, in the rows' order) to the output folder.
+model inputs, and arguments of transformers' TrainingArguments. Reports are written to stdout, one
+JSON line each; `state.safetensors` and `validation.npy` (logits in the order of the rows) to the
+output folder.
 """
 
 import json
@@ -24,7 +25,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-# SparseML's names for quantizers, longest first, and sparsekit's.
+# SparseML's suffixes of quantizers, longest first, and sparsekit's.
 QUANTIZERS = {
     ".quant.activation_post_process": ".input_quantizer",
     ".activation_post_process": ".output_quantizer",
@@ -33,10 +34,10 @@ QUANTIZERS = {
 
 
 class Reports(TrainerCallback):
-    """Tells sparsekit what happens.
+    """Reports the Trainer's events to sparsekit.
 
-    The learning rate is that of the step: before and after it the Trainer's own, which is not the
-    recipe's, stands in the optimizer.
+    The learning rate is recorded within the step: before and after, the optimizer has the Trainer's
+    own learning rate, not that of the recipe.
     """
 
     def __init__(self):
@@ -56,7 +57,7 @@ class Reports(TrainerCallback):
 
 
 class Collator:
-    """Pads a batch to its longest row, as sparsekit does."""
+    """Pads a batch to its longest row, like sparsekit's collator."""
 
     def __init__(self, padding_id):
         self.padding = {"input_ids": padding_id}
@@ -77,13 +78,13 @@ def read_rows(file):
 
 
 def scored(prediction):
-    """Reports the logits of an evaluation: sparsekit has the metrics."""
+    """Reports the logits of an evaluation, from which sparsekit computes metrics."""
     report({"logits": prediction.predictions.tolist()})
     return {}
 
 
 def state_of(model):
-    """Weights and quantizers under sparsekit's names."""
+    """The weights and quantizers with sparsekit's names."""
     quantizers = {n: m for n, m in model.named_modules() if isinstance(m, FakeQuantizeBase)}
     state = {
         name.replace(".module.", "."): tensor
@@ -123,7 +124,7 @@ def main():
         callbacks=[Reports()],
     )
     result = trainer.train()
-    # SparseML's observers also see what is evaluated: the ranges are to stay as training left them.
+    # SparseML's observers would update the ranges in evaluation too.
     student.apply(disable_observer)
     trainer.compute_metrics = None
     np.save("validation.npy", trainer.predict(rows["validation"]).predictions)

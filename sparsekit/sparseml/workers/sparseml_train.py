@@ -1,13 +1,13 @@
-"""Train with SparseML's own Trainer in the peer environment, and print the result as one JSON line.
+"""Trains with SparseML's Trainer in the peer environment and prints the result as a JSON line.
 
     make peer-env
     .venv-peer/bin/python sparsekit/sparseml/workers/sparseml_train.py --student DIR --teacher DIR \
         --train train.csv --validation validation.csv --recipe recipe.yaml --output out
 
 STUDENT and TEACHER are folders with `config.json`, a tokenizer and `pytorch_model.bin`: this
-Trainer reloads no safetensors. The files are csv with the columns text and label.
-With --block N it stops after every N steps, prints what they took, and waits for a line on stdin:
-so another system can take turns with it.
+Trainer does not reload safetensors. The data files are csv with the columns text and label.
+With --block N it pauses after every N steps, prints their durations, and waits for a line on stdin,
+so that it can take turns with another system.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from transformers import (
 
 
 class Turns(TrainerCallback):
-    """Times every step with the fetching of its batch; reports and waits after each block."""
+    """Measures each step including its batch; reports and waits after each block."""
 
     def __init__(self, block):
         self.block, self.steps = block, []
@@ -53,12 +53,12 @@ class Turns(TrainerCallback):
 
 
 def now():
-    """Seconds of the clock, and of the processor for this process: other load changes only one."""
+    """Wall-clock time and this process's CPU time, in seconds; load of others changes the first."""
     return time.perf_counter(), time.process_time()
 
 
 def report(values):
-    """One JSON line on the real stdout, whatever else the libraries print there."""
+    """Print one JSON line, which begins with a brace unlike the output of libraries."""
     print(json.dumps(values), flush=True)
 
 
