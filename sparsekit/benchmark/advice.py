@@ -85,8 +85,8 @@ def _other_choices(main: Sequence[Row], others: Sequence[Sequence[Row]]) -> list
     fastest = [(cell, best) for cell in others if (best := _best(cell))["name"] != usual]
     if not fastest:
         return []
-    places = [f"{best['name']} {_at(cell)} ({_times(best)})" for cell, best in fastest]
-    return [f"Faster at other sizes: {_listed(places)}."]
+    parts = [f"{best['name']} {_at(cell)} ({_times(best)})" for cell, best in fastest]
+    return [f"Faster at other sizes: {_listed(parts)}."]
 
 
 def _zeros(cells: Sequence[Sequence[Row]]) -> list[str]:

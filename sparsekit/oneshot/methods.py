@@ -45,11 +45,11 @@ class OneShot:
 
     def problems(self) -> list[str]:
         """Problems of the settings, each with the option, its limit and the fix."""
-        found = []
+        problems = []
         if self.method not in METHODS:
-            found.append(f"--method {self.method} is not one of {', '.join(METHODS)}")
+            problems.append(f"--method {self.method} is not one of {', '.join(METHODS)}")
         if self.method == "wanda" and self.global_sparsity:
-            found.append("--method wanda compares weights within a row; leave out --global")
+            problems.append("--method wanda compares weights within a row; leave out --global")
         for option, value in (
             ("--num-grads", self.num_grads),
             ("--fisher-block-size", self.fisher_block_size),
@@ -58,40 +58,40 @@ class OneShot:
             ("--rows", self.rows),
         ):
             if value < 1:
-                found.append(f"{option} {value} must be 1 or more")
+                problems.append(f"{option} {value} must be 1 or more")
         if not self.damp > 0:
-            found.append(f"--damp {self.damp:g} must be above 0")
+            problems.append(f"--damp {self.damp:g} must be above 0")
         try:
             pattern = parse_mask_type(self.pattern)
         except ValueError:
             return [
-                *found,
+                *problems,
                 f"--pattern {self.pattern} is not one of unstructured, block4, N:M such as 2:4",
             ]
-        return found + self._pattern_problems(pattern)
+        return problems + self._pattern_problems(pattern)
 
     def _pattern_problems(self, pattern: Pattern) -> list[str]:
-        found = []
+        problems = []
         if isinstance(pattern, NOfM):
             if self.sparsity not in (None, pattern.sparsity):
-                found.append(
+                problems.append(
                     f"--pattern {self.pattern} has a sparsity of {pattern.sparsity:g}, not "
                     f"{self.sparsity:g}; leave out --sparsity"
                 )
             if self.method == "obs" and self.num_recomputations > 1:
-                found.append(
+                problems.append(
                     f"--pattern {self.pattern} is applied at once; leave out --num-recomputations"
                 )
         elif self.sparsity is None:
-            found.append("--sparsity is not set: add --sparsity 0.8")
+            problems.append("--sparsity is not set: add --sparsity 0.8")
         elif not 0 < self.sparsity < 1:
-            found.append(f"--sparsity {self.sparsity:g} must lie between 0 and 1")
+            problems.append(f"--sparsity {self.sparsity:g} must lie between 0 and 1")
         elif self.method == "obs" and self.fisher_block_size % pattern.columns:
-            found.append(
+            problems.append(
                 f"--fisher-block-size {self.fisher_block_size} must be a multiple of "
                 f"{pattern.columns} for --pattern {self.pattern}; set 48 or 64"
             )
-        return found
+        return problems
 
     @property
     def mask_pattern(self) -> Pattern:

@@ -66,9 +66,9 @@ def check_answers(run: Path, runtime: Any) -> None:
     expected, _ = logits_and_recorded(run, 16)
     encoder = TextEncoder(run / "deployment")
     texts = pq.read_table(run / "evaluation" / "validation.parquet")["text"].to_pylist()
-    found = predict_logits(runtime, encoder, encoder.encode(texts), batch=16)
-    assert np.abs(found - expected).mean() < 0.2 * expected.std(axis=0).min()
-    assert np.corrcoef(found[:, 0], expected[:, 0])[0, 1] > 0.95
+    actual = predict_logits(runtime, encoder, encoder.encode(texts), batch=16)
+    assert np.abs(actual - expected).mean() < 0.2 * expected.std(axis=0).min()
+    assert np.corrcoef(actual[:, 0], expected[:, 0])[0, 1] > 0.95
 
 
 @needs_openvino
@@ -98,11 +98,11 @@ def test_a_model_that_our_runtime_does_not_run_is_timed_without_it(
     qdq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(candidates_module, "missing", lambda: {"openvino": "", "deepsparse": ""})
-    found = candidates(qdq / "model", tmp_path)
-    assert [candidate.name for candidate in found] == [DENSE, DYNAMIC, "onnxruntime", "sparse"]
+    actual = candidates(qdq / "model", tmp_path)
+    assert [candidate.name for candidate in actual] == [DENSE, DYNAMIC, "onnxruntime", "sparse"]
     monkeypatch.setattr(candidates_module, "refusal", lambda file: "it has a node Sinh 'odd'")
-    found = candidates(qdq / "model", tmp_path)
-    assert [candidate.name for candidate in found] == [DENSE, DYNAMIC, "onnxruntime"]
+    actual = candidates(qdq / "model", tmp_path)
+    assert [candidate.name for candidate in actual] == [DENSE, DYNAMIC, "onnxruntime"]
     assert "not timed: it has a node Sinh 'odd'" in caplog.text
 
 
@@ -212,14 +212,14 @@ def test_baselines_have_no_zeros(
 ) -> None:
     others = ["openvino", "deepsparse", "sparse"]
     monkeypatch.setattr(candidates_module, "missing", lambda: dict.fromkeys(others, ""))
-    found = candidates(qdq / "model", tmp_path)
-    assert [candidate.name for candidate in found] == [DENSE, DYNAMIC, "onnxruntime"]
-    sizes = [candidate.file.stat().st_size for candidate in found]
+    actual = candidates(qdq / "model", tmp_path)
+    assert [candidate.name for candidate in actual] == [DENSE, DYNAMIC, "onnxruntime"]
+    sizes = [candidate.file.stat().st_size for candidate in actual]
     assert sizes[0] > max(sizes[1:])
-    stored = onnx.load(found[0].file).graph.initializer
+    stored = onnx.load(actual[0].file).graph.initializer
     weights = [numpy_helper.to_array(value) for value in stored if len(value.dims) == 2]
     assert min(np.count_nonzero(weight) / weight.size for weight in weights) > 0.99
-    ours = onnx.load(found[2].file).graph.initializer
+    ours = onnx.load(actual[2].file).graph.initializer
     [query] = [v for v in ours if v.name.endswith("layer.0.attention.self.query.weight_quantized")]
     assert (numpy_helper.to_array(query) == 0).mean() > 0.89
 

@@ -122,15 +122,15 @@ def test_a_checkpoint_is_pruned(
     options: list[str], share: float, teacher_folder: str, csv_files: dict[str, str], tmp_path: Path
 ) -> None:
     target = tmp_path / "pruned"
-    code, said = command(
+    code, stderr = command(
         teacher_folder, *FAST, "--data", csv_files["train"], "-o", str(target), *options
     )
-    assert code == 0, said
-    assert said.splitlines()[-1] == f"pruned: {target}"
-    found = inspect(str(target))
-    assert found.sparsity == pytest.approx(share, abs=1e-3)
+    assert code == 0, stderr
+    assert stderr.splitlines()[-1] == f"pruned: {target}"
+    actual = inspect(str(target))
+    assert actual.sparsity == pytest.approx(share, abs=1e-3)
     for pattern in {"1:4", "2:4"}.intersection(options):
-        assert all(made.pattern == pattern for made in found.layers if made.prunable)
+        assert all(made.pattern == pattern for made in actual.layers if made.prunable)
     weights = load_file(target / "model.safetensors")
     if "block4" in options:
         for name, weight in weights.items():
@@ -149,21 +149,21 @@ def test_a_checkpoint_is_pruned(
 def test_obs_is_repeatable_and_nearer_to_the_dense_model(
     teacher_folder: str, csv_files: dict[str, str], tmp_path: Path
 ) -> None:
-    said = []
+    stderr = []
     for method in ("obs", "obs", "magnitude"):
-        target = tmp_path / f"{len(said)}"
+        target = tmp_path / f"{len(stderr)}"
         options = ["--method", method, "--sparsity", "0.6", "--global", "--num-grads", "96"]
         data = ["--data", csv_files["train"], "--num-recomputations", "1"]
         assert command(teacher_folder, *options, *data, "-o", str(target))[0] == 0
-        said.append(load_file(target / "model.safetensors"))
-    assert all(torch.equal(said[0][name], said[1][name]) for name in said[0])
+        stderr.append(load_file(target / "model.safetensors"))
+    assert all(torch.equal(stderr[0][name], stderr[1][name]) for name in stderr[0])
     dense, _ = load_classifier(Path(teacher_folder), ["LABEL_0", "LABEL_1"], 64)
     names = [f"{name}.weight" for name in prunable(dense.model)]
     with Path(csv_files["validation"]).open() as file:
         texts = [row["text"] for row in csv.DictReader(file)]
     batch = dense.tokenizer(texts, padding=True, return_tensors="pt")
     logits = []
-    for weights in (None, said[0], said[2]):
+    for weights in (None, stderr[0], stderr[2]):
         if weights is not None:
             state = dense.model.state_dict()
             dense.model.load_state_dict(state | {name: weights[name] for name in names})
@@ -177,10 +177,10 @@ def test_a_checkpoint_without_a_classifier_keeps_its_own_head(tmp_path: Path) ->
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )
     BertModel(config).save_pretrained(tmp_path / "bert")
-    code, said = command(
+    code, stderr = command(
         str(tmp_path / "bert"), "--sparsity", "0.5", "-o", str(tmp_path / "pruned")
     )
-    assert code == 0, said
+    assert code == 0, stderr
     before = load_file(tmp_path / "bert" / "model.safetensors")
     assert load_file(tmp_path / "pruned" / "model.safetensors").keys() == before.keys()
 
@@ -207,9 +207,9 @@ def test_a_checkpoint_without_a_classifier_keeps_its_own_head(tmp_path: Path) ->
 def test_wrong_options_are_named_before_anything_is_read(
     options: list[str], problem: str, tmp_path: Path
 ) -> None:
-    code, said = command("no/such/model", *options, "-o", str(tmp_path / "pruned"))
+    code, stderr = command("no/such/model", *options, "-o", str(tmp_path / "pruned"))
     assert code == 1
-    assert problem in said
+    assert problem in stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -238,10 +238,10 @@ def test_wrong_data_and_models_are_named(
         ([str(tmp_path), *obs, "--data", csv_files["train"]], "holds no config.json"),
         ([teacher_folder, "--sparsity", "0.8", "-o", str(tmp_path)], "exists already"),
     ):
-        code, said = command(*words)
-        assert code == 1, said
-        assert problem in said, said
-        assert "problems" not in said, said
+        code, stderr = command(*words)
+        assert code == 1, stderr
+        assert problem in stderr, stderr
+        assert "problems" not in stderr, stderr
         assert not target.exists()
 
 
@@ -258,19 +258,19 @@ def test_texts_are_truncated_to_the_positions_of_a_model(
     with open(csv_files["train"], newline="") as file:
         texts = [{"text": row["text"]} for row in csv.DictReader(file)]
     # Wanda looks at no label.
-    code, said = command(str(small), *options, str(write_csv(tmp_path / "texts.csv", texts)))
-    assert code == 0, said
+    code, stderr = command(str(small), *options, str(write_csv(tmp_path / "texts.csv", texts)))
+    assert code == 0, stderr
     wrong = str(write_csv(tmp_path / "wrong.csv", [{"review": "it", "label": 0.5}]))
-    _, said = command(str(small), *options[:-3], "--data", wrong)
-    assert "no column text; it has review, label; set --text-column (csv" in said
+    _, stderr = command(str(small), *options[:-3], "--data", wrong)
+    assert "no column text; it has review, label; set --text-column (csv" in stderr
 
 
 def test_obs_needs_a_trained_classifier(
     student_folder: str, csv_files: dict[str, str], tmp_path: Path
 ) -> None:
-    code, said = command(
+    code, stderr = command(
         student_folder, "--method", "obs", "--sparsity", "0.95", "--data", csv_files["train"],
         "-o", str(tmp_path / "pruned"),
     )  # fmt: skip
     assert code == 1
-    assert "fine-tune it first, or use --method wanda" in said
+    assert "fine-tune it first, or use --method wanda" in stderr

@@ -100,10 +100,10 @@ def test_consumers_of_one_tensor_share_one_pair(graph: onnx.GraphProto) -> None:
 def test_deepsparse_form(run: Path, result: dict[str, Any], tmp_path: Path) -> None:
     """MatMulInteger for every matmul, with the logits of the other form in onnxruntime."""
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("deployment"))
-    found = export(tmp_path / "run", ExportConfig(form="deepsparse", max_metric_drop=0.1))
-    assert (found["int8_matmuls"], found["fp32_matmuls"]) == (LINEARS, 0)
-    assert found["zero_fraction"] == result["zero_fraction"]
-    graph = onnx.load(tmp_path / "run" / found["path"]).graph
+    other = export(tmp_path / "run", ExportConfig(form="deepsparse", max_metric_drop=0.1))
+    assert (other["int8_matmuls"], other["fp32_matmuls"]) == (LINEARS, 0)
+    assert other["zero_fraction"] == result["zero_fraction"]
+    graph = onnx.load(tmp_path / "run" / other["path"]).graph
     ops = collections.Counter(node.op_type for node in graph.node)
     assert ops["MatMulInteger"] == LINEARS
     assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (2 * 4 + 3, 3)

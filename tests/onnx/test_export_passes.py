@@ -107,7 +107,7 @@ def run(model: ir.Model, path: Path) -> tuple[np.ndarray, collections.Counter[st
     return logits, collections.Counter(node.op_type for node in model.graph)
 
 
-def expected(found: Layers) -> np.ndarray:
+def expected(model_layers: Layers) -> np.ndarray:
     """The same in torch, with fake quantization where there are quantizers.
 
     In float64 but for what is rounded: float32 sums here would be as far from the exact ones as
@@ -128,32 +128,38 @@ def expected(found: Layers) -> np.ndarray:
             values, float(scale), int(zero), limits.min, limits.max
         ).double()
 
-    weight = {n: fake(torch.from_numpy(layer.weight), layer.weights) for n, layer in found.items()}
-    rows = fake(weight["table"][torch.from_numpy(IDS)], found["table"].outputs)
-    queries = fake(rows, found["query"].inputs) @ weight["query"].T
-    keys = fake(rows, found["key"].inputs) @ weight["key"].T
-    first = fake((queries * keys)[:, 0], found["head"].inputs)
-    return fake(first @ weight["head"].T + torch.from_numpy(BIAS), found["head"].outputs).numpy()
+    weight = {
+        n: fake(torch.from_numpy(layer.weight), layer.weights) for n, layer in model_layers.items()
+    }
+    rows = fake(weight["table"][torch.from_numpy(IDS)], model_layers["table"].outputs)
+    queries = fake(rows, model_layers["query"].inputs) @ weight["query"].T
+    keys = fake(rows, model_layers["key"].inputs) @ weight["key"].T
+    first = fake((queries * keys)[:, 0], model_layers["head"].inputs)
+    return fake(
+        first @ weight["head"].T + torch.from_numpy(BIAS), model_layers["head"].outputs
+    ).numpy()
 
 
 def test_linears(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model, found = graph(), layers()
+    model, model_layers = graph(), layers()
     with caplog.at_level(logging.INFO, "sparsekit"):
-        assert linears(model, found) == 3
+        assert linears(model, model_layers) == 3
     assert caplog.messages == ["linears: 3 written as one matmul and one sum"]
     logits, ops = run(model, tmp_path)
-    np.testing.assert_allclose(logits, expected(found), atol=1e-6)
+    np.testing.assert_allclose(logits, expected(model_layers), atol=1e-6)
     assert (ops["MatMul"], ops["Gemm"], ops["Add"]) == (2, 1, 1)
     names = {"query.weight_transposed", "key.weight_transposed", "head.weight_transposed"}
     assert names | {"table.weight", "head.bias", "zero"} == set(model.graph.initializers)
 
 
 def test_embeddings(tmp_path: Path) -> None:
-    model, found = graph(), layers(weights=INT8)
-    found = {name: found[name] if name == "table" else layers()[name] for name in found}
-    assert embeddings(model, found) == 1
+    model, model_layers = graph(), layers(weights=INT8)
+    model_layers = {
+        name: model_layers[name] if name == "table" else layers()[name] for name in model_layers
+    }
+    assert embeddings(model, model_layers) == 1
     logits, ops = run(model, tmp_path)
-    np.testing.assert_allclose(logits, expected(found), atol=1e-6)
+    np.testing.assert_allclose(logits, expected(model_layers), atol=1e-6)
     assert ops["DequantizeLinear"] == 1
     assert model.graph.initializers["table.weight_quantized"].dtype == ir.DataType.INT8
     assert "table.weight" not in model.graph.initializers
@@ -167,44 +173,48 @@ CHANNELS = Quantizer(
 @pytest.mark.parametrize("quantizer", [INT8, CHANNELS], ids=["tensor", "channel"])
 def test_weights(tmp_path: Path, quantizer: Quantizer) -> None:
     model, plain = graph(), layers()
-    found = {**plain, "query": layers(weights=quantizer)["query"]}
-    linears(model, found)
-    assert weights(model, found) == 1
+    model_layers = {**plain, "query": layers(weights=quantizer)["query"]}
+    linears(model, model_layers)
+    assert weights(model, model_layers) == 1
     logits, ops = run(model, tmp_path)
-    np.testing.assert_allclose(logits, expected(found), atol=1e-5)
+    np.testing.assert_allclose(logits, expected(model_layers), atol=1e-5)
     assert ops["DequantizeLinear"] == 1
     assert "query.weight_transposed" not in model.graph.initializers
 
 
 def test_input_activations_are_shared(tmp_path: Path) -> None:
-    model, found = graph(), layers(inputs=UINT8)
-    assert input_activations(model, found) == 2  # query and key share one, the head has another
+    model, model_layers = graph(), layers(inputs=UINT8)
+    assert (
+        input_activations(model, model_layers) == 2
+    )  # query and key share one, the head has another
     logits, ops = run(model, tmp_path)
-    np.testing.assert_allclose(logits, expected(found), atol=1e-5)
+    np.testing.assert_allclose(logits, expected(model_layers), atol=1e-5)
     assert ops["QuantizeLinear"] == ops["DequantizeLinear"] == 2
 
 
 def test_input_activations_of_unlike_quantizers_are_not_shared(tmp_path: Path) -> None:
     other = Quantizer(scale=UINT8.scale, zero_point=np.array(100, np.uint8))
-    model, found = graph(), layers(inputs=UINT8, key_inputs=other)
-    assert input_activations(model, found) == 3
-    np.testing.assert_allclose(run(model, tmp_path)[0], expected(found), atol=1e-5)
+    model, model_layers = graph(), layers(inputs=UINT8, key_inputs=other)
+    assert input_activations(model, model_layers) == 3
+    np.testing.assert_allclose(run(model, tmp_path)[0], expected(model_layers), atol=1e-5)
 
 
 def test_output_activations(tmp_path: Path) -> None:
     """Also after the layer whose output is the graph's."""
-    model, found = graph(), layers(outputs=UINT8)
-    assert output_activations(model, found) == 2
+    model, model_layers = graph(), layers(outputs=UINT8)
+    assert output_activations(model, model_layers) == 2
     logits, ops = run(model, tmp_path)
-    np.testing.assert_allclose(logits, expected(found), atol=1e-5)
+    np.testing.assert_allclose(logits, expected(model_layers), atol=1e-5)
     assert ops["QuantizeLinear"] == 2
     assert [value.name for value in model.graph.outputs] == ["logits"]
 
 
 def test_nothing_to_quantize_changes_nothing(tmp_path: Path) -> None:
-    model, found = graph(), layers()
+    model, model_layers = graph(), layers()
     before = run(graph(), tmp_path)
-    counts = [p(model, found) for p in (embeddings, weights, input_activations, output_activations)]
+    counts = [
+        p(model, model_layers) for p in (embeddings, weights, input_activations, output_activations)
+    ]
     assert counts == [0, 0, 0, 0]
     after = run(model, tmp_path)
     np.testing.assert_array_equal(before[0], after[0])
@@ -214,11 +224,11 @@ def test_nothing_to_quantize_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("quantizer", [INT8, CHANNELS], ids=["tensor", "channel"])
 def test_matmul_integer(tmp_path: Path, quantizer: Quantizer) -> None:
     plain, model = layers(weights=INT8, inputs=UINT8), graph()
-    found = {**plain, "query": layers(weights=quantizer, inputs=UINT8)["query"]}
-    linears(model, found)
-    assert matmul_integer(model, found) == 3
+    model_layers = {**plain, "query": layers(weights=quantizer, inputs=UINT8)["query"]}
+    linears(model, model_layers)
+    assert matmul_integer(model, model_layers) == 3
     logits, ops = run(model, tmp_path)
-    table_as_it_is = {**found, "table": layers()["table"]}
+    table_as_it_is = {**model_layers, "table": layers()["table"]}
     np.testing.assert_allclose(logits, expected(table_as_it_is), atol=1e-5)
     assert ops["QuantizeLinear"] == 2  # query and key share one
     assert ops["MatMulInteger"] == ops["Cast"] == 3
@@ -226,28 +236,30 @@ def test_matmul_integer(tmp_path: Path, quantizer: Quantizer) -> None:
 
 
 def test_matmul_integer_needs_both_operands(tmp_path: Path) -> None:
-    model, found = graph(), layers(inputs=UINT8)
-    linears(model, found)
-    assert matmul_integer(model, found) == 0
+    model, model_layers = graph(), layers(inputs=UINT8)
+    linears(model, model_layers)
+    assert matmul_integer(model, model_layers) == 0
 
 
 def test_a_table_stores_its_quantized_outputs(tmp_path: Path) -> None:
-    model, found = graph(), layers(weights=INT8, outputs=UINT8)
-    found = {name: found[name] if name == "table" else layers()[name] for name in found}
-    assert embeddings(model, found) == 1
-    assert output_activations(model, found) == 0
+    model, model_layers = graph(), layers(weights=INT8, outputs=UINT8)
+    model_layers = {
+        name: model_layers[name] if name == "table" else layers()[name] for name in model_layers
+    }
+    assert embeddings(model, model_layers) == 1
+    assert output_activations(model, model_layers) == 0
     logits, ops = run(model, tmp_path)
-    np.testing.assert_allclose(logits, expected(found), atol=1e-6)
+    np.testing.assert_allclose(logits, expected(model_layers), atol=1e-6)
     assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (0, 1)
     assert model.graph.initializers["table.weight_quantized"].dtype == ir.DataType.UINT8
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_all_of_them_run_on_integers(tmp_path: Path, form: str) -> None:
-    model, found = graph(), layers(weights=INT8, inputs=UINT8, outputs=UINT8)
+    model, model_layers = graph(), layers(weights=INT8, inputs=UINT8, outputs=UINT8)
     for rewrite in FORMS[form]:
-        rewrite(model, found)
-    np.testing.assert_allclose(run(model, tmp_path)[0], expected(found), atol=0.031)
+        rewrite(model, model_layers)
+    np.testing.assert_allclose(run(model, tmp_path)[0], expected(model_layers), atol=0.031)
     names = {"query.weight_quantized", "key.weight_quantized", "head.weight_quantized"}
     assert int8_operands(tmp_path / "model.onnx") & names == names
 

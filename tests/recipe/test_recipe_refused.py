@@ -71,7 +71,7 @@ def test_every_wrong_modifier_is_named() -> None:
         ("a: 1\n  b: 2", "line 2, column 4"),
         ("a: !!python/object/apply:os.system ['true']", "line 1, column 4"),
         ("---\na: 1\n---\nb: 2\n", "line 3, column 1: but found another document"),
-        ("just text", "holds no modifiers"),
+        ("just text", "has no modifiers"),
         ("a: 2020-13-13", "month must be in 1"),
         ("a: 1\nb: 2\na: 3", "line 3, column 1: a is in line 1 already"),
         ("modifiers: [!A {x: 1, x: 1}]", "line 1, column 23: x is in line 1 already"),
@@ -85,7 +85,7 @@ def test_every_wrong_modifier_is_named() -> None:
         ("pruning:\n  - !GMPruningModifier {}", "name ends in modifiers.*pruning_modifiers"),
     ],
 )
-def test_a_file_that_is_no_recipe(tmp_path: Path, text: str, problem: str) -> None:
+def test_a_file_that_is_not_a_recipe(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem) as caught:
         loaded(text, tmp_path)
     assert "recipe.yaml" in str(caught.value) or "pruning_modifiers" in str(caught.value)

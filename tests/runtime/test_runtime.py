@@ -117,16 +117,16 @@ def test_damaged_config(deployment: Path) -> None:
 
 def test_overflow_setting_follows_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     units = {"avx2": True, "avx512_vnni": False, "avx_vnni": False}
-    for found, expected in ((units, True), ({**units, "avx_vnni": True}, False), (None, False)):
-        monkeypatch.setattr("sparsekit.runtime.onnxruntime.cpu_units", lambda found=found: found)
+    for flags, expected in ((units, True), ({**units, "avx_vnni": True}, False), (None, False)):
+        monkeypatch.setattr("sparsekit.runtime.onnxruntime.cpu_units", lambda flags=flags: flags)
         assert sums_overflow() is expected
 
 
 def test_uint8_weights_answer_alike(deployment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = predict(deployment, TEXTS)
     monkeypatch.setattr("sparsekit.runtime.onnxruntime.sums_overflow", lambda: True)
-    for found, wanted in zip(predict(deployment, TEXTS), expected, strict=True):
-        assert found["scores"] == pytest.approx(wanted["scores"], abs=1e-5)
+    for actual, wanted in zip(predict(deployment, TEXTS), expected, strict=True):
+        assert actual["scores"] == pytest.approx(wanted["scores"], abs=1e-5)
 
 
 def test_benchmark(run: Path) -> None:

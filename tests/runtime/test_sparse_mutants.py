@@ -46,13 +46,13 @@ def test_mutants_are_answered_as_by_onnxruntime_or_refused(
     for name, change, array in random.Random(0).sample(mutants(graph), MUTANTS):
         write_mutant(graph, name, array, target)
         expected = answers(OnnxRuntime, target, requests(100))
-        found = answers(SparseRuntime, target, requests(100))
-        if isinstance(found, UserError):
+        actual = answers(SparseRuntime, target, requests(100))
+        if isinstance(actual, UserError):
             refused += 1
-            assert "\n" not in str(found)
+            assert "\n" not in str(actual)
             continue
         assert not isinstance(expected, UserError), f"{name} {change}: {expected}"
-        for ours, theirs in zip(found, expected, strict=True):
+        for ours, theirs in zip(actual, expected, strict=True):
             # A value rounded to the next integer is worth some hundredths of a logit.
             np.testing.assert_allclose(
                 ours, theirs, rtol=0.05, atol=0.05, err_msg=f"{name} {change}"

@@ -57,10 +57,10 @@ def check_answers(file: Path, threads: int, cells: Iterable[tuple[int, int]]) ->
     for batch, length in cells:
         for padded in (False, True):
             inputs = texts(batch, length, seed=length, padded=padded)
-            expected, found = reference.run(inputs), sparse.run(inputs)
-            assert found.dtype == np.float32
-            assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
-            differences.append(np.abs(found - expected).max(axis=1))
+            expected, actual = reference.run(inputs), sparse.run(inputs)
+            assert actual.dtype == np.float32
+            assert (actual.argmax(axis=1) == expected.argmax(axis=1)).all()
+            differences.append(np.abs(actual - expected).max(axis=1))
     rows = np.concatenate(differences)
     assert np.median(rows) < 1e-5
     assert (rows < 1e-3).mean() > 0.6
@@ -99,8 +99,8 @@ def first_layer(runtime: SparseRuntime) -> LayerStruct:
 def test_float32_logits_are_precise(berts: dict[str, Path]) -> None:
     inputs = texts(32, 40)
     expected = OnnxRuntime(berts["float32"], threads=1).run(inputs)
-    found = SparseRuntime(berts["float32"], threads=1).run(inputs)
-    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+    actual = SparseRuntime(berts["float32"], threads=1).run(inputs)
+    np.testing.assert_allclose(actual, expected, atol=1e-5, rtol=0)
 
 
 @needs_compiler
@@ -178,8 +178,8 @@ def test_calls_from_several_threads(berts: dict[str, Path]) -> None:
     inputs = [texts(2, length) for length in (5, 40, 150)]
     expected = [sparse.run(each) for each in inputs]
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(sparse.run, inputs * 5))
-    assert all(np.array_equal(*pair) for pair in zip(found, expected * 5, strict=True))
+        actual = list(pool.map(sparse.run, inputs * 5))
+    assert all(np.array_equal(*pair) for pair in zip(actual, expected * 5, strict=True))
 
 
 @needs_compiler
@@ -192,9 +192,9 @@ def test_masks_of_nothing_and_of_gaps(berts: dict[str, Path]) -> None:
     mask[2, :20] = 0
     inputs["attention_mask"] = mask
     expected = OnnxRuntime(file, threads=1).run(inputs)
-    found = SparseRuntime(file, threads=1).run(inputs)
-    np.testing.assert_allclose(found, expected, atol=0.05, rtol=0)
-    assert np.median(np.abs(found - expected)) < 1e-5
+    actual = SparseRuntime(file, threads=1).run(inputs)
+    np.testing.assert_allclose(actual, expected, atol=0.05, rtol=0)
+    assert np.median(np.abs(actual - expected)) < 1e-5
 
 
 @needs_compiler

@@ -61,11 +61,11 @@ def test_an_expression_means_the_same_in_a_native_recipe(text: str) -> None:
     if python_value(text) is None:
         return
     written = expressions.interpolation(text)
-    found = resolved({**VARIABLES, "x": written})["x"]
-    assert found == pytest.approx(expressions.evaluate(text, VARIABLES))
+    actual = resolved({**VARIABLES, "x": written})["x"]
+    assert actual == pytest.approx(expressions.evaluate(text, VARIABLES))
     back = expressions.from_interpolation(written)
     assert back is not None
-    assert expressions.evaluate(back, VARIABLES) == pytest.approx(found)
+    assert expressions.evaluate(back, VARIABLES) == pytest.approx(actual)
 
 
 @given(st.text(max_size=40))

@@ -26,8 +26,8 @@ import json, sys
 from sparseml.pytorch.optim import ScheduledModifierManager
 
 def value(modifier, name):
-    found = getattr(modifier, name)
-    return found if found is None or isinstance(found, (bool, float, int, str)) else str(found)
+    value = getattr(modifier, name)
+    return value if value is None or isinstance(value, (bool, float, int, str)) else str(value)
 
 read = {}
 for path in sys.argv[2:]:
@@ -69,8 +69,8 @@ def read(converted: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    return {name: found[str(path)] for name, path in converted.items()}
+    modifiers = json.loads(done.stdout.splitlines()[-1])
+    return {name: modifiers[str(path)] for name, path in converted.items()}
 
 
 def test_there_are_recipes() -> None:

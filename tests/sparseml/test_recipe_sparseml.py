@@ -31,11 +31,11 @@ def test_the_seed_recipe_is_the_native_one() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         ours = plain(compose("config", ["dataset=quickstart", "recipe=pruned90_quant"]).recipe)
     assert theirs["num_epochs"] == ours["num_epochs"]
-    found = {node["_target_"]: node for node in theirs["modifiers"].values()}
+    actual = {node["_target_"]: node for node in theirs["modifiers"].values()}
     wanted = {node["_target_"]: node for node in ours["modifiers"].values()}
-    assert found.keys() == wanted.keys()
+    assert actual.keys() == wanted.keys()
     for target, node in wanted.items():
-        given = {"start": 0, "end": None, **found[target]}
+        given = {"start": 0, "end": None, **actual[target]}
         for key in node.keys() - {"enabled", "per_channel_weights", "quantize_attention"}:
             assert given[key] == node[key], (target, key)
 

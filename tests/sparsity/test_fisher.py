@@ -51,17 +51,17 @@ def test_saliency_is_that_of_the_dense_inverse_without_pruned_weights(
 ) -> None:
     gradients, weight, keep = drawn
     monkeypatch.setattr(fisher_module, "CHUNK", 100)  # several chunks of blocks
-    found = fisher_of(kind, gradients).saliency(weight, keep, DAMP)
+    actual = fisher_of(kind, gradients).saliency(weight, keep, DAMP)
     inverse = torch.linalg.inv(dense(gradients)[keep][:, keep])
     expected = weight[keep].double() ** 2 / (2 * inverse.diagonal())
-    torch.testing.assert_close(found[keep].double(), expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(actual[keep].double(), expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_saliency_of_a_group_is_the_least_rise_of_the_loss_without_it(kind, drawn) -> None:
     gradients, weight, _ = drawn
     keep = torch.ones(WEIGHTS, dtype=torch.bool)
-    found = fisher_of(kind, gradients).saliency(weight, keep, DAMP, group=4)
+    actual = fisher_of(kind, gradients).saliency(weight, keep, DAMP, group=4)
     matrix = dense(gradients)
     for start in range(0, WEIGHTS, 4):
         gone = torch.zeros(WEIGHTS, dtype=torch.bool)
@@ -70,7 +70,7 @@ def test_saliency_of_a_group_is_the_least_rise_of_the_loss_without_it(kind, draw
         step = moved - weight.double()
         rise = step @ matrix @ step / 2
         expected = rise.float().expand(4)
-        torch.testing.assert_close(found[start : start + 4], expected, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(actual[start : start + 4], expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,10 +78,10 @@ def test_remaining_weights_minimize_the_loss(kind, drawn, monkeypatch) -> None:
     gradients, weight, keep = drawn
     monkeypatch.setattr(fisher_module, "CHUNK", 100)
     stays = keep & (torch.arange(WEIGHTS) % 3 != 0)
-    found = fisher_of(kind, gradients).compensate(weight, stays, DAMP)
+    actual = fisher_of(kind, gradients).compensate(weight, stays, DAMP)
     expected = least_rise(dense(gradients), weight.double(), stays)
-    assert (found[~stays] == 0).all()
-    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+    assert (actual[~stays] == 0).all()
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,10 +89,10 @@ def test_removing_one_weight_gives_the_optimal_brain_surgeon_update(kind, drawn)
     gradients, weight, _ = drawn
     removed = 3
     keep = torch.arange(WEIGHTS) != removed
-    found = fisher_of(kind, gradients).compensate(weight, keep, DAMP)
+    actual = fisher_of(kind, gradients).compensate(weight, keep, DAMP)
     inverse = torch.linalg.inv(dense(gradients))
     step = -weight[removed].double() / inverse[removed, removed] * inverse[:, removed]
-    torch.testing.assert_close(found.double(), weight.double() + step, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual.double(), weight.double() + step, rtol=1e-4, atol=1e-5)
 
 
 def test_without_a_gradient_pruning_is_by_magnitude_and_nothing_moves() -> None:
@@ -140,14 +140,14 @@ def test_gradients_of_rows_are_those_of_batches_that_hold_only_them(examples) ->
     model = Shared()
     batch = {"inputs": torch.randn(6, 4, 6), "labels": torch.tensor([0, 1, 2, 0, 1, 2])}
     layers = {"body": model.body, "head": model.head}
-    found = {n: g.clone() for n, g in example_gradients(model, batch, layers, examples, [])}
-    assert found.keys() == layers.keys()
+    actual = {n: g.clone() for n, g in example_gradients(model, batch, layers, examples, [])}
+    assert actual.keys() == layers.keys()
     for index in range(6 // examples):
         rows = slice(index * examples, (index + 1) * examples)
         loss = model(batch["inputs"][rows], batch["labels"][rows]).loss
         for name, layer in layers.items():
             (expected,) = torch.autograd.grad(loss, [layer.weight], retain_graph=True)
-            torch.testing.assert_close(found[name][index], expected.flatten())
+            torch.testing.assert_close(actual[name][index], expected.flatten())
     assert model.body.weight.grad is None
 
 
@@ -155,8 +155,8 @@ def test_frozen_layers_have_gradients_too() -> None:
     model = Shared()
     model.body.requires_grad_(False)
     batch = {"inputs": torch.randn(2, 4, 6), "labels": torch.tensor([0, 1])}
-    found = dict(example_gradients(model, batch, {"body": model.body}, 1, []))
-    assert found["body"].abs().sum() > 0
+    actual = dict(example_gradients(model, batch, {"body": model.body}, 1, []))
+    assert actual["body"].abs().sum() > 0
     assert not model.body.weight.requires_grad
 
 

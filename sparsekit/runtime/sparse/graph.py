@@ -47,17 +47,17 @@ class Graph:
 
     def needed(self, targets: Iterable[str], given: Iterable[str]) -> list[Node]:
         """The nodes that compute `targets` from `given`, in order."""
-        wanted, ready = list(targets), set(given)
-        found: set[str] = set()
-        while wanted:
-            name = wanted.pop()
+        pending, ready = list(targets), set(given)
+        computed: set[str] = set()
+        while pending:
+            name = pending.pop()
             node = self.producers.get(name)
             if name in ready or node is None:
                 continue
             ready.update(node.outputs)
-            found.update(node.outputs)
-            wanted.extend(node.inputs)
-        return [node for node in self.nodes if found & set(node.outputs)]
+            computed.update(node.outputs)
+            pending.extend(node.inputs)
+        return [node for node in self.nodes if computed & set(node.outputs)]
 
 
 def read_model(file: Path) -> ModelProto:

@@ -270,8 +270,8 @@ class _Matcher:
         node = self.graph.producers.get(name)
         if node is None or node.outputs[0] != name:
             raise UserError(
-                f"runtime=sparse found {name!r} where the encoder has {' or '.join(ops)}; run this "
-                "model with runtime=onnxruntime"
+                f"runtime=sparse cannot run this graph: the encoder has {' or '.join(ops)} in "
+                f"place of {name!r}; run this model with runtime=onnxruntime"
             )
         if node.op not in ops:
             raise refused(node, f"the encoder has {' or '.join(ops)} here")

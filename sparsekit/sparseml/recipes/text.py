@@ -54,8 +54,8 @@ _NUMBERS = {
     r"|\.(nan|NaN|NAN)$",
 }
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in found if tag.rpartition(":")[2] not in _NUMBERS]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    first: [(tag, form) for tag, form in resolvers if tag.rpartition(":")[2] not in _NUMBERS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 for _kind, _form in _NUMBERS.items():
     _Loader.add_implicit_resolver(
