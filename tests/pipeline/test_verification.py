@@ -187,7 +187,9 @@ def test_a_changed_bias_is_found_behind_right_sums(run: Path) -> None:
     state["bert.encoder.layer.0.attention.self.query.bias"] += 0.5
     save_file(state, file, metadata={"format": "pt"})
     restamp(run)
-    with pytest.raises(UserError, match=r"check 'weights' failed: .*query.bias in the file is not"):
+    with pytest.raises(
+        UserError, match=r"check 'weights' failed: .*query.bias in the file differs"
+    ):
         verify_run(RunFolder(run), summary_of(run))
 
 
