@@ -65,7 +65,7 @@ def tokenized_rows(
         )
     if column is not None:
         rows = rows if column == "labels" else rows.rename_column(column, "labels")
-        _check_labels(rows, labels, name)
+        _check_labels(rows, labels, name, column)
     if not keep:
         rows = rows.select_columns([c for c in rows.column_names if c in (*inputs, "labels")])
     lengths = token_counts(rows)
@@ -96,13 +96,13 @@ def _with_tokens(dataset: object, name: str) -> Dataset:
     return dataset.with_format(None)
 
 
-def _check_labels(rows: Dataset, labels: int, name: str) -> None:
+def _check_labels(rows: Dataset, labels: int, name: str, column: str) -> None:
     feature = rows.features["labels"]
     kind = getattr(feature, "dtype", type(feature).__name__)
     if not isinstance(feature, ClassLabel) and not str(kind).startswith(("int", "uint", "bool")):
         raise UserError(
-            f"{name}, column labels holds {kind}, not one class index for each row; number the "
-            "classes from 0: data.class_encode_column('labels')"
+            f"{name}, column {column} holds {kind}, not one class index for each row; number the "
+            f"classes from 0: data.class_encode_column({column!r})"
         )
     values = rows.with_format("arrow")[:]["labels"].cast(pa.int64())
     wrong = pc.fill_null(pc.invert(pc.and_(pc.less(values, labels), pc.greater(values, -1))), True)

@@ -68,7 +68,17 @@ def sources(
     `longest` is the length of the longest row in tokens. Raises UserError for a teacher of another
     task, and for one that reads no rows of that length.
     """
-    each = [teacher] if isinstance(teacher, str | Path | PreTrainedModel) else list(teacher)
+    each = (
+        list(teacher)
+        if isinstance(teacher, Sequence) and not isinstance(teacher, str)
+        else [teacher]
+    )
+    for one in each:
+        if not isinstance(one, str | Path | PreTrainedModel):
+            raise UserError(
+                f"teacher is of type {type(one).__name__}; give a transformers model, a folder, a "
+                'Hub id, "self", a list of these, or None'
+            )
     if not each:
         raise UserError("teacher is an empty list; give one or more teachers, or None")
     return [

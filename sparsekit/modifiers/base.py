@@ -83,8 +83,8 @@ class Modifier:
             reached = num_epochs - self.start
             return [
                 f"start {self.start:g} lies before epoch 0; set start >= 0, or, if it is counted "
-                f"back from the end as recipe.qat_epochs is, go back {num_epochs:g} epochs at most "
-                f"instead of {reached:g}"
+                f"back from the end, as by recipe.qat_epochs (now {reached:g}), set that to at "
+                f"most {num_epochs:g}"
             ]
         if self.end is not None and self.end <= self.start:
             return [

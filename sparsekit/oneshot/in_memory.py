@@ -65,6 +65,11 @@ def prune(
         model = sparsekit.prune(model, 0.8)
         ```
     """
+    if not isinstance(model, PreTrainedModel):
+        raise UserError(
+            f"prune takes a transformers model, not a {type(model).__name__}; load it first: "
+            "AutoModelForSequenceClassification.from_pretrained(CHECKPOINT)"
+        )
     unknown = sorted(settings.keys() - OneShot.__dataclass_fields__.keys())
     if unknown:
         known = ", ".join(OneShot.__dataclass_fields__)

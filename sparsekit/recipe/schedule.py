@@ -93,9 +93,15 @@ def _shares(planned: dict[str, float | None]) -> str:
     )
 
 
+def _counted(count: float, noun: str) -> str:
+    """As in `1 epoch` and `2 epochs`."""
+    return f"{count:.15g} {noun}{'' if count == 1 else 's'}"
+
+
 def table(recipe: Recipe, total_steps: int) -> Table:
     """The windows as a table for the terminal."""
-    view = Table(title=f"Schedule: {recipe.num_epochs:g} epochs, {total_steps} steps")
+    epochs, steps = _counted(recipe.num_epochs, "epoch"), _counted(total_steps, "step")
+    view = Table(title=f"Schedule: {epochs}, {steps}")
     rows = windows(recipe, total_steps)
     for heading in ("modifier", "kind", "epochs", "steps"):
         view.add_column(heading, justify="right" if heading in ("epochs", "steps") else "left")

@@ -12,6 +12,9 @@ from sparsekit.errors import ConfigError
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.arguments import SparseTrainingArguments
 
+# Arguments of the Trainer whose values are also values of the recipe's variable.
+_SAME_MEANING = ("num_train_epochs", "learning_rate", "weight_decay")
+
 
 def sparse_arguments(args: TrainingArguments | None, recipe: Recipe) -> SparseTrainingArguments:
     """A copy of `args` as SparseTrainingArguments, with the recipe's number of epochs.
@@ -28,6 +31,7 @@ def sparse_arguments(args: TrainingArguments | None, recipe: Recipe) -> SparseTr
     problems = [
         f"TrainingArguments({argument}={value!r}) has no effect, because the recipe sets it: leave "
         f"it out, or set {key}{_current(recipe, key)}"
+        f"{_as_recipe_args(recipe, argument, key, value)}"
         for argument, key in recipe.replaced_arguments().items()
         if (value := getattr(converted, argument, None)) is not None
         and value not in (_default(argument), allowed.get(argument))
@@ -44,6 +48,14 @@ def _current(recipe: Recipe, key: str) -> str:
     """What the recipe's variable is now, as in ` (now 13)`; nothing for a modifier's own field."""
     variable = key.removeprefix("recipe.")
     return f" (now {recipe.values[variable]})" if variable in recipe.values else ""
+
+
+def _as_recipe_args(recipe: Recipe, argument: str, key: str, value: Any) -> str:
+    """How SparseTrainer takes the value, for an argument that means what the variable means."""
+    variable = key.removeprefix("recipe.")
+    if variable not in recipe.values or argument not in _SAME_MEANING:
+        return ""
+    return f", as in recipe_args={{{variable!r}: {value!r}}}"
 
 
 def _default(argument: str) -> Any:

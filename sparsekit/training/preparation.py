@@ -129,8 +129,8 @@ def recipe_of(source: RecipeSource, variables: Mapping[str, Any]) -> Recipe:
     if isinstance(source, str | Path):
         return Recipe.from_file(source, **variables)
     raise UserError(
-        f"recipe is of type {type(source).__name__}; give a file, the name of one of our recipes, "
-        "YAML text, a mapping or a Recipe"
+        f"recipe is of type {type(source).__name__}; give a file, the name of one of sparsekit's "
+        "recipes, YAML text, a mapping or a Recipe"
     )
 
 
@@ -149,7 +149,10 @@ def _check_model(model: object, tokenizer: PreTrainedTokenizerBase) -> None:
             'or more and problem_type="single_label_classification"'
         )
     if problem := tokenizer_problem(tokenizer, embedded_tokens(model)):
-        raise UserError(f"processing_class, a {type(tokenizer).__name__}, {problem}")
+        raise UserError(
+            f"processing_class, a {type(tokenizer).__name__}, {problem}; load the tokenizer of the "
+            "model's own checkpoint and tokenize with it"
+        )
 
 
 def _check_positions(model: PreTrainedModel, longest: int) -> None:

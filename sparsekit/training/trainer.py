@@ -57,8 +57,8 @@ class SparseTrainer(Trainer):
 
     Args:
         model: a `...ForSequenceClassification` of transformers; it is changed in place.
-        recipe: a file, the name of one of our recipes, a SparseZoo stub, YAML text, a mapping or a
-            `Recipe`.
+        recipe: a file, the name of one of sparsekit's recipes, a SparseZoo stub, YAML text, a
+            mapping or a `Recipe`.
         recipe_args: values for variables of the recipe, as in `{"num_epochs": 3}`.
         teacher: what a recipe that distils imitates: a classifier, its folder or Hub id, a list of
             these (their logits are averaged), or "self", the model as it is now. Its logits are

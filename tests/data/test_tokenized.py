@@ -98,6 +98,10 @@ def row(labels: Any, kind: Any = None, ids: Any = ((1, 2),)) -> Dataset:
         (row([0]).remove_columns("labels"), "no column labels; it has input_ids; rename"),
         (row([0.5], Value("float32")), "column labels holds float32"),
         (row(["pos"], Value("string")), r"column labels holds string.*class_encode_column"),
+        (
+            row(["pos"], Value("string")).rename_column("labels", "label"),
+            r"column label holds string.*class_encode_column\('label'\)",
+        ),
         (row([[0, 1]], List(Value("int64"))), "column labels holds List"),
         (row([2]), r"row 0 \(from 0\) has the label 2, the model has the labels 0 to 1"),
         (row([0, -1], ids=[[1], [2]]), r"row 1 \(from 0\) has the label -1"),

@@ -155,12 +155,15 @@ def test_teachers_of_another_task(
     twin = str(seed_folder / "models" / hub_seed.MASKED_LM_TWIN)
     with pytest.raises(UserError, match="BertForMaskedLM, not a sequence classifier"):
         logits(twin, student, split)
-    with pytest.raises(UserError, match=r"has 2 labels, the data set 3 \(a, b, c\)"):
+    with pytest.raises(UserError, match=r"has 2 labels, the dataset 3 \(a, b, c\)"):
         sources(teacher_folder, student, ["a", "b", "c"], 10)
     with pytest.raises(UserError, match="there is no checkpoint folder"):
         logits(tmp_path / "missing", student, split)
     with pytest.raises(UserError, match="teacher is an empty list"):
         logits([], student, split)
+    for wrong in (3, [3]):
+        with pytest.raises(UserError, match="teacher is of type int; give a transformers model"):
+            logits(wrong, student, split)
 
 
 def test_a_teacher_of_too_few_positions(

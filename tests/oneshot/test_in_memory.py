@@ -115,6 +115,11 @@ def test_a_lower_sparsity_than_the_models_is_refused(model: PreTrainedModel) -> 
         prune(model, 0.5)
 
 
+def test_a_folder_instead_of_a_model() -> None:
+    with pytest.raises(UserError, match="takes a transformers model, not a str; load it first"):
+        prune("model", 0.8)  # type: ignore[arg-type]
+
+
 def test_a_quantized_model(model: PreTrainedModel) -> None:
     Quantization(start=0.0).attach(model)
     with pytest.raises(UserError, match="quantized already"):

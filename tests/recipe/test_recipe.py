@@ -103,7 +103,10 @@ def test_no_qat_epochs_means_no_quantization() -> None:
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
-        (["recipe.qat_epochs=20"], "start -7 lies before epoch 0"),
+        (
+            ["recipe.qat_epochs=20"],
+            r"start -7 lies before epoch 0.*recipe\.qat_epochs \(now 20\), set that to at most 13",
+        ),
         (["recipe.num_epochs=3", "recipe.qat_start_epoch=8"], "starts at epoch 8 but .* ends at 3"),
         (["recipe.distill_hardness=2"], "hardness 2 lies outside"),
         (["+recipe.modifiers.learning_rate.end=20"], "ends at epoch 20 but training ends at 13"),
@@ -280,3 +283,11 @@ def test_update_has_no_memory() -> None:
         return [m.enabled for m in model.modules() if hasattr(m, "observing")]
 
     assert switches(composed(), [0, 9, 12.5, 3, 9]) == switches(composed(), [9])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "title"), [(1, 1, "1 epoch, 1 step"), (6, 1128, "6 epochs, 1128 steps")]
+)
+def test_the_tables_title_counts(epochs: int, steps: int, title: str) -> None:
+    recipe = composed(f"recipe.num_epochs={epochs}", "recipe.qat_epochs=1")
+    assert schedule.table(recipe, steps).title == f"Schedule: {title}"

@@ -75,7 +75,7 @@ def test_windows_move_with_the_number_of_epochs(
 
 
 def test_too_few_epochs_for_the_windows_are_an_error_not_a_broken_schedule() -> None:
-    with pytest.raises(ConfigError, match=r"recipe\.qat_epochs.*3 epochs at most instead of 5"):
+    with pytest.raises(ConfigError, match=r"recipe\.qat_epochs.*now 5\), set that to at most 3"):
         Recipe.from_file("pruned90_quant", num_epochs=3)
     assert Recipe.from_file("pruned90_quant", num_epochs=3, qat_epochs=1).num_epochs == 3
 

@@ -163,7 +163,7 @@ def test_variables_of_the_recipe(
     with pytest.raises(UserError, match="recipe_args num_epochs cannot be set in a Recipe"):
         recipe = Recipe.from_text(RECIPE)
         trainer(model, tokenizer, data, tmp_path, recipe=recipe, recipe_args={"num_epochs": 3})
-    with pytest.raises(ConfigError, match="3 epochs at most instead of 5"):
+    with pytest.raises(ConfigError, match=r"recipe\.qat_epochs \(now 5\), set that to at most 3"):
         trainer(
             model, tokenizer, data, tmp_path, recipe="pruned90_quant", recipe_args={"num_epochs": 3}
         )
@@ -210,8 +210,15 @@ def test_plain_and_own_arguments(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_train_epochs": 5}, r"num_train_epochs=5\) has no effect.*num_epochs \(now 2\)"),
-        ({"learning_rate": 0.1}, r"learning_rate=0\.1\) has no effect.*recipe\.init_lr \(now 0"),
+        (
+            {"num_train_epochs": 5},
+            r"num_train_epochs=5\) has no effect.*num_epochs \(now 2\).*'num_epochs': 5",
+        ),
+        (
+            {"learning_rate": 0.1},
+            r"learning_rate=0\.1\) has no effect.*recipe\.init_lr \(now 0.*'init_lr': 0\.1",
+        ),
+        ({"warmup_steps": 5}, r"warmup_steps=5\) has no effect.*recipe\.init_lr \(now [\d.e-]+\)$"),
         ({"eval_strategy": "epoch", "no_eval": True}, "eval_dataset is not set"),
     ],
 )
