@@ -31,7 +31,8 @@ def predict(
 ) -> None:
     """Label texts with a run's exported model: label, probability and text, tab-separated.
 
-    A line for each: tabs, line breaks and backslashes of a text are written \\t, \\n and \\\\.
+    One line for each text, whose tabs, line breaks and backslashes are escaped as `\\t`, `\\n` and
+    `\\\\`.
     """
     from sparsekit.runs.folder import RunFolder
     from sparsekit.runtime.answers import predict

@@ -21,5 +21,5 @@ def pull(
 
     target = output or Path(repository.rpartition("/")[2])
     files = pull_deployment(repository, target, revision)
-    typer.echo(f"pulled: {target} ({files} files, as they were pushed)")
+    typer.echo(f"pulled: {target} ({files} files, unchanged since they were pushed)")
     typer.echo(f'Try next: {command()} predict {target} "This movie is funny and moving."')

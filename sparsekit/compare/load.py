@@ -45,7 +45,10 @@ def load(folders: Sequence[Path]) -> list[Run]:
     runs: dict[Path, Run] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"no folder {folder}; `run:` and `sweep:` name those of launch.py")
+            raise UserError(
+                f"there is no folder {folder}; give one that the last line of `sparsekit train` "
+                "names after `run:` or `sweep:`"
+            )
         paths = [*(run.path for run in find_runs(folder)), *_reused(folder)]
         if not paths:
             raise UserError(

@@ -52,8 +52,9 @@ def table(comparison: Comparison) -> Table:
     ranked = metric.replace(" latency ", "\n") if named else metric.rpartition(" ")[2]
     front = "*: on the Pareto front"
     shown = [measure for measure in headings if measure in comparison.measures]
+    count = len(comparison.groups)
     view = Table(
-        title=f"{len(comparison.groups)} configs by {metric}",
+        title=f"{count} config{'' if count == 1 else 's'} by {metric}",
         caption="; ".join([*(f"{headings[cost]}: {cost}" for cost in costs), front]),
         box=box.SIMPLE_HEAD,
         collapse_padding=True,

@@ -35,7 +35,7 @@ def verify_files(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(summary.get("export"), Mapping):
         raise UserError(f"{run} has no deployment to verify; export it first: sparsekit export RUN")
     return describe_failure(run, summary) | {
-        "files": f"{check_files(run)} as they were exported",
+        "files": f"{check_files(run)} unchanged since the export",
         "sparsity": f"{_check_sparsity(run, summary):.2%} in the weights",
         "logits": _check_logits(run),
     }

@@ -105,12 +105,12 @@ def _results(
 ) -> dict[str, str]:
     products = structure["int8_matmuls"] + structure["fp32_matmuls"]
     found = {
-        "files": f"{files} as they were exported",
+        "files": f"{files} unchanged since the export",
         "recipe": f"{recipe.num_epochs:g} epochs; every mask holds in the saved weights",
         "sparsity": f"{share:.2%} in the weights, {structure['zero_fraction']:.2%} in the graph",
         "int8 products": f"{structure['int8_matmuls']} of {products}",
     }
     if not parity["verified"]:
         return found | {"logits": "not compared: the run has export.verify=false"}
-    found["logits"] = f"as torch's, at most {parity['max_abs_diff']:.2g} apart"
+    found["logits"] = f"within {parity['max_abs_diff']:.2g} of torch's"
     return found | {name: f"{value:.4f}" for name, value in parity["metrics"].items()}

@@ -201,6 +201,8 @@ class RunFolder:
 
         Raises UserError where Hydra left no settings that can be read.
         """
+        if not self.path.is_dir():
+            raise UserError(f"there is no run folder {self}")
         file = self.path / ".hydra" / "hydra.yaml"
         again = "start the run again"
         try:

@@ -112,3 +112,11 @@ def test_installed_command():
         [command, "recipe", "--help"], capture_output=True, text=True, check=False, env=os.environ
     )
     assert "show" in result.stdout
+
+
+def test_help_wraps_paragraphs_and_keeps_escapes() -> None:
+    wrapped = CliRunner().invoke(app, ["benchmark", "--help"], env={"COLUMNS": "80"}).output
+    assert "which this was the last missing stage becomes completed." in wrapped
+    escapes = CliRunner().invoke(app, ["predict", "--help"], env={"COLUMNS": "80"}).output
+    for escape in (r"\t", r"\n", r"\\"):
+        assert escape in escapes

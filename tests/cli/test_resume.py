@@ -56,10 +56,13 @@ def test_an_interrupted_run_goes_on_where_it_was_started(
     assert "is completed: there is nothing to resume" in again.stderr
 
 
-@pytest.mark.parametrize("name", ["empty", "missing"])
-def test_a_folder_that_no_launcher_made_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("empty", "does not say how it was launched"), ("missing", "there is no run folder")],
+)
+def test_a_folder_that_no_launcher_made_is_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     refused = resume(tmp_path / name, tmp_path)
     assert refused.returncode == 1
-    assert "error:" in refused.stderr
+    assert message in refused.stderr
     assert "Traceback" not in refused.stderr

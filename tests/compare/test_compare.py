@@ -208,8 +208,14 @@ def test_a_broken_summary_never_stops_the_rest(tmp_path: Path) -> None:
 def test_folders_without_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run"):
         load([tmp_path])
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match=r"there is no folder .*/nowhere; give one that the last"):
         load([tmp_path / "nowhere"])
+
+
+def test_one_config_is_singular(tmp_path: Path) -> None:
+    write_made_run(tmp_path / "run", 0.5, 1.0, 2, 1, 0.9)
+    done = CliRunner().invoke(app, ["compare", str(tmp_path)])
+    assert "1 config by validation accuracy" in done.output, done.output
 
 
 def test_the_command_writes_three_files(sweep: Path, tmp_path: Path) -> None:
@@ -227,7 +233,7 @@ def test_the_command_writes_three_files(sweep: Path, tmp_path: Path) -> None:
     link = text.split("](")[1].split(")")[0]
     assert (tmp_path / "here" / link / "summary.json").is_file()
     done = CliRunner().invoke(app, ["compare", str(tmp_path / "nothing")])
-    assert (done.exit_code, "error: no folder" in done.stderr) == (1, True)
+    assert (done.exit_code, "error: there is no folder" in done.stderr) == (1, True)
 
 
 def test_it_imports_no_torch(sweep: Path) -> None:
