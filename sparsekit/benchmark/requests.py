@@ -78,7 +78,10 @@ def benchmark(
     folder = RunFolder(run)
     deployment, validation = folder.deployment, folder.evaluation("validation")
     if not validation.is_file():
-        raise UserError(f"there is no {validation}; benchmark a folder that launch.py wrote")
+        raise UserError(
+            f"there is no {validation}, whose rows would be timed; benchmark a run that has a "
+            "validation split"
+        )
     encoder = TextEncoder(deployment)
     columns = pq.read_table(validation, columns=["text", "text_pair"]).to_pydict()
     count = max(config.requests, config.batches * config.batch_size)

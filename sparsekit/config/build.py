@@ -111,7 +111,7 @@ def _field_problems(target: type, arguments: dict[str, Any], name: str) -> list[
         if field.name not in arguments and _required(field)
     ]
     problems += [
-        f"{name}.{key} is no field of {target.__name__}; {_hint(key, known)}"
+        f"{name}.{key} is not a field of {target.__name__}; {_hint(key, known)}"
         for key in sorted(arguments.keys() - known)
     ]
     return problems

@@ -244,7 +244,7 @@ def match_parameters(model: nn.Module, patterns: str | Sequence[str]) -> dict[st
             try:
                 expression = re.compile(pattern.removeprefix("re:"))
             except re.error as error:
-                problems.append(f"params: {pattern!r} is no regular expression: {error}")
+                problems.append(f"params: {pattern!r} is not a regular expression: {error}")
                 continue
             matched = {n: p for n, p in parameters.items() if expression.match(n)}
         else:

@@ -83,7 +83,10 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
     source = RunFolder(run)
     deployment, settings, names = source.deployment, source.config, source.metric_names
     if not source.weights.is_file():
-        raise UserError(f"there is no {source.weights}; export a folder that launch.py wrote")
+        raise UserError(
+            f"there is no {source.weights}; give the folder of a run that was trained "
+            "and saved: SparseTrainer does that in save_model()"
+        )
     if deployment.exists():
         shutil.rmtree(deployment)
     model, state = load_model(source.model)

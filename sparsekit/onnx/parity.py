@@ -52,8 +52,8 @@ def read_rows(file: Path, encoder: TextEncoder) -> Rows:
     """The rows of `evaluation/validation.parquet`, encoded by the deployment's tokenizer."""
     if not file.is_file():
         raise UserError(
-            f"there is no {file} to check the export against; export a folder that launch.py "
-            "wrote, or set export.verify=false"
+            f"there is no {file} to check the export against; export a run that has a "
+            "validation split (eval_dataset of a SparseTrainer), or set export.verify=false"
         )
     columns = read_columns(file, ["label", "logits"])
     columns |= _read_texts(file)

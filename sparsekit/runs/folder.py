@@ -204,7 +204,10 @@ class RunFolder:
         if not self.path.is_dir():
             raise UserError(f"there is no run folder {self}")
         file = self.path / ".hydra" / "hydra.yaml"
-        again = "start the run again"
+        again = (
+            "start the run again, or, if a SparseTrainer trained it, call "
+            "train(resume_from_checkpoint=True)"
+        )
         try:
             content = file.read_bytes()
             check_yaml(content, str(file))

@@ -58,7 +58,7 @@ def test_an_interrupted_run_goes_on_where_it_was_started(
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("empty", "does not say how it was launched"), ("missing", "there is no run folder")],
+    [("empty", "train(resume_from_checkpoint=True)"), ("missing", "there is no run folder")],
 )
 def test_a_folder_that_no_launcher_made_is_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()

@@ -63,7 +63,7 @@ def test_a_missing_value_is_named() -> None:
 
 
 def test_an_unknown_field_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match=r"recipe\.pruning\.parms is no field .* params"):
+    with pytest.raises(ConfigError, match=r"recipe\.pruning\.parms is not a field .* params"):
         build({"_target_": PRUNING, "parms": "x"}, "recipe.pruning")
 
 

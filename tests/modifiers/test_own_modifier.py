@@ -138,5 +138,5 @@ def test_its_problems_and_conflicts_are_the_recipes(own_module: str) -> None:
         "that do not overlap",
     ]
     node = {"_target_": own_module, "wieght": 1.0}
-    with pytest.raises(ConfigError, match="wieght is no field of MatchLogits"):
+    with pytest.raises(ConfigError, match="wieght is not a field of MatchLogits"):
         Recipe.build({"num_epochs": 1, "modifiers": {"match": node}}, trusted=True)

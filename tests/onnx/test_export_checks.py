@@ -235,7 +235,8 @@ def test_truncated_weights(run: Path) -> None:
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("evaluation", r"there is no .*evaluation.*launch\.py wrote"),
+        ("evaluation", r"there is no .*evaluation.*validation split \(eval_dataset"),
+        ("model", r"there is no .*model\.safetensors; .*save_model\(\)"),
         ("config.yaml", r"is not a run folder: it has no config\.yaml"),
     ],
 )
