@@ -61,7 +61,8 @@ def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"cannot reach the Hub for the model {checkpoint!r}: {first_line(error)}\n"
+            f"there is no folder {checkpoint!r}, and the Hub cannot be reached for a model of that "
+            f"id: {first_line(error)}\n"
             "Give a local folder with its files instead, as in student.checkpoint=FOLDER or "
             "teacher=checkpoint teacher.checkpoint=FOLDER"
         ) from error

@@ -170,7 +170,7 @@ def test_convert_to_sparseml_and_back(tmp_path: Path) -> None:
 def test_nothing_to_convert(tmp_path: Path) -> None:
     assert "is a native recipe already; use --to sparseml" in error("convert", NATIVE)
     assert "is a sparseml recipe already" in error("convert", TRANSFER, "--to", "sparseml")
-    assert "cannot read" in error("convert", tmp_path / "none.yaml")
+    assert "there is no recipe file" in error("convert", tmp_path / "none.yaml")
     (tmp_path / "file").touch()
     assert "cannot write" in error("convert", TRANSFER, "-o", tmp_path / "file" / "x.yaml")
 

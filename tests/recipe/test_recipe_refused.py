@@ -99,7 +99,9 @@ def test_line_numbers_in_markdown_are_the_files(tmp_path: Path) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot read the recipe"):
+    with pytest.raises(UserError, match=r"^there is no recipe file .*none\.yaml$"):
         load(str(tmp_path / "none.yaml"), {})
+    with pytest.raises(UserError, match="cannot read the recipe"):
+        load(str(tmp_path), {})
     with pytest.raises(UserError, match="SparseZoo is closed"):
         load("zoo:bert-base", {})

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from sparsekit.config.plain import plain
 from sparsekit.config.resolvers import register_calc
 from sparsekit.config.root import register_root
-from sparsekit.errors import ConfigError, UserError
+from sparsekit.errors import ConfigError
 from sparsekit.sparseml.recipes.document import Document, read
 from sparsekit.sparseml.recipes.expressions import expression, names
 from sparsekit.sparseml.recipes.mapping import EPOCH_RANGE, MODIFIERS
@@ -25,7 +25,7 @@ from sparsekit.sparseml.recipes.native import (
     resolved,
     training_length,
 )
-from sparsekit.sparseml.recipes.text import MARKDOWN, ZOO
+from sparsekit.sparseml.recipes.text import MARKDOWN, ZOO, content_of
 
 
 def load(path: str, variables: Mapping[str, Any]) -> Values:
@@ -59,10 +59,7 @@ def is_sparseml(path: Path) -> bool:
     """Whether a file has a SparseML recipe, not a native one; raises UserError if unreadable."""
     if str(path).startswith(ZOO):
         return True
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the recipe {path}: {error}") from error
+    text = content_of(path)
     return path.suffix.lower() in MARKDOWN or is_sparseml_text(text)
 
 

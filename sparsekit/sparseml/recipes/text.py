@@ -78,6 +78,16 @@ def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> Tagged:
 _Loader.add_multi_constructor("!", _tagged)
 
 
+def content_of(path: Path) -> str:
+    """The text of a recipe file. Raises UserError for a file that cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"there is no recipe file {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the recipe {path}: {error}") from error
+
+
 def text_of(path: Path) -> str:
     """The YAML of a file, or of a Markdown file's front matter, with the same line numbers.
 
@@ -87,10 +97,7 @@ def text_of(path: Path) -> str:
         own = shipped_recipe(str(path))
         instead = f"recipe={own} trains the same way" if own else "give the path of a recipe file"
         raise UserError(f"{path}: SparseZoo is closed; {instead}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the recipe {path}: {error}") from error
+    text = content_of(path)
     if path.suffix.lower() not in MARKDOWN:
         return text
     front = _FRONT_MATTER.search(text)
