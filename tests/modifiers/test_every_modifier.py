@@ -61,7 +61,6 @@ def run(
     )
     result = training.train(resume_from_checkpoint=None if resume is None else str(resume))
     assert torch.isfinite(torch.tensor(result.training_loss))
-    recipe.detach(student.model)
     return student.model, recipe, before
 
 
@@ -146,7 +145,14 @@ def test_a_recipe_that_leaves_nothing_to_train() -> None:
 
 def test_the_list_names_every_modifier() -> None:
     [folder] = sparsekit.modifiers.__path__
-    bases = {"base", "loss_mean", "pruning.curves", "pruning.masked", "pruning.gradual"}
+    bases = {
+        "base",
+        "loss_mean",
+        "processes",
+        "pruning.curves",
+        "pruning.masked",
+        "pruning.gradual",
+    }
     parts = ("attention", "fake_quantize", "observation", "rounding", "scheme")
     bases |= {f"quantization.{part}" for part in parts}
     files = [p.relative_to(folder).with_suffix("") for p in Path(folder).rglob("*.py")]

@@ -94,4 +94,4 @@ def test_fields_that_are_wrong(fields: dict[str, Any], problem: str) -> None:
 
 def test_a_set_rate_has_no_end() -> None:
     [found] = SetLearningRate(learning_rate=0.1, end=2.0).problems(3)
-    assert "end is 2, but a rate that is set stays" in found
+    assert "end is 2, but the rate stays once it is set" in found

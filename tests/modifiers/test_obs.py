@@ -210,7 +210,7 @@ def test_without_rows_it_does_not_pretend_to_prune(net: Net) -> None:
 @pytest.mark.parametrize(
     ("kind", "fields", "problem"),
     [
-        (OBSPruning, {"mask_type": "2:4"}, "mask_type '2:4' is none of unstructured, block4"),
+        (OBSPruning, {"mask_type": "2:4"}, "mask_type '2:4' is not one of unstructured, block4"),
         (OBSPruning, {"mask_type": "block4", "fisher_block_size": 50}, "multiple of 4"),
         (OBSPruning, {"fisher_block_size": 0}, "fisher_block_size 0"),
         (OBSPruning, {"damp": 0.0}, "damp 0 must be above 0"),
@@ -232,7 +232,7 @@ def test_wrong_fields_are_named(kind, fields, problem) -> None:
 def test_a_weight_of_no_linear_layer_is_refused() -> None:
     model = nn.ModuleDict({"embed": nn.Embedding(8, 16), "head": nn.Linear(16, 4)})
     modifier = pruning(OBSPruning, params=["re:.*weight"])
-    with pytest.raises(ConfigError, match="is no weight of a Linear layer"):
+    with pytest.raises(ConfigError, match="is not the weight of a Linear layer"):
         modifier.attach(model)
 
 

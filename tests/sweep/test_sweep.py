@@ -91,7 +91,7 @@ def test_fail_fast_stops_at_the_first_failure(tmp_path: Path) -> None:
 def test_a_stopped_sweep_takes_its_jobs_along_and_goes_on_later(tmp_path: Path) -> None:
     poison(tmp_path, s1="stop")
     done = sweep(tmp_path, "seed=1,2", code=128 + signal.SIGTERM)
-    assert "stopped by SIGTERM; the same command goes on" in done.stderr
+    assert "stopped by SIGTERM; repeat the command to run the remaining jobs" in done.stderr
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid.txt").read_text()), 0)
     assert ran(tmp_path) == []

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from sparsekit.errors import UserError
 from sparsekit.models.loading import Student
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.cpu import attention
@@ -126,13 +127,15 @@ def test_a_second_training_in_one_process_repeats_the_first(
     assert not all(torch.equal(a, b) for a, b in zip(first, failed, strict=True))
 
 
-def test_a_trainer_can_train_again(
+def test_a_trainer_trains_once(
     tmp_path: Path, student_folder: str, rows: dict[str, Dataset]
 ) -> None:
+    """Its recipe is over; a second call changes nothing."""
     made, watch, before = train(tmp_path, student_folder, rows)
     watch.seen = {}
-    made.train()
-    assert watch.seen["classes"] == {BitDropout, MaskedLinear}
+    with pytest.raises(UserError, match="make a new SparseTrainer"):
+        made.train()
+    assert watch.seen == {}
     assert isinstance(made.model, PreTrainedModel)
     assert changes(made.model) == before
     norms = [entry["grad_norm"] for entry in made.state.log_history if "grad_norm" in entry]

@@ -99,10 +99,18 @@ def _fields(
                 value = "eval(num_epochs)"
             if value is not None:
                 written = _value(node.get(field.name, value), value)
-                fields[theirs[field.name]] = translated(written, PATTERNS)
+                written = translated(written, PATTERNS)
+                if field.name == "params" and isinstance(written, str):
+                    written = _patterns(written)
+                fields[theirs[field.name]] = written
         elif field.name != "enabled" and value != _default(field):
             raise UserError(f"{kind} has no field for {field.name}: {value!r}; remove it")
     return fields
+
+
+def _patterns(written: str) -> str | list[str]:
+    # SparseML takes a pattern in a list only; its keywords and expressions stand by themselves.
+    return written if written.startswith(("__", "eval(")) else [written]
 
 
 def _in_one_form(fields: Mapping[str, Any]) -> dict[str, Any]:
