@@ -89,7 +89,7 @@ def test_a_worker_that_ends_is_quoted(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("SPARSEKIT_PEER_PYTHON", str(python))
     reports: list[dict[str, Any]] = []
     with pytest.raises(
-        UserError, match=r"ended with code 3: OSError: no room; .*output is in .*log"
+        UserError, match=r"ended with code 3: OSError: no room; see .*log for its whole output"
     ):
         run_worker(tmp_path / "job.json", tmp_path / "log", reports.append)
     assert reports == [{"steps": 3}]
