@@ -65,8 +65,8 @@ class SparseTrainer(Trainer):
             computed once and kept in the cache. None: the task's loss counts alone.
         args: plain TrainingArguments or SparseTrainingArguments. The recipe sets the number of
             epochs, and what its modifiers are about, such as the learning rate.
-        train_dataset, eval_dataset: a `datasets.Dataset` with `input_ids` and `labels` or `label`.
-            Keep the text in `eval_dataset`: exports are checked on it.
+        train_dataset: a `datasets.Dataset` with `input_ids` and `labels` or `label`.
+        eval_dataset: the same for evaluation. Keep its text: exports are checked on it.
         processing_class: their tokenizer.
         data_collator: by default rows are padded to the longest of a batch.
         metrics: what is computed of the evaluation split, by `sparsekit.metrics` name; an export is
