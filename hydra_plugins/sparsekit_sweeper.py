@@ -36,6 +36,7 @@ from sparsekit.sweep import jobs as jobs_of
 from sparsekit.sweep.jobs import Job
 from sparsekit.sweep.table import failures, outcome, summary_table
 from sparsekit.sweep.workspace import save_workspace
+from sparsekit.training.checkpoints import newest_whole
 
 
 class ExitAsError:
@@ -158,20 +159,19 @@ class ResumingSweeper(Sweeper):
 
     def _run(self, jobs: list[Job], folder: Path, key: str, axes: Sequence[str]) -> None:
         known = jobs_of.earlier_runs([self.root, folder])
-        missing = jobs_of.to_run(jobs, known, self.rerun)
-        number = jobs_of.next_number(folder)
-        for job in (*missing, *(job for job in jobs if job.hash is None)):
-            job.folder, number = folder / str(number), number + 1
+        missing = jobs_of.to_run(jobs, known, self.rerun, _resumable)
+        first = jobs_of.next_number(folder)
+        invalid = [job for job in jobs if job.hash is None]
+        for number, job in enumerate((*missing, *invalid), first):
+            job.number, job.folder = number, job.folder or folder / str(number)
         folders = {job.hash: job.folder for job in missing}
         for job in jobs:
             job.folder = job.folder or folders[job.hash]
         jobs_of.write_record(folder, key, axes, jobs)
-        for job in jobs:
-            if job.hash is None:
-                assert job.folder is not None
-                job.folder.mkdir()
-                _fail(job, job.error or "")
-        if missing and not (self.fail_fast and any(job.hash is None for job in jobs)):
+        for job in invalid:
+            _folder_of(job).mkdir()
+            _fail(job, job.error or "")
+        if missing and not (self.fail_fast and invalid):
             self._launch(missing, folder)
 
     def _launch(self, jobs: list[Job], folder: Path) -> None:
@@ -207,9 +207,10 @@ class ResumingSweeper(Sweeper):
         """
         assert self.launcher is not None
         results: Sequence[JobReturn] = []
-        first = int(_folder_of(batch[0]).name)
+        first = batch[0].number
+        assert first is not None
         try:
-            results = self.launcher.launch([job.overrides for job in batch], first)
+            results = self.launcher.launch([job.launched for job in batch], first)
         except Exception as error:
             if len(batch) > 1:
                 sys.stderr.write(f"{first_line(error)}: one job at a time\n")
@@ -228,6 +229,17 @@ class ResumingSweeper(Sweeper):
 def _stop(number: int, frame: FrameType | None) -> None:
     """End the sweep as Ctrl-C does: a launcher ends the jobs that it started."""
     raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _resumable(run: RunFolder) -> bool:
+    """Whether a run has a whole checkpoint, and no process is still at work in its folder."""
+    if newest_whole(run.checkpoints) is None:
+        return False
+    try:
+        with run.lock():
+            return True
+    except UserError:
+        return False
 
 
 def _folder_of(job: Job) -> Path:

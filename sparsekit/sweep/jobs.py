@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from sparsekit.config.identity import config_hash
+from sparsekit.config.identity import config_hash, identity_hash
 from sparsekit.errors import UserError
 from sparsekit.runs.find import find_runs
-from sparsekit.runs.folder import Ending
+from sparsekit.runs.folder import Ending, RunFolder
 
 RERUN = ("failed", "all", "none")
 RECORD = "sweep.json"
@@ -25,19 +25,32 @@ class Job:
     """One job: its overrides, the hash of its resolved config, and the folder of its run.
 
     `hash` is None if the config does not compose, and `error` is the reason. `reused` marks the
-    run of an earlier call.
+    run of an earlier call; `resumed` marks an interrupted run that goes on in its own folder.
+    `number` is the launcher's, which numbers the jobs of a call consecutively.
     """
 
     overrides: list[str]
     hash: str | None = None
     error: str | None = None
     folder: Path | None = None
+    number: int | None = None
     reused: bool = False
+    resumed: bool = False
 
     @property
     def key(self) -> str:
         """What identifies the job in a later call: its config hash, or its overrides."""
         return self.hash or " ".join(self.overrides)
+
+    @property
+    def launched(self) -> list[str]:
+        """The overrides that the launcher gets: a resumed job's name its folder."""
+        if not self.resumed:
+            return self.overrides
+        assert self.folder is not None
+        # An absolute path, to which joining it to the sweep's folder makes no difference.
+        folder = f"hydra.sweep.subdir='{self.folder.absolute()}'"
+        return [*self.overrides, folder, "training.resume_from_checkpoint=auto"]
 
 
 def expand(overrides: Sequence[Override]) -> tuple[list[list[str]], list[str]]:
@@ -75,25 +88,40 @@ def sweep_key(overrides: Sequence[Override]) -> str:
     return config_hash(parts)
 
 
-def earlier_runs(folders: Iterable[Path]) -> dict[str, tuple[Path, Ending]]:
-    """The run of each config hash below the folders: a completed one, else the last."""
-    best: dict[str, tuple[Path, Ending]] = {}
-    for folder in folders:
-        for run in find_runs(folder):
-            end = run.ending
-            if end.hash is None:
-                continue
-            known = best.get(end.hash)
-            if known is None or known[1].status != "completed":
-                best[end.hash] = (run.path, end)
-    return best
+def earlier_runs(folders: Iterable[Path]) -> dict[str, list[tuple[Path, Ending]]]:
+    """The runs of each config hash below the folders, in the order in which they are found."""
+    found: dict[str, list[tuple[Path, Ending]]] = {}
+    # The sweep's own folder usually lies below the root, where it is found a second time.
+    runs = {run.path.resolve(): run for folder in folders for run in find_runs(folder)}
+    for run in runs.values():
+        end = run.ending
+        identity = end.hash or _config_hash(run)
+        if identity is not None:
+            found.setdefault(identity, []).append((run.path, end))
+    return found
 
 
-def to_run(jobs: Sequence[Job], known: Mapping[str, tuple[Path, Ending]], rerun: str) -> list[Job]:
+def _config_hash(run: RunFolder) -> str | None:
+    """The hash of the config of a run that was killed before it wrote its summary."""
+    try:
+        return identity_hash(run.config)
+    except (UserError, AttributeError):
+        return None
+
+
+def to_run(
+    jobs: Sequence[Job],
+    known: Mapping[str, Sequence[tuple[Path, Ending]]],
+    rerun: str,
+    resumable: Callable[[RunFolder], bool],
+) -> list[Job]:
     """The jobs to run; the others get the folder of their earlier run.
 
-    `rerun` is failed (jobs that are missing or failed), none (missing jobs only) or all. A job
-    listed twice runs once.
+    rerun: failed (jobs that are missing or failed), none (missing jobs only) or all.
+    resumable: whether an interrupted run has a checkpoint from which it can go on.
+
+    A job listed twice runs once. A job that is to go on from a checkpoint gets the folder of its
+    interrupted run.
     """
     if rerun not in RERUN:
         raise UserError(f"sweep.rerun={rerun!r} must be one of {', '.join(RERUN)}")
@@ -101,12 +129,16 @@ def to_run(jobs: Sequence[Job], known: Mapping[str, tuple[Path, Ending]], rerun:
     for job in jobs:
         if job.hash is None or job.hash in missing:
             continue
-        run, end = known.get(job.hash, (None, None))
-        done = end is not None and (end.status == "completed" or rerun == "none")
-        if done and rerun != "all":
-            job.folder, job.reused = run, True
-        else:
-            missing[job.hash] = job
+        runs = [] if rerun == "all" else known.get(job.hash, [])
+        ended = ("completed", "failed") if rerun == "none" else ("completed",)
+        done = [run for run, end in runs if end.status in ended]
+        if done:
+            job.folder, job.reused = done[-1], True
+            continue
+        missing[job.hash] = job
+        begun = [run for run, _ in reversed(runs) if resumable(RunFolder(run))]
+        if begun:
+            job.folder, job.resumed = begun[0], True
     return list(missing.values())
 
 

@@ -17,6 +17,8 @@ sys.path.insert(0, str(ROOT))
 
 @hydra.main(config_path="../../conf", config_name="config", version_base="1.3")
 def main(cfg):
+    from checkpoint_files import write_checkpoint
+
     from sparsekit.config.build import build
     from sparsekit.config.identity import identity_hash
     from sparsekit.config.plain import plain
@@ -35,10 +37,18 @@ def main(cfg):
             sys.exit("error: a mistake")
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "interrupt":
+            # As a run that is killed after a checkpoint leaves its folder.
+            run = RunFolder(Path(cfg.output_dir))
+            run.write_config(values)
+            write_checkpoint(run.checkpoints, 5)
+            os.kill(os.getpid(), signal.SIGKILL)
         case "stop":
             Path("pid.txt").write_text(str(os.getpid()))
             os.kill(os.getppid(), signal.SIGTERM)
             time.sleep(60)
+    if cfg.training.resume_from_checkpoint:
+        Path("resumed.txt").write_text(f"{cfg.seed} {Path(cfg.output_dir)}")
     name = HydraConfig.get().job.num
     with Path("ran.txt").open("a") as file:
         file.write(f"{cfg.seed} {cfg.recipe.num_epochs} {name} {os.getpid()}\n")

@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from sweeping import poison, ran, statuses, sweep
 
 from sparsekit.errors import UserError
+from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.report import show
 from sparsekit.sweep.jobs import Job, expand, read_record, sweep_key, to_run
 from sparsekit.sweep.table import summary_table
@@ -100,6 +101,37 @@ def test_a_stopped_sweep_takes_its_jobs_along_and_goes_on_later(tmp_path: Path) 
     assert ran(tmp_path) == ["1", "2"]
 
 
+def test_an_interrupted_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """In its own folder; a failed job without a checkpoint starts anew, in a folder of its own."""
+    poison(tmp_path, s1="interrupt", s2="raise", s3="kill")
+    sweep(tmp_path, "seed=1,2,3,4", code=1)
+    assert ran(tmp_path) == ["4"]
+    (folder,) = tmp_path.glob("multirun/*/*")
+    # As the sweep leaves it if it is killed along with its job.
+    (folder / "0" / "summary.json").unlink()
+    poison(tmp_path)
+    sweep(tmp_path, "seed=1,2,3,4")
+    assert ran(tmp_path) == ["1", "2", "3"]
+    assert (tmp_path / "resumed.txt").read_text() == f"1 {folder / '0'}"
+    known = read_record(folder)
+    assert known is not None
+    assert [job.folder.name for job in known[1] if job.folder] == ["0", "5", "6", "3"]
+    assert known[1][0].overrides == ["dataset=quickstart", "seed=1"]
+    completed = [name for name, status in statuses(tmp_path).items() if status == "completed"]
+    assert completed == ["0", "3", "5", "6"]
+
+
+def test_a_job_that_still_runs_elsewhere_is_not_resumed(tmp_path: Path) -> None:
+    poison(tmp_path, s1="interrupt")
+    sweep(tmp_path, "seed=1", code=1)
+    (folder,) = tmp_path.glob("multirun/*/*")
+    poison(tmp_path)
+    with RunFolder(folder / "0").lock():
+        sweep(tmp_path, "seed=1")
+    assert not (tmp_path / "resumed.txt").exists()
+    assert statuses(tmp_path) == {"0": "failed", "1": "completed"}
+
+
 def test_a_job_of_another_sweep_is_not_run_again(tmp_path: Path) -> None:
     sweep(tmp_path, BASIC, "seed=1,2", "recipe.num_epochs=6")
     assert ran(tmp_path) == ["1", "2"]
@@ -153,7 +185,7 @@ def test_a_record_cut_short_is_none(tmp_path: Path) -> None:
     assert read_record(tmp_path) is None
     (tmp_path / "sweep.json").write_text('{"key": "a", "jo')
     assert read_record(tmp_path) is None
-    assert to_run([Job(overrides=["a=1"], hash="x")], {}, "failed")
+    assert to_run([Job(overrides=["a=1"], hash="x")], {}, "failed", lambda run: False)
 
 
 def test_the_table_names_each_runtime(

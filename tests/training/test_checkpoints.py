@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoint_files import write_checkpoint
 from datasets import Dataset
 from tiny_training import Classifier, recipe, trainer
 
@@ -18,22 +19,11 @@ from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.resume import chosen_checkpoint
 
 
-def make(folder: Path, step: int) -> Path:
-    """A checkpoint of small files, published as training does it."""
-    unfinished = folder / checkpoints.UNFINISHED / f"checkpoint-{step}"
-    unfinished.mkdir(parents=True)
-    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"):
-        (unfinished / name).write_bytes(b"content of " + name.encode())
-    state = {"epoch": step / 10, "global_step": step}
-    (unfinished / checkpoints.STATE).write_text(json.dumps(state))
-    return checkpoints.publish(unfinished, folder, {"seed": 1})
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run folder with checkpoints 5, 10 and 15."""
     for step in (10, 5, 15):
-        make(tmp_path / "checkpoints", step)
+        write_checkpoint(tmp_path / "checkpoints", step)
     return tmp_path
 
 
