@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,20 @@ def check_classes(names: Sequence[str], classes: int) -> None:
             )
 
 
+def computed_names(names: Sequence[str]) -> list[str]:
+    """The names under which `compute` returns the metrics `names`.
+
+    >>> computed_names(["accuracy", "mcc"]), computed_names(["log_loss"])
+    (['accuracy', 'matthews_correlation', 'combined_score'], ['log_loss'])
+    """
+    canonical = list(dict.fromkeys(ALIASES.get(name, name) for name in names))
+    return [*canonical, "combined_score"] if len(_averaged(canonical)) > 1 else canonical
+
+
+def _averaged(names: Iterable[str]) -> list[str]:
+    return [name for name in names if METRICS[name].higher_is_better]
+
+
 def compute(
     names: Sequence[str], logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]
 ) -> dict[str, float]:
@@ -75,7 +89,7 @@ def compute(
                 f"{len(np.unique(labels))} of {logits.shape[1]} classes; name another metric, or "
                 "add rows of the missing classes to the split"
             )
-    averaged = [value for name, value in values.items() if METRICS[name].higher_is_better]
+    averaged = [values[name] for name in _averaged(values)]
     if len(averaged) > 1:
         values["combined_score"] = sum(averaged) / len(averaged)
     return values

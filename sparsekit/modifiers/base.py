@@ -122,6 +122,15 @@ class Modifier:
         """
         return {}
 
+    def final_from(self, num_epochs: float) -> float:
+        """The epoch from which the model has the structure that it is exported with.
+
+        From then on the modifier makes no more zeros, and quantizes what it quantizes. Earlier
+        checkpoints are not candidates for the best one. By default the modifier changes no
+        structure, so all are.
+        """
+        return 0.0
+
     def active(self, epoch: float) -> bool:
         """Whether `epoch` lies in the window."""
         return self.start <= epoch < (math.inf if self.end is None else self.end)

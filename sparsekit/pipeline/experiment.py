@@ -27,6 +27,12 @@ from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker, TrackingConfig, track
 from sparsekit.system import environment
 
+# A teacher trains for all its epochs, and keeps no checkpoints to choose from.
+CHOOSES_CHECKPOINTS = (
+    *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+    *("early_stopping_patience", "early_stopping_threshold"),
+)
+
 
 def experiment(plan: Plan, names: Mapping[str, str], run: RunFolder, tracker: Tracker) -> None:
     """The stages in order; each records its part of the summary as soon as it is known."""
@@ -60,7 +66,8 @@ def teacher_arguments(training: Mapping[str, Any], teacher: Finetuned) -> dict[s
 
     Without those that the teacher's recipe sets itself: a student's recipe may leave them open.
     """
-    left_out = {*Recipe.build(teacher.recipe).replaced_arguments(), "resume_despite_changes"}
+    replaced = Recipe.build(teacher.recipe).replaced_arguments()
+    left_out = {*replaced, *CHOOSES_CHECKPOINTS, "resume_despite_changes"}
     return {
         **{name: value for name, value in training.items() if name not in left_out},
         # Nobody resumes a teacher's checkpoints.

@@ -22,6 +22,7 @@ from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker
 from sparsekit.training.arguments import SparseTrainingArguments
+from sparsekit.training.best import best_problems
 
 # What trains where the config names no engine, as the configs of earlier versions do.
 OWN_ENGINE = "sparsekit.pipeline.engines.sparsekit.SparsekitEngine"
@@ -98,9 +99,12 @@ class Plan:
             problems += parts["student"].problems()
         if "dataset" in parts:
             try:
-                metrics.check(parts["dataset"].metrics)
+                metrics.check(names := parts["dataset"].metrics)
             except UserError as error:
                 problems.append(str(error))
+            else:
+                if "training" in parts and "recipe" in parts:
+                    problems += best_problems(parts["training"], parts["recipe"], names)
         seed = parts["training"].seed if "training" in parts else 0
         if not 0 <= seed < 2**32:
             problems.append(f"seed is {seed}; set a whole number from 0 to {2**32 - 1}")

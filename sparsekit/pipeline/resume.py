@@ -23,6 +23,8 @@ _FREE_GROUPS = ("output_dir", "tracking", "sweep", "export", "runtime")
 _FREE_TRAINING = (
     *("output_dir", "resume_from_checkpoint", "resume_despite_changes"),
     *("save_strategy", "save_steps", "save_total_limit", "restore_callback_states_from_checkpoint"),
+    *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+    *("early_stopping_patience", "early_stopping_threshold"),
     *("eval_strategy", "eval_steps", "eval_delay", "per_device_eval_batch_size"),
     *("logging_strategy", "logging_steps", "logging_first_step", "logging_dir", "log_level"),
     *("disable_tqdm", "report_to", "run_name", "push_to_hub"),

@@ -288,6 +288,12 @@ class Recipe:
         return max(values, key=lambda pair: pair[0])[1] if values else None
 
     @property
+    def final_from(self) -> float:
+        """The epoch at which the last stage begins: target sparsity reached, quantizers on."""
+        epochs = (modifier.final_from(self.num_epochs) for modifier in self.modifiers.values())
+        return max(epochs, default=0.0)
+
+    @property
     def quantized_modules(self) -> list[str]:
         """The modules that its modifiers quantized, once attached."""
         return [name for m in self.modifiers.values() for name in m.quantized_modules]

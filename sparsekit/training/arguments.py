@@ -10,12 +10,13 @@ from typing import Literal
 
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
 from sparsekit.distributed import FIRST_PROCESS, PROCESSES
 from sparsekit.errors import ConfigError
 from sparsekit.kernels.errors import KernelError, warn
 from sparsekit.kernels.sparse_linear import compiled, pays_here
-from sparsekit.metrics.table import higher_is_better
+from sparsekit.metrics.table import ALIASES, higher_is_better
 from sparsekit.system import cpu_units
 from sparsekit.training.resume import chosen_checkpoint, past_the_end
 
@@ -30,7 +31,7 @@ SPARSE_PRODUCTS = ("auto", "on", "off")
 
 @dataclass
 class SparseTrainingArguments(TrainingArguments):
-    """transformers' TrainingArguments with four more fields.
+    """transformers' TrainingArguments with more fields.
 
     precision: auto, fp32, bf16 or fp16; auto is bf16 on devices with bf16 matrix units, else fp32.
         On a GPU bf16 and fp16 mean autocast. On a CPU bf16 means that float32 matmuls use its bf16
@@ -43,6 +44,11 @@ class SparseTrainingArguments(TrainingArguments):
     tokens_per_batch: the number of tokens in a batch, padding included, instead of a fixed number
         of rows. The loss is the mean over a batch's rows, so rows in batches of long ones weigh
         more.
+    early_stopping_patience: stop once `metric_for_best_model` (by default the loss) has not
+        improved in so many evaluations of the recipe's last stage; None: train to the end.
+    early_stopping_threshold: by how much it must change to count as improved.
+
+    `load_best_model_at_end` compares checkpoints of the recipe's last stage alone.
 
     Raises ConfigError for values that cannot be used, with the fix.
     """
@@ -57,6 +63,8 @@ class SparseTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "resume although the config is another one"}
     )
     tokens_per_batch: int | None = field(default=None, metadata={"help": "instead of rows"})
+    early_stopping_patience: int | None = field(default=None, metadata={"help": "evaluations"})
+    early_stopping_threshold: float = field(default=0.0, metadata={"help": "a lesser gain is none"})
 
     def __post_init__(self) -> None:
         if too_small := [name for name in _AT_LEAST_ONE if getattr(self, name) < 1]:
@@ -92,7 +100,13 @@ class SparseTrainingArguments(TrainingArguments):
             self.precision = "bf16" if fast else "fp32"
         self.bf16 = on_gpu and self.precision == "bf16"
         self.fp16 = self.precision == "fp16"
+        if self.early_stopping_patience is not None:
+            self._check_early_stopping()
+            self.metric_for_best_model = self.metric_for_best_model or "loss"
         best = (self.metric_for_best_model or "").removeprefix("eval_")
+        if best in ALIASES:
+            # As evaluations name it.
+            self.metric_for_best_model = best = ALIASES[best]
         if self.greater_is_better is None and not higher_is_better(best):
             # transformers knows of names that end in "loss" only.
             self.greater_is_better = False
@@ -116,6 +130,27 @@ class SparseTrainingArguments(TrainingArguments):
             raise ConfigError([f"training.sparse_products=on: {problem}; set it to auto"])
         if self.tokens_per_batch is not None and (problem := self._token_budget_problem()):
             raise ConfigError([f"training.tokens_per_batch={self.tokens_per_batch}: {problem}"])
+
+    def _check_early_stopping(self) -> None:
+        assert self.early_stopping_patience is not None
+        problems = []
+        if self.early_stopping_patience < 1:
+            problems.append(
+                f"training.early_stopping_patience is {self.early_stopping_patience}; set 1 or "
+                "more, or null"
+            )
+        if self.early_stopping_threshold < 0:
+            problems.append(
+                f"training.early_stopping_threshold is {self.early_stopping_threshold:g}; set 0 or "
+                "more"
+            )
+        if IntervalStrategy(self.eval_strategy) == IntervalStrategy.NO:
+            problems.append(
+                f"training.early_stopping_patience={self.early_stopping_patience} needs "
+                "evaluations; set training.eval_strategy=epoch"
+            )
+        if problems:
+            raise ConfigError(problems)
 
     def _token_budget_problem(self) -> str | None:
         if self.tokens_per_batch is not None and self.tokens_per_batch < 1:

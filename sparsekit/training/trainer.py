@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import (
+    EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,7 +27,7 @@ from transformers import (
 from transformers.trainer_utils import TrainOutput
 
 from sparsekit.data.collator import Collator
-from sparsekit.errors import UserError
+from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import compute as metrics_of
 from sparsekit.models.first_token import only_first_token
 from sparsekit.models.pruning import sparsity
@@ -35,6 +36,7 @@ from sparsekit.oneshot.calibration import draw
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
+from sparsekit.training.best import LastStage, best_problems
 from sparsekit.training.callbacks import RecipeCallback
 from sparsekit.training.checkpoints import STATE, UNFINISHED, publish, rotate
 from sparsekit.training.cpu.acceleration import cpu_acceleration
@@ -110,6 +112,9 @@ class SparseTrainer(Trainer):
             )
             self._session = Session(prepared, teacher, metrics)
             run, recipe, args = self._session.run, prepared.recipe, prepared.args
+            names = None if compute_metrics else metrics
+            if problems := best_problems(args, recipe, names):
+                raise ConfigError(problems)
             train_dataset, eval_dataset = prepared.train.rows, prepared.evaluation_rows
             processing_class = prepared.student.tokenizer
             callbacks = [*self._session.callbacks, *callbacks]
@@ -145,6 +150,11 @@ class SparseTrainer(Trainer):
         self._sparse_linears = SparseLinears(model, recipe, skip_zeros)
         self._steps = RecipeCallback(recipe, self._sparse_linears)
         self.add_callback(self._steps)
+        self._last_stage = LastStage(recipe)
+        self.add_callback(self._last_stage)
+        if (patience := self.args.early_stopping_patience) is not None:
+            threshold = self.args.early_stopping_threshold
+            self.add_callback(EarlyStoppingCallback(patience, threshold))
         if self.optimizer is None and steps_by_row(self.args, model, recipe):
             _, settings = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer_cls_and_kwargs = RowAdamW, settings
@@ -178,6 +188,11 @@ class SparseTrainer(Trainer):
         """Evaluate without drawing from training's random state, as a data loader does."""
         with torch.random.fork_rng(devices=[]):
             return super().evaluate(*args, **options)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Whether this is the best model so far, which only one of the last stage can be."""
+        reached = self._last_stage.reached(self.state.global_step, self.state.max_steps)
+        return reached and bool(super()._determine_best_metric(metrics, trial))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Let transformers write a checkpoint beside its place, and move it there when whole."""
@@ -327,6 +342,8 @@ class SparseTrainer(Trainer):
             "samples_per_second": result.metrics["train_samples_per_second"],
             "sparse_layers": self.sparse_layers,
         }
+        if self.args.load_best_model_at_end:
+            self._trained["best_step"] = self.state.best_global_step
         return result
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

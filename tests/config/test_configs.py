@@ -13,7 +13,7 @@ from project import ROOT
 from sparsekit.config.build import build
 from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError
-from sparsekit.pipeline.experiment import teacher_arguments
+from sparsekit.pipeline.experiment import CHOOSES_CHECKPOINTS, teacher_arguments
 from sparsekit.pipeline.plan import Plan
 from sparsekit.runs.tracking import TrackingConfig
 from sparsekit.sparseml import peer
@@ -163,8 +163,34 @@ def test_a_teachers_recipe_replaces_the_students_arguments(
     plan = built(values := plain(composed(monkeypatch, tmp_path, choices)))
     assert plan.training.weight_decay == 0.5
     left = teacher_arguments(values["training"], plan.teacher)
-    assert values["training"].keys() - left.keys() == {"weight_decay", "resume_despite_changes"}
+    left_out = {"weight_decay", "resume_despite_changes", *CHOOSES_CHECKPOINTS}
+    left_out.remove("greater_is_better")  # conf/ does not have it
+    assert values["training"].keys() - left.keys() == left_out
     assert left["adam_beta2"] == 0.9
+
+
+def test_a_teacher_is_trained_to_its_end_whatever_its_student_chooses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    choices = ["dataset=sst2", "teacher=finetuned", "training.load_best_model_at_end=true"]
+    choices += ["training.metric_for_best_model=accuracy", "training.early_stopping_patience=2"]
+    plan = built(values := plain(composed(monkeypatch, tmp_path, choices)))
+    assert (plan.training.metric_for_best_model, plan.training.greater_is_better) == (
+        "accuracy",
+        True,
+    )
+    teacher = build(teacher_arguments(values["training"], plan.teacher), "training")
+    assert (teacher.load_best_model_at_end, teacher.save_strategy) == (False, "no")
+
+
+def test_a_metric_to_choose_by_is_one_of_the_data_sets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    choices = ["dataset=sst2", "training.load_best_model_at_end=true"]
+    with pytest.raises(ConfigError, match=r"metric_for_best_model=f1 is not computed"):
+        built(
+            plain(composed(monkeypatch, tmp_path, [*choices, "training.metric_for_best_model=f1"]))
+        )
 
 
 def test_a_push_that_must_fail_is_a_problem(

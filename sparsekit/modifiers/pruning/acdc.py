@@ -52,9 +52,8 @@ class ACDCPruning(Pruning):
             )
         elif self.end is None:
             found.append("end is null; set the epoch at which the last pruned phase ends")
-        elif math.ceil((self.end - self.start) / self.update_frequency - _EPSILON) % 2:
-            phases = math.ceil((self.end - self.start) / self.update_frequency - _EPSILON)
-            last = self.start + (phases - 1) * self.update_frequency
+        elif self._phases() % 2:
+            last = self.start + (self._phases() - 1) * self.update_frequency
             found.append(
                 f"its last phase, from epoch {last:g} to {self.end:g}, is dense; set end={last:g} "
                 f"or {last + 2 * self.update_frequency:g}, so that it ends pruned"
@@ -69,6 +68,16 @@ class ACDCPruning(Pruning):
         # A dense phase has no mask.
         pruned = self._phase_at(epoch) % 2
         return dict.fromkeys(patterns, self.compression_sparsity if pruned else None)
+
+    def final_from(self, num_epochs: float) -> float:
+        # The last phase is pruned.
+        if not self.leave_enabled:
+            return super().final_from(num_epochs)
+        return self.start + (self._phases() - 1) * self.update_frequency
+
+    def _phases(self) -> int:
+        assert self.end is not None
+        return math.ceil((self.end - self.start) / self.update_frequency - _EPSILON)
 
     def attach(self, model: nn.Module) -> None:
         self._pattern = parse_mask_type(self.mask_type)
@@ -87,10 +96,8 @@ class ACDCPruning(Pruning):
             self._phase = phase
 
     def _phase_at(self, epoch: float) -> int:
-        assert self.end is not None
-        phases = math.ceil((self.end - self.start) / self.update_frequency - _EPSILON)
         phase = math.floor((epoch - self.start) / self.update_frequency + _EPSILON)
-        return min(phase, phases - 1)
+        return min(phase, self._phases() - 1)
 
     @torch.no_grad()
     def _enter(self, phase: int) -> None:

@@ -29,6 +29,9 @@ class ConstantPruning(Pruning):
 
     params: str | list[str] = ALL_PRUNABLE
 
+    def final_from(self, num_epochs: float) -> float:
+        return self.start
+
     def attach(self, model: nn.Module) -> None:
         self._masked = MaskedWeights(match_parameters(model, self.params))
         if self.start == 0:

@@ -86,6 +86,9 @@ class Pruning(Modifier):
             "params or windows that do not overlap"
         )
 
+    def final_from(self, num_epochs: float) -> float:
+        return num_epochs if self.end is None else min(self.end, num_epochs)
+
     @property
     def masked_names(self) -> set[str]:
         return set(self._masked.weights)

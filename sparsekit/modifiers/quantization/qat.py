@@ -117,6 +117,9 @@ class Quantization(Modifier):
             "with submodules or scheme_overrides for what differs"
         )
 
+    def final_from(self, num_epochs: float) -> float:
+        return self.start
+
     def step_problems(self, num_epochs: float, total_steps: int) -> list[str]:
         if self.problems(num_epochs):
             return []
