@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sparsekit.cache import cache_folder
 from sparsekit.errors import UserError
-from sparsekit.runs.tracking import wandb_mode
+from sparsekit.runs.wandb_run import wandb_mode
 from sparsekit.runtime.deepsparse import DeepSparseRuntime
 from sparsekit.runtime.openvino import OpenVinoRuntime
 from sparsekit.system import cores, cpu_name, cpu_units, versions

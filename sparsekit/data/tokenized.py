@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Value
 from transformers import PreTrainedTokenizerBase
 
+from sparsekit.cache import content_hash
 from sparsekit.errors import UserError
 
 # The label column by transformers' name, and by that of most data sets.
@@ -126,6 +127,19 @@ def token_counts(rows: Dataset) -> npt.NDArray[np.int64]:
     ends = np.concatenate([[0], np.cumsum(flat)])[np.cumsum(sizes)]
     counts: npt.NDArray[np.int64] = np.diff(ends, prepend=0)
     return counts
+
+
+def rows_hash(rows: Dataset, columns: Sequence[str]) -> str:
+    """A hash of what columns of integers, or of lists of integers, hold."""
+    table = rows.with_format("arrow")[:]
+    parts: list[str | bytes] = []
+    for name in columns:
+        values = table[name]
+        if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+            parts.append(np.asarray(pc.list_value_length(values), dtype=np.int64).tobytes())
+            values = pc.list_flatten(values)
+        parts += [name, np.asarray(values, dtype=np.int64).tobytes()]
+    return content_hash(parts)
 
 
 def class_names(dataset: Dataset) -> list[str] | None:

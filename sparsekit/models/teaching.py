@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from torch import nn
@@ -22,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsekit.cache import content_hash
 from sparsekit.data.datasets import kept_rows
-from sparsekit.data.tokenized import Tokenized, text_columns
+from sparsekit.data.tokenized import Tokenized, rows_hash, text_columns
 from sparsekit.errors import UserError
 from sparsekit.models.hub import fetch
 from sparsekit.models.loading import (
@@ -161,13 +160,7 @@ def _logits(teacher: Source, student: Classifier, split: Tokenized) -> Logits:
         logits = predict_logits(model, read, tokenizer)[:, teacher.order]
         Dataset.from_dict({"logits": logits.tolist()}).save_to_disk(str(target))
 
-    table = rows.with_format("arrow")[:]
-    ids = [
-        np.asarray(values, dtype=np.int64).tobytes()
-        for name in inputs
-        for values in (pc.list_value_length(table[name]), pc.list_flatten(table[name]))
-    ]
-    key = content_hash([teacher.identity, *map(str, teacher.order), *inputs, *ids])
+    key = content_hash([teacher.identity, *map(str, teacher.order), rows_hash(rows, inputs)])
     stored = kept_rows("teacher-logits", key, make)
     return np.array(stored["logits"][:], dtype=np.float32)
 

@@ -18,7 +18,6 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.experiment import experiment
 from sparsekit.pipeline.plan import Plan
-from sparsekit.pipeline.resume import check_unchanged, trained_by
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.runs.replacement import check_replaceable, mark, remove_results
@@ -26,6 +25,8 @@ from sparsekit.runs.report import show_closing
 from sparsekit.runs.summary import describe
 from sparsekit.runs.tracking import TrackingConfig, track
 from sparsekit.training.processes import leave
+from sparsekit.training.resume import resumed_step
+from sparsekit.training.settings import check_unchanged, trained_by
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ def _run(cfg: DictConfig, hydra: HydraConf, folder: RunFolder) -> None:
         _replace_earlier(folder, plan)
     # The sweep's date and time, as Hydra names its folder.
     sweep = "/".join(Path(hydra.sweep.dir).parts[-2:]) if hydra.mode == RunMode.MULTIRUN else None
-    with track(tracking, folder, plan.values, list(hydra.overrides.task), sweep) as tracker:
+    overrides, resumed = list(hydra.overrides.task), bool(plan.training.resume_from_checkpoint)
+    with track(tracking, folder, plan.values, overrides, sweep, resumed) as tracker:
         experiment(plan, names, folder, tracker)
     leave()
 
@@ -79,7 +81,8 @@ def _checked(
         if unread := [*unread_variables(cfg, hydra.overrides.task), *unread_keys(cfg)]:
             raise ConfigError(unread)
         plan, tracking = Plan.build(values), build(values["tracking"], "tracking", trusted=True)
-        check_unchanged(plan.training, trained_by(values))
+        resumed, allow = plan.training.resume_from_checkpoint, plan.training.resume_despite_changes
+        check_unchanged(resumed, trained_by(values), allow)
     except UserError as error:
         if FIRST_PROCESS and not folder.config_file.exists():
             known = stages.identity(values, names) if values else {}
@@ -89,8 +92,8 @@ def _checked(
 
 
 def _replace_earlier(folder: RunFolder, plan: Plan) -> None:
-    """Remove an earlier run's results; its events stay where this run resumes it."""
-    resumed = bool(plan.training.resume_from_checkpoint)
-    if folder.summary_file.exists() and not resumed:
+    """Remove an earlier run's results; those events stay that this run does not log again."""
+    checkpoint = plan.training.resume_from_checkpoint
+    if folder.summary_file.exists() and not checkpoint:
         log.warning("%s holds an earlier run, which this one replaces", folder)
-    remove_results(folder, keep_events=resumed)
+    remove_results(folder, resumed_step(checkpoint))

@@ -93,6 +93,11 @@ class RunFolder:
         return self.path / "benchmark.json"
 
     @property
+    def wandb_id(self) -> Path:
+        """`wandb/run.json`, the id of the W&B run that mirrors this one."""
+        return self.path / "wandb" / "run.json"
+
+    @property
     def checkpoints(self) -> Path:
         """`checkpoints/`, the Trainer's checkpoints."""
         return self.path / "checkpoints"

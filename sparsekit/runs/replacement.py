@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
@@ -50,16 +51,41 @@ def mark(run: RunFolder) -> None:
     (run.path / MARKER).write_text(TEXT)
 
 
-def remove_results(run: RunFolder, keep_events: bool) -> None:
+def remove_results(run: RunFolder, resumed_step: int | None) -> None:
     """Remove an earlier run's results, so that none is taken for the next run's.
 
-    `keep_events` keeps `metrics.jsonl` for a run that resumes the earlier one. `model/` stays until
-    training overwrites it: it may be the next run's student.
+    resumed_step: the optimizer step after which a run resumes the earlier one, whose events up to
+        it stay in `metrics.jsonl`; None removes them all.
+
+    `model/` stays until training overwrites it: it may be the next run's student.
     """
-    files = [run.summary_file, run.benchmark, run.sparseml_recipe, run.sparseml_log]
-    for file in files if keep_events else [*files, run.metrics]:
+    for file in (run.summary_file, run.benchmark, run.sparseml_recipe, run.sparseml_log):
         file.unlink(missing_ok=True)
+    if resumed_step is None:
+        run.metrics.unlink(missing_ok=True)
+    else:
+        _drop_events(run, resumed_step)
     if run.deployment.is_symlink():
         run.deployment.unlink()
     elif run.deployment.is_dir():
         shutil.rmtree(run.deployment)
+
+
+def _drop_events(run: RunFolder, step: int) -> None:
+    """Remove the events that a run resumed after `step` logs again, and a last line cut short."""
+    if not run.metrics.is_file():
+        return
+    lines = run.metrics.read_text(encoding="utf-8", errors="replace").splitlines()
+    kept = [line for line in lines if _is_before(line, step)]
+    temporary = run.path / ".metrics.jsonl.tmp"
+    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    temporary.replace(run.metrics)
+
+
+def _is_before(line: str, step: int) -> bool:
+    try:
+        event = json.loads(line)
+        # The Trainer's last event sums the training up; it is logged again at the same step.
+        return event.get("step", 0) <= step and "train_runtime" not in event
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return False

@@ -9,28 +9,22 @@ import contextlib
 import importlib.util
 import json
 import logging
-import netrc
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from sparsekit.config.overrides import overridden_values
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.summary import describe, plain_json, scalars
+from sparsekit.runs.wandb_run import end, start
 
 if TYPE_CHECKING:
     import wandb
 
 LOG = logging.getLogger(__name__)
 MODES = ("auto", "online", "offline", "disabled")
-# W&B's cloud moved; `wandb login` stores a key under either name, and takes it from both.
-CLOUD_HOSTS = {"api.wandb.ai", "api.forge.coreweave.com"}
-NAME_LENGTH = 128  # what W&B accepts for names and groups
 
 
 @dataclass(kw_only=True)
@@ -112,15 +106,19 @@ def track(
     resolved: dict[str, Any],
     overrides: Sequence[str],
     group: str | None,
+    resumed: bool = False,
 ) -> Iterator[Tracker]:
     """Track one run in `folder`, an existing directory.
+
+    group: the sweep that the run is a job of; None for a run by itself.
+    resumed: the W&B run that an earlier run in `folder` began goes on, under its id.
 
     If the block raises, `summary.json` gets status failed and the error, and the W&B run ends
     with exit code 1; the exception goes on. W&B runs never merge: each ends here.
     """
     run, tracker = None, Tracker(folder)
     try:
-        run = _start(config, folder, resolved, overrides, group)
+        run = start(config, folder, resolved, overrides, group, resumed)
         tracker._run = run
         yield tracker
         if not tracker.finished:
@@ -129,86 +127,6 @@ def track(
             tracker.log_artifact(folder.deployment)
     except BaseException as error:
         tracker.finish({"status": "failed", "error": describe(error)})
-        _end(run, exit_code=1)
+        end(run, exit_code=1)
         raise
-    _end(run, exit_code=0)
-
-
-def wandb_mode(mode: str) -> str:
-    """The mode with `auto` resolved: online, offline or disabled; never prompts for a key."""
-    if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
-    elif mode == "online" and not _has_key():
-        raise UserError(
-            "tracking.mode=online needs a W&B key: run `wandb login`, set WANDB_API_KEY, "
-            "or use tracking.mode=offline"
-        )
-    return mode
-
-
-def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    import wandb
-
-    host = urlsplit(wandb.setup().settings.base_url).netloc
-    hosts = CLOUD_HOSTS if host in CLOUD_HOSTS else {host}
-    try:
-        known = netrc.netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser())
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return any(known.authenticators(host) for host in hosts)
-
-
-def _start(
-    config: TrackingConfig,
-    folder: RunFolder,
-    resolved: dict[str, Any],
-    overrides: Sequence[str],
-    group: str | None,
-) -> wandb.Run | None:
-    mode = wandb_mode(config.mode)
-    if mode == "disabled":
-        return None
-    import wandb
-
-    name = config.name or " ".join(overrides) or folder.name
-    group = config.group or group
-
-    def init(mode: str) -> wandb.Run:
-        run = wandb.init(
-            project=config.project,
-            entity=config.entity,
-            mode=mode,  # type: ignore[arg-type]
-            name=_fit(name),
-            group=_fit(group) if group else None,
-            tags=config.tags,
-            dir=folder.path,
-            config={"sparsekit": resolved, **overridden_values(resolved, overrides)},
-            settings=wandb.Settings(silent=True, console="off", init_timeout=30),
-        )
-        run.define_metric("*", step_metric="step")
-        return run
-
-    try:
-        return init(mode)
-    except wandb.errors.Error as error:
-        if config.mode == "online":
-            raise UserError(f"W&B did not start: {error}; try tracking.mode=offline") from error
-        LOG.warning("W&B did not start, the run is recorded offline instead: %s", error)
-        return init("offline")
-
-
-def _fit(name: str) -> str:
-    """`name` cut in the middle to W&B's limit: what a sweep varies is often the last override."""
-    half = NAME_LENGTH // 2
-    return name if len(name) <= NAME_LENGTH else f"{name[: half - 1]}…{name[-half:]}"
-
-
-def _end(run: wandb.Run | None, exit_code: int) -> None:
-    if run is None:
-        return
-    try:
-        run.finish(exit_code=exit_code)
-    except Exception as error:  # the run's own outcome must not be hidden by its mirror's
-        LOG.warning("W&B did not finish: %s", error)
+    end(run, exit_code=0)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sparsekit.errors import UserError
 from sparsekit.runs.find import find_runs
 from sparsekit.runs.summary import scalars
-from sparsekit.runs.tracking import TrackingConfig, wandb_mode
+from sparsekit.runs.tracking import TrackingConfig
+from sparsekit.runs.wandb_run import wandb_mode
 from sparsekit.sweep.jobs import RECORD
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from sparsekit.errors import ConfigError
 from sparsekit.training.checkpoints import STATE, checkpoints, damage, newest_whole
@@ -55,10 +56,20 @@ def past_the_end(checkpoint: Path, epochs: float, max_steps: int) -> str | None:
     From a checkpoint past the end transformers would silently train no step and return the
     checkpoint itself.
     """
-    state = json.loads((checkpoint / STATE).read_text())
+    state = _state(checkpoint)
     done, end, key = state["epoch"] or 0, epochs, "recipe.num_epochs"
     if max_steps > 0:
         done, end, key = state["global_step"], max_steps, "training.max_steps"
     if done <= end:
         return None
     return f"{KEY} {checkpoint} is at {done:g}, past {key}={end:g}; set that higher, or train anew"
+
+
+def resumed_step(checkpoint: str | bool | None) -> int | None:
+    """The optimizer step from which a run goes on; None where it begins anew."""
+    return int(_state(Path(str(checkpoint)))["global_step"]) if checkpoint else None
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text())
+    return state

@@ -16,7 +16,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, TrainerCallback
 
 from sparsekit.config.identity import identity_hash
-from sparsekit.data.tokenized import Tokenized, tokenized_rows
+from sparsekit.data.tokenized import Tokenized, rows_hash, tokenized_rows
 from sparsekit.errors import UserError
 from sparsekit.models.loading import id2label
 from sparsekit.runs.folder import RunFolder
@@ -28,7 +28,8 @@ from sparsekit.system import environment
 from sparsekit.training.conversion import given_arguments
 from sparsekit.training.preparation import Prepared, Teachers
 from sparsekit.training.record import ScheduleCallback, record_evaluation
-from sparsekit.training.resume import chosen_checkpoint, past_the_end
+from sparsekit.training.resume import chosen_checkpoint, past_the_end, resumed_step
+from sparsekit.training.settings import check_unchanged, trained_by
 
 VALIDATION = "validation"
 
@@ -47,6 +48,10 @@ class Session:
         self._prepared, self._metrics = prepared, list(metric_names)
         self._config = _config(prepared, teacher, self._metrics)
         self._tracker = Tracker(self.run)
+        rows, inputs = prepared.train.rows, prepared.student.tokenizer.model_input_names
+        columns = [name for name in (*inputs, "labels") if name in rows.column_names]
+        # Kept in every checkpoint, for a run that resumes from it to compare.
+        self.trained_by = trained_by(self._config, rows_hash(rows, columns))
 
     @property
     def callbacks(self) -> list[TrainerCallback]:
@@ -66,11 +71,12 @@ class Session:
         """Keep the run folder while the block trains from the checkpoint that it gets, if any.
 
         `summary.json` says how the training ended. Raises UserError where another process trains
-        in the folder, and for a checkpoint that is not there.
+        in the folder, and for a checkpoint that is not there or was trained by other settings.
         """
         checkpoint = self._checkpoint(resume)
+        check_unchanged(checkpoint, self.trained_by, self._prepared.args.resume_despite_changes)
         with self.run.lock():
-            remove_results(self.run, keep_events=checkpoint is not None)
+            remove_results(self.run, resumed_step(checkpoint))
             self._begin()
             try:
                 yield checkpoint

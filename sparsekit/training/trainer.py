@@ -142,7 +142,7 @@ class SparseTrainer(Trainer):
         # be N times too large.
         self.loss_is_scaled_for_ga = False
         # Kept in every checkpoint, for a run that resumes from it to compare.
-        self.trained_by: Mapping[str, Any] = {}
+        self.trained_by: Mapping[str, Any] = self._session.trained_by if self._session else {}
         self._task_loss = LossMean()
         self._rows_seen = 0
         recipe.use_rows(self._draw)

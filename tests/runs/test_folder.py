@@ -153,13 +153,31 @@ def test_results_are_removed_and_the_model_stays(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
     for file in (run.metrics, run.benchmark, run.summary_file, other / "kept"):
         file.write_text("{}")
-    remove_results(run, keep_events=True)
+    remove_results(run, resumed_step=4)
     assert {path.name for path in run.path.iterdir()} == {"model", "metrics.jsonl"}
     # Of a link the link alone.
     run.deployment.symlink_to(other)
-    remove_results(run, keep_events=False)
+    remove_results(run, resumed_step=None)
     assert {path.name for path in run.path.iterdir()} == {"model"}
     assert (other / "kept").is_file()
+
+
+def test_a_resumed_run_logs_no_step_twice(tmp_path: Path) -> None:
+    """Events past the checkpoint go, and the line that the killed run did not finish."""
+    run = RunFolder(tmp_path)
+    events = [
+        {"step": 2, "loss": 0.5},
+        {"step": 4, "loss": 0.4},
+        {"step": 4, "eval_accuracy": 0.5},
+        {"step": 4, "train_runtime": 3.0},
+        {"step": 6, "loss": 0.3},
+        {"note": "without a step"},
+    ]
+    lines = [*map(json.dumps, events), "[]", "null", '{"step": "x"}', '{"step": 1, "lo']
+    run.metrics.write_text("\n".join(lines))
+    remove_results(run, resumed_step=4)
+    left = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert left == [events[0], events[1], events[2], events[5]]
 
 
 def test_it_imports_neither_torch_nor_hydra() -> None:

@@ -16,8 +16,9 @@ import wandb_file
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.summary import describe, scalars
-from sparsekit.runs.tracking import CLOUD_HOSTS, Tracker, TrackingConfig, track, wandb_mode
+from sparsekit.runs.tracking import Tracker, TrackingConfig, track
 from sparsekit.runs.tracking_callback import TrackerCallback
+from sparsekit.runs.wandb_run import CLOUD_HOSTS, wandb_mode
 from sparsekit.system import PACKAGES, UNITS, environment
 
 RESOLVED = {"seed": 0, "recipe": {"num_epochs": 3, "modifiers": {"pruning": {"start": 0.0}}}}
@@ -87,6 +88,36 @@ def test_two_offline_runs_in_one_process_stay_two(tmp_path, capfd):
         ]
         assert run.summary.items() >= scalars(SUMMARY | {"status": "completed"}).items()
         assert run.exit_code == 0
+
+
+def test_a_resumed_run_goes_on_as_the_same_wandb_run(tmp_path, caplog):
+    def tracked(resumed):
+        run = RunFolder(tmp_path)
+        with track(TrackingConfig(), run, RESOLVED, [], None, resumed):
+            return json.loads(run.wandb_id.read_text())["id"]
+
+    first = tracked(resumed=False)
+    assert tracked(resumed=True) == first
+    assert {path.stem.rpartition("-")[2] for path in offline_files(tmp_path)} == {first}
+    another = tracked(resumed=False)
+    assert another != first
+    RunFolder(tmp_path).wandb_id.write_text("{")
+    assert tracked(resumed=True) not in (first, another)
+    assert "names no W&B run to go on with" in caplog.text
+
+
+def test_jobs_of_a_sweep_do_not_share_the_id_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "theirs")
+    wandb.teardown()  # W&B reads the environment once
+    ids = []
+    for number in range(3):
+        folder = tmp_path / str(number)
+        one_run(folder, TrackingConfig(), group="sweep-1" if number else None)
+        ids.append(json.loads(RunFolder(folder).wandb_id.read_text())["id"])
+    assert ids[0] == "theirs"  # as an agent of a W&B sweep starts a run
+    assert len(set(ids)) == 3
+    monkeypatch.delenv("WANDB_RUN_ID")
+    wandb.teardown()
 
 
 def test_names_of_the_config_win(tmp_path):

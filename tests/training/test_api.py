@@ -312,6 +312,31 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
         assert torch.equal(weight, weights[name]), name
 
 
+def test_a_checkpoint_of_other_settings_or_rows_is_refused(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    tmp_path: Path,
+) -> None:
+    settings: dict[str, Any] = {"use_cpu": True, "save_strategy": "epoch", "logging_steps": 1}
+
+    def resume(rows: dict[str, Dataset], **changes: Any) -> None:
+        args = SparseTrainingArguments(str(tmp_path), **settings, **changes)
+        trainer(model, tokenizer, rows, tmp_path, args=args).train(resume_from_checkpoint=True)
+
+    args = SparseTrainingArguments(str(tmp_path), **settings)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(model, tokenizer, data, tmp_path, args=args, callbacks=[Stop()]).train()
+    events = (tmp_path / "metrics.jsonl").read_text()
+    with pytest.raises(ConfigError, match=r"training\.seed was not set and is now 7"):
+        resume(data, seed=7)
+    fewer = {**data, "train_dataset": data["train_dataset"].select(range(23))}
+    with pytest.raises(ConfigError, match="training rows was"):
+        resume(fewer)
+    assert (tmp_path / "metrics.jsonl").read_text() == events
+    resume(fewer, resume_despite_changes=True)
+
+
 def test_metrics_of_ones_own_and_other_data(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

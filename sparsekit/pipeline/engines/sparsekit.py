@@ -12,7 +12,6 @@ from sparsekit.config.build import build
 from sparsekit.models.teacher import add_logits, averaged_logits, live_teacher
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.plan import Inputs, Plan, Rows
-from sparsekit.pipeline.resume import check_unchanged, trained_by
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import progress
@@ -21,6 +20,7 @@ from sparsekit.runs.tracking_callback import TrackerCallback
 from sparsekit.training.arguments import matmul_precision
 from sparsekit.training.cpu.allocator import reuse_freed_memory
 from sparsekit.training.record import ScheduleCallback
+from sparsekit.training.settings import check_unchanged, trained_by
 from sparsekit.training.trainer import SparseTrainer
 
 
@@ -36,9 +36,10 @@ class SparsekitEngine:
         """Train, save `model/` with its recipe, and check the masks in the saved file."""
         trainer = make_trainer(plan, inputs, teach(plan, inputs, tracker), run, tracker)
         trainer.trained_by = trained_by(plan.values, inputs.data.fingerprint("train"))
-        check_unchanged(plan.training, trainer.trained_by)
+        resumed, allow = plan.training.resume_from_checkpoint, plan.training.resume_despite_changes
+        check_unchanged(resumed, trainer.trained_by, allow)
         plan.recipe.save(run.recipe, {})
-        trainer.train(resume_from_checkpoint=plan.training.resume_from_checkpoint)
+        trainer.train(resume_from_checkpoint=resumed)
         trainer.save_model()
         trainer.save_state()
         return trainer.results

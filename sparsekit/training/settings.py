@@ -11,7 +11,6 @@ from sparsekit.distributed import PROCESSES
 from sparsekit.errors import ConfigError
 from sparsekit.runs.folder import RunFolder
 from sparsekit.training import checkpoints
-from sparsekit.training.arguments import SparseTrainingArguments
 
 LOG = logging.getLogger(__name__)
 
@@ -31,6 +30,8 @@ _FREE_TRAINING = (
     *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
 )
 
+_FREE_DATASET = ("metrics", "rows")
+
 
 def trained_by(values: Mapping[str, Any], train_rows: str | None = None) -> dict[str, Any]:
     """What decides how training goes on, by dotted keys of the resolved config `values`.
@@ -38,6 +39,9 @@ def trained_by(values: Mapping[str, Any], train_rows: str | None = None) -> dict
     train_rows: the fingerprint of the training rows.
     """
     decisive = {key: value for key, value in values.items() if key not in _FREE_GROUPS}
+    decisive["dataset"] = {
+        key: value for key, value in values["dataset"].items() if key not in _FREE_DATASET
+    }
     decisive["training"] = {
         key: value for key, value in values["training"].items() if key not in _FREE_TRAINING
     }
@@ -45,17 +49,17 @@ def trained_by(values: Mapping[str, Any], train_rows: str | None = None) -> dict
     return facts if train_rows is None else {**facts, ROWS: train_rows}
 
 
-def check_unchanged(training: SparseTrainingArguments, now: Mapping[str, Any]) -> None:
-    """Raise ConfigError with every key of which `now` and the chosen checkpoint differ.
+def check_unchanged(resumed: str | bool | None, now: Mapping[str, Any], allow: bool) -> None:
+    """Raise ConfigError with every key of which `now` and the checkpoint `resumed` differ.
 
-    Unless nothing is resumed, or `training.resume_despite_changes` is set.
+    Does nothing where no checkpoint is resumed, or where changes are allowed.
 
     Checkpoints of versions before 0.2 have no record; they are compared with their run's
     `config.yaml`. `now` may lack the training rows, which are not known before they are read.
     """
-    if not training.resume_from_checkpoint or training.resume_despite_changes:
+    if not resumed or allow:
         return
-    checkpoint = Path(str(training.resume_from_checkpoint))
+    checkpoint = Path(str(resumed))
     before = checkpoints.record(checkpoint).get("trained_by")
     if before is None:
         run = RunFolder(checkpoint.parent.parent)

@@ -1,0 +1,129 @@
+"""The W&B run that mirrors a run folder: its mode, its id, its beginning and its end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import netrc
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from sparsekit.config.overrides import overridden_values
+from sparsekit.errors import UserError
+from sparsekit.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    import wandb
+
+    from sparsekit.runs.tracking import TrackingConfig
+
+LOG = logging.getLogger(__name__)
+# W&B's cloud moved; `wandb login` stores a key under either name, and takes it from both.
+CLOUD_HOSTS = {"api.wandb.ai", "api.forge.coreweave.com"}
+NAME_LENGTH = 128  # what W&B accepts for names and groups
+
+
+def wandb_mode(mode: str) -> str:
+    """The mode with `auto` resolved: online, offline or disabled; never prompts for a key."""
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    elif mode == "online" and not _has_key():
+        raise UserError(
+            "tracking.mode=online needs a W&B key: run `wandb login`, set WANDB_API_KEY, "
+            "or use tracking.mode=offline"
+        )
+    return mode
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    import wandb
+
+    host = urlsplit(wandb.setup().settings.base_url).netloc
+    hosts = CLOUD_HOSTS if host in CLOUD_HOSTS else {host}
+    try:
+        known = netrc.netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser())
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return any(known.authenticators(host) for host in hosts)
+
+
+def start(
+    config: TrackingConfig,
+    folder: RunFolder,
+    resolved: dict[str, Any],
+    overrides: Sequence[str],
+    group: str | None,
+    resumed: bool,
+) -> wandb.Run | None:
+    """The W&B run that mirrors the run in `folder`; None where W&B is disabled.
+
+    Its id is kept in `wandb/run.json`, from where a resumed run takes it. Raises UserError where
+    W&B does not start although `tracking.mode=online`.
+    """
+    mode = wandb_mode(config.mode)
+    if mode == "disabled":
+        return None
+    import wandb
+
+    name = config.name or " ".join(overrides) or folder.name
+    run_id = _run_id(folder, resumed, is_job=group is not None)
+    group = config.group or group
+
+    def init(mode: str) -> wandb.Run:
+        run = wandb.init(
+            project=config.project,
+            entity=config.entity,
+            mode=mode,  # type: ignore[arg-type]
+            name=_fit(name),
+            group=_fit(group) if group else None,
+            id=run_id,
+            resume="allow" if resumed else None,
+            tags=config.tags,
+            dir=folder.path,
+            config={"sparsekit": resolved, **overridden_values(resolved, overrides)},
+            settings=wandb.Settings(silent=True, console="off", init_timeout=30),
+        )
+        run.define_metric("*", step_metric="step")
+        folder.wandb_id.write_text(json.dumps({"id": run.id}) + "\n")
+        return run
+
+    try:
+        return init(mode)
+    except wandb.errors.Error as error:
+        if config.mode == "online":
+            raise UserError(f"W&B did not start: {error}; try tracking.mode=offline") from error
+        LOG.warning("W&B did not start, the run is recorded offline instead: %s", error)
+        return init("offline")
+
+
+def _run_id(folder: RunFolder, resumed: bool, is_job: bool) -> str | None:
+    """The id of the W&B run; None leaves it to W&B, which reads WANDB_RUN_ID or draws one."""
+    if resumed:
+        try:
+            return str(json.loads(folder.wandb_id.read_bytes())["id"])
+        except (OSError, ValueError, LookupError, TypeError):
+            LOG.warning("%s names no W&B run to go on with; another one begins", folder.wandb_id)
+    # Under the id of the environment all jobs of a sweep would merge into one run.
+    return secrets.token_hex(4) if is_job else None
+
+
+def _fit(name: str) -> str:
+    """`name` cut in the middle to W&B's limit: what a sweep varies is often the last override."""
+    half = NAME_LENGTH // 2
+    return name if len(name) <= NAME_LENGTH else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def end(run: wandb.Run | None, exit_code: int) -> None:
+    """End the W&B run; what W&B raises is a warning."""
+    if run is None:
+        return
+    try:
+        run.finish(exit_code=exit_code)
+    except Exception as error:  # the run's own outcome must not be hidden by its mirror's
+        LOG.warning("W&B did not finish: %s", error)
