@@ -140,6 +140,10 @@ class Modifier:
         """Whether any weight falls on the teacher that it takes."""
         return self.takes_teacher is not None
 
+    def replaces_task_loss(self, num_epochs: float) -> bool:
+        """Whether `loss` leaves the task's loss no weight from the first epoch to the last."""
+        return False
+
     def planned_lr(self, epoch: float, num_epochs: float, steps_per_epoch: float) -> float | None:
         """The learning rate that it sets at `epoch`; None: it sets none."""
         return None

@@ -23,6 +23,7 @@ from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.best import best_problems
+from sparsekit.training.class_weights import without_effect
 
 # What trains where the config names no engine, as the configs of earlier versions do.
 OWN_ENGINE = "sparsekit.pipeline.engines.sparsekit.SparsekitEngine"
@@ -89,6 +90,8 @@ class Plan:
                 except ConfigError as error:
                     problems += error.problems
             problems += _without_effect(parts["recipe"], values["training"])
+            if "training" in parts:
+                problems += without_effect(parts["training"], parts["recipe"])
             steps = parts["training"].max_steps if "training" in parts else -1
             # Without an export a run of a few steps may try out what it likes.
             if steps > 0 and parts.get("export"):

@@ -288,6 +288,12 @@ class Recipe:
         return max(values, key=lambda pair: pair[0])[1] if values else None
 
     @property
+    def replaces_task_loss(self) -> str | None:
+        """The modifier that leaves the task's loss no weight in any epoch, if there is one."""
+        modifiers = self.modifiers.items()
+        return next((n for n, m in modifiers if m.replaces_task_loss(self.num_epochs)), None)
+
+    @property
     def final_from(self) -> float:
         """The epoch at which the last stage begins: target sparsity reached, quantizers on."""
         epochs = (modifier.final_from(self.num_epochs) for modifier in self.modifiers.values())

@@ -26,6 +26,9 @@ _OURS = {
     "resume_despite_changes",
     "max_steps",
     "tokens_per_batch",
+    "class_weights",
+    "early_stopping_patience",
+    "early_stopping_threshold",
     "train_sampling_strategy",
     "restore_callback_states_from_checkpoint",
 }

@@ -18,6 +18,7 @@ from sparsekit.kernels.errors import KernelError, warn
 from sparsekit.kernels.sparse_linear import compiled, pays_here
 from sparsekit.metrics.table import ALIASES, higher_is_better
 from sparsekit.system import cpu_units
+from sparsekit.training.class_weights import weight_problems
 from sparsekit.training.resume import chosen_checkpoint, past_the_end
 
 _AT_LEAST_ONE = (
@@ -47,6 +48,8 @@ class SparseTrainingArguments(TrainingArguments):
     early_stopping_patience: stop once `metric_for_best_model` (by default the loss) has not
         improved in so many evaluations of the recipe's last stage; None: train to the end.
     early_stopping_threshold: by how much it must change to count as improved.
+    class_weights: `balanced`, or a weight of the loss for each class, as a list or by name; see
+        `sparsekit.training.class_weights.class_weights`.
 
     `load_best_model_at_end` compares checkpoints of the recipe's last stage alone.
 
@@ -64,6 +67,9 @@ class SparseTrainingArguments(TrainingArguments):
     )
     tokens_per_batch: int | None = field(default=None, metadata={"help": "instead of rows"})
     early_stopping_patience: int | None = field(default=None, metadata={"help": "evaluations"})
+    class_weights: str | list[float] | dict[str, float] | None = field(
+        default=None, metadata={"help": "balanced, a list, or class: weight"}
+    )
     early_stopping_threshold: float = field(default=0.0, metadata={"help": "a lesser gain is none"})
 
     def __post_init__(self) -> None:
@@ -100,6 +106,8 @@ class SparseTrainingArguments(TrainingArguments):
             self.precision = "bf16" if fast else "fp32"
         self.bf16 = on_gpu and self.precision == "bf16"
         self.fp16 = self.precision == "fp16"
+        if problems := weight_problems(self.class_weights):
+            raise ConfigError(problems)
         if self.early_stopping_patience is not None:
             self._check_early_stopping()
             self.metric_for_best_model = self.metric_for_best_model or "loss"

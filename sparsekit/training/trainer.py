@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -30,6 +31,7 @@ from sparsekit.data.collator import Collator
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import compute as metrics_of
 from sparsekit.models.first_token import only_first_token
+from sparsekit.models.loading import id2label
 from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.loss_mean import LossMean
 from sparsekit.oneshot.calibration import draw
@@ -39,6 +41,12 @@ from sparsekit.training.arguments import SparseTrainingArguments, matmul_precisi
 from sparsekit.training.best import LastStage, best_problems
 from sparsekit.training.callbacks import RecipeCallback
 from sparsekit.training.checkpoints import STATE, UNFINISHED, publish, rotate
+from sparsekit.training.class_weights import (
+    ClassWeights,
+    class_weights,
+    weighted_loss,
+    without_effect,
+)
 from sparsekit.training.cpu.acceleration import cpu_acceleration
 from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
 from sparsekit.training.cpu.sparse_linear import SparseLinears
@@ -47,6 +55,8 @@ from sparsekit.training.processes import loss_weight, same_length
 from sparsekit.training.record import record_model
 from sparsekit.training.samplers import lengths_in_memory, order_by_epoch
 from sparsekit.training.session import Session
+
+log = logging.getLogger(__name__)
 
 
 class SparseTrainer(Trainer):
@@ -113,7 +123,7 @@ class SparseTrainer(Trainer):
             self._session = Session(prepared, teacher, metrics)
             run, recipe, args = self._session.run, prepared.recipe, prepared.args
             names = None if compute_metrics else metrics
-            if problems := best_problems(args, recipe, names):
+            if problems := [*best_problems(args, recipe, names), *without_effect(args, recipe)]:
                 raise ConfigError(problems)
             train_dataset, eval_dataset = prepared.train.rows, prepared.evaluation_rows
             processing_class = prepared.student.tokenizer
@@ -145,6 +155,8 @@ class SparseTrainer(Trainer):
         self.trained_by: Mapping[str, Any] = self._session.trained_by if self._session else {}
         self._task_loss = LossMean()
         self._rows_seen = 0
+        if self.args.class_weights is not None:
+            self.compute_loss_func = self._weighted_loss(model, self.args.class_weights)
         recipe.use_rows(self._draw)
         skip_zeros = self.args.sparse_products_problem() is None
         self._sparse_linears = SparseLinears(model, recipe, skip_zeros)
@@ -158,6 +170,15 @@ class SparseTrainer(Trainer):
         if self.optimizer is None and steps_by_row(self.args, model, recipe):
             _, settings = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer_cls_and_kwargs = RowAdamW, settings
+
+    def _weighted_loss(self, model: PreTrainedModel, choice: ClassWeights) -> Callable[..., Tensor]:
+        names = [name for _, name in sorted(id2label(model.config).items())]
+        weights = class_weights(choice, self.train_dataset["labels"], names)
+        log.info(
+            "class weights: %s",
+            ", ".join(f"{name} {weight:.3g}" for name, weight in zip(names, weights, strict=True)),
+        )
+        return weighted_loss(weights, self.args.label_smoothing_factor)
 
     def _draw(self, count: int, seed: int, multiple: int) -> Iterator[dict[str, Tensor]]:
         """Training rows as batches for the task's loss; see `oneshot.calibration.draw`."""

@@ -43,6 +43,7 @@ def values(tmp_path: Path, *overrides: str) -> dict[str, Any]:
         (["training.precision=bf16"], "trains in fp32, but training.precision is bf16"),
         (["training.sparse_products=on"], "multiplies zeros too"),
         (["training.tokens_per_batch=2048"], "takes batches of rows"),
+        (["training.class_weights=balanced"], "knows no training.class_weights"),
         (["teacher=checkpoint", "teacher.checkpoint=[a,b]"], "takes one teacher"),
         (["recipe.modifiers.quantization.per_channel_weights=true"], "no field for per_channel"),
         (

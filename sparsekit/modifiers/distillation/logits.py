@@ -68,6 +68,10 @@ class Distillation(Modifier):
         # With hardness 0 the loss is the task's.
         return self.hardness > 0
 
+    def replaces_task_loss(self, num_epochs: float) -> bool:
+        to_the_end = self.end is None or self.end >= num_epochs
+        return self.hardness == 1 and self.start == 0 and to_the_end
+
     def update(self, epoch: float) -> None:
         self._on = self.active(epoch) and self.needs_teacher
 

@@ -135,6 +135,11 @@ def _training_problems(training: Mapping[str, Any]) -> list[str]:
             "engine=sparseml multiplies zeros too, although training.sparse_products is on; set "
             "training.sparse_products=auto"
         )
+    for key in ("load_best_model_at_end", "early_stopping_patience", "class_weights"):
+        if training.get(key):
+            found.append(
+                f"engine=sparseml knows no training.{key}, which is {training[key]}; leave it out"
+            )
     if training.get("tokens_per_batch") is not None:
         found.append(
             "engine=sparseml takes batches of rows, but training.tokens_per_batch is "
