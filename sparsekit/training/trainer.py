@@ -173,7 +173,7 @@ class SparseTrainer(Trainer):
 
     def _weighted_loss(self, model: PreTrainedModel, choice: ClassWeights) -> Callable[..., Tensor]:
         names = [name for _, name in sorted(id2label(model.config).items())]
-        weights = class_weights(choice, self.train_dataset["labels"], names)
+        weights = class_weights(choice, cast(Dataset, self.train_dataset)["labels"], names)
         log.info(
             "class weights: %s",
             ", ".join(f"{name} {weight:.3g}" for name, weight in zip(names, weights, strict=True)),
