@@ -46,7 +46,7 @@ Seed = Annotated[int, typer.Option(help="Seed for drawing texts.")]
 
 # Calibration texts of wanda and obs.
 Texts = Annotated[
-    Path | None, typer.Option(help="csv or json: texts for wanda; texts and labels for obs.")
+    Path | None, typer.Option(help="A data file: texts for wanda; texts and labels for obs.")
 ]
 TextColumns = Annotated[list[str] | None, typer.Option(help="Column of the text; twice for pairs.")]
 LabelColumn = Annotated[str, typer.Option(help="Column of the label.")]

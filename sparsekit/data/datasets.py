@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import numpy as np
@@ -24,8 +24,11 @@ from transformers import PreTrainedTokenizerBase
 from sparsekit import metrics
 from sparsekit.cache import cached, content_hash
 from sparsekit.config.build import build
+from sparsekit.data.delimited import CsvFormat
+from sparsekit.data.file_kinds import Kind
 from sparsekit.data.labels import LabelCase, is_number, number_labels
-from sparsekit.data.readers import read_file
+from sparsekit.data.origin import column_names
+from sparsekit.data.readers import read_files
 from sparsekit.errors import ConfigError, UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -73,6 +76,11 @@ class TextClassification:
     metrics: list[str] = field(default_factory=lambda: ["accuracy"])
     label_case: LabelCase = "refuse"
 
+    @property
+    def needed_columns(self) -> list[str]:
+        """The columns that a file must have."""
+        return [*self.text_columns, self.label_column]
+
     def raw(self) -> DatasetDict:
         """The splits as they are stored; raises UserError when they cannot be read."""
         raise NotImplementedError
@@ -108,8 +116,8 @@ class TextClassification:
         if missing:
             return [
                 f"split {split!r} has no column {', '.join(missing)}; it has "
-                f"{', '.join(rows.column_names)}; set dataset.text_columns and "
-                "dataset.label_column (csv files are separated by commas)"
+                f"{', '.join(column_names(rows))}; set dataset.text_columns and "
+                "dataset.label_column"
             ]
         problems = []
         if not isinstance(rows.features[self.label_column], Value | ClassLabel):
@@ -167,19 +175,35 @@ class HubDataset(TextClassification):
 
 @dataclass(kw_only=True)
 class FileDataset(TextClassification):
-    """Local files, one per split; `format` is csv or json (one object per line, or a list)."""
+    """Local files, for each split a file, a folder of files or an Arrow folder; gz and zst too.
 
-    format: Literal["csv", "json"]
+    Args:
+        data_files: the path for each split.
+        format: csv, json, parquet or arrow; None finds it out from each file.
+        delimiter: what separates the fields of csv files; None finds it out.
+        columns: the names of the columns of csv files without a header.
+        quotes: whether double quotes in csv files hold a field together, or are text.
+    """
+
     data_files: dict[str, str | None]
+    format: Kind | None = None
+    delimiter: str | None = None
+    columns: list[str] | None = None
+    quotes: bool = True
 
     def raw(self) -> DatasetDict:
         files = {split: Path(name) for split, name in self.data_files.items() if name}
-        problems = []
+        form = CsvFormat(delimiter=self.delimiter, columns=self.columns, quotes=self.quotes)
+        if problems := form.problems():
+            raise ConfigError(problems)
+        read, problems = {}, []
         for split, path in files.items():
-            if not path.is_file():
-                problems.append(f"dataset.data_files.{split}: there is no file {path}")
-            elif not path.read_bytes()[:4096].strip():
-                problems.append(f"dataset.data_files.{split}: {path} is empty")
+            try:
+                read[split] = self._split(split, path, form)
+            except ConfigError as error:
+                problems += error.problems
+            except UserError as error:
+                problems.append(str(error))
         if problems:
             raise ConfigError(problems)
         for split in files.keys() - {"train"}:
@@ -189,8 +213,12 @@ class FileDataset(TextClassification):
                     "unseen text",
                     split,
                 )
-        columns = [*self.text_columns, self.label_column]
-        return DatasetDict({s: read_file(path, self.format, columns) for s, path in files.items()})
+        return DatasetDict(read)
+
+    def _split(self, split: str, path: Path, form: CsvFormat) -> Dataset:
+        if not path.exists():
+            raise UserError(f"dataset.data_files.{split}: there is no file {path}")
+        return read_files(path, self.needed_columns, self.format, form)
 
 
 @dataclass(kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from datasets import ClassLabel, Dataset
 
-from sparsekit.data.readers import value_text
+from sparsekit.data.columns import value_text
 from sparsekit.errors import ConfigError, UserError
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict
@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from sparsekit.data.datasets import FileDataset, TextData
+from sparsekit.data.delimited import UNLESS_HEADER
 from sparsekit.errors import ConfigError, UserError
 
 # Rows of one forward and backward pass; one layer's gradients of all of them are in memory.
@@ -26,17 +27,20 @@ _OPTIONS = {
     "dataset.label_column": "--label-column",
     "dataset.max_length": "--max-length",
 }
-FORMATS: dict[str, Literal["csv", "json"]] = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 
 
 @dataclass(kw_only=True)
 class CalibrationFile(FileDataset):
-    """A csv or json file whose rows are all calibration data.
+    """A file whose rows are all calibration data.
 
     Labels are read only with `labelled`.
     """
 
     labelled: bool = True
+
+    @property
+    def needed_columns(self) -> list[str]:
+        return super().needed_columns if self.labelled else self.text_columns
 
     def raw(self) -> DatasetDict:
         rows = super().raw()["train"]
@@ -55,15 +59,11 @@ def read(
     max_length: int,
     labelled: bool = True,
 ) -> TextData:
-    """The rows of a csv or json file as the split `train`; raises UserError for unusable ones.
+    """The rows of a file as the split `train`; raises UserError for unusable ones.
 
     Without `labelled` every label is 0, whatever `label_column` holds.
     """
-    form = FORMATS.get(path.suffix.lower())
-    if form is None:
-        raise UserError(f"--data {path} is not one of {', '.join(FORMATS)}; pass such a file")
     data = CalibrationFile(
-        format=form,
         data_files={"train": str(path)},
         text_columns=text_columns,
         label_column=label_column if labelled else NO_LABEL,
@@ -76,6 +76,7 @@ def read(
         problems = error.problems if isinstance(error, ConfigError) else [str(error)]
         # Both splits have the same rows.
         problems = [text for text in problems if "split 'validation'" not in text] or problems
+        problems = [text.partition(UNLESS_HEADER)[0] for text in problems]
         for key, option in _OPTIONS.items():
             problems = [text.replace(key, option) for text in problems]
         if not labelled:

@@ -37,6 +37,8 @@ NEEDED = {
     "runtime/deepsparse": ["export=deepsparse"],
     "dataset/csv": ["dataset.data_files.train=a.csv", "dataset.data_files.validation=b.csv"],
     "dataset/json": ["dataset.data_files.train=a.json", "dataset.data_files.validation=b.json"],
+    "dataset/files": ["dataset.data_files.train=a.tsv", "dataset.data_files.validation=b.tsv"],
+    "dataset/hub": ["dataset.path=me/tickets"],
     "teacher/checkpoint": ["teacher.checkpoint=folder"],
     "recipe/sparseml": [f"recipe.path={ROOT / 'tests' / 'sparseml_recipes' / 'transfer_qat.yaml'}"],
 }
@@ -54,7 +56,7 @@ def built(values: dict[str, Any]) -> Plan:
 
 
 def test_the_walk_finds_all_of_them() -> None:
-    assert len(CHOICES) == 43
+    assert len(CHOICES) == 45
     assert len(EXPERIMENTS) == 7
     assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml", "hydra"}
 

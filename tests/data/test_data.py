@@ -98,7 +98,11 @@ def test_class_labels_bring_names_and_unlabelled_tests_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("train", "validation", "problem"),
     [
-        ([{"txt": "a", "label": 0}], GOOD, r"'train' has no column text; it has txt, label"),
+        (
+            [{"txt": "a", "label": 0}],
+            GOOD,
+            r"train\.csv has no column text; its first line, .* has txt, label; set",
+        ),
         ([{"text": "", "label": "pos"}, *GOOD], GOOD, r"'text', row 0 .*None is no text"),
         ([{"text": " ", "label": "pos"}, *GOOD], GOOD, r"'text', row 0 .*' ' is no text"),
         ([{"text": 3, "label": 0}, {"text": 4, "label": 1}], GOOD, "holds numbers, not text"),
@@ -156,7 +160,7 @@ def test_a_header_without_rows(tmp_path: Path) -> None:
         (b'text,label\na,1\nb,1,2,3\n"', r"train\.csv as csv: .*separate fields by commas"),
         (b"text,label\n" + b"good, really,1\n" * 3, "more fields than the header.*quotes"),
         ("text,label\ncaf\xe9,1\n".encode("latin-1"), "save it as UTF-8"),
-        (b"text;label\na, b;1\n", "more fields than the header"),
+        (b"text;label\na;b;1\n", "more fields than the header.*separate fields by semicolons"),
     ],
 )
 def test_a_csv_that_is_none(tmp_path: Path, content: bytes, problem: str) -> None:

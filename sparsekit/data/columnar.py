@@ -1,0 +1,77 @@
+"""Parquet files, Arrow files, and folders that `Dataset.save_to_disk` wrote: columns with types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import DatasetDict
+
+from sparsekit.data.compression import open_bytes
+from sparsekit.data.table import FileRows
+from sparsekit.errors import UserError, first_line
+
+_TEMPLATE = "row {} (from 0)"
+# The files by which a folder of `save_to_disk` is recognized: of one split, and of several.
+STATE, SPLITS = "state.json", "dataset_dict.json"
+
+
+def is_arrow_folder(path: Path) -> bool:
+    """Whether `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote the folder."""
+    return (path / STATE).is_file() or (path / SPLITS).is_file()
+
+
+def read_parquet(path: Path) -> FileRows:
+    """The rows of a parquet file."""
+    try:
+        with open_bytes(path) as stream:
+            table = pq.read_table(pa.BufferReader(stream.read()))
+    except pa.ArrowException as error:
+        raise _damaged(path, "parquet", error) from error
+    return _rows(path, table)
+
+
+def read_arrow(path: Path) -> FileRows:
+    """The rows of an Arrow file, in either of Arrow's formats, or of a folder of `datasets`."""
+    if path.is_dir():
+        return _rows(path, _folder(path))
+    try:
+        with open_bytes(path) as stream:
+            content = pa.BufferReader(stream.read())
+        is_file = bytes(content.read(6)) == b"ARROW1"
+        content.seek(0)
+        opened = pa.ipc.open_file(content) if is_file else pa.ipc.open_stream(content)
+        return _rows(path, opened.read_all())
+    except pa.ArrowException as error:
+        raise _damaged(path, "Arrow", error) from error
+
+
+def _folder(path: Path) -> pa.Table:
+    try:
+        stored = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise _damaged(path, "an Arrow folder", error) from error
+    if isinstance(stored, DatasetDict):
+        raise UserError(
+            f"{path} holds the splits {', '.join(stored)}; give one folder for each, such as "
+            f"{path / next(iter(stored), 'train')}"
+        )
+    return stored.with_format("arrow")[:]
+
+
+def _rows(path: Path, table: pa.Table) -> FileRows:
+    """Columns of repeated texts as plain ones: `datasets` does not read dictionaries."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            plain = table.column(index).cast(field.type.value_type)
+            table = table.set_column(index, field.name, plain)
+    return FileRows(table=table, numbers=np.arange(table.num_rows), template=f"{path}, {_TEMPLATE}")
+
+
+def _damaged(path: Path, form: str, error: Exception) -> UserError:
+    return UserError(
+        f"cannot read {path} as {form}: {first_line(error)}; write or download it again"
+    )

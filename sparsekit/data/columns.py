@@ -1,0 +1,38 @@
+"""Columns of a data set: read from Arrow in batches, and their values as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset
+
+# Values at a time that exist as Python objects.
+BATCH = 10_000
+
+
+def column(rows: Dataset, name: str) -> pa.ChunkedArray:
+    """The column as it is stored in Arrow."""
+    return rows.select_columns([name]).with_format("arrow")[:][name]
+
+
+def values(rows: Dataset, name: str) -> Iterator[Any]:
+    """The values of a column in order, as Python objects."""
+    stored = column(rows, name)
+    for start in range(0, len(stored), BATCH):
+        yield from stored.slice(start, BATCH).to_pylist()
+
+
+def value_text(value: Any) -> str | None:
+    """A value as text: whole numbers without a fraction, None and nan as None.
+
+    >>> value_text(1.0), value_text("1.0"), value_text(True), value_text(float("nan"))
+    ('1', '1.0', 'True', None)
+    """
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return str(int(value)) if value.is_integer() else repr(value)
+    return None if value is None else str(value)

@@ -1,0 +1,125 @@
+"""The kind of a data file, recognized by its first bytes, then by its name."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+from sparsekit.data.compression import bare_suffix, first_bytes
+from sparsekit.errors import UserError
+
+Kind = Literal["csv", "json", "parquet", "arrow"]
+
+_SUFFIXES: dict[str, Kind] = {
+    **dict.fromkeys((".csv", ".tsv", ".tab", ".txt"), "csv"),
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
+}
+# What tables in binary form begin with; the last is Arrow's stream format.
+_BINARY: dict[bytes, Kind] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
+_SAVE_AS_CSV = "save the table as csv"
+# Files that are often given by mistake: the first bytes, the name, and the fix.
+_OTHERS: dict[bytes, tuple[str, str]] = {
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook (xls)", _SAVE_AS_CSV),
+    b"%PDF": ("a PDF document", "export its text as csv"),
+    b"SQLite format 3": ("a SQLite database", "export the table as csv"),
+    b"7z\xbc\xaf": ("a 7z archive", "unpack it, and give the file inside"),
+    b"Rar!": ("a RAR archive", "unpack it, and give the file inside"),
+    b"\xfd7zXZ": ("an xz file", "decompress it, or compress it with gzip or zstd"),
+    b"ORC": ("an ORC file", "save it as parquet"),
+    b"Obj\x01": ("an Avro file", "save it as parquet"),
+    b"\x89HDF": ("an HDF5 file", "save it as parquet"),
+    b"\x93NUMPY": ("a NumPy array", "save texts and labels as csv"),
+    b"\xff\xfe": ("UTF-16 text", "save it as UTF-8"),
+    b"\xfe\xff": ("UTF-16 text", "save it as UTF-8"),
+    b"version https://git-lfs": ("a Git LFS pointer, not the data", "run git lfs pull"),
+    b"<!doctype html": ("a web page", "download the data itself"),
+    b"<html": ("a web page", "download the data itself"),
+    b"<?xml": ("an XML file", "save the rows as csv or json"),
+}
+_SAMPLE = 4096
+
+
+def kind_of(path: Path, wanted: Kind | None = None) -> Kind:
+    """The kind of the file or Arrow folder; raises UserError for one that cannot be read.
+
+    Args:
+        path: a file, or a folder that `Dataset.save_to_disk` wrote.
+        wanted: the kind that the user named; a file of another kind raises UserError.
+    """
+    if path.is_dir():
+        return _checked(path, "arrow", wanted)
+    start = first_bytes(path, _SAMPLE)
+    _refuse_others(path, start)
+    for magic, kind in _BINARY.items():
+        if start.startswith(magic):
+            return _checked(path, kind, wanted)
+    if wanted in ("parquet", "arrow"):
+        raise UserError(
+            f"{path} is not {_named(wanted)}: it begins with {start[:20]!r}; leave out "
+            "dataset.format, and the kind is found out"
+        )
+    if wanted == "csv" and _is_json(start):
+        raise UserError(f"{path} is a json file, not csv; set dataset=json")
+    if wanted is not None:
+        return wanted
+    return _SUFFIXES.get(bare_suffix(path)) or ("json" if _is_json(start) else "csv")
+
+
+def _checked(path: Path, kind: Kind, wanted: Kind | None) -> Kind:
+    if wanted in (None, kind):
+        return kind
+    what = "an Arrow folder" if path.is_dir() else _named(kind)
+    raise UserError(f"{path} is {what}, not {wanted}; set dataset=files, which reads every kind")
+
+
+def _refuse_others(path: Path, start: bytes) -> None:
+    if start.startswith(b"PK\x03\x04"):
+        _refuse_zip(path)
+    for magic, (name, fix) in _OTHERS.items():
+        if start.lstrip()[: len(magic)].lower() == magic.lower():
+            raise UserError(f"{path} is {name}; {fix}")
+    # Where a tar archive has its signature.
+    if start[257:262] == b"ustar":
+        raise UserError(f"{path} is a tar archive; unpack it, and give the file inside")
+    # Protocols 2 to 5 of pickle, which ends with a dot; nothing of it is loaded.
+    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and len(start) > 1:
+        raise UserError(f"{path} is a Python pickle, which may run code; save the rows as parquet")
+
+
+def _refuse_zip(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        names = []
+    if any(name.startswith("xl/") for name in names):
+        raise UserError(f"{path} is an Excel workbook (xlsx); {_SAVE_AS_CSV}")
+    inside = f" with {', '.join(names[:3])}" if names else ""
+    raise UserError(f"{path} is a zip archive{inside}; unpack it, and give the file inside")
+
+
+def _is_json(start: bytes) -> bool:
+    """Whether the file begins with a list or with an object, as a line or over several."""
+    text = start.decode("utf-8-sig", errors="replace").lstrip()
+    line = text.partition("\n")[0].strip()
+    if not line.startswith(("{", "[")):
+        return False
+    if line in ("{", "[", "[{"):
+        return True
+    try:
+        json.JSONDecoder().raw_decode(line)
+    except ValueError:
+        # A line that the sample cuts off.
+        return len(start) == _SAMPLE and "\n" not in text and line.startswith(('{"', '[{"'))
+    return True
+
+
+def _named(kind: Kind) -> str:
+    return {
+        "csv": "a csv file",
+        "json": "a json file",
+        "parquet": "a parquet file",
+        "arrow": "an Arrow file",
+    }[kind]

@@ -1,0 +1,73 @@
+"""Rows of text collected into Arrow tables, and the tables of a split put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from datasets import Dataset
+from datasets.table import InMemoryTable
+
+from sparsekit.data.columns import BATCH
+from sparsekit.data.origin import add_origin
+from sparsekit.errors import UserError, first_line
+
+Row = dict[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRows:
+    """The rows of one file.
+
+    Args:
+        table: one row each.
+        numbers: the line of each row, or its index, [rows].
+        template: what names a row by its number, such as "train.csv, line {}".
+    """
+
+    table: pa.Table
+    numbers: npt.NDArray[np.int64]
+    template: str
+
+
+def text_table(rows: Iterable[tuple[int, Row]], template: str) -> FileRows:
+    """The numbered rows, each column as text."""
+    tables, numbers = [], []
+    iterator: Iterator[tuple[int, Row]] = iter(rows)
+    while batch := list(islice(iterator, BATCH)):
+        numbers.append(np.array([number for number, _ in batch], dtype=np.int64))
+        names = dict.fromkeys(name for _, row in batch for name in row)
+        columns = {
+            name: pa.array([row.get(name) for _, row in batch], pa.string()) for name in names
+        }
+        tables.append(pa.table(columns))
+    return FileRows(
+        table=pa.concat_tables(tables, promote_options="default") if tables else pa.table({}),
+        numbers=np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64),
+        template=template,
+    )
+
+
+def as_dataset(files: Sequence[FileRows]) -> Dataset:
+    """The rows of the files one after the other, each with its origin.
+
+    Raises UserError for columns whose types differ between files.
+    """
+    filled = [each for each in files if each.table.num_rows] or files[:1]
+    try:
+        table = pa.concat_tables([each.table for each in filled], promote_options="default")
+    except pa.ArrowException as error:
+        names = " and ".join(each.template.partition(",")[0] for each in filled[:2])
+        raise UserError(
+            f"{names} hold columns of different types: {first_line(error)}; save them with "
+            "the same types"
+        ) from error
+    places = np.repeat(np.arange(len(filled)), [each.table.num_rows for each in filled])
+    numbers = np.concatenate([each.numbers for each in filled])
+    return add_origin(
+        Dataset(InMemoryTable(table)), [each.template for each in filled], places, numbers
+    )
