@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -22,6 +21,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from sparsekit.cli.stopping import handle_signals
 from sparsekit.config.build import build
 from sparsekit.config.identity import identity_hash
 from sparsekit.config.plain import plain
@@ -86,7 +86,9 @@ class ResumingSweeper(Sweeper):
         """Run the sweep; exits with the failed jobs' names as the message if there are any."""
         if PROCESSES > 1:
             sys.exit("error: torchrun trains one job; a sweep starts its jobs itself")
-        before = signal.signal(signal.SIGTERM, _stop)
+        handled = (signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.getsignal(number) for number in handled}
+        handle_signals()
         try:
             failed = self._sweep([*(f"{k}={v}" for k, v in self.params.items()), *arguments])
         except UserError as error:
@@ -96,7 +98,8 @@ class ResumingSweeper(Sweeper):
             sys.stderr.write(f"stopped by {name}; repeat the command to run the remaining jobs\n")
             sys.exit(128 + signal.Signals[name])
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         if failed:
             sys.exit(f"error: {failed}")
 
@@ -224,11 +227,6 @@ class ResumingSweeper(Sweeper):
                 _fail(job, describe(result._return_value))
             elif outcome(job).status != "completed":
                 _fail(job, "the job ended without a summary.json")
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """End the sweep as Ctrl-C does: a launcher ends the jobs that it started."""
-    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def _resumable(run: RunFolder) -> bool:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import atexit
 import os
+import shlex
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from sparsekit.cli.stopping import deferred, handle_signals
 from sparsekit.config.command_line import arranged
 from sparsekit.config.root import project_root
 from sparsekit.distributed import FIRST_PROCESS
 from sparsekit.errors import UserError
 from sparsekit.runs.creation import new_folder
+from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.replacement import check_replaceable, mark
+from sparsekit.runs.summary import describe
 from sparsekit.sparseml.recipes.load import register_resolvers
+from sparsekit.system import command
+from sparsekit.training.checkpoints import checkpoints
 
 
 def launch(words: Sequence[str]) -> None:
@@ -35,8 +43,9 @@ def launch(words: Sequence[str]) -> None:
             f"the working directory {os.getcwd()} has ${{ in its name, which Hydra takes for an "
             "interpolation: run the command in another folder; data and models may lie in this one"
         )
+    handle_signals()
     register_resolvers()
-    OmegaConf.register_new_resolver("new_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("new_folder", make_folder, replace=True)
     try:
         # Hydra reads the words from sys.argv, as do the processes that its launchers start.
         sys.argv[1:] = arranged(words)
@@ -46,32 +55,29 @@ def launch(words: Sequence[str]) -> None:
         hydra.main(config_path=conf, config_name="config", version_base="1.3")(job)()
     except HydraException as error:
         raise UserError(str(error)) from error  # of --help and --info; Hydra reports the others
+    except KeyboardInterrupt as stopped:
+        # Before the job took over. A folder that Hydra wrote to is said to be stopped too.
+        begun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN
+        end_stopped(HydraConfig.get().runtime.output_dir if begun else None, stopped)
 
 
 def job(cfg: DictConfig) -> None:
     """Run one composed config and print its run folder."""
-    signal.signal(signal.SIGTERM, stop)
+    handle_signals()
     try:
-        from sparsekit.pipeline.run import run  # takes seconds, in which Ctrl-C may come too
+        with deferred():
+            from sparsekit.pipeline.run import run  # takes seconds
 
         folder = run(cfg, HydraConfig.get())
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stopped:
-        signal_name = str(stopped) or "SIGINT"
-        from sparsekit.training.checkpoints import checkpoints
-
-        written = checkpoints(Path(cfg.training.output_dir))
-        hint = f"; to go on: training.resume_from_checkpoint={written[-1]}" if written else ""
-        # Written at once: a sweep that is being stopped ends this process at any moment.
-        sys.stderr.write(f"stopped by {signal_name}{hint}\n")
-        # The exit code by which shells report a process that a signal ended.
-        sys.exit(128 + signal.Signals[signal_name])
+        end_stopped(cfg.output_dir, stopped)
     if FIRST_PROCESS:
         sys.stdout.write(f"run: {folder}\n")
 
 
-def run_folder(path: str) -> str:
+def make_folder(path: str) -> str:
     """The resolver `new_folder` of conf/config.yaml; Hydra would print an exception's traceback."""
     if any(word in ("-c", "--cfg") or word.startswith("--cfg=") for word in sys.argv):
         return path  # The config is only printed: nothing runs in the folder.
@@ -91,6 +97,28 @@ def scratch_folder() -> list[str]:
     return [f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
 
 
-def stop(number: int, frame: FrameType | None) -> None:
-    """End a run on SIGTERM as on Ctrl-C: its summary is written, W&B closed."""
-    raise KeyboardInterrupt(signal.Signals(number).name)
+def end_stopped(folder: str | None, stopped: KeyboardInterrupt) -> NoReturn:
+    """Exit as shells report a process that a signal ended; `folder` is the run's, if it has one."""
+    signal_name, hint = str(stopped) or "SIGINT", ""
+    if folder is not None:
+        run = RunFolder(Path(folder))
+        if FIRST_PROCESS:
+            _record_stop(run, stopped)
+        if checkpoints(run.checkpoints):
+            hint = f"; to go on: {command()} resume {shlex.quote(folder)}"
+    # Written at once: a sweep that is being stopped ends this process at any moment.
+    sys.stderr.write(f"stopped by {signal_name}{hint}\n")
+    sys.exit(128 + signal.Signals[signal_name])
+
+
+def _record_stop(run: RunFolder, stopped: KeyboardInterrupt) -> None:
+    """Write `summary.json` of a run that was stopped before it began, as in its imports."""
+    if run.summary_file.exists():
+        return
+    try:
+        check_replaceable(run)
+    except UserError:
+        return
+    run.path.mkdir(parents=True, exist_ok=True)
+    mark(run)
+    run.write_summary({"status": "failed", "error": describe(stopped)})

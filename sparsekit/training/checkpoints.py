@@ -6,9 +6,12 @@ import json
 import logging
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from sparsekit.cache import file_hash
 from sparsekit.errors import first_line
@@ -25,6 +28,7 @@ STATE = "trainer_state.json"
 _FILES = (STATE, "optimizer.pt", "scheduler.pt")
 # Of one process, or of the first of several.
 _RANDOM_STATES = ("rng_state.pth", "rng_state_0.pth")
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -55,16 +59,21 @@ def newest_whole(folder: Path) -> Path | None:
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with the files of a checkpoint, or None.
 
-    Only checkpoints with a record, which versions before 0.2 did not write, are known to the byte.
+    Those of a checkpoint without a record, which versions before 0.2 did not write, are checked by
+    what their formats tell of a file that was cut.
     """
     lacking = [name for name in _FILES if not (checkpoint / name).is_file()]
     if not any((checkpoint / name).is_file() for name in _RANDOM_STATES):
         lacking.append(_RANDOM_STATES[0])
+    if not any(checkpoint.glob(pattern) for pattern in _WEIGHTS):
+        lacking.append("model.safetensors")
     if lacking:
         return f"it lacks {', '.join(lacking)}"
     try:
         json.loads((checkpoint / STATE).read_bytes())["global_step"]
-        sums = record(checkpoint).get("files", {})
+        sums = record(checkpoint).get("files")
+        if sums is None:
+            return _broken_format(checkpoint)
         changed = [
             name
             for name, expected in sums.items()
@@ -74,6 +83,24 @@ def damage(checkpoint: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return first_line(error)
     return f"{', '.join(changed)} was changed or cut short" if changed else None
+
+
+def _broken_format(checkpoint: Path) -> str | None:
+    """Which file is cut short, as far as its format tells."""
+    for path in sorted(path for path in checkpoint.iterdir() if path.is_file()):
+        try:
+            if path.suffix in (".pt", ".pth", ".bin"):
+                with zipfile.ZipFile(path) as file:
+                    if damaged := file.testzip():
+                        raise ValueError(f"{damaged} was changed")
+            elif path.suffix == ".safetensors":
+                with safe_open(path, "numpy"):
+                    pass
+            elif path.suffix == ".json":
+                json.loads(path.read_bytes())
+        except (OSError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
+            return f"{path.name} is damaged: {first_line(error)}"
+    return None
 
 
 def record(checkpoint: Path) -> dict[str, Any]:

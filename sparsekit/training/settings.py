@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sparsekit.config.old_names import current_name
 from sparsekit.distributed import PROCESSES
 from sparsekit.errors import ConfigError
 from sparsekit.runs.folder import RunFolder
@@ -15,6 +16,7 @@ from sparsekit.training import checkpoints
 LOG = logging.getLogger(__name__)
 
 ROWS = "training rows"
+OPTIMIZER = "training.optim"
 
 # Groups and keys that do not change what is trained: where a run is kept and shown, what is saved
 # and logged, what follows training, how rows are loaded.
@@ -52,12 +54,13 @@ def trained_by(values: Mapping[str, Any], train_rows: str | None = None) -> dict
 def check_unchanged(resumed: str | bool | None, now: Mapping[str, Any], allow: bool) -> None:
     """Raise ConfigError with every key of which `now` and the checkpoint `resumed` differ.
 
-    Does nothing where no checkpoint is resumed, or where changes are allowed.
+    Does nothing where no checkpoint is resumed. Where changes are allowed, the optimizer must still
+    be the same: another one cannot read the state in the checkpoint.
 
     Checkpoints of versions before 0.2 have no record; they are compared with their run's
     `config.yaml`. `now` may lack the training rows, which are not known before they are read.
     """
-    if not resumed or allow:
+    if not resumed:
         return
     checkpoint = Path(str(resumed))
     before = checkpoints.record(checkpoint).get("trained_by")
@@ -72,7 +75,14 @@ def check_unchanged(resumed: str | bool | None, now: Mapping[str, Any], allow: b
         for key in {**before, **now}
         if before.get(key) != now.get(key) and not (key == ROWS and key not in before.keys() & now)
     ]
-    if changed:
+    if OPTIMIZER in before and before[OPTIMIZER] != now.get(OPTIMIZER):
+        raise ConfigError(
+            [
+                f"{checkpoint} holds the state of {OPTIMIZER}={before[OPTIMIZER]}, which "
+                f"{now.get(OPTIMIZER)} cannot read; set it as it was, or train anew"
+            ]
+        )
+    if changed and not allow:
         raise ConfigError(
             [
                 f"{checkpoint} was trained by other settings: {'; '.join(changed)}; set them as "
@@ -87,7 +97,8 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value
+            # Checkpoints of earlier versions name classes as they were called then.
+            yield f"{prefix}{key}", current_name(value) if key == "_target_" else value
 
 
 def _shown(facts: Mapping[str, Any], key: str) -> str:

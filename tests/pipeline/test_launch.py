@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -256,9 +257,41 @@ def test_a_stopped_run_says_so(tmp_path: Path, hub_environment: dict[str, str], 
     assert process.returncode == 128 + signal.Signals[name]
     assert "Traceback" not in shown
     assert "HTTP Request" not in shown
-    assert f"training.resume_from_checkpoint={tmp_path}/run/checkpoints/checkpoint-" in shown
+    assert f"sparsekit resume {tmp_path}/run\n" in shown
+    written = [path.name for path in (tmp_path / "run" / "checkpoints").glob("checkpoint-*")]
+    if name == "SIGTERM":
+        # One was saved first, after the step at which the signal came.
+        (step,) = re.findall(r"SIGTERM: saving a checkpoint after step (\d+)", shown)
+        assert written == [f"checkpoint-{step}"]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["status"], summary["error"]) == ("failed", f"stopped by {name}")
+
+
+def test_a_run_that_is_stopped_while_it_imports_has_a_summary(
+    tmp_path: Path, hub_environment: dict[str, str]
+) -> None:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, str(ROOT / "launch.py"), "dataset=rotten_tomatoes"),
+            *("teacher=self", "tracking=none", f"hydra.run.dir={tmp_path}/run"),
+        ],
+        env=hub_environment,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # Hydra writes it right before the imports.
+    while not (tmp_path / "run" / ".hydra" / "overrides.yaml").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    try:
+        _, shown = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM, shown
+    assert shown == "stopped by SIGTERM\n"
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary == {"status": "failed", "error": "stopped by SIGTERM"}
 
 
 # In this process from here on: the same `run`, without the seconds that an interpreter takes.

@@ -58,7 +58,6 @@ def test_a_resumed_run_is_the_same_run(
         ("student.sparsity=0.95", "student.sparsity was"),
         ("training.per_device_train_batch_size=4", "per_device_train_batch_size was 8"),
         ("training.max_steps=6", "training.max_steps was 4 and is now 6"),
-        ("training.optim=sgd", "training.optim was 'adamw_torch_fused'"),
         ("recipe=dense", "recipe."),
     ],
 )
@@ -71,6 +70,31 @@ def test_another_config_is_refused_by_name(
     assert key in str(refused.value)
     assert "training.resume_despite_changes=true" in str(refused.value)
     assert (interrupted / "summary.json").read_bytes() == summary
+
+
+def test_another_optimizer_cannot_read_the_state(
+    interrupted: Path, csv_files: dict[str, str], student_folder: str
+) -> None:
+    changes = ["training.optim=sgd", "training.resume_despite_changes=true"]
+    with pytest.raises(ConfigError, match=r"state of training\.optim=adamw_torch_fused, which sgd"):
+        resume(interrupted, local(csv_files, student_folder), *changes)
+
+
+@pytest.mark.parametrize("harm", ["cut", "emptied"])
+@pytest.mark.parametrize(
+    "name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors", "config.json"]
+)
+def test_a_damaged_file_is_found_without_a_record(
+    interrupted: Path, tmp_path: Path, name: str, harm: str
+) -> None:
+    """In checkpoints of versions before 0.2, or with a record that was removed."""
+    checkpoint = interrupted / "checkpoints" / "checkpoint-2"
+    copy = shutil.copytree(checkpoint, tmp_path / "checkpoint-2")
+    (copy / checkpoints.RECORD).unlink()
+    assert checkpoints.damage(copy) is None
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(content[: len(content) // 2] if harm == "cut" else b"")
+    assert name in str(checkpoints.damage(copy))
 
 
 def test_other_training_rows_are_refused_unless_asked_for(

@@ -23,7 +23,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def train(student: str, folder: Path, batch_size: int, setting: str) -> dict[str, Any] | None:
+def train(
+    student: str,
+    folder: Path,
+    batch_size: int,
+    setting: str,
+    resumed: Path | None = None,
+    **arguments: Any,
+) -> dict[str, Any] | None:
     """Weights and logged losses after three epochs with KD, masks and QAT; None of a helper."""
     loaded = load_student(student)
     rows = make_rows(loaded)
@@ -38,9 +45,9 @@ def train(student: str, folder: Path, batch_size: int, setting: str) -> dict[str
         seed=3,
         per_device_train_batch_size=batch_size,
         optim="sgd",
-        **SETTINGS[setting],
+        **SETTINGS[setting] | arguments,
     )
-    made.train()
+    made.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     if not made.is_world_process_zero():
         return None
     logged = {
@@ -52,10 +59,23 @@ def train(student: str, folder: Path, batch_size: int, setting: str) -> dict[str
     return {"weights": dict(loaded.model.state_dict()), "logged": logged}
 
 
+def train_resumed(student: str, folder: Path, batch_size: int) -> dict[str, Any] | None:
+    """Weights of an unbroken run, and of one resumed from its checkpoint within an epoch."""
+    saving = {"save_strategy": "steps", "save_steps": 3}
+    whole = train(student, folder, batch_size, "by-length", **saving)
+    resumed = train(student, folder, batch_size, "by-length", folder / "checkpoint-6")
+    if whole is None or resumed is None:
+        return None
+    return {"whole": whole["weights"], "resumed": resumed["weights"]}
+
+
 if __name__ == "__main__":
     student, folder, batch_size = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     for name in SETTINGS:
         trained = train(student, folder / "checkpoints", batch_size, name)
         if trained is not None:
             torch.save(trained, folder / f"{name}.pt")
+    both = train_resumed(student, folder / "resumed", batch_size)
+    if both is not None:
+        torch.save(both, folder / "resumed.pt")
     leave()

@@ -53,6 +53,12 @@ def test_two_processes_end_where_one_does(
         torch.testing.assert_close(two["weights"][name], value, rtol=1e-6, atol=1e-6, msg=name)
 
 
+def test_two_processes_resume_to_the_same_weights(by_two: Path) -> None:
+    both = torch.load(by_two / "resumed.pt")
+    for name, value in both["whole"].items():
+        assert torch.equal(both["resumed"][name], value), name
+
+
 @pytest.mark.parametrize("rows", [1, 2, 15, 16, 17, 100])
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("drop_last", [False, True])

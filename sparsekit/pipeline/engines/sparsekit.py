@@ -21,6 +21,7 @@ from sparsekit.training.arguments import matmul_precision
 from sparsekit.training.cpu.allocator import reuse_freed_memory
 from sparsekit.training.record import ScheduleCallback
 from sparsekit.training.settings import check_unchanged, trained_by
+from sparsekit.training.stopping import StopAfterCheckpoint
 from sparsekit.training.trainer import SparseTrainer
 
 
@@ -39,7 +40,10 @@ class SparsekitEngine:
         resumed, allow = plan.training.resume_from_checkpoint, plan.training.resume_despite_changes
         check_unchanged(resumed, trainer.trained_by, allow)
         plan.recipe.save(run.recipe, {})
-        trainer.train(resume_from_checkpoint=resumed)
+        stopping = StopAfterCheckpoint()
+        trainer.add_callback(stopping)
+        with stopping.listening():
+            trainer.train(resume_from_checkpoint=resumed)
         trainer.save_model()
         trainer.save_state()
         return trainer.results
