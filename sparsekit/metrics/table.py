@@ -96,13 +96,18 @@ ALIASES = {
 _NO_SHARES = ("log_loss", "brier_score")
 
 
+def is_share(name: str) -> bool:
+    """Whether the metric is a share, which a percentage shows."""
+    return name not in _NO_SHARES
+
+
 def as_text(name: str, value: float) -> str:
     """The value of a metric for a table: a percentage, four decimals where it is not a share.
 
     >>> as_text("accuracy", 0.5), as_text("log_loss", 0.5)
     ('50.00%', '0.5000')
     """
-    return f"{value:.4f}" if name in _NO_SHARES else f"{value:.2%}"
+    return f"{value:.2%}" if is_share(name) else f"{value:.4f}"
 
 
 def higher_is_better(name: str) -> bool:

@@ -14,13 +14,12 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from sparsekit.metrics.report import read_report, unrecognized
+from sparsekit.metrics.report import read_report, worst_class
 from sparsekit.metrics.table import as_text
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.remarks import SPLITS, remarks
 from sparsekit.system import command
 
-SPLITS = ("validation", "test")
-RECALL_0 = 3  # classes of recall 0 that are named
 PIPED = 1000  # columns at most without a terminal
 
 
@@ -53,14 +52,15 @@ def closing_table(summary: Mapping[str, Any], run: RunFolder | None = None) -> G
     view = Table(title=f"run {summary['status']}", show_header=False)
     view.add_column("what")
     view.add_column("value", justify="right", overflow="fold")
-    for what, value in rows(summary):
+    for what, value in [*rows(summary), *([] if run is None else worst_classes(run))]:
         view.add_row(what, Text(value))
     pairs = run is not None and len(run.text_columns) == 2
     name = "RUN" if run is None else shlex.quote(_short(run.path))
     commands = next_commands(summary, name, pairs)
     # Whole lines, whatever the width: a break within a command would be copied with it.
     lines = [Text(f"  {text}", no_wrap=True, overflow="ignore") for text in commands]
-    warnings = [] if run is None else [Text(line, overflow="fold") for line in _recall_0(run)]
+    found = [] if run is None else remarks(run, summary)
+    warnings = [Text(line, overflow="fold") for line in found]
     return Group(view, *warnings, *([Text("Try next:"), *lines] if lines else []))
 
 
@@ -69,14 +69,17 @@ def show_closing(summary: Mapping[str, Any], run: RunFolder) -> None:
     Console().print(closing_table(summary, run), crop=False)
 
 
-def _recall_0(run: RunFolder) -> Iterator[str]:
-    """A sentence for each class that the model never recognizes, of three a split at most."""
+def worst_classes(run: RunFolder) -> Iterator[tuple[str, str]]:
+    """The class of the lowest F1 of each split, where there are more than two."""
     for split in SPLITS:
         report = read_report(run.evaluations, split)
-        sentences = unrecognized(report) if report else []
-        yield from (f"{split}: {sentence}" for sentence in sentences[:RECALL_0])
-        if more := sentences[RECALL_0:]:
-            yield f"{split}: recall is 0 of {len(more)} more classes, see evaluation/"
+        if report and len(report["classes"]) > 2 and (worst := worst_class(report)):
+            name, f1 = worst
+            scores = report["classes"][name]
+            yield (
+                f"worst class, {split}",
+                f"{name}: F1 {f1:.2%}, recall {scores['recall']:.2%} of {scores['support']:,} rows",
+            )
 
 
 def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -97,6 +97,9 @@ def test_a_class_that_is_never_recognized_is_named_at_the_end(tmp_path):
     shown = text(closing_table(SUMMARY, RunFolder(tmp_path)))
     assert "validation: class 'class 1' is never recognized: recall 0 of 2 rows" in shown
     assert "class 'class 4'" not in shown
+    assert "What may help:" in shown
+    assert "class 1: F1 0.00%, recall 0.00% of 2 rows" in shown
+    assert "worst class, test" in shown
     assert "validation: recall is 0 of 2 more classes" in shown
     assert "test: class" not in shown
     assert "never recognized" not in text(closing_table(SUMMARY, None))
