@@ -10,6 +10,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sparsekit.errors import suggestion
+
 if TYPE_CHECKING:
     from sparsekit.oneshot.in_memory import prune
     from sparsekit.pipeline.exporting import export
@@ -48,7 +50,8 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        raise AttributeError(f"module 'sparsekit' has no attribute {name!r}")
+        hint = suggestion(name, __all__)
+        raise AttributeError(f"module 'sparsekit' has no attribute {name!r}{hint}")
     return getattr(import_module(_LAZY[name]), name)
 
 

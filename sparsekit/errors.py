@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class UserError(Exception):
     """A mistake that the user can fix: the message names the value, the limit and the fix."""
+
+    def reword(self, change: Callable[[str], str]) -> None:
+        """Replace the message by `change(message)`."""
+        self.args = (change(str(self)),)
 
 
 class ConfigError(UserError):
@@ -15,12 +21,40 @@ class ConfigError(UserError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
-        listed = "".join(f"\n- {problem}" for problem in self.problems)
-        super().__init__(
-            self.problems[0]
-            if len(self.problems) == 1
-            else f"{len(self.problems)} problems{listed}"
-        )
+        super().__init__(_listed(self.problems))
+
+    def reword(self, change: Callable[[str], str]) -> None:
+        """Replace each problem by `change(problem)`."""
+        self.problems = [change(problem) for problem in self.problems]
+        self.args = (_listed(self.problems),)
+
+
+def _listed(problems: Sequence[str]) -> str:
+    if len(problems) == 1:
+        return problems[0]
+    return f"{len(problems)} problems" + "".join(f"\n- {problem}" for problem in problems)
+
+
+@contextmanager
+def reworded(change: Callable[[str], str]) -> Iterator[None]:
+    """Change the message of a UserError that the block raises, for users who see other names."""
+    try:
+        yield
+    except UserError as error:
+        error.reword(change)
+        raise
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest of the known ones, or all of them.
+
+    >>> suggestion("atention", ["attention", "dropout"]), suggestion("x", ["attention", "dropout"])
+    ('; did you mean attention?', '; choose from attention, dropout')
+    """
+    names = list(known)
+    if close := difflib.get_close_matches(name, names, n=1):
+        return f"; did you mean {close[0]}?"
+    return f"; choose from {', '.join(names)}" if names else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -80,9 +80,14 @@ def benchmark(
     if not validation.is_file():
         raise UserError(
             f"there is no {validation}, whose rows would be timed; benchmark a run that has a "
-            "validation split"
+            "validation split (eval_dataset of a SparseTrainer)"
         )
     encoder = TextEncoder(deployment)
+    if "text" not in pq.read_schema(validation).names:
+        raise UserError(
+            f"{validation} has no texts to time: eval_dataset was tokenized without keeping its "
+            "column of text; keep it and train again"
+        )
     columns = pq.read_table(validation, columns=["text", "text_pair"]).to_pydict()
     count = max(config.requests, config.batches * config.batch_size)
     texts, pairs = columns["text"][:count], columns["text_pair"][:count]

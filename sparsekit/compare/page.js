@@ -171,12 +171,13 @@ function options(id, names, chosen, draw) {
 const seeds = data.groups.reduce((sum, g) => sum + g.runs.length, 0);
 document.title = `${data.folder} · sparsekit compare`;
 byId("overview").textContent = `${data.folder}: ${counted(data.groups.length, "config")}, ` +
-  `${counted(seeds, "run")}, ranked by ${data.metric ?? "nothing"}` +
+  `${counted(seeds, "run")}, ` +
+  (data.metric ? `ranked by ${data.metric}` : "not ranked, because none was evaluated") +
   (data.others.length ? `; ${data.others.length} without a result` : "");
 drawTable();
 if (data.groups.length && data.measures.length) {
   const names = data.measures.map(m => m.name);
-  options("measure", names, data.metric, drawPlots);
+  options("measure", names, data.metric ?? names[0], drawPlots);
   options("cost", names, data.costs[0] ?? names[0], drawPlots);
   drawPlots();
   // Plots are redrawn at their containers' width, so that text keeps its size.

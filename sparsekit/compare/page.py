@@ -43,7 +43,7 @@ def page_data(comparison: Comparison, folder: Path) -> dict[str, Any]:
             {
                 "values": [_plain(group.values[axis]) for axis in comparison.axes],
                 "runs": [number[id(run)] for run in group.runs],
-                "mark": marks(group, index == 0),
+                "mark": marks(comparison, index),
                 "front": group.front,
                 "stats": {
                     name: [_plain(s.mean), _plain(s.deviation), s.n]

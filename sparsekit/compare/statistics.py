@@ -54,7 +54,10 @@ class Group:
 
 @dataclass(kw_only=True)
 class Comparison:
-    """What is shown: groups, best first by `metric`, and runs without a result in `others`."""
+    """What is shown: groups, best first by `metric`, and runs without a result in `others`.
+
+    `metric` is None, and nothing is ranked, where no run was evaluated.
+    """
 
     axes: list[str]
     measures: list[str]
@@ -200,7 +203,7 @@ def _rank(groups: list[Group], metric: str, costs: Sequence[str]) -> None:
 def _metric(counts: Counter[str], wanted: str | None) -> str | None:
     if wanted is not None and wanted not in counts:
         raise UserError(f"no run has {wanted!r}; there are: {', '.join(counts) or 'no measures'}")
-    for start in ("validation ", "test ", ""):
+    for start in ("validation ", "test "):
         names = [name for name, _ in counts.most_common() if name.startswith(start)]
         if wanted is None and names:
             return names[0]

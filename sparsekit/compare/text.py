@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sparsekit.compare.statistics import Comparison, Group, Statistic
+from sparsekit.compare.statistics import Comparison, Statistic
 from sparsekit.errors import printable
 
 _NUMBER = re.compile(r"[+-]?[\d.]+([eE][+-]?\d+)?")
@@ -32,23 +32,24 @@ def cell(statistic: Statistic | None) -> str:
     return f"{mean:.{digits}f} ± {f'{deviation:.{digits}f}' if deviation else 0}"
 
 
-def marks(group: Group, first: bool) -> str:
-    """A group's rank: best or tie, and whether it is on the Pareto front."""
-    words = ["best" if first else "tie" if group.tie else "", "Pareto" if group.front else ""]
+def marks(comparison: Comparison, index: int) -> str:
+    """The rank of the group at `index`: best or tie, and whether it is on the Pareto front."""
+    group, ranked = comparison.groups[index], comparison.metric is not None
+    words = [
+        "best" if ranked and index == 0 else "tie" if group.tie else "",
+        "Pareto" if group.front else "",
+    ]
     return ", ".join(word for word in words if word)
 
 
 def markdown(comparison: Comparison, folder: Path) -> str:
     """The table of groups, best first, and of runs without a result; links relative to `folder`."""
     headings = [*comparison.axes, "seeds", *comparison.measures, "", "runs"]
-    ranked = [str(comparison.metric), *comparison.costs]
+    runs = sum(len(group.runs) for group in comparison.groups)
     lines = [
         "# Comparison",
         "",
-        f"{len(comparison.groups)} configs, {sum(len(g.runs) for g in comparison.groups)} runs, "
-        f"ranked by {_escaped(ranked[0])}; mean ± standard deviation over seeds.",
-        "`tie`: less than two standard errors from the best. `Pareto`: no other is better in one "
-        f"of {', '.join(map(_escaped, ranked))} and as good in the rest.",
+        f"{len(comparison.groups)} configs, {runs} runs, {_ranking(comparison)}",
         "",
         _row(map(_escaped, headings)),
         _row(["---"] * len(headings)),
@@ -57,7 +58,7 @@ def markdown(comparison: Comparison, folder: Path) -> str:
         links = [_link(run.folder, folder) for run in group.runs]
         cells = [cell(group.statistics.get(measure)) for measure in comparison.measures]
         values = [_escaped(_text(group.values[axis])) for axis in comparison.axes]
-        mark = marks(group, index == 0)
+        mark = marks(comparison, index)
         lines.append(_row([*values, str(len(group.runs)), *cells, mark, " ".join(links)]))
     if comparison.others:
         lines += ["", "## Without a result", "", _row(["run", "status", "why"]), _row(["---"] * 3)]
@@ -65,6 +66,17 @@ def markdown(comparison: Comparison, folder: Path) -> str:
             reason = (run.error or "").partition("\n")[0]
             lines.append(_row([_link(run.folder, folder), run.status, _escaped(reason)]))
     return "\n".join(lines) + "\n"
+
+
+def _ranking(comparison: Comparison) -> str:
+    if comparison.metric is None:
+        return "not ranked, because none was evaluated; mean ± standard deviation over seeds."
+    ranked = [_escaped(measure) for measure in (comparison.metric, *comparison.costs)]
+    return (
+        f"ranked by {ranked[0]}; mean ± standard deviation over seeds.\n"
+        "`tie`: less than two standard errors from the best. `Pareto`: no other is better in one "
+        f"of {', '.join(ranked)} and as good in the rest."
+    )
 
 
 def csv_text(comparison: Comparison) -> str:

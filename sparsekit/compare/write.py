@@ -50,12 +50,13 @@ def table(comparison: Comparison) -> Table:
     # With the runtime's name, since the latency of another may stand beside it.
     named = metric.endswith(" latency ms")
     ranked = metric.replace(" latency ", "\n") if named else metric.rpartition(" ")[2]
-    front = "*: on the Pareto front"
+    front = ["*: on the Pareto front"] if metric else []
     shown = [measure for measure in headings if measure in comparison.measures]
     count = len(comparison.groups)
+    configs = f"{count} config{'' if count == 1 else 's'}"
     view = Table(
-        title=f"{count} config{'' if count == 1 else 's'} by {metric}",
-        caption="; ".join([*(f"{headings[cost]}: {cost}" for cost in costs), front]),
+        title=f"{configs} by {metric}" if metric else f"{configs}, none evaluated",
+        caption="; ".join([*(f"{headings[cost]}: {cost}" for cost in costs), *front]),
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
@@ -63,15 +64,17 @@ def table(comparison: Comparison) -> Table:
     for axis in comparison.axes:
         heading = axis.rpartition(".")[2].replace("_", "\n")
         view.add_column(heading, overflow="fold", min_width=max(map(len, heading.split())))
-    for heading in ("seeds", ranked, *(headings[m] for m in shown)):
+    scores = [ranked] if metric else []
+    for heading in ("seeds", *scores, *(headings[m] for m in shown)):
         view.add_column(heading, justify="right", no_wrap=True)
     view.add_column("rank", no_wrap=True)
     for index, group in enumerate(comparison.groups[:ROWS]):
         values = [str(group.values[axis]) for axis in comparison.axes]
         found = [group.statistics.get(measure) for measure in shown]
         means = ["" if each is None else _short(each.mean) for each in found]
-        cells = [str(len(group.runs)), cell(group.statistics.get(metric)), *means]
-        rank = marks(group, index == 0).replace(", Pareto", " *").replace("Pareto", "*")
+        score = [cell(group.statistics.get(metric))] if metric else []
+        cells = [str(len(group.runs)), *score, *means]
+        rank = marks(comparison, index).replace(", Pareto", " *").replace("Pareto", "*")
         view.add_row(*map(Text, (*values, *cells, rank)))
     return view
 

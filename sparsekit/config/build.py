@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import re
 import sys
 from typing import Any
 
 from sparsekit.config.old_names import current_name
 from sparsekit.config.types import type_problems
-from sparsekit.errors import ConfigError, UserError, first_line
+from sparsekit.errors import ConfigError, UserError, first_line, reworded
 
 
 def build(
@@ -27,7 +28,9 @@ def build(
         trusted: whether the values are of the user's own launch config, which may name any
             module. Otherwise `check_origin` refuses modules outside of sparsekit.
 
-    Raises ConfigError that lists every unknown field, missing field and value of a wrong type.
+    Raises ConfigError that lists every unknown field, missing field and value of a wrong type. In
+    errors of the target itself a field in backticks, as in "set `max_steps=1`", becomes its key,
+    `training.max_steps=1`.
     """
     path = current_name(values["_target_"])
     arguments = {key: value for key, value in values.items() if key != "_target_"}
@@ -50,7 +53,8 @@ def build(
         if problems:
             raise ConfigError(problems)
     try:
-        return target(**arguments)
+        with reworded(lambda message: re.sub(r"`(\w+(?:=[^`]*)?)`", rf"{name}.\1", message)):
+            return target(**arguments)
     except UserError:
         raise
     except Exception as error:  # whatever the target's own code raises

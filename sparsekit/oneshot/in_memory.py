@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsekit.data.collator import Collator
 from sparsekit.data.tokenized import tokenized_rows
-from sparsekit.errors import ConfigError, UserError
+from sparsekit.errors import ConfigError, UserError, suggestion
 from sparsekit.models.loading import id2label
 from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
@@ -70,10 +70,9 @@ def prune(
             f"prune takes a transformers model, not a {type(model).__name__}; load it first: "
             "AutoModelForSequenceClassification.from_pretrained(CHECKPOINT)"
         )
-    unknown = sorted(settings.keys() - OneShot.__dataclass_fields__.keys())
-    if unknown:
-        known = ", ".join(OneShot.__dataclass_fields__)
-        raise UserError(f"prune has no setting {', '.join(unknown)}; choose from {known}")
+    for name in sorted(settings.keys() - OneShot.__dataclass_fields__.keys()):
+        known = OneShot.__dataclass_fields__
+        raise UserError(f"prune has no setting {name}{suggestion(name, known)}")
     chosen = {**defaults_of(pattern), **settings}
     config = OneShot(sparsity=sparsity, method=method, pattern=pattern, **chosen)
     problems = [_OPTION.sub(_as_argument, problem) for problem in config.problems()]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from sparsekit.config.arguments import naming_arguments
 from sparsekit.config.build import build
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, first_line, suggestion
 from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.export import export as export_run
 from sparsekit.onnx.hub import push
@@ -30,7 +33,7 @@ def export(
 
     Args:
         source: a trainer, whose model is saved first, or a run folder of the launcher or of a
-            trainer.
+            trainer, or its `checkpoints/`, which is `trainer.args.output_dir`.
         output: where the deployment is copied; an earlier deployment there is replaced. It always
             is in `deployment/` of the run folder.
         settings: fields of `sparsekit.onnx.export.ExportConfig`, such as `form` and `verify`; by
@@ -42,7 +45,7 @@ def export(
 
     Raises:
         UserError: a check that failed, a folder that is not a run, or an `output` that holds
-            something else.
+            something else or cannot be written.
 
     Example:
         ```python
@@ -50,18 +53,16 @@ def export(
         sparsekit.Pipeline("deployment")("A warm and funny film.")
         ```
     """
-    target = None if output is None else Path(output).expanduser()
-    if target is not None:
-        _check_target(target)
+    _check_settings(settings)
+    run = _run_of(source)
+    target = run.deployment if output is None else Path(output).expanduser()
+    _check_target(target, run)
     if isinstance(source, SparseTrainer):
         source.save_model()
-        run = source.run
-    else:
-        run = RunFolder(Path(source).expanduser())
-    summary, _ = export_folder(run, settings)
-    if target is not None and target.resolve() != run.deployment.resolve():
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(run.deployment, target)
+    with naming_arguments():
+        summary, _ = export_folder(run, settings)
+    if target.resolve() != run.deployment.resolve():
+        _copy(run.deployment, target)
     exported: dict[str, Any] = summary["export"]
     return exported
 
@@ -91,8 +92,38 @@ def _target() -> str:
     return f"{ExportConfig.__module__}.{ExportConfig.__qualname__}"
 
 
-def _check_target(target: Path) -> None:
-    """Raise UserError for an existing folder that is not a deployment."""
+def _check_settings(settings: dict[str, Any]) -> None:
+    known = [field.name for field in fields(ExportConfig)]
+    for name in sorted(settings.keys() - known):
+        raise UserError(f"export has no setting {name}{suggestion(name, known)}")
+
+
+def _run_of(source: object) -> RunFolder:
+    """The run folder of a trainer, or the one that a path names by itself or its checkpoints."""
+    if isinstance(source, SparseTrainer):
+        return source.run
+    if not isinstance(source, str | Path):
+        raise UserError(
+            f"export takes a SparseTrainer or a run folder, not a {type(source).__name__}; train "
+            "the model with SparseTrainer first"
+        )
+    run = RunFolder(Path(source).expanduser())
+    outer = RunFolder(run.path.absolute().parent)
+    return outer if not run.exists and outer.checkpoints == run.path.absolute() else run
+
+
+def _check_target(target: Path, run: RunFolder) -> None:
+    """Raise UserError for a path that holds something else than a deployment, or would damage one.
+
+    What the run itself keeps in `deployment/` may be incomplete: an export replaces it.
+    """
+    own = run.deployment.resolve()
+    if target.resolve() == own:
+        return
+    if own in target.resolve().parents:
+        raise UserError(f"{target} lies in the run's own deployment; choose another folder")
+    if target.is_symlink():
+        raise UserError(f"{target} is a link; give the folder that it leads to")
     if not target.exists() or all((target / name).is_file() for name in _OWN):
         return
     if not target.is_dir() or any(target.iterdir()):
@@ -100,3 +131,19 @@ def _check_target(target: Path) -> None:
             f"{target} exists and is not a deployment of sparsekit; remove it, or choose another "
             "folder"
         )
+
+
+def _copy(deployment: Path, target: Path) -> None:
+    """Copy the deployment, and only then replace an earlier one; raises UserError if it cannot."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".deployment-", dir=target.parent) as scratch:
+            copy = Path(scratch) / "new"
+            shutil.copytree(deployment, copy)
+            if target.exists():
+                target.rename(Path(scratch) / "earlier")
+            copy.rename(target)
+    except (OSError, shutil.Error) as error:
+        raise UserError(
+            f"cannot copy the deployment to {target}: {first_line(error)}; it is in {deployment}"
+        ) from error

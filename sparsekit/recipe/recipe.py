@@ -170,8 +170,8 @@ class Recipe:
             raise ConfigError(
                 [
                     "a teacher is given, but the recipe has no modifier that distils, so it would "
-                    "not be used; set teacher=none (None in Python), or choose a recipe that "
-                    "distils, such as recipe=pruned90"
+                    "not be used; set teacher=none, or choose a recipe that distils, such as "
+                    "recipe=pruned90"
                 ]
             )
         return self

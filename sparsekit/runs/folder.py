@@ -144,7 +144,7 @@ class RunFolder:
             check_yaml(content, str(self.config_file))
             config = yaml.load(content, _Loader)
         except FileNotFoundError as error:
-            raise UserError(f"{self} is not a run folder: it has no config.yaml") from error
+            raise UserError(self._no_run("config.yaml")) from error
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UserError(
                 f"cannot read {self.config_file}: {first_line(error)}; restore it, or train again"
@@ -155,6 +155,12 @@ class RunFolder:
                 "or train again"
             )
         return config
+
+    def _no_run(self, missing: str) -> str:
+        """That this is not a run folder, and which one is where this lies within it."""
+        outer = next((p for p in self.path.absolute().parents[:2] if RunFolder(p).exists), None)
+        fix = "" if outer is None else f"; give {outer}"
+        return f"{self} is not a run folder: it has no {missing}{fix}"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write `config.yaml`."""
@@ -240,7 +246,7 @@ class RunFolder:
             if not isinstance(summary, dict):
                 raise ValueError("it is not a mapping")
         except OSError as error:
-            raise UserError(f"{self} is not a run folder: it has no summary.json") from error
+            raise UserError(self._no_run("summary.json")) from error
         except (ValueError, RecursionError) as error:
             raise UserError(f"cannot read {self.summary_file}: {error}") from error
         return summary

@@ -5,7 +5,8 @@ Imports neither torch nor transformers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +83,14 @@ class Pipeline:
             `top_k=1`, otherwise a list of these, best first. `score` is the softmax probability.
 
         Raises:
-            UserError: an empty list, or a text that is empty or not UTF-8.
+            UserError: an empty list, something that is not text, or a text that is empty or not
+                UTF-8.
         """
         if top_k is not None and top_k < 1:
             raise UserError(f"top_k is {top_k}, it must be at least 1, or None for all labels")
         if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size is {batch_size}, it must be at least 1")
-        single = isinstance(inputs, str | tuple | Mapping)
-        rows = [_text_and_pair(row) for row in ([inputs] if single else inputs)]
+        rows = [_text_and_pair(row, f"row {i}") for i, row in enumerate(_rows(inputs), 1)]
         encodings = self._encoder.encode([text for text, _ in rows], [pair for _, pair in rows])
         logits = predict_logits(
             self._runtime, self._encoder, encodings, batch_size or self.batch_size
@@ -100,21 +101,42 @@ class Pipeline:
         return [_best(answer["scores"], top_k) for answer in answers]
 
 
-def _text_and_pair(row: object) -> tuple[Any, Any]:
+def _rows(inputs: object) -> Iterable[object]:
+    """The rows of a call: `inputs` itself where it is one text or pair."""
+    if isinstance(inputs, str | tuple | Mapping):
+        return [inputs]
+    if isinstance(inputs, Iterable) and not isinstance(inputs, bytes | bytearray):
+        return inputs
+    raise UserError(f"the pipeline takes a text or a list of texts, not {_kind(inputs)}")
+
+
+def _text_and_pair(row: object, where: str) -> tuple[Any, Any]:
     """A row's text and its pair, which is None for a single text; the encoder checks both."""
     if isinstance(row, Mapping):
         if not {"text"} <= row.keys() <= {"text", "text_pair"}:
             keys = ", ".join(map(repr, row)) or "none"
             raise UserError(
-                f'a row has the keys {keys}; write {{"text": ...}} or {{"text": ..., '
+                f'{where} has the keys {keys}; write {{"text": ...}} or {{"text": ..., '
                 '"text_pair": ...}'
             )
-        return row["text"], row.get("text_pair")
-    if isinstance(row, tuple):
+        text, pair = row["text"], row.get("text_pair")
+    elif isinstance(row, tuple):
         if len(row) != 2:
-            raise UserError(f"a pair has two texts, this one has {len(row)}: {row!r}")
-        return row
-    return row, None
+            raise UserError(f"{where}: a pair has two texts, this one has {len(row)}: {row!r}")
+        text, pair = row
+    else:
+        text, pair = row, None
+    for part in (text, pair or ""):
+        if not isinstance(part, str):
+            raise UserError(f"{where} is {_kind(part)}, not a text or a pair (text, text_pair)")
+    return text, pair
+
+
+def _kind(value: object) -> str:
+    """`value` as an error message describes it: its type, shortened, and how to make it text."""
+    if isinstance(value, bytes | bytearray):
+        return "bytes (decode them: data.decode())"
+    return "None" if value is None else f"the {type(value).__name__} {reprlib.repr(value)}"
 
 
 def _best(scores: Mapping[str, float], count: int | None) -> list[dict[str, Any]]:

@@ -53,7 +53,8 @@ class SparseTrainingArguments(TrainingArguments):
 
     `load_best_model_at_end` compares checkpoints of the recipe's last stage alone.
 
-    Raises ConfigError for values that cannot be used, with the fix.
+    Raises ConfigError for values that cannot be used, with the fix; fields are in backticks, which
+    `sparsekit.config.build` replaces by their keys.
     """
 
     precision: str = field(default="auto", metadata={"help": ", ".join(PRECISIONS)})
@@ -75,10 +76,10 @@ class SparseTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         if too_small := [name for name in _AT_LEAST_ONE if getattr(self, name) < 1]:
             raise ConfigError(
-                [f"training.{name} is {getattr(self, name)}; set 1 or more" for name in too_small]
+                [f"`{name}` is {getattr(self, name)}; set 1 or more" for name in too_small]
             )
         if self.max_steps == 0:
-            raise ConfigError(["training.max_steps is 0; set 1 or more, or -1 for whole epochs"])
+            raise ConfigError(["`max_steps` is 0; set 1 or more, or -1 for whole epochs"])
         # The other processes have folders of their own, where the run leaves nothing.
         choice = self.resume_from_checkpoint if FIRST_PROCESS else None
         checkpoint = chosen_checkpoint(choice, Path(self.output_dir or "."))
@@ -90,17 +91,17 @@ class SparseTrainingArguments(TrainingArguments):
         on_gpu = torch.cuda.is_available() and not self.use_cpu
         if self.precision not in PRECISIONS:
             raise ConfigError(
-                [f"training.precision {self.precision!r} is not one of {', '.join(PRECISIONS)}"]
+                [f"`precision` {self.precision!r} is not one of {', '.join(PRECISIONS)}"]
             )
         if self.sparse_products not in SPARSE_PRODUCTS:
             raise ConfigError(
                 [
-                    f"training.sparse_products {self.sparse_products!r} is not one of "
+                    f"`sparse_products` {self.sparse_products!r} is not one of "
                     f"{', '.join(SPARSE_PRODUCTS)}"
                 ]
             )
         if self.precision == "fp16" and not on_gpu:
-            raise ConfigError(["training.precision=fp16 needs a GPU; set training.precision=auto"])
+            raise ConfigError(["`precision=fp16` needs a GPU; set `precision=auto`"])
         if self.precision == "auto":
             fast = torch.cuda.is_bf16_supported() if on_gpu else cpu_has_bf16_units()
             self.precision = "bf16" if fast else "fp32"
@@ -126,7 +127,7 @@ class SparseTrainingArguments(TrainingArguments):
             raise ConfigError(
                 [
                     f"torchrun started {PROCESSES} processes, but {self.world_size} would train "
-                    "together; set training.ddp_backend to nccl on GPUs, to gloo on CPUs"
+                    "together; set `ddp_backend` to nccl on GPUs, to gloo on CPUs"
                 ]
             )
         if self.world_size > 1:
@@ -135,27 +136,26 @@ class SparseTrainingArguments(TrainingArguments):
             torch.distributed.broadcast_object_list(shared)
             self.output_dir, self.resume_from_checkpoint = shared
         if self.sparse_products == "on" and (problem := self.sparse_products_problem()):
-            raise ConfigError([f"training.sparse_products=on: {problem}; set it to auto"])
+            raise ConfigError([f"`sparse_products=on`: {problem}; set it to auto"])
         if self.tokens_per_batch is not None and (problem := self._token_budget_problem()):
-            raise ConfigError([f"training.tokens_per_batch={self.tokens_per_batch}: {problem}"])
+            raise ConfigError([f"`tokens_per_batch={self.tokens_per_batch}`: {problem}"])
 
     def _check_early_stopping(self) -> None:
         assert self.early_stopping_patience is not None
         problems = []
         if self.early_stopping_patience < 1:
             problems.append(
-                f"training.early_stopping_patience is {self.early_stopping_patience}; set 1 or "
+                f"`early_stopping_patience` is {self.early_stopping_patience}; set 1 or "
                 "more, or null"
             )
         if self.early_stopping_threshold < 0:
             problems.append(
-                f"training.early_stopping_threshold is {self.early_stopping_threshold:g}; set 0 or "
-                "more"
+                f"`early_stopping_threshold` is {self.early_stopping_threshold:g}; set 0 or more"
             )
         if IntervalStrategy(self.eval_strategy) == IntervalStrategy.NO:
             problems.append(
-                f"training.early_stopping_patience={self.early_stopping_patience} needs "
-                "evaluations; set training.eval_strategy=epoch"
+                f"`early_stopping_patience={self.early_stopping_patience}` needs "
+                "evaluations; set `eval_strategy=epoch`"
             )
         if problems:
             raise ConfigError(problems)
@@ -164,7 +164,7 @@ class SparseTrainingArguments(TrainingArguments):
         if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
             return "set 1 or more, or null"
         if self.train_sampling_strategy != "group_by_length":
-            return "rows must be grouped; set training.train_sampling_strategy=group_by_length"
+            return "rows must be grouped; set `train_sampling_strategy=group_by_length`"
         if self.world_size > 1:
             return f"{self.world_size} processes cannot share such batches; set it to null"
         return None

@@ -24,10 +24,12 @@ def weight_problems(choice: ClassWeights | None) -> list[str]:
     if choice is None or choice == BALANCED:
         return []
     if isinstance(choice, str):
-        return [f"{KEY}={choice}: set {BALANCED}, a list of weights, or {{CLASS: WEIGHT}}"]
+        return [
+            f"`class_weights={choice}`: set {BALANCED}, a list of weights, or {{CLASS: WEIGHT}}"
+        ]
     values = list(choice.values()) if isinstance(choice, Mapping) else choice
     if any(value < 0 or not math.isfinite(value) for value in values) or not any(values):
-        return [f"{KEY}={choice}: a weight is 0 or more, and one at least is more than 0"]
+        return [f"`class_weights={choice}`: a weight is 0 or more, and one at least is more than 0"]
     return []
 
 

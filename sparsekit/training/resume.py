@@ -9,7 +9,7 @@ from typing import Any
 from sparsekit.errors import ConfigError
 from sparsekit.training.checkpoints import STATE, checkpoints, damage, newest_whole
 
-KEY = "training.resume_from_checkpoint"
+KEY = "resume_from_checkpoint"
 NEWEST = ("auto", "true")
 
 
@@ -30,7 +30,10 @@ def chosen_checkpoint(choice: str | bool | None, own: Path) -> Path | None:
         newest = newest_whole(own)
         if newest is None and word == "true":
             raise ConfigError(
-                [f"{KEY}=true, but there is no whole checkpoint in {own}; auto starts without one"]
+                [
+                    f"`{KEY}=true`, but there is no whole checkpoint in {own}; auto starts "
+                    "without one"
+                ]
             )
         return newest
     folder = Path(str(choice))
@@ -38,12 +41,12 @@ def chosen_checkpoint(choice: str | bool | None, own: Path) -> Path | None:
         if checkpoints(below):
             newest = newest_whole(below)
             if newest is None:
-                raise ConfigError([f"{KEY}={choice}: no checkpoint in {below} is whole"])
+                raise ConfigError([f"`{KEY}={choice}`: no checkpoint in {below} is whole"])
             return newest
     if problem := damage(folder):
         raise ConfigError(
             [
-                f"{KEY} {folder} is not a complete checkpoint: {problem}; name a run folder, one "
+                f"`{KEY}` {folder} is not a complete checkpoint: {problem}; name a run folder, one "
                 "of its checkpoints/checkpoint-* folders, or auto"
             ]
         )
@@ -59,10 +62,12 @@ def past_the_end(checkpoint: Path, epochs: float, max_steps: int) -> str | None:
     state = _state(checkpoint)
     done, end, key = state["epoch"] or 0, epochs, "recipe.num_epochs"
     if max_steps > 0:
-        done, end, key = state["global_step"], max_steps, "training.max_steps"
+        done, end, key = state["global_step"], max_steps, "`max_steps`"
     if done <= end:
         return None
-    return f"{KEY} {checkpoint} is at {done:g}, past {key}={end:g}; set that higher, or train anew"
+    return (
+        f"`{KEY}` {checkpoint} is at {done:g}, past {key}={end:g}; set that higher, or train anew"
+    )
 
 
 def resumed_step(checkpoint: str | bool | None) -> int | None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
+from sparsekit.config.arguments import naming_arguments
 from sparsekit.config.identity import identity_hash
 from sparsekit.data.tokenized import Tokenized, rows_hash, tokenized_rows
 from sparsekit.errors import UserError
@@ -32,6 +33,19 @@ from sparsekit.training.resume import chosen_checkpoint, past_the_end, resumed_s
 from sparsekit.training.settings import check_unchanged, trained_by
 
 VALIDATION = "validation"
+# Where the Trainer writes without arguments.
+DEFAULT_OUTPUT = "trainer_output"
+
+
+def check_folder(args: TrainingArguments | None, overwrite: bool) -> None:
+    """Raise UserError where training would replace a completed run, or files that no run wrote."""
+    run = RunFolder(Path(str(args.output_dir) if args else DEFAULT_OUTPUT))
+    check_replaceable(run, "output_dir")
+    if not overwrite and run.ending.status == "completed":
+        raise UserError(
+            f"{run} holds a completed run, which training would replace; set another output_dir in "
+            "args, or pass overwrite=True"
+        )
 
 
 class Session:
@@ -39,7 +53,6 @@ class Session:
 
     def __init__(self, prepared: Prepared, teacher: Teachers, metric_names: Sequence[str]) -> None:
         self.run = RunFolder(Path(str(prepared.args.output_dir)))
-        check_replaceable(self.run, "output_dir")
         # Before the Trainer makes its folder of checkpoints in it.
         self.run.path.mkdir(parents=True, exist_ok=True)
         mark(self.run)
@@ -73,9 +86,9 @@ class Session:
         `summary.json` says how the training ended. Raises UserError where another process trains
         in the folder, and for a checkpoint that is not there or was trained by other settings.
         """
-        checkpoint = self._checkpoint(resume)
-        check_unchanged(checkpoint, self.trained_by, self._prepared.args.resume_despite_changes)
-        with self.run.lock():
+        with naming_arguments(), self.run.lock():
+            checkpoint = self._checkpoint(resume)
+            check_unchanged(checkpoint, self.trained_by, self._prepared.args.resume_despite_changes)
             remove_results(self.run, resumed_step(checkpoint))
             self._begin()
             try:
@@ -117,9 +130,10 @@ class Session:
         split = self._prepared.evaluation
         if split is not None:
             texts = _texts(split, self._prepared.text_columns)
-            scores = record_evaluation(
-                self._prepared.student, split.rows, texts, VALIDATION, self.run, self._metrics
-            )
+            with naming_arguments():
+                scores = record_evaluation(
+                    self._prepared.student, split.rows, texts, VALIDATION, self.run, self._metrics
+                )
             self._tracker.record({"metrics": {VALIDATION: scores}})
         self._tracker.finish({})
 

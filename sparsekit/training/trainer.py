@@ -27,6 +27,7 @@ from transformers import (
 )
 from transformers.trainer_utils import TrainOutput
 
+from sparsekit.config.arguments import as_arguments, naming_arguments
 from sparsekit.data.collator import Collator
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import compute as metrics_of
@@ -54,7 +55,7 @@ from sparsekit.training.preparation import RecipeSource, Teachers, prepare
 from sparsekit.training.processes import loss_weight, same_length
 from sparsekit.training.record import record_model
 from sparsekit.training.samplers import lengths_in_memory, order_by_epoch
-from sparsekit.training.session import Session
+from sparsekit.training.session import Session, check_folder
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +85,15 @@ class SparseTrainer(Trainer):
         metrics: what is computed of the evaluation split, by `sparsekit.metrics` name; an export is
             checked on these.
         compute_metrics: replaces `metrics` in what `evaluate` returns and logs.
+        overwrite: whether a completed run in `args.output_dir` may be replaced.
         run: only where the caller keeps the run folder, its config, tracking and summary, as the
             launcher does. Data sets, recipe and arguments are then taken as they are.
         options: further options of Trainer, such as `optimizers`.
 
     Raises:
         UserError: what does not fit together, such as labels that the model does not have, a
-            teacher that the recipe would not use, or an argument that the recipe overrides.
+            teacher that the recipe would not use, an argument that the recipe overrides, or an
+            `args.output_dir` that holds a completed run or files of another program.
     """
 
     args: SparseTrainingArguments
@@ -111,20 +114,30 @@ class SparseTrainer(Trainer):
         metrics: Sequence[str] = ("accuracy",),
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
+        overwrite: bool = False,
         run: RunFolder | None = None,
         **options: Any,
     ) -> None:
         self._session: Session | None = None
         if run is None:
             datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
-            prepared = prepare(
-                model, recipe, recipe_args or {}, teacher, args, datasets, processing_class, metrics
-            )
+            check_folder(args, overwrite)
+            with naming_arguments():
+                prepared = prepare(
+                    model,
+                    recipe,
+                    recipe_args or {},
+                    teacher,
+                    args,
+                    datasets,
+                    processing_class,
+                    metrics,
+                )
             self._session = Session(prepared, teacher, metrics)
             run, recipe, args = self._session.run, prepared.recipe, prepared.args
             names = None if compute_metrics else metrics
             if problems := [*best_problems(args, recipe, names), *without_effect(args, recipe)]:
-                raise ConfigError(problems)
+                raise ConfigError([as_arguments(problem) for problem in problems])
             train_dataset, eval_dataset = prepared.train.rows, prepared.evaluation_rows
             processing_class = prepared.student.tokenizer
             callbacks = [*self._session.callbacks, *callbacks]
@@ -132,7 +145,8 @@ class SparseTrainer(Trainer):
         if data_collator is None:
             assert processing_class is not None
             data_collator = Collator(processing_class)
-        recipe.attach(model)
+        with self._naming():
+            recipe.attach(model)
         super().__init__(
             model=model,
             args=args,
@@ -171,9 +185,14 @@ class SparseTrainer(Trainer):
             _, settings = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer_cls_and_kwargs = RowAdamW, settings
 
+    def _naming(self) -> contextlib.AbstractContextManager[None]:
+        """Let errors name what this user sets: arguments, or the launcher's config keys."""
+        return contextlib.nullcontext() if self._session is None else naming_arguments()
+
     def _weighted_loss(self, model: PreTrainedModel, choice: ClassWeights) -> Callable[..., Tensor]:
         names = [name for _, name in sorted(id2label(model.config).items())]
-        weights = class_weights(choice, cast(Dataset, self.train_dataset)["labels"], names)
+        with self._naming():
+            weights = class_weights(choice, cast(Dataset, self.train_dataset)["labels"], names)
         log.info(
             "class weights: %s",
             ", ".join(f"{name} {weight:.3g}" for name, weight in zip(names, weights, strict=True)),
@@ -207,7 +226,7 @@ class SparseTrainer(Trainer):
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """Evaluate without drawing from training's random state, as a data loader does."""
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), self._naming():
             return super().evaluate(*args, **options)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:

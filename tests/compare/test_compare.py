@@ -212,6 +212,22 @@ def test_folders_without_runs_are_refused(tmp_path: Path) -> None:
         load([tmp_path / "nowhere"])
 
 
+def test_runs_that_were_never_evaluated_are_not_ranked(tmp_path: Path) -> None:
+    """As a SparseTrainer without eval_dataset leaves them."""
+    for seed, sparsity in enumerate((0.5, 0.8)):
+        run = write_made_run(tmp_path / str(seed), sparsity, 0.0, 0, seed, 0.8)
+        summary = json.loads((run / "summary.json").read_text())
+        del summary["metrics"]
+        (run / "summary.json").write_text(json.dumps(summary))
+    done = CliRunner().invoke(app, ["compare", str(tmp_path)])
+    assert "2 configs, none evaluated" in done.output, done.output
+    assert not {"best", "tie", "Pareto"} & set(done.output.split())
+    text = (tmp_path / "compare.md").read_text()
+    assert "2 configs, 2 runs, not ranked, because none was evaluated" in text
+    by_size = CliRunner().invoke(app, ["compare", str(tmp_path), "--metric", "size MB"])
+    assert "2 configs by size MB" in by_size.output
+
+
 def test_one_config_is_singular(tmp_path: Path) -> None:
     write_made_run(tmp_path / "run", 0.5, 1.0, 2, 1, 0.9)
     done = CliRunner().invoke(app, ["compare", str(tmp_path)])

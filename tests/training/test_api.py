@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import hub_seed
 import pytest
 import torch
 import yaml
+from api_training import RECIPE, arguments, tokenized, trainer
 from datasets import ClassLabel, Dataset
 from launching import run_here
 from safetensors.torch import load_file
@@ -31,21 +31,6 @@ from sparsekit.runs.folder import RunFolder
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.trainer import SparseTrainer
 
-RECIPE = """
-num_epochs: 2
-init_lr: 0.001
-modifiers:
-  learning_rate:
-    _target_: sparsekit.modifiers.optimizer.LearningRateFunction
-    init_lr: ${recipe.init_lr}
-    final_lr: 0.0
-  pruning:
-    _target_: sparsekit.modifiers.pruning.constant.ConstantPruning
-  distillation:
-    _target_: sparsekit.modifiers.distillation.logits.Distillation
-    hardness: 0.5
-"""
-
 
 @pytest.fixture
 def model(student_folder: str) -> PreTrainedModel:
@@ -60,41 +45,7 @@ def tokenizer(student_folder: str) -> PreTrainedTokenizerBase:
 
 @pytest.fixture(scope="module")
 def data(tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
-    """24 training and 16 validation reviews, tokenized as a tutorial does."""
-    made = Dataset.from_list(hub_seed.reviews(40, seed=0))
-    made = made.cast_column("label", ClassLabel(names=["neg", "pos"]))
-    tokenized = made.map(lambda rows: tokenizer(rows["text"], truncation=True), batched=True)
-    return {
-        "train_dataset": tokenized.select(range(24)),
-        "eval_dataset": tokenized.select(range(24, 40)),
-    }
-
-
-def arguments(folder: Path, **changes: Any) -> TrainingArguments:
-    return TrainingArguments(
-        str(folder),
-        **{
-            "use_cpu": True,
-            "per_device_train_batch_size": 8,
-            "report_to": "none",
-            "save_strategy": "no",
-            "disable_tqdm": True,
-            "dataloader_pin_memory": False,
-            **changes,
-        },
-    )
-
-
-def trainer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    data: dict[str, Dataset],
-    folder: Path,
-    **options: Any,
-) -> SparseTrainer:
-    args = options.pop("args", None) or arguments(folder)
-    given = {"recipe": RECIPE, "processing_class": tokenizer, "args": args, **data, **options}
-    return SparseTrainer(model, given.pop("recipe"), **given)
+    return tokenized(tokenizer)
 
 
 def test_a_run_of_the_api_is_a_run_folder(
@@ -328,7 +279,7 @@ def test_a_checkpoint_of_other_settings_or_rows_is_refused(
     with pytest.raises(KeyboardInterrupt):
         trainer(model, tokenizer, data, tmp_path, args=args, callbacks=[Stop()]).train()
     events = (tmp_path / "metrics.jsonl").read_text()
-    with pytest.raises(ConfigError, match=r"training\.seed was not set and is now 7"):
+    with pytest.raises(ConfigError, match=r"args\.seed was not set and is now 7"):
         resume(data, seed=7)
     fewer = {**data, "train_dataset": data["train_dataset"].select(range(23))}
     with pytest.raises(ConfigError, match="training rows was"):

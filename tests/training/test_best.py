@@ -203,12 +203,12 @@ def test_a_recipe_whose_last_stage_has_no_checkpoint_is_refused(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"early_stopping_patience": 0}, "early_stopping_patience is 0; set 1 or more"),
+        ({"early_stopping_patience": 0}, "`early_stopping_patience` is 0; set 1 or more"),
         (
             {"early_stopping_patience": 1, "early_stopping_threshold": -1.0},
-            "early_stopping_threshold is -1; set 0 or more",
+            "`early_stopping_threshold` is -1; set 0 or more",
         ),
-        ({"early_stopping_patience": 1, "eval_strategy": "no"}, "set training.eval_strategy=epoch"),
+        ({"early_stopping_patience": 1, "eval_strategy": "no"}, "set `eval_strategy=epoch`"),
     ],
 )
 def test_early_stopping_that_cannot_work_is_refused(

@@ -43,7 +43,7 @@ def test_weights_by_name_and_in_order() -> None:
 
 @pytest.mark.parametrize("choice", ["balance", [1.0, -1.0], [0.0, 0.0], {"a": float("nan")}])
 def test_weights_that_cannot_be_used_are_refused(choice: Any) -> None:
-    with pytest.raises(ConfigError, match=r"training\.class_weights="):
+    with pytest.raises(ConfigError, match="`class_weights="):
         SparseTrainingArguments(class_weights=choice)
 
 

@@ -241,7 +241,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
         ({"num_train_epochs": 3}, None),
         ({"num_train_epochs": 2}, "is at 3, past recipe.num_epochs=2; set that higher"),
         ({"num_train_epochs": 2, "max_steps": 24}, None),
-        ({"num_train_epochs": 3, "max_steps": 23}, "is at 24, past training.max_steps=23"),
+        ({"num_train_epochs": 3, "max_steps": 23}, "is at 24, past `max_steps`=23"),
     ],
 )
 def test_a_checkpoint_past_the_end_is_refused(

@@ -44,8 +44,7 @@ class ConstantPruning(Pruning):
                 [
                     f"params {self.params!r}: {zeros} of {total} weights are zero, so there is no "
                     "sparsity to keep; choose a pruned student, prune it at load with "
-                    "student.sparsity=0.8 (sparsekit.prune(model, 0.8) in Python), or remove the "
-                    "modifier"
+                    "student.sparsity=0.8, or remove the modifier"
                 ]
             )
         self._masked.set_from_zeros()
