@@ -8,7 +8,6 @@ inputs of the model, `labels` and `length`.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 from datasets.exceptions import DatasetNotFoundError
 from transformers import PreTrainedTokenizerBase
@@ -29,7 +27,7 @@ from sparsekit.data.file_kinds import Kind
 from sparsekit.data.labels import LabelCase, is_number, number_labels
 from sparsekit.data.origin import column_names
 from sparsekit.data.readers import read_files
-from sparsekit.errors import ConfigError, UserError, first_line
+from sparsekit.errors import ConfigError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -257,12 +255,6 @@ def _tokenize(
 
 def kept_rows(kind: str, key: str, make: Callable[[Path], None]) -> Dataset:
     """The rows that `make` saves to a folder, from the cache if it has them undamaged."""
-    folder = cached(kind, key, make)
-    try:
-        return datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        log.warning("%s is damaged (%s); it is computed again", folder, first_line(error))
-        shutil.rmtree(folder, ignore_errors=True)
     return datasets.load_from_disk(str(cached(kind, key, make)))
 
 

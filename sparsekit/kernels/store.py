@@ -12,14 +12,13 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sparsekit.cache import cache_folder, cached, content_hash, file_hash
+from sparsekit.cache import SUMS, cache_folder, cached, content_hash
 from sparsekit.kernels import compiler
 from sparsekit.kernels.errors import KernelError
 from sparsekit.system import cpu_flags, cpu_name
 
 KIND = "kernels"
 LIBRARY = "kernel.so"
-CHECKSUM = "kernel.so.blake2b"
 VERSION = "compiler.txt"
 
 
@@ -45,7 +44,7 @@ def compiled_file(sources: Mapping[str, str], flags: Sequence[str]) -> Path:
     folder = cache_folder() / KIND / key
     _make_private(folder.parent)
     _refuse_exposed(folder)
-    cached(KIND, key, make, is_whole=_is_whole)
+    cached(KIND, key, make)
     _refuse_exposed(folder)
     return folder / LIBRARY
 
@@ -60,16 +59,6 @@ def _compile(
     files = [folder / name for name in sorted(sources) if name.endswith(".c")]
     compiler.compile_sources(command, flags, files, folder / LIBRARY)
     (folder / VERSION).write_text(version)
-    (folder / CHECKSUM).write_text(file_hash(folder / LIBRARY))
-    for name in (LIBRARY, CHECKSUM):
-        (folder / name).chmod(0o600)
-
-
-def _is_whole(folder: Path) -> bool:
-    library, checksum = folder / LIBRARY, folder / CHECKSUM
-    if not library.is_file() or not checksum.is_file():
-        return False
-    return checksum.read_bytes() == file_hash(library).encode()
 
 
 def _make_private(folder: Path) -> None:
@@ -92,7 +81,7 @@ def _refuse_exposed(folder: Path) -> None:
 
 def _exposure(folder: Path) -> str | None:
     """How another user could change a cached kernel; None where no other user could."""
-    private = [folder.parent, folder, folder / LIBRARY, folder / CHECKSUM]
+    private = [folder.parent, folder, folder / LIBRARY, folder / SUMS]
     for path in filter(Path.exists, private):
         status = path.stat()
         if status.st_uid != os.geteuid():

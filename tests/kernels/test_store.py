@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sparsekit.cache import SUMS
 from sparsekit.kernels import compiler, dropout
 from sparsekit.kernels.errors import KernelError
 from sparsekit.kernels.library import library
@@ -82,14 +83,14 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, flip, empty, Path.unlink])
-@pytest.mark.parametrize("name", ["kernel.so", "kernel.so.blake2b"])
+@pytest.mark.parametrize("name", ["kernel.so", SUMS])
 def test_a_damaged_library_is_compiled_again(
     name: str, damage: object, compiled: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = compiled.read_bytes()
     damage(compiled.with_name(name))  # type: ignore[operator]
     assert compiled_file(SOURCES, ()).read_bytes() == whole
-    assert f"{compiled.parent} was damaged: it was made again" in caplog.text
+    assert f"{compiled.parent} was damaged" in caplog.text
 
 
 def test_a_damaged_library_is_not_loaded_without_a_compiler(
