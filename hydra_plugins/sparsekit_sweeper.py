@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import signal
 import sys
@@ -36,7 +38,8 @@ from sparsekit.sweep import jobs as jobs_of
 from sparsekit.sweep.jobs import Job
 from sparsekit.sweep.table import failures, outcome, summary_table
 from sparsekit.sweep.workspace import save_workspace
-from sparsekit.training.checkpoints import newest_whole
+from sparsekit.training.checkpoints import newest_whole, record
+from sparsekit.training.settings import FILES
 
 
 class ExitAsError:
@@ -153,7 +156,9 @@ class ResumingSweeper(Sweeper):
                 config.hydra.runtime.output_dir = ""
             HydraConfig.instance().set_config(config)
             values = plain(OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"]))
-            return Job(overrides=overrides, hash=identity_hash(values))
+            job = Job(overrides=overrides, hash=identity_hash(values))
+            job.data_files = _data_files(json.dumps(values["dataset"], default=str))
+            return job
         except (HydraException, OmegaConfBaseException, UserError) as error:
             # One line: Hydra puts the problem and the fix on separate lines.
             return Job(overrides=overrides, error=" ".join(str(error).split()))
@@ -229,9 +234,26 @@ class ResumingSweeper(Sweeper):
                 _fail(job, "the job ended without a summary.json")
 
 
-def _resumable(run: RunFolder) -> bool:
-    """Whether a run has a whole checkpoint, and no process is still at work in its folder."""
-    if newest_whole(run.checkpoints) is None:
+@functools.cache
+def _data_files(node: str) -> str | None:
+    """The hash of the files of a data set, of the config node as JSON; None where none is known.
+
+    What is wrong with the data set is the error of its job.
+    """
+    try:
+        hashed: str | None = build(json.loads(node), "dataset", trusted=True).files_hash()
+    except (UserError, OSError):
+        return None
+    return hashed
+
+
+def _resumable(run: RunFolder, job: Job) -> bool:
+    """Whether a run has a whole checkpoint of the job's data, and no process is at work there."""
+    checkpoint = newest_whole(run.checkpoints)
+    if checkpoint is None:
+        return False
+    trained_by = record(checkpoint).get("trained_by") or {}
+    if trained_by.get(FILES) not in (None, job.data_files):
         return False
     try:
         with run.lock():

@@ -24,6 +24,7 @@ from sparsekit.cache import cached, content_hash
 from sparsekit.config.build import build
 from sparsekit.data.delimited import CsvFormat
 from sparsekit.data.file_kinds import Kind
+from sparsekit.data.fingerprint import files_hash
 from sparsekit.data.labels import LabelCase, is_number, number_labels
 from sparsekit.data.origin import column_names
 from sparsekit.data.readers import read_files
@@ -82,6 +83,10 @@ class TextClassification:
     def raw(self) -> DatasetDict:
         """The splits as they are stored; raises UserError when they cannot be read."""
         raise NotImplementedError
+
+    def files_hash(self) -> str | None:
+        """A hash of the local files that hold the data; None where the config alone names them."""
+        return None
 
     def load(self) -> TextData:
         """The data in one form; raises ConfigError with all problems of columns and rows."""
@@ -188,6 +193,9 @@ class FileDataset(TextClassification):
     delimiter: str | None = None
     columns: list[str] | None = None
     quotes: bool = True
+
+    def files_hash(self) -> str | None:
+        return files_hash(self.data_files)
 
     def raw(self) -> DatasetDict:
         files = {split: Path(name) for split, name in self.data_files.items() if name}

@@ -37,7 +37,8 @@ CHOOSES_CHECKPOINTS = (
 def experiment(plan: Plan, names: Mapping[str, str], run: RunFolder, tracker: Tracker) -> None:
     """The stages in order; each records its part of the summary as soon as it is known."""
     run.write_config(plan.values)
-    tracker.record(stages.identity(plan.values, names) | {"environment": environment()})
+    known = stages.identity(plan.values, names, plan.dataset.files_hash())
+    tracker.record(known | {"environment": environment()})
     data = stages.load_data(plan)
     set_seed(plan.training.seed)
     student = plan.student.load(data.label_names, data.max_length)

@@ -17,9 +17,17 @@ from sparsekit.runs.folder import RunFolder
 from sparsekit.training.record import record_evaluation
 
 
-def identity(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """What distinguishes this run from others: group choices `names`, config hash and seed."""
-    return {"config": {**names, "hash": identity_hash(values)}, "seed": values["seed"]}
+def identity(
+    values: Mapping[str, Any], names: Mapping[str, str], data_files: str | None = None
+) -> dict[str, Any]:
+    """What distinguishes this run from others: group choices `names`, config hash and seed.
+
+    data_files: the hash of the data set's files, which the config names by path alone.
+    """
+    known = {**names, "hash": identity_hash(values)}
+    if data_files is not None:
+        known["data_files"] = data_files
+    return {"config": known, "seed": values["seed"]}
 
 
 def load_data(plan: Plan) -> TextData:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from sparsekit.errors import UserError
 from sparsekit.runs.find import find_runs
 from sparsekit.runs.folder import Ending, RunFolder
 
+log = logging.getLogger(__name__)
+
 RERUN = ("failed", "all", "none")
 RECORD = "sweep.json"
 
@@ -24,7 +27,8 @@ RECORD = "sweep.json"
 class Job:
     """One job: its overrides, the hash of its resolved config, and the folder of its run.
 
-    `hash` is None if the config does not compose, and `error` is the reason. `reused` marks the
+    `hash` is None if the config does not compose, and `error` is the reason. `data_files` is the
+    hash of the data set's files, which the config names by path alone. `reused` marks the
     run of an earlier call; `resumed` marks an interrupted run that goes on in its own folder.
     `number` is the launcher's, which numbers the jobs of a call consecutively.
     """
@@ -32,6 +36,7 @@ class Job:
     overrides: list[str]
     hash: str | None = None
     error: str | None = None
+    data_files: str | None = None
     folder: Path | None = None
     number: int | None = None
     reused: bool = False
@@ -113,15 +118,15 @@ def to_run(
     jobs: Sequence[Job],
     known: Mapping[str, Sequence[tuple[Path, Ending]]],
     rerun: str,
-    resumable: Callable[[RunFolder], bool],
+    resumable: Callable[[RunFolder, Job], bool],
 ) -> list[Job]:
     """The jobs to run; the others get the folder of their earlier run.
 
     rerun: failed (jobs that are missing or failed), none (missing jobs only) or all.
     resumable: whether an interrupted run has a checkpoint from which it can go on.
 
-    A job listed twice runs once. A job that is to go on from a checkpoint gets the folder of its
-    interrupted run.
+    A job listed twice runs once, and a run on other data does not count as the job's. A job that is
+    to go on from a checkpoint gets the folder of its interrupted run.
     """
     if rerun not in RERUN:
         raise UserError(f"sweep.rerun={rerun!r} must be one of {', '.join(RERUN)}")
@@ -131,15 +136,25 @@ def to_run(
             continue
         runs = [] if rerun == "all" else known.get(job.hash, [])
         ended = ("completed", "failed") if rerun == "none" else ("completed",)
-        done = [run for run, end in runs if end.status in ended]
+        finished = [(run, end) for run, end in runs if end.status in ended]
+        done = [run for run, end in finished if _same_data(end, job)]
         if done:
             job.folder, job.reused = done[-1], True
             continue
+        if finished:
+            log.warning("%s has run on other data: its files changed", finished[-1][0])
         missing[job.hash] = job
-        begun = [run for run, _ in reversed(runs) if resumable(RunFolder(run))]
+        begun = [run for run, _ in reversed(runs) if resumable(RunFolder(run), job)]
         if begun:
             job.folder, job.resumed = begun[0], True
     return list(missing.values())
+
+
+def _same_data(end: Ending, job: Job) -> bool:
+    """Whether a run read the files that the job would read now, as far as its summary tells."""
+    config = (end.summary or {}).get("config")
+    recorded = config.get("data_files") if isinstance(config, Mapping) else None
+    return recorded is None or recorded == job.data_files
 
 
 def read_record(folder: Path) -> tuple[str, list[Job]] | None:

@@ -16,6 +16,7 @@ from sparsekit.training import checkpoints
 LOG = logging.getLogger(__name__)
 
 ROWS = "training rows"
+FILES = "data files"
 OPTIMIZER = "training.optim"
 
 # Groups and keys that do not change what is trained: where a run is kept and shown, what is saved
@@ -35,10 +36,14 @@ _FREE_TRAINING = (
 _FREE_DATASET = ("metrics", "rows")
 
 
-def trained_by(values: Mapping[str, Any], train_rows: str | None = None) -> dict[str, Any]:
+def trained_by(
+    values: Mapping[str, Any], train_rows: str | None = None, data_files: str | None = None
+) -> dict[str, Any]:
     """What decides how training goes on, by dotted keys of the resolved config `values`.
 
     train_rows: the fingerprint of the training rows.
+    data_files: the hash of the files of all splits, by which a sweep tells whether they changed. A
+        run may go on where only those of other splits did.
     """
     decisive = {key: value for key, value in values.items() if key not in _FREE_GROUPS}
     decisive["dataset"] = {
@@ -48,7 +53,8 @@ def trained_by(values: Mapping[str, Any], train_rows: str | None = None) -> dict
         key: value for key, value in values["training"].items() if key not in _FREE_TRAINING
     }
     facts = dict(_flat(decisive, "")) | {"number of processes": PROCESSES}
-    return facts if train_rows is None else {**facts, ROWS: train_rows}
+    known = {ROWS: train_rows, FILES: data_files}
+    return facts | {name: value for name, value in known.items() if value is not None}
 
 
 def check_unchanged(resumed: str | bool | None, now: Mapping[str, Any], allow: bool) -> None:
@@ -73,7 +79,9 @@ def check_unchanged(resumed: str | bool | None, now: Mapping[str, Any], allow: b
     changed = [
         f"{key} was {_shown(before, key)} and is now {_shown(now, key)}"
         for key in {**before, **now}
-        if before.get(key) != now.get(key) and not (key == ROWS and key not in before.keys() & now)
+        if before.get(key) != now.get(key) and key != FILES
+        # Read later than the config is compared, and unknown of older checkpoints.
+        if not (key == ROWS and key not in before.keys() & now)
     ]
     if OPTIMIZER in before and before[OPTIMIZER] != now.get(OPTIMIZER):
         raise ConfigError(

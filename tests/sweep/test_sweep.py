@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from sweeping import poison, ran, statuses, sweep
 
 from sparsekit.errors import UserError
-from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.folder import Ending, RunFolder
 from sparsekit.runs.report import show
 from sparsekit.sweep.jobs import Job, expand, read_record, sweep_key, to_run
 from sparsekit.sweep.table import summary_table
@@ -151,6 +151,27 @@ def test_a_sweep_that_runs_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "here" / "0" / "summary.json").is_file()
 
 
+def test_a_run_on_other_data_is_not_the_jobs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One without a record of its data, of an earlier version, counts as before."""
+
+    def run(name: str, data_files: str | None) -> tuple[Path, Ending]:
+        summary = {"config": {"hash": "x", "data_files": data_files}}
+        return tmp_path / name, Ending(status="completed", hash="x", summary=summary)
+
+    def left(*runs: tuple[Path, Ending]) -> tuple[list[Job], Job]:
+        job = Job(overrides=["a=1"], hash="x", data_files="new")
+        return to_run([job], {"x": runs}, "failed", lambda run, job: False), job
+
+    missing, job = left(run("0", "old"))
+    assert missing == [job]
+    assert f"{tmp_path / '0'} has run on other data" in caplog.text
+    missing, job = left(run("0", "old"), run("1", "new"), run("2", "other"))
+    assert (missing, job.folder, job.reused) == ([], tmp_path / "1", True)
+    assert left(run("0", None))[0] == []
+
+
 def parsed(*overrides: str) -> list:
     return OverridesParser.create().parse_overrides(list(overrides))
 
@@ -185,7 +206,7 @@ def test_a_record_cut_short_is_none(tmp_path: Path) -> None:
     assert read_record(tmp_path) is None
     (tmp_path / "sweep.json").write_text('{"key": "a", "jo')
     assert read_record(tmp_path) is None
-    assert to_run([Job(overrides=["a=1"], hash="x")], {}, "failed", lambda run: False)
+    assert to_run([Job(overrides=["a=1"], hash="x")], {}, "failed", lambda run, job: False)
 
 
 def test_the_table_names_each_runtime(
