@@ -32,19 +32,20 @@ function counted(count, noun) {
 }
 
 // The ranking's measures come first, so that a narrow window shows them.
-const leading = [data.metric, ...data.costs];
+const leading = [data.metric, ...data.costs, ...data.measures.filter(m => m.shown).map(m => m.name)];
 const measures = [...data.measures].sort((a, b) => order(a) - order(b));
 function order({ name }) {
   return leading.includes(name) ? leading.indexOf(name) : leading.length;
 }
+const measureOf = name => data.measures.find(m => m.name === name);
 
 // The table's columns: heading, sort key (best first), and a function that fills a cell.
-const columns = [
+const allColumns = [
   { head: "rank", text: true, key: g => g.mark || undefined,
     fill: (td, g) => { td.textContent = g.mark; } },
   ...data.axes.map((axis, i) => ({ head: axis, key: g => g.values[i],
     fill: (td, g) => { td.className = "value"; td.title = td.textContent = short(g.values[i]); } })),
-  ...measures.map(({ name, less }) => ({ head: name, first: less ? 1 : -1, key: g => g.stats[name]?.[0],
+  ...measures.map(({ name, less, shown }) => ({ head: name, hidden: !shown, first: less ? 1 : -1, key: g => g.stats[name]?.[0],
     fill: (td, g) => {
       const s = g.stats[name];
       td.textContent = s ? number(s[0]) + (s[1] === null ? "" : ` ± ${s[1] && number(s[1])}`) : "";
@@ -78,7 +79,7 @@ function drawTable() {
     const key = i => sorted.column.key(data.groups[i]);
     order.sort((a, b) => ordered(key(a), key(b), sorted.sign));
   }
-  const head = element("tr");
+  const head = element("tr"), columns = allColumns.filter(c => !c.hidden || byId("all").checked);
   for (const column of columns) {
     const th = element("th", undefined, column.text && "text"), button = heading(column.head);
     if (column === sorted.column) {
@@ -104,6 +105,13 @@ function drawTable() {
   thead.append(head);
   tbody.append(...rows);
   byId("groups").replaceChildren(thead, tbody);
+  hint();
+}
+
+// Some systems draw no scroll bar before one scrolls.
+function hint() {
+  const box = byId("groups").parentElement;
+  byId("wide").hidden = box.scrollWidth <= box.clientWidth;
 }
 
 // Groups along one axis; those with equal values on all other axes form one line.
@@ -123,13 +131,12 @@ function along(axis, measure) {
 
 function drawPlots() {
   const measure = byId("measure").value, cost = byId("cost").value;
-  const less = name => data.measures.find(m => m.name === name).less;
   const both = data.groups.map((g, i) => [g, i]).filter(([g]) => g.stats[measure] && g.stats[cost]);
   byId("pareto").replaceChildren(element("p", `No config has both ${measure} and ${cost}.`));
   if (both.length) {
     const points = both.map(([g, i]) =>
       ({ x: g.stats[cost][0], y: g.stats[measure][0], group: i, text: described(g) }));
-    paretoPlot(byId("pareto"), points, cost, measure, less(cost), less(measure));
+    paretoPlot(byId("pareto"), points, measureOf(cost), measureOf(measure));
   }
   const names = [...new Set([...data.costs, cost])].filter(name => name !== measure).concat(measure);
   const whole = data.groups.map((g, i) => [g, i]).filter(([g]) => names.every(n => g.stats[n]));
@@ -137,12 +144,13 @@ function drawPlots() {
   if (whole.length) {
     const rows = whole.map(([g, i]) => ({ group: i, text: described(g),
       values: [...g.values, ...names.map(n => g.stats[n][0])] }));
-    parallelPlot(byId("parallel"), [...data.axes.map(tail), ...names], rows, data.axes.length);
+    const limits = [...data.axes.map(() => null), ...names.map(n => measureOf(n).limits)];
+    parallelPlot(byId("parallel"), [...data.axes.map(tail), ...names], rows, limits, data.axes.length);
   }
   byId("lines").replaceChildren(...data.axes.map(() => element("div")));
   data.axes.forEach((axis, a) => {
     const series = along(a, measure);
-    if (series.length) linePlot(byId("lines").children[a], series, axis, measure);
+    if (series.length) linePlot(byId("lines").children[a], series, axis, measureOf(measure));
   });
   if (!data.axes.length) byId("lines").append(element("p", "All runs have one config."));
 }
@@ -174,6 +182,8 @@ byId("overview").textContent = `${data.folder}: ${counted(data.groups.length, "c
   `${counted(seeds, "run")}, ` +
   (data.metric ? `ranked by ${data.metric}` : "not ranked, because none was evaluated") +
   (data.others.length ? `; ${data.others.length} without a result` : "");
+byId("all").addEventListener("change", drawTable);
+byId("more").hidden = !data.measures.some(m => !m.shown);
 drawTable();
 if (data.groups.length && data.measures.length) {
   const names = data.measures.map(m => m.name);
@@ -184,6 +194,7 @@ if (data.groups.length && data.measures.length) {
   let width = innerWidth;
   addEventListener("resize", () => {
     if (innerWidth !== width) drawPlots();
+    hint();
     width = innerWidth;
   });
 }

@@ -10,7 +10,13 @@ from typing import Any
 from urllib.parse import quote
 
 from sparsekit.compare.load import Run
-from sparsekit.compare.statistics import Comparison, less_is_better
+from sparsekit.compare.statistics import (
+    SPLITS,
+    Comparison,
+    less_is_better,
+    limits_of,
+    noise_of,
+)
 from sparsekit.compare.text import marks
 
 HERE = Path(__file__).parent
@@ -35,7 +41,16 @@ def page_data(comparison: Comparison, folder: Path) -> dict[str, Any]:
     return {
         "folder": "/".join(folder.resolve().parts[-2:]),
         "axes": comparison.axes,
-        "measures": [{"name": name, "less": less_is_better(name)} for name in comparison.measures],
+        "measures": [
+            {
+                "name": name,
+                "less": less_is_better(name),
+                "limits": limits_of(name),
+                "noise": noise_of(name),
+                "shown": _shown(name, comparison),
+            }
+            for name in comparison.measures
+        ],
         "metric": comparison.metric,
         "costs": comparison.costs,
         "keys": varied,
@@ -65,6 +80,17 @@ def page_data(comparison: Comparison, folder: Path) -> dict[str, Any]:
             for run in comparison.others
         ],
     }
+
+
+def _shown(measure: str, comparison: Comparison) -> bool:
+    """Whether the table has the measure as a column before all measures are asked for.
+
+    So many fit into a window: the metrics of the split that ranks, the costs and the sparsity.
+    """
+    metric = comparison.metric or ""
+    split = metric.partition(" ")[0]
+    ranked = split in SPLITS and measure.startswith(f"{split} ")
+    return ranked or measure in (metric, *comparison.costs, "sparsity")
 
 
 def _named(run: Run, folder: Path) -> dict[str, Any]:

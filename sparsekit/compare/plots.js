@@ -34,7 +34,8 @@ function ticks(low, high, count = 6) {
 
 // A numeric scale, or a categorical one if some value is not a number: {at(value), ticks}. A swept
 // scale has ticks at its values if they are few, and is logarithmic if they span over a decade.
-function scale(values, from, to, swept = false) {
+// limits: the least and greatest possible values, which the scale does not exceed.
+function scale(values, from, to, swept = false, limits = null) {
   const known = [...new Set(values)];
   const room = from > to ? 15 : 42; // The height and the width of a label.
   if (known.every(v => typeof v === "number")) {
@@ -43,6 +44,8 @@ function scale(values, from, to, swept = false) {
     let low = bend(known[0]), high = bend(known.at(-1));
     const pad = (high - low) * 0.05 || Math.abs(high) * 0.05 || 1;
     [low, high] = [low - pad, high + pad];
+    // No accuracy above 1.
+    if (limits) [low, high] = [Math.max(low, limits[0]), Math.min(high, limits[1])];
     const at = v => from + (bend(v) - low) / (high - low) * (to - from);
     const marks = swept && known.length <= 10 ? known.map(v => [v, short(v)]) : ticks(low, high);
     const kept = [];
@@ -111,20 +114,25 @@ function dot(root, point, x, y, look) {
   return listen(node, point.group);
 }
 
-// Scatter plot with its Pareto front; xLess and yLess: whether less is better.
-function paretoPlot(parent, points, xName, yName, xLess, yLess) {
+// The points that no other beats, as `pareto` of statistics.py has it: one that is as good in both and
+// better in one, or one that is better in y and at most as much worse in x as timings vary.
+function frontOf(points, x, y) {
+  const [cost, value] = [p => x.less ? p.x : -p.x, p => y.less ? p.y : -p.y];
+  const beats = (q, p) => value(q) < value(p)
+    ? cost(q) <= cost(p) + x.noise * Math.abs(cost(p)) : value(q) === value(p) && cost(q) < cost(p);
+  const front = points.filter(p => !points.some(q => beats(q, p)));
+  return front.sort((a, b) => cost(a) - cost(b) || value(a) - value(b));
+}
+
+// Scatter plot of two measures {name, less, limits, noise} with its Pareto front.
+function paretoPlot(parent, points, xMeasure, yMeasure) {
+  const [xName, yName] = [xMeasure.name, yMeasure.name];
   const { root, width } = frame(parent, 375, `${yName} against ${xName}`);
   const box = { left: 58, right: width - 16, top: 26, bottom: 330 };
-  const x = scale(points.map(p => p.x), box.left, box.right);
-  const y = scale(points.map(p => p.y), box.bottom, box.top);
+  const x = scale(points.map(p => p.x), box.left, box.right, false, xMeasure.limits);
+  const y = scale(points.map(p => p.y), box.bottom, box.top, false, yMeasure.limits);
   axes(root, x, y, box, xName, yName);
-  const sign = (value, less) => less ? value : -value;
-  const sorted = [...points].sort((a, b) =>
-    sign(a.x, xLess) - sign(b.x, xLess) || sign(a.y, yLess) - sign(b.y, yLess));
-  const front = [];
-  for (const p of sorted) {
-    if (!front.length || sign(p.y, yLess) < sign(front.at(-1).y, yLess)) front.push(p);
-  }
+  const front = frontOf(points, xMeasure, yMeasure);
   const steps = front.map((p, i) => i
     ? `H${x.at(p.x)}V${y.at(p.y)}` : `M${x.at(p.x)},${y.at(p.y)}`).join("");
   svg("path", { class: "frontline", d: steps }, root);
@@ -134,12 +142,14 @@ function paretoPlot(parent, points, xName, yName, xLess, yLess) {
 }
 
 // One line for each combination of the other axes; error bars are two standard errors.
-function linePlot(parent, series, xName, yName) {
+function linePlot(parent, series, xName, yMeasure) {
   const all = series.flatMap(s => s.points);
+  const { name: yName, limits } = yMeasure, [least, most] = limits ?? [-Infinity, Infinity];
+  const low = p => Math.max(p.y - p.error, least), high = p => Math.min(p.y + p.error, most);
   const { root, width } = frame(parent, 285, `${yName} along ${xName}`);
   const box = { left: 58, right: width - 16, top: 26, bottom: 240 };
   const x = scale(all.map(p => p.x), box.left, box.right, true);
-  const y = scale(all.flatMap(p => [p.y - p.error, p.y + p.error]), box.bottom, box.top);
+  const y = scale(all.flatMap(p => [low(p), high(p)]), box.bottom, box.top, false, limits);
   axes(root, x, y, box, xName, yName);
   series.forEach((line, index) => {
     const dull = series.length > COLORS.length, color = COLORS[index % COLORS.length];
@@ -149,7 +159,7 @@ function linePlot(parent, series, xName, yName) {
     svg("path", { ...look, d }, root);
     for (const p of line.points) {
       if (p.error) svg("path", { ...look,
-        d: `M${x.at(p.x)},${y.at(p.y - p.error)}V${y.at(p.y + p.error)}` }, root);
+        d: `M${x.at(p.x)},${y.at(low(p))}V${y.at(high(p))}` }, root);
       dot(root, p, x, y, dull ? { class: "dull" } : { fill: color });
     }
   });
@@ -178,16 +188,16 @@ function folded(name, letters) {
 
 // One vertical axis for each column, the first `swept` being the sweep's axes; one path for each
 // group, coloured by the last column.
-function parallelPlot(parent, columns, rows, swept) {
-  const { root, width } = frame(parent, 375, "parallel coordinates", 30 + 88 * columns.length);
-  const [top, bottom, gap] = [56, 360, (width - 100) / Math.max(1, columns.length - 1)];
+function parallelPlot(parent, columns, rows, limits, swept) {
+  const { root, width } = frame(parent, 380, "parallel coordinates", 30 + 88 * columns.length);
+  const [top, bottom, gap] = [66, 365, (width - 100) / Math.max(1, columns.length - 1)];
   const place = index => 44 + index * gap;
-  const scales = columns.map((_, c) => scale(rows.map(r => r.values[c]), bottom, top, c < swept));
+  const scales = columns.map((_, c) => scale(rows.map(r => r.values[c]), bottom, top, c < swept, limits[c]));
   columns.forEach((name, c) => {
     svg("line", { class: "axis", x1: place(c), x2: place(c), y1: top, y2: bottom }, root);
     const lines = folded(name, Math.min(16, gap / 7.5));
     lines.forEach((line, i) => svg("text", { class: "title", x: place(c), "text-anchor": "middle",
-      y: top - 8 - 13 * (lines.length - 1 - i) }, root, line));
+      y: top - 18 - 13 * (lines.length - 1 - i) }, root, line));
   });
   const last = scales.at(-1);
   for (const row of rows) {

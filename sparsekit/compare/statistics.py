@@ -12,8 +12,17 @@ from typing import Any
 from sparsekit.compare.load import Run
 from sparsekit.config.identity import config_hash
 from sparsekit.errors import UserError
-from sparsekit.metrics.table import higher_is_better
+from sparsekit.metrics.table import higher_is_better, limits
 
+# Keys that change what is measured or shown of a run, not the run.
+NOT_AXES = (
+    "dataset.metrics",
+    *("training.disable_tqdm", "training.logging_steps", "training.logging_strategy"),
+    "training.report_to",
+)
+# Two timings of one model differ by this share from run to run; sizes and scores do not.
+TIMING_NOISE = 0.05
+SPLITS = ("validation", "test")
 # Measures of which less is better, beside the metrics that are losses.
 COSTS = ("latency ms", "MB", " s")
 
@@ -41,8 +50,8 @@ class Group:
     """Runs of one config, apart from the seed.
 
     `values` are its values on the axes. `tie` says whether it differs from the best group by less
-    than two standard errors: None where one of them has a single seed. `front` says that no other
-    group is better in one of accuracy, latency and size and as good in the rest.
+    than two standard errors: None where one of them has a single seed. `front` says that it is on
+    the Pareto front of the metric, latency and size; see `pareto`.
     """
 
     runs: list[Run]
@@ -73,7 +82,7 @@ def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
     Raises UserError for a metric that no run has.
     """
     done = [run for run in runs if run.status == "completed"]
-    seeds = seed_keys(done)
+    seeds = seed_keys(done) | set(NOT_AXES)
     by_config: dict[str, list[Run]] = defaultdict(list)
     for run in done:
         by_config[config_hash(_without(run, seeds))].append(run)
@@ -165,20 +174,48 @@ def differ(first: Statistic, second: Statistic) -> bool | None:
     return abs(first.mean - second.mean) >= 2 * error
 
 
-def pareto(points: Sequence[Sequence[float]]) -> list[bool]:
-    """For each point, whether no other is as small in all coordinates and smaller in one.
+def pareto(points: Sequence[Sequence[float]], noise: Sequence[float] = ()) -> list[bool]:
+    """For each point, whether it is on the front: no other point beats it.
+
+    points: the metric, then the costs; less is better in each.
+    noise: the share by which a cost may differ by chance; by default it is exact.
+
+    A point is beaten by one that is as small in all coordinates and smaller in one, and by one with
+    a better metric whose costs are higher by chance at most: otherwise a slow model of low accuracy
+    would be on the front for having been timed in a quiet moment.
 
     >>> pareto([(1, 3), (2, 2), (2, 3), (3, 1)])
     [True, True, False, True]
+    >>> pareto([(0.1, 1.01), (0.4, 1.0)]), pareto([(0.1, 1.01), (0.4, 1.0)], [0.05])
+    ([True, True], [True, False])
     """
+    noise = noise or [0.0] * (len(points[0]) - 1 if points else 0)
+    return [not any(_beats(other, point, noise) for other in points) for point in points]
 
-    def beaten(point: Sequence[float]) -> bool:
-        return any(
-            all(a <= b for a, b in zip(other, point, strict=True)) and tuple(other) != tuple(point)
-            for other in points
-        )
 
-    return [not beaten(point) for point in points]
+def _beats(other: Sequence[float], point: Sequence[float], noise: Sequence[float]) -> bool:
+    if other[0] < point[0]:
+        costs = zip(other[1:], point[1:], noise, strict=True)
+        return all(a <= b * (1 + share) for a, b, share in costs)
+    as_good = all(a <= b for a, b in zip(other, point, strict=True))
+    return as_good and tuple(other) != tuple(point)
+
+
+def noise_of(measure: str) -> float:
+    """The share by which a measure differs by chance between two runs of one model."""
+    return TIMING_NOISE if measure.endswith(("latency ms", "items/s")) else 0.0
+
+
+def limits_of(measure: str) -> tuple[float, float] | None:
+    """The least and the greatest value that a measure can have, where they are known.
+
+    >>> limits_of("validation accuracy"), limits_of("validation log_loss"), limits_of("size MB")
+    ((0.0, 1.0), None, None)
+    """
+    split, _, name = measure.partition(" ")
+    if measure == "sparsity":
+        return 0.0, 1.0
+    return limits(name) if split in SPLITS else None
 
 
 def _rank(groups: list[Group], metric: str, costs: Sequence[str]) -> None:
@@ -196,7 +233,8 @@ def _rank(groups: list[Group], metric: str, costs: Sequence[str]) -> None:
         (sign * g.statistics[metric].mean, *(g.statistics[cost].mean for cost in costs))
         for g in measured
     ]
-    for group, front in zip(measured, pareto(points), strict=True):
+    noise = [noise_of(cost) for cost in costs]
+    for group, front in zip(measured, pareto(points, noise), strict=True):
         group.front = front and bool(costs)
 
 

@@ -74,8 +74,9 @@ def _ranking(comparison: Comparison) -> str:
     ranked = [_escaped(measure) for measure in (comparison.metric, *comparison.costs)]
     return (
         f"ranked by {ranked[0]}; mean ± standard deviation over seeds.\n"
-        "`tie`: less than two standard errors from the best. `Pareto`: no other is better in one "
-        f"of {', '.join(ranked)} and as good in the rest."
+        "`tie`: less than two standard errors from the best. `Pareto`: no other is as good "
+        f"in all of {', '.join(ranked)} and better in one, where timings within 5 % are taken as "
+        "equal."
     )
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sparsekit.compare.load import load
 from sparsekit.compare.page import page
-from sparsekit.compare.statistics import Comparison, compare
+from sparsekit.compare.statistics import SPLITS, Comparison, compare
 from sparsekit.compare.text import cell, csv_text, markdown, marks
 from sparsekit.runs.folder import RunFolder
 
@@ -51,6 +51,12 @@ def table(comparison: Comparison) -> Table:
     named = metric.endswith(" latency ms")
     ranked = metric.replace(" latency ", "\n") if named else metric.rpartition(" ")[2]
     front = ["*: on the Pareto front"] if metric else []
+    # The other metrics of the split by which the configs are ranked.
+    split = metric.partition(" ")[0]
+    if split in SPLITS:
+        others = [name for name in comparison.measures if name.startswith(f"{split} ")]
+        folded = {name: name.partition(" ")[2].replace("_", "\n") for name in others}
+        headings = {name: text for name, text in folded.items() if name != metric} | headings
     shown = [measure for measure in headings if measure in comparison.measures]
     count = len(comparison.groups)
     configs = f"{count} config{'' if count == 1 else 's'}"

@@ -101,6 +101,19 @@ def is_share(name: str) -> bool:
     return name not in _NO_SHARES
 
 
+def limits(name: str) -> tuple[float, float] | None:
+    """The least and the greatest possible value of a metric; None where one of them is unknown.
+
+    >>> limits("f1"), limits("mcc"), limits("log_loss"), limits("of_a_user")
+    ((0.0, 1.0), (-1.0, 1.0), None, None)
+    """
+    canonical = ALIASES.get(name, name)
+    if canonical not in METRICS or not is_share(canonical):
+        return None
+    correlation = canonical.startswith(("cohen_kappa", "matthews"))
+    return (-1.0 if correlation else 0.0), 1.0
+
+
 def as_text(name: str, value: float) -> str:
     """The value of a metric for a table: a percentage, four decimals where it is not a share.
 

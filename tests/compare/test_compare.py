@@ -1,22 +1,18 @@
-"""`sparsekit compare`: groups, ties and fronts; the three files; the page in a real browser."""
+"""`sparsekit compare`: groups, ties and fronts; the three files."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
-import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from browser import Page, browse, chromium
 from made_runs import write_made_run, write_made_sweep
 from rich.console import Console
 from typer.testing import CliRunner
@@ -29,21 +25,6 @@ from sparsekit.compare.write import table, write_comparison
 from sparsekit.errors import UserError
 from sparsekit.runs.report import show
 from sparsekit.sweep.jobs import Job, write_record
-
-
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2 x 2 x 2 configs of 3 seeds; one summary cut in half, one failed, one killed."""
-    folder = tmp_path_factory.mktemp("compare") / "2026-11-23" / "10-00-00"
-    assert write_made_sweep(folder) == 24
-    for number, text in (
-        (24, '{"status": "comp'),
-        (25, '{"status": "failed", "error": "<b>out of memory</b>\\nhere"}'),
-    ):
-        (folder / str(number)).mkdir()
-        (folder / str(number) / "summary.json").write_text(text)
-    (folder / "26" / ".hydra").mkdir(parents=True)
-    return folder
 
 
 def test_groups_are_configs_without_their_seed(sweep: Path) -> None:
@@ -82,11 +63,55 @@ def test_the_front_is_what_nothing_beats(sweep: Path) -> None:
     ]
     for group, point in zip(comparison.groups, points, strict=True):
         beaten = any(
-            other != point and all(a <= b for a, b in zip(other, point, strict=True))
-            for other in points
+            # The costs are a latency, which varies by chance, and a size, which does not.
+            (a < point[0] and b <= 1.05 * point[1] and c <= point[2])
+            or ((a, b, c) != point and a <= point[0] and b <= point[1] and c <= point[2])
+            for a, b, c in points
         )
         assert group.front == (not beaten)
     assert 0 < sum(group.front for group in comparison.groups) < 8
+
+
+def test_a_quiet_moment_puts_no_poor_model_on_the_front(tmp_path: Path) -> None:
+    """A latency 2 % lower is chance, and no merit at half the accuracy."""
+    for number, (accuracy, latency) in enumerate([(0.968, 1.02), (0.576, 1.0), (0.95, 0.5)]):
+        run = write_made_run(tmp_path / str(number), 0.5 + number / 10, 1.0, 2, 0, accuracy)
+        summary = json.loads((run / "summary.json").read_text())
+        summary["runtime"]["onnxruntime"]["latency_ms_p50"] = latency
+        summary["export"]["bytes"] = 1_000_000
+        (run / "summary.json").write_text(json.dumps(summary))
+    groups = compare(load([tmp_path])).groups
+    assert [group.front for group in groups] == [True, True, False]
+
+
+def test_metrics_are_no_axis(tmp_path: Path) -> None:
+    """A run that computes more of the same model is no other config."""
+    for seed, metrics in enumerate((["accuracy"], ["accuracy", "f1"])):
+        run = write_made_run(tmp_path / str(seed), 0.5, 1.0, 2, seed, 0.9)
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        config["dataset"] = {"metrics": metrics}
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+    comparison = compare(load([tmp_path]))
+    assert comparison.axes == []
+    assert [len(group.runs) for group in comparison.groups] == [2]
+
+
+def test_the_table_has_every_metric_of_the_ranking_split(tmp_path: Path) -> None:
+    run = write_made_run(tmp_path / "0", 0.5, 1.0, 2, 0, 0.9)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["metrics"] = {
+        "validation": {"accuracy": 0.9, "f1": 0.8125, "balanced_accuracy": 0.75},
+        "test": {"accuracy": 0.123},
+    }
+    (run / "summary.json").write_text(json.dumps(summary))
+    console = Console(record=True, width=100)
+    console.print(table(compare(load([tmp_path]))))
+    text = console.export_text()
+    assert "0.812" in text
+    assert "0.750" in text
+    assert "f1" in text
+    assert "balanced" in text
+    assert "0.123" not in text
 
 
 def test_overridden_keys_come_before_shorter_ones(tmp_path: Path) -> None:
@@ -354,168 +379,3 @@ def test_damaged_files_of_a_run_never_stop_the_rest(tmp_path: Path) -> None:
         assert "completed" in [run.status for run in load([tmp_path])]
     _, files = write_comparison([tmp_path])
     assert files[2].stat().st_size
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    if chromium() is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    with browse(tmp_path_factory.mktemp("profile")) as tab:
-        yield tab
-
-
-ROWS = "[...document.querySelectorAll('#groups tbody tr')]"
-
-
-def column(tab: Page, heading: str) -> list[str]:
-    """The texts of one column of the table of configs, from the top."""
-    texts: list[str] = tab.evaluate(
-        "(() => {const heads = [...document.querySelectorAll('#groups th')].map(h => h.innerText);"
-        f"const at = heads.findIndex(h => h.startsWith({heading!r}));"
-        f"return {ROWS}.map(row => row.children[at].innerText)}})()"
-    )
-    return texts
-
-
-def click(tab: Page, heading: str) -> None:
-    tab.evaluate(
-        "[...document.querySelectorAll('#groups th button')]"
-        f".find(b => b.innerText === {heading!r}).click()"
-    )
-
-
-def choose(tab: Page, select: str, value: str) -> None:
-    tab.evaluate(
-        f"(() => {{const s = document.getElementById({select!r}); s.value = {value!r};"
-        "s.dispatchEvent(new Event('change'))})()"
-    )
-
-
-def test_the_page_in_a_browser(sweep: Path, tab: Page) -> None:
-    _, files = write_comparison([sweep])
-    tab.open(files[2])
-    assert tab.problems() == []
-    assert "8 configs, 24 runs, ranked by validation accuracy; 3 without" in tab.evaluate(
-        "document.getElementById('overview').innerText"
-    )
-    ranked = [float(text.split(" ")[0]) for text in column(tab, "validation accuracy")]
-    assert ranked == sorted(ranked, reverse=True)
-    assert column(tab, "rank")[0].startswith("best")
-    click(tab, "onnxruntime latency ms")
-    latencies = [float(text.split(" ")[0]) for text in column(tab, "onnxruntime latency ms")]
-    assert latencies == sorted(latencies)
-    click(tab, "onnxruntime latency ms")
-    assert column(tab, "onnxruntime latency ms")[0].startswith(f"{max(latencies):.4f}")
-    # Plots: a dot a config on the front's plot, a path a config in parallel, a plot an axis.
-    assert tab.evaluate("document.querySelectorAll('#pareto circle').length") == 8
-    assert tab.evaluate("document.querySelectorAll('#parallel path.path').length") == 8
-    assert tab.evaluate("document.querySelectorAll('#lines svg').length") == 3
-    assert tab.evaluate("document.querySelectorAll('#lines circle').length") == 24
-    front = tab.evaluate("document.querySelector('#pareto .frontline').getAttribute('d')")
-    assert front.startswith("M")
-    assert "NaN" not in tab.evaluate("document.querySelector('main').innerHTML")
-    choose(tab, "cost", "size MB")
-    assert "size MB" in tab.evaluate("document.getElementById('pareto').textContent")
-    assert tab.evaluate("document.querySelector('#pareto .frontline').getAttribute('d')") != front
-    # The error's markup is shown as text.
-    assert "<b>out of memory</b>" in tab.evaluate("document.getElementById('others').innerText")
-    assert tab.problems() == []
-
-
-def test_the_pages_links_and_diff(sweep: Path, tab: Page) -> None:
-    _, files = write_comparison([sweep])
-    tab.open(files[2])
-    links = tab.evaluate("[...document.querySelectorAll('#groups a')].map(a => a.href)")
-    assert len(links) == 24
-    assert {Path(link.removeprefix("file://")) / "summary.json" for link in links} == {
-        sweep / str(number) / "summary.json" for number in range(24)
-    }
-    names = tab.evaluate("[...document.querySelectorAll('#first option')].map(o => o.text)")
-    at = {name.split(" ")[0]: str(index) for index, name in enumerate(names)}
-    choose(tab, "first", at["0"])  # 0.5, hardness 0, no QAT, seed 1
-    choose(tab, "second", at["3"])  # the same with 2 epochs of QAT
-    rows = tab.evaluate(
-        "[...document.querySelectorAll('#diff tr')].slice(1).map(r => "
-        "[...r.children].map(c => c.innerText))"
-    )
-    assert sorted(rows) == [["recipe.qat_epochs", "0", "2"], ["recipe.qat_start_epoch", "6", "4"]]
-    choose(tab, "second", at["0"])
-    assert "are equal" in tab.evaluate("document.getElementById('diff').innerText")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 900, 400])
-def test_the_page_in_any_window(
-    sweep: Path, tab: Page, tmp_path: Path, width: int, scheme: str
-) -> None:
-    _, files = write_comparison([sweep])
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    tab.call("Emulation.setEmulatedMedia", features=features)
-    tab.open(files[2])
-    tab.screenshot(tmp_path / "page.png", width)
-    # Nothing sticks out of the window, and the letters of plots are as large as they say.
-    assert tab.evaluate("document.documentElement.scrollWidth") <= width
-    scales = tab.evaluate("[...document.querySelectorAll('svg')].map(s => s.getScreenCTM().a)")
-    assert scales == pytest.approx([1.0] * 5, abs=0.01)
-    ink, card = (
-        sum(map(int, re.findall(r"\d+", tab.evaluate(f"getComputedStyle({of}).{name}"))[:3]))
-        for of, name in (
-            ("document.body", "color"),
-            ("document.querySelector('section')", "backgroundColor"),
-        )
-    )
-    assert (ink > card) == (scheme == "dark")
-    # What the ranking is about is seen without scrolling wherever there is room for it.
-    right = "[...document.querySelectorAll('#groups th')][{}].getBoundingClientRect().right"
-    assert tab.evaluate(right.format(3 + 3)) <= width or width == 400
-    tab.call("Emulation.setEmulatedMedia", features=[])
-
-
-def test_the_mouse_finds_a_config_everywhere(sweep: Path, tab: Page) -> None:
-    _, files = write_comparison([sweep])
-    tab.open(files[2])
-    dot = "document.querySelector('#pareto circle.best')"
-    tab.evaluate(f"{dot}.scrollIntoView({{block: 'center'}})")
-    box = f"(() => {{const b = {dot}.getBoundingClientRect(); return [b.x + 4, b.y + 4]}})()"
-    x, y = tab.evaluate(box)
-    tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-    lit = "[...document.querySelectorAll('.lit')].map(node => node.localName).sort()"
-    assert tab.evaluate(lit) == ["circle"] * 4 + ["path", "tr"]
-    assert tab.evaluate("getComputedStyle(document.querySelector('path.lit')).strokeWidth") == "3px"
-    tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
-    assert tab.evaluate(lit) == []
-
-
-def test_ticks_of_a_sweep_are_its_values(sweep: Path, tab: Page) -> None:
-    _, files = write_comparison([sweep])
-    tab.open(files[2])
-    along = "(() => {const s = document.querySelectorAll('#lines svg')[1];"
-    texts = "return [...s.querySelectorAll('text[text-anchor=middle]')].map(t => t.textContent)})()"
-    assert tab.evaluate(along + texts) == ["0", "2", "recipe.qat_epochs"]
-    rates = tab.evaluate("scale([1e-5, 1e-4, 1e-3], 0, 300, true).ticks")
-    assert [text for _, text in rates] == ["1e-5", "1e-4", "0.001"]
-    assert rates[1][0] == pytest.approx(150)
-    assert tab.evaluate("ticks(0.93212, 0.93218).map(t => t[1])")[:2] == ["0.93212", "0.93214"]
-
-
-@pytest.mark.parametrize("runs", [0, 1], ids=["only broken", "one"])
-def test_the_page_of_few_runs(tmp_path: Path, tab: Page, runs: int) -> None:
-    (tmp_path / "9").mkdir()
-    (tmp_path / "9" / "summary.json").write_text("{")
-    if runs:
-        write_made_run(tmp_path / "0", 0.5, 0.0, 0, 1, 0.8)
-    _, files = write_comparison([tmp_path])
-    tab.open(files[2])
-    assert tab.problems() == []
-    assert tab.evaluate(f"{ROWS}.length") == runs
-    assert tab.evaluate("document.querySelectorAll('#others tr').length") == 1
-
-
-def test_a_picture_of_the_page(sweep: Path, tab: Page, tmp_path: Path) -> None:
-    """Not blank: a page of plots has many colours. COMPARE_PICTURE=FILE keeps it for the docs."""
-    _, files = write_comparison([sweep])
-    tab.open(files[2])
-    picture = Path(os.environ.get("COMPARE_PICTURE", tmp_path / "page.png"))
-    tab.screenshot(picture)
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    assert picture.stat().st_size > 40_000
