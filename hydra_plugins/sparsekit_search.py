@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
@@ -54,6 +55,11 @@ class SearchSweeper(ResumingSweeper):
                 raise UserError(f"hydra.sweeper.objectives.{key}={direction}: {problem}")
         if not objectives:
             raise UserError("hydra.sweeper.objectives is empty: name a key of summary.json")
+        if urlsplit(storage).password is not None:
+            raise UserError(
+                "hydra.sweeper.storage holds a password, which would be written to the config of "
+                "every job: leave it out of the address and put it in PGPASSWORD or ~/.pgpass"
+            )
         self.objectives, self.n_trials, self.n_jobs = objectives, n_trials, n_jobs
         self.storage, self.study_name = storage, study
         self.warmup_trials, self.seed = warmup_trials, seed

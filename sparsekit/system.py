@@ -118,7 +118,7 @@ def commit() -> str | None:
 def _cpuinfo() -> dict[str, str]:
     """The fields of the first processor in /proc/cpuinfo; empty on systems without it."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return {}
     lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())

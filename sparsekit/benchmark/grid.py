@@ -131,4 +131,4 @@ def resident() -> int:
     file = Path("/proc/self/statm")
     if not file.is_file():
         return 0
-    return int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(file.read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")

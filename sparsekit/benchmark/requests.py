@@ -107,7 +107,7 @@ def benchmark(
         "tokenize_ms": tokenize_ms,
         "runtimes": timings,
     }
-    folder.benchmark.write_text(json.dumps(details, indent=2) + "\n")
+    folder.benchmark.write_text(json.dumps(details, indent=2) + "\n", encoding="utf-8")
     return {name: {key: timing[key] for key in SUMMARY} for name, timing in timings.items()}
 
 

@@ -7,6 +7,8 @@ installation has every verb.
 from __future__ import annotations
 
 import errno
+import io
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +42,10 @@ class Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         bound_spinning()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # A label or a table's frame that the locale cannot write is no reason to end.
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except UserError as error:

@@ -138,7 +138,7 @@ def _compare(
     sentences = [*advice(rows, cpu_units(), zeros), size_advice(files, DENSE, ours)]
     sentences += [f"Not timed: {name} is not installed: {fix}" for name, fix in missing().items()]
     details = read_json(run.benchmark) | {"grid": rows, "sizes": files, "advice": sentences}
-    run.benchmark.write_text(json.dumps(details, indent=2) + "\n")
+    run.benchmark.write_text(json.dumps(details, indent=2) + "\n", encoding="utf-8")
     try:
         draw(rows, "/".join(run.path.resolve().parts[-2:]), run.path / "benchmark.png")
     except ImportError:

@@ -43,6 +43,10 @@ def launch(words: Sequence[str]) -> None:
             f"the working directory {os.getcwd()} has ${{ in its name, which Hydra takes for an "
             "interpolation: run the command in another folder; data and models may lie in this one"
         )
+    if sys.flags.optimize > 1:
+        raise UserError(
+            "python -OO removes the docstrings that transformers needs: run without -OO"
+        )
     handle_signals()
     register_resolvers()
     OmegaConf.register_new_resolver("new_folder", make_folder, replace=True)

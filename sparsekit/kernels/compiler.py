@@ -53,7 +53,9 @@ def _general_problem(compiler: tuple[str, ...], flags: tuple[str, ...]) -> str |
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "probe.c"
         # Every kernel includes this header, so none compiles without the system's headers.
-        source.write_text("#include <stdint.h>\nint32_t probe(void) { return 0; }\n")
+        source.write_text(
+            "#include <stdint.h>\nint32_t probe(void) { return 0; }\n", encoding="utf-8"
+        )
         try:
             _build(compiler, flags, [source], source.with_suffix(".so"))
         except subprocess.CalledProcessError as error:

@@ -32,9 +32,11 @@ class Kernel:
     def sources(self) -> dict[str, str]:
         """The text of each C file and header, shared ones included, by its path in `csrc`."""
         csrc = files(__package__).joinpath("csrc")
-        shared = {f.name: f.read_text() for f in csrc.iterdir() if f.name.endswith(".h")}
+        shared = {
+            f.name: f.read_text(encoding="utf-8") for f in csrc.iterdir() if f.name.endswith(".h")
+        }
         own = [f for f in csrc.joinpath(self.folder).iterdir() if f.name.endswith((".c", ".h"))]
-        return shared | {f"{self.folder}/{f.name}": f.read_text() for f in own}
+        return shared | {f"{self.folder}/{f.name}": f.read_text(encoding="utf-8") for f in own}
 
 
 @functools.cache

@@ -55,10 +55,10 @@ def _compile(
     version = compiler.version(command)
     for name, text in sources.items():
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     files = [folder / name for name in sorted(sources) if name.endswith(".c")]
     compiler.compile_sources(command, flags, files, folder / LIBRARY)
-    (folder / VERSION).write_text(version)
+    (folder / VERSION).write_text(version, encoding="utf-8")
 
 
 def _make_private(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -35,6 +36,22 @@ def check(names: Sequence[str]) -> None:
             raise UserError(
                 f"dataset.metrics: {name!r} is not known; {hint}known: {', '.join(known())}"
             )
+
+
+def check_cache() -> None:
+    """Raise UserError where `evaluate` cannot write its modules, which it does as it computes."""
+    from evaluate import config  # seconds: it imports torch and transformers
+
+    folder = Path(config.HF_MODULES_CACHE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"the metrics cannot be computed, because {folder} cannot be written: {error}; set "
+            "HF_HOME to a folder that can"
+        ) from error
 
 
 def check_classes(names: Sequence[str], classes: int) -> None:

@@ -39,7 +39,7 @@ def checkpoint(
 ) -> str:
     """The folder of the model, created on first use and cached by the hash of its arguments."""
     made_from = [layers, hidden, heads, epochs, learning_rate, seed]
-    sources = [inspect.getsource(grammar), Path(__file__).read_text()]
+    sources = [inspect.getsource(grammar), Path(__file__).read_text(encoding="utf-8")]
 
     def make(folder: Path) -> None:
         texts = list(grammar.reviews(seed)["train"]["text"])
@@ -71,7 +71,7 @@ def train_tokenizer(texts: list[str], folder: Path) -> BertTokenizer:
     trained = BertWordPieceTokenizer(lowercase=True)
     trained.train_from_iterator(texts, vocab_size=VOCABULARY, min_frequency=2, show_progress=False)
     tokens = sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__)
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens))
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
     tokenizer = BertTokenizer(
         vocab=str(folder / "vocab.txt"), model_max_length=MAX_POSITIONS, do_lower_case=True
     )

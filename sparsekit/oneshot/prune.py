@@ -81,7 +81,7 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
                     shutil.copyfile(path, target / path.name)
         model.cpu().save_pretrained(target)
         record = {"source": source, **asdict(config), "data": str(data.file) if data else None}
-        (target / "pruning.json").write_text(json.dumps(record, indent=2) + "\n")
+        (target / "pruning.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _dense_folder(source: str, config: OneShot) -> Path:

@@ -93,7 +93,7 @@ def model_card(
     settings: the run's config; result: the `summary.export` dict; report: of the classes on the
     validation split, or None for a card without that section.
     """
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     labels = label_names(config)
     pairs = len(settings.get("dataset", {}).get("text_columns", [])) == 2
     sparse, int8 = result["zero_fraction"] >= FEW_ZEROS, result["int8_matmuls"] > 0

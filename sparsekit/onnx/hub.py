@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_token, hf_hub_download, snapshot_download
@@ -18,6 +20,8 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sparsekit.errors import UserError, first_line
 from sparsekit.onnx.sums import NAME, check_sums, read_sums
+
+log = logging.getLogger(__name__)
 
 MODEL = "model.onnx"
 NO_DEPLOYMENT = (
@@ -75,14 +79,53 @@ def pull_deployment(repository: str, target: Path, revision: str | None = None) 
     """
     if target.exists():
         raise UserError(f"{target} exists; choose another folder with --output")
+    stored, names = _downloaded(repository, revision)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        copy = Path(scratch) / "deployment"
+        try:
+            files = _checked_copy(stored, names, copy)
+        except UserError:
+            # The copy in the Hub's cache may be damaged, not the one on the Hub.
+            log.warning(
+                "a file of %s is damaged in the cache: all are downloaded again", repository
+            )
+            stored, names = _downloaded(repository, revision, again=True)
+            shutil.rmtree(copy)
+            try:
+                files = _checked_copy(stored, names, copy)
+            except UserError as error:
+                reason = str(error).replace(str(copy), repository)
+                raise UserError(f"{reason} (downloaded twice)") from error
+        copy.rename(target)
+    return files
+
+
+def _checked_copy(stored: Path, names: Iterable[str], copy: Path) -> int:
+    """Copy a downloaded deployment and check its sums; returns its number of files."""
+    copy.mkdir()
+    for name in [NAME, *names]:
+        if (stored / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(stored / name, copy / name)
+    return check_sums(copy)
+
+
+def _downloaded(
+    repository: str, revision: str | None, again: bool = False
+) -> tuple[Path, list[str]]:
+    """The folder of the deployment in the Hub's cache, and the files that have sums.
+
+    again: whether files that are in the cache are downloaded all the same.
+    """
     try:
         # The sums first: another repository may be large, and only files with a sum can be checked.
-        listed = Path(hf_hub_download(repository, NAME, revision=revision))
-        names = read_sums(listed.parent)
+        listed = Path(hf_hub_download(repository, NAME, revision=revision, force_download=again))
+        names = list(read_sums(listed.parent))
         if MODEL not in names:
             raise UserError(NO_DEPLOYMENT.format(repository=repository, missing=MODEL))
-        stored = Path(
-            snapshot_download(repository, revision=revision, allow_patterns=[NAME, *names])
+        stored = snapshot_download(
+            repository, revision=revision, allow_patterns=[NAME, *names], force_download=again
         )
     except RepositoryNotFoundError as error:
         raise UserError(
@@ -95,14 +138,4 @@ def pull_deployment(repository: str, target: Path, revision: str | None = None) 
             f"cannot pull {repository!r} from the Hub: {first_line(error)}; check the id "
             "(user/name), the revision and the network"
         ) from error
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        copy = Path(scratch) / "deployment"
-        copy.mkdir()
-        for name in [NAME, *names]:
-            if (stored / name).is_file():
-                (copy / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(stored / name, copy / name)
-        files = check_sums(copy)
-        copy.rename(target)
-    return files
+    return Path(stored), names

@@ -16,7 +16,7 @@ _LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?P<name>.+)")
 def write_sums(folder: Path, files: Iterable[Path]) -> None:
     """Write `folder/SHA256SUMS` with the sums of `files`, which lie in or below it."""
     lines = [f"{_sum(file)}  {file.relative_to(folder).as_posix()}" for file in sorted(files)]
-    (folder / NAME).write_text("\n".join(lines) + "\n")
+    (folder / NAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def check_sums(folder: Path) -> int:
@@ -52,7 +52,8 @@ def read_sums(folder: Path) -> dict[str, str]:
     Raises UserError for a line that is not a sum, or that names a file outside of the folder.
     """
     listed, sums = folder / NAME, {}
-    for number, line in enumerate(listed.read_text(errors="replace").splitlines(), start=1):
+    lines = listed.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
         match = _LINE.fullmatch(line)
         name = PurePosixPath(match["name"] if match else "..")
         if match is None or name.is_absolute() or ".." in name.parts:

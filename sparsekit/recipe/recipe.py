@@ -333,7 +333,9 @@ class Recipe:
     def save(self, path: Path, metadata: Mapping[str, Any]) -> None:
         """Write the resolved recipe, with what it was run with, as a recipe that `load` reads."""
         text = yaml.safe_dump({**self.values, "metadata": dict(metadata)}, sort_keys=False)
-        path.write_text("# The resolved recipe of this run, written by sparsekit.\n" + text)
+        path.write_text(
+            "# The resolved recipe of this run, written by sparsekit.\n" + text, encoding="utf-8"
+        )
 
 
 def _update(modifiers: Iterable[Modifier], epoch: float) -> None:

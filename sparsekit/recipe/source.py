@@ -83,7 +83,7 @@ def native_config(file: Path) -> DictConfig:
     for a file that cannot be read, or is not a recipe.
     """
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         check_yaml(text, str(file))
         node = OmegaConf.load(file)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:

@@ -255,7 +255,7 @@ class RunFolder:
         """Write `summary.json` so that a reader sees the whole file or none."""
         temporary = self.path / ".summary.json.tmp"
         try:
-            temporary.write_text(json.dumps(plain_json(summary), indent=2) + "\n")
+            temporary.write_text(json.dumps(plain_json(summary), indent=2) + "\n", encoding="utf-8")
             temporary.replace(self.summary_file)
         except OSError:
             temporary.unlink(missing_ok=True)

@@ -48,7 +48,7 @@ def check_replaceable(run: RunFolder, key: str = "hydra.run.dir") -> None:
 
 def mark(run: RunFolder) -> None:
     """Mark the folder as a run's own, so that a later run may replace its results."""
-    (run.path / MARKER).write_text(TEXT)
+    (run.path / MARKER).write_text(TEXT, encoding="utf-8")
 
 
 def remove_results(run: RunFolder, resumed_step: int | None) -> None:

@@ -68,7 +68,7 @@ class Tracker:
         """Append one event to `metrics.jsonl`, with the time in seconds since the epoch."""
         values = dict(event) if step is None else {"step": step, **event}
         line = json.dumps(plain_json({"time": time.time(), **values}))
-        with self._folder.metrics.open("a") as file:
+        with self._folder.metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         # The step is a column, not W&B's own counter, which drops events that arrive late.
         self._mirror(lambda run: run.log(values))

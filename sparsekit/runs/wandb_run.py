@@ -90,7 +90,7 @@ def start(
             settings=wandb.Settings(silent=True, console="off", init_timeout=30),
         )
         run.define_metric("*", step_metric="step")
-        folder.wandb_id.write_text(json.dumps({"id": run.id}) + "\n")
+        folder.wandb_id.write_text(json.dumps({"id": run.id}) + "\n", encoding="utf-8")
         return run
 
     try:

@@ -165,7 +165,7 @@ def label_names(config: Mapping[str, Any]) -> list[str]:
 def read_json(file: Path) -> dict[str, Any]:
     """The mapping in a JSON file; raises UserError where there is none."""
     try:
-        values = json.loads(file.read_text())
+        values = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError("it is not a mapping")
     except (FileNotFoundError, NotADirectoryError) as error:

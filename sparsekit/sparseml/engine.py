@@ -54,7 +54,7 @@ def run_worker(job: Path, log: Path, on_report: Callable[[Report], None]) -> Non
     python = peer_python()
     if python is None:
         raise UserError(f"engine=sparseml is not installed: {MAKE}")
-    with log.open("w") as errors:
+    with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
             # -E: PYTHONPATH may name packages of this environment.
             [python, "-E", WORKER, job],
@@ -77,8 +77,8 @@ def run_worker(job: Path, log: Path, on_report: Callable[[Report], None]) -> Non
             code = process.wait()
     if code != 0:
         raise UserError(
-            f"SparseML ended with code {code}: {_last_error(log.read_text())}; see {log} for its "
-            "whole output"
+            f"SparseML ended with code {code}: {_last_error(log.read_text(encoding='utf-8'))}; see "
+            f"{log} for its whole output"
         )
 
 

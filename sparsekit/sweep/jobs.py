@@ -160,7 +160,7 @@ def _same_data(end: Ending, job: Job) -> bool:
 def read_record(folder: Path) -> tuple[str, list[Job]] | None:
     """The key and jobs of `sweep.json` in a sweep's folder; None if it cannot be read."""
     try:
-        record = json.loads((folder / RECORD).read_text())
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         jobs = [
             Job(
                 overrides=job["overrides"],
@@ -194,7 +194,7 @@ def write_record(folder: Path, key: str, axes: Sequence[str], jobs: Sequence[Job
         ],
     }
     temporary = folder / f".{RECORD}.tmp"
-    temporary.write_text(json.dumps(record, indent=2) + "\n")
+    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     temporary.replace(folder / RECORD)
 
 

@@ -95,7 +95,7 @@ def _column(axis: str) -> str:
 
 def _axes(folder: Path) -> list[str]:
     try:
-        axes: list[str] = json.loads((folder / RECORD).read_text())["axes"]
+        axes: list[str] = json.loads((folder / RECORD).read_text(encoding="utf-8"))["axes"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} is not a sweep's folder: it has no readable {RECORD}") from error
     return axes

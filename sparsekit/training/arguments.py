@@ -80,6 +80,13 @@ class SparseTrainingArguments(TrainingArguments):
             )
         if self.max_steps == 0:
             raise ConfigError(["`max_steps` is 0; set 1 or more, or -1 for whole epochs"])
+        if self.batch_eval_metrics:
+            raise ConfigError(
+                [
+                    "training.batch_eval_metrics=true is not supported: metrics are computed of a "
+                    "whole split, as they are of the exported model; set it to false"
+                ]
+            )
         # The other processes have folders of their own, where the run leaves nothing.
         choice = self.resume_from_checkpoint if FIRST_PROCESS else None
         checkpoint = chosen_checkpoint(choice, Path(self.output_dir or "."))

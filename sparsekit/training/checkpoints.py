@@ -128,7 +128,7 @@ def publish(checkpoint: Path, folder: Path, trained_by: Mapping[str, Any]) -> Pa
         "trained_by": dict(trained_by),
         "files": {path.name: file_hash(path) for path in files},
     }
-    (checkpoint / RECORD).write_text(json.dumps(content, indent=2) + "\n")
+    (checkpoint / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     for path in (*files, checkpoint / RECORD, checkpoint):
         _sync(path)
     target = folder / checkpoint.name

@@ -68,6 +68,7 @@ def prepare(
     `datasets` are those of the arguments `train_dataset` and `eval_dataset`. Raises UserError.
     """
     metrics.check(metric_names)
+    metrics.check_cache()
     built = recipe_of(recipe, recipe_args).taught(teacher is not None)
     converted = sparse_arguments(args, built)
     if tokenizer is None:

@@ -56,7 +56,7 @@ def write_schedule(recipe: Recipe, total_steps: int, run: RunFolder) -> None:
     Console(stderr=True).print(schedule.table(recipe, total_steps))
     rows = schedule.windows(recipe, total_steps)
     text = json.dumps({"total_steps": total_steps, "modifiers": rows}, indent=2)
-    run.schedule.write_text(text + "\n")
+    run.schedule.write_text(text + "\n", encoding="utf-8")
 
 
 def check_steps(recipe: Recipe, total_steps: int) -> None:

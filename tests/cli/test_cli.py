@@ -47,6 +47,30 @@ def test_help_lists_the_verbs_without_torch():
         assert verb in result.stdout
 
 
+def run_python(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_what_the_locale_cannot_write_is_escaped(tmp_path):
+    folder = str(tmp_path / "m\u00fcde")
+    shown = run_python("-m", "sparsekit", "init", folder, PYTHONIOENCODING="ascii")
+    assert shown.returncode == 0, shown.stderr
+    assert "m\\xfcde" in shown.stdout
+    assert shown.stdout.isascii()
+
+
+def test_python_without_docstrings_is_named_as_the_cause():
+    refused = run_python("-OO", "-m", "sparsekit", "train", "experiments=quickstart")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: python -OO removes the docstrings")
+
+
 def test_inspect(model):
     result = sparsekit("inspect", model)
     assert result.exit_code == 0

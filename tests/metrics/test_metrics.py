@@ -51,6 +51,14 @@ def possible(classes: int) -> list[str]:
     ]
 
 
+def test_a_folder_that_cannot_be_written_is_named_before_training(monkeypatch):
+    """Not after the first epoch, by the first evaluation."""
+    metrics.check_cache()
+    monkeypatch.setattr("evaluate.config.HF_MODULES_CACHE", "/dev/null/modules")
+    with pytest.raises(UserError, match=r"/dev/null/modules cannot be written.*set HF_HOME"):
+        metrics.check_cache()
+
+
 def test_by_hand():
     values = metrics.compute(["accuracy", "f1", "matthews_correlation"], SIX, TRUE)
     assert values["accuracy"] == pytest.approx(4 / 6)

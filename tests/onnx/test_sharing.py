@@ -18,6 +18,7 @@ from sparsekit.cli.app import app
 from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.hub import pull_deployment, push_problem
+from sparsekit.onnx.sums import write_sums
 
 PUSH = """
 import sys, pathlib
@@ -88,6 +89,37 @@ def test_no_hub(tmp_path: Path) -> None:
     """Offline, as all tests are."""
     with pytest.raises(UserError, match="cannot pull 'me/reviews' from the Hub"):
         pull_deployment("me/reviews", tmp_path / "new")
+
+
+@pytest.mark.parametrize("repaired", [True, False])
+def test_a_damaged_download_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repaired: bool
+) -> None:
+    """Once: the Hub's cache would give the damaged file for ever."""
+    stored, asked = tmp_path / "stored", []
+    stored.mkdir()
+    (stored / "model.onnx").write_bytes(b"graph")
+    write_sums(stored, [stored / "model.onnx"])
+    (stored / "model.onnx").write_bytes(b"grap")
+
+    def downloaded(
+        repository: str, revision: str | None, again: bool = False
+    ) -> tuple[Path, list[str]]:
+        asked.append(again)
+        if again and repaired:
+            (stored / "model.onnx").write_bytes(b"graph")
+        return stored, ["model.onnx"]
+
+    monkeypatch.setattr("sparsekit.onnx.hub._downloaded", downloaded)
+    target = tmp_path / "new"
+    if repaired:
+        assert pull_deployment("me/reviews", target) == 1
+        assert (target / "model.onnx").read_bytes() == b"graph"
+    else:
+        with pytest.raises(UserError, match=r"^me/reviews is not what was exported.*twice"):
+            pull_deployment("me/reviews", target)
+        assert not target.exists()
+    assert asked == [False, True]
 
 
 def test_a_push_that_fails_keeps_the_deployment_and_its_results(

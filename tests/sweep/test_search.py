@@ -91,6 +91,18 @@ def test_a_search_that_cannot_be_run_is_refused(tmp_path: Path, change: str, pro
     assert problem in sweep(tmp_path, *SEARCH, *axis, change, code=1).stderr
 
 
+def test_a_password_in_the_address_of_the_storage_is_refused() -> None:
+    """It would be in the config of every job, in sweep.json and in what W&B uploads."""
+    from hydra_plugins.sparsekit_search import SearchSweeper
+
+    storage = "postgresql://me:hunter2@host/db"
+    settings = {"objectives": None, "n_trials": 1, "n_jobs": 1, "study": None, "prune": False}
+    sweep = {"rerun": "failed", "fail_fast": False, "root": "multirun"}
+    with pytest.raises(UserError, match="PGPASSWORD") as refused:
+        SearchSweeper(**settings, **sweep, storage=storage, warmup_trials=1, seed=0)
+    assert "hunter2" not in str(refused.value)
+
+
 def test_axes_become_distributions() -> None:
     from hydra_plugins.sparsekit_search import distribution
 

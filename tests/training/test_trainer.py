@@ -338,9 +338,10 @@ def test_the_speed_counts_the_rows_that_were_trained_on(
     [
         ({"tokens_per_batch": 0}, "set 1 or more"),
         ({"tokens_per_batch": 512}, "rows must be grouped"),
+        ({"batch_eval_metrics": True}, "metrics are computed of a whole split"),
     ],
 )
-def test_a_budget_that_cannot_be_is_refused(changes: dict[str, Any], problem: str) -> None:
+def test_an_argument_that_cannot_be_is_refused(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         SparseTrainingArguments(use_cpu=True, **changes)
 

@@ -80,7 +80,7 @@ class SparseML:
         """
         student, rows = inputs.student, inputs.rows
         plan.recipe.save(run.recipe, {})
-        run.sparseml_recipe.write_text(recipe_text(plan.recipe))
+        run.sparseml_recipe.write_text(recipe_text(plan.recipe), encoding="utf-8")
         with tempfile.TemporaryDirectory(prefix=".sparseml-", dir=run.path) as name:
             scratch = Path(name).absolute()
             job = {
@@ -93,7 +93,7 @@ class SparseML:
             }
             # After the student is saved: it changes the model, and finds what does not fit it.
             plan.recipe.attach(student.model)
-            (scratch / "job.json").write_text(json.dumps(job))
+            (scratch / "job.json").write_text(json.dumps(job), encoding="utf-8")
             recorder = Recorder(plan, inputs, run, tracker)
             run_worker(scratch / "job.json", run.sparseml_log, recorder)
             load_state(plan, student.model, scratch / "state.safetensors")

@@ -57,7 +57,7 @@ def main(model: str, threads: int) -> None:
 
 def resident() -> int:
     """Resident memory of this process in bytes."""
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="utf-8") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -102,7 +102,7 @@ def state_of(model):
 
 
 def main():
-    with open(sys.argv[1]) as file:
+    with open(sys.argv[1], encoding="utf-8") as file:
         job = json.load(file)
     os.chdir(job["output"])  # SparseML writes its logs into the working directory
     arguments = TrainingArguments(output_dir=job["output"], **job["arguments"])
