@@ -125,6 +125,11 @@ def _outcome(code: int, overrides: Sequence[str]) -> JobReturn:
     ended = f"the job's process ended with code {code}"
     if code < 0:
         ended = f"the job's process was killed by {signal.Signals(-code).name}"
+        if -code == signal.SIGKILL:
+            ended += (
+                ", as the system does where memory runs out: run fewer jobs at a time "
+                "(hydra.launcher.n_jobs), or set a smaller training.per_device_train_batch_size"
+            )
     result = JobReturn(overrides=list(overrides))
     result.status = JobStatus.FAILED if code else JobStatus.COMPLETED
     result.return_value = RuntimeError(ended) if code else None

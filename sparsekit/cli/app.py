@@ -33,8 +33,13 @@ from sparsekit.cli.workspace import workspace
 from sparsekit.errors import UserError, printable
 from sparsekit.system import bound_spinning
 
-# No permission to read or write a file, and a read-only file system.
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_RIGHT = "give yourself the right, or copy the folder"
+_SPACE = "free some space, and repeat the command"
+# What to do where a file cannot be read or written.
+FIXES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHT),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _SPACE),
+}
 
 
 class Verbs(TyperGroup):
@@ -56,9 +61,9 @@ class Verbs(TyperGroup):
                 raise
             _fail(error, f"sparsekit {ctx.invoked_subcommand} needs {hint}")
         except OSError as error:
-            if error.errno not in FORBIDDEN:
+            if error.errno not in FIXES:
                 raise
-            _fail(error, f"{error}; give yourself the right, or copy the folder")
+            _fail(error, f"{error}; {FIXES[error.errno]}")
 
 
 def _fail(error: Exception, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shlex
 import shutil
@@ -68,6 +69,8 @@ def launch(words: Sequence[str]) -> None:
 def job(cfg: DictConfig) -> None:
     """Run one composed config and print its run folder."""
     handle_signals()
+    # A log that cannot be written, as on a full disk, must not add tracebacks to the run's error.
+    logging.raiseExceptions = False
     try:
         with deferred():
             from sparsekit.pipeline.run import run  # takes seconds

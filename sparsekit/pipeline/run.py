@@ -18,6 +18,7 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.experiment import experiment
 from sparsekit.pipeline.plan import Plan
+from sparsekit.runs.faults import explained
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.runs.replacement import check_replaceable, mark, remove_results
@@ -62,7 +63,9 @@ def _run(cfg: DictConfig, hydra: HydraConf, folder: RunFolder) -> None:
     # The sweep's date and time, as Hydra names its folder.
     sweep = "/".join(Path(hydra.sweep.dir).parts[-2:]) if hydra.mode == RunMode.MULTIRUN else None
     overrides, resumed = list(hydra.overrides.task), bool(plan.training.resume_from_checkpoint)
-    with track(tracking, folder, plan.values, overrides, sweep, resumed) as tracker:
+    tracked = track(tracking, folder, plan.values, overrides, sweep, resumed)
+    # Inside, so that the summary has the sentence too; outside, for the summary's own writing.
+    with explained(folder), tracked as tracker, explained(folder):
         experiment(plan, names, folder, tracker)
     leave()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from sparsekit.runs.summary import plain_json
 
 # libyaml where PyYAML has it: ten times as fast, and a sweep has a thousand of these files.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# Bytes: more than the summary of a model with some hundred layers.
+RESERVED = 65536
 
 # Locks that `RunFolder.hold` took for the rest of this process.
 _held: dict[Path, FileLock] = {}
@@ -91,6 +95,16 @@ class RunFolder:
     def benchmark(self) -> Path:
         """`benchmark.json`, the timings of every runtime."""
         return self.path / "benchmark.json"
+
+    @property
+    def reserve(self) -> Path:
+        """`.reserve`, which keeps space for the summary while a run is at work."""
+        return self.path / ".reserve"
+
+    def reserve_space(self) -> None:
+        """Keep space for the summary until it is written."""
+        # Random bytes, which no file system stores in less.
+        self.reserve.write_bytes(os.urandom(RESERVED))
 
     @property
     def wandb_id(self) -> Path:
@@ -253,6 +267,8 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json` so that a reader sees the whole file or none."""
+        # Its space is what a full disk has left for the summary.
+        self.reserve.unlink(missing_ok=True)
         temporary = self.path / ".summary.json.tmp"
         try:
             temporary.write_text(json.dumps(plain_json(summary), indent=2) + "\n", encoding="utf-8")

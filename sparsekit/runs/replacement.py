@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, first_line
 from sparsekit.runs.folder import RunFolder
 
 MARKER = ".sparsekit-run"
@@ -47,8 +47,16 @@ def check_replaceable(run: RunFolder, key: str = "hydra.run.dir") -> None:
 
 
 def mark(run: RunFolder) -> None:
-    """Mark the folder as a run's own, so that a later run may replace its results."""
-    (run.path / MARKER).write_text(TEXT, encoding="utf-8")
+    """Mark the folder as a run's own, so that a later run may replace its results.
+
+    Raises UserError where it cannot be written.
+    """
+    try:
+        (run.path / MARKER).write_text(TEXT, encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{run} cannot be written: {first_line(error)}; set another folder: output_dir=FOLDER"
+        ) from error
 
 
 def remove_results(run: RunFolder, resumed_step: int | None) -> None:

@@ -118,6 +118,7 @@ def track(
     """
     run, tracker = None, Tracker(folder)
     try:
+        folder.reserve_space()
         run = start(config, folder, resolved, overrides, group, resumed)
         tracker._run = run
         yield tracker
@@ -126,7 +127,11 @@ def track(
         if config.artifact and folder.deployment.is_dir():
             tracker.log_artifact(folder.deployment)
     except BaseException as error:
-        tracker.finish({"status": "failed", "error": describe(error)})
+        try:
+            tracker.finish({"status": "failed", "error": describe(error)})
+        except OSError as second:
+            # The first error says why; a second one must not hide it.
+            LOG.error("%s cannot be written: %s", folder.summary_file, second)
         end(run, exit_code=1)
         raise
     end(run, exit_code=0)

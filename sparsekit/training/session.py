@@ -99,6 +99,7 @@ class Session:
             self._tracker.finish({})
 
     def _begin(self) -> None:
+        self.run.reserve_space()
         self.run.write_config(self._config)
         self._prepared.recipe.save(self.run.recipe, {})
         known = {

@@ -244,6 +244,9 @@ class SparseTrainer(Trainer):
         self.args.output_dir = str(unfinished)
         try:
             super()._save_checkpoint(model, trial)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)  # as on a full disk
+            raise
         finally:
             self.args.output_dir = str(output)
         self.accelerator.wait_for_everyone()

@@ -1,0 +1,71 @@
+"""Faults of the machine in a run, told in one sentence: no space, a folder gone, no memory."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sparsekit.errors import UserError, first_line
+from sparsekit.runs.folder import RunFolder
+
+# Libraries wrap the error of the system, some in text alone: torch, safetensors, Arrow.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_SPACE_TEXTS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "File too large",
+    "file write failed",
+    "unexpected pos",
+)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
+
+
+@contextmanager
+def explained(run: RunFolder) -> Iterator[None]:
+    """Raise UserError for a fault of the machine in the block; other errors pass as they are."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        message = fault(error, run)
+        if message is None:
+            raise
+        raise UserError(message) from error
+
+
+def fault(error: BaseException, run: RunFolder) -> str | None:
+    """What failed and how to go on, where `error` or one behind it is a fault of the machine."""
+    chain = list(_causes(error))
+    files = (getattr(each, "filename", None) for each in chain)
+    file = next((str(name) for name in files if name), str(run))
+    numbers = {each.errno for each in chain if isinstance(each, OSError)}
+    text = " ".join(str(each) for each in chain)
+    if numbers & set(_NO_SPACE) or any(phrase in text for phrase in _NO_SPACE_TEXTS):
+        return (
+            f"no space left to write {file}: free some, or set another output_dir or "
+            f"SPARSEKIT_CACHE; checkpoints and results that are whole stay: sparsekit resume {run}"
+        )
+    if not run.path.is_dir():
+        return f"the run folder {run} was removed while the run was at work; start the run again"
+    if numbers & set(_READ_ONLY):
+        return f"{file} cannot be written ({first_line(error)}); set another output_dir"
+    if any(isinstance(each, MemoryError) for each in chain) or any(
+        phrase in text for phrase in _NO_MEMORY_TEXTS
+    ):
+        return (
+            f"out of memory ({first_line(error)[:200]}); set a smaller "
+            "training.per_device_train_batch_size (with training.gradient_accumulation_steps the "
+            "result is the same), or a smaller dataset.max_length"
+        )
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
