@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sparsekit.cli.stopping import handle_signals
 from sparsekit.config.build import build
 from sparsekit.config.identity import identity_hash
+from sparsekit.config.mistakes import explained
 from sparsekit.config.plain import plain
 from sparsekit.distributed import PROCESSES
 from sparsekit.errors import UserError, first_line
@@ -160,8 +161,7 @@ class ResumingSweeper(Sweeper):
             job.data_files = _data_files(json.dumps(values["dataset"], default=str))
             return job
         except (HydraException, OmegaConfBaseException, UserError) as error:
-            # One line: Hydra puts the problem and the fix on separate lines.
-            return Job(overrides=overrides, error=" ".join(str(error).split()))
+            return Job(overrides=overrides, error=explained(error, overrides))
         finally:
             HydraConfig.instance().cfg = before
 

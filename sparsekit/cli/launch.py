@@ -19,9 +19,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from sparsekit.cli.stopping import deferred, handle_signals
 from sparsekit.config.command_line import arranged
+from sparsekit.config.mistakes import explained
 from sparsekit.config.root import project_root
 from sparsekit.distributed import FIRST_PROCESS
 from sparsekit.errors import UserError
@@ -32,6 +34,9 @@ from sparsekit.runs.summary import describe
 from sparsekit.sparseml.recipes.load import register_resolvers
 from sparsekit.system import command
 from sparsekit.training.checkpoints import checkpoints
+
+# The variable that lets Hydra raise errors instead of printing them.
+FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def launch(words: Sequence[str]) -> None:
@@ -51,19 +56,32 @@ def launch(words: Sequence[str]) -> None:
     handle_signals()
     register_resolvers()
     OmegaConf.register_new_resolver("new_folder", make_folder, replace=True)
+    OmegaConf.register_new_resolver("this_command", this_command, replace=True)
+    # Hydra reads the words from sys.argv, as do the processes that its launchers start.
+    sys.argv[1:] = arranged(words)
+    if not FIRST_PROCESS:
+        sys.argv += scratch_folder()
+    conf = str(project_root() / "conf")
+    main = hydra.main(config_path=conf, config_name="config", version_base="1.3")(job)
+    in_full = FULL_ERROR in os.environ
+    # Otherwise Hydra would report mistakes itself, in its own words.
+    os.environ[FULL_ERROR] = "1"
     try:
-        # Hydra reads the words from sys.argv, as do the processes that its launchers start.
-        sys.argv[1:] = arranged(words)
-        if not FIRST_PROCESS:
-            sys.argv += scratch_folder()
-        conf = str(project_root() / "conf")
-        hydra.main(config_path=conf, config_name="config", version_base="1.3")(job)()
-    except HydraException as error:
-        raise UserError(str(error)) from error  # of --help and --info; Hydra reports the others
+        main()
+    except (HydraException, OmegaConfBaseException) as error:
+        if in_full:
+            raise
+        raise UserError(explained(error, words)) from error
     except KeyboardInterrupt as stopped:
         # Before the job took over. A folder that Hydra wrote to is said to be stopped too.
         begun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN
         end_stopped(HydraConfig.get().runtime.output_dir if begun else None, stopped)
+
+
+def this_command() -> str:
+    """The resolver `this_command` of conf/config.yaml: what the user typed before the arguments."""
+    script = Path(sys.argv[0]).name == "launch.py"
+    return "python launch.py" if script else f"{command()} train"
 
 
 def job(cfg: DictConfig) -> None:

@@ -13,6 +13,9 @@ from sparsekit.config.old_names import current_name
 from sparsekit.config.types import type_problems
 from sparsekit.errors import ConfigError, UserError, first_line, reworded
 
+# More fields are not listed where none has a similar name.
+LISTED = 20
+
 
 def build(
     values: dict[str, Any], name: str, kind: type | None = None, *, trusted: bool = False
@@ -127,6 +130,7 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _hint(key: str, known: set[str]) -> str:
-    if len(known) <= 20:
+    close = difflib.get_close_matches(key, known)
+    if len(known) <= LISTED and not close:
         return f"known: {', '.join(sorted(known))}"
-    return f"did you mean {' or '.join(difflib.get_close_matches(key, known, cutoff=0))}?"
+    return f"did you mean {' or '.join(close)}?" if close else "leave it out"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 
 from omegaconf import DictConfig, OmegaConf
+
+from sparsekit.errors import suggestion
 
 # recipe.NAME=, +recipe.NAME=, teacher.recipe.NAME=, but not recipe.modifiers.NAME=
 _VARIABLE = re.compile(r"\+{0,2}((?:teacher\.)?recipe)\.(\w+)=")
@@ -38,9 +41,11 @@ def unread_variables(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
             read = _read(cfg, recipe)
             if name not in read | _ALWAYS_READ:
                 known = ", ".join(sorted(read)) or "none; change recipe.modifiers instead"
+                close = difflib.get_close_matches(name, read, n=1)
+                hint = f"did you mean {recipe}.{close[0]}? " if close else ""
                 problems.append(
                     f"{override}: nothing in the recipe reads {name}, so it would have no effect; "
-                    f"variables that are read: {known}"
+                    f"{hint}variables that are read: {known}"
                 )
     return problems
 
@@ -53,13 +58,19 @@ def unread_keys(cfg: DictConfig) -> list[str]:
     """
     text, values = OmegaConf.to_yaml(cfg), OmegaConf.to_container(cfg)
     assert isinstance(values, dict)
-    keys = [(str(key), f"; known: {', '.join(KEYS)}") for key in values if key not in KEYS]
+    keys = [(str(key), suggestion(str(key), KEYS)) for key in values if key not in KEYS]
     for group, known in PLAIN_GROUPS.items():
         # A choice with a target is built strictly, which names what it does not know.
         node = values.get(group)
         if isinstance(node, Mapping) and not node.get("_target_"):
-            hint = f"; known: {', '.join(known)}" if known else f" with this choice of {group}"
-            keys += [(f"{group}.{k}", hint) for k in node if k not in {*known, "_target_"}]
+            keys += [
+                (
+                    f"{group}.{key}",
+                    suggestion(str(key), known) if known else f" with this choice of {group}",
+                )
+                for key in node
+                if key not in {*known, "_target_"}
+            ]
     return [
         f"{key}: nothing reads it, so it would have no effect{hint}"
         for key, hint in keys

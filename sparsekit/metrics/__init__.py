@@ -29,10 +29,7 @@ def check(names: Sequence[str]) -> None:
         raise UserError(f"dataset.metrics is empty; name at least one of {', '.join(known())}")
     for name in names:
         if ALIASES.get(name, name) not in METRICS:
-            # As scikit-learn calls its functions: roc_auc_score.
-            plain = str(name).lower().removesuffix("_score")
-            close = difflib.get_close_matches(plain, [*METRICS, *ALIASES])
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            hint = f"did you mean {near}? " if (near := _nearest(str(name))) else ""
             raise UserError(
                 f"dataset.metrics: {name!r} is not known; {hint}known: {', '.join(known())}"
             )
@@ -52,6 +49,17 @@ def check_cache() -> None:
             f"the metrics cannot be computed, because {folder} cannot be written: {error}; set "
             "HF_HOME to a folder that can"
         ) from error
+
+
+def _nearest(name: str) -> str | None:
+    """The metric that `name` probably means: by its beginning, a part of it, or its spelling."""
+    # As scikit-learn calls its functions: roc_auc_score.
+    plain = name.lower().replace("-", "_").removesuffix("_score")
+    names = [*METRICS, *ALIASES]
+    begun = [known for known in names if known.startswith(plain)]
+    if len(plain) > 2 and (found := begun or [known for known in names if plain in known]):
+        return min(found, key=len)
+    return next(iter(difflib.get_close_matches(plain, names, n=1, cutoff=0.7)), None)
 
 
 def check_classes(names: Sequence[str], classes: int) -> None:

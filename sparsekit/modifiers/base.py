@@ -80,11 +80,11 @@ class Modifier:
         """What is wrong with the fields themselves, each with value, limit and fix."""
         if self.start < 0:
             # Counted back from the end, as recipe.qat_epochs is, it is more epochs than there are.
-            reached = num_epochs - self.start
+            reached, fitting = num_epochs - self.start, 1 if num_epochs > 1 else num_epochs / 2
             return [
                 f"start {self.start:g} lies before epoch 0; set start >= 0, or, if it is counted "
                 f"back from the end, as by recipe.qat_epochs (now {reached:g}), set that to at "
-                f"most {num_epochs:g}"
+                f"most {num_epochs:g}: recipe.qat_epochs={fitting:g}"
             ]
         if self.end is not None and self.end <= self.start:
             return [
@@ -115,10 +115,10 @@ class Modifier:
         """What is wrong if training takes `total_steps` optimizer steps, and is then exported."""
         return []
 
-    def replaced_arguments(self, num_epochs: float) -> dict[str, str]:
+    def replaced_arguments(self, num_epochs: float) -> dict[str, str | None]:
         """Training arguments that have no effect beside this modifier.
 
-        Each with the field of the modifier that sets the value instead.
+        Each with the field of the modifier that sets the value instead; None where none does.
         """
         return {}
 

@@ -39,6 +39,9 @@ class LearningRateSchedule(Modifier):
     kind: ClassVar[str] = "optimizer"
     # The field that holds the learning rate at the window's start.
     rate_field: ClassVar[str] = "init_lr"
+    # The field that names the schedule, and the one that holds its settings, if there are such.
+    shape_field: ClassVar[str | None] = None
+    settings_field: ClassVar[str | None] = None
 
     def conflict(self, other: Modifier) -> str | None:
         if isinstance(other, LearningRateSchedule) and _both_set(self, other):
@@ -49,10 +52,14 @@ class LearningRateSchedule(Modifier):
             )
         return None
 
-    def replaced_arguments(self, num_epochs: float) -> dict[str, str]:
+    def replaced_arguments(self, num_epochs: float) -> dict[str, str | None]:
+        replaced = {
+            "lr_scheduler_type": self.shape_field,
+            "lr_scheduler_kwargs": self.settings_field,
+            "warmup_steps": None,
+            "warmup_ratio": None,
+        }
         # Without the Trainer's scheduler only the epochs before the window use its learning rate.
-        arguments = ("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio")
-        replaced = dict.fromkeys(arguments, self.rate_field)
         return replaced if self.start > 0 else {"learning_rate": self.rate_field, **replaced}
 
     def planned_lr(self, epoch: float, num_epochs: float, steps_per_epoch: float) -> float | None:
@@ -81,6 +88,8 @@ class LearningRateFunction(LearningRateSchedule):
 
     After the window the learning rate is `final_lr`.
     """
+
+    shape_field: ClassVar[str | None] = "lr_func"
 
     init_lr: float
     final_lr: float
@@ -146,6 +155,9 @@ class LearningRate(LearningRateSchedule):
         and gamma), ExponentialLR (gamma, applied once an epoch) or CosineAnnealingWarmRestarts
         (lr_min, cycle_epochs, cycle_mult).
     """
+
+    shape_field: ClassVar[str | None] = "lr_class"
+    settings_field: ClassVar[str | None] = "lr_kwargs"
 
     lr_class: str
     init_lr: float
@@ -231,7 +243,7 @@ class SetWeightDecay(Modifier):
             )
         return None
 
-    def replaced_arguments(self, num_epochs: float) -> dict[str, str]:
+    def replaced_arguments(self, num_epochs: float) -> dict[str, str | None]:
         always = self.start == 0 and (self.end is None or self.end >= num_epochs)
         return {"weight_decay": "weight_decay"} if always else {}
 

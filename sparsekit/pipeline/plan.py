@@ -127,17 +127,22 @@ class Plan:
 def _without_effect(recipe: Recipe, training: Mapping[str, Any]) -> list[str]:
     """Training arguments that are given although something else decides."""
     replaced = {
-        argument: key
-        for argument, key in recipe.replaced_arguments().items()
+        argument: replacement
+        for argument, replacement in recipe.replaced_arguments().items()
         if argument in training
     }
     # It follows the recipe unless it was set.
     if training.get("num_train_epochs") == recipe.num_epochs:
         replaced.pop("num_train_epochs", None)
     problems = [
-        f"training.{argument}={training[argument]} has no effect, because the recipe sets it; "
-        f"remove it and set {key}"
-        for argument, key in replaced.items()
+        f"training.{argument}={training[argument]} has no effect, because "
+        + (
+            f"the recipe sets it; remove it and set {replacement.key}"
+            if replacement.key
+            else f"{replacement.by} decides it and has no such setting; remove it, or that "
+            f"modifier: ~{replacement.by}"
+        )
+        for argument, replacement in replaced.items()
     ]
     if training.get("remove_unused_columns") and recipe.needs_teacher("logits"):
         problems.append(

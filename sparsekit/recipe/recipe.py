@@ -26,6 +26,18 @@ from sparsekit.sparsity.surgeon import Draw
 MAX_EPOCHS = 10_000
 
 
+@dataclass(frozen=True)
+class Replacement:
+    """What decides instead of a training argument.
+
+    by: the recipe, or the key of a modifier.
+    key: the key to set; None where the modifier has no such setting.
+    """
+
+    by: str
+    key: str | None
+
+
 @dataclass
 class Recipe:
     """The enabled modifiers by name.
@@ -186,14 +198,16 @@ class Recipe:
             if modifier.takes_teacher == "model" and modifier.needs_teacher:
                 modifier.use_teacher(make())
 
-    def replaced_arguments(self) -> dict[str, str]:
-        """Training arguments without effect beside this recipe, with the key to set instead."""
-        found = {"num_train_epochs": "recipe.num_epochs"}
+    def replaced_arguments(self) -> dict[str, Replacement]:
+        """Training arguments without effect beside this recipe, and what decides instead."""
+        found = {"num_train_epochs": Replacement("the recipe", "recipe.num_epochs")}
         for name, modifier in self.modifiers.items():
-            for argument, key in modifier.replaced_arguments(self.num_epochs).items():
+            where = f"recipe.modifiers.{name}"
+            for argument, field_name in modifier.replaced_arguments(self.num_epochs).items():
                 # Where the recipe has a variable of the field's name, the field reads it.
-                where = "recipe" if key in self.values else f"recipe.modifiers.{name}"
-                found.setdefault(argument, f"{where}.{key}")
+                prefix = "recipe" if field_name in self.values else where
+                key = None if field_name is None else f"{prefix}.{field_name}"
+                found.setdefault(argument, Replacement(where, key))
         return found
 
     def attach(self, model: nn.Module) -> None:

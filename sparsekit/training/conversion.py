@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from sparsekit.errors import ConfigError
-from sparsekit.recipe.recipe import Recipe
+from sparsekit.recipe.recipe import Recipe, Replacement
 from sparsekit.training.arguments import SparseTrainingArguments
 
 # Arguments of the Trainer whose values are also values of the recipe's variable.
@@ -29,10 +29,9 @@ def sparse_arguments(args: TrainingArguments | None, recipe: Recipe) -> SparseTr
         converted = SparseTrainingArguments(**({} if args is None else _as_given(args)))
     allowed = {"num_train_epochs": recipe.num_epochs}
     problems = [
-        f"TrainingArguments({argument}={value!r}) has no effect, because the recipe sets it: leave "
-        f"it out, or set {key}{_current(recipe, key)}"
-        f"{_as_recipe_args(recipe, argument, key, value)}"
-        for argument, key in recipe.replaced_arguments().items()
+        f"TrainingArguments({argument}={value!r}) has no effect, because "
+        f"{_instead(recipe, argument, replacement, value)}"
+        for argument, replacement in recipe.replaced_arguments().items()
         if (value := getattr(converted, argument, None)) is not None
         and value not in (_default(argument), allowed.get(argument))
     ]
@@ -44,18 +43,22 @@ def sparse_arguments(args: TrainingArguments | None, recipe: Recipe) -> SparseTr
     return converted
 
 
-def _current(recipe: Recipe, key: str) -> str:
-    """What the recipe's variable is now, as in ` (now 13)`; nothing for a modifier's own field."""
+def _instead(recipe: Recipe, argument: str, replacement: Replacement, value: Any) -> str:
+    """What decides instead of `argument`, and how to set that."""
+    key = replacement.key
+    if key is None:
+        return (
+            f"{replacement.by} decides it and has no such setting: leave it out, or take that "
+            "modifier out of the recipe"
+        )
+    fix = f"the recipe sets it: leave it out, or set {key}"
     variable = key.removeprefix("recipe.")
-    return f" (now {recipe.values[variable]})" if variable in recipe.values else ""
-
-
-def _as_recipe_args(recipe: Recipe, argument: str, key: str, value: Any) -> str:
-    """How SparseTrainer takes the value, for an argument that means what the variable means."""
-    variable = key.removeprefix("recipe.")
-    if variable not in recipe.values or argument not in _SAME_MEANING:
-        return ""
-    return f", as in recipe_args={{{variable!r}: {value!r}}}"
+    if variable not in recipe.values:
+        return fix  # a field of a modifier, which no argument of SparseTrainer sets
+    fix += f" (now {recipe.values[variable]})"
+    if argument not in _SAME_MEANING:
+        return fix
+    return f"{fix}, as in recipe_args={{{variable!r}: {value!r}}}"
 
 
 def _default(argument: str) -> Any:

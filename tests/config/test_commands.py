@@ -18,7 +18,7 @@ from sparsekit.config.plain import plain
 from sparsekit.config.unread import unread_keys, unread_variables
 from sparsekit.pipeline.plan import Plan
 
-START = re.compile(r"(?:python\s+(?:\S*/)?launch\.py|sparsekit train)\s+(.*)")
+START = re.compile(r"(?:python\s+(?:\S*/)?launch\.py|sparsekit train|\$\{this_command:\})\s+(.*)")
 FILES = [
     *sorted(CONF.rglob("*.yaml")),
     *sorted((ROOT / "experiments").rglob("*.yaml")),

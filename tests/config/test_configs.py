@@ -131,9 +131,18 @@ def test_a_run_without_a_teacher_learns_the_task_alone(
     ("override", "problem"),
     [
         ("+training.learning_rate=1", "training.learning_rate=1 .* set recipe.init_lr"),
-        ("+training.warmup_steps=100", "training.warmup_steps=100 .* set recipe.init_lr"),
-        ("+training.warmup_ratio=0.1", "training.warmup_ratio=0.1 .* set recipe.init_lr"),
-        ("+training.lr_scheduler_type=cosine", "lr_scheduler_type=cosine .* set recipe.init_lr"),
+        (
+            "+training.warmup_steps=100",
+            r"warmup_steps=100 .* that modifier: ~recipe\.modifiers\.learning_rate$",
+        ),
+        (
+            "+training.warmup_ratio=0.1",
+            "training.warmup_ratio=0.1 .* decides it and has no such setting",
+        ),
+        (
+            "+training.lr_scheduler_type=cosine",
+            r"cosine .* set recipe\.modifiers\.learning_rate\.lr_func$",
+        ),
         ("+training.weight_decay=0.5", "training.weight_decay=0.5 .* set recipe.weight_decay"),
         ("training.num_train_epochs=4", "num_train_epochs=4 .* set recipe.num_epochs"),
         ("training.remove_unused_columns=true", "would remove the teacher's logits"),

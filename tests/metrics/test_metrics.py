@@ -208,8 +208,10 @@ def test_aliases_name_metrics():
     ("name", "rest"),
     [
         ("F1", r"did you mean f1\? known: accuracy"),
-        ("accuracy_score", "did you mean accuracy( or|\\?)"),
-        ("roc_auc_score", "did you mean roc_auc or "),
+        ("accuracy_score", r"did you mean accuracy\?"),
+        ("roc_auc_score", r"did you mean roc_auc\?"),
+        ("acc", r"did you mean accuracy\?"),
+        ("perplexity", "known: accuracy"),
         ("calibration_error", r"did you mean expected_calibration_error\?"),
         ("bleu", "known: accuracy, average_precision, .*zero_one_loss"),
     ],

@@ -203,9 +203,10 @@ def test_help_and_a_printed_config_leave_nothing_behind(tmp_path: Path) -> None:
     shown = launch("--help", tmp_path, dict(os.environ))
     assert shown.returncode == 0, shown.stderr
     assert "python launch.py experiments=quickstart" in shown.stdout
+    assert "this_command" not in shown.stdout
     mistaken = launch("--help dataset=none", tmp_path, dict(os.environ))
     assert mistaken.returncode == 1
-    assert mistaken.stderr.startswith("error: In 'config': Could not find 'dataset/none'")
+    assert mistaken.stderr.startswith("error: dataset=none: the group dataset has no none;")
     assert launch("dataset=quickstart --cfg all --resolve", tmp_path, dict(os.environ)).stdout
     assert list(tmp_path.iterdir()) == []
 

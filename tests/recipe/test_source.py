@@ -11,6 +11,7 @@ from project import CONF
 
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.sparseml.recipes.load import is_sparseml_text
 
 SPARSEML = Path(__file__).parents[1] / "sparseml_recipes" / "transfer_qat.yaml"
 NATIVE = CONF / "recipe" / "pruned90.yaml"
@@ -75,7 +76,10 @@ def test_windows_move_with_the_number_of_epochs(
 
 
 def test_too_few_epochs_for_the_windows_are_an_error_not_a_broken_schedule() -> None:
-    with pytest.raises(ConfigError, match=r"recipe\.qat_epochs.*now 5\), set that to at most 3"):
+    with pytest.raises(
+        ConfigError,
+        match=r"recipe\.qat_epochs.*now 5\), set that to at most 3: recipe\.qat_epochs=1",
+    ):
         Recipe.from_file("pruned90_quant", num_epochs=3)
     assert Recipe.from_file("pruned90_quant", num_epochs=3, qat_epochs=1).num_epochs == 3
 
@@ -96,6 +100,20 @@ def test_variables_by_keyword_in_text_and_mapping() -> None:
     assert Recipe.from_dict(native).modifiers["decay"].start == 2
     assert Recipe.from_dict(native, num_epochs=6).modifiers["decay"].start == 3
     assert native["num_epochs"] == 4
+
+
+@pytest.mark.parametrize(
+    "modifiers",
+    ["{}", "null", "", "{pruning: null}", "\n  pruning: null", "  # A Modifier follows."],
+)
+def test_a_native_recipe_without_modifiers_is_not_taken_for_sparsemls(modifiers: str) -> None:
+    recipe = Recipe.from_text(f"num_epochs: 3\nmodifiers: {modifiers}\n")
+    assert recipe.num_epochs == 3 and recipe.modifiers == {}
+
+
+@pytest.mark.parametrize("written", ["[]", "\n- {}", "\n\n  # first\n  - !EpochRangeModifier {}"])
+def test_a_list_of_modifiers_is_sparsemls(written: str) -> None:
+    assert is_sparseml_text(f"num_epochs: 3\nmodifiers: {written}\n")
 
 
 def test_a_variable_that_the_recipe_does_not_have() -> None:

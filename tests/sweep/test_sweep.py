@@ -71,12 +71,12 @@ def test_a_bad_override_fails_its_job_alone(tmp_path: Path) -> None:
     done = sweep(tmp_path, BASIC, "student=quickstart,nobody", "seed=1,2", code=1)
     assert ran(tmp_path) == ["1", "2"]
     assert "2 of 4 jobs failed" in done.stderr
-    nobody = "(student=nobody seed=1): failed: In 'config': Could not find 'student/nobody'"
+    nobody = "(student=nobody seed=1): failed: student=nobody: the group student has no nobody"
     assert nobody in done.stderr
     assert list(statuses(tmp_path).values()) == ["completed", "completed", "failed", "failed"]
     done = sweep(tmp_path, BASIC, "seed=1", "student.sparsitty=0.5,0.8", code=1)
     assert ran(tmp_path) == []
-    assert "Could not override 'student.sparsitty'. To append to your config use" in done.stderr
+    assert "no key student.sparsitty; did you mean student.sparsity?" in done.stderr
 
 
 def test_fail_fast_stops_at_the_first_failure(tmp_path: Path) -> None:

@@ -114,7 +114,10 @@ def test_variables_of_the_recipe(
     with pytest.raises(UserError, match="recipe_args num_epochs cannot be set in a Recipe"):
         recipe = Recipe.from_text(RECIPE)
         trainer(model, tokenizer, data, tmp_path, recipe=recipe, recipe_args={"num_epochs": 3})
-    with pytest.raises(ConfigError, match=r"recipe\.qat_epochs \(now 5\), set that to at most 3"):
+    with pytest.raises(
+        ConfigError,
+        match=r"recipe\.qat_epochs \(now 5\), .* at most 3: recipe_args=\{\"qat_epochs\": 1\}",
+    ):
         trainer(
             model, tokenizer, data, tmp_path, recipe="pruned90_quant", recipe_args={"num_epochs": 3}
         )
@@ -169,7 +172,11 @@ def test_plain_and_own_arguments(
             {"learning_rate": 0.1},
             r"learning_rate=0\.1\) has no effect.*recipe\.init_lr \(now 0.*'init_lr': 0\.1",
         ),
-        ({"warmup_steps": 5}, r"warmup_steps=5\) has no effect.*recipe\.init_lr \(now [\d.e-]+\)$"),
+        (
+            {"warmup_steps": 5},
+            r"warmup_steps=5\) has no effect.*take that modifier out of the recipe",
+        ),
+        ({"lr_scheduler_type": "cosine"}, r"set recipe\.modifiers\.learning_rate\.lr_func$"),
         ({"eval_strategy": "epoch", "no_eval": True}, "eval_dataset is not set"),
     ],
 )

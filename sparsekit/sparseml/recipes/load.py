@@ -65,8 +65,11 @@ def is_sparseml(path: Path) -> bool:
 
 def is_sparseml_text(text: str) -> bool:
     """Whether YAML text is a SparseML recipe, not a native one."""
-    is_native = re.search(r"^defaults:|_target_", text, re.MULTILINE)
-    return not is_native and re.search(r"modifiers:|Modifier\b", text) is not None
+    if re.search(r"^defaults:|_target_", text, re.MULTILINE):
+        return False
+    # SparseML names modifiers by their classes, and lists them where a native recipe maps names.
+    listed = r"modifiers:[ \t]*(#.*)?(\n[ \t]*(#.*)?)*(- |\[)"
+    return re.search(rf"^[^#\n]*Modifier\b|{listed}", text, re.MULTILINE) is not None
 
 
 def _windows(document: Document, path: str, last: float) -> list[str]:
