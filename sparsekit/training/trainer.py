@@ -51,6 +51,7 @@ from sparsekit.training.class_weights import (
 from sparsekit.training.cpu.acceleration import cpu_acceleration
 from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
 from sparsekit.training.cpu.sparse_linear import SparseLinears
+from sparsekit.training.divergence import divergence
 from sparsekit.training.preparation import RecipeSource, Teachers, prepare
 from sparsekit.training.processes import loss_weight, same_length
 from sparsekit.training.record import record_model
@@ -333,6 +334,14 @@ class SparseTrainer(Trainer):
             self._task_loss.add(loss * weight)
             loss = self.recipe.loss(loss, teacher, outputs) * weight
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any) -> Tensor:
+        """Raise UserError instead of stepping on with a loss that is NaN or infinite."""
+        loss = super().training_step(model, inputs, *args)
+        if not torch.isfinite(loss):
+            step, folder = self.state.global_step + 1, Path(str(self.args.output_dir))
+            raise divergence(loss, step, inputs, cast(Dataset, self.train_dataset), folder)
+        return loss
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
         """Add the parts of the loss and the modifiers' values to the Trainer's log."""

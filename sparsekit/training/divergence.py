@@ -1,0 +1,52 @@
+"""A loss that is not finite: where training diverged, on which rows, and from where to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from torch import Tensor
+
+from sparsekit.errors import UserError
+from sparsekit.training.checkpoints import newest_whole
+
+# Row numbers in the message.
+SHOWN = 16
+
+
+def divergence(
+    loss: Tensor, step: int, inputs: Mapping[str, Any], rows: Dataset, checkpoints: Path
+) -> UserError:
+    """The error for a batch `inputs` whose loss is NaN or infinite.
+
+    step: the optimizer step that the batch belongs to, from 1.
+    rows: the training rows, among which those of the batch are looked up by their tokens.
+    """
+    found = rows_of(inputs, rows)
+    shown = ", ".join(map(str, found[:SHOWN])) + (", ..." if len(found) > SHOWN else "")
+    newest = newest_whole(checkpoints)
+    good = "there is no whole checkpoint" if newest is None else f"the last checkpoint is {newest}"
+    return UserError(
+        f"training diverged: the loss is {float(loss)} in step {step}, on the training rows "
+        f"{shown} (from 0); {good}; lower recipe.init_lr, train in fp32 "
+        "(training.precision=fp32), or look at these rows"
+    )
+
+
+def rows_of(inputs: Mapping[str, Any], rows: Dataset) -> list[int]:
+    """The numbers of the rows of a batch, without its padding; of equal rows the first."""
+    ids, masks = inputs["input_ids"].tolist(), inputs["attention_mask"].tolist()
+    wanted = {
+        tuple(token for token, real in zip(row, mask, strict=True) if real)
+        for row, mask in zip(ids, masks, strict=True)
+    }
+    found = []
+    for number, tokens in enumerate(rows.with_format(None)["input_ids"]):
+        if tuple(tokens) in wanted:
+            wanted.remove(tuple(tokens))
+            found.append(number)
+            if not wanted:
+                break
+    return found

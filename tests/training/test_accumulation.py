@@ -1,0 +1,92 @@
+"""Accumulated gradients: one effective batch trains the same, in however many parts it is read.
+
+With distillation, masks and length grouping from the first step on. Quantizers observe each forward
+pass and round by what they have observed by then, so while they observe, parts of a batch move
+their ranges in smaller steps; once ranges are frozen, training is the same again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_training import load_student, make_rows, recipe, trainer
+
+from sparsekit.recipe.recipe import Recipe
+
+EFFECTIVE = 16
+
+
+def frozen_from_epoch_2() -> Recipe:
+    values = recipe(num_epochs=3, qat_start=1.0).values
+    quantization = {**values["modifiers"]["quantization"], "disable_observer_epoch": 2.0}
+    modifiers = {**values["modifiers"], "quantization": quantization}
+    return Recipe.build({**values, "modifiers": modifiers})
+
+
+def train(
+    student_folder: str,
+    folder: Path,
+    parts: int,
+    strategy: str,
+    built: Recipe,
+    resumed: Path | None = None,
+    **arguments: Any,
+) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    """The weights, and the events of each optimizer step."""
+    loaded = load_student(student_folder)
+    made = trainer(
+        folder,
+        loaded,
+        make_rows(loaded),
+        built,
+        seed=3,
+        per_device_train_batch_size=EFFECTIVE // parts,
+        gradient_accumulation_steps=parts,
+        optim="sgd",
+        train_sampling_strategy=strategy,
+        **arguments,
+    )
+    made.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    events = [event for event in made.state.log_history if "loss" in event]
+    return dict(loaded.model.state_dict()), events
+
+
+def assert_same(
+    whole: tuple[dict[str, torch.Tensor], list[dict[str, float]]],
+    parts: tuple[dict[str, torch.Tensor], list[dict[str, float]]],
+) -> None:
+    assert [event["step"] for event in parts[1]] == [event["step"] for event in whole[1]]
+    for one, other in zip(whole[1], parts[1], strict=True):
+        for name in ("loss", "task_loss", "kd_loss", "grad_norm", "learning_rate"):
+            assert other[name] == pytest.approx(one[name], abs=1e-6), (name, one["step"])
+    for name, weight in whole[0].items():
+        torch.testing.assert_close(parts[0][name], weight, rtol=1e-6, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+def test_parts_of_a_batch_train_as_the_whole(
+    tmp_path: Path, student_folder: str, strategy: str
+) -> None:
+    built = recipe(num_epochs=2, qat_start=None)
+    whole = train(student_folder, tmp_path, 1, strategy, built)
+    assert len(whole[1]) == 8
+    for parts in (2, 4):
+        same = train(student_folder, tmp_path, parts, strategy, recipe(qat_start=None))
+        assert_same(whole, same)
+
+
+def test_quantized_training_is_the_same_once_ranges_are_frozen(
+    tmp_path: Path, student_folder: str
+) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 8}
+    strategy = "group_by_length"
+    whole = train(student_folder, tmp_path, 1, strategy, frozen_from_epoch_2(), **saving)
+    for parts in (2, 4):
+        same = train(
+            *(student_folder, tmp_path, parts, strategy, frozen_from_epoch_2()),
+            resumed=tmp_path / "checkpoint-8",
+        )
+        assert_same(whole, same)
