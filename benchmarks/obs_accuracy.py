@@ -31,10 +31,10 @@ import torch
 from datasets import Dataset
 from transformers import set_seed
 
-from sparsekit.data.datasets import BuiltDataset, TextData, tokenize
+from sparsekit.data.datasets import BuiltDataset
 from sparsekit.metrics import compute
-from sparsekit.models.loading import Classifier, Student
-from sparsekit.models.predict import predict_logits
+from sparsekit.models.loading import LoadedModel, Student
+from sparsekit.models.predict import predict_outputs
 from sparsekit.models.pruning import sparsity
 from sparsekit.oneshot.calibration import TextCollator, draw
 from sparsekit.oneshot.calibration import read as read_file
@@ -43,6 +43,9 @@ from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.sparsity.prunable import prunable
+from sparsekit.tasks.base import Data
+from sparsekit.tasks.text_classification import TextClassification
+from sparsekit.tasks.tokens import tokenize
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.trainer import SparseTrainer
 
@@ -54,17 +57,15 @@ EPOCHS, UPDATES = 2.0, 6
 State = dict[str, torch.Tensor]
 
 
-def quickstart() -> TextData:
-    return BuiltDataset(
-        source={"_target_": REVIEWS}, text_columns=["text"], label_column="label", max_length=64
-    ).load()
+def quickstart() -> Data:
+    return TextClassification(max_length=64).load(BuiltDataset(source={"_target_": REVIEWS}))
 
 
-def files(train: Path, validation: Path, max_length: int = 128) -> TextData:
+def files(train: Path, validation: Path, max_length: int = 128) -> Data:
     parts = [read_file(path, ["text"], "label", max_length) for path in (train, validation)]
     assert parts[0].label_names == parts[1].label_names
     splits = {"train": parts[0].splits["train"], "validation": parts[1].splits["train"]}
-    return TextData(splits, parts[0].label_names, max_length)
+    return Data(TextClassification(max_length=max_length), splits, parts[0].label_names)
 
 
 def learning_rate(init: float) -> dict[str, Any]:
@@ -72,16 +73,16 @@ def learning_rate(init: float) -> dict[str, Any]:
     return {"_target_": target, "lr_func": "linear", "init_lr": init, "final_lr": 0.0}
 
 
-def dense(data: TextData, seed: int) -> Classifier:
+def dense(data: Data, seed: int) -> LoadedModel:
     """The quickstart's model, fine-tuned."""
     modifiers = {"lr": learning_rate(1e-3)}
     return trained(data, seed, Recipe.build({"num_epochs": 5, "modifiers": modifiers}))
 
 
-def trained(data: TextData, seed: int, recipe: Recipe, start: State | None = None) -> Classifier:
+def trained(data: Data, seed: int, recipe: Recipe, start: State | None = None) -> LoadedModel:
     """The quickstart's model, from the weights `start` if given, trained with a recipe."""
     set_seed(seed)
-    student = Student(checkpoint=CHECKPOINT).load(data.label_names, data.max_length)
+    student = Student(checkpoint=CHECKPOINT).load(data.task, data.label_names)
     if start is not None:
         student.model.load_state_dict(start)
     with tempfile.TemporaryDirectory() as folder:
@@ -110,8 +111,8 @@ def trained(data: TextData, seed: int, recipe: Recipe, start: State | None = Non
     return student
 
 
-def accuracy(student: Classifier, rows: Dataset) -> float:
-    logits = predict_logits(student.model, rows, student.tokenizer)
+def accuracy(student: LoadedModel, rows: Dataset) -> float:
+    logits = predict_outputs(student.model, TextClassification(), rows, student.tokenizer)["logits"]
     return compute(["accuracy"], logits, torch.tensor(rows["labels"]).numpy())["accuracy"]
 
 
@@ -120,11 +121,11 @@ def run_oneshot(args: argparse.Namespace) -> None:
     data = files(args.train, args.validation) if own else quickstart()
     for seed in args.seeds:
         if own:
-            student = Student(checkpoint=str(args.model)).load(data.label_names, data.max_length)
+            student = Student(checkpoint=str(args.model)).load(data.task, data.label_names)
         else:
             student = dense(data, seed)
         rows = tokenize(data, student.tokenizer, student.tokenizer_hash)["validation"]
-        collate = TextCollator(student.tokenizer, data.max_length, student.model.device)
+        collate = TextCollator(data.task, student.tokenizer, student.model.device)
         batches = partial(draw, data.splits["train"], collate)
         weights = copy.deepcopy(student.model.state_dict())
         write(args.output, {"method": "dense", "sparsity": 0.0}, seed, accuracy(student, rows))

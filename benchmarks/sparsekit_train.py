@@ -26,9 +26,8 @@ from transformers import TrainerCallback, set_seed
 
 from sparsekit import metrics
 from sparsekit.config.plain import plain
-from sparsekit.data.datasets import tokenize
 from sparsekit.kernels import adamw, dropout, quantize
-from sparsekit.models.predict import predict_logits
+from sparsekit.models.predict import predict_outputs
 from sparsekit.models.pruning import sparsity
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.engines.sparsekit import teach
@@ -36,7 +35,11 @@ from sparsekit.pipeline.plan import Inputs, Plan
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.runs.tracking import Tracker
+from sparsekit.tasks.text_classification import TextClassification
+from sparsekit.tasks.tokens import tokenize
 from sparsekit.training.trainer import SparseTrainer
+
+TASK = TextClassification(max_length=128)
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -158,7 +161,9 @@ def main() -> None:
         "precision": plan.training.precision,
     }
     if options.evaluate:
-        logits = predict_logits(student.model, rows["validation"], student.tokenizer)
+        logits = predict_outputs(student.model, TASK, rows["validation"], student.tokenizer)[
+            "logits"
+        ]
         labels = np.array(rows["validation"]["labels"])
         result |= metrics.compute(["accuracy"], logits, labels)
     report({"result": result})

@@ -32,8 +32,11 @@ from typing import Any
 
 import torch
 
-from sparsekit.models.loading import Student, load_classifier
+from sparsekit.models.loading import Student, load_for_task
 from sparsekit.system import SPIN_COUNT, cores, cpu_name
+from sparsekit.tasks.text_classification import TextClassification
+
+TASK = TextClassification(max_length=128)
 
 ROOT = Path(__file__).resolve().parents[1]
 PEER = ROOT / ".venv-peer" / "bin" / "python"
@@ -104,9 +107,9 @@ def save_model(folder: Path, checkpoint: Path, sparsity: float | None) -> Path:
     """Save the classifier of `checkpoint` in the file formats of both systems."""
     torch.manual_seed(0)
     if sparsity is None:
-        loaded, _ = load_classifier(checkpoint, LABELS, 128)
+        loaded, _ = load_for_task(checkpoint, TASK, LABELS)
     else:
-        loaded = Student(checkpoint=str(checkpoint), sparsity=sparsity).load(LABELS, 128)
+        loaded = Student(checkpoint=str(checkpoint), sparsity=sparsity).load(TASK, LABELS)
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
     torch.save(loaded.model.state_dict(), folder / "pytorch_model.bin")

@@ -39,6 +39,7 @@ from sparsekit.sweep import jobs as jobs_of
 from sparsekit.sweep.jobs import Job
 from sparsekit.sweep.table import failures, outcome, summary_table
 from sparsekit.sweep.workspace import save_workspace
+from sparsekit.tasks.config import build_source, build_task
 from sparsekit.training.checkpoints import newest_whole, record
 from sparsekit.training.settings import FILES
 
@@ -158,7 +159,8 @@ class ResumingSweeper(Sweeper):
             HydraConfig.instance().set_config(config)
             values = plain(OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"]))
             job = Job(overrides=overrides, hash=identity_hash(values))
-            job.data_files = _data_files(json.dumps(values["dataset"], default=str))
+            data = {group: values[group] for group in ("task", "dataset") if group in values}
+            job.data_files = _data_files(json.dumps(data, default=str))
             return job
         except (HydraException, OmegaConfBaseException, UserError) as error:
             return Job(overrides=overrides, error=explained(error, overrides))
@@ -235,16 +237,19 @@ class ResumingSweeper(Sweeper):
 
 
 @functools.cache
-def _data_files(node: str) -> str | None:
-    """The hash of the files of a data set, of the config node as JSON; None where none is known.
+def _data_files(data: str) -> str | None:
+    """The hash of the files of a data set; None where none is known.
+
+    data: the config's groups `task` and `dataset` as JSON.
 
     What is wrong with the data set is the error of its job.
     """
     try:
-        hashed: str | None = build(json.loads(node), "dataset", trusted=True).files_hash()
+        config = json.loads(data)
+        task = build_task(config, trusted=True)
+        return build_source(config["dataset"], task).files_hash()
     except (UserError, OSError):
         return None
-    return hashed
 
 
 def _resumable(run: RunFolder, job: Job) -> bool:

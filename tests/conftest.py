@@ -73,12 +73,12 @@ def peer_stand_in(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 
 
 @pytest.fixture
-def student(student_folder: str) -> tiny_training.Classifier:
+def student(student_folder: str) -> tiny_training.LoadedModel:
     return tiny_training.load_student(student_folder)
 
 
 @pytest.fixture
-def rows(student: tiny_training.Classifier) -> tiny_training.Rows:
+def rows(student: tiny_training.LoadedModel) -> tiny_training.Rows:
     return tiny_training.make_rows(student)
 
 

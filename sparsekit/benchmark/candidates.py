@@ -24,6 +24,7 @@ from sparsekit.runtime.base import Runtime
 from sparsekit.runtime.choice import RUNTIMES
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.sparse.runtime import SparseRuntime, refusal
+from sparsekit.tasks.base import Task
 
 DENSE = "dense fp32, onnxruntime"
 DYNAMIC = "dense, dynamic int8, onnxruntime"
@@ -46,25 +47,25 @@ def missing() -> dict[str, str]:
     return {x.name: install for x in RUNTIMES if (install := x.missing()) is not None}
 
 
-def candidates(model: Path, scratch: Path) -> list[Candidate]:
+def candidates(model: Path, task: Task, scratch: Path) -> list[Candidate]:
     """Write the graphs of a saved `model/` folder and of its baselines to `scratch`.
 
     The float32 baseline comes first. Runtimes that are not installed are left out, and
     `runtime=sparse` where it does not support the model.
     """
-    loaded, state = load_model(model)
+    loaded, state = load_model(model, task)
     layers = read_layers(loaded, state)
     left_out = missing()
     runtimes = [runtime for runtime in RUNTIMES if runtime.name not in left_out]
     for form in sorted({runtime.forms[0] for runtime in runtimes}):
-        write_graphs(loaded, layers, scratch / f"{form}.onnx", scratch / "traced.onnx", form)
+        write_graphs(loaded, task, layers, scratch / f"{form}.onnx", scratch / "traced.onnx", form)
     (scratch / "traced.onnx").unlink()
     if SparseRuntime in runtimes and (
         reason := refusal(scratch / f"{SparseRuntime.forms[0]}.onnx")
     ):
         log.warning("not timed: %s", reason)
         runtimes.remove(SparseRuntime)
-    write_baselines(loaded, scratch)
+    write_baselines(loaded, task, scratch)
     return [
         Candidate(DENSE, OnnxRuntime, scratch / "dense.onnx"),
         Candidate(DYNAMIC, OnnxRuntime, scratch / "dynamic.onnx"),
@@ -82,13 +83,13 @@ def sizes(candidates: Sequence[Candidate]) -> dict[str, dict[str, int]]:
     return {candidate.name: packed[candidate.file] for candidate in candidates}
 
 
-def write_baselines(model: PreTrainedModel, scratch: Path) -> None:
+def write_baselines(model: PreTrainedModel, task: Task, scratch: Path) -> None:
     """Write `dense.onnx` and `dynamic.onnx`; replaces the zeros of `model` in place."""
     fill_zeros(model)
     layers = read_layers(model, dict(model.state_dict()))
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         # The traced graph without passes, as torch exports it.
-        write_graphs(model, layers, Path(folder) / "rewritten.onnx", scratch / "dense.onnx")
+        write_graphs(model, task, layers, Path(folder) / "rewritten.onnx", scratch / "dense.onnx")
     with _without_warnings():
         from onnxruntime.quantization import quantize_dynamic
 

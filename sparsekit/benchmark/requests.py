@@ -17,8 +17,9 @@ from tokenizers import Encoding
 from sparsekit.config.build import locate
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
-from sparsekit.runtime.answers import TextEncoder
 from sparsekit.runtime.base import Runtime, check_threads
+from sparsekit.runtime.encoder import TextEncoder
+from sparsekit.runtime.tasks.file import read_task
 from sparsekit.system import cores, cpu_name, cpu_units
 
 # The keys that summary.json has for each runtime.
@@ -82,18 +83,18 @@ def benchmark(
             f"there is no {validation}, whose rows would be timed; benchmark a run that has a "
             "validation split (eval_dataset of a SparseTrainer)"
         )
-    encoder = TextEncoder(deployment)
-    if "text" not in pq.read_schema(validation).names:
+    answers, encoder = read_task(deployment), TextEncoder(deployment)
+    if answers.columns[0] not in pq.read_schema(validation).names:
         raise UserError(
             f"{validation} has no texts to time: eval_dataset was tokenized without keeping its "
             "column of text; keep it and train again"
         )
-    columns = pq.read_table(validation, columns=["text", "text_pair"]).to_pydict()
     count = max(config.requests, config.batches * config.batch_size)
-    texts, pairs = columns["text"][:count], columns["text_pair"][:count]
+    table = pq.read_table(validation, columns=list(answers.columns)).slice(0, count)
+    columns = table.to_pydict()
     started = time.perf_counter()
-    encodings = encoder.encode(texts, pairs)
-    tokenize_ms = (time.perf_counter() - started) / len(texts) * 1e3
+    encodings = answers.encode_table(encoder, columns)
+    tokenize_ms = (time.perf_counter() - started) / len(table) * 1e3
     timings = {}
     for kind in dict.fromkeys([config.kind, *others]):
         runtime = kind(folder.graph, config.threads or cores())

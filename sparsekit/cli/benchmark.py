@@ -105,7 +105,7 @@ def _fitted(run: RunFolder, grid: Grid) -> Grid:
     Raises UserError if the run has no deployment, or if the model takes none of the lengths.
     """
     from sparsekit.models.loading import positions_of, read_config
-    from sparsekit.runtime.answers import TextEncoder
+    from sparsekit.runtime.encoder import TextEncoder
 
     deployment = run.deployment
     encoder = TextEncoder(deployment)
@@ -125,12 +125,13 @@ def _compare(
     from sparsekit.benchmark.chart import draw
     from sparsekit.benchmark.grid import time_all
     from sparsekit.models.inspection import inspect
-    from sparsekit.runtime.answers import read_json
+    from sparsekit.runtime.encoder import read_json
     from sparsekit.system import cpu_units
+    from sparsekit.tasks.config import task_of
 
     vocabulary = read_json(run.deployment / "config.json")["vocab_size"]
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=run.path) as scratch:
-        timed = candidates(run.model, Path(scratch))
+        timed = candidates(run.model, task_of(run), Path(scratch))
         files = sizes(timed)
         rows = time_all(timed, grid, vocabulary)
     ours = next(candidate.name for candidate in timed if candidate.form is not None)

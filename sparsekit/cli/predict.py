@@ -37,6 +37,7 @@ def predict(
     from sparsekit.runs.folder import RunFolder
     from sparsekit.runtime.answers import predict
     from sparsekit.runtime.choice import runtime_named
+    from sparsekit.runtime.tasks.file import read_task
 
     if "-" in texts and len(texts) > 1:
         raise UserError("- reads the texts from stdin: give either - or texts")
@@ -56,8 +57,9 @@ def predict(
         merged = [row | answer for row, answer in zip(rows, answers, strict=True)]
         typer.echo(json.dumps(merged, indent=2))
         return
+    columns_of = read_task(deployment).columns_of
     for row, answer in zip(rows, answers, strict=True):
-        columns = [answer["label"], f"{answer['score']:.3f}", *row.values()]
+        columns = [*columns_of(answer), *row.values()]
         typer.echo("\t".join(map(_one_line, columns)))
 
 

@@ -9,6 +9,12 @@ from typing import Any
 
 # Keys that do not change the result: output folder, tracking, sweep.
 NOT_IDENTITY = ("output_dir", "tracking", "sweep")
+# Keys of later versions, each with the value that means what its absence meant before: hashes and
+# checkpoints of earlier runs stay comparable.
+ADDED: Mapping[tuple[str, ...], Any] = {
+    ("task",): {"_target_": "sparsekit.tasks.text_classification.TextClassification"},
+    ("dataset", "label_case"): "refuse",
+}
 
 
 def config_hash(values: dict[str, Any]) -> str:
@@ -19,7 +25,8 @@ def config_hash(values: dict[str, Any]) -> str:
 
 def identity_hash(values: Mapping[str, Any]) -> str:
     """The hash of a resolved config without the keys that do not change the result."""
-    identifying = {key: value for key, value in values.items() if key not in NOT_IDENTITY}
+    kept = {key: value for key, value in values.items() if key not in NOT_IDENTITY}
+    identifying = without_added(kept)
     if "training" in values:
         training = values["training"]
         identifying["training"] = {
@@ -31,3 +38,15 @@ def identity_hash(values: Mapping[str, Any]) -> str:
         if "resume_from_checkpoint" in training:
             identifying["training"]["resume_from_checkpoint"] = None
     return config_hash(identifying)
+
+
+def without_added(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without the keys of `ADDED` whose value means what their absence means."""
+    result = dict(values)
+    for (group, *rest), value in ADDED.items():
+        node = result.get(group)
+        if not rest and node == value:
+            del result[group]
+        elif rest and isinstance(node, Mapping) and node.get(rest[0]) == value:
+            result[group] = {key: node[key] for key in node if key != rest[0]}
+    return result

@@ -14,7 +14,7 @@ from sparsekit.errors import suggestion
 _VARIABLE = re.compile(r"\+{0,2}((?:teacher\.)?recipe)\.(\w+)=")
 # The top-level keys of conf/config.yaml.
 KEYS = (
-    *("dataset", "student", "teacher", "recipe", "training", "engine", "export", "runtime"),
+    *("task", "dataset", "student", "teacher", "recipe", "training", "engine", "export", "runtime"),
     *("tracking", "seed", "output_dir", "sweep"),
 )
 # Groups whose keys are not a target's arguments, always or for the choice `none`, and their keys.

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from datasets import ClassLabel, Dataset
+from transformers import PreTrainedConfig
 
 from sparsekit.data.columns import value_text
 from sparsekit.errors import ConfigError, UserError
@@ -140,6 +141,11 @@ def _refuse_texts(names: Sequence[str], rows: int, column: str) -> None:
                 "dataset.label_column"
             ]
         )
+
+
+def id2label(config: PreTrainedConfig) -> dict[int, str]:
+    """The model's names of its labels, by index."""
+    return {int(index): str(name) for index, name in (config.id2label or {}).items()}
 
 
 def matching_order(names: Sequence[str], id2label: Mapping[int, str]) -> list[int] | None:

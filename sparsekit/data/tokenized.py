@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, permutations
 
@@ -39,7 +39,7 @@ class Tokenized:
 def tokenized_rows(
     dataset: object,
     inputs: Sequence[str],
-    labels: int,
+    check: Callable[[Dataset, str, str], None],
     name: str,
     *,
     keep: bool = False,
@@ -50,7 +50,8 @@ def tokenized_rows(
     Args:
         dataset: a `datasets.Dataset` with `input_ids` and the column `labels` or `label`.
         inputs: the tokenizer's `model_input_names`.
-        labels: how many labels the model has; each label must be an integer below it.
+        check: raises UserError where the column `labels` does not fit the task; it is called with
+            the rows, `name` and the column's name in `dataset`.
         name: the argument that the user gave `dataset` as, for error messages.
         keep: keep the other columns too, for a data collator that reads them.
         labelled: whether there must be labels.
@@ -66,7 +67,7 @@ def tokenized_rows(
         )
     if column is not None:
         rows = rows if column == "labels" else rows.rename_column(column, "labels")
-        _check_labels(rows, labels, name, column)
+        check(rows, name, column)
     if not keep:
         rows = rows.select_columns([c for c in rows.column_names if c in (*inputs, "labels")])
     lengths = token_counts(rows)
@@ -95,25 +96,6 @@ def _with_tokens(dataset: object, name: str) -> Dataset:
             "batched=True)"
         )
     return dataset.with_format(None)
-
-
-def _check_labels(rows: Dataset, labels: int, name: str, column: str) -> None:
-    feature = rows.features["labels"]
-    kind = getattr(feature, "dtype", type(feature).__name__)
-    if not isinstance(feature, ClassLabel) and not str(kind).startswith(("int", "uint", "bool")):
-        raise UserError(
-            f"{name}, column {column} holds {kind}, not one class index for each row; number the "
-            f"classes from 0: data.class_encode_column({column!r})"
-        )
-    values = rows.with_format("arrow")[:]["labels"].cast(pa.int64())
-    wrong = pc.fill_null(pc.invert(pc.and_(pc.less(values, labels), pc.greater(values, -1))), True)
-    row = pc.index(wrong, True).as_py()
-    if row >= 0:
-        raise UserError(
-            f"{name}, row {row} (from 0) has the label {values[row].as_py()}, the model has the "
-            f"labels 0 to {labels - 1}; remove rows without a label, or load the model with "
-            "num_labels=..."
-        )
 
 
 def token_counts(rows: Dataset) -> npt.NDArray[np.int64]:

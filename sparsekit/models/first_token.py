@@ -20,14 +20,13 @@ MODEL_TYPES = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
 def only_first_token(
     model: PreTrainedModel, active: Callable[[], bool] = lambda: True
 ) -> RemovableHandle | None:
-    """While `active()`, reduce the last layer of a classifier to the first token after attention.
+    """While `active()`, reduce the last layer to the first token after attention.
 
-    Logits, loss and gradients do not change; `last_hidden_state` has length 1. It saves three
+    Only for a task that reads this token alone (`Task.first_token`): its outputs, loss and
+    gradients do not change; `last_hidden_state` has length 1. It saves three
     quarters of the matmuls of that layer. Returns a handle that undoes it, or None for models of
     another structure.
     """
-    if not type(model).__name__.endswith("ForSequenceClassification"):
-        return None
     # A feed-forward layer in chunks of several tokens does not accept a single token.
     if model.config.model_type not in MODEL_TYPES or model.config.chunk_size_feed_forward > 1:
         return None

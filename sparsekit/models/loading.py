@@ -1,4 +1,4 @@
-"""Models: loading as sequence classifiers, and pruning at load."""
+"""Models: loading with the head of a task, and pruning at load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,6 +25,7 @@ from sparsekit.errors import ConfigError, UserError, first_line
 from sparsekit.models.hub import fetch, weight_files
 from sparsekit.models.pruning import prune
 from sparsekit.models.tokenizer import load_tokenizer
+from sparsekit.tasks.base import Task
 
 _CHOOSE = "choose an encoder such as a BERT, RoBERTa or DistilBERT"
 # Weights that a checkpoint of any task has; a pooler and a head may be new.
@@ -35,7 +35,7 @@ _COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 @dataclass(frozen=True)
-class Classifier:
+class LoadedModel:
     """A model with its tokenizer and the hash of that tokenizer."""
 
     model: PreTrainedModel
@@ -60,10 +60,10 @@ class Student:
         """The checkpoint's config, with the label names that it was trained for."""
         return read_config(fetch(self.checkpoint, self.revision))
 
-    def load(self, label_names: Sequence[str], max_length: int) -> Classifier:
-        """The model with a head for `label_names`, new where the checkpoint has none."""
+    def load(self, task: Task, label_names: Sequence[str]) -> LoadedModel:
+        """The model with the task's head for `label_names`, new where the checkpoint has none."""
         folder = fetch(self.checkpoint, self.revision)
-        loaded, missing = load_classifier(folder, label_names, max_length)
+        loaded, missing = load_for_task(folder, task, label_names)
         if body := [name for name in missing if _BODY.search(name)]:
             raise UserError(
                 f"the student in {folder} lacks the weights {', '.join(body[:4])}, so they would "
@@ -83,53 +83,42 @@ def read_config(folder: Path) -> PreTrainedConfig:
     return config
 
 
-def id2label(config: PreTrainedConfig) -> dict[int, str]:
-    """The model's names of its labels, by index."""
-    return {int(index): str(name) for index, name in (config.id2label or {}).items()}
+def load_for_task(
+    folder: Path, task: Task, label_names: Sequence[str]
+) -> tuple[LoadedModel, list[str]]:
+    """The model in `folder` with the task's head, and the names of weights that the folder lacks.
 
-
-def load_classifier(
-    folder: Path, label_names: Sequence[str], max_length: int
-) -> tuple[Classifier, list[str]]:
-    """The classifier in `folder` in float32, and the names of weights that the folder lacks.
-
-    Raises UserError for weights that cannot be read and for a `max_length` beyond the model's.
+    It is in float32. Raises UserError for weights that cannot be read and for a `max_length` beyond
+    the model's.
     """
     config = read_config(folder)
     if config.is_encoder_decoder:
         raise UserError(f"{folder} is an encoder-decoder, {config.model_type}; {_CHOOSE}")
     positions = positions_of(config)
-    if positions is not None and max_length > positions:
+    if positions is not None and task.max_length > positions:
         raise ConfigError(
             [
-                f"dataset.max_length {max_length} is more than the {positions} positions of "
+                f"dataset.max_length {task.max_length} is more than the {positions} positions of "
                 f"{folder}; set dataset.max_length={positions} or less"
             ]
         )
-    labels = dict(enumerate(label_names))
-    # A checkpoint for several labels per text, or for scores, would compute another loss.
-    single = "single_label_classification"
-    task = {} if config.problem_type in (None, single) else {"problem_type": single}
+    options = task.model_options(label_names, config)
     model, missing = load_weights(
-        folder,
-        AutoModelForSequenceClassification,
-        num_labels=len(labels),
-        id2label=labels,
-        label2id={name: i for i, name in labels.items()},
-        ignore_mismatched_sizes=True,
-        **task,
+        folder, task.head, task.name, ignore_mismatched_sizes=True, **options
     )
     embeddings = cast(nn.Embedding, model.get_input_embeddings())
-    tokenizer = load_tokenizer(folder, max_length, embeddings.num_embeddings)
+    tokenizer = load_tokenizer(folder, task.max_length, embeddings.num_embeddings)
     # Hashed before its first use, which writes truncation settings into it.
     tokenizer_hash = content_hash([tokenizer.backend_tokenizer.to_str()])
-    return Classifier(model, tokenizer, tokenizer_hash), missing
+    return LoadedModel(model, tokenizer, tokenizer_hash), missing
 
 
 def load_weights(
-    folder: Path, architecture: type[Any], **options: Any
+    folder: Path, architecture: type[Any], purpose: str, **options: Any
 ) -> tuple[PreTrainedModel, list[str]]:
     """The model in `folder` in float32 and the names of weights that the folder lacks.
+
+    purpose: what the model is loaded for, in an error message.
 
     Raises UserError for weights that cannot be read, are quantized, or are of another architecture.
     """
@@ -157,7 +146,7 @@ def load_weights(
         ) from error
     except ValueError as error:
         raise UserError(
-            f"{folder} cannot become a text classifier: {first_line(error)}; {_CHOOSE}"
+            f"{folder} cannot be loaded for {purpose}: {first_line(error)}; {_CHOOSE}"
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)

@@ -8,36 +8,43 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsekit.models.first_token import only_first_token
-from sparsekit.models.loading import id2label
+from sparsekit.runtime.tasks.base import Array, Output
+from sparsekit.tasks.base import Task
 
 # Per batch, padding included: enough for full speed, few enough for a CPU's cache.
 BATCH_TOKENS = 2048
 
 
 @torch.inference_mode()
-def predict_logits(
-    model: PreTrainedModel, rows: Dataset, tokenizer: PreTrainedTokenizerBase
-) -> np.ndarray:
-    """Logits [rows, labels] in float32, in the order of the rows, with dropout off.
+def predict_outputs(
+    model: PreTrainedModel, task: Task, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Output]:
+    """The task's outputs by name in float32, in the order of the rows, with dropout off.
 
-    Rows are batched by length, so that there is little padding. Tokens that influence no logit are
-    not computed.
+    Rows are batched by length, so that there is little padding; outputs of padding are left out.
+    Tokens that influence no output are not computed.
     """
     inputs = [name for name in rows.column_names if name in tokenizer.model_input_names]
     columns = {name: rows[name][:] for name in inputs}
     lengths = np.array(rows["length"])
-    logits = np.empty((len(rows), len(id2label(model.config))), dtype=np.float32)
+    found: dict[str, dict[int, Array]] = {name: {} for name in task.outputs}
     training = model.training
     model.eval()
-    shortened = only_first_token(model)
+    shortened = only_first_token(model) if task.first_token else None
     for batch in length_batches(lengths, BATCH_TOKENS):
         features = [{name: columns[name][i] for name in inputs} for i in batch]
         padded = tokenizer.pad(features, return_tensors="pt").to(model.device)
-        logits[batch] = model(**padded).logits.float().cpu().numpy()
+        mask = padded["attention_mask"].cpu().numpy().astype(bool)
+        outputs = task.model_outputs(model(**padded), padded)
+        for name, output in zip(task.outputs, outputs, strict=True):
+            array = output.float().cpu().numpy()
+            for i, values, real in zip(batch.tolist(), array, mask, strict=True):
+                found[name][i] = values[real] if task.answers.per_token else values
     model.train(training)
     if shortened is not None:
         shortened.remove()
-    return logits
+    each = {name: [values[i] for i in range(len(rows))] for name, values in found.items()}
+    return {n: v if task.answers.per_token else np.stack(v) for n, v in each.items()}
 
 
 def length_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:

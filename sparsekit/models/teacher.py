@@ -1,6 +1,6 @@
-"""Teachers: their logits, computed once per teacher and text, and cached on disk.
+"""Teachers: their outputs, computed once per teacher and row, and cached on disk.
 
-Training reads the logits as a column, so a teacher with another tokenizer or another order of
+Training reads the outputs as columns, so a teacher with another tokenizer or another order of
 labels needs no special handling, and no teacher runs while the student trains.
 """
 
@@ -14,23 +14,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from sparsekit.cache import content_hash
-from sparsekit.data.datasets import TextData, kept_rows, tokenize
-from sparsekit.data.labels import is_generic, matching_order
+from sparsekit.data.datasets import kept_rows
 from sparsekit.errors import UserError
 from sparsekit.models.hub import fetch
-from sparsekit.models.loading import (
-    Classifier,
-    id2label,
-    load_classifier,
-    read_config,
-    weights_hash,
-)
-from sparsekit.models.predict import predict_logits
+from sparsekit.models.kept_outputs import Kept, keep, mean, read_kept
+from sparsekit.models.loading import LoadedModel, load_for_task, read_config, weights_hash
+from sparsekit.models.predict import predict_outputs
+from sparsekit.tasks.base import Data, Task
+from sparsekit.tasks.tokens import tokenize
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +36,14 @@ class NoTeacher:
 
     teaches: ClassVar[bool] = False
 
-    def folders(self, label_names: list[str], finetune: Finetune) -> list[Path]:
+    def folders(self, task: Task, label_names: list[str], finetune: Finetune) -> list[Path]:
         """Raise UserError: there is no teacher to get."""
         raise UserError("teacher=none has nothing to teach; set teacher=self or another teacher")
 
 
 @dataclass(kw_only=True)
 class Checkpoint:
-    """One or several fine-tuned classifiers, by Hub id or folder; several are averaged."""
+    """One or several models fine-tuned for the task, by Hub id or folder; several are averaged."""
 
     checkpoint: str | list[str]
     teaches: ClassVar[bool] = True
@@ -57,12 +52,12 @@ class Checkpoint:
         if not self.checkpoint:
             raise UserError("teacher.checkpoint is empty; name a folder or id, or a list of them")
 
-    def folders(self, label_names: list[str], finetune: Finetune) -> list[Path]:
+    def folders(self, task: Task, label_names: list[str], finetune: Finetune) -> list[Path]:
         """The teachers' folders; raises UserError for one that does not fit the labels."""
         names = [self.checkpoint] if isinstance(self.checkpoint, str) else self.checkpoint
         folders = [fetch(name) for name in names]
         for folder, name in zip(folders, names, strict=True):
-            label_order(folder, name, label_names)
+            label_order(folder, task, name, label_names)
         return folders
 
 
@@ -78,7 +73,7 @@ class Finetuned:
     seed: int = 42
     teaches: ClassVar[bool] = True
 
-    def folders(self, label_names: list[str], finetune: Finetune) -> list[Path]:
+    def folders(self, task: Task, label_names: list[str], finetune: Finetune) -> list[Path]:
         """The folder of the fine-tuned base."""
         return [finetune(self)]
 
@@ -89,7 +84,7 @@ class Self:
 
     teaches: ClassVar[bool] = True
 
-    def folders(self, label_names: list[str], finetune: Finetune) -> list[Path]:
+    def folders(self, task: Task, label_names: list[str], finetune: Finetune) -> list[Path]:
         """No folder: the student is in memory already."""
         return []
 
@@ -99,86 +94,49 @@ Finetune = Callable[[Finetuned], Path]
 Teacher = NoTeacher | Checkpoint | Finetuned | Self
 
 
-def label_order(folder: Path, name: str, label_names: list[str]) -> list[int]:
-    """The index in the logits of the teacher in `folder` of each label of the data."""
+def label_order(folder: Path, task: Task, name: str, label_names: list[str]) -> list[int] | None:
+    """The index in the outputs of the teacher in `folder` of each label of the data."""
     config = read_config(folder)
-    return logit_order(config, config.architectures or [], name, label_names)
+    return task.teacher_order(config, config.architectures or [], name, label_names)
 
 
-def logit_order(
-    config: PreTrainedConfig, architectures: list[str], name: str, label_names: list[str]
-) -> list[int]:
-    """The index in the logits of a teacher with this config of each label of the data.
-
-    Raises UserError for a teacher that is not a classifier of one class per text, or has another
-    number of labels.
-    """
-    if not any(a.endswith("ForSequenceClassification") for a in architectures):
-        raise UserError(
-            f"the teacher {name!r} is {' '.join(architectures) or 'of unknown architecture'}, not "
-            "a sequence classifier, so it has no labels to teach; choose a checkpoint fine-tuned "
-            "for this task (textattack/bert-base-uncased-rotten-tomatoes, with hyphens, is one; "
-            "the one with underscores is a masked language model)"
-        )
-    if config.num_labels != len(label_names):
-        raise UserError(
-            f"the teacher {name!r} has {config.num_labels} labels, the dataset "
-            f"{len(label_names)} ({', '.join(label_names)}); choose a teacher of the same task"
-        )
-    if config.problem_type not in (None, "single_label_classification"):
-        raise UserError(
-            f"the teacher {name!r} was trained for {config.problem_type.replace('_', ' ')}, so its "
-            "logits are not those of one class per text; choose a teacher of the same task"
-        )
-    theirs = id2label(config)
-    order = matching_order(label_names, theirs)
-    if order is None:
-        order = list(range(len(label_names)))
-        if not is_generic(theirs):
-            log.warning(
-                "the teacher's labels are %s, the dataset's %s: assumed to be in the same order",
-                ", ".join(theirs.values()),
-                ", ".join(label_names),
-            )
-    return order
-
-
-def teacher_logits(folder: Path, data: TextData, splits: Sequence[str]) -> dict[str, np.ndarray]:
-    """The logits [rows, labels] of the teacher in `folder`, in the data's label order, by split."""
-    order = label_order(folder, str(folder), data.label_names)
+def teacher_outputs(folder: Path, data: Data, splits: Sequence[str]) -> dict[str, Kept]:
+    """What is kept of the teacher in `folder`, in the data's label order, by split."""
+    order = label_order(folder, data.task, str(folder), data.label_names)
     identity = [weights_hash(folder), _vocabulary_hash(folder)]
-    loaded: list[Classifier] = []
+    loaded: list[LoadedModel] = []
 
     def make(split: str, target: Path) -> None:
-        # Once, and only where the logits of some split are missing.
-        teacher = loaded[0] if loaded else load_teacher(folder, data.label_names, data.max_length)
+        # Once, and only where the outputs of some split are missing.
+        teacher = loaded[0] if loaded else load_teacher(folder, data.task, data.label_names)
         loaded[:] = [teacher]
-        log.info("teacher %s reads %d rows of %s, once", folder, len(data.splits[split]), split)
         texts_only = replace(data, splits={split: data.splits[split]})
-        logits = logits_of(teacher, texts_only, split)[:, order]
-        Dataset.from_dict({"logits": logits.tolist()}).save_to_disk(str(target))
+        log.info("teacher %s reads %d rows of %s, once", folder, len(data.splits[split]), split)
+        rows = tokenize(texts_only, teacher.tokenizer, teacher.tokenizer_hash)[split]
+        outputs = predict_outputs(teacher.model, data.task, rows, teacher.tokenizer)
+        keep(data.task, rows, outputs, order, target)
 
     found = {}
     for split in splits:
-        text = [data.fingerprint(split), str(data.max_length), *data.label_names]
+        text = [data.fingerprint(split), *data.task.tokens_key, *data.label_names]
         key = content_hash([*identity, *text])
         stored = kept_rows("teacher-logits", key, functools.partial(make, split))
-        found[split] = np.array(stored["logits"][:], dtype=np.float32)
+        found[split] = read_kept(data.task, stored)
     return found
 
 
-def load_teacher(folder: Path, label_names: list[str], max_length: int) -> Classifier:
+def load_teacher(folder: Path, task: Task, label_names: list[str]) -> LoadedModel:
     """The teacher in `folder`; raises UserError where a part of its weights is missing."""
-    loaded, missing = load_classifier(folder, label_names, max_length)
+    loaded, missing = load_for_task(folder, task, label_names)
     if missing:
         raise UserError(
             f"the teacher in {folder} lacks the weights {', '.join(missing[:4])}, so its "
-            "logits would be random; choose a complete checkpoint"
+            "outputs would be random; choose a complete checkpoint"
         )
     return loaded
 
 
-def live_teacher(folders: Sequence[Path], student: Classifier, data: TextData) -> PreTrainedModel:
+def live_teacher(folders: Sequence[Path], student: LoadedModel, data: Data) -> PreTrainedModel:
     """The teacher as a model, for layers to imitate: of no folder, a copy of the student.
 
     Raises UserError for several teachers, and for one with another vocabulary: it reads the
@@ -191,7 +149,7 @@ def live_teacher(folders: Sequence[Path], student: Classifier, data: TextData) -
             f"teacher.checkpoint names {len(folders)} teachers, but layers can imitate only one; "
             "name one, or distil logits only"
         )
-    loaded, _ = load_classifier(folders[0], data.label_names, data.max_length)
+    loaded, _ = load_for_task(folders[0], data.task, data.label_names)
     if loaded.tokenizer.get_vocab() != student.tokenizer.get_vocab():
         raise UserError(
             f"the teacher in {folders[0]} has another vocabulary than the student, so its layers "
@@ -201,25 +159,24 @@ def live_teacher(folders: Sequence[Path], student: Classifier, data: TextData) -
     return loaded.model
 
 
-def averaged_logits(
-    folders: Sequence[Path], student: Classifier, data: TextData, splits: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """The mean of the teachers' logits [rows, labels] by split; of no folder, the student's own."""
-    if not folders:
-        return {split: logits_of(student, data, split) for split in splits}
-    each = [teacher_logits(folder, data, splits) for folder in folders]
-    return {split: np.stack([one[split] for one in each]).mean(axis=0) for split in splits}
+def averaged_outputs(
+    folders: Sequence[Path], student: LoadedModel, data: Data, splits: Sequence[str]
+) -> dict[str, Kept]:
+    """The mean of the teachers' outputs by split, for the student's rows; of no folder, its own."""
+    each = [teacher_outputs(folder, data, splits) for folder in folders]
+    rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
+    found = {}
+    for split in splits:
+        kept = mean([one[split] for one in each]) if each else _own(student, data, rows[split])
+        found[split] = {
+            name: data.task.taught_output(rows[split], output) for name, output in kept.items()
+        }
+    return found
 
 
-def logits_of(classifier: Classifier, data: TextData, split: str) -> np.ndarray:
-    """The logits [rows, labels] of a model in memory."""
-    rows = tokenize(data, classifier.tokenizer, classifier.tokenizer_hash)[split]
-    return predict_logits(classifier.model, rows, classifier.tokenizer)
-
-
-def add_logits(rows: Dataset, logits: np.ndarray) -> Dataset:
-    """`rows` with the teacher's logits [rows, labels] as the column `teacher_logits`."""
-    return rows.add_column("teacher_logits", logits.tolist())
+def _own(student: LoadedModel, data: Data, rows: Dataset) -> Kept:
+    outputs = predict_outputs(student.model, data.task, rows, student.tokenizer)
+    return {name: data.task.kept_output(rows, output) for name, output in outputs.items()}
 
 
 def _vocabulary_hash(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Teachers of rows that a user tokenized: their logits, computed once and kept on disk.
+"""Teachers of rows that a user tokenized: their outputs, computed once and kept on disk.
 
 `sparsekit.models.teacher` does the same for a data set of texts, as the launcher loads it.
 """
@@ -9,11 +9,9 @@ import copy
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from datasets import Dataset
 from torch import nn
@@ -21,25 +19,28 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsekit.cache import content_hash
 from sparsekit.data.datasets import kept_rows
+from sparsekit.data.labels import id2label
 from sparsekit.data.tokenized import Tokenized, rows_hash, text_columns
 from sparsekit.errors import UserError
 from sparsekit.models.hub import fetch
+from sparsekit.models.kept_outputs import Kept, keep, mean, read_kept
 from sparsekit.models.loading import (
-    Classifier,
+    LoadedModel,
     embedded_tokens,
     positions_of,
     read_config,
     weights_hash,
 )
-from sparsekit.models.predict import predict_logits
-from sparsekit.models.teacher import label_order, load_teacher, logit_order
+from sparsekit.models.predict import predict_outputs
+from sparsekit.models.teacher import label_order, load_teacher
 from sparsekit.models.tokenizer import load_tokenizer
+from sparsekit.runtime.tasks.base import Output
+from sparsekit.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
 SELF = "self"
 Teacher = PreTrainedModel | str | Path
-Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,20 +48,24 @@ class Source:
     """One teacher, ready to be run.
 
     identity: the hash of its weights.
-    order: for each label of the student its index in the teacher's logits.
+    order: for each label of the student its index in the teacher's outputs; None: the same.
     tokenizer: its own; None: it reads the student's tokens.
     load: returns the model.
     """
 
     name: str
     identity: str
-    order: list[int]
+    order: list[int] | None
     tokenizer: PreTrainedTokenizerBase | None
     load: Callable[[], PreTrainedModel]
 
 
 def sources(
-    teacher: Teacher | Sequence[Teacher], student: Classifier, label_names: list[str], longest: int
+    teacher: Teacher | Sequence[Teacher],
+    task: Task,
+    student: LoadedModel,
+    label_names: list[str],
+    longest: int,
 ) -> list[Source]:
     """The teachers that `teacher` names: a model, folder or Hub id, "self", or a list of these.
 
@@ -81,23 +86,26 @@ def sources(
     if not each:
         raise UserError("teacher is an empty list; give one or more teachers, or None")
     return [
-        _from_model(one, student, label_names)
+        _from_model(one, task, student, label_names)
         if isinstance(one, PreTrainedModel) or one == SELF
-        else _from_folder(str(one), student, label_names, longest)
+        else _from_folder(str(one), task, student, label_names, longest)
         for one in each
     ]
 
 
 def _from_model(
-    teacher: PreTrainedModel | str | Path, student: Classifier, label_names: list[str]
+    teacher: PreTrainedModel | str | Path,
+    task: Task,
+    student: LoadedModel,
+    label_names: list[str],
 ) -> Source:
     if not isinstance(teacher, PreTrainedModel):
-        order, model = list(range(len(label_names))), student.model
+        model = student.model
         # The student as it is now: training changes it.
         return Source(
             name=SELF,
             identity=_model_hash(model),
-            order=order,
+            order=None,
             tokenizer=None,
             load=lambda: model,
         )
@@ -112,15 +120,17 @@ def _from_model(
     return Source(
         name=name,
         identity=_model_hash(teacher),
-        order=logit_order(teacher.config, [name], name, label_names),
+        order=task.teacher_order(teacher.config, [name], name, label_names),
         tokenizer=None,
         load=lambda: teacher,
     )
 
 
-def _from_folder(name: str, student: Classifier, label_names: list[str], longest: int) -> Source:
+def _from_folder(
+    name: str, task: Task, student: LoadedModel, label_names: list[str], longest: int
+) -> Source:
     folder = fetch(name)
-    order, config = label_order(folder, name, label_names), read_config(folder)
+    order, config = label_order(folder, task, name, label_names), read_config(folder)
     limit = positions_of(config)
     # Its own tokens may be more than the student's: both truncate at the student's limit.
     most = student.tokenizer.model_max_length
@@ -136,18 +146,23 @@ def _from_folder(name: str, student: Classifier, label_names: list[str], longest
         identity=weights_hash(folder),
         order=order,
         tokenizer=None if same else tokenizer,
-        load=lambda: load_teacher(folder, label_names, tokenizer.model_max_length).model,
+        load=lambda: (
+            load_teacher(
+                folder, replace(task, max_length=tokenizer.model_max_length), label_names
+            ).model
+        ),
     )
 
 
-def mean_logits(teachers: Sequence[Source], student: Classifier, split: Tokenized) -> Logits:
-    """The mean of the teachers' logits [rows, labels] for a split, in the student's label order."""
-    each = [_logits(teacher, student, split) for teacher in teachers]
-    mean: Logits = np.stack(each).mean(axis=0)
-    return mean
+def mean_outputs(
+    teachers: Sequence[Source], task: Task, student: LoadedModel, split: Tokenized
+) -> dict[str, Output]:
+    """The mean of the teachers' outputs for a split, in the student's label order."""
+    kept = mean([_kept(teacher, task, student, split) for teacher in teachers])
+    return {name: task.taught_output(split.rows, output) for name, output in kept.items()}
 
 
-def _logits(teacher: Source, student: Classifier, split: Tokenized) -> Logits:
+def _kept(teacher: Source, task: Task, student: LoadedModel, split: Tokenized) -> Kept:
     tokenizer = teacher.tokenizer or student.tokenizer
     rows = split.rows if teacher.tokenizer is None else _tokenized_again(teacher, student, split)
     inputs = [name for name in sorted(rows.column_names) if name in tokenizer.model_input_names]
@@ -157,15 +172,14 @@ def _logits(teacher: Source, student: Classifier, split: Tokenized) -> Logits:
         log.info("teacher %s reads %d rows of %s, once", teacher.name, len(rows), split.name)
         accepted = inspect.signature(model.forward).parameters
         read = rows.select_columns([*(name for name in inputs if name in accepted), "length"])
-        logits = predict_logits(model, read, tokenizer)[:, teacher.order]
-        Dataset.from_dict({"logits": logits.tolist()}).save_to_disk(str(target))
+        keep(task, rows, predict_outputs(model, task, read, tokenizer), teacher.order, target)
 
-    key = content_hash([teacher.identity, *map(str, teacher.order), rows_hash(rows, inputs)])
-    stored = kept_rows("teacher-logits", key, make)
-    return np.array(stored["logits"][:], dtype=np.float32)
+    order = teacher.order or range(len(id2label(student.model.config)))
+    key = content_hash([teacher.identity, *map(str, order), rows_hash(rows, inputs)])
+    return read_kept(task, kept_rows("teacher-logits", key, make))
 
 
-def _tokenized_again(teacher: Source, student: Classifier, split: Tokenized) -> Dataset:
+def _tokenized_again(teacher: Source, student: LoadedModel, split: Tokenized) -> Dataset:
     """The split's text as the tokens of a teacher with another vocabulary."""
     columns = text_columns(split.dataset, split.rows, student.tokenizer)
     if not columns:
@@ -183,13 +197,17 @@ def _tokenized_again(teacher: Source, student: Classifier, split: Tokenized) -> 
 
 
 def teacher_model(
-    teacher: Teacher | Sequence[Teacher], student: Classifier, label_names: list[str], longest: int
+    teacher: Teacher | Sequence[Teacher],
+    task: Task,
+    student: LoadedModel,
+    label_names: list[str],
+    longest: int,
 ) -> nn.Module:
     """A copy of the teacher's model, for layers to imitate on the student's own tokens.
 
     Raises UserError for several teachers, and for one with another vocabulary.
     """
-    each = sources(teacher, student, label_names, longest)
+    each = sources(teacher, task, student, label_names, longest)
     if len(each) > 1:
         raise UserError(
             f"teacher names {len(each)} teachers, but layers can imitate only one; name one, or "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sparsekit.errors import ConfigError
 from sparsekit.sparsity.prunable import prunable
 from sparsekit.sparsity.surgeon import Draw
+from sparsekit.tasks.base import Task
 
 ALL_PRUNABLE = "__ALL_PRUNABLE__"
 ENCODER = "__ENCODER__"
@@ -56,10 +57,10 @@ class Modifier:
     Fields are the keys of the recipe's yaml and nothing else; state is `_private`, set in `attach`.
 
     A subclass overrides what it needs. The recipe and the trainer know a modifier by these methods
-    alone, so a class of any module can be named as `_target_`. The order of calls is: `problems`
-    and `conflict` (before anything is downloaded), `use_teacher`, `attach`, `conflict` again,
-    `use_rows`; then, for each optimizer step, `update`, `loss`, `before_step`, `constrain`; at the
-    end of training `update` once more, and `detach`.
+    alone, so a class of any module can be named as `_target_`. The order of calls is: `problems`,
+    `task_problems` and `conflict` (before anything is downloaded), `use_task`, `use_teacher`,
+    `attach`, `conflict` again, `use_rows`; then, for each optimizer step, `update`, `loss`,
+    `before_step`, `constrain`; at the end of training `update` once more, and `detach`.
     """
 
     start: float = 0.0
@@ -110,6 +111,10 @@ class Modifier:
         any model is loaded, and again when both are attached. None if they can.
         """
         return None
+
+    def task_problems(self, task: Task) -> list[str]:
+        """What does not fit the task of the run; asked before anything is downloaded."""
+        return []
 
     def step_problems(self, num_epochs: float, total_steps: int) -> list[str]:
         """What is wrong if training takes `total_steps` optimizer steps, and is then exported."""
@@ -162,6 +167,9 @@ class Modifier:
     def use_teacher(self, teacher: nn.Module) -> None:
         """Take the teacher's model, if `takes_teacher` is "model" and `needs_teacher`."""
 
+    def use_task(self, task: Task) -> None:
+        """Take the task of the run, before `attach`."""
+
     def attach(self, model: nn.Module) -> None:
         """Prepare the model, once, before the optimizer exists: the only change of structure.
 
@@ -175,9 +183,10 @@ class Modifier:
         """Set switches and values for `epoch`, before each optimizer step; keeps no history."""
 
     def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
-        """The training loss, given the loss so far, the teacher's columns and the model's outputs.
+        """The training loss, given the loss so far, the batch and the model's outputs.
 
-        inputs: `teacher_logits` [batch, labels], where the recipe needs them.
+        inputs: the model's inputs, `labels` and, where the recipe needs them, the teacher's outputs
+        as `teacher_<name>`, such as `teacher_logits` [batch, labels].
         """
         return loss
 

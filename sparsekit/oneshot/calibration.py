@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from datasets import ClassLabel, Dataset, DatasetDict
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from sparsekit.data.datasets import FileDataset, TextData
+from sparsekit.data.datasets import Column, FileDataset
 from sparsekit.data.delimited import UNLESS_HEADER
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.tasks.base import Data, Task
+from sparsekit.tasks.text_classification import TextClassification
 
 # Rows of one forward and backward pass; one layer's gradients of all of them are in memory.
 ROWS = 32
@@ -33,22 +35,16 @@ _OPTIONS = {
 class CalibrationFile(FileDataset):
     """A file whose rows are all calibration data.
 
-    Labels are read only with `labelled`.
+    Without `labelled` it has no labels, and each row gets one that is not used.
     """
 
     labelled: bool = True
 
-    @property
-    def needed_columns(self) -> list[str]:
-        return super().needed_columns if self.labelled else self.text_columns
-
-    def raw(self) -> DatasetDict:
-        rows = super().raw()["train"]
+    def raw(self, columns: Sequence[Column]) -> DatasetDict:
+        rows = super().raw([column for column in columns if column.name != NO_LABEL])["train"]
         if not self.labelled:
-            # Every data set has at least two labels; these are not used.
-            rows = rows.add_column(
-                self.label_column, [0] * len(rows), feature=ClassLabel(names=["0", "1"])
-            )
+            # Every data set has at least two labels.
+            rows = rows.add_column(NO_LABEL, [0] * len(rows), feature=ClassLabel(names=["0", "1"]))
         return DatasetDict(train=rows, validation=rows)
 
 
@@ -58,20 +54,22 @@ def read(
     label_column: str,
     max_length: int,
     labelled: bool = True,
-) -> TextData:
+) -> Data:
     """The rows of a file as the split `train`; raises UserError for unusable ones.
 
     Without `labelled` every label is 0, whatever `label_column` holds.
     """
-    data = CalibrationFile(
+    source = CalibrationFile(
         data_files={"train": str(path)},
+        labelled=labelled,
+    )
+    task = TextClassification(
         text_columns=text_columns,
         label_column=label_column if labelled else NO_LABEL,
         max_length=max_length,
-        labelled=labelled,
     )
     try:
-        return data.load()
+        return task.load(source)
     except UserError as error:
         problems = error.problems if isinstance(error, ConfigError) else [str(error)]
         # Both splits have the same rows.
@@ -118,20 +116,17 @@ def _length(row: Mapping[str, Any]) -> int:
 
 @dataclass
 class TextCollator:
-    """Encodes rows with text, label and optionally text_pair as a model's inputs and `labels`."""
+    """Makes batches of a model's inputs and `labels` from rows in the task's form."""
 
+    task: Task
     tokenizer: PreTrainedTokenizerBase
-    max_length: int
     device: torch.device
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        columns = [name for name in ("text", "text_pair") if name in rows[0]]
-        batch = self.tokenizer(
-            *([row[name] for row in rows] for name in columns),
-            truncation=True,
-            max_length=self.max_length,
-            padding=True,
-            return_tensors="pt",
-        )
-        batch["labels"] = torch.tensor([row["label"] for row in rows])
-        return dict(batch.to(self.device))
+        columns = self.task.tokenize(Dataset.from_list(rows), self.tokenizer)
+        del columns["length"]
+        tokens = [
+            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+        ]
+        batch = self.task.collator(self.tokenizer)(tokens)
+        return {name: values.to(self.device) for name, values in batch.items()}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sparsekit.data.collator import Collator
+from sparsekit.data.labels import id2label
 from sparsekit.data.tokenized import tokenized_rows
 from sparsekit.errors import ConfigError, UserError, suggestion
-from sparsekit.models.loading import id2label
 from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.oneshot import methods
@@ -22,6 +22,8 @@ from sparsekit.oneshot.methods import OneShot, defaults_of
 from sparsekit.oneshot.prune import check_layers, check_zeros
 from sparsekit.sparsity.prunable import prunable
 from sparsekit.sparsity.surgeon import Draw
+from sparsekit.tasks.base import Task
+from sparsekit.tasks.text_classification import TextClassification
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -37,6 +39,7 @@ def prune(
     pattern: str = "unstructured",
     train_dataset: Dataset | None = None,
     processing_class: PreTrainedTokenizerBase | None = None,
+    task: Task | None = None,
     **settings: Any,
 ) -> Model:
     """Set weights of the model's encoder layers to zero, in place.
@@ -51,6 +54,8 @@ def prune(
         pattern: `"unstructured"`, `"block4"`, or N:M, which keeps N of M weights, as in `"2:4"`.
         train_dataset: tokenized rows with labels, on which `wanda` and `obs` measure.
         processing_class: the tokenizer of `train_dataset`, which pads batches.
+        task: what the model was trained for, one of `sparsekit.tasks`; by default
+            `TextClassification()`.
         settings: fields of `sparsekit.oneshot.methods.OneShot`, such as `global_sparsity`, `rows`
             and `num_grads`.
 
@@ -88,7 +93,7 @@ def prune(
     rows = None
     if method != "magnitude":
         assert train_dataset is not None and processing_class is not None
-        rows = _calibration(model, train_dataset, processing_class)
+        rows = _calibration(model, task or TextClassification(), train_dataset, processing_class)
     training = model.training
     model.train(False)
     methods.prune(model, layers, rows, config)
@@ -113,12 +118,13 @@ def _check_model(model: PreTrainedModel, config: OneShot) -> None:
 
 
 def _calibration(
-    model: PreTrainedModel, dataset: Dataset, tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel, task: Task, dataset: Dataset, tokenizer: PreTrainedTokenizerBase
 ) -> Draw:
     """A function that draws batches of rows on the model's device."""
     labels = len(id2label(model.config))
-    rows = tokenized_rows(dataset, tokenizer.model_input_names, labels, "train_dataset")
-    collate = Collator(tokenizer)
+    check = partial(task.check_rows, labels)
+    rows = tokenized_rows(dataset, tokenizer.model_input_names, check, "train_dataset")
+    collate = task.collator(tokenizer)
 
     def drawn(count: int, seed: int, multiple: int) -> Iterator[Mapping[str, Tensor]]:
         for batch in draw(rows, collate, count, seed, multiple):

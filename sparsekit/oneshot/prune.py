@@ -15,17 +15,11 @@ import torch
 import transformers
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from sparsekit.data.labels import is_generic, matching_order
+from sparsekit.data.labels import id2label, is_generic, matching_order
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.hub import fetch
 from sparsekit.models.inspection import inspect
-from sparsekit.models.loading import (
-    embedded_tokens,
-    id2label,
-    load_weights,
-    positions_of,
-    read_config,
-)
+from sparsekit.models.loading import embedded_tokens, load_weights, positions_of, read_config
 from sparsekit.models.tokenizer import load_tokenizer
 from sparsekit.oneshot import methods
 from sparsekit.oneshot.calibration import TextCollator, draw, read
@@ -64,7 +58,7 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
         raise ConfigError(problems)
     folder = _dense_folder(source, config)
     architecture = read_config(folder)
-    model, missing = load_weights(folder, _architecture(architecture))
+    model, missing = load_weights(folder, _architecture(architecture), "pruning")
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     layers = prunable(model)
     check_layers(source, layers, config)
@@ -140,7 +134,7 @@ def _calibration(
     rows = read(data.file, data.text_columns, data.label_column, max_length, labelled)
     if config.method == "obs":
         kind = type(model).__name__
-        if missing or not kind.endswith("ForSequenceClassification"):
+        if missing or not rows.task.is_head(kind):
             raise UserError(
                 f"--method obs needs the loss of a trained classifier, and {folder} is "
                 f"{'one without ' + ', '.join(missing[:3]) if missing else 'a ' + kind}; "
@@ -149,14 +143,14 @@ def _calibration(
         theirs = id2label(model.config)
         order = matching_order(rows.label_names, theirs)
         if order is not None:
-            rows = rows.with_label_order([theirs[i] for i in sorted(theirs)])
+            rows = rows.task.with_model_labels(rows, theirs)
         elif len(theirs) != len(rows.label_names) or not is_generic(theirs):
             raise UserError(
                 f"--data {data.file} has the labels {', '.join(rows.label_names)}, but "
                 f"{folder} has {', '.join(theirs.values())}; use the data of its task"
             )
     tokenizer = load_tokenizer(folder, max_length, embedded_tokens(model))
-    collate = TextCollator(tokenizer, max_length, model.device)
+    collate = TextCollator(rows.task, tokenizer, model.device)
     return partial(draw, rows.splits["train"], collate)
 
 

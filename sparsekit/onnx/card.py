@@ -9,7 +9,7 @@ from typing import Any
 from sparsekit.onnx.check import read_graph
 from sparsekit.onnx.class_tables import class_tables
 from sparsekit.onnx.layers import Layers
-from sparsekit.runtime.answers import TextEncoder, label_names
+from sparsekit.runtime.encoder import TextEncoder, label_names
 
 CARD = """\
 ---

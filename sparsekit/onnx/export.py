@@ -6,6 +6,7 @@ import logging
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,15 @@ from sparsekit.onnx.parity import (
 from sparsekit.onnx.sums import write_sums
 from sparsekit.onnx.trace import load_model, trace
 from sparsekit.runs.folder import RunFolder
-from sparsekit.runtime.answers import TextEncoder, predict_logits
+from sparsekit.runtime.answers import predict_outputs
+from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.tasks.base import flat
+from sparsekit.runtime.tasks.file import write_task
 from sparsekit.sparsity.prunable import prunable
 from sparsekit.system import cores
+from sparsekit.tasks.base import Task
+from sparsekit.tasks.config import task_of
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +87,7 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
     failed.
     """
     source = RunFolder(run)
-    deployment, settings, names = source.deployment, source.config, source.metric_names
+    deployment, settings, task = source.deployment, source.config, task_of(source)
     if not source.weights.is_file():
         raise UserError(
             f"there is no {source.weights}; give the folder of a run that was trained "
@@ -89,17 +95,18 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
         )
     if deployment.exists():
         shutil.rmtree(deployment)
-    model, state = load_model(source.model)
+    model, state = load_model(source.model, task)
     layers = read_layers(model, state)
     with tempfile.TemporaryDirectory(prefix=".deployment-", dir=run) as scratch:
         folder, traced = Path(scratch) / "deployment", Path(scratch) / "float32.onnx"
         copy_folder(source.model, folder)
-        write_graphs(model, layers, folder / "model.onnx", traced, config.form)
+        write_graphs(model, task, layers, folder / "model.onnx", traced, config.form)
         structure = check_structure(
             folder / "model.onnx", layers, other_bytes(state, layers), prunable(model)
         )
-        verified = verify(source, folder, traced, model, layers, names, config)
+        verified = verify(source, folder, traced, model, task, layers, config)
         result = {"path": "deployment/model.onnx", **verified, **asdict(structure)}
+        write_task(task.answers, folder)
         report = read_report(source.evaluations, "validation")
         card = model_card(folder, settings, layers, result, report)
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -110,10 +117,15 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
 
 
 def write_graphs(
-    model: PreTrainedModel, layers: Layers, file: Path, traced: Path, form: str = "qdq"
+    model: PreTrainedModel,
+    task: Task,
+    layers: Layers,
+    file: Path,
+    traced: Path,
+    form: str = "qdq",
 ) -> None:
     """Write the traced graph to `traced`, and the graph after the passes of `form` to `file`."""
-    graph = trace(model)
+    graph = trace(model, task)
     ir.save(graph, traced)
     for rewrite in FORMS[form]:
         rewrite(graph, layers)
@@ -125,27 +137,33 @@ def verify(
     folder: Path,
     traced: Path,
     model: PreTrainedModel,
+    task: Task,
     layers: Layers,
-    names: list[str],
     config: ExportConfig,
 ) -> dict[str, Any]:
-    """Compare logits, then metrics, with torch's; nothing where `config.verify` is false."""
+    """Compare outputs, then metrics, with torch's; nothing where `config.verify` is false."""
     if not config.verify:
         return {"verified": False, "max_abs_diff": None, "metrics": None}
     encoder = TextEncoder(folder)
-    rows = read_rows(run.evaluation("validation"), encoder)
+    rows = read_rows(run.evaluation("validation"), task, encoder)
     plain, runtime = OnnxRuntime(traced, cores()), OnnxRuntime(folder / "model.onnx", cores())
-    check_trace(model, plain, encoder, rows.encodings)
-    batched = predict_logits(runtime, encoder, rows.encodings)
-    single = predict_logits(runtime, encoder, rows.encodings[: config.check_rows], batch=1)
-    limit = FP32_TOLERANCE
+    check_trace(model, task, plain, encoder, rows.encodings)
+    run_on = partial(predict_outputs, answers=task.answers, encoder=encoder)
+    batched = run_on(runtime, encodings=rows.encodings)
+    some = rows.encodings[: config.check_rows]
+    single = run_on(runtime, encodings=some, batch=1)
+    unquantized = None
     if any(layer.quantized for layer in layers.values()):
-        unquantized = predict_logits(plain, encoder, rows.encodings[:EFFECT_ROWS])
-        effect = quantization_effect(unquantized, rows.logits[:EFFECT_ROWS], batched[:EFFECT_ROWS])
-        limit = config.max_logit_diff * effect
-    differences = [
-        check_logits(single, rows.logits[: config.check_rows], limit, "row by row"),
-        check_logits(batched, rows.logits, limit, "in padded batches"),
-    ]
-    exported = check_metrics(names, batched, rows, config.max_metric_drop)
+        unquantized = run_on(plain, encodings=rows.encodings[:EFFECT_ROWS])
+    differences = []
+    for name in task.outputs:
+        recorded, limit = rows.outputs[name], FP32_TOLERANCE
+        if unquantized is not None:
+            compared = (unquantized[name], recorded[:EFFECT_ROWS], batched[name][:EFFECT_ROWS])
+            limit = config.max_logit_diff * quantization_effect(*map(flat, compared))
+        differences += [
+            check_logits(single[name], recorded[: len(some)], limit, "row by row"),
+            check_logits(batched[name], recorded, limit, "in padded batches"),
+        ]
+    exported = check_metrics(task, batched, rows, config.max_metric_drop)
     return {"verified": True, "max_abs_diff": max(differences), "metrics": exported}

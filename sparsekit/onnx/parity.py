@@ -1,4 +1,4 @@
-"""Compares the logits and metrics of the exported file with torch's, on real rows.
+"""Compares the outputs and metrics of the exported file with torch's, on real rows.
 
 Quantizers round, so a difference in the last bit of a float can move an activation by one step, and
 with it all later layers: two correct int8 programs agree exactly on most rows and differ on some by
@@ -16,22 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from tokenizers import Encoding
 from transformers import PreTrainedModel
 
-from sparsekit import metrics
 from sparsekit.errors import UserError, first_line
 from sparsekit.onnx.trace import input_names
-from sparsekit.runtime.answers import TextEncoder
+from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.tasks.base import Array, Output, Outputs, flat
+from sparsekit.tasks.base import Task, outputs_of
 
 log = logging.getLogger(__name__)
 
-Logits = npt.NDArray[np.float32]
 TRACE_ROWS = 8
 # Rows on which the effect of quantization is measured.
 EFFECT_ROWS = 64
@@ -41,37 +40,35 @@ FP32_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Rows:
-    """Validation rows: token ids, labels, and torch's logits with quantizers on."""
+    """Validation rows: token ids, labels, and torch's outputs with quantizers on."""
 
     encodings: list[Encoding]
-    labels: npt.NDArray[np.int64]
-    logits: Logits
+    labels: list[Any]
+    outputs: dict[str, Output]
 
 
-def read_rows(file: Path, encoder: TextEncoder) -> Rows:
+def read_rows(file: Path, task: Task, encoder: TextEncoder) -> Rows:
     """The rows of `evaluation/validation.parquet`, encoded by the deployment's tokenizer."""
     if not file.is_file():
         raise UserError(
             f"there is no {file} to check the export against; export a run that has a "
             "validation split (eval_dataset of a SparseTrainer), or set export.verify=false"
         )
-    columns = read_columns(file, ["label", "logits"])
-    columns |= _read_texts(file)
+    columns = read_columns(file, ["label", *task.outputs])
+    texts = _read_texts(file, task.answers.columns)
     return Rows(
-        encoder.encode(columns["text"], columns["text_pair"]),
-        np.array(columns["label"]),
-        np.array(columns["logits"], dtype=np.float32),
+        task.answers.encode_table(encoder, texts), columns["label"], outputs_of(task, columns)
     )
 
 
-def _read_texts(file: Path) -> dict[str, list[Any]]:
-    """The columns `text` and `text_pair`; raises UserError where the texts were not kept."""
-    if "text" not in pq.read_schema(file).names:
+def _read_texts(file: Path, names: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns that the model reads; raises UserError where the texts were not kept."""
+    if names[0] not in pq.read_schema(file).names:
         raise UserError(
             f"{file} has no texts to check the export on: eval_dataset was tokenized without "
             "keeping its column of text; keep it and train again, or export with verify=False"
         )
-    return read_columns(file, ["text", "text_pair"])
+    return read_columns(file, names)
 
 
 def read_columns(file: Path, names: Sequence[str]) -> dict[str, list[Any]]:
@@ -86,54 +83,67 @@ def read_columns(file: Path, names: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def check_trace(
-    model: PreTrainedModel, traced: OnnxRuntime, encoder: TextEncoder, encodings: Sequence[Encoding]
+    model: PreTrainedModel,
+    task: Task,
+    traced: OnnxRuntime,
+    encoder: TextEncoder,
+    encodings: Sequence[Encoding],
 ) -> None:
     """Check the graph before quantization against the plain torch model, on a padded batch."""
     inputs = encoder.batch(encodings[:TRACE_ROWS])
-    logits = traced.run(inputs)
+    output = traced.run(inputs)
     tensors = {name: torch.from_numpy(inputs[name]) for name in input_names(model)}
     with torch.inference_mode():
-        expected = model(**tensors).logits.numpy()
-    worst = float(np.abs(logits - expected).max())
+        expected = task.model_outputs(model(**tensors), tensors)[0].numpy()
+    if task.answers.per_token:
+        real = inputs["attention_mask"].astype(bool)
+        output, expected = output[real], expected[real]
+    worst = float(np.abs(output - expected).max())
     if not worst <= FP32_TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise UserError(
-            f"check 'trace' failed: before quantization the graph's logits differ from torch's by "
+            f"check 'trace' failed: before quantization the graph's outputs differ from torch's by "
             f"{worst:.2g}, the limit is {FP32_TOLERANCE:g} of their size; the architecture "
             f"{type(model).__name__} is not exported correctly: choose another student"
         )
 
 
-def quantization_effect(plain: Logits, *quantized: Logits) -> float:
-    """The mean absolute change of a logit by quantization.
+def quantization_effect(plain: Array, *quantized: Array) -> float:
+    """The mean absolute change of an output by quantization.
 
     Args:
-        plain: logits without quantization.
-        quantized: logits of torch's and of the exported model. If one of them is wrong, the other
+        plain: outputs without quantization.
+        quantized: outputs of torch's and of the exported model. If one of them is wrong, the other
             is nearer to `plain`, so the smaller change counts.
     """
     return min(float(np.abs(plain - logits).mean()) for logits in quantized)
 
 
-def check_logits(exported: Logits, recorded: Logits, limit: float, where: str) -> float:
-    """Check that logits differ by at most `limit` on average; returns the largest difference."""
-    diff = np.abs(exported - recorded)
+def check_logits(exported: Output, recorded: Output, limit: float, where: str) -> float:
+    """Check that outputs differ by at most `limit` on average; returns the largest difference."""
+    ours, theirs = flat(exported), flat(recorded)
+    if ours.shape != theirs.shape:
+        raise UserError(
+            f"check 'logits' failed: the graph's outputs are {list(ours.shape)}, those of "
+            f"evaluation/ {list(theirs.shape)}: they are of two models; train or export again"
+        )
+    diff = np.abs(ours - theirs)
     mean = float(diff.mean())
     log.info("logits %s: mean difference %.2g, limit %.2g", where, mean, limit)
     if not mean <= limit:
         raise UserError(
             f"check 'logits' failed: {where} the exported logits differ from torch's by {mean:.2g} "
-            f"on average over {len(diff)} rows, the limit is {limit:.2g}; was model/ changed after "
-            "evaluation/ was written? Train again, or raise export.max_logit_diff"
+            f"on average over {len(exported)} rows, the limit is {limit:.2g}; was model/ changed "
+            "after evaluation/ was written? Train again, or raise export.max_logit_diff"
         )
     return float(diff.max())
 
 
 def check_metrics(
-    names: Sequence[str], exported: Logits, rows: Rows, max_metric_drop: float
+    task: Task, exported: Outputs, rows: Rows, max_metric_drop: float
 ) -> dict[str, float]:
-    """The metrics of the exported logits, checked against those of torch's."""
-    values = metrics.compute(names, exported, rows.labels)
-    recorded = metrics.compute(names, rows.logits, rows.labels)
+    """The metrics of the exported outputs, checked against those of torch's."""
+    values = task.score(exported, rows.labels)
+    recorded = task.score(rows.outputs, rows.labels)
     for name, value in recorded.items():
         if not abs(values[name] - value) <= max_metric_drop:
             raise UserError(

@@ -1,4 +1,4 @@
-"""From a saved transformers classifier to a float32 ONNX graph that knows its modules."""
+"""From a saved transformers model to a float32 ONNX graph that knows its modules."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from onnx_ir.passes import common
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sparsekit.errors import UserError, first_line
 from sparsekit.onnx.layers import QUANTIZER
+from sparsekit.tasks.base import Task
 
 # From 20 on, Gelu and LayerNormalization are one node each; 21 only adds 4-bit and blocked
 # quantization. So 20 is the lowest, and most widely supported, opset with the short graph.
 OPSET = 20
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-OUTPUT = "logits"
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _WRAPPER = "model."
 
 
-def load_model(folder: Path) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+def load_model(folder: Path, task: Task) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """The plain float32 model in `folder`, in eval mode, and every tensor of its weights file.
 
     Raises UserError where the weights cannot be read or some are missing.
@@ -47,7 +47,7 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     transformers_logging.set_verbosity_error()
     try:
         # Eager attention is two matmuls and a softmax, which every runtime supports.
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = task.head.from_pretrained(
             folder,
             dtype=torch.float32,
             attn_implementation="eager",
@@ -82,23 +82,24 @@ class _Traced(nn.Module):
     and Range nodes where one subtraction is enough.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, task: Task) -> None:
         super().__init__()
-        self.model = model
+        self.model, self._task = model, task
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
-    ) -> Tensor:
+    ) -> tuple[Tensor, ...]:
         hidden = 1.0 - attention_mask[:, None, None, :].to(torch.float32)
         inputs = {"input_ids": input_ids, "attention_mask": hidden * torch.finfo(torch.float32).min}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
-        logits: Tensor = self.model(**inputs).logits
-        return logits
+        return self._task.model_outputs(
+            self.model(**inputs), {**inputs, "attention_mask": attention_mask}
+        )
 
 
-def trace(model: PreTrainedModel) -> ir.Model:
-    """The graph of `model`: int64 inputs [batch, sequence], float32 logits [batch, labels].
+def trace(model: PreTrainedModel, task: Task) -> ir.Model:
+    """The graph of `model`: int64 inputs [batch, sequence], the task's outputs in float32.
 
     Each node's `meta["module"]` names the module that it came from. torch's own metadata, which
     has source paths of this machine, is removed.
@@ -109,10 +110,10 @@ def trace(model: PreTrainedModel) -> ir.Model:
     derived = dict.fromkeys((0, 1), torch.export.Dim.AUTO)
     with _quiet_exporter():
         program = torch.onnx.export(
-            _Traced(model).eval(),
+            _Traced(model, task).eval(),
             # A tensor for each input: torch treats inputs that share a tensor as one.
             kwargs={name: torch.ones((2, 8), dtype=torch.long) for name in names},
-            output_names=[OUTPUT],
+            output_names=list(task.outputs),
             dynamic_shapes={n: named if n == "input_ids" else derived for n in names},
             opset_version=OPSET,
             verbose=False,

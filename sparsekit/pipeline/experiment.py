@@ -12,7 +12,6 @@ from transformers import set_seed
 
 from sparsekit.benchmark.requests import benchmark
 from sparsekit.cache import cached, content_hash
-from sparsekit.data.datasets import TextData, tokenize
 from sparsekit.distributed import FIRST_PROCESS, PROCESSES
 from sparsekit.errors import UserError
 from sparsekit.models.hub import fetch
@@ -26,6 +25,8 @@ from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker, TrackingConfig, track
 from sparsekit.system import environment
+from sparsekit.tasks.base import Data
+from sparsekit.tasks.tokens import tokenize
 
 # A teacher trains for all its epochs, and keeps no checkpoints to choose from.
 CHOOSES_CHECKPOINTS = (
@@ -41,17 +42,17 @@ def experiment(plan: Plan, names: Mapping[str, str], run: RunFolder, tracker: Tr
     tracker.record(known | {"environment": environment()})
     data = stages.load_data(plan)
     set_seed(plan.training.seed)
-    student = plan.student.load(data.label_names, data.max_length)
+    student = plan.student.load(data.task, data.label_names)
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
     finetune = functools.partial(finetuned_teacher, plan, data)
-    teachers = functools.partial(plan.teacher.folders, data.label_names, finetune)
+    teachers = functools.partial(plan.teacher.folders, data.task, data.label_names, finetune)
     inputs = Inputs(student=student, data=data, rows=rows, teacher_folders=teachers)
 
     trained = plan.engine.train(plan, inputs, run, tracker)
     if not FIRST_PROCESS:
         return
     tracker.record(trained)
-    tracker.record(stages.evaluate(plan, inputs, run))
+    tracker.record(stages.evaluate(inputs, run))
     if plan.export is None:
         return
     tracker.record({"export": export(run.path, plan.export)})
@@ -79,7 +80,7 @@ def teacher_arguments(training: Mapping[str, Any], teacher: Finetuned) -> dict[s
     }
 
 
-def finetuned_teacher(plan: Plan, data: TextData, teacher: Finetuned) -> Path:
+def finetuned_teacher(plan: Plan, data: Data, teacher: Finetuned) -> Path:
     """The folder of `teacher=finetuned`: its own run, made once for this base, recipe and data."""
     training = teacher_arguments(plan.values["training"], teacher)
     identity = {**training, "output_dir": None, "recipe": teacher.recipe}

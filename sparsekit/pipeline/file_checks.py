@@ -15,8 +15,11 @@ from sparsekit.models.inspection import inspect
 from sparsekit.onnx.files import DEPLOYED, source_files
 from sparsekit.onnx.sums import check_listed, check_sums
 from sparsekit.runs.folder import RunFolder
-from sparsekit.runtime.answers import TextEncoder, predict_logits
+from sparsekit.runtime.answers import predict_outputs
+from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.tasks.base import Output, flat
+from sparsekit.runtime.tasks.file import read_task
 from sparsekit.system import cores
 
 # Shares are quotients of the same integers: only their rounding may differ.
@@ -95,28 +98,42 @@ def _check_sparsity(run: RunFolder, summary: Mapping[str, Any]) -> float:
 
 
 def _check_logits(run: RunFolder) -> str:
-    """The exported model's logits on the validation split, against those that torch gave."""
-    file = run.evaluation("validation")
+    """The exported model's outputs on the validation split, against those that torch gave."""
+    file, answers = run.evaluation("validation"), read_task(run.deployment)
+    names = [*answers.columns, *answers.outputs]
     try:
-        columns = pq.read_table(file, columns=["text", "text_pair", "logits"]).to_pydict()
+        columns = pq.read_table(file, columns=names).to_pydict()
+        recorded = {name: _output(columns[name], answers.per_token) for name in answers.outputs}
     except (OSError, pa.ArrowException, KeyError) as error:
         raise UserError(f"cannot read {file}: {first_line(error)}; train again") from error
     encoder = TextEncoder(run.deployment)
     runtime = OnnxRuntime(run.graph, cores())
-    encodings = encoder.encode(columns["text"], columns["text_pair"])
-    logits = predict_logits(runtime, encoder, encodings)
-    recorded = np.array(columns["logits"], dtype=np.float32)
-    if recorded.shape != logits.shape:
+    encodings = answers.encode_table(encoder, columns)
+    outputs = predict_outputs(runtime, answers, encoder, encodings)
+    means = [_difference(file, name, outputs[name], recorded[name]) for name in answers.outputs]
+    agreement = answers.agreement(outputs, recorded)
+    return f"{max(means):.2g} from torch's on average; {agreement}"
+
+
+def _output(rows: list[Any], per_token: bool) -> Output:
+    if per_token:
+        return [np.array(row, dtype=np.float32) for row in rows]
+    return np.array(rows, dtype=np.float32)
+
+
+def _difference(file: Path, name: str, output: Output, recorded: Output) -> float:
+    """The mean difference of an output; raises UserError where it is that of another model."""
+    ours, theirs = flat(output), flat(recorded)
+    if ours.shape != theirs.shape:
         raise UserError(
-            f"check 'logits' failed: {file} holds logits of shape {recorded.shape}, the model "
-            f"answers {logits.shape}: they are of two models; export again: sparsekit export RUN"
+            f"check '{name}' failed: {file} holds {name} of shape {theirs.shape}, the model "
+            f"answers {ours.shape}: they are of two models; export again: sparsekit export RUN"
         )
-    mean, limit = float(np.abs(logits - recorded).mean()), SPREAD * float(recorded.std())
+    mean, limit = float(np.abs(ours - theirs).mean()), SPREAD * float(theirs.std())
     if not mean <= limit:
         raise UserError(
-            f"check 'logits' failed: the exported logits differ from torch's by {mean:.2g} on "
+            f"check '{name}' failed: the exported {name} differ from torch's by {mean:.2g} on "
             f"average, the limit is {limit:.2g}: the model is not the one that was evaluated; "
             "export again: sparsekit export RUN"
         )
-    equal = int((logits.argmax(axis=1) == recorded.argmax(axis=1)).sum())
-    return f"{mean:.2g} from torch's on average; {equal} of {len(logits)} labels equal"
+    return mean

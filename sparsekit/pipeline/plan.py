@@ -9,18 +9,20 @@ from typing import Any, Protocol
 
 from datasets import Dataset
 
-from sparsekit import metrics
 from sparsekit.benchmark.requests import BenchmarkConfig
 from sparsekit.config.build import build
-from sparsekit.data.datasets import TextClassification, TextData
+from sparsekit.data.datasets import Source
 from sparsekit.errors import ConfigError, UserError
-from sparsekit.models.loading import Classifier, Student
+from sparsekit.models.loading import LoadedModel, Student
 from sparsekit.models.teacher import Teacher
 from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.hub import push_problem
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker
+from sparsekit.tasks.base import Data, Task
+from sparsekit.tasks.config import build_source, build_task
+from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.best import best_problems
 from sparsekit.training.class_weights import without_effect
@@ -39,8 +41,8 @@ class Inputs:
     student teaches itself.
     """
 
-    student: Classifier
-    data: TextData
+    student: LoadedModel
+    data: Data
     rows: Rows
     teacher_folders: Callable[[], list[Path]]
 
@@ -60,7 +62,8 @@ class Plan:
     """What a run is made of, each part typed and checked; `values` is the resolved config."""
 
     values: dict[str, Any]
-    dataset: TextClassification
+    task: Task
+    dataset: Source
     student: Student
     teacher: Teacher
     recipe: Recipe
@@ -76,7 +79,7 @@ class Plan:
         problems = []
         for name in (field.name for field in fields(cls) if field.name not in parts):
             try:
-                parts[name] = _part(name, values[name])
+                parts[name] = _part(name, values, parts)
             except ConfigError as error:
                 problems += error.problems
             except UserError as error:
@@ -100,14 +103,8 @@ class Plan:
             problems += parts["engine"].problems(parts["recipe"], values)
         if "student" in parts:
             problems += parts["student"].problems()
-        if "dataset" in parts:
-            try:
-                metrics.check(names := parts["dataset"].metrics)
-            except UserError as error:
-                problems.append(str(error))
-            else:
-                if "training" in parts and "recipe" in parts:
-                    problems += best_problems(parts["training"], parts["recipe"], names)
+        if "task" in parts:
+            problems += _task_problems(parts)
         seed = parts["training"].seed if "training" in parts else 0
         if not 0 <= seed < 2**32:
             problems.append(f"seed is {seed}; set a whole number from 0 to {2**32 - 1}")
@@ -122,6 +119,17 @@ class Plan:
         if problems:
             raise ConfigError(problems)
         return cls(**parts)
+
+
+def _task_problems(parts: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the task itself, and what does not fit it."""
+    task, recipe = parts["task"], parts.get("recipe")
+    problems: list[str] = task.problems()
+    if recipe is not None:
+        problems += recipe.task_problems(task)
+    if recipe is not None and not problems and "training" in parts:
+        problems += best_problems(parts["training"], recipe, task.computed_metrics)
+    return problems
 
 
 def _without_effect(recipe: Recipe, training: Mapping[str, Any]) -> list[str]:
@@ -152,7 +160,13 @@ def _without_effect(recipe: Recipe, training: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _part(name: str, node: dict[str, Any]) -> Any:
+def _part(name: str, values: Mapping[str, Any], parts: Mapping[str, Any]) -> Any:
+    """The part called `name`; `parts` are those before it."""
+    if name == "task":
+        return build_task(values, trusted=True)
+    node = values[name]
+    if name == "dataset":
+        return build_source(node, parts.get("task") or TextClassification())
     if name == "recipe":
         return Recipe.build(node, trusted=True)
     if name == "engine":

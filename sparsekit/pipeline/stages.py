@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from sparsekit import metrics
 from sparsekit.config.identity import identity_hash
-from sparsekit.data.datasets import TextData
-from sparsekit.data.labels import matching_order
-from sparsekit.models.loading import id2label
+from sparsekit.data.labels import id2label
 from sparsekit.pipeline.plan import Inputs, Plan
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runtime.tasks.base import Outputs
+from sparsekit.tasks.base import Data
 from sparsekit.training.record import record_evaluation
 
 
@@ -30,32 +27,28 @@ def identity(
     return {"config": known, "seed": values["seed"]}
 
 
-def load_data(plan: Plan) -> TextData:
+def load_data(plan: Plan) -> Data:
     """The data, its labels in the student's order where the student names the same labels."""
-    data = plan.dataset.load()
-    order = matching_order(data.label_names, id2label(plan.student.config()))
-    if order is None or order == sorted(order):
-        return data
-    return data.with_label_order([data.label_names[order.index(i)] for i in range(len(order))])
+    data = plan.task.load(plan.dataset)
+    return plan.task.with_model_labels(data, id2label(plan.student.config()))
 
 
-def score(plan: Plan, inputs: Inputs, split: str, logits: np.ndarray) -> dict[str, float]:
-    """The data set's metrics of `logits` [rows, labels] against the labels of `split`."""
-    labels = np.array(inputs.rows[split]["labels"])
-    return metrics.compute(plan.dataset.metrics, logits, labels)
+def score(inputs: Inputs, split: str, outputs: Outputs) -> dict[str, float]:
+    """The task's metrics of `outputs` against the labels of `split`."""
+    return inputs.data.task.score(outputs, inputs.rows[split]["labels"][:])
 
 
-def evaluate(plan: Plan, inputs: Inputs, run: RunFolder) -> dict[str, Any]:
-    """Score every split but train as it ships, quantizers on; keep each row's logits on disk."""
+def evaluate(inputs: Inputs, run: RunFolder) -> dict[str, Any]:
+    """Score every split but train as it ships, quantizers on; keep each row's outputs on disk."""
     return {
         "metrics": {
             split: record_evaluation(
+                inputs.data.task,
                 inputs.student,
                 inputs.rows[split],
                 inputs.data.splits[split],
                 split,
                 run,
-                plan.dataset.metrics,
             )
             for split in inputs.rows.keys() - {"train"}
         }

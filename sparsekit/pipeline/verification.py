@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from sparsekit import metrics
 from sparsekit.config.build import build
 from sparsekit.errors import UserError
 from sparsekit.models.pruning import sparsity
@@ -23,6 +22,8 @@ from sparsekit.pipeline.file_checks import TOLERANCE, check_files, describe_fail
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.sparsity.prunable import prunable
+from sparsekit.tasks.base import Task, outputs_of
+from sparsekit.tasks.config import task_of
 
 
 def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
@@ -38,10 +39,10 @@ def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
     if not recorded or not isinstance(recorded, Mapping):
         raise UserError(f"{run} has no deployment to verify; export it first: sparsekit export RUN")
     failure = describe_failure(run, summary)
-    deployment, names = run.deployment, run.metric_names
+    deployment, task = run.deployment, task_of(run)
     files = check_files(run)
     recipe = Recipe.load(run.model_recipe)
-    model, state = load_model(run.model)
+    model, state = load_model(run.model, task)
     broken = recipe.violations(state)
     if broken:
         raise UserError(f"check 'masks' failed in {run.model}: {'; '.join(broken)}")
@@ -50,7 +51,7 @@ def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
     if claimed := mapping(summary, "sparsity"):
         _same("sparsity", measured["overall"], claimed.get("overall"))
         _same_claims("sparsity of", measured["layers"], mapping(claimed, "layers"))
-    _check_metrics(run, names, mapping(summary, "metrics"))
+    _check_metrics(run, task, mapping(summary, "metrics"))
     structure = check_structure(run.graph, layers, other_bytes(state, layers), prunable(model))
     for name, value in vars(structure).items():
         _same(name, value, recorded.get(name))
@@ -59,8 +60,8 @@ def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
     config = build(node, "export", ExportConfig) if node else ExportConfig()
     with tempfile.TemporaryDirectory() as scratch:
         traced = Path(scratch) / "float32.onnx"
-        ir.save(trace(model), traced)
-        parity = verify(run, deployment, traced, model, layers, names, config)
+        ir.save(trace(model, task), traced)
+        parity = verify(run, deployment, traced, model, task, layers, config)
     if recorded.get("verified") and not parity["verified"]:
         raise UserError(
             f"check 'logits' failed: {run.config_file} has export.verify=false, summary.json "
@@ -70,15 +71,14 @@ def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
     return failure | _results(files, recipe, measured["overall"], vars(structure), parity)
 
 
-def _check_metrics(run: RunFolder, names: Sequence[str], recorded: Mapping[str, Any]) -> None:
-    """Compare each split's metrics with those of the logits that torch computed for it."""
+def _check_metrics(run: RunFolder, task: Task, recorded: Mapping[str, Any]) -> None:
+    """Compare each split's metrics with those of the outputs that torch computed for it."""
     for split in recorded:
         file = run.evaluation(split)
         if not file.is_file():
             raise UserError(f"there is no {file}, whose metrics summary.json has; train again")
-        columns = read_columns(file, ["label", "logits"])
-        logits = np.array(columns["logits"], dtype=np.float32)
-        found = metrics.compute(names, logits, np.array(columns["label"]))
+        columns = read_columns(file, ["label", *task.outputs])
+        found = task.score(outputs_of(task, columns), columns["label"])
         _same_claims(split, found, mapping(recorded, split))
 
 

@@ -21,6 +21,7 @@ from sparsekit.modifiers.base import Modifier
 from sparsekit.recipe.source import values_of_file, values_of_mapping, values_of_text
 from sparsekit.sparseml.recipes.load import register_resolvers
 from sparsekit.sparsity.surgeon import Draw
+from sparsekit.tasks.base import Task
 
 # More are a typing error: a schedule with a row for each epoch could not even be listed.
 MAX_EPOCHS = 10_000
@@ -152,6 +153,19 @@ class Recipe:
             for problem in modifier.problems(self.num_epochs)
         ]
         return found + self._conflicts()
+
+    def task_problems(self, task: Task) -> list[str]:
+        """What does not fit the task that is trained."""
+        return [
+            f"recipe.modifiers.{name} {problem}"
+            for name, modifier in self.modifiers.items()
+            for problem in modifier.task_problems(task)
+        ]
+
+    def use_task(self, task: Task) -> None:
+        """Give each modifier the task that is trained."""
+        for modifier in self.modifiers.values():
+            modifier.use_task(task)
 
     def step_problems(self, total_steps: int) -> list[str]:
         """What is wrong with training for `total_steps` optimizer steps before an export."""

@@ -1,113 +1,61 @@
-"""From texts to labels, with the tokenizer, graph and label names of a deployment folder."""
+"""From texts to answers, with the tokenizer, graph and task of a deployment folder."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 
-from sparsekit.errors import UserError, first_line
-from sparsekit.runtime.base import Inputs, Runtime
+from sparsekit.errors import UserError
+from sparsekit.runtime.base import Runtime
+from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.tasks.base import Answer, Answers, Output
+from sparsekit.runtime.tasks.file import read_task
 from sparsekit.system import cores
 
 BATCH = 32
 
 
-class TextEncoder:
-    """The tokenizer in `folder` (`tokenizer.json`, `tokenizer_config.json`, `config.json`).
+def predict_outputs(
+    runtime: Runtime,
+    answers: Answers,
+    encoder: TextEncoder,
+    encodings: Sequence[Encoding],
+    batch: int = BATCH,
+) -> dict[str, Output]:
+    """The graph's outputs by name, in the order of the rows; see `runtime.tasks.base.Output`.
 
-    Texts longer than `model_max_length` are truncated; batches are padded to their longest text.
+    Batches have rows of similar length. What the graph computes for padding is left out.
     """
-
-    def __init__(self, folder: Path) -> None:
-        config = read_json(folder / "config.json")
-        settings = read_json(folder / "tokenizer_config.json")
-        file = folder / "tokenizer.json"
-        if not file.is_file():
-            raise UserError(f"there is no {file}; export the run again: sparsekit export RUN")
-        try:
-            self.labels = label_names(config)
-            self.max_length = int(
-                min(settings["model_max_length"], config.get("max_position_embeddings", np.inf))
-            )
-            self._padding = int(config.get("pad_token_id") or 0)
-            self._tokenizer = Tokenizer.from_file(str(file))
-            self._tokenizer.enable_truncation(self.max_length)
-        except Exception as error:  # tokenizers has no exception class of its own
-            raise UserError(
-                f"cannot read the tokenizer and the labels in {folder}: {type(error).__name__}: "
-                f"{first_line(error)}; the files were changed or truncated: export the run again"
-            ) from error
-        self._tokenizer.no_padding()
-
-    def encode(
-        self, texts: Sequence[str], pairs: Sequence[str | None] | None = None
-    ) -> list[Encoding]:
-        """The tokens of each text, or of each text and its pair.
-
-        Raises UserError for an empty list, and for text that is empty or not UTF-8.
-        """
-        if not texts:
-            raise UserError("there are no texts: pass at least one")
-        for row, text in enumerate(texts):
-            _check(text, f"text {row + 1} of {len(texts)}")
-            if pairs is not None and pairs[row] is not None:
-                _check(pairs[row], f"the pair of text {row + 1} of {len(texts)}")
-        rows = [
-            text if pair is None else (text, pair)
-            for text, pair in zip(texts, pairs or [None] * len(texts), strict=True)
-        ]
-        encodings: list[Encoding] = self._tokenizer.encode_batch(rows)
-        return encodings
-
-    def batch(self, encodings: Sequence[Encoding]) -> Inputs:
-        """The three inputs of BERT-like models, int64 [batch, longest]."""
-        shape = (len(encodings), max(len(encoding) for encoding in encodings))
-        ids = np.full(shape, self._padding, dtype=np.int64)
-        mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        for row, encoding in enumerate(encodings):
-            length = len(encoding)
-            ids[row, :length] = encoding.ids
-            mask[row, :length] = encoding.attention_mask
-            types[row, :length] = encoding.type_ids
-        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-
-
-def _check(text: object, where: str) -> None:
-    if not isinstance(text, str) or not text.strip():
-        raise UserError(f"{where} is empty: {text!r}; write a text")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise UserError(f"{where} is not UTF-8: {text[:60]!r}; convert it")
-
-
-def predict_logits(
-    runtime: Runtime, encoder: TextEncoder, encodings: Sequence[Encoding], batch: int = BATCH
-) -> npt.NDArray[np.float32]:
-    """Logits [rows, labels] in the order of the rows; batches have rows of similar length."""
     order = sorted(range(len(encodings)), key=lambda row: len(encodings[row]))
-    logits = np.empty((len(encodings), len(encoder.labels)), dtype=np.float32)
+    [name] = answers.outputs
+    found: dict[int, npt.NDArray[np.float32]] = {}
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        answers = runtime.run(encoder.batch([encodings[row] for row in rows]))
-        if answers.shape[1] != len(encoder.labels):
+        output = runtime.run(encoder.batch([encodings[row] for row in rows]))
+        _check_width(output, answers.width(encoder))
+        for row, values in zip(rows, output, strict=True):
+            found[row] = values[: len(encodings[row])] if answers.per_token else values
+    each = [found[row] for row in range(len(encodings))]
+    for row, values in enumerate(each):
+        if not np.isfinite(values).all():
             raise UserError(
-                f"the graph has {answers.shape[1]} labels, its config.json names "
-                f"{len(encoder.labels)}: they belong to different models; export the run again"
-            )
-        if not np.isfinite(answers).all():
-            wrong = rows[int(np.argmin(np.isfinite(answers).all(axis=1)))]
-            raise UserError(
-                f"the logits of text {wrong + 1} of {len(encodings)} are NaN or infinite: the "
+                f"the {name} of text {row + 1} of {len(encodings)} are NaN or infinite: the "
                 "model's weights are damaged; train or export the run again"
             )
-        logits[rows] = answers
-    return logits
+    return {name: each if answers.per_token else np.stack(each)}
+
+
+def _check_width(output: npt.NDArray[np.float32], width: int | None) -> None:
+    if width is not None and output.shape[-1] != width:
+        raise UserError(
+            f"the graph has {output.shape[-1]} labels, its config.json names {width}: they belong "
+            "to different models; export the run again"
+        )
 
 
 def predict(
@@ -115,64 +63,14 @@ def predict(
     texts: Sequence[str],
     pairs: Sequence[str] | None = None,
     kind: type[Runtime] = OnnxRuntime,
-) -> list[dict[str, Any]]:
-    """For each text, or text and its pair, `label`, `score` (its probability) and all `scores`."""
-    encoder = TextEncoder(deployment)
+) -> list[Answer]:
+    """The answer of the deployment's task to each text, or to each text and its pair.
+
+    Of a classifier: `label`, `score` (its probability) and all `scores`.
+    """
+    answers, encoder = read_task(deployment), TextEncoder(deployment)
     # First, so that a mistake in a text is reported before the model is loaded.
-    encodings = encoder.encode(texts, pairs)
+    encodings = answers.encode(encoder, texts, pairs)
     runtime = kind(deployment / "model.onnx", cores())
-    return label_scores(encoder.labels, predict_logits(runtime, encoder, encodings))
-
-
-def label_scores(labels: Sequence[str], logits: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
-    """For each row of `logits` [rows, labels] its best `label`, its `score`, and all `scores`.
-
-    >>> [answer] = label_scores(["no", "yes"], np.array([[0.0, 0.0]], dtype=np.float32))
-    >>> answer["label"], answer["scores"]
-    ('no', {'no': 0.5, 'yes': 0.5})
-    """
-    results = []
-    for row in softmax(logits):
-        scores = {label: float(score) for label, score in zip(labels, row, strict=True)}
-        best = max(scores, key=scores.__getitem__)
-        results.append({"label": best, "score": scores[best], "scores": scores})
-    return results
-
-
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Probabilities over the last axis.
-
-    >>> softmax(np.array([[0.0, 0.0]], dtype=np.float32)).tolist()
-    [[0.5, 0.5]]
-    """
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: npt.NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
-    return probabilities
-
-
-def label_names(config: Mapping[str, Any]) -> list[str]:
-    """The labels in the order of the logits, from the content of `config.json`.
-
-    transformers does not write the names of two unnamed labels.
-
-    >>> label_names({"id2label": {"0": "no", "1": "yes"}}), label_names({})
-    (['no', 'yes'], ['LABEL_0', 'LABEL_1'])
-    """
-    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
-    return [names[str(index)] for index in range(len(names))]
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The mapping in a JSON file; raises UserError where there is none."""
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError("it is not a mapping")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(
-            f"there is no {file}: not a deployment folder; export the run first: sparsekit "
-            "export RUN"
-        ) from error
-    except (ValueError, IsADirectoryError) as error:
-        raise UserError(f"{file} is not JSON ({error}); export the run again") from error
-    return values
+    outputs = predict_outputs(runtime, answers, encoder, encodings)
+    return answers.answers(encoder, encodings, outputs)

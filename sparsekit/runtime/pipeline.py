@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit.errors import UserError
-from sparsekit.runtime.answers import BATCH, TextEncoder, label_scores, predict_logits
+from sparsekit.runtime.answers import BATCH, predict_outputs
 from sparsekit.runtime.base import check_threads
 from sparsekit.runtime.choice import runtime_named
+from sparsekit.runtime.encoder import TextEncoder
+from sparsekit.runtime.tasks.file import read_task
 from sparsekit.system import cores
 
 Row = str | tuple[str, str] | Mapping[str, str]
@@ -59,7 +61,7 @@ class Pipeline:
         deployment = inner if inner.is_dir() else outer
         kind = runtime_named(runtime)
         self.batch_size = batch_size
-        self._encoder = TextEncoder(deployment)
+        self._answers, self._encoder = read_task(deployment), TextEncoder(deployment)
         self._runtime = kind(deployment / "model.onnx", threads or cores())
 
     @property
@@ -91,14 +93,12 @@ class Pipeline:
         if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size is {batch_size}, it must be at least 1")
         rows = [_text_and_pair(row, f"row {i}") for i, row in enumerate(_rows(inputs), 1)]
-        encodings = self._encoder.encode([text for text, _ in rows], [pair for _, pair in rows])
-        logits = predict_logits(
-            self._runtime, self._encoder, encodings, batch_size or self.batch_size
-        )
-        answers = label_scores(self._encoder.labels, logits)
-        if top_k == 1:
-            return [{"label": answer["label"], "score": answer["score"]} for answer in answers]
-        return [_best(answer["scores"], top_k) for answer in answers]
+        texts, pairs = [text for text, _ in rows], [pair for _, pair in rows]
+        encodings = self._answers.encode(self._encoder, texts, pairs)
+        size = batch_size or self.batch_size
+        outputs = predict_outputs(self._runtime, self._answers, self._encoder, encodings, size)
+        answers = self._answers.answers(self._encoder, encodings, outputs)
+        return [self._answers.ranked(answer, top_k) for answer in answers]
 
 
 def _rows(inputs: object) -> Iterable[object]:
@@ -137,8 +137,3 @@ def _kind(value: object) -> str:
     if isinstance(value, bytes | bytearray):
         return "bytes (decode them: data.decode())"
     return "None" if value is None else f"the {type(value).__name__} {reprlib.repr(value)}"
-
-
-def _best(scores: Mapping[str, float], count: int | None) -> list[dict[str, Any]]:
-    ordered = sorted(scores, key=scores.__getitem__, reverse=True)
-    return [{"label": label, "score": scores[label]} for label in ordered[:count]]

@@ -12,7 +12,6 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sparsekit import metrics
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.arguments import SparseTrainingArguments
 
@@ -74,7 +73,8 @@ def best_problems(
 ) -> list[str]:
     """Why the best checkpoint could not be chosen as `args` ask.
 
-    metric_names: what is computed at each evaluation; None: the caller's own metrics, unknown here.
+    metric_names: the names of what is computed at each evaluation; None: the caller's own metrics,
+        unknown here.
     """
     if args.metric_for_best_model is None:
         return []
@@ -87,7 +87,7 @@ def best_problems(
             "training.load_best_model_at_end and training.early_stopping_patience"
         )
     name = args.metric_for_best_model.removeprefix("eval_")
-    known = None if metric_names is None else ["loss", *metrics.computed_names(metric_names)]
+    known = None if metric_names is None else ["loss", *metric_names]
     if known is not None and name not in known:
         found.append(
             f"training.metric_for_best_model={name} is not computed; choose one of "

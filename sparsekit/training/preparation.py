@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from transformers.trainer_utils import IntervalStrategy
 
 from sparsekit import metrics
 from sparsekit.cache import content_hash
-from sparsekit.data.labels import is_generic, matching_order
+from sparsekit.data.labels import id2label, is_generic, matching_order
 from sparsekit.data.tokenized import Tokenized, class_names, text_columns, tokenized_rows
-from sparsekit.errors import UserError
-from sparsekit.models.loading import Classifier, embedded_tokens, id2label, positions_of
-from sparsekit.models.teacher import add_logits
-from sparsekit.models.teaching import Teacher, mean_logits, sources, teacher_model
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.kept_outputs import add_outputs
+from sparsekit.models.loading import LoadedModel, embedded_tokens, positions_of
+from sparsekit.models.teaching import Teacher, mean_outputs, sources, teacher_model
 from sparsekit.models.tokenizer import tokenizer_problem
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.tasks.base import Task
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
 from sparsekit.training.conversion import sparse_arguments
 from sparsekit.training.cpu.allocator import reuse_freed_memory
@@ -39,7 +41,8 @@ class Prepared:
     teacher_scores: the teacher's metrics on the evaluation split.
     """
 
-    student: Classifier
+    task: Task
+    student: LoadedModel
     recipe: Recipe
     args: SparseTrainingArguments
     train: Tokenized
@@ -55,27 +58,30 @@ class Prepared:
 
 def prepare(
     model: PreTrainedModel,
+    task: Task,
     recipe: RecipeSource,
     recipe_args: Mapping[str, Any],
     teacher: Teachers,
     args: TrainingArguments | None,
     datasets: Mapping[str, Dataset | None],
     tokenizer: PreTrainedTokenizerBase | None,
-    metric_names: Sequence[str],
 ) -> Prepared:
     """Check everything that SparseTrainer is given, and run the teacher where the recipe needs it.
 
     `datasets` are those of the arguments `train_dataset` and `eval_dataset`. Raises UserError.
     """
-    metrics.check(metric_names)
+    if problems := task.problems():
+        raise ConfigError(problems)
     metrics.check_cache()
     built = recipe_of(recipe, recipe_args).taught(teacher is not None)
+    if problems := built.task_problems(task):
+        raise ConfigError(problems)
     converted = sparse_arguments(args, built)
     if tokenizer is None:
         raise UserError(
             "processing_class is not set: give the tokenizer of the data sets, which pads batches"
         )
-    _check_model(model, tokenizer)
+    _check_model(model, task, tokenizer)
     given = {name: dataset for name, dataset in datasets.items() if dataset is not None}
     if "train_dataset" not in given:
         raise UserError("train_dataset is not set; give the tokenized rows to train on")
@@ -91,7 +97,11 @@ def prepare(
     converted.remove_unused_columns = False
     inputs, labels = tokenizer.model_input_names, len(id2label(model.config))
     splits = {
-        name: Tokenized(name, data, tokenized_rows(data, inputs, labels, name, keep=keep))
+        name: Tokenized(
+            name,
+            data,
+            tokenized_rows(data, inputs, partial(task.check_rows, labels), name, keep=keep),
+        )
         for name, data in given.items()
     }
     train, evaluation = splits["train_dataset"], splits.get("eval_dataset")
@@ -101,6 +111,7 @@ def prepare(
     columns = text_columns(read.dataset, read.rows, tokenizer)
     student = _student(model, tokenizer, read, columns, longest)
     prepared = Prepared(
+        task=replace(task, max_length=student.tokenizer.model_max_length),
         student=student,
         recipe=built,
         args=converted,
@@ -111,7 +122,7 @@ def prepare(
     )
     if teacher is None:
         return prepared
-    return _taught(prepared, teacher, longest, metric_names)
+    return _taught(prepared, teacher, longest)
 
 
 def recipe_of(source: RecipeSource, variables: Mapping[str, Any]) -> Recipe:
@@ -135,20 +146,14 @@ def recipe_of(source: RecipeSource, variables: Mapping[str, Any]) -> Recipe:
     )
 
 
-def _check_model(model: object, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_model(model: object, task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
     name = type(model).__name__
-    if not isinstance(model, PreTrainedModel) or not name.endswith("ForSequenceClassification"):
+    if not isinstance(model, PreTrainedModel) or not task.is_head(name):
         raise UserError(
-            f"the model is a {name}; SparseTrainer trains text classifiers: load it with "
-            "AutoModelForSequenceClassification.from_pretrained"
+            f"the model is a {name}, which is not trained for {task.name}: load it with "
+            f"{task.head.__name__}.from_pretrained, or name its task: SparseTrainer(..., task=...)"
         )
-    kind = model.config.problem_type
-    if kind not in (None, "single_label_classification") or len(id2label(model.config)) < 2:
-        raise UserError(
-            f"the model is for {kind or 'regression'} ({len(id2label(model.config))} labels); "
-            "SparseTrainer trains classifiers of one label for each row: load it with num_labels=2 "
-            'or more and problem_type="single_label_classification"'
-        )
+    task.check_model(model.config)
     if problem := tokenizer_problem(tokenizer, embedded_tokens(model)):
         raise UserError(
             f"processing_class, a {type(tokenizer).__name__}, {problem}; load the tokenizer of the "
@@ -197,14 +202,14 @@ def _student(
     split: Tokenized,
     columns: Sequence[str],
     longest: int,
-) -> Classifier:
+) -> LoadedModel:
     """The model with a copy of the tokenizer that truncates as the data sets were truncated."""
     own = copy.deepcopy(tokenizer)
     limits = [own.model_max_length, positions_of(model.config) or own.model_max_length]
     if columns and split.longest == longest and _truncated(split, tokenizer, columns):
         limits.append(longest)
     own.model_max_length = min(limits)
-    return Classifier(model, own, content_hash([own.backend_tokenizer.to_str()]))
+    return LoadedModel(model, own, content_hash([own.backend_tokenizer.to_str()]))
 
 
 def _truncated(
@@ -216,21 +221,19 @@ def _truncated(
     return len(whole["input_ids"]) > split.longest
 
 
-def _taught(
-    prepared: Prepared, teacher: Teacher | Sequence[Teacher], longest: int, names: Sequence[str]
-) -> Prepared:
-    """The rows with the teacher's logits, and its scores on the evaluation split."""
-    student, recipe = prepared.student, prepared.recipe
+def _taught(prepared: Prepared, teacher: Teacher | Sequence[Teacher], longest: int) -> Prepared:
+    """The rows with the teacher's outputs, and its scores on the evaluation split."""
+    student, recipe, task = prepared.student, prepared.recipe, prepared.task
     labels = [name for _, name in sorted(id2label(student.model.config).items())]
-    recipe.use_teacher(lambda: teacher_model(teacher, student, labels, longest))
+    recipe.use_teacher(lambda: teacher_model(teacher, task, student, labels, longest))
     if not recipe.needs_teacher("logits"):
         return prepared
     train, evaluation = prepared.train, prepared.evaluation
     with reuse_freed_memory(), matmul_precision(prepared.args.matmul_precision):
-        teachers = sources(teacher, student, labels, longest)
-        rows = add_logits(train.rows, mean_logits(teachers, student, train))
+        teachers = sources(teacher, task, student, labels, longest)
+        rows = add_outputs(train.rows, mean_outputs(teachers, task, student, train))
         scores = None
         if evaluation is not None:
-            logits = mean_logits(teachers, student, evaluation)
-            scores = metrics.compute(names, logits, np.array(evaluation.rows["labels"]))
+            outputs = mean_outputs(teachers, task, student, evaluation)
+            scores = task.score(outputs, evaluation.rows["labels"][:])
     return replace(prepared, train=replace(train, rows=rows), teacher_scores=scores)

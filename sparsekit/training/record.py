@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 from rich.console import Console
 from safetensors.torch import load_file
@@ -19,17 +17,17 @@ from transformers import (
     TrainingArguments,
 )
 
-from sparsekit import metrics
+from sparsekit.data.labels import id2label
 from sparsekit.errors import ConfigError
-from sparsekit.metrics.report import write_report
-from sparsekit.models.loading import Classifier, id2label
-from sparsekit.models.predict import predict_logits
+from sparsekit.models.loading import LoadedModel
+from sparsekit.models.predict import predict_outputs
 from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.quantization.fake_quantize import unseen
 from sparsekit.recipe import schedule
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.system import versions
+from sparsekit.tasks.base import Task
 from sparsekit.training.callbacks import assert_masks
 
 log = logging.getLogger(__name__)
@@ -105,26 +103,24 @@ def record_model(
 
 
 def record_evaluation(
-    student: Classifier,
+    task: Task,
+    student: LoadedModel,
     rows: Dataset,
     texts: Dataset,
     split: str,
     run: RunFolder,
-    metric_names: Sequence[str],
 ) -> dict[str, float]:
     """Score a split with the model as it ships, quantizers on; return the metrics.
 
-    Writes `evaluation/<split>.parquet`, the columns of `texts` (`text`, `text_pair`, `label`) with
-    the logits of each row, and the report by class.
+    Writes `evaluation/<split>.parquet`, the columns of `texts` (the split in the task's form) with
+    the outputs of each row, and the task's report.
     """
     run.evaluations.mkdir(exist_ok=True)
-    logits, labels = (
-        predict_logits(student.model, rows, student.tokenizer),
-        np.array(rows["labels"]),
+    outputs, labels = (
+        predict_outputs(student.model, task, rows, student.tokenizer),
+        rows["labels"][:],
     )
     names = [name for _, name in sorted(id2label(student.model.config).items())]
-    write_report(run.evaluations, split, logits, labels, names)
-    if "text_pair" not in texts.column_names:
-        texts = texts.add_column("text_pair", [None] * len(texts))
-    texts.add_column("logits", logits.tolist()).to_parquet(str(run.evaluation(split)))
-    return metrics.compute(metric_names, logits, labels)
+    task.write_report(run.evaluations, split, outputs, labels, names)
+    task.evaluation_table(texts, rows, outputs).to_parquet(str(run.evaluation(split)))
+    return task.score(outputs, labels)

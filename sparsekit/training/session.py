@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from sparsekit.config.arguments import naming_arguments
 from sparsekit.config.identity import identity_hash
+from sparsekit.data.labels import id2label
 from sparsekit.data.tokenized import Tokenized, rows_hash, tokenized_rows
 from sparsekit.errors import UserError
-from sparsekit.models.loading import id2label
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.replacement import check_replaceable, mark, remove_results
 from sparsekit.runs.summary import describe
@@ -51,15 +52,15 @@ def check_folder(args: TrainingArguments | None, overwrite: bool) -> None:
 class Session:
     """Writes everything of a run but its weights: config, events, logits and summary."""
 
-    def __init__(self, prepared: Prepared, teacher: Teachers, metric_names: Sequence[str]) -> None:
+    def __init__(self, prepared: Prepared, teacher: Teachers) -> None:
         self.run = RunFolder(Path(str(prepared.args.output_dir)))
         # Before the Trainer makes its folder of checkpoints in it.
         self.run.path.mkdir(parents=True, exist_ok=True)
         mark(self.run)
         # Checkpoints lie where the launcher's do; the trainer finds the newest there.
         prepared.args.output_dir = str(self.run.checkpoints)
-        self._prepared, self._metrics = prepared, list(metric_names)
-        self._config = _config(prepared, teacher, self._metrics)
+        self._prepared = prepared
+        self._config = _config(prepared, teacher)
         self._tracker = Tracker(self.run)
         rows, inputs = prepared.train.rows, prepared.student.tokenizer.model_input_names
         columns = [name for name in (*inputs, "labels") if name in rows.column_names]
@@ -77,7 +78,8 @@ class Session:
         student = self._prepared.student
         labels = len(id2label(student.model.config))
         inputs = student.tokenizer.model_input_names
-        return tokenized_rows(dataset, inputs, labels, name, labelled=False)
+        check = partial(self._prepared.task.check_rows, labels)
+        return tokenized_rows(dataset, inputs, check, name, labelled=False)
 
     @contextmanager
     def training(self, resume: str | bool | None) -> Iterator[str | None]:
@@ -133,7 +135,12 @@ class Session:
             texts = _texts(split, self._prepared.text_columns)
             with naming_arguments():
                 scores = record_evaluation(
-                    self._prepared.student, split.rows, texts, VALIDATION, self.run, self._metrics
+                    self._prepared.task,
+                    self._prepared.student,
+                    split.rows,
+                    texts,
+                    VALIDATION,
+                    self.run,
                 )
             self._tracker.record({"metrics": {VALIDATION: scores}})
         self._tracker.finish({})
@@ -147,9 +154,9 @@ def _texts(split: Tokenized, columns: Sequence[str]) -> Dataset:
     return Dataset.from_dict({**kept, "label": list(split.rows["labels"])})
 
 
-def _config(prepared: Prepared, teacher: Teachers, metric_names: list[str]) -> dict[str, Any]:
+def _config(prepared: Prepared, teacher: Teachers) -> dict[str, Any]:
     """`config.yaml`: what the trainer was given, by the launcher's keys."""
-    model, args = prepared.student.model, prepared.args
+    model, args, task = prepared.student.model, prepared.args, prepared.task
     data = {
         split.name: split.rows.num_rows
         for split in (prepared.train, prepared.evaluation)
@@ -160,7 +167,7 @@ def _config(prepared: Prepared, teacher: Teachers, metric_names: list[str]) -> d
             "text_columns": list(prepared.text_columns),
             "label_column": "labels",
             "max_length": prepared.student.tokenizer.model_max_length,
-            "metrics": metric_names,
+            "metrics": task.metrics,
             "rows": data,
         },
         "student": {"checkpoint": model.name_or_path or type(model).__name__},

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sparsekit.config.identity import without_added
 from sparsekit.config.old_names import current_name
 from sparsekit.distributed import PROCESSES
 from sparsekit.errors import ConfigError
@@ -45,9 +46,10 @@ def trained_by(
     data_files: the hash of the files of all splits, by which a sweep tells whether they changed. A
         run may go on where only those of other splits did.
     """
-    decisive = {key: value for key, value in values.items() if key not in _FREE_GROUPS}
+    kept = {key: value for key, value in values.items() if key not in _FREE_GROUPS}
+    decisive = without_added(kept)
     decisive["dataset"] = {
-        key: value for key, value in values["dataset"].items() if key not in _FREE_DATASET
+        key: value for key, value in decisive["dataset"].items() if key not in _FREE_DATASET
     }
     decisive["training"] = {
         key: value for key, value in values["training"].items() if key not in _FREE_TRAINING

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -29,15 +30,16 @@ from transformers.trainer_utils import TrainOutput
 
 from sparsekit.config.arguments import as_arguments, naming_arguments
 from sparsekit.data.collator import Collator
+from sparsekit.data.labels import id2label
 from sparsekit.errors import ConfigError, UserError
-from sparsekit.metrics import compute as metrics_of
 from sparsekit.models.first_token import only_first_token
-from sparsekit.models.loading import id2label
 from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.loss_mean import LossMean
 from sparsekit.oneshot.calibration import draw
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
+from sparsekit.tasks.base import Task
+from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
 from sparsekit.training.best import LastStage, best_problems
 from sparsekit.training.callbacks import RecipeCallback
@@ -70,7 +72,7 @@ class SparseTrainer(Trainer):
     `schedule.json` and `summary.json`.
 
     Args:
-        model: a `...ForSequenceClassification` of transformers; it is changed in place.
+        model: a model of transformers with the task's head; it is changed in place.
         recipe: a file, the name of one of sparsekit's recipes, a SparseZoo stub, YAML text, a
             mapping or a `Recipe`.
         recipe_args: values for variables of the recipe, as in `{"num_epochs": 3}`.
@@ -83,8 +85,10 @@ class SparseTrainer(Trainer):
         eval_dataset: the same for evaluation. Keep its text: exports are checked on it.
         processing_class: their tokenizer.
         data_collator: by default rows are padded to the longest of a batch.
-        metrics: what is computed of the evaluation split, by `sparsekit.metrics` name; an export is
-            checked on these.
+        task: what the model is trained for, one of `sparsekit.tasks`; by default
+            `TextClassification()`, which needs a `...ForSequenceClassification`.
+        metrics: what is computed of the evaluation split, by name; an export is checked on these.
+            None: those of the task.
         compute_metrics: replaces `metrics` in what `evaluate` returns and logs.
         overwrite: whether a completed run in `args.output_dir` may be replaced.
         run: only where the caller keeps the run folder, its config, tracking and summary, as the
@@ -112,7 +116,8 @@ class SparseTrainer(Trainer):
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
-        metrics: Sequence[str] = ("accuracy",),
+        task: Task | None = None,
+        metrics: Sequence[str] | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         overwrite: bool = False,
@@ -120,23 +125,26 @@ class SparseTrainer(Trainer):
         **options: Any,
     ) -> None:
         self._session: Session | None = None
+        self.task = TextClassification() if task is None else task
+        if metrics is not None:
+            self.task = replace(self.task, metrics=list(metrics))
         if run is None:
             datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
             check_folder(args, overwrite)
             with naming_arguments():
                 prepared = prepare(
                     model,
+                    self.task,
                     recipe,
                     recipe_args or {},
                     teacher,
                     args,
                     datasets,
                     processing_class,
-                    metrics,
                 )
-            self._session = Session(prepared, teacher, metrics)
+            self._session = Session(prepared, teacher)
             run, recipe, args = self._session.run, prepared.recipe, prepared.args
-            names = None if compute_metrics else metrics
+            names = None if compute_metrics else self.task.computed_metrics
             if problems := [*best_problems(args, recipe, names), *without_effect(args, recipe)]:
                 raise ConfigError([as_arguments(problem) for problem in problems])
             train_dataset, eval_dataset = prepared.train.rows, prepared.evaluation_rows
@@ -145,7 +153,8 @@ class SparseTrainer(Trainer):
         assert isinstance(recipe, Recipe)
         if data_collator is None:
             assert processing_class is not None
-            data_collator = Collator(processing_class)
+            data_collator = self.task.collator(processing_class)
+        recipe.use_task(self.task)
         with self._naming():
             recipe.attach(model)
         super().__init__(
@@ -155,7 +164,7 @@ class SparseTrainer(Trainer):
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             data_collator=data_collator,
-            compute_metrics=compute_metrics or partial(_computed, metrics),
+            compute_metrics=compute_metrics or partial(_computed, self.task),
             callbacks=list(callbacks),
             **options,
         )
@@ -319,9 +328,10 @@ class SparseTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         teacher = {name: inputs[name] for name in inputs if name.startswith("teacher_")}
+        labels = inputs["labels"]
         inputs = {name: value for name, value in inputs.items() if name not in teacher}
         # Counted before: with label smoothing the Trainer pops the labels from its inputs.
-        rows = len(inputs["labels"])
+        rows = len(labels)
         several = model.training and self.args.world_size > 1
         if several and self.processing_class is not None:
             inputs = same_length(inputs, cast(PreTrainedTokenizerBase, self.processing_class))
@@ -332,7 +342,8 @@ class SparseTrainer(Trainer):
             self._rows_seen += rows
             weight = loss_weight(rows, loss.device) if several else 1.0
             self._task_loss.add(loss * weight)
-            loss = self.recipe.loss(loss, teacher, outputs) * weight
+            batch = {**inputs, "labels": labels, **teacher}
+            loss = self.recipe.loss(loss, batch, outputs) * weight
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any) -> Tensor:
@@ -383,7 +394,7 @@ class SparseTrainer(Trainer):
         with contextlib.ExitStack() as stack:
             stack.enter_context(cpu_acceleration(self, self.recipe, self._sparse_linears))
             stack.enter_context(matmul_precision(self.args.matmul_precision))
-            if isinstance(self.model, PreTrainedModel):
+            if isinstance(self.model, PreTrainedModel) and self.task.first_token:
                 hook = only_first_token(self.model, self._first_token_suffices)
                 stack.callback(hook.remove if hook else lambda: None)
             result = super().train(checkpoint, **options)
@@ -428,6 +439,7 @@ class SparseTrainer(Trainer):
         return self._sparse_linears.sparse_layers
 
 
-def _computed(names: Sequence[str], prediction: EvalPrediction) -> dict[str, float]:
-    logits, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-    return metrics_of(names, logits, labels)
+def _computed(task: Task, prediction: EvalPrediction) -> dict[str, float]:
+    found, names = prediction.predictions, task.outputs
+    outputs = dict(zip(names, found if isinstance(found, tuple) else (found,), strict=True))
+    return task.score(outputs, np.asarray(prediction.label_ids))

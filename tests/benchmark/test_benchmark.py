@@ -29,12 +29,17 @@ from sparsekit.cli.app import app
 from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.runtime import openvino as openvino_module
-from sparsekit.runtime.answers import TextEncoder, predict_logits
+from sparsekit.runtime.answers import predict_outputs
 from sparsekit.runtime.deepsparse import DeepSparseRuntime
+from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.openvino import OpenVinoRuntime
 from sparsekit.runtime.sparse.runtime import SparseRuntime
+from sparsekit.runtime.tasks.file import read_task
 from sparsekit.sparseml.peer import peer_python
+from sparsekit.tasks.text_classification import TextClassification
+
+TASK = TextClassification(max_length=64)
 
 needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed"
@@ -66,7 +71,9 @@ def check_answers(run: Path, runtime: Any) -> None:
     expected, _ = logits_and_recorded(run, 16)
     encoder = TextEncoder(run / "deployment")
     texts = pq.read_table(run / "evaluation" / "validation.parquet")["text"].to_pylist()
-    actual = predict_logits(runtime, encoder, encoder.encode(texts), batch=16)
+    answers, encodings = read_task(run / "deployment"), encoder.encode(texts)
+    outputs = predict_outputs(runtime, answers, encoder, encodings, batch=16)
+    actual = np.asarray(outputs["logits"])
     assert np.abs(actual - expected).mean() < 0.2 * expected.std(axis=0).min()
     assert np.corrcoef(actual[:, 0], expected[:, 0])[0, 1] > 0.95
 
@@ -98,10 +105,10 @@ def test_a_model_that_our_runtime_does_not_run_is_timed_without_it(
     qdq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(candidates_module, "missing", lambda: {"openvino": "", "deepsparse": ""})
-    actual = candidates(qdq / "model", tmp_path)
+    actual = candidates(qdq / "model", TASK, tmp_path)
     assert [candidate.name for candidate in actual] == [DENSE, DYNAMIC, "onnxruntime", "sparse"]
     monkeypatch.setattr(candidates_module, "refusal", lambda file: "it has a node Sinh 'odd'")
-    actual = candidates(qdq / "model", tmp_path)
+    actual = candidates(qdq / "model", TASK, tmp_path)
     assert [candidate.name for candidate in actual] == [DENSE, DYNAMIC, "onnxruntime"]
     assert "not timed: it has a node Sinh 'odd'" in caplog.text
 
@@ -212,7 +219,7 @@ def test_baselines_have_no_zeros(
 ) -> None:
     others = ["openvino", "deepsparse", "sparse"]
     monkeypatch.setattr(candidates_module, "missing", lambda: dict.fromkeys(others, ""))
-    actual = candidates(qdq / "model", tmp_path)
+    actual = candidates(qdq / "model", TASK, tmp_path)
     assert [candidate.name for candidate in actual] == [DENSE, DYNAMIC, "onnxruntime"]
     sizes = [candidate.file.stat().st_size for candidate in actual]
     assert sizes[0] > max(sizes[1:])

@@ -20,6 +20,7 @@ from sparsekit.sparseml import peer
 
 CHOICES = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml"))
 GROUPS = {
+    "task",
     "dataset",
     "student",
     "teacher",
@@ -56,7 +57,7 @@ def built(values: dict[str, Any]) -> Plan:
 
 
 def test_the_walk_finds_all_of_them() -> None:
-    assert len(CHOICES) == 45
+    assert len(CHOICES) == 46
     assert len(EXPERIMENTS) == 7
     assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml", "hydra"}
 

@@ -43,7 +43,7 @@ def test_variables_that_nothing_reads(override: str, problem: str | None) -> Non
         ([], None),
         (["teacher=finetuned", "export=none", "runtime=none", "engine=sparseml"], None),
         (["+peak=0.1", "recipe.init_lr=${peak}"], None),
-        (["+num_epochs=3"], r"^num_epochs: nothing reads it.*choose from dataset, student"),
+        (["+num_epochs=3"], r"^num_epochs: nothing reads it.*choose from task, dataset"),
         (["+sweep.rerunn=all"], r"^sweep\.rerunn: .*did you mean rerun\?"),
         (["export=none", "+export.form=qdq"], r"^export\.form: .*with this choice of export$"),
     ],

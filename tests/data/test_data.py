@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,31 @@ from datasets import ClassLabel, Dataset, DatasetDict
 from transformers import AutoTokenizer
 
 from sparsekit.data import datasets as data_module
-from sparsekit.data.datasets import FileDataset, TextData, tokenize
+from sparsekit.data.datasets import FileDataset
 from sparsekit.data.labels import is_generic, matching_order, number_labels
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.tasks.base import Data
+from sparsekit.tasks.text_classification import TextClassification
+from sparsekit.tasks.tokens import tokenize
+
+TASK = TextClassification(max_length=8)
 
 GOOD = [{"text": "good one", "label": "pos"}, {"text": "bad NA one", "label": "neg"}]
 
 
-def files(
-    tmp_path: Path, train: list[dict[str, Any]], validation: list[dict[str, Any]]
-) -> FileDataset:
-    return FileDataset(
-        text_columns=["text"],
-        label_column="label",
+@dataclass
+class Given:
+    """A source, and the task that reads it."""
+
+    source: Any
+    task: TextClassification
+
+    def load(self) -> Data:
+        return self.task.load(self.source)
+
+
+def files(tmp_path: Path, train: list[dict[str, Any]], validation: list[dict[str, Any]]) -> Given:
+    source = FileDataset(
         format="csv",
         data_files={
             "train": str(write_csv(tmp_path / "train.csv", train)),
@@ -35,6 +48,7 @@ def files(
             "test": None,
         },
     )
+    return Given(source, TextClassification(text_columns=["text"], label_column="label"))
 
 
 def test_names_are_sorted_and_numbered(tmp_path: Path) -> None:
@@ -56,7 +70,7 @@ def test_a_column_that_stands_twice(tmp_path: Path) -> None:
     dataset = files(tmp_path, GOOD, GOOD)
     path = tmp_path / "twice.csv"
     path.write_text("text,label,label\na,pos,neg\nb,neg,pos\n")
-    dataset.data_files = {"train": str(path), "validation": str(path)}
+    dataset.source.data_files = {"train": str(path), "validation": str(path)}
     with pytest.raises(UserError, match="more than one column label; rename"):
         dataset.load()
 
@@ -65,7 +79,10 @@ def test_labels_that_are_lists(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([{"text": "a", "label": [1]}, {"text": "b", "label": [0]}]))
     dataset = files(tmp_path, GOOD, GOOD)
-    dataset.format, dataset.data_files = "json", {"train": str(path), "validation": str(path)}
+    dataset.source.format, dataset.source.data_files = (
+        "json",
+        {"train": str(path), "validation": str(path)},
+    )
     with pytest.raises(ConfigError, match="'label' holds lists or objects"):
         dataset.load()
 
@@ -74,12 +91,9 @@ def test_json_and_two_text_columns(tmp_path: Path) -> None:
     rows = [{"question": "why ?", "answer": "so", "ok": i % 2} for i in range(4)]
     path = tmp_path / "rows.json"
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    loaded = FileDataset(
-        text_columns=["question", "answer"],
-        label_column="ok",
-        format="json",
-        data_files={"train": str(path), "validation": str(path)},
-    ).load()
+    source = FileDataset(format="json", data_files={"train": str(path), "validation": str(path)})
+    task = TextClassification(text_columns=["question", "answer"], label_column="ok")
+    loaded = task.load(source)
     assert loaded.splits["train"].column_names == ["text", "text_pair", "label"]
 
 
@@ -139,8 +153,8 @@ def test_every_split_is_checked_at_once(tmp_path: Path) -> None:
 
 def test_files_that_are_not_there_or_empty(tmp_path: Path) -> None:
     dataset = files(tmp_path, GOOD, GOOD)
-    Path(str(dataset.data_files["train"])).write_text("\n\n")
-    dataset.data_files["validation"] = str(tmp_path / "nowhere.csv")
+    Path(str(dataset.source.data_files["train"])).write_text("\n\n")
+    dataset.source.data_files["validation"] = str(tmp_path / "nowhere.csv")
     with pytest.raises(ConfigError) as caught:
         dataset.load()
     assert len(caught.value.problems) == 2
@@ -149,7 +163,7 @@ def test_files_that_are_not_there_or_empty(tmp_path: Path) -> None:
 
 def test_a_header_without_rows(tmp_path: Path) -> None:
     dataset = files(tmp_path, GOOD, GOOD)
-    Path(str(dataset.data_files["train"])).write_text("text,label\n")
+    Path(str(dataset.source.data_files["train"])).write_text("text,label\n")
     with pytest.raises(UserError, match=r"train\.csv has no rows"):
         dataset.load()
 
@@ -165,7 +179,7 @@ def test_a_header_without_rows(tmp_path: Path) -> None:
 )
 def test_a_csv_that_is_none(tmp_path: Path, content: bytes, problem: str) -> None:
     dataset = files(tmp_path, GOOD, GOOD)
-    Path(str(dataset.data_files["train"])).write_bytes(content)
+    Path(str(dataset.source.data_files["train"])).write_bytes(content)
     with pytest.raises(UserError, match=problem):
         dataset.load()
 
@@ -181,7 +195,7 @@ def test_a_csv_that_is_none(tmp_path: Path, content: bytes, problem: str) -> Non
 )
 def test_a_csv_as_spreadsheets_write_it(tmp_path: Path, change: Callable[[str], bytes]) -> None:
     dataset = files(tmp_path, GOOD, GOOD)
-    path = Path(str(dataset.data_files["train"]))
+    path = Path(str(dataset.source.data_files["train"]))
     path.write_bytes(change(path.read_text()))
     loaded = dataset.load()
     assert loaded.splits["train"]["text"][:] == [row["text"] for row in GOOD]
@@ -191,14 +205,14 @@ def test_training_on_the_validation_file_is_mentioned(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     dataset = files(tmp_path, GOOD, GOOD)
-    dataset.data_files["validation"] = dataset.data_files["train"]
+    dataset.source.data_files["validation"] = dataset.source.data_files["train"]
     dataset.load()
     assert "data_files.validation is the training file" in caplog.text
 
 
 def test_a_length_without_room_for_text(tmp_path: Path) -> None:
     dataset = files(tmp_path, GOOD, GOOD)
-    dataset.max_length = 2
+    dataset.task.max_length = 2
     with pytest.raises(ConfigError, match=r"max_length 2 leaves no room for text; set 5 or more"):
         dataset.load()
 
@@ -208,7 +222,7 @@ def test_the_order_of_labels_follows_a_model() -> None:
     assert matching_order(["neg", "pos"], {0: "LABEL_0", 1: "LABEL_1"}) is None
     assert is_generic({0: "LABEL_0", 1: "LABEL_1"})
     rows = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
-    data = TextData({"train": rows}, ["neg", "pos"], 8).with_label_order(["pos", "neg"])
+    data = TASK.with_model_labels(Data(TASK, {"train": rows}, ["neg", "pos"]), {0: "pos", 1: "neg"})
     assert data.splits["train"]["label"][:] == [1, 0]
     assert data.label_names == ["pos", "neg"]
 
@@ -225,7 +239,7 @@ def test_tokens_are_made_once_and_again_when_anything_changes(
     monkeypatch.setattr(data_module, "cached", spy)
     tokenizer = AutoTokenizer.from_pretrained(teacher_folder)
     rows = Dataset.from_dict({"text": ["the plot is dull .", "warm and witty ."], "label": [0, 1]})
-    data = TextData({"train": rows}, ["neg", "pos"], 8)
+    data = Data(TASK, {"train": rows}, ["neg", "pos"])
     first = tokenize(data, tokenizer, "a")["train"]
     second = tokenize(data, tokenizer, "a")["train"]
     assert first[:] == second[:]
@@ -233,14 +247,14 @@ def test_tokens_are_made_once_and_again_when_anything_changes(
     assert first["labels"][:] == [0, 1]
     assert first["length"][:] == [len(ids) for ids in first["input_ids"]]
     tokenize(data, tokenizer, "b")
-    tokenize(TextData(data.splits, data.label_names, 4), tokenizer, "a")
+    tokenize(Data(TextClassification(max_length=4), data.splits, data.label_names), tokenizer, "a")
     assert len(made) == 3
 
 
 def test_models_of_one_vocabulary_do_not_share_inputs(teacher_folder: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(teacher_folder)
     rows = Dataset.from_dict({"text": ["a"], "text_pair": ["the cast"], "label": [0]})
-    data = TextData({"train": rows}, ["neg", "pos"], 9)
+    data = Data(TextClassification(max_length=9), {"train": rows}, ["neg", "pos"])
     inputs = list(tokenizer.model_input_names)
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     assert "token_type_ids" not in tokenize(data, tokenizer, "same")["train"].column_names
@@ -254,7 +268,7 @@ def test_tokens_that_are_damaged_are_made_again(
     monkeypatch.setenv("SPARSEKIT_CACHE", str(tmp_path))
     tokenizer = AutoTokenizer.from_pretrained(teacher_folder)
     rows = Dataset.from_dict({"text": ["the plot is dull .", "warm and witty ."], "label": [0, 1]})
-    data = TextData({"train": rows}, ["neg", "pos"], 8)
+    data = Data(TASK, {"train": rows}, ["neg", "pos"])
     whole = tokenize(data, tokenizer, "a")["train"][:]
     (folder,) = (path for path in (tmp_path / "tokens").iterdir() if path.is_dir())
     for name in ("*.arrow", "state.json", "dataset_info.json"):
@@ -264,11 +278,8 @@ def test_tokens_that_are_damaged_are_made_again(
 
 
 def test_built_datasets_come_from_their_source() -> None:
-    built = data_module.BuiltDataset(
-        text_columns=["text"],
-        label_column="label",
-        source={"_target_": "test_data.make_rows", "count": 4},
-    ).load()
+    source = data_module.BuiltDataset(source={"_target_": "test_data.make_rows", "count": 4})
+    built = TASK.load(source)
     assert len(built.splits["train"]) == 4
 
 
@@ -277,19 +288,17 @@ def make_rows(count: int) -> DatasetDict:
     return DatasetDict({"train": rows, "validation": rows})
 
 
-def from_text(folder: Path, train: str, validation: str, form: str = "csv") -> FileDataset:
+def from_text(folder: Path, train: str, validation: str, form: str = "csv") -> Given:
     """A data set of two files with these contents."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for split, content in (("train", train), ("validation", validation)):
         paths[split] = folder / f"{split}.{form}"
         paths[split].write_bytes(content.encode())
-    return FileDataset(
-        text_columns=["text"],
-        label_column="label",
-        format=form,
-        data_files={split: str(path) for split, path in paths.items()},
+    source = FileDataset(
+        format=form, data_files={split: str(path) for split, path in paths.items()}
     )
+    return Given(source, TextClassification(text_columns=["text"], label_column="label"))
 
 
 def csv_of(*labels: str) -> str:
@@ -365,7 +374,7 @@ def test_a_file_that_was_rewritten_is_read_again(tmp_path: Path, form: str) -> N
     write = csv_of if form == "csv" else json_of
     dataset = from_text(tmp_path, write("neg", "pos"), write("pos"), form)
     first = dataset.load()
-    path = Path(str(dataset.data_files["train"]))
+    path = Path(str(dataset.source.data_files["train"]))
     before = path.stat()
     path.write_text(write("pos", "neg"))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -456,12 +465,12 @@ def test_labels_that_differ_in_case_alone(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=expected):
         dataset.load()
-    dataset.label_case = "ignore"
+    dataset.task.label_case = "ignore"
     loaded = dataset.load()
     assert loaded.label_names == ["neg", "pos"]
     assert loaded.splits["train"]["label"][:] == [1, 1, 0, 1]
     assert loaded.splits["validation"]["label"][:] == [1, 0]
-    dataset.label_case = "keep"
+    dataset.task.label_case = "keep"
     with pytest.raises(ConfigError, match="'POS' is never seen in train, which has Pos, neg, pos"):
         dataset.load()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sparsekit.data.tokenized import class_names, text_columns, token_counts, tokenized_rows
 from sparsekit.errors import UserError
+from sparsekit.tasks.text_classification import TextClassification
 
 INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
 
@@ -33,7 +35,8 @@ def tokenize(reviews: Dataset, tokenizer: PreTrainedTokenizerBase, **options: An
 
 
 def prepared(dataset: object, **options: Any) -> Dataset:
-    return tokenized_rows(dataset, INPUTS, 2, "train_dataset", **options)
+    check = partial(TextClassification().check_rows, 2)
+    return tokenized_rows(dataset, INPUTS, check, "train_dataset", **options)
 
 
 def test_columns_of_the_model_with_labels_and_length(

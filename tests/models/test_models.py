@@ -13,20 +13,24 @@ from datasets import Dataset
 from tiny_training import load_student, make_rows, trainer
 from transformers import RobertaConfig, T5Config, ViTConfig
 
-from sparsekit.data.datasets import TextData, tokenize
 from sparsekit.errors import UserError
 from sparsekit.models.hub import fetch
-from sparsekit.models.loading import Student, load_classifier, read_config, weights_hash
-from sparsekit.models.predict import length_batches, predict_logits
+from sparsekit.models.loading import Student, load_for_task, read_config, weights_hash
+from sparsekit.models.predict import length_batches, predict_outputs
 from sparsekit.models.pruning import prune, sparsity
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.sparsity.prunable import prunable
+from sparsekit.tasks.base import Data
+from sparsekit.tasks.text_classification import TextClassification
+from sparsekit.tasks.tokens import tokenize
+
+TASK = TextClassification(max_length=64)
 
 LABELS = ["neg", "pos"]
 
 
 def test_a_sparse_student_keeps_its_zeros_and_gets_a_head(student_folder: str) -> None:
-    loaded = Student(checkpoint=student_folder).load(LABELS, 64)
+    loaded = Student(checkpoint=student_folder).load(TASK, LABELS)
     measured = sparsity(loaded.model)
     assert measured["overall"] == pytest.approx(0.9, abs=1e-3)
     assert measured["layers"]["classifier"] == 0
@@ -36,14 +40,14 @@ def test_a_sparse_student_keeps_its_zeros_and_gets_a_head(student_folder: str) -
 
 @pytest.mark.parametrize("share", [0.0, 0.33, 0.8])
 def test_pruning_at_load_is_exact_in_every_layer(teacher_folder: str, share: float) -> None:
-    loaded = Student(checkpoint=teacher_folder, sparsity=share).load(LABELS, 64)
+    loaded = Student(checkpoint=teacher_folder, sparsity=share).load(TASK, LABELS)
     for module in prunable(loaded.model).values():
         assert int((module.weight == 0).sum()) == round(share * module.weight.numel())
     assert (loaded.model.bert.pooler.dense.weight != 0).all()
 
 
 def test_pruning_twice_changes_nothing(teacher_folder: str) -> None:
-    model = Student(checkpoint=teacher_folder, sparsity=0.5).load(LABELS, 64).model
+    model = Student(checkpoint=teacher_folder, sparsity=0.5).load(TASK, LABELS).model
     before = {name: p.clone() for name, p in model.named_parameters()}
     prune(model, 0.5)
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
@@ -57,7 +61,7 @@ def test_a_share_of_one_is_refused() -> None:
 
 def test_a_sequence_longer_than_the_model(teacher_folder: str) -> None:
     with pytest.raises(UserError, match="max_length 9999 is more than the 512 positions"):
-        Student(checkpoint=teacher_folder).load(LABELS, 9999)
+        Student(checkpoint=teacher_folder).load(TextClassification(max_length=9999), LABELS)
 
 
 @pytest.mark.parametrize("kind", ["bin", "safetensors"])
@@ -65,25 +69,27 @@ def test_weights_cut_short_are_named(teacher_folder: str, tmp_path: Path, kind: 
     folder = tmp_path / "cut"
     shutil.copytree(teacher_folder, folder)
     if kind == "safetensors":
-        load_classifier(folder, LABELS, 64)[0].model.save_pretrained(folder)
+        load_for_task(folder, TASK, LABELS)[0].model.save_pretrained(folder)
         (folder / "pytorch_model.bin").unlink()
     weights = folder / ("pytorch_model.bin" if kind == "bin" else "model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-2000])
     with pytest.raises(UserError, match=f"cannot read the weights {weights.name}.*cut short"):
-        load_classifier(folder, LABELS, 64)
+        load_for_task(folder, TASK, LABELS)
 
 
 def test_weights_that_are_stored_transposed(teacher_folder: str, tmp_path: Path) -> None:
     # As checkpoints are that were converted from TensorFlow: kernels would take columns for rows.
     folder = tmp_path / "teacher"
     shutil.copytree(teacher_folder, folder, ignore=shutil.ignore_patterns("*.safetensors", "*.bin"))
-    plain, _ = load_classifier(Path(teacher_folder), ["neg", "pos"], 32)
+    plain, _ = load_for_task(
+        Path(teacher_folder), TextClassification(max_length=32), ["neg", "pos"]
+    )
     stored = {
         name: value.t().contiguous().t() if value.ndim == 2 else value
         for name, value in plain.model.state_dict().items()
     }
     torch.save(stored, folder / "pytorch_model.bin")
-    loaded, _ = load_classifier(folder, ["neg", "pos"], 32)
+    loaded, _ = load_for_task(folder, TextClassification(max_length=32), ["neg", "pos"])
     assert all(weight.is_contiguous() for weight in loaded.model.parameters())
     for name, value in loaded.model.state_dict().items():
         assert torch.equal(value, plain.model.state_dict()[name]), name
@@ -94,7 +100,7 @@ def test_a_folder_without_weights(teacher_folder: str, tmp_path: Path) -> None:
     shutil.copytree(teacher_folder, folder)
     (folder / "pytorch_model.bin").unlink()
     with pytest.raises(UserError, match="holds no weights"):
-        load_classifier(folder, LABELS, 64)
+        load_for_task(folder, TASK, LABELS)
 
 
 def test_a_student_with_half_of_its_weights(teacher_folder: str, tmp_path: Path) -> None:
@@ -104,7 +110,7 @@ def test_a_student_with_half_of_its_weights(teacher_folder: str, tmp_path: Path)
     weights = torch.load(file)
     torch.save({k: v for k, v in weights.items() if "layer.1" not in k}, file)
     with pytest.raises(UserError, match=r"lacks the weights bert\.encoder\.layer\.1"):
-        Student(checkpoint=str(folder)).load(LABELS, 64)
+        Student(checkpoint=str(folder)).load(TASK, LABELS)
 
 
 def test_a_folder_without_tokenizer(teacher_folder: str, tmp_path: Path) -> None:
@@ -113,7 +119,7 @@ def test_a_folder_without_tokenizer(teacher_folder: str, tmp_path: Path) -> None
     (folder / "vocab.txt").unlink()
     (folder / "tokenizer_config.json").unlink()
     with pytest.raises(UserError, match="has 5 special tokens and no words"):
-        load_classifier(folder, LABELS, 64)
+        load_for_task(folder, TASK, LABELS)
 
 
 def test_a_tokenizer_of_another_model(teacher_folder: str, tmp_path: Path) -> None:
@@ -122,7 +128,7 @@ def test_a_tokenizer_of_another_model(teacher_folder: str, tmp_path: Path) -> No
     with (folder / "vocab.txt").open("a") as file:
         file.writelines(f"word{i}\n" for i in range(500))
     with pytest.raises(UserError, match="tokens, but the model embeds"):
-        load_classifier(folder, LABELS, 64)
+        load_for_task(folder, TASK, LABELS)
 
 
 def test_what_is_no_encoder(teacher_folder: str, tmp_path: Path) -> None:
@@ -130,10 +136,12 @@ def test_what_is_no_encoder(teacher_folder: str, tmp_path: Path) -> None:
     shutil.copytree(teacher_folder, folder)
     (folder / "config.json").write_text(T5Config().to_json_string())
     with pytest.raises(UserError, match="an encoder-decoder, t5; choose an encoder"):
-        load_classifier(folder, LABELS, 64)
+        load_for_task(folder, TASK, LABELS)
     (folder / "config.json").write_text(ViTConfig().to_json_string())
-    with pytest.raises(UserError, match=r"cannot become a text classifier.*choose an encoder"):
-        load_classifier(folder, LABELS, 64)
+    with pytest.raises(
+        UserError, match=r"cannot be loaded for text classification.*choose an encoder"
+    ):
+        load_for_task(folder, TASK, LABELS)
 
 
 def changed(folder: str, target: Path, **config: object) -> Path:
@@ -166,7 +174,7 @@ def test_quantized_weights_are_refused(student_folder: str, tmp_path: Path, meth
     quantized = {"quant_method": method}
     folder = changed(student_folder, tmp_path / "student", quantization_config=quantized)
     with pytest.raises(UserError, match=f"quantized by {method}, and training needs float"):
-        Student(checkpoint=str(folder)).load(LABELS, 64)
+        Student(checkpoint=str(folder)).load(TASK, LABELS)
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -184,7 +192,7 @@ def test_roberta_counts_positions_from_its_padding(teacher_folder: str, tmp_path
     shutil.copytree(teacher_folder, folder)
     (folder / "config.json").write_text(RobertaConfig(max_position_embeddings=34).to_json_string())
     with pytest.raises(UserError, match="max_length 33 is more than the 32 positions"):
-        load_classifier(folder, LABELS, 33)
+        load_for_task(folder, TextClassification(max_length=33), LABELS)
 
 
 def test_a_folder_that_is_not_there() -> None:
@@ -204,11 +212,15 @@ def test_the_weights_hash_sees_every_weight(teacher_folder: str, student_folder:
 
 
 def test_logits_come_in_the_order_of_the_rows(teacher_folder: str) -> None:
-    loaded, _ = load_classifier(Path(teacher_folder), LABELS, 64)
+    loaded, _ = load_for_task(Path(teacher_folder), TASK, LABELS)
     texts = ["the plot is dull .", "warm", "the cast is truly witty from start to finish ."] * 3
     rows = Dataset.from_dict({"text": texts, "label": [0] * 9})
-    tokens = tokenize(TextData({"t": rows}, LABELS, 64), loaded.tokenizer, loaded.tokenizer_hash)
-    logits = predict_logits(loaded.model, tokens["t"], loaded.tokenizer)
+    tokens = tokenize(
+        Data(TASK, {"t": rows}, LABELS),
+        loaded.tokenizer,
+        loaded.tokenizer_hash,
+    )
+    logits = predict_outputs(loaded.model, TASK, tokens["t"], loaded.tokenizer)["logits"]
     loaded.model.eval()
     # The last layer was short for these passes only.
     whole = loaded.model(
@@ -228,7 +240,10 @@ def test_a_checkpoint_that_works_in_chunks(student_folder: str, tmp_path: Path) 
     (folder / "config.json").write_text(json.dumps(config | {"chunk_size_feed_forward": 7}))
     plain, chunked = load_student(student_folder), load_student(str(folder))
     rows = make_rows(plain)
-    logits = [predict_logits(x.model, rows["validation"], x.tokenizer) for x in (plain, chunked)]
+    logits = [
+        predict_outputs(x.model, TASK, rows["validation"], x.tokenizer)["logits"]
+        for x in (plain, chunked)
+    ]
     np.testing.assert_array_equal(logits[0], logits[1])
     trainer(tmp_path, chunked, rows, Recipe.build({"num_epochs": 1}), max_steps=1).train()
     assert chunked.model.config.chunk_size_feed_forward == 0

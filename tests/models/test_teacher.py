@@ -14,18 +14,22 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from sparsekit.data.datasets import TextData
 from sparsekit.errors import UserError
 from sparsekit.models import teacher
-from sparsekit.models.teacher import Checkpoint, add_logits, label_order, teacher_logits
+from sparsekit.models.kept_outputs import add_outputs
+from sparsekit.models.teacher import Checkpoint, label_order, teacher_outputs
+from sparsekit.tasks.base import Data
+from sparsekit.tasks.text_classification import TextClassification
+
+TASK = TextClassification(max_length=64)
 
 LABELS = ["neg", "pos"]
 
 
 @pytest.fixture
-def data() -> TextData:
+def data() -> Data:
     rows = hub_seed.reviews(24, seed=3)
-    return TextData({"train": Dataset.from_list(rows)}, LABELS, 64)
+    return Data(TASK, {"train": Dataset.from_list(rows)}, LABELS)
 
 
 def named(folder: str, tmp_path: Path, id2label: dict[str, str]) -> Path:
@@ -40,30 +44,30 @@ def named(folder: str, tmp_path: Path, id2label: dict[str, str]) -> Path:
 
 
 def test_the_second_time_no_teacher_runs(
-    teacher_folder: str, data: TextData, monkeypatch: pytest.MonkeyPatch
+    teacher_folder: str, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = teacher_logits(Path(teacher_folder), data, ["train"])["train"]
-    monkeypatch.setattr(teacher, "predict_logits", None)
-    second = teacher_logits(Path(teacher_folder), data, ["train"])["train"]
+    first = teacher_outputs(Path(teacher_folder), data, ["train"])["train"]["logits"]
+    monkeypatch.setattr(teacher, "predict_outputs", None)
+    second = teacher_outputs(Path(teacher_folder), data, ["train"])["train"]["logits"]
     np.testing.assert_array_equal(first, second)
     assert first.shape == (24, 2)
 
 
 def test_a_teacher_is_loaded_once_for_all_splits(
-    teacher_folder: str, data: TextData, monkeypatch: pytest.MonkeyPatch
+    teacher_folder: str, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[Path] = []
-    load = teacher.load_classifier
+    load = teacher.load_for_task
 
     def counted(folder: Path, *arguments: Any) -> Any:
         loads.append(folder)
         return load(folder, *arguments)
 
-    monkeypatch.setattr(teacher, "load_classifier", counted)
+    monkeypatch.setattr(teacher, "load_for_task", counted)
     rows = hub_seed.reviews(16, seed=4)
     both = replace(data, splits={**data.splits, "validation": Dataset.from_list(rows)})
-    found = teacher_logits(Path(teacher_folder), both, ["validation", "train"])
-    assert {split: logits.shape for split, logits in found.items()} == {
+    found = teacher_outputs(Path(teacher_folder), both, ["validation", "train"])
+    assert {split: np.shape(outputs["logits"]) for split, outputs in found.items()} == {
         "validation": (16, 2),
         "train": (24, 2),
     }
@@ -72,12 +76,12 @@ def test_a_teacher_is_loaded_once_for_all_splits(
 
 
 def test_another_order_of_labels_is_no_special_case(
-    teacher_folder: str, data: TextData, tmp_path: Path
+    teacher_folder: str, data: Data, tmp_path: Path
 ) -> None:
     swapped = named(teacher_folder, tmp_path, {"0": "POS", "1": "NEG"})
-    straight = teacher_logits(Path(teacher_folder), data, ["train"])["train"]
+    straight = teacher_outputs(Path(teacher_folder), data, ["train"])["train"]["logits"]
     np.testing.assert_allclose(
-        teacher_logits(swapped, data, ["train"])["train"], straight[:, ::-1], atol=1e-6
+        teacher_outputs(swapped, data, ["train"])["train"]["logits"], straight[:, ::-1], atol=1e-6
     )
 
 
@@ -86,30 +90,32 @@ def test_other_names_are_taken_in_order_and_mentioned(
 ) -> None:
     folder = named(teacher_folder, tmp_path, {"0": "BAD", "1": "GOOD"})
     with caplog.at_level(logging.WARNING):
-        assert label_order(folder, "it", LABELS) == [0, 1]
+        assert label_order(folder, TASK, "it", LABELS) == [0, 1]
     assert "BAD, GOOD" in caplog.text
 
 
 def test_the_masked_language_model_twin_is_refused(seed_folder: Path) -> None:
     folder = str(seed_folder / "models" / hub_seed.MASKED_LM_TWIN)
     with pytest.raises(UserError, match=r"BertForMaskedLM, not a sequence classifier.*hyphens"):
-        Checkpoint(checkpoint=folder).folders(LABELS, lambda _: Path())
+        Checkpoint(checkpoint=folder).folders(TASK, LABELS, lambda _: Path())
 
 
 def test_another_number_of_labels_is_refused(teacher_folder: str) -> None:
     with pytest.raises(UserError, match=r"has 2 labels, the dataset 3 \(a, b, c\)"):
-        Checkpoint(checkpoint=teacher_folder).folders(["a", "b", "c"], lambda _: Path())
+        Checkpoint(checkpoint=teacher_folder).folders(TASK, ["a", "b", "c"], lambda _: Path())
 
 
 def test_one_of_several_teachers_that_does_not_fit_is_named(
     teacher_folder: str, student_folder: str
 ) -> None:
     with pytest.raises(UserError, match="oBERT"):
-        Checkpoint(checkpoint=[teacher_folder, student_folder]).folders(LABELS, lambda _: Path())
+        Checkpoint(checkpoint=[teacher_folder, student_folder]).folders(
+            TASK, LABELS, lambda _: Path()
+        )
 
 
 def test_a_teacher_without_its_head_is_refused(
-    teacher_folder: str, data: TextData, tmp_path: Path
+    teacher_folder: str, data: Data, tmp_path: Path
 ) -> None:
     import torch
 
@@ -119,7 +125,7 @@ def test_a_teacher_without_its_head_is_refused(
     del weights["classifier.weight"]
     torch.save(weights, folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"lacks the weights classifier\.weight"):
-        teacher_logits(folder, data, ["train"])["train"]
+        teacher_outputs(folder, data, ["train"])["train"]["logits"]
 
 
 @pytest.mark.parametrize("task", ["multi_label_classification", "regression"])
@@ -130,16 +136,17 @@ def test_a_teacher_of_another_task_is_refused(
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"problem_type": task}))
     with pytest.raises(UserError, match=f"was trained for {task.replace('_', ' ')}"):
-        label_order(folder, "it", LABELS)
+        label_order(folder, TASK, "it", LABELS)
 
 
 def test_a_teacher_whose_labels_differ_in_case_alone(teacher_folder: str, tmp_path: Path) -> None:
     folder = named(teacher_folder, tmp_path, {"0": "Good", "1": "good"})
-    assert label_order(folder, "it", ["good", "Good"]) == [1, 0]
+    assert label_order(folder, TASK, "it", ["good", "Good"]) == [1, 0]
     with pytest.raises(UserError, match="labels Good, good and the data's GOOD, good differ in"):
-        label_order(folder, "it", ["GOOD", "good"])
+        label_order(folder, TASK, "it", ["GOOD", "good"])
 
 
 def test_logits_become_a_column() -> None:
-    rows = add_logits(Dataset.from_dict({"a": [1, 2]}), np.array([[1, 2], [3, 4]], np.float32))
+    outputs = {"logits": np.array([[1, 2], [3, 4]], np.float32)}
+    rows = add_outputs(Dataset.from_dict({"a": [1, 2]}), outputs)
     assert rows["teacher_logits"][:] == [[1, 2], [3, 4]]

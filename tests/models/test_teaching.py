@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +18,34 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-from sparsekit.data.datasets import TextData
 from sparsekit.data.tokenized import Tokenized, tokenized_rows
 from sparsekit.errors import UserError
 from sparsekit.models import teaching
-from sparsekit.models.loading import Classifier, load_classifier
-from sparsekit.models.teacher import teacher_logits
-from sparsekit.models.teaching import mean_logits, sources, teacher_model
+from sparsekit.models.loading import LoadedModel, load_for_task
+from sparsekit.models.teacher import teacher_outputs
+from sparsekit.models.teaching import mean_outputs, sources, teacher_model
+from sparsekit.tasks.base import Data
+from sparsekit.tasks.text_classification import TextClassification
+
+TASK = TextClassification(max_length=64)
 
 LABELS = ["neg", "pos"]
 
 
 @pytest.fixture
-def student(student_folder: str) -> Classifier:
+def student(student_folder: str) -> LoadedModel:
     torch.manual_seed(1)
-    return load_classifier(Path(student_folder), LABELS, 64)[0]
+    return load_for_task(Path(student_folder), TASK, LABELS)[0]
 
 
 @pytest.fixture
-def split(student: Classifier) -> Tokenized:
+def split(student: LoadedModel) -> Tokenized:
     reviews = Dataset.from_list(hub_seed.reviews(24, seed=3))
     dataset = reviews.map(
         lambda rows: student.tokenizer(rows["text"], truncation=True), batched=True
     )
-    rows = tokenized_rows(dataset, student.tokenizer.model_input_names, 2, "train_dataset")
+    check = partial(TASK.check_rows, 2)
+    rows = tokenized_rows(dataset, student.tokenizer.model_input_names, check, "train_dataset")
     return Tokenized("train_dataset", dataset, rows)
 
 
@@ -62,23 +67,28 @@ def other_vocabulary(folder: Path) -> Path:
     return folder
 
 
-def logits(teacher: Any, student: Classifier, split: Tokenized) -> np.ndarray:
-    found = mean_logits(sources(teacher, student, LABELS, split.longest), student, split)
+def logits(teacher: Any, student: LoadedModel, split: Tokenized) -> np.ndarray:
+    teachers = sources(teacher, TASK, student, LABELS, split.longest)
+    found = np.asarray(mean_outputs(teachers, TASK, student, split)["logits"])
     assert found.shape == (len(split.rows), 2)
     assert found.dtype == np.float32
     return found
 
 
 def test_tokens_give_the_logits_that_texts_give(
-    teacher_folder: str, student: Classifier, split: Tokenized
+    teacher_folder: str, student: LoadedModel, split: Tokenized
 ) -> None:
-    data = TextData({"train": split.dataset.select_columns(["text", "label"])}, LABELS, 64)
-    expected = teacher_logits(Path(teacher_folder), data, ["train"])["train"]
+    data = Data(
+        TASK,
+        {"train": split.dataset.select_columns(["text", "label"])},
+        LABELS,
+    )
+    expected = teacher_outputs(Path(teacher_folder), data, ["train"])["train"]["logits"]
     np.testing.assert_array_equal(logits(teacher_folder, student, split), expected)
 
 
 def test_a_model_in_memory_is_its_folder(
-    teacher_folder: str, student: Classifier, split: Tokenized
+    teacher_folder: str, student: LoadedModel, split: Tokenized
 ) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
     by_folder = logits(Path(teacher_folder), student, split)
@@ -86,10 +96,10 @@ def test_a_model_in_memory_is_its_folder(
 
 
 def test_the_second_time_no_teacher_runs(
-    teacher_folder: str, student: Classifier, split: Tokenized, monkeypatch: pytest.MonkeyPatch
+    teacher_folder: str, student: LoadedModel, split: Tokenized, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = logits([teacher_folder, "self"], student, split)
-    monkeypatch.setattr(teaching, "predict_logits", None)
+    monkeypatch.setattr(teaching, "predict_outputs", None)
     np.testing.assert_array_equal(logits([teacher_folder, "self"], student, split), first)
     with torch.no_grad():
         student.model.classifier.bias.add_(1)
@@ -98,7 +108,7 @@ def test_the_second_time_no_teacher_runs(
 
 
 def test_several_teachers_are_averaged(
-    teacher_folder: str, student: Classifier, split: Tokenized
+    teacher_folder: str, student: LoadedModel, split: Tokenized
 ) -> None:
     mean = logits([teacher_folder, "self"], student, split)
     each = [logits(one, student, split) for one in (teacher_folder, "self")]
@@ -106,16 +116,20 @@ def test_several_teachers_are_averaged(
 
 
 def test_another_vocabulary_reads_the_text(
-    student: Classifier, split: Tokenized, tmp_path: Path
+    student: LoadedModel, split: Tokenized, tmp_path: Path
 ) -> None:
     folder = other_vocabulary(tmp_path / "other")
-    data = TextData({"train": split.dataset.select_columns(["text", "label"])}, LABELS, 64)
-    expected = teacher_logits(folder, data, ["train"])["train"]
+    data = Data(
+        TASK,
+        {"train": split.dataset.select_columns(["text", "label"])},
+        LABELS,
+    )
+    expected = teacher_outputs(folder, data, ["train"])["train"]["logits"]
     np.testing.assert_array_equal(logits(folder, student, split), expected)
 
 
 def test_another_vocabulary_without_the_text(
-    student: Classifier, split: Tokenized, tmp_path: Path
+    student: LoadedModel, split: Tokenized, tmp_path: Path
 ) -> None:
     folder = other_vocabulary(tmp_path / "other")
     tokens_only = Tokenized(split.name, split.dataset.remove_columns("text"), split.rows)
@@ -125,11 +139,11 @@ def test_another_vocabulary_without_the_text(
     with pytest.raises(UserError, match=r"embeds \d+ tokens and the student \d+.*give its folder"):
         logits(model, student, split)
     with pytest.raises(UserError, match="layers cannot be compared"):
-        teacher_model(folder, student, LABELS, split.longest)
+        teacher_model(folder, TASK, student, LABELS, split.longest)
 
 
 def test_the_order_of_labels_is_the_students(
-    teacher_folder: str, student: Classifier, split: Tokenized
+    teacher_folder: str, student: LoadedModel, split: Tokenized
 ) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
     straight = logits(model, student, split)
@@ -138,25 +152,25 @@ def test_the_order_of_labels_is_the_students(
 
 
 def test_a_model_for_layers_is_a_copy(
-    teacher_folder: str, student: Classifier, split: Tokenized
+    teacher_folder: str, student: LoadedModel, split: Tokenized
 ) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
-    copied = teacher_model(model, student, LABELS, split.longest)
+    copied = teacher_model(model, TASK, student, LABELS, split.longest)
     assert copied is not model
     assert torch.equal(copied.classifier.weight, model.classifier.weight)
-    assert teacher_model("self", student, LABELS, 64) is not student.model
+    assert teacher_model("self", TASK, student, LABELS, 64) is not student.model
     with pytest.raises(UserError, match="names 2 teachers, but layers can imitate only one"):
-        teacher_model([model, "self"], student, LABELS, split.longest)
+        teacher_model([model, "self"], TASK, student, LABELS, split.longest)
 
 
 def test_teachers_of_another_task(
-    seed_folder: Path, teacher_folder: str, student: Classifier, split: Tokenized, tmp_path: Path
+    seed_folder: Path, teacher_folder: str, student: LoadedModel, split: Tokenized, tmp_path: Path
 ) -> None:
     twin = str(seed_folder / "models" / hub_seed.MASKED_LM_TWIN)
     with pytest.raises(UserError, match="BertForMaskedLM, not a sequence classifier"):
         logits(twin, student, split)
     with pytest.raises(UserError, match=r"has 2 labels, the dataset 3 \(a, b, c\)"):
-        sources(teacher_folder, student, ["a", "b", "c"], 10)
+        sources(teacher_folder, TASK, student, ["a", "b", "c"], 10)
     with pytest.raises(UserError, match="there is no checkpoint folder"):
         logits(tmp_path / "missing", student, split)
     with pytest.raises(UserError, match="teacher is an empty list"):
@@ -167,7 +181,7 @@ def test_teachers_of_another_task(
 
 
 def test_a_teacher_of_too_few_positions(
-    teacher_folder: str, student: Classifier, split: Tokenized, tmp_path: Path
+    teacher_folder: str, student: LoadedModel, split: Tokenized, tmp_path: Path
 ) -> None:
     short = tmp_path / "short"
     shutil.copytree(teacher_folder, short)

@@ -12,10 +12,10 @@ from project import GOLDEN
 from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
-from sparsekit.modifiers.distillation.logits import kl_divergence
 from sparsekit.modifiers.optimizer import LearningRate, LearningRateFunction, SetLearningRate
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.tasks.distances import kl_divergence
 
 NOT_SET = 0.123  # the learning rate that the recorded optimizers start with
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import Modifier, match_parameters
-from sparsekit.modifiers.distillation.logits import Distillation, kl_divergence
+from sparsekit.modifiers.distillation.logits import Distillation
 from sparsekit.modifiers.optimizer import LearningRateFunction, SetWeightDecay
 from sparsekit.modifiers.pruning.constant import ConstantPruning
 from sparsekit.modifiers.quantization.fake_quantize import (
@@ -21,6 +21,8 @@ from sparsekit.modifiers.quantization.fake_quantize import (
 )
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.sparsity.masks import magnitude_mask
+from sparsekit.tasks.distances import kl_divergence
+from sparsekit.tasks.text_classification import TextClassification
 
 
 class Net(nn.Module):
@@ -190,6 +192,7 @@ def test_kl_is_zero_for_equal_logits_and_grows() -> None:
 @pytest.mark.parametrize("hardness", [0.0, 0.3, 1.0])
 def test_hardness_mixes_the_losses(hardness: float) -> None:
     modifier = Distillation(hardness=hardness, temperature=3.0)
+    modifier.use_task(TextClassification())
     modifier.update(0.0)
     student, teacher, task = torch.randn(4, 2), torch.randn(4, 2), torch.tensor(0.7)
     mixed = modifier.loss(task, {"teacher_logits": teacher}, {"logits": student})
@@ -208,12 +211,19 @@ def test_distillation_outside_its_window_is_the_task_loss() -> None:
     [
         ({"hardness": 1.5}, r"hardness 1.5 lies outside of [0, 1]"),
         ({"hardness": 1, "temperature": 0}, "temperature 0 must be more than 0"),
-        ({"hardness": 1, "distill_output_keys": ["hidden"]}, "must be chosen from logits"),
+        ({"hardness": 1, "distill_output_keys": []}, "names no output"),
     ],
 )
 def test_distillation_fields(fields: dict[str, float], problem: str) -> None:
     (found,) = Distillation(**fields).problems(3)
     assert problem in found
+
+
+def test_the_task_says_which_outputs_can_be_distilled() -> None:
+    task = TextClassification()
+    (found,) = Distillation(hardness=1, distill_output_keys=["start_logits"]).task_problems(task)
+    assert "['start_logits'] must be chosen from logits, the outputs of text class" in found
+    assert not Distillation(hardness=1, distill_output_keys=["logits"]).task_problems(task)
 
 
 # Learning rate and weight decay

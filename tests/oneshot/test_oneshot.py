@@ -18,10 +18,13 @@ from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
 from sparsekit.models.inspection import inspect
-from sparsekit.models.loading import load_classifier
+from sparsekit.models.loading import load_for_task
 from sparsekit.oneshot.calibration import ROWS, draw
 from sparsekit.oneshot.methods import OneShot, input_norms, prune, row_ranks
 from sparsekit.sparsity.prunable import prunable
+from sparsekit.tasks.text_classification import TextClassification
+
+TASK = TextClassification(max_length=64)
 
 FAST = ["--num-grads", "16", "--rows", "16", "--num-recomputations", "2"]
 
@@ -157,7 +160,7 @@ def test_obs_is_repeatable_and_nearer_to_the_dense_model(
         assert command(teacher_folder, *options, *data, "-o", str(target))[0] == 0
         stderr.append(load_file(target / "model.safetensors"))
     assert all(torch.equal(stderr[0][name], stderr[1][name]) for name in stderr[0])
-    dense, _ = load_classifier(Path(teacher_folder), ["LABEL_0", "LABEL_1"], 64)
+    dense, _ = load_for_task(Path(teacher_folder), TASK, ["LABEL_0", "LABEL_1"])
     names = [f"{name}.weight" for name in prunable(dense.model)]
     with Path(csv_files["validation"]).open() as file:
         texts = [row["text"] for row in csv.DictReader(file)]

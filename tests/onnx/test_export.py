@@ -24,7 +24,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export, write_graphs
 from sparsekit.onnx.layers import read_layers
-from sparsekit.runtime.answers import TextEncoder
+from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 
 KEYS = {

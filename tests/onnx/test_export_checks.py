@@ -23,9 +23,10 @@ from sparsekit.onnx.forms import FORMS
 from sparsekit.onnx.layers import Layers, other_bytes, read_layers
 from sparsekit.onnx.parity import check_metrics, check_trace, read_rows
 from sparsekit.onnx.trace import load_model
-from sparsekit.runtime.answers import TextEncoder
+from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.sparsity.prunable import prunable
+from sparsekit.tasks.text_classification import TextClassification
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
 LOOSE = ExportConfig(max_metric_drop=0.1)
@@ -45,7 +46,7 @@ def run(exported: Path, tmp_path: Path) -> Path:
 
 
 def structure(run: Path) -> None:
-    model, state = load_model(run / "model")
+    model, state = load_model(run / "model", TextClassification())
     layers = read_layers(model, state)
     file = run / "deployment" / "model.onnx"
     check_structure(file, layers, other_bytes(state, layers), prunable(model))
@@ -152,21 +153,22 @@ def test_a_broken_graph(run: Path) -> None:
 
 def test_a_trace_that_differs(run: Path) -> None:
     """The int8 graph replaces the trace, so that it differs from torch."""
-    model, _ = load_model(run / "model")
+    model, _ = load_model(run / "model", TextClassification())
     encoder = TextEncoder(run / "deployment")
     encodings = encoder.encode(["the plot is dull .", "the cast is warm"])
     other = OnnxRuntime(run / "deployment" / "model.onnx", threads=1)
     with pytest.raises(UserError, match=r"check 'trace' failed: .*differ from torch's by"):
-        check_trace(model, other, encoder, encodings)
+        check_trace(model, TextClassification(), other, encoder, encodings)
 
 
 def test_a_metric_that_drops(run: Path) -> None:
     encoder = TextEncoder(run / "deployment")
-    rows = read_rows(run / "evaluation" / "validation.parquet", encoder)
-    exported = rows.logits.copy()
+    task = TextClassification()
+    rows = read_rows(run / "evaluation" / "validation.parquet", task, encoder)
+    exported = np.array(rows.outputs["logits"])
     exported[1:5] = exported[1:5, ::-1]
     with pytest.raises(UserError, match=r"'metrics' failed: .*accuracy is 0\.8125 .* 0\.8750"):
-        check_metrics(["accuracy"], exported, rows, 0.005)
+        check_metrics(task, {"logits": exported}, rows, 0.005)
 
 
 def test_logits_of_another_model_leave_no_deployment(run: Path) -> None:

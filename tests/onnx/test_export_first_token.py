@@ -24,6 +24,9 @@ from sparsekit.onnx.passes.first_token import first_token
 from sparsekit.onnx.trace import trace
 from sparsekit.runtime.base import Inputs
 from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.tasks.text_classification import TextClassification
+
+TASK = TextClassification(max_length=64)
 
 SIZES = {
     "hidden_size": 32,
@@ -71,7 +74,7 @@ def module_shapes(graph: ir.Model, ending: str) -> set[str]:
 def test_the_last_layer_computes_one_token(
     tmp_path: Path, make: Callable[[], PreTrainedModel]
 ) -> None:
-    graph = trace(make().eval())
+    graph = trace(make().eval(), TASK)
     before = answers(graph, tmp_path)
     # 4 Linear layers with their sums, attention's 9 nodes, 2 residual sums and norms, GELU.
     assert first_token(graph, Layers()) == 22
@@ -79,7 +82,7 @@ def test_the_last_layer_computes_one_token(
 
 
 def test_values_with_other_consumers_keep_every_token(tmp_path: Path) -> None:
-    graph = trace(bert().eval())
+    graph = trace(bert().eval(), TASK)
     first_token(graph, Layers())
     last, other = "encoder.layer.1.", "encoder.layer.0."
     one, every = {"[batch,1,32]"}, {"[batch,sequence,32]"}
@@ -94,7 +97,7 @@ def test_values_with_other_consumers_keep_every_token(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_outputs_every_token_is_not_changed(tmp_path: Path) -> None:
-    graph = trace(bert().eval())
+    graph = trace(bert().eval(), TASK)
     last = next(
         n.inputs[0] for n in graph.graph if n.op_type == "Gather" and n.name == "node_select"
     )
@@ -104,7 +107,7 @@ def test_a_graph_that_outputs_every_token_is_not_changed(tmp_path: Path) -> None
 
 
 def test_selecting_another_token_changes_nothing() -> None:
-    graph = trace(bert().eval())
+    graph = trace(bert().eval(), TASK)
     head = next(n for n in graph.graph if n.op_type == "Gather" and n.name == "node_select")
     index = ir.val("one", const_value=ir.tensor(np.array(1), name="one"))
     graph.graph.register_initializer(index)

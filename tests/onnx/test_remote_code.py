@@ -11,6 +11,7 @@ from sparse_graphs import write_graph
 from sparsekit.errors import UserError
 from sparsekit.models.loading import read_config
 from sparsekit.onnx.trace import load_model
+from sparsekit.tasks.text_classification import TextClassification
 
 
 def test_code_in_a_folder_is_neither_run_nor_asked_about(
@@ -31,10 +32,10 @@ def test_code_in_a_folder_is_neither_run_nor_asked_about(
         text = json.dumps(config | {"auto_map": names, "model_type": kind})
         (model / "config.json").write_text(text)
         if kind == "bert":
-            load_model(model)
+            load_model(model, TextClassification())
             read_config(model)
             continue
         with pytest.raises(UserError, match=r"cannot load the model"):
-            load_model(model)
+            load_model(model, TextClassification())
         with pytest.raises(UserError, match=r"cannot read .*config.json"):
             read_config(model)

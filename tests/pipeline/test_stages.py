@@ -15,6 +15,7 @@ from sparsekit.data.datasets import FileDataset
 from sparsekit.models.loading import Student
 from sparsekit.pipeline.plan import Plan
 from sparsekit.pipeline.stages import load_data
+from sparsekit.tasks.text_classification import TextClassification
 
 
 @pytest.mark.parametrize(
@@ -31,19 +32,14 @@ def test_a_runs_model_as_student_of_the_same_data(
     labels = ["Pos", "pos", "pos", "neg"][: len(expected)]
     rows = [{"text": f"row {i}", "label": label} for i, label in enumerate(labels)]
     path = str(write_csv(tmp_path / "rows.csv", rows))
-    dataset = FileDataset(
-        text_columns=["text"],
-        label_column="label",
-        label_case=case,
-        format="csv",
-        data_files={"train": path, "validation": path},
-    )
+    dataset = FileDataset(format="csv", data_files={"train": path, "validation": path})
+    task = TextClassification(label_case=case)
     folder = Path(shutil.copytree(student_folder, tmp_path / "model"))
     config = json.loads((folder / "config.json").read_text())
     config["id2label"] = {str(i): name for i, name in enumerate(names)}
     config["label2id"] = {name: i for i, name in enumerate(names)}
     (folder / "config.json").write_text(json.dumps(config))
-    plan = SimpleNamespace(dataset=dataset, student=Student(checkpoint=str(folder)))
+    plan = SimpleNamespace(dataset=dataset, task=task, student=Student(checkpoint=str(folder)))
     data = load_data(cast(Plan, plan))
     assert data.label_names == names
     assert data.splits["train"]["label"][:] == expected

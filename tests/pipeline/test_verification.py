@@ -26,6 +26,9 @@ from sparsekit.onnx.trace import load_model
 from sparsekit.pipeline.verification import verify_run
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
+from sparsekit.tasks.text_classification import TextClassification
+
+TASK = TextClassification(max_length=64)
 
 BENCHMARK = "sparsekit.benchmark.requests.BenchmarkConfig"
 PRUNING = {
@@ -277,7 +280,7 @@ def test_a_summary_that_claims_what_nobody_found(
 
 def test_the_sparsity_of_each_layer_is_compared(run: Path) -> None:
     name = "bert.encoder.layer.0.intermediate.dense"
-    summary = summary_of(run) | {"sparsity": sparsity(load_model(run / "model")[0])}
+    summary = summary_of(run) | {"sparsity": sparsity(load_model(run / "model", TASK)[0])}
     assert verify_run(RunFolder(run), summary)
     summary["sparsity"]["layers"][name] = 0.99
     with pytest.raises(UserError, match=f"check 'sparsity of {name}' failed"):

@@ -17,8 +17,10 @@ from run_folder import LABELS, MAX_LENGTH, quantization, write_run
 from sparsekit.benchmark.requests import BenchmarkConfig, benchmark
 from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export
-from sparsekit.runtime.answers import TextEncoder, predict, softmax
+from sparsekit.runtime.answers import predict
+from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime, sums_overflow
+from sparsekit.runtime.tasks.text_classification import softmax
 
 TEXTS = ["the plot is dull .", "this film is truly warm , and it shows ."]
 

@@ -13,8 +13,9 @@ import torch
 import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sparsekit.models.loading import load_classifier
+from sparsekit.models.loading import load_for_task
 from sparsekit.modifiers.quantization.qat import Quantization
+from sparsekit.tasks.text_classification import TextClassification
 
 MAX_LENGTH = 32
 LABELS = ["negative", "positive"]
@@ -48,7 +49,7 @@ def write_run(
     `change` acts on the plain model first.
     """
     torch.manual_seed(1)
-    loaded, _ = load_classifier(Path(student), LABELS, MAX_LENGTH)
+    loaded, _ = load_for_task(Path(student), TextClassification(max_length=MAX_LENGTH), LABELS)
     model, tokenizer = loaded.model, loaded.tokenizer
     with torch.no_grad():
         # New weights are so small that every text would get the same logits.

@@ -29,6 +29,7 @@ from sparsekit.onnx.export import write_graphs
 from sparsekit.onnx.layers import read_layers
 from sparsekit.onnx.trace import load_model
 from sparsekit.runtime.base import Inputs
+from sparsekit.tasks.text_classification import TextClassification
 
 VOCABULARY, POSITIONS = 120, 280
 # More inputs than a chunk holds, more outputs than a panel; heads of 28 features, a block of eight
@@ -85,7 +86,7 @@ def write_graph(
     if quantized:
         quantize(made, **settings)
     made.eval().save_pretrained(folder / "model")
-    loaded, state = load_model(folder / "model")
+    loaded, state = load_model(folder / "model", TextClassification())
     layers = read_layers(loaded, state)
     write_graphs(loaded, layers, folder / "model.onnx", folder / "traced.onnx", form)
     return folder / "model.onnx"

@@ -10,33 +10,41 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from sparsekit.data.datasets import TextData, tokenize
-from sparsekit.models.loading import Classifier, Student
+from sparsekit.models.loading import LoadedModel, Student
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
+from sparsekit.tasks.base import Data
+from sparsekit.tasks.text_classification import TextClassification
+from sparsekit.tasks.tokens import tokenize
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.trainer import SparseTrainer
+
+TASK = TextClassification(max_length=64)
 
 Rows = dict[str, Dataset]
 LABELS = ["neg", "pos"]
 
 
-def load_student(folder: str) -> Classifier:
+def load_student(folder: str) -> LoadedModel:
     """The pruned student, with the same new head each time, and without dropout."""
     torch.manual_seed(1)
-    loaded = Student(checkpoint=folder).load(LABELS, 64)
+    loaded = Student(checkpoint=folder).load(TASK, LABELS)
     for module in loaded.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     return loaded
 
 
-def make_rows(student: Classifier) -> Rows:
+def make_rows(student: LoadedModel) -> Rows:
     """64 training and 32 validation reviews, with the logits of a teacher that is sure."""
     made = hub_seed.reviews(96, seed=0)
     parts = {"train": made[:64], "validation": made[64:]}
     splits = {name: Dataset.from_list(part) for name, part in parts.items()}
-    tokens = tokenize(TextData(splits, LABELS, 64), student.tokenizer, student.tokenizer_hash)
+    tokens = tokenize(
+        Data(TASK, splits, LABELS),
+        student.tokenizer,
+        student.tokenizer_hash,
+    )
     logits = torch.nn.functional.one_hot(torch.tensor(tokens["train"]["labels"]), 2) * 4.0
     tokens["train"] = tokens["train"].add_column("teacher_logits", logits.tolist())
     return tokens
@@ -44,7 +52,7 @@ def make_rows(student: Classifier) -> Rows:
 
 def trainer(
     folder: Path,
-    student: Classifier,
+    student: LoadedModel,
     rows: Rows,
     recipe: Recipe,
     callbacks: list[TrainerCallback] | None = None,

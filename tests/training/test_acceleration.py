@@ -20,11 +20,14 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from sparsekit.errors import UserError
 from sparsekit.models.loading import Student
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.cpu import attention
 from sparsekit.training.cpu.allocator import reuse_freed_memory
 from sparsekit.training.cpu.dropout import BitDropout
 from sparsekit.training.cpu.sparse_linear import MaskedLinear
 from sparsekit.training.trainer import SparseTrainer
+
+TASK = TextClassification(max_length=64)
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
@@ -73,7 +76,7 @@ def train(
     folder: Path, model_folder: str, rows: dict[str, Dataset], fails: bool = False
 ) -> tuple[SparseTrainer, Interrupt, dict[str, Any]]:
     """Returns what was changed before as well."""
-    loaded = Student(checkpoint=model_folder).load(LABELS, 64)
+    loaded = Student(checkpoint=model_folder).load(TASK, LABELS)
     recipe = Recipe.build({"num_epochs": 1, "modifiers": {"pruning": PRUNING}})
     watch = Interrupt(fails)
     before = changes(loaded.model)
@@ -105,7 +108,7 @@ def test_everything_is_as_it_was(
 def test_a_trainer_alone_changes_nothing(
     tmp_path: Path, student_folder: str, rows: dict[str, Dataset]
 ) -> None:
-    loaded = Student(checkpoint=student_folder).load(LABELS, 64)
+    loaded = Student(checkpoint=student_folder).load(TASK, LABELS)
     recipe = Recipe.build({"num_epochs": 1, "modifiers": {}})
     before = changes(loaded.model)
     made = trainer(tmp_path, loaded, rows, recipe)

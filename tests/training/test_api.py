@@ -221,7 +221,11 @@ def test_what_does_not_fit_is_said_in_one_sentence(
         (model, {"metrics": ["acuracy"]}, "did you mean accuracy"),
         (named, {"train_dataset": swapped}, "numbers its labels neg, pos, the model pos, neg"),
         (three, {}, r"has 2 labels \(neg, pos\), the model 3; load the model with num_labels=2"),
-        (masked, {}, "the model is a BertForMaskedLM; SparseTrainer trains text classifiers"),
+        (
+            masked,
+            {},
+            "the model is a BertForMaskedLM, which is not trained for text class",
+        ),
         (scores, {}, r"the model is for regression \(1 labels\)"),
     ]
     for given, options, message in cases:

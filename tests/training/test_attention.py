@@ -24,11 +24,12 @@ from transformers import (
 )
 
 from sparsekit.errors import ConfigError
-from sparsekit.models.loading import load_classifier
+from sparsekit.models.loading import load_for_task
 from sparsekit.modifiers.quantization.attention import OPERANDS, attentions, int8_attention
 from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.onnx.export import export
+from sparsekit.tasks.text_classification import TextClassification
 
 # Of the tiny student: two in each of its two layers.
 PRODUCTS = 4
@@ -109,7 +110,7 @@ def test_every_attention_is_found_and_observed(config: PreTrainedConfig) -> None
 
 
 def test_only_within_the_submodules(student_folder: str) -> None:
-    model = load_classifier(Path(student_folder), LABELS, 32)[0].model
+    model = load_for_task(Path(student_folder), TextClassification(max_length=32), LABELS)[0].model
     inner = "bert.encoder.layer.1"
     quantizing = Quantization(submodules=[inner], quantize_attention=True)
     quantizing.attach(model)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
-from tiny_training import Classifier, recipe, trainer
+from tiny_training import LoadedModel, recipe, trainer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sparsekit.errors import ConfigError
+from sparsekit.metrics import computed_names
 from sparsekit.models.pruning import sparsity
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.arguments import SparseTrainingArguments
@@ -56,7 +57,7 @@ class Scores(TrainerCallback):
 
 def training(
     tmp_path: Path,
-    student: Classifier,
+    student: LoadedModel,
     rows: dict[str, Dataset],
     built: Recipe,
     scores: list[float],
@@ -77,7 +78,7 @@ def training(
 
 @pytest.mark.parametrize("modifiers", [{"pruning": GRADUAL}, {"quantization": QAT}], ids=str)
 def test_a_better_model_of_an_earlier_stage_is_not_chosen(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset], modifiers: dict[str, Any]
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], modifiers: dict[str, Any]
 ) -> None:
     """The best is epoch 1, dense and unquantized; of the last stage it is epoch 4."""
     scores = [1.0, 0.95, 0.9, 0.8, 0.7]
@@ -104,7 +105,7 @@ def test_a_better_model_of_an_earlier_stage_is_not_chosen(
 
 
 def test_the_chosen_weights_are_those_of_the_checkpoint(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
 ) -> None:
     from safetensors.torch import load_file
 
@@ -120,7 +121,7 @@ def test_the_chosen_weights_are_those_of_the_checkpoint(
 
 
 def test_early_stopping_waits_for_the_last_stage(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], caplog: pytest.LogCaptureFixture
 ) -> None:
     """From epoch 1 on every score is worse; only after epochs 4 and 5 is that counted."""
     caplog.set_level("INFO", "sparsekit")
@@ -190,7 +191,7 @@ def test_a_metric_that_is_not_computed_is_named_before_training(tmp_path: Path) 
     assert best_problems(asked, recipe(), None) == []
     mcc = arguments(tmp_path, load_best_model_at_end=True, metric_for_best_model="eval_mcc")
     assert mcc.metric_for_best_model == "matthews_correlation"
-    assert best_problems(mcc, recipe(), ["mcc"]) == []
+    assert best_problems(mcc, recipe(), computed_names(["mcc"])) == []
 
 
 def test_a_recipe_whose_last_stage_has_no_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from checkpoint_files import write_checkpoint
 from datasets import Dataset
-from tiny_training import Classifier, recipe, trainer
+from tiny_training import LoadedModel, recipe, trainer
 
 from sparsekit.errors import ConfigError
 from sparsekit.training import checkpoints
@@ -106,7 +106,7 @@ def test_rotation_goes_by_step_and_takes_an_earlier_runs_first(
 
 
 def test_training_publishes_whole_checkpoints_and_keeps_the_last(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
     made = trainer(

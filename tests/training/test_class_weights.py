@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from tiny_training import Classifier, recipe, trainer
+from tiny_training import LoadedModel, recipe, trainer
 
 from sparsekit.errors import ConfigError
-from sparsekit.models.predict import predict_logits
+from sparsekit.models.predict import predict_outputs
+from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.class_weights import class_weights, weighted_loss, without_effect
 
@@ -61,10 +62,12 @@ def test_the_loss_of_a_row_does_not_depend_on_its_batch() -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_trainer_weights_and_smooths_the_tasks_loss_beside_distillation(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset], smoothing: float
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], smoothing: float
 ) -> None:
     labels = torch.tensor(rows["train"]["labels"])
-    logits = torch.tensor(predict_logits(student.model, rows["train"], student.tokenizer))
+    task = TextClassification()
+    outputs = predict_outputs(student.model, task, rows["train"], student.tokenizer)
+    logits = torch.tensor(outputs["logits"])
     each = torch.nn.functional.cross_entropy(
         logits, labels, reduction="none", label_smoothing=smoothing
     )
@@ -88,7 +91,7 @@ def test_the_trainer_weights_and_smooths_the_tasks_loss_beside_distillation(
 
 
 def test_accumulated_batches_weigh_as_one(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
 ) -> None:
     losses = []
     for size, accumulated in ((32, 1), (8, 4)):

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from sparsekit.models.loading import Classifier, Student
+from sparsekit.models.loading import LoadedModel, Student
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.cpu import attention
 from sparsekit.training.cpu.attention import dropout_attention, dropout_attention_in
 
@@ -28,9 +29,9 @@ def operands() -> list[Tensor]:
     return [torch.randn(2, 3, 5, 4, requires_grad=True) for _ in range(3)]
 
 
-def loaded_from(folder: str) -> Classifier:
+def loaded_from(folder: str) -> LoadedModel:
     """A classifier with dropout, which that of tiny_training lacks."""
-    return Student(checkpoint=folder).load(LABELS, 64)
+    return Student(checkpoint=folder).load(TextClassification(max_length=64), LABELS)
 
 
 def padding() -> Tensor:

@@ -14,12 +14,16 @@ from tiny_training import LABELS, Rows, load_student, trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from sparsekit.data.datasets import TextData, tokenize
 from sparsekit.models import teacher
-from sparsekit.models.loading import Classifier
-from sparsekit.models.teacher import teacher_logits
+from sparsekit.models.loading import LoadedModel
+from sparsekit.models.teacher import teacher_outputs
 from sparsekit.modifiers.quantization.rounding import has_int8_units
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.tasks.base import Data
+from sparsekit.tasks.text_classification import TextClassification
+from sparsekit.tasks.tokens import tokenize
+
+TASK = TextClassification(max_length=64)
 
 MODIFIERS = {
     "pruning": {
@@ -72,7 +76,7 @@ class CountSteps(TrainerCallback):
 
 
 @pytest.fixture
-def counted(tmp_path: Path, student: Classifier, rows: Rows) -> list[dict[str, int]]:
+def counted(tmp_path: Path, student: LoadedModel, rows: Rows) -> list[dict[str, int]]:
     """The operations of 16 steps, the last 8 with quantizers."""
     counting = CountSteps()
     run = trainer(tmp_path, student, rows, recipe(), [counting])
@@ -96,7 +100,7 @@ def test_a_step_waits_for_the_device_no_more_than_the_plain_trainer(
 
 
 def test_quantizers_multiply_integers_and_only_from_their_start(
-    counted: list[dict[str, int]], student: Classifier
+    counted: list[dict[str, int]], student: LoadedModel
 ) -> None:
     layers = sum(isinstance(m, torch.nn.Linear) for m in student.model.modules())
     products = [step.get("_int_mm", 0) for step in counted]
@@ -109,7 +113,7 @@ def test_masks_are_applied_by_one_operation(counted: list[dict[str, int]]) -> No
 
 
 def test_no_teacher_runs_while_the_student_trains(
-    tmp_path: Path, student: Classifier, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, student: LoadedModel, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forwards: list[int] = []
     forward = type(student.model).forward
@@ -123,13 +127,13 @@ def test_no_teacher_runs_while_the_student_trains(
     assert forwards == [id(student.model)] * 16
 
 
-def test_grouping_by_length_leaves_little_padding(tmp_path: Path, student: Classifier) -> None:
+def test_grouping_by_length_leaves_little_padding(tmp_path: Path, student: LoadedModel) -> None:
     texts = hub_seed.reviews(640, seed=1)
     rng = np.random.default_rng(0)
     # Reviews of 1 to 5 sentences.
     for row in texts:
         row["text"] = " ".join([row["text"]] * int(rng.integers(1, 6)))
-    made = TextData({"train": Dataset.from_list(texts)}, LABELS, 64)
+    made = Data(TASK, {"train": Dataset.from_list(texts)}, LABELS)
     tokens = tokenize(made, student.tokenizer, student.tokenizer_hash)["train"]
     rows = {"train": tokens, "validation": tokens}
 
@@ -143,18 +147,24 @@ def test_grouping_by_length_leaves_little_padding(tmp_path: Path, student: Class
 
 
 def test_the_second_run_tokenizes_nothing_and_runs_no_teacher(
-    student: Classifier, teacher_folder: str, monkeypatch: pytest.MonkeyPatch
+    student: LoadedModel, teacher_folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = TextData({"train": Dataset.from_list(hub_seed.reviews(24, seed=2))}, LABELS, 64)
+    made = Data(
+        TASK,
+        {"train": Dataset.from_list(hub_seed.reviews(24, seed=2))},
+        LABELS,
+    )
     first = tokenize(made, student.tokenizer, student.tokenizer_hash)["train"]
-    logits = teacher_logits(Path(teacher_folder), made, ["train"])["train"]
+    logits = teacher_outputs(Path(teacher_folder), made, ["train"])["train"]["logits"]
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("it was computed again")
 
     monkeypatch.setattr(teacher, "logits_of", refuse)
-    monkeypatch.setattr(teacher, "load_classifier", refuse)
+    monkeypatch.setattr(teacher, "load_for_task", refuse)
     monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", refuse)
     again = tokenize(made, student.tokenizer, student.tokenizer_hash)["train"]
     assert again["input_ids"][:] == first["input_ids"][:]
-    assert np.array_equal(teacher_logits(Path(teacher_folder), made, ["train"])["train"], logits)
+    assert np.array_equal(
+        teacher_outputs(Path(teacher_folder), made, ["train"])["train"]["logits"], logits
+    )

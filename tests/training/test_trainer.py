@@ -14,20 +14,23 @@ from tiny_training import load_student, recipe, trainer
 from transformers import TrainerCallback
 
 from sparsekit.errors import ConfigError, UserError
-from sparsekit.models.loading import Classifier, Student
-from sparsekit.models.predict import predict_logits
+from sparsekit.models.loading import LoadedModel, Student
+from sparsekit.models.predict import predict_outputs
 from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.quantization.fake_quantize import unseen
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
 from sparsekit.training.callbacks import assert_masks
 from sparsekit.training.record import record_model
+
+TASK = TextClassification(max_length=64)
 
 MODIFIERS = "sparsekit.modifiers"
 
 
 def test_masks_hold_and_the_rate_follows_the_recipe(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
 ) -> None:
     before = {n: p.detach() == 0 for n, p in student.model.named_parameters() if "encoder" in n}
     run = trainer(tmp_path, student, rows, recipe())
@@ -46,7 +49,7 @@ def test_masks_hold_and_the_rate_follows_the_recipe(
 
 
 def test_the_weight_decay_follows_the_recipe(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
 ) -> None:
     decay = {"_target_": f"{MODIFIERS}.optimizer.SetWeightDecay"}
     made = Recipe.build(
@@ -75,10 +78,12 @@ def test_the_weight_decay_follows_the_recipe(
 
 
 def test_labels_can_be_smoothed(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
 ) -> None:
     labels = torch.tensor(rows["train"]["labels"])
-    logits = torch.tensor(predict_logits(student.model, rows["train"], student.tokenizer))
+    logits = torch.tensor(
+        predict_outputs(student.model, TASK, rows["train"], student.tokenizer)["logits"]
+    )
     expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.2)
     whole = {"per_device_train_batch_size": 64, "max_steps": 1, "eval_strategy": "steps"}
     run = trainer(tmp_path, student, rows, recipe(), label_smoothing_factor=0.2, **whole)
@@ -89,7 +94,7 @@ def test_labels_can_be_smoothed(
 
 
 def test_a_batch_larger_than_the_data_that_is_dropped(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
 ) -> None:
     large = {"per_device_train_batch_size": 65, "dataloader_drop_last": True}
     run = trainer(tmp_path, student, rows, recipe(), **large)
@@ -99,7 +104,7 @@ def test_a_batch_larger_than_the_data_that_is_dropped(
 
 @pytest.mark.parametrize("hardness", [0.0, 0.25, 1.0])
 def test_the_logged_losses_add_up(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset], hardness: float
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], hardness: float
 ) -> None:
     run = trainer(tmp_path, student, rows, recipe(hardness=hardness), max_steps=3)
     run.train()
@@ -256,7 +261,7 @@ def test_a_checkpoint_past_the_end_is_refused(
 
 
 def test_every_epoch_and_seed_has_an_order_of_its_own(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
 ) -> None:
     def orders(seed: int) -> list[list[int]]:
         run = trainer(
@@ -276,7 +281,7 @@ def test_every_epoch_and_seed_has_an_order_of_its_own(
 
 
 def test_a_budget_of_tokens_makes_the_batches(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
 ) -> None:
     lengths = [len(ids) for ids in rows["train"]["input_ids"]]
     budget = 3 * max(lengths)
@@ -308,7 +313,7 @@ def test_a_budget_of_tokens_makes_the_batches(
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_speed_counts_the_rows_that_were_trained_on(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset], accumulation: int
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], accumulation: int
 ) -> None:
     run = trainer(
         tmp_path,
@@ -347,7 +352,7 @@ def test_an_argument_that_cannot_be_is_refused(changes: dict[str, Any], problem:
 
 
 def test_a_budget_below_the_longest_row_is_refused(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
 ) -> None:
     run = trainer(
         tmp_path,
@@ -362,7 +367,7 @@ def test_a_budget_below_the_longest_row_is_refused(
 
 
 def test_lengths_are_read_once(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
 ) -> None:
     run = trainer(tmp_path, student, rows, recipe(), train_sampling_strategy="group_by_length")
     for loader in (run.get_train_dataloader(), run.get_eval_dataloader()):
@@ -371,7 +376,7 @@ def test_lengths_are_read_once(
 
 
 def test_max_steps_pass_through_every_window(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
 ) -> None:
     run = trainer(tmp_path, student, rows, recipe(), max_steps=4)
     run.train()
@@ -382,7 +387,7 @@ def test_max_steps_pass_through_every_window(
 
 def test_quantization_that_begins_behind_the_last_step_is_told(
     tmp_path: Path,
-    student: Classifier,
+    student: LoadedModel,
     rows: dict[str, Dataset],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -396,7 +401,7 @@ def test_quantization_that_begins_behind_the_last_step_is_told(
 
 
 def test_a_saved_model_loads_in_plain_transformers(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset]
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
 ) -> None:
     from safetensors.torch import load_file
     from transformers import AutoModelForSequenceClassification
@@ -410,7 +415,7 @@ def test_a_saved_model_loads_in_plain_transformers(
     assert_masks(run.recipe, load_file(tmp_path / "model" / "model.safetensors"), "on disk")
 
 
-def test_a_broken_mask_is_an_error_that_names_the_layer(student: Classifier) -> None:
+def test_a_broken_mask_is_an_error_that_names_the_layer(student: LoadedModel) -> None:
     made = recipe()
     made.attach(student.model)
     with torch.no_grad():

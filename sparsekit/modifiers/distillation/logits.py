@@ -1,42 +1,25 @@
-"""Knowledge distillation: the student learns the teacher's softened logits."""
+"""Knowledge distillation: the student learns the teacher's outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.loss_mean import LossMean
-
-OUTPUT_KEYS = ("logits",)
-
-
-def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """The mean over rows of T^2 * KL(teacher || student) of the softened distributions, a scalar.
-
-    student, teacher: logits [rows, labels].
-    temperature: T, which divides the logits. The factor T^2 keeps the size of the gradient
-        independent of it (Hinton et al., 2015, section 2).
-    """
-    divergence = F.kl_div(
-        F.log_softmax(student.float() / temperature, dim=-1),
-        F.log_softmax(teacher.float() / temperature, dim=-1),
-        reduction="sum",
-        log_target=True,
-    )
-    return divergence * temperature**2 / (student.numel() / student.shape[-1])
+from sparsekit.tasks.base import Task
 
 
 @dataclass(kw_only=True)
 class Distillation(Modifier):
-    """Mixes the loss: (1 - hardness) * task + hardness * KL divergence from the teacher.
+    """Mixes the loss: (1 - hardness) * task + hardness * distance from the teacher's outputs.
 
-    The batch holds the teacher's outputs as `teacher_<key>` for each of `distill_output_keys`.
-    Logs `kd_loss`, the mean divergence. Without a teacher a recipe leaves it out.
+    The task says how the outputs are compared: logits of classes by their KL divergence. The batch
+    holds the teacher's as `teacher_<key>` for each of `distill_output_keys`; null: for every output
+    of the task. Logs `kd_loss`, the mean distance. Without a teacher a recipe leaves it out.
     """
 
     kind: ClassVar[str] = "distillation"
@@ -44,7 +27,7 @@ class Distillation(Modifier):
 
     hardness: float
     temperature: float = 2.0
-    distill_output_keys: list[str] = field(default_factory=lambda: list(OUTPUT_KEYS))
+    distill_output_keys: list[str] | None = None
 
     def __post_init__(self) -> None:
         self._kd_loss = LossMean()
@@ -55,13 +38,20 @@ class Distillation(Modifier):
             found.append(f"hardness {self.hardness} lies outside of [0, 1]")
         if not self.temperature > 0:
             found.append(f"temperature {self.temperature} must be more than 0")
-        unknown = [key for key in self.distill_output_keys if key not in OUTPUT_KEYS]
-        if unknown or not self.distill_output_keys:
-            found.append(
-                f"distill_output_keys {self.distill_output_keys} must be chosen from "
-                f"{', '.join(OUTPUT_KEYS)}"
-            )
+        if self.distill_output_keys is not None and not self.distill_output_keys:
+            found.append(f"distill_output_keys {self.distill_output_keys} names no output")
         return found
+
+    def task_problems(self, task: Task) -> list[str]:
+        if unknown := [key for key in self.distill_output_keys or [] if key not in task.outputs]:
+            return [
+                f"distill_output_keys {unknown} must be chosen from {', '.join(task.outputs)}, the "
+                f"outputs of {task.name}"
+            ]
+        return []
+
+    def use_task(self, task: Task) -> None:
+        self._task = task
 
     @property
     def needs_teacher(self) -> bool:
@@ -80,8 +70,8 @@ class Distillation(Modifier):
             return loss
         kd = sum(
             (
-                kl_divergence(outputs[key], inputs[f"teacher_{key}"], self.temperature)
-                for key in self.distill_output_keys
+                self._task.distance(key, outputs, inputs, self.temperature)
+                for key in self.distill_output_keys or self._task.outputs
             ),
             start=loss.new_zeros(()),
         )

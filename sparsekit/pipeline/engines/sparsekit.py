@@ -9,7 +9,8 @@ from typing import Any
 from transformers import ProgressCallback
 
 from sparsekit.config.build import build
-from sparsekit.models.teacher import add_logits, averaged_logits, live_teacher
+from sparsekit.models.kept_outputs import add_outputs
+from sparsekit.models.teacher import averaged_outputs, live_teacher
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.plan import Inputs, Plan, Rows
 from sparsekit.recipe.recipe import Recipe
@@ -51,7 +52,7 @@ class SparsekitEngine:
 
 
 def teach(plan: Plan, inputs: Inputs, tracker: Tracker) -> Rows:
-    """The rows, with the column `teacher_logits` for training; records the teacher's scores.
+    """The rows, with the teacher's outputs for training; records the teacher's scores.
 
     Layers that are to be imitated get the teacher itself. A recipe that gives the teacher no weight
     does not run it.
@@ -63,11 +64,11 @@ def teach(plan: Plan, inputs: Inputs, tracker: Tracker) -> Rows:
     folders = inputs.teacher_folders()
     splits = ["validation", "train"] if distilled else ["validation"]
     with reuse_freed_memory(), matmul_precision(plan.training.matmul_precision):
-        logits = averaged_logits(folders, student, data, splits)
+        outputs = averaged_outputs(folders, student, data, splits)
     plan.recipe.use_teacher(lambda: live_teacher(folders, student, data))
-    scores = stages.score(plan, inputs, "validation", logits["validation"])
+    scores = stages.score(inputs, "validation", outputs["validation"])
     tracker.record({"teacher": {"validation": scores}})
-    return {**rows, "train": add_logits(rows["train"], logits["train"])} if distilled else rows
+    return {**rows, "train": add_outputs(rows["train"], outputs["train"])} if distilled else rows
 
 
 def make_trainer(
@@ -81,7 +82,7 @@ def make_trainer(
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=inputs.student.tokenizer,
-        metrics=plan.dataset.metrics,
+        task=inputs.data.task,
         callbacks=[
             ScheduleCallback(plan.recipe, run, exported=plan.export is not None),
             TrackerCallback(tracker),

@@ -19,8 +19,7 @@ from transformers import PreTrainedModel
 
 from sparsekit.distributed import PROCESSES
 from sparsekit.errors import ConfigError, UserError
-from sparsekit.models.loading import Classifier
-from sparsekit.models.predict import predict_logits
+from sparsekit.models.predict import predict_outputs
 from sparsekit.models.teacher import label_order, live_teacher
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.plan import Inputs, Plan
@@ -98,7 +97,7 @@ class SparseML:
             run_worker(scratch / "job.json", run.sparseml_log, recorder)
             load_state(plan, student.model, scratch / "state.safetensors")
             theirs = np.load(scratch / "validation.npy")
-        difference = check_logits(student, rows["validation"], theirs)
+        difference = check_logits(inputs, theirs)
         plan.recipe.detach(student.model)
         student.model.save_pretrained(run.model)
         student.tokenizer.save_pretrained(run.model)
@@ -184,14 +183,16 @@ def teach(plan: Plan, inputs: Inputs, scratch: Path, tracker: Tracker) -> str | 
         return None
     folders, names = inputs.teacher_folders(), inputs.data.label_names
     for folder in folders:
-        if label_order(folder, str(folder), names) != list(range(len(names))):
+        order = label_order(folder, inputs.data.task, str(folder), names)
+        if order != list(range(len(names))):
             raise UserError(
                 f"the teacher in {folder} has its labels in another order than the data "
                 f"({', '.join(names)}), which SparseML does not see; use engine=sparsekit"
             )
     teacher = live_teacher(folders, inputs.student, inputs.data)
-    logits = predict_logits(teacher, inputs.rows["validation"], inputs.student.tokenizer)
-    tracker.record({"teacher": {"validation": stages.score(plan, inputs, "validation", logits)}})
+    rows, task = inputs.rows["validation"], inputs.data.task
+    outputs = predict_outputs(teacher, task, rows, inputs.student.tokenizer)
+    tracker.record({"teacher": {"validation": stages.score(inputs, "validation", outputs)}})
     return save_model(teacher, scratch / "teacher")
 
 
@@ -212,7 +213,7 @@ class Recorder:
                     check_steps(self._plan.recipe, steps)
             case {"logits": rows}:
                 logits = np.array(rows, np.float32)
-                scores = stages.score(self._plan, self._inputs, "validation", logits)
+                scores = stages.score(self._inputs, "validation", {"logits": logits})
                 self._scores = {f"eval_{name}": value for name, value in scores.items()}
             case {"event": event, "step": step}:
                 # The evaluation itself is logged right after its logits.
@@ -245,9 +246,11 @@ def load_state(plan: Plan, model: PreTrainedModel, file: Path) -> None:
     model.eval()
 
 
-def check_logits(student: Classifier, rows: Dataset, theirs: np.ndarray) -> float:
+def check_logits(inputs: Inputs, theirs: np.ndarray) -> float:
     """The largest difference between our logits and SparseML's for the same weights."""
-    ours = predict_logits(student.model, rows, student.tokenizer)
+    student, rows = inputs.student, inputs.rows["validation"]
+    outputs = predict_outputs(student.model, inputs.data.task, rows, student.tokenizer)
+    ours = np.asarray(outputs["logits"])
     difference = np.abs(ours - theirs)
     limit = MAX_DIFFERENCE * float(theirs.std())
     if not difference.mean() <= limit:

@@ -1,0 +1,63 @@
+"""What a teacher answered, kept on disk and brought to the rows of a student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from sparsekit.runtime.tasks.base import Output, Outputs
+from sparsekit.tasks.base import Task
+
+# Of each output its values for each row of the data set, by the output's name.
+Kept = dict[str, Output]
+
+
+def keep(
+    task: Task, rows: Dataset, outputs: Outputs, order: Sequence[int] | None, folder: Path
+) -> None:
+    """Write the outputs of a teacher on its tokenized `rows`, labels in `order`, to `folder`."""
+    columns = {}
+    for name, output in outputs.items():
+        kept = task.kept_output(rows, output)
+        ordered = kept if order is None else [values[..., order] for values in kept]
+        columns[name] = [values.tolist() for values in ordered]
+    Dataset.from_dict(columns).save_to_disk(str(folder))
+
+
+def read_kept(task: Task, stored: Dataset) -> Kept:
+    """The outputs that `keep` wrote, as float32."""
+    return {name: _arrays(stored[name][:]) for name in task.outputs}
+
+
+def mean(each: Sequence[Kept]) -> Kept:
+    """The mean of several teachers' outputs."""
+    if len(each) == 1:
+        return each[0]
+    return {
+        name: _stacked(
+            [
+                np.stack(rows).mean(axis=0)
+                for rows in zip(*(kept[name] for kept in each), strict=True)
+            ]
+        )
+        for name in each[0]
+    }
+
+
+def add_outputs(rows: Dataset, outputs: Outputs) -> Dataset:
+    """`rows` with the teacher's outputs as columns, such as `teacher_logits`."""
+    for name, output in outputs.items():
+        rows = rows.add_column(f"teacher_{name}", [values.tolist() for values in output])
+    return rows
+
+
+def _arrays(rows: Sequence[object]) -> Output:
+    return _stacked([np.array(row, dtype=np.float32) for row in rows])
+
+
+def _stacked(rows: list[np.ndarray]) -> Output:
+    """One array where all rows have one shape."""
+    return np.stack(rows) if len({row.shape for row in rows}) == 1 else rows

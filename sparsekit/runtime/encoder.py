@@ -1,0 +1,109 @@
+"""From texts to token ids, with the tokenizer and label names of a deployment folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from sparsekit.errors import UserError, first_line
+from sparsekit.runtime.base import Inputs
+
+
+class TextEncoder:
+    """The tokenizer in `folder` (`tokenizer.json`, `tokenizer_config.json`, `config.json`).
+
+    Texts longer than `model_max_length` are truncated; batches are padded to their longest text.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        config = read_json(folder / "config.json")
+        settings = read_json(folder / "tokenizer_config.json")
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise UserError(f"there is no {file}; export the run again: sparsekit export RUN")
+        try:
+            self.labels = label_names(config)
+            self.max_length = int(
+                min(settings["model_max_length"], config.get("max_position_embeddings", np.inf))
+            )
+            self._padding = int(config.get("pad_token_id") or 0)
+            self._tokenizer = Tokenizer.from_file(str(file))
+            self._tokenizer.enable_truncation(self.max_length)
+        except Exception as error:  # tokenizers has no exception class of its own
+            raise UserError(
+                f"cannot read the tokenizer and the labels in {folder}: {type(error).__name__}: "
+                f"{first_line(error)}; the files were changed or truncated: export the run again"
+            ) from error
+        self._tokenizer.no_padding()
+
+    def encode(
+        self, texts: Sequence[str], pairs: Sequence[str | None] | None = None
+    ) -> list[Encoding]:
+        """The tokens of each text, or of each text and its pair.
+
+        Raises UserError for an empty list, and for text that is empty or not UTF-8.
+        """
+        if not texts:
+            raise UserError("there are no texts: pass at least one")
+        for row, text in enumerate(texts):
+            _check(text, f"text {row + 1} of {len(texts)}")
+            if pairs is not None and pairs[row] is not None:
+                _check(pairs[row], f"the pair of text {row + 1} of {len(texts)}")
+        rows = [
+            text if pair is None else (text, pair)
+            for text, pair in zip(texts, pairs or [None] * len(texts), strict=True)
+        ]
+        encodings: list[Encoding] = self._tokenizer.encode_batch(rows)
+        return encodings
+
+    def batch(self, encodings: Sequence[Encoding]) -> Inputs:
+        """The three inputs of BERT-like models, int64 [batch, longest]."""
+        shape = (len(encodings), max(len(encoding) for encoding in encodings))
+        ids = np.full(shape, self._padding, dtype=np.int64)
+        mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for row, encoding in enumerate(encodings):
+            length = len(encoding)
+            ids[row, :length] = encoding.ids
+            mask[row, :length] = encoding.attention_mask
+            types[row, :length] = encoding.type_ids
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def _check(text: object, where: str) -> None:
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"{where} is empty: {text!r}; write a text")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UserError(f"{where} is not UTF-8: {text[:60]!r}; convert it")
+
+
+def label_names(config: Mapping[str, Any]) -> list[str]:
+    """The labels in the order of the logits, from the content of `config.json`.
+
+    transformers does not write the names of two unnamed labels.
+
+    >>> label_names({"id2label": {"0": "no", "1": "yes"}}), label_names({})
+    (['no', 'yes'], ['LABEL_0', 'LABEL_1'])
+    """
+    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    return [names[str(index)] for index in range(len(names))]
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The mapping in a JSON file; raises UserError where there is none."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it is not a mapping")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"there is no {file}: not a deployment folder; export the run first: sparsekit "
+            "export RUN"
+        ) from error
+    except (ValueError, IsADirectoryError) as error:
+        raise UserError(f"{file} is not JSON ({error}); export the run again") from error
+    return values

@@ -1,0 +1,1 @@
+"""The half of each task that needs no torch: texts to tokens, outputs to answers."""

@@ -1,0 +1,76 @@
+"""The contract of a task's torch-free half."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding
+
+from sparsekit.runtime.encoder import TextEncoder
+
+Array = npt.NDArray[np.float32]
+# Of each row: [rows, ...], or one array [tokens, ...] a row where the task has outputs per token.
+Output = Array | list[Array]
+Outputs = Mapping[str, Output]
+Answer = dict[str, Any]
+
+
+def flat(output: Output) -> Array:
+    """The outputs of all rows, or of all tokens of all rows, in one array."""
+    return np.concatenate(output) if isinstance(output, list) else output
+
+
+@dataclass(kw_only=True)
+class Answers(ABC):
+    """How the outputs of an exported model become answers.
+
+    Its fields are written to the deployment's `task.json`, so they must be plain values.
+
+    outputs: the names of the graph's outputs, which are those of the model in transformers.
+    per_token: whether outputs have one entry for each token, [batch, tokens, ...]; otherwise they
+        have one for each row, [batch, ...].
+    columns: the columns of `evaluation/*.parquet` that `encode_table` reads.
+    """
+
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    per_token: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...]] = ("text", "text_pair")
+
+    def encode(
+        self, encoder: TextEncoder, texts: Sequence[str], pairs: Sequence[str | None] | None
+    ) -> list[Encoding]:
+        """The tokens of each text, or of each text and its pair, as a user gives them."""
+        return encoder.encode(texts, pairs)
+
+    def encode_table(
+        self, encoder: TextEncoder, columns: Mapping[str, Sequence[Any]]
+    ) -> list[Encoding]:
+        """The tokens of each row of an evaluation table, as the model read them in training."""
+        return encoder.encode(columns["text"], columns["text_pair"])
+
+    def width(self, encoder: TextEncoder) -> int | None:
+        """The size of the outputs' last axis; None where any size is right."""
+        return len(encoder.labels)
+
+    @abstractmethod
+    def answers(
+        self, encoder: TextEncoder, encodings: Sequence[Encoding], outputs: Outputs
+    ) -> list[Answer]:
+        """The answer to each row as a JSON object."""
+
+    def ranked(self, answer: Answer, top_k: int | None) -> Any:
+        """What `sparsekit.Pipeline` returns of an answer: the best `top_k` where it has scores."""
+        return answer
+
+    @abstractmethod
+    def columns_of(self, answer: Answer) -> list[str]:
+        """What `sparsekit predict` prints of an answer before its text, a column each."""
+
+    @abstractmethod
+    def agreement(self, outputs: Outputs, recorded: Outputs) -> str:
+        """How many answers two sets of outputs share, in words."""

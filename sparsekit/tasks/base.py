@@ -1,0 +1,225 @@
+"""The contract of a task: all that data, models, training and export ask about it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from sparsekit.data.collator import Collator
+from sparsekit.data.datasets import Column, Source
+from sparsekit.runtime.tasks.base import Answers, Output, Outputs
+
+Scores = dict[str, float]
+# Of each row: a label, or one for each token.
+Labels = Sequence[Any] | npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set in the form of its task, regardless of its source.
+
+    splits: the columns that the task reads, under names of the task's own.
+    label_names: the labels in the order of the model's outputs; empty where the task has none.
+    """
+
+    task: Task
+    splits: dict[str, Dataset]
+    label_names: list[str]
+
+    def fingerprint(self, split: str) -> str:
+        """A hash of all that the task reads of the split."""
+        return self.task.fingerprint(self.splits[split], self.label_names)
+
+
+@dataclass(kw_only=True)
+class Task(ABC):
+    """What a model is trained for, from the columns of a data set to the scores of its outputs.
+
+    Its fields are keys of the config group `task`, or of `dataset` where they are about the data
+    (columns, `max_length`, `metrics`): a field is looked up in both. A class of your own module,
+    named by `task._target_`, works like sparsekit's.
+
+    max_length: tokens after which a row is truncated.
+    metrics: what evaluation computes.
+
+    name: as messages call it, "text classification".
+    head: the class of transformers that loads its models, `AutoModelFor...`.
+    first_token: whether the outputs depend on the last layer's output for the first token alone.
+    """
+
+    max_length: int = 128
+    metrics: list[str] = field(default_factory=list)
+
+    name: ClassVar[str]
+    head: ClassVar[type[Any]]
+    first_token: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def answers(self) -> Answers:
+        """The half of the task that needs no torch, as the deployment's `task.json` names it."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the model's outputs that are exported, taught and scored."""
+        return self.answers.outputs
+
+    # --- Data ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def problems(self) -> list[str]:
+        """What is wrong with the fields, each with value, limit and fix."""
+
+    @abstractmethod
+    def columns(self) -> list[Column]:
+        """The columns of the data set that the task reads."""
+
+    @abstractmethod
+    def load(self, source: Source) -> Data:
+        """The data of `source`, checked; raises ConfigError with all problems at once."""
+
+    def with_model_labels(self, data: Data, theirs: Mapping[int, str]) -> Data:
+        """`data` with its labels in the order of a checkpoint that has the same.
+
+        theirs: the checkpoint's `id2label`.
+        """
+        return data
+
+    @abstractmethod
+    def fingerprint(self, rows: Dataset, label_names: Sequence[str]) -> str:
+        """A hash of the texts and labels of a split."""
+
+    @abstractmethod
+    def tokenize(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        """The columns that training reads: the model's inputs, `labels` and `length`, in tokens."""
+
+    @property
+    def tokens_key(self) -> list[str]:
+        """What decides about the tokens of a row besides its fingerprint and the tokenizer."""
+        return [self.name, str(self.max_length)]
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
+        """What makes batches of tokenized rows."""
+        return Collator(tokenizer)
+
+    # --- Model --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def model_options(self, label_names: Sequence[str], config: PreTrainedConfig) -> dict[str, Any]:
+        """Arguments of the head's `from_pretrained`, for a checkpoint with this config."""
+
+    def is_head(self, name: str) -> bool:
+        """Whether a model class of this name, such as BertForSequenceClassification, is its."""
+        return name.endswith(self.head.__name__.removeprefix("AutoModel"))
+
+    @abstractmethod
+    def check_model(self, config: PreTrainedConfig) -> None:
+        """Raise UserError unless a model of the head with this config can be trained."""
+
+    @abstractmethod
+    def teacher_order(
+        self,
+        config: PreTrainedConfig,
+        architectures: Sequence[str],
+        name: str,
+        label_names: list[str],
+    ) -> list[int] | None:
+        """For each of the data's labels its index in the outputs of the teacher called `name`.
+
+        None where the outputs have no axis of labels. Raises UserError for a teacher of another
+        task or of other labels.
+        """
+
+    def model_outputs(self, output: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The outputs, in the order of their names, of what the model returned for `inputs`."""
+        return tuple(output[name] for name in self.outputs)
+
+    # --- Teacher ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def distance(
+        self, name: str, outputs: Any, batch: Mapping[str, Tensor], temperature: float
+    ) -> Tensor:
+        """How far the student's output `name` is from the teacher's, a scalar with a gradient.
+
+        outputs: what the student returned. batch: its inputs, `labels` and, as `teacher_<name>`,
+        the teacher's outputs.
+        """
+
+    def kept_output(self, rows: Dataset, output: Output) -> Output:
+        """What is kept of a teacher's output on its own tokenized `rows`.
+
+        It has one form for all tokenizers, so that a student with another one can learn from it.
+        """
+        return output
+
+    def taught_output(self, rows: Dataset, kept: Output) -> Output:
+        """What the student's tokenized `rows` are taught, of what was kept of the teachers.
+
+        It is the column `teacher_<name>`, and has the form that `score` and `distance` expect.
+        """
+        return kept
+
+    # --- Scores -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def score(self, outputs: Outputs, labels: Labels) -> Scores:
+        """The metrics of the outputs against the `labels` of tokenized rows."""
+
+    @property
+    def computed_metrics(self) -> list[str]:
+        """The names under which `score` returns the metrics."""
+        return list(self.metrics)
+
+    @abstractmethod
+    def check_rows(self, labels: int, rows: Dataset, name: str, column: str) -> None:
+        """Raise UserError unless the column `labels` of tokenized rows fits `labels` labels.
+
+        name, column: the argument that the user gave the rows as, and the column's name there.
+        """
+
+    def write_report(
+        self,
+        folder: Path,
+        split: str,
+        outputs: Outputs,
+        labels: Labels,
+        label_names: Sequence[str],
+    ) -> None:
+        """Write to `folder` what the task reports of a split beside its metrics, if anything."""
+        return
+
+    def evaluation_table(self, texts: Dataset, rows: Dataset, outputs: Outputs) -> Dataset:
+        """`evaluation/<split>.parquet`: what was read, `label` and the outputs of each row.
+
+        texts: the split in the task's form; rows: the same, tokenized.
+        """
+        table = texts
+        for name in self.answers.columns:
+            if name not in table.column_names:
+                table = table.add_column(name, [None] * len(table))
+        if "label" not in table.column_names:
+            table = table.add_column("label", list(rows["labels"]))
+        for name, output in outputs.items():
+            table = table.add_column(name, [row.tolist() for row in output])
+        return table
+
+
+def outputs_of(task: Task, columns: Mapping[str, Sequence[Any]]) -> dict[str, Output]:
+    """The outputs in the columns of an evaluation table."""
+    found: dict[str, Output] = {}
+    for name in task.outputs:
+        if task.answers.per_token:
+            found[name] = [np.array(row, dtype=np.float32) for row in columns[name]]
+        else:
+            found[name] = np.array(columns[name], dtype=np.float32)
+    return found

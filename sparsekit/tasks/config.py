@@ -1,0 +1,84 @@
+"""The task and the data source of a run, from the config groups `task` and `dataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from sparsekit.config.build import build, check_origin, locate
+from sparsekit.config.old_names import current_name
+from sparsekit.config.types import type_problems
+from sparsekit.data.datasets import Source
+from sparsekit.errors import ConfigError, first_line
+from sparsekit.runs.folder import RunFolder
+from sparsekit.tasks.base import Task
+from sparsekit.tasks.text_classification import TextClassification
+
+
+def build_task(config: Mapping[str, Any], *, trusted: bool = False) -> Task:
+    """The task of a resolved config: text classification where it names none, as before 0.2.
+
+    A field of the task is looked up in the node `task`, then in `dataset`. Raises ConfigError.
+    """
+    node, data = dict(config.get("task") or {}), config.get("dataset") or {}
+    kind = _kind(node.pop("_target_", None), trusted)
+    names = {field.name for field in fields(kind)}
+    problems = [
+        f"task.{key} is not a field of {kind.__name__}; known: {', '.join(sorted(names))}"
+        for key in sorted(node.keys() - names)
+    ]
+    read = {key: value for key, value in data.items() if key in names and key not in node}
+    problems += type_problems(kind, node, "task") + type_problems(kind, read, "dataset")
+    if problems:
+        raise ConfigError(problems)
+    try:
+        return kind(**read, **node)
+    except TypeError as error:
+        raise ConfigError([f"task: {first_line(error)}; set it in the group dataset"]) from error
+
+
+def task_of(run: RunFolder) -> Task:
+    """The task of a finished run. Raises UserError for a config that is not a run's."""
+    return replace(build_task(run.config), metrics=run.metric_names)
+
+
+def _kind(path: Any, trusted: bool) -> type[Task]:
+    """The class that `task._target_` names."""
+    if path is None:
+        return TextClassification
+    name = str(current_name(path))
+    if not trusted:
+        check_origin(name, "task._target_")
+    try:
+        kind = locate(name)
+    except ImportError as error:
+        raise ConfigError([f"task._target_ {name!r} cannot be imported: {error}"]) from error
+    if not (isinstance(kind, type) and issubclass(kind, Task)):
+        raise ConfigError([f"task: {name} is not a subclass of {Task.__name__}"])
+    return kind
+
+
+def build_source(dataset: Mapping[str, Any], task: Task) -> Source:
+    """The source of the rows: the keys of the node `dataset` that are not fields of the task."""
+    own = {field.name for field in fields(task)}
+    node = {key: value for key, value in dataset.items() if key not in own}
+    try:
+        source: Source = build(node, "dataset", trusted=True)
+    except ConfigError as error:
+        raise ConfigError([_with_columns(text, task) for text in error.problems]) from error
+    return source
+
+
+def _with_columns(problem: str, task: Task) -> str:
+    """A problem of an unknown key, with the keys that the task reads."""
+    if "is not a field of" not in problem:
+        return problem
+    known = ", ".join(sorted(field.name for field in fields(task)))
+    return f"{problem}; for {task.name} also {known}"
+
+
+def task_node(task: Task) -> dict[str, Any]:
+    """The node `task` of a config, complete by itself."""
+    kind = type(task)
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **asdict(task)}

@@ -1,0 +1,287 @@
+"""Text classification: one class for each text, or for each pair of texts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, Value
+from torch import Tensor
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from sparsekit import metrics
+from sparsekit.cache import content_hash
+from sparsekit.data.datasets import Column, Source, check_splits
+from sparsekit.data.labels import (
+    LabelCase,
+    id2label,
+    is_generic,
+    is_number,
+    matching_order,
+    number_labels,
+)
+from sparsekit.data.origin import column_names
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.metrics.report import write_report
+from sparsekit.runtime.tasks.base import Outputs
+from sparsekit.runtime.tasks.text_classification import TextClassificationAnswers
+from sparsekit.tasks.base import Data, Labels, Scores, Task
+from sparsekit.tasks.distances import kl_divergence
+
+log = logging.getLogger(__name__)
+
+# One token of each of two texts, and the three special tokens around them.
+MIN_LENGTH = 5
+# The problem type of transformers for one class a row.
+SINGLE = "single_label_classification"
+
+
+@dataclass(kw_only=True)
+class TextClassification(Task):
+    """One or two columns of text, and a column of classes as numbers or names.
+
+    In its own form a split has `text`, perhaps `text_pair`, and `label`, an index, never -1.
+    """
+
+    name: ClassVar[str] = "text classification"
+    head: ClassVar[type[Any]] = AutoModelForSequenceClassification
+    first_token: ClassVar[bool] = True
+
+    text_columns: list[str] = field(default_factory=lambda: ["text"])
+    label_column: str = "label"
+    metrics: list[str] = field(default_factory=lambda: ["accuracy"])
+    label_case: LabelCase = "refuse"
+
+    @property
+    def answers(self) -> TextClassificationAnswers:
+        return TextClassificationAnswers()
+
+    def problems(self) -> list[str]:
+        try:
+            metrics.check(self.metrics)
+        except UserError as error:
+            return [str(error)]
+        return []
+
+    def columns(self) -> list[Column]:
+        texts = [Column(name, "dataset.text_columns") for name in self.text_columns]
+        return [*texts, Column(self.label_column, "dataset.label_column")]
+
+    def load(self, source: Source) -> Data:
+        if not 1 <= len(self.text_columns) <= 2:
+            raise ConfigError(
+                [f"dataset.text_columns {self.text_columns} must name 1 or 2 columns"]
+            )
+        if self.max_length < MIN_LENGTH:
+            raise ConfigError(
+                [
+                    f"dataset.max_length {self.max_length} leaves no room for text; set "
+                    f"{MIN_LENGTH} or more"
+                ]
+            )
+        raw = source.raw(self.columns())
+        check_splits(raw)
+        problems = [p for split, rows in raw.items() for p in self._problems_of(split, rows)]
+        if problems:
+            raise ConfigError(problems)
+        names, labels = number_labels(raw, self.label_column, self.label_case)
+        metrics.check_classes(self.metrics, len(names))
+        return Data(self, {s: self._rows(raw[s], labels[s]) for s in labels}, names)
+
+    def _problems_of(self, split: str, rows: Dataset) -> list[str]:
+        columns = [*self.text_columns, self.label_column]
+        missing = [name for name in columns if name not in rows.column_names]
+        if missing:
+            return [
+                f"split {split!r} has no column {', '.join(missing)}; it has "
+                f"{', '.join(column_names(rows))}; set dataset.text_columns and "
+                "dataset.label_column"
+            ]
+        problems = []
+        if not isinstance(rows.features[self.label_column], Value | ClassLabel):
+            problems.append(
+                f"split {split!r}, column {self.label_column!r} holds lists or objects, not one "
+                "label for each row; set dataset.label_column to a column of numbers or names"
+            )
+        return problems + [
+            p for name in self.text_columns for p in text_problems(split, rows, name)
+        ]
+
+    def _rows(self, rows: Dataset, labels: list[int]) -> Dataset:
+        names = dict(zip(self.text_columns, ("text", "text_pair"), strict=False))
+        columns = {new: list(rows[old]) for old, new in names.items()}
+        return Dataset.from_dict({**columns, "label": labels})
+
+    def with_model_labels(self, data: Data, theirs: Mapping[int, str]) -> Data:
+        order = matching_order(data.label_names, theirs)
+        if order is None or order == sorted(order):
+            return data
+        return with_label_order(data, [data.label_names[order.index(i)] for i in range(len(order))])
+
+    def fingerprint(self, rows: Dataset, label_names: Sequence[str]) -> str:
+        pairs = rows["text_pair"] if "text_pair" in rows.column_names else []
+        return content_hash([*rows["text"], *pairs, *(label_names[i] for i in rows["label"])])
+
+    def tokenize(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        texts = [list(rows[c]) for c in ("text", "text_pair") if c in rows.column_names]
+        columns = dict(tokenizer(*texts, truncation=True, max_length=self.max_length))
+        columns["length"] = [len(ids) for ids in columns["input_ids"]]
+        columns["labels"] = list(rows["label"])
+        return columns
+
+    @property
+    def tokens_key(self) -> list[str]:
+        return [str(self.max_length)]
+
+    def model_options(self, label_names: Sequence[str], config: PreTrainedConfig) -> dict[str, Any]:
+        labels = dict(enumerate(label_names))
+        # A checkpoint for several labels per text, or for scores, would compute another loss.
+        other = config.problem_type not in (None, SINGLE)
+        return {
+            "num_labels": len(labels),
+            "id2label": labels,
+            "label2id": {name: i for i, name in labels.items()},
+            **({"problem_type": SINGLE} if other else {}),
+        }
+
+    def check_model(self, config: PreTrainedConfig) -> None:
+        labels = id2label(config)
+        if config.problem_type not in (None, SINGLE) or len(labels) < 2:
+            raise UserError(
+                f"the model is for {config.problem_type or 'regression'} ({len(labels)} labels); "
+                f"{self.name} needs one of classes: load it with num_labels=2 or more and "
+                f'problem_type="{SINGLE}"'
+            )
+
+    def teacher_order(
+        self,
+        config: PreTrainedConfig,
+        architectures: Sequence[str],
+        name: str,
+        label_names: list[str],
+    ) -> list[int]:
+        if not any(map(self.is_head, architectures)):
+            raise UserError(
+                f"the teacher {name!r} is {' '.join(architectures) or 'of unknown architecture'}, "
+                "not a sequence classifier, so it has no labels to teach; choose a checkpoint "
+                "fine-tuned for this task (textattack/bert-base-uncased-rotten-tomatoes, with "
+                "hyphens, is one; the one with underscores is a masked language model)"
+            )
+        check_label_count(config, name, label_names)
+        if config.problem_type not in (None, SINGLE):
+            raise UserError(
+                f"the teacher {name!r} was trained for {config.problem_type.replace('_', ' ')}, so "
+                "its logits are not those of one class per text; choose a teacher of the same task"
+            )
+        return teacher_label_order(config, label_names)
+
+    def distance(
+        self, name: str, outputs: Any, batch: Mapping[str, Tensor], temperature: float
+    ) -> Tensor:
+        return kl_divergence(outputs[name], batch[f"teacher_{name}"], temperature)
+
+    def score(self, outputs: Outputs, labels: Labels) -> Scores:
+        return metrics.compute(self.metrics, np.asarray(outputs["logits"]), np.array(labels))
+
+    @property
+    def computed_metrics(self) -> list[str]:
+        return metrics.computed_names(self.metrics)
+
+    def check_rows(self, labels: int, rows: Dataset, name: str, column: str) -> None:
+        feature = rows.features["labels"]
+        kind = getattr(feature, "dtype", type(feature).__name__)
+        if not isinstance(feature, ClassLabel) and not str(kind).startswith(
+            ("int", "uint", "bool")
+        ):
+            raise UserError(
+                f"{name}, column {column} holds {kind}, not one class index for each row; number "
+                f"the classes from 0: data.class_encode_column({column!r})"
+            )
+        values = rows.with_format("arrow")[:]["labels"].cast(pa.int64())
+        outside = pc.invert(pc.and_(pc.less(values, labels), pc.greater(values, -1)))
+        row = pc.index(pc.fill_null(outside, True), True).as_py()
+        if row >= 0:
+            raise UserError(
+                f"{name}, row {row} (from 0) has the label {values[row].as_py()}, the model has "
+                f"the labels 0 to {labels - 1}; remove rows without a label, or load the model "
+                "with num_labels=..."
+            )
+
+    def write_report(
+        self,
+        folder: Path,
+        split: str,
+        outputs: Outputs,
+        labels: Labels,
+        label_names: Sequence[str],
+    ) -> None:
+        write_report(folder, split, np.asarray(outputs["logits"]), np.array(labels), label_names)
+
+
+def text_problems(split: str, rows: Dataset, column: str) -> list[str]:
+    """Why the column cannot be read as text: its type, or the first row without text."""
+    kind = getattr(rows.features[column], "dtype", "no plain value")
+    if kind in ("string", "large_string") and _all_numbers(rows[column]):
+        kind = "numbers"
+    if kind not in ("string", "large_string", "null"):
+        return [
+            f"split {split!r}, column {column!r} holds {kind}, not text; set "
+            "dataset.text_columns to a column of text"
+        ]
+    for row, text in enumerate(rows[column]):
+        if not isinstance(text, str) or not text.strip():
+            return [
+                f"split {split!r}, column {column!r}, row {row} (from 0): {text!r} is no "
+                "text; remove the row or fill it"
+            ]
+    return []
+
+
+def _all_numbers(texts: Sequence[str | None]) -> bool:
+    """Whether all texts but missing ones are numbers, as in a column of ids or scores."""
+    found = [text for text in texts if text is not None]
+    return bool(found) and all(map(is_number, found))
+
+
+def with_label_order(data: Data, names: Sequence[str]) -> Data:
+    """`data` with labels numbered in the order of `names`, a permutation of its label names."""
+    position = np.array([names.index(name) for name in data.label_names])
+    splits = {}
+    for split, rows in data.splits.items():
+        labels = position[np.array(rows["label"])].tolist()
+        splits[split] = rows.remove_columns("label").add_column("label", labels)
+    return Data(data.task, splits, list(names))
+
+
+def check_label_count(config: PreTrainedConfig, name: str, label_names: Sequence[str]) -> None:
+    """Raise UserError for a teacher of another number of labels."""
+    if config.num_labels != len(label_names):
+        raise UserError(
+            f"the teacher {name!r} has {config.num_labels} labels, the dataset "
+            f"{len(label_names)} ({', '.join(label_names)}); choose a teacher of the same task"
+        )
+
+
+def teacher_label_order(config: PreTrainedConfig, label_names: list[str]) -> list[int]:
+    """For each label of the data its index in the teacher, by name where the names are the same."""
+    theirs = id2label(config)
+    order = matching_order(label_names, theirs)
+    if order is not None:
+        return order
+    if not is_generic(theirs):
+        log.warning(
+            "the teacher's labels are %s, the dataset's %s: assumed to be in the same order",
+            ", ".join(theirs.values()),
+            ", ".join(label_names),
+        )
+    return list(range(len(label_names)))

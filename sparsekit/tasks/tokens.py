@@ -1,0 +1,35 @@
+"""Data sets as the tokens of a model, once for a tokenizer and kept in the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from sparsekit.cache import content_hash
+from sparsekit.data.datasets import kept_rows
+from sparsekit.tasks.base import Data
+
+
+def tokenize(
+    data: Data, tokenizer: PreTrainedTokenizerBase, tokenizer_hash: str
+) -> dict[str, Dataset]:
+    """The splits as model inputs, from the cache if the same rows were tokenized before.
+
+    They have `input_ids`, `attention_mask`, further inputs of the model, `labels` and `length`.
+    """
+    return {split: _tokenize(data, split, tokenizer, tokenizer_hash) for split in data.splits}
+
+
+def _tokenize(
+    data: Data, split: str, tokenizer: PreTrainedTokenizerBase, tokenizer_hash: str
+) -> Dataset:
+    def make(folder: Path) -> None:
+        columns = data.task.tokenize(data.splits[split], tokenizer)
+        Dataset.from_dict(columns).save_to_disk(str(folder))
+
+    # Models of one vocabulary may read different inputs: DistilBERT has no token types, BERT has.
+    identity = [tokenizer_hash, *tokenizer.model_input_names, *data.task.tokens_key]
+    key = content_hash([data.fingerprint(split), *identity, *data.label_names])
+    return kept_rows("tokens", key, make)
