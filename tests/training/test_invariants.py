@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_training import Classifier, load_student, make_rows, trainer
+from tiny_training import LoadedModel, load_student, make_rows, trainer
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from sparsekit.errors import UserError
@@ -167,7 +167,7 @@ class Break(TrainerCallback):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_ends_the_run(
-    tmp_path: Path, student: Classifier, rows: dict[str, Dataset], value: float
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], value: float
 ) -> None:
     from tiny_training import recipe
 
