@@ -14,6 +14,16 @@ NOT_IDENTITY = ("output_dir", "tracking", "sweep")
 ADDED: Mapping[tuple[str, ...], Any] = {
     ("task",): {"_target_": "sparsekit.tasks.text_classification.TextClassification"},
     ("dataset", "label_case"): "refuse",
+    ("dataset", "strip_labels"): True,
+    ("dataset", "validation_fraction"): 0.1,
+    ("dataset", "test_fraction"): 0.0,
+    ("dataset", "split_seed"): 0,
+    ("dataset", "drop_empty"): False,
+    ("dataset", "drop_labels"): [],
+    ("dataset", "drop_leaked"): False,
+    ("dataset", "delimiter"): None,
+    ("dataset", "columns"): None,
+    ("dataset", "quotes"): True,
 }
 
 

@@ -13,16 +13,16 @@ from datasets import Dataset
 BATCH = 10_000
 
 
-def column(rows: Dataset, name: str) -> pa.ChunkedArray:
+def stored(rows: Dataset, name: str) -> pa.ChunkedArray:
     """The column as it is stored in Arrow."""
     return rows.select_columns([name]).with_format("arrow")[:][name]
 
 
 def values(rows: Dataset, name: str) -> Iterator[Any]:
     """The values of a column in order, as Python objects."""
-    stored = column(rows, name)
-    for start in range(0, len(stored), BATCH):
-        yield from stored.slice(start, BATCH).to_pylist()
+    column = stored(rows, name)
+    for start in range(0, len(column), BATCH):
+        yield from column.slice(start, BATCH).to_pylist()
 
 
 def value_text(value: Any) -> str | None:

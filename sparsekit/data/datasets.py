@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 from datasets import Dataset, DatasetDict
@@ -35,11 +35,19 @@ class Column:
     """A column that a task reads: its name in the data set, and the config key that names it.
 
     lists: whether each row holds a list.
+    role: an optional text may be empty in some rows; a class is one label a row, and splits are
+        made so that each has its share of every class; a target is anything else to be learned.
     """
 
     name: str
     key: str
     lists: bool = False
+    role: Literal["text", "optional text", "class", "target"] = "text"
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the model reads the column."""
+        return self.role in ("text", "optional text")
 
 
 class Source(ABC):

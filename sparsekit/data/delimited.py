@@ -171,10 +171,9 @@ def _missing(path: Path, names: Sequence[str], missing: Sequence[str], delimiter
     shown = ", ".join(name[:40] for name in names[:10]) + ("..." if len(names) > 10 else "")
     example = ",".join(f"column{i}" for i in range(1, len(names) + 1))
     return (
-        f"{path} has no column {', '.join(missing)}; its first line, separated by "
-        f"{_separated(delimiter)}, has {shown}; set dataset.text_columns and "
-        f"dataset.label_column{UNLESS_HEADER}=[{example}], and for another delimiter "
-        "dataset.delimiter"
+        f"{path} has no column {', '.join(missing)}; it has {shown}; set dataset.text_columns and "
+        f"dataset.label_column{UNLESS_HEADER}=[{example}], and where fields are separated "
+        f"otherwise than by {_separated(delimiter)}, dataset.delimiter"
     )
 
 

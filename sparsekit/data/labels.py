@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from datasets import ClassLabel, Dataset
 from transformers import PreTrainedConfig
 
+from sparsekit.data.advice import drop_labels
 from sparsekit.data.columns import value_text
+from sparsekit.data.columns import values as column_values
+from sparsekit.data.origin import where, with_origin
 from sparsekit.errors import ConfigError, UserError
 
 log = logging.getLogger(__name__)
@@ -19,45 +22,57 @@ log = logging.getLogger(__name__)
 UNLABELLED = -1
 # More classes than this need two training rows each, or the column holds texts, not labels.
 _FEW = 50
+# Labels of one split that are named where they are unknown.
+_SHOWN = 5
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 # What becomes of labels that differ in case alone.
 LabelCase = Literal["refuse", "ignore", "keep"]
 
 
 def number_labels(
-    raw: Mapping[str, Dataset], column: str, case: LabelCase = "refuse"
+    raw: Mapping[str, Dataset],
+    column: str,
+    case: LabelCase = "refuse",
+    *,
+    strip: bool = True,
 ) -> tuple[list[str], dict[str, list[int]]]:
     """The class names in order, and each split's labels as indices into them.
 
-    A ClassLabel column has names and an order of its own. Other labels are compared as text, with
-    blanks around them stripped; they are sorted, by value where all of them are numbers. A test
-    split whose labels are all -1, as in GLUE, is left out. `case` is for labels that differ in
-    upper and lower case alone: `ignore` makes them one class under its most frequent spelling,
-    `keep` a class each. Raises ConfigError for missing labels, labels that the training split
-    lacks, fractions, and labels that `case` refuses.
+    A ClassLabel column has names and an order of its own. Other labels are compared as text and
+    sorted, by value where all of them are numbers. A test split whose labels are all -1, as in
+    GLUE, is left out.
+
+    Args:
+        raw: the splits, `train` among them.
+        column: the column of labels.
+        case: for labels that differ in upper and lower case alone: `ignore` makes them one class
+            under its most frequent spelling, `keep` a class each.
+        strip: whether blanks around a label are left out.
+
+    Raises ConfigError for missing labels, labels that the training split lacks, fractions, and
+    labels that `case` refuses.
     """
+    problems: list[str] = []
     feature = raw["train"].features[column]
-    values: dict[str, list[Any]] = {split: list(rows[column]) for split, rows in raw.items()}
+    values = {split: list(column_values(rows, column)) for split, rows in raw.items()}
     if isinstance(feature, ClassLabel):
         values = {s: v for s, v in values.items() if set(v) != {UNLABELLED}}
         classes: list[Any] = list(range(feature.num_classes))
         names = list(feature.names)
     else:
-        values = _one_case({s: _stripped(v, s, column) for s, v in values.items()}, column, case)
+        texts = {s: _texts(raw[s], s, column, labels, strip) for s, labels in values.items()}
+        spellings = [] if case == "keep" else _spellings(texts)
+        if case == "refuse":
+            problems += [_case_problem(raw, column, texts, group) for group in spellings[:_SHOWN]]
+        values = _one_spelling(texts, spellings)
         classes = names = _sorted_classes(values, column)
     index = {value: i for i, value in enumerate(classes)}
-    problems = []
     if len(names) < 2:
         problems.append(f"column {column!r} has {len(names)} label in train; at least 2 are needed")
-    problems += [
-        _problem(split, column, row, value, names)
-        for split, labels in values.items()
-        for row, value in enumerate(labels)
-        if value not in index
-    ]
+    for split, labels in values.items():
+        problems += _unusable(with_origin(raw[split], split), column, labels, index, names)
     if problems:
-        more = [f"... and {len(problems) - 5} more rows"] if len(problems) > 5 else []
-        raise ConfigError(problems[:5] + more)
+        raise ConfigError(problems)
     return names, {split: [index[v] for v in labels] for split, labels in values.items()}
 
 
@@ -70,47 +85,68 @@ def is_number(text: str) -> bool:
     return _NUMBER.fullmatch(text) is not None
 
 
-def _stripped(labels: Sequence[Any], split: str, column: str) -> list[str | None]:
-    """Labels as text without the blanks around them; None is a missing label."""
+def _texts(
+    rows: Dataset, split: str, column: str, labels: Sequence[Any], strip: bool
+) -> list[str | None]:
+    """Labels as text, without the blanks around them if `strip`; None is a missing label."""
     texts = [value_text(label) for label in labels]
     stripped = [text.strip() or None if text is not None else None for text in texts]
-    changed = [a for a, b in zip(texts, stripped, strict=True) if a != b and b is not None]
+    changed = [
+        i for i, (a, b) in enumerate(zip(texts, stripped, strict=True)) if a != b and b is not None
+    ]
+    if not strip:
+        return [a if b is not None else None for a, b in zip(texts, stripped, strict=True)]
     if changed:
         log.warning(
-            "split %r, column %r: blanks around %d labels are ignored, such as in %r",
-            split,
+            "%s: column %r: blanks around %d labels are ignored, such as in %r; "
+            "dataset.strip_labels=false makes them classes of their own",
+            where(with_origin(rows, split), changed),
             column,
             len(changed),
-            changed[0],
+            texts[changed[0]],
         )
     return stripped
 
 
-def _one_case(
-    labels: Mapping[str, list[str | None]], column: str, case: LabelCase
-) -> dict[str, list[str | None]]:
-    """The labels with one spelling for those that differ in case alone, as `case` says."""
+def _spellings(labels: Mapping[str, Sequence[str | None]]) -> list[list[str]]:
+    """Labels that differ in case alone, in groups, the most frequent first."""
     counts = Counter(label for split in labels.values() for label in split if label is not None)
-    spellings: dict[str, list[str]] = defaultdict(list)
+    groups: dict[str, list[str]] = defaultdict(list)
     for label in sorted(counts, key=lambda label: (-counts[label], label)):
-        spellings[label.casefold()].append(label)
-    several = [group for group in spellings.values() if len(group) > 1]
-    if not several or case == "keep":
-        return dict(labels)
-    if case == "ignore":
-        chosen = {label: group[0] for group in several for label in group}
-        return {
-            split: [None if v is None else chosen.get(v, v) for v in values]
-            for split, values in labels.items()
-        }
-    raise ConfigError(
-        [
-            f"column {column!r} has labels that differ in case alone: "
-            + ", ".join(f"{_cut(label)!r} ({counts[label]} rows)" for label in group)
-            + "; make them equal in the file, or set dataset.label_case=ignore (one class, named "
-            f"{_cut(group[0])!r}) or dataset.label_case=keep (a class for each)"
-            for group in several[:5]
-        ]
+        groups[label.casefold()].append(label)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _one_spelling(
+    labels: Mapping[str, list[str | None]], groups: Sequence[Sequence[str]]
+) -> dict[str, list[str | None]]:
+    """The labels, each group under its first spelling."""
+    chosen = {label: group[0] for group in groups for label in group}
+    return {
+        split: [None if v is None else chosen.get(v, v) for v in values]
+        for split, values in labels.items()
+    }
+
+
+def _case_problem(
+    raw: Mapping[str, Dataset],
+    column: str,
+    labels: Mapping[str, Sequence[str | None]],
+    group: Sequence[str],
+) -> str:
+    counts = Counter(v for split in labels.values() for v in split if v in group)
+    listed = ", ".join(f"{_cut(label)!r} ({counts[label]} rows)" for label in group)
+    rare = {
+        split: [row for row, value in enumerate(values) if value in group[1:]]
+        for split, values in labels.items()
+    }
+    places = [
+        where(with_origin(raw[split], split), found) for split, found in rare.items() if found
+    ]
+    return (
+        f"column {column!r} has labels that differ in case alone: {listed}; make them equal in the "
+        f"file ({'; '.join(places)}), or set dataset.label_case=ignore (one class, named "
+        f"{_cut(group[0])!r}) or dataset.label_case=keep (a class for each)"
     )
 
 
@@ -176,14 +212,35 @@ def is_generic(id2label: Mapping[int, str]) -> bool:
     return all(name == f"LABEL_{i}" for i, name in id2label.items())
 
 
-def _problem(split: str, column: str, row: int, value: Any, names: list[str]) -> str:
-    where = f"split {split!r}, column {column!r}, row {row} (from 0)"
-    if value is None:
-        return f"{where}: the label is missing; remove the row or fill it"
-    known = ", ".join(_cut(name) for name in names[:10]) + (
+def _unusable(
+    rows: Dataset,
+    column: str,
+    labels: Sequence[Any],
+    known: Mapping[Any, int],
+    names: Sequence[str],
+) -> Iterator[str]:
+    """A problem for missing labels, and one for each label that the training split lacks."""
+    places: dict[Any, list[int]] = defaultdict(list)
+    for row, value in enumerate(labels):
+        if value not in known:
+            places[value].append(row)
+    if missing := places.pop(None, None):
+        yield (
+            f"{where(rows, missing)}: column {column!r}: the label is missing in {len(missing)} of "
+            f"{len(rows)} rows; fill it, or leave the rows out: dataset.drop_empty=true"
+        )
+    shown = ", ".join(_cut(name) for name in names[:10]) + (
         f" and {len(names) - 10} more" if len(names) > 10 else ""
     )
-    return f"{where}: label {_cut(value)!r} is never seen in train, which has {known}"
+    for value, found in list(places.items())[:_SHOWN]:
+        text = str(value)
+        fix = f", or leave the rows out: {drop_labels([text])}" if _cut(text) == text else ""
+        yield (
+            f"{where(rows, found)}: column {column!r}: label {_cut(value)!r} is never seen in "
+            f"train, which has {shown}; correct it{fix}"
+        )
+    if len(places) > _SHOWN:
+        yield f"column {column!r} has {len(places) - _SHOWN} more labels that are not in train"
 
 
 def _cut(value: Any) -> Any:

@@ -46,14 +46,20 @@ class TextEncoder:
     ) -> list[Encoding]:
         """The tokens of each text, or of each text and its pair.
 
-        Raises UserError for an empty list, and for text that is empty or not UTF-8.
+        A second text may be empty, as in a message with a subject and no body. Raises UserError for
+        an empty list, and for text that is empty or not UTF-8.
         """
         if not texts:
             raise UserError("there are no texts: pass at least one")
         for row, text in enumerate(texts):
-            _check(text, f"text {row + 1} of {len(texts)}")
-            if pairs is not None and pairs[row] is not None:
-                _check(pairs[row], f"the pair of text {row + 1} of {len(texts)}")
+            where = f"text {row + 1} of {len(texts)}"
+            if not isinstance(text, str) or not text.strip():
+                raise UserError(f"{where} is empty: {text!r}; write a text")
+            _check_encoding(text, where)
+            if pairs is not None and (pair := pairs[row]) is not None:
+                if not isinstance(pair, str):
+                    raise UserError(f"the pair of {where} is no text: {pair!r}; write a text")
+                _check_encoding(pair, f"the pair of {where}")
         rows = [
             text if pair is None else (text, pair)
             for text, pair in zip(texts, pairs or [None] * len(texts), strict=True)
@@ -74,9 +80,7 @@ class TextEncoder:
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
-def _check(text: object, where: str) -> None:
-    if not isinstance(text, str) or not text.strip():
-        raise UserError(f"{where} is empty: {text!r}; write a text")
+def _check_encoding(text: str, where: str) -> None:
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise UserError(f"{where} is not UTF-8: {text[:60]!r}; convert it")
 

@@ -10,6 +10,7 @@ from sparsekit.config.build import build, check_origin, locate
 from sparsekit.config.old_names import current_name
 from sparsekit.config.types import type_problems
 from sparsekit.data.datasets import Source
+from sparsekit.data.selection import RowSelection, SelectedRows
 from sparsekit.errors import ConfigError, first_line
 from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.base import Task
@@ -60,21 +61,32 @@ def _kind(path: Any, trusted: bool) -> type[Task]:
 
 
 def build_source(dataset: Mapping[str, Any], task: Task) -> Source:
-    """The source of the rows: the keys of the node `dataset` that are not fields of the task."""
+    """The source of the rows, and which of them are used.
+
+    They have the keys of the node `dataset` that are not fields of the task.
+    """
     own = {field.name for field in fields(task)}
-    node = {key: value for key, value in dataset.items() if key not in own}
+    selected = {field.name for field in fields(RowSelection)}
+    node = {key: value for key, value in dataset.items() if key not in own | selected}
+    chosen = {key: value for key, value in dataset.items() if key in selected}
+    problems = type_problems(RowSelection, chosen, "dataset")
+    if not problems:
+        selection = RowSelection(**chosen)
+        problems += selection.problems()
     try:
         source: Source = build(node, "dataset", trusted=True)
     except ConfigError as error:
-        raise ConfigError([_with_columns(text, task) for text in error.problems]) from error
-    return source
+        problems += [_with_columns(text, task) for text in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    return SelectedRows(source, selection)
 
 
 def _with_columns(problem: str, task: Task) -> str:
     """A problem of an unknown key, with the keys that the task reads."""
     if "is not a field of" not in problem:
         return problem
-    known = ", ".join(sorted(field.name for field in fields(task)))
+    known = ", ".join(sorted(f.name for f in (*fields(task), *fields(RowSelection))))
     return f"{problem}; for {task.name} also {known}"
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Value
+from datasets.table import InMemoryTable
 from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
@@ -21,7 +23,9 @@ from transformers import (
 
 from sparsekit import metrics
 from sparsekit.cache import content_hash
+from sparsekit.data.columns import stored, values
 from sparsekit.data.datasets import Column, Source, check_splits
+from sparsekit.data.filters import empty_rows
 from sparsekit.data.labels import (
     LabelCase,
     id2label,
@@ -30,7 +34,7 @@ from sparsekit.data.labels import (
     matching_order,
     number_labels,
 )
-from sparsekit.data.origin import column_names
+from sparsekit.data.origin import column_names, where
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics.report import write_report
 from sparsekit.runtime.tasks.base import Outputs
@@ -61,6 +65,7 @@ class TextClassification(Task):
     label_column: str = "label"
     metrics: list[str] = field(default_factory=lambda: ["accuracy"])
     label_case: LabelCase = "refuse"
+    strip_labels: bool = True
 
     @property
     def answers(self) -> TextClassificationAnswers:
@@ -74,8 +79,13 @@ class TextClassification(Task):
         return []
 
     def columns(self) -> list[Column]:
-        texts = [Column(name, "dataset.text_columns") for name in self.text_columns]
-        return [*texts, Column(self.label_column, "dataset.label_column")]
+        first, *second = self.text_columns
+        return [
+            Column(first, "dataset.text_columns"),
+            # As a message with a subject and no body.
+            *(Column(name, "dataset.text_columns", role="optional text") for name in second),
+            Column(self.label_column, "dataset.label_column", role="class"),
+        ]
 
     def load(self, source: Source) -> Data:
         if not 1 <= len(self.text_columns) <= 2:
@@ -91,14 +101,28 @@ class TextClassification(Task):
             )
         raw = source.raw(self.columns())
         check_splits(raw)
-        problems = [p for split, rows in raw.items() for p in self._problems_of(split, rows)]
+        if missing := [p for split, rows in raw.items() for p in self._missing(split, rows)]:
+            raise ConfigError(missing)
+        problems = [
+            problem
+            for split, rows in raw.items()
+            for column in self.columns()
+            if column.is_text
+            for problem in text_problems(split, rows, column)
+        ]
+        try:
+            names, labels = number_labels(
+                raw, self.label_column, self.label_case, strip=self.strip_labels
+            )
+        except ConfigError as error:
+            problems += error.problems
         if problems:
             raise ConfigError(problems)
-        names, labels = number_labels(raw, self.label_column, self.label_case)
         metrics.check_classes(self.metrics, len(names))
         return Data(self, {s: self._rows(raw[s], labels[s]) for s in labels}, names)
 
-    def _problems_of(self, split: str, rows: Dataset) -> list[str]:
+    def _missing(self, split: str, rows: Dataset) -> list[str]:
+        """Columns that are not there, and a label column that holds no labels."""
         columns = [*self.text_columns, self.label_column]
         missing = [name for name in columns if name not in rows.column_names]
         if missing:
@@ -107,20 +131,17 @@ class TextClassification(Task):
                 f"{', '.join(column_names(rows))}; set dataset.text_columns and "
                 "dataset.label_column"
             ]
-        problems = []
         if not isinstance(rows.features[self.label_column], Value | ClassLabel):
-            problems.append(
+            return [
                 f"split {split!r}, column {self.label_column!r} holds lists or objects, not one "
                 "label for each row; set dataset.label_column to a column of numbers or names"
-            )
-        return problems + [
-            p for name in self.text_columns for p in text_problems(split, rows, name)
-        ]
+            ]
+        return []
 
     def _rows(self, rows: Dataset, labels: list[int]) -> Dataset:
         names = dict(zip(self.text_columns, ("text", "text_pair"), strict=False))
-        columns = {new: list(rows[old]) for old, new in names.items()}
-        return Dataset.from_dict({**columns, "label": labels})
+        texts = {new: _filled(stored(rows, old)) for old, new in names.items()}
+        return Dataset(InMemoryTable(pa.table({**texts, "label": pa.array(labels, pa.int64())})))
 
     def with_model_labels(self, data: Data, theirs: Mapping[int, str]) -> Data:
         order = matching_order(data.label_names, theirs)
@@ -129,8 +150,9 @@ class TextClassification(Task):
         return with_label_order(data, [data.label_names[order.index(i)] for i in range(len(order))])
 
     def fingerprint(self, rows: Dataset, label_names: Sequence[str]) -> str:
-        pairs = rows["text_pair"] if "text_pair" in rows.column_names else []
-        return content_hash([*rows["text"], *pairs, *(label_names[i] for i in rows["label"])])
+        texts = [name for name in ("text", "text_pair") if name in rows.column_names]
+        labels = (label_names[index] for index in values(rows, "label"))
+        return content_hash(chain(*(values(rows, name) for name in texts), labels))
 
     def tokenize(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         texts = [list(rows[c]) for c in ("text", "text_pair") if c in rows.column_names]
@@ -228,29 +250,38 @@ class TextClassification(Task):
         write_report(folder, split, np.asarray(outputs["logits"]), np.array(labels), label_names)
 
 
-def text_problems(split: str, rows: Dataset, column: str) -> list[str]:
-    """Why the column cannot be read as text: its type, or the first row without text."""
-    kind = getattr(rows.features[column], "dtype", "no plain value")
-    if kind in ("string", "large_string") and _all_numbers(rows[column]):
+def _filled(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of texts, the missing ones empty."""
+    typed = texts.cast(pa.string()) if pa.types.is_null(texts.type) else texts
+    return pc.fill_null(typed, "")
+
+
+def text_problems(split: str, rows: Dataset, column: Column) -> list[str]:
+    """Why the column cannot be read as text: its type, or the rows without text."""
+    kind = getattr(rows.features[column.name], "dtype", "no plain value")
+    if kind in ("string", "large_string") and _all_numbers(values(rows, column.name)):
         kind = "numbers"
     if kind not in ("string", "large_string", "null"):
         return [
-            f"split {split!r}, column {column!r} holds {kind}, not text; set "
-            "dataset.text_columns to a column of text"
+            f"split {split!r}, column {column.name!r} holds {kind}, not text; set "
+            f"{column.key} to a column of text"
         ]
-    for row, text in enumerate(rows[column]):
-        if not isinstance(text, str) or not text.strip():
-            return [
-                f"split {split!r}, column {column!r}, row {row} (from 0): {text!r} is no "
-                "text; remove the row or fill it"
-            ]
-    return []
+    if column.role == "optional text":
+        return []
+    empty = np.flatnonzero(empty_rows(rows, [column]))
+    if not len(empty):
+        return []
+    return [
+        f"{where(rows, empty.tolist())}: column {column.name!r} has no text in {len(empty)} of "
+        f"{len(rows)} rows; fill them, or leave them out: dataset.drop_empty=true"
+    ]
 
 
-def _all_numbers(texts: Sequence[str | None]) -> bool:
+def _all_numbers(texts: Iterator[str | None]) -> bool:
     """Whether all texts but missing ones are numbers, as in a column of ids or scores."""
-    found = [text for text in texts if text is not None]
-    return bool(found) and all(map(is_number, found))
+    found = (text for text in texts if text is not None)
+    first = next(found, None)
+    return first is not None and is_number(first) and all(map(is_number, found))
 
 
 def with_label_order(data: Data, names: Sequence[str]) -> Data:

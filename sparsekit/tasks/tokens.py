@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
 from sparsekit.cache import content_hash
+from sparsekit.data.columns import BATCH
 from sparsekit.data.datasets import kept_rows
 from sparsekit.tasks.base import Data
 
@@ -26,8 +27,11 @@ def _tokenize(
     data: Data, split: str, tokenizer: PreTrainedTokenizerBase, tokenizer_hash: str
 ) -> Dataset:
     def make(folder: Path) -> None:
-        columns = data.task.tokenize(data.splits[split], tokenizer)
-        Dataset.from_dict(columns).save_to_disk(str(folder))
+        rows = data.splits[split]
+        starts = range(0, len(rows), BATCH)
+        batches = (rows.select(range(at, min(at + BATCH, len(rows)))) for at in starts)
+        tokens = [Dataset.from_dict(data.task.tokenize(batch, tokenizer)) for batch in batches]
+        concatenate_datasets(tokens).save_to_disk(str(folder))
 
     # Models of one vocabulary may read different inputs: DistilBERT has no token types, BERT has.
     identity = [tokenizer_hash, *tokenizer.model_input_names, *data.task.tokens_key]

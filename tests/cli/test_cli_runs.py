@@ -179,10 +179,11 @@ def test_predict_takes_pairs(run_folder):
     assert lines.stdout == result.stdout
     [answer] = json.loads(sparsekit("predict", run_folder, "--pairs", "a", "b", "--json").stdout)
     assert (answer["text"], answer["text_pair"]) == ("a", "b")
+    assert sparsekit("predict", run_folder, "--pairs", "a", "").exit_code == 0
     for words, problem in (
         (["good", "bad"], "was trained on pairs of premise and hypothesis: add --pairs"),
         (["--pairs", "a", "b", "c"], "two texts a row; there are 3"),
-        (["--pairs", "a", " "], "the pair of text 1 of 1 is empty"),
+        (["--pairs", " ", "a"], "text 1 of 1 is empty"),
     ):
         assert problem in sparsekit("predict", run_folder, *words).stderr
     settings["dataset"]["text_columns"] = ["text"]

@@ -22,6 +22,7 @@ CHOICES = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rgl
 GROUPS = {
     "task",
     "dataset",
+    "rows",
     "student",
     "teacher",
     "recipe",
@@ -57,7 +58,7 @@ def built(values: dict[str, Any]) -> Plan:
 
 
 def test_the_walk_finds_all_of_them() -> None:
-    assert len(CHOICES) == 46
+    assert len(CHOICES) == 47
     assert len(EXPERIMENTS) == 7
     assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml", "hydra"}
 

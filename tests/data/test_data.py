@@ -115,19 +115,35 @@ def test_class_labels_bring_names_and_unlabelled_tests_are_left_out() -> None:
         (
             [{"txt": "a", "label": 0}],
             GOOD,
-            r"train\.csv has no column text; its first line, .* has txt, label; set",
+            r"train\.csv has no column text; it has txt, label; set",
         ),
-        ([{"text": "", "label": "pos"}, *GOOD], GOOD, r"'text', row 0 .*None is no text"),
-        ([{"text": " ", "label": "pos"}, *GOOD], GOOD, r"'text', row 0 .*' ' is no text"),
+        (
+            [{"text": "", "label": "pos"}, *GOOD],
+            GOOD,
+            r"line 2: column 'text' has no text in 1 of 3 rows; .*drop_empty=true",
+        ),
+        (
+            [{"text": " ", "label": "pos"}, *GOOD],
+            GOOD,
+            r"line 2: column 'text' has no text in 1 of 3 rows; .*drop_empty=true",
+        ),
         ([{"text": 3, "label": 0}, {"text": 4, "label": 1}], GOOD, "holds numbers, not text"),
         ([{"text": "a", "label": 0.5}, {"text": "b", "label": 1}], GOOD, r"0\.5, which is a score"),
-        (GOOD, [*GOOD, {"text": "x", "label": "odd"}], r"row 2 .*'odd' is never seen in train"),
+        (
+            GOOD,
+            [*GOOD, {"text": "x", "label": "odd"}],
+            r"validation\.csv, line 4: .*'odd' is never seen in train",
+        ),
         (
             [{"text": f"film {i}", "label": f"name {i:02}"} for i in range(12)],
             [{"text": "x", "label": "odd"}],
-            "name 08, name 09 and 2 more$",
+            "name 08, name 09 and 2 more; correct it",
         ),
-        (GOOD, [{"text": "x", "label": ""}], r"row 0 .*the label is missing"),
+        (
+            GOOD,
+            [{"text": "x", "label": ""}],
+            r"line 2: column 'label': the label is missing in 1 of 1 rows",
+        ),
         (GOOD, [{"text": "x", "label": "o" * 500}], r"'o{40}\.\.\.' is never seen in train"),
         (
             [{"text": "film", "label": f"a text of its own {i:02}"} for i in range(60)],
@@ -411,7 +427,9 @@ def test_quotes_blank_lines_long_texts_and_missing_fields(tmp_path: Path) -> Non
     assert rows["label"][:] == [1, 0, 1]
     assert csv.field_size_limit() == 131_072
     short = from_text(tmp_path, "text,label\na,1\nb\n", csv_of("1"))
-    with pytest.raises(ConfigError, match=r"'train', column 'label', row 1 .* label is missing"):
+    with pytest.raises(
+        ConfigError, match=r"train\.csv, line 3: column 'label': the label is missing"
+    ):
         short.load()
 
 
@@ -443,7 +461,7 @@ def test_json_with_a_byte_order_mark_nested_columns_and_missing_keys(tmp_path: P
         loaded = from_text(tmp_path, "\ufeff" + text, text, "json").load()
         assert loaded.label_names == ["0", "1"]
         assert loaded.splits["train"]["text"][:] == ["a", "b"]
-    with pytest.raises(ConfigError, match=r"row 1 .*the label is missing"):
+    with pytest.raises(ConfigError, match=r"train\.json, lines 2, 4: .*the label is missing"):
         from_text(tmp_path, json_of(1, None, 0, float("nan")), json_of(1), "json").load()
 
 
@@ -452,8 +470,8 @@ def test_blanks_around_labels_are_ignored(tmp_path: Path, caplog: pytest.LogCapt
     loaded = dataset.load()
     assert loaded.label_names == ["neg", "pos"]
     assert loaded.splits["train"]["label"][:] == [0, 1, 1]
-    assert "split 'train', column 'label': blanks around 1 labels are ignored" in caplog.text
-    with pytest.raises(ConfigError, match=r"row 1 .*the label is missing"):
+    assert "train.csv, line 3: column 'label': blanks around 1 labels are ignored" in caplog.text
+    with pytest.raises(ConfigError, match=r"line 3: .*the label is missing"):
         from_text(tmp_path, csv_of("neg", "  ", "pos"), csv_of("neg")).load()
 
 

@@ -1,0 +1,55 @@
+"""Texts that say the same: equal but for case, blanks and punctuation."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from datasets import Dataset
+
+from sparsekit.data.columns import values
+
+_NOT_WORDS = re.compile(r"[\W_]+")
+
+Keys = npt.NDArray[np.uint64]
+
+
+def normalized(text: str) -> str:
+    """The words of a text in lower case, one blank apart; a text without words as it is.
+
+    >>> normalized("It is  GOOD!"), normalized(":-)")
+    ('it is good', ':-)')
+    """
+    plain = unicodedata.normalize("NFKC", text)
+    return _NOT_WORDS.sub(" ", plain.casefold()).strip() or plain.strip()
+
+
+def text_keys(rows: Dataset, columns: Sequence[str]) -> Keys:
+    """A key for each row, equal for rows whose texts in `columns` say the same, [rows]."""
+    texts = zip(*(_texts(rows, name) for name in columns), strict=True)
+    return np.fromiter((_key("\0".join(map(normalized, row))) for row in texts), np.uint64)
+
+
+def repeated(keys: Keys) -> npt.NDArray[np.bool_]:
+    """Whether an earlier row has the same key, [rows]."""
+    first = np.zeros(len(keys), dtype=bool)
+    first[np.unique(keys, return_index=True)[1]] = True
+    return ~first
+
+
+def _texts(rows: Dataset, name: str) -> Iterator[str]:
+    """The column as text; the words of a list are joined by blanks."""
+    for value in values(rows, name):
+        if value is None:
+            yield ""
+        else:
+            yield " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _key(text: str) -> int:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "little")

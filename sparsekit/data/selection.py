@@ -1,0 +1,172 @@
+"""Which rows of a data set are used, and for which split."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+
+from sparsekit.data.columns import value_text, values
+from sparsekit.data.datasets import Column, Source
+from sparsekit.data.duplicates import text_keys
+from sparsekit.data.filters import empty_rows, without_labels
+from sparsekit.data.origin import where, with_origin
+from sparsekit.data.splits import Codes, Mask, share
+
+log = logging.getLogger(__name__)
+
+# The largest share that may be split off.
+MOST = 0.9
+
+
+@dataclass(kw_only=True)
+class RowSelection:
+    """Rows left out, and training rows that become the other splits.
+
+    Args:
+        validation_fraction: the share of the training rows that validates, of each class alike,
+            where the data set has no validation split.
+        test_fraction: likewise for testing, where it has no test split; 0 makes none.
+        split_seed: another one splits off other rows. The run's own seed changes nothing.
+        drop_empty: leave out rows without a text or without a label.
+        drop_labels: leave out rows with these labels; null is a missing label.
+        drop_leaked: leave out training rows whose text is also in validation or test, whatever
+            its case, blanks and punctuation.
+    """
+
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.0
+    split_seed: int = 0
+    drop_empty: bool = False
+    drop_labels: list[str | int | None] = field(default_factory=list)
+    drop_leaked: bool = False
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, each with its fix."""
+        fractions = {"validation": self.validation_fraction, "test": self.test_fraction}
+        problems = [
+            f"dataset.{name}_fraction is {fraction}; set a share from 0 to {MOST}, such as 0.1"
+            for name, fraction in fractions.items()
+            if not 0 <= fraction <= MOST
+        ]
+        if not problems and sum(fractions.values()) > MOST:
+            problems.append(
+                f"dataset.validation_fraction={self.validation_fraction} and "
+                f"dataset.test_fraction={self.test_fraction} leave too few rows to train on; set "
+                f"shares of {MOST} or less together"
+            )
+        return problems
+
+    def applied(self, raw: Mapping[str, Dataset], columns: Sequence[Column]) -> dict[str, Dataset]:
+        """The splits with the rows that are used, each row with its origin."""
+        splits = {split: with_origin(rows, split) for split, rows in raw.items()}
+        label = next((column.name for column in columns if column.role == "class"), None)
+        texts = [column.name for column in columns if column.is_text]
+        if self.drop_empty:
+            splits = {split: self._filled(rows, columns) for split, rows in splits.items()}
+        if self.drop_labels and label is not None:
+            splits = without_labels(splits, label, self.drop_labels)
+        if _has(splits.get("train"), texts):
+            for name, fraction in (
+                ("test", self.test_fraction),
+                ("validation", self.validation_fraction),
+            ):
+                if name not in splits and fraction:
+                    splits = self._split_off(splits, name, fraction, texts, label)
+            if self.drop_leaked:
+                splits = _without_leaked(splits, texts)
+        return splits
+
+    def _filled(self, rows: Dataset, columns: Sequence[Column]) -> Dataset:
+        empty = empty_rows(rows, columns)
+        if empty.any():
+            places = where(rows, np.flatnonzero(empty).tolist())
+            log.warning("dataset.drop_empty: %d rows are left out: %s", empty.sum(), places)
+        return select(rows, ~empty)
+
+    def _split_off(
+        self,
+        splits: Mapping[str, Dataset],
+        name: str,
+        fraction: float,
+        texts: Sequence[str],
+        label: str | None,
+    ) -> dict[str, Dataset]:
+        rows = splits["train"]
+        keys = text_keys(rows, texts)
+        chosen = share(name, fraction, self.split_seed, keys, _classes(rows, label))
+        log.warning(
+            "%s is %d of the %d training rows, drawn by their text (dataset.%s_fraction=%g, "
+            "dataset.split_seed=%d)",
+            name,
+            chosen.sum(),
+            len(rows),
+            name,
+            fraction,
+            self.split_seed,
+        )
+        return {**splits, "train": select(rows, ~chosen), name: select(rows, chosen)}
+
+
+@dataclass(frozen=True)
+class SelectedRows(Source):
+    """The rows of a source that a selection leaves, in their splits."""
+
+    source: Source
+    selection: RowSelection
+
+    def files_hash(self) -> str | None:
+        return self.source.files_hash()
+
+    def raw(self, columns: Sequence[Column]) -> DatasetDict:
+        """The splits, each row with its origin; raises UserError when they cannot be read."""
+        return DatasetDict(self.selection.applied(self.source.raw(columns), columns))
+
+
+@dataclass(frozen=True)
+class ReadRows(Source):
+    """A source whose rows were read already."""
+
+    splits: DatasetDict
+
+    def raw(self, columns: Sequence[Column]) -> DatasetDict:
+        """The splits."""
+        return self.splits
+
+
+def select(rows: Dataset, mask: Mask) -> Dataset:
+    """The rows where `mask` is true."""
+    return rows if mask.all() else rows.select(np.flatnonzero(mask))
+
+
+def _has(rows: Dataset | None, names: Sequence[str]) -> bool:
+    """Whether the split is there with these columns; the task names what is missing."""
+    return rows is not None and all(name in rows.column_names for name in names)
+
+
+def _classes(rows: Dataset, label: str | None) -> Codes:
+    """The class of each row as an index; labels of different case or blanks are one."""
+    if label is None or label not in rows.column_names:
+        return np.zeros(len(rows), dtype=np.int64)
+    texts = ((value_text(value) or "").strip().casefold() for value in values(rows, label))
+    codes: Codes = np.unique(list(texts), return_inverse=True)[1]
+    return codes
+
+
+def _without_leaked(splits: Mapping[str, Dataset], texts: Sequence[str]) -> dict[str, Dataset]:
+    train = splits["train"]
+    others = [text_keys(rows, texts) for split, rows in splits.items() if split != "train"]
+    if not others:
+        return dict(splits)
+    leaked = np.isin(text_keys(train, texts), np.concatenate(others))
+    if leaked.any():
+        places = where(train, np.flatnonzero(leaked).tolist())
+        log.warning(
+            "dataset.drop_leaked: %d training rows, also in validation or test, are left out: %s",
+            leaked.sum(),
+            places,
+        )
+    return {**splits, "train": select(train, ~leaked)}
