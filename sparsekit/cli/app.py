@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 import sparsekit
 from sparsekit.cli.benchmark import benchmark
 from sparsekit.cli.compare import compare
+from sparsekit.cli.data import data
 from sparsekit.cli.doctor import doctor
 from sparsekit.cli.export import export
 from sparsekit.cli.extras import install_hint
@@ -84,6 +85,7 @@ app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(train)
 app.command()(resume)
+app.command()(data)
 app.command()(init)
 app.command()(predict)
 app.command()(inspect)

@@ -21,8 +21,10 @@ from sparsekit.sparseml import zoo
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]
 
 
-def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path:
-    """The folder of a checkpoint.
+def fetch(
+    checkpoint: str | dict[str, Any], revision: str | None = None, *, weights: bool = True
+) -> Path:
+    """The folder of a checkpoint; without `weights` only its config and tokenizer are downloaded.
 
     `checkpoint` is a folder, a Hub id, a SparseZoo stub (`zoo:nlp/...`), or a node whose `_target_`
     creates a folder. Loading always from a folder keeps transformers from starting its background
@@ -33,7 +35,9 @@ def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path
         return Path(build(checkpoint, "checkpoint", trusted=True))
     if checkpoint.startswith("zoo:"):
         known = zoo.hub_id(checkpoint)
-        return zoo.download(checkpoint) if known is None else fetch(known, revision)
+        if known is None:
+            return zoo.download(checkpoint)
+        return fetch(known, revision, weights=weights)
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
         _refuse_adapter(folder, checkpoint)
@@ -45,9 +49,10 @@ def fetch(checkpoint: str | dict[str, Any], revision: str | None = None) -> Path
     if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
         raise UserError(f"there is no checkpoint folder {checkpoint}")
     try:
-        stored = _download(checkpoint, revision, [*_SMALL_FILES, "*.safetensors"])
+        wanted = [*_SMALL_FILES, "*.safetensors"] if weights else _SMALL_FILES
+        stored = _download(checkpoint, revision, wanted)
         _refuse_adapter(stored, checkpoint)
-        if not any(stored.glob("*.safetensors")):
+        if weights and not any(stored.glob("*.safetensors")):
             stored = _download(checkpoint, revision, ["pytorch_model*.bin"])
         return stored
     except HFValidationError as error:

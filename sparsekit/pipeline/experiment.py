@@ -15,11 +15,12 @@ from sparsekit.cache import cached, content_hash
 from sparsekit.distributed import FIRST_PROCESS, PROCESSES
 from sparsekit.errors import UserError
 from sparsekit.models.hub import fetch
-from sparsekit.models.loading import weights_hash
+from sparsekit.models.loading import positions_of, weights_hash
 from sparsekit.models.teacher import Finetuned
 from sparsekit.onnx.export import export
 from sparsekit.onnx.hub import push
 from sparsekit.pipeline import stages
+from sparsekit.pipeline.data_figures import data_figures, record_figures, show_figures
 from sparsekit.pipeline.plan import OWN_ENGINE, Inputs, Plan
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
@@ -35,15 +36,29 @@ CHOOSES_CHECKPOINTS = (
 )
 
 
-def experiment(plan: Plan, names: Mapping[str, str], run: RunFolder, tracker: Tracker) -> None:
+def experiment(
+    plan: Plan,
+    names: Mapping[str, str],
+    run: RunFolder,
+    tracker: Tracker,
+    *,
+    show_data: bool = True,
+) -> None:
     """The stages in order; each records its part of the summary as soon as it is known."""
     run.write_config(plan.values)
     known = stages.identity(plan.values, names, plan.dataset.files_hash())
     tracker.record(known | {"environment": environment()})
-    data = stages.load_data(plan)
+    raw, data = stages.load_data(plan)
     set_seed(plan.training.seed)
     student = plan.student.load(data.task, data.label_names)
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
+    if FIRST_PROCESS:
+        figures = data_figures(
+            raw, data, rows, student.tokenizer, positions_of(student.model.config)
+        )
+        record_figures(figures, run)
+        if show_data:
+            show_figures(figures)
     finetune = functools.partial(finetuned_teacher, plan, data)
     teachers = functools.partial(plan.teacher.folders, data.task, data.label_names, finetune)
     inputs = Inputs(student=student, data=data, rows=rows, teacher_folders=teachers)
@@ -110,6 +125,7 @@ def finetuned_teacher(plan: Plan, data: Data, teacher: Finetuned) -> Path:
             "seed": teacher.seed,
         }
         with track(TrackingConfig(mode="disabled"), run, child, [], None) as tracker:
-            experiment(Plan.build(child), {"teacher": "itself"}, run, tracker)
+            dense = Plan.build(child)
+            experiment(dense, {"teacher": "itself"}, run, tracker, show_data=False)
 
     return RunFolder(cached("teachers", key, make)).model

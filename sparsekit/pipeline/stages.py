@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from datasets import DatasetDict
+
 from sparsekit.config.identity import identity_hash
 from sparsekit.data.labels import id2label
+from sparsekit.data.selection import ReadRows
 from sparsekit.pipeline.plan import Inputs, Plan
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.tasks.base import Outputs
@@ -27,10 +30,14 @@ def identity(
     return {"config": known, "seed": values["seed"]}
 
 
-def load_data(plan: Plan) -> Data:
-    """The data, its labels in the student's order where the student names the same labels."""
-    data = plan.task.load(plan.dataset)
-    return plan.task.with_model_labels(data, id2label(plan.student.config()))
+def load_data(plan: Plan) -> tuple[DatasetDict, Data]:
+    """The rows as they were read, and the same rows in the form of their task.
+
+    Labels are in the student's order where the student names the same labels.
+    """
+    raw = plan.dataset.raw(plan.task.columns())
+    data = plan.task.load(ReadRows(raw))
+    return raw, plan.task.with_model_labels(data, id2label(plan.student.config()))
 
 
 def score(inputs: Inputs, split: str, outputs: Outputs) -> dict[str, float]:

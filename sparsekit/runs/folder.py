@@ -87,6 +87,11 @@ class RunFolder:
         return self.path / "schedule.json"
 
     @property
+    def data(self) -> Path:
+        """`data.json`, figures of the data and what would spoil the result."""
+        return self.path / "data.json"
+
+    @property
     def metrics(self) -> Path:
         """`metrics.jsonl`, every logged event."""
         return self.path / "metrics.jsonl"

@@ -18,6 +18,7 @@ NAMES = (
     "recipe.sparseml.yaml",
     "sparseml.log",
     "schedule.json",
+    "data.json",
     "metrics.jsonl",
     "summary.json",
     "benchmark.json",

@@ -40,6 +40,6 @@ def test_a_runs_model_as_student_of_the_same_data(
     config["label2id"] = {name: i for i, name in enumerate(names)}
     (folder / "config.json").write_text(json.dumps(config))
     plan = SimpleNamespace(dataset=dataset, task=task, student=Student(checkpoint=str(folder)))
-    data = load_data(cast(Plan, plan))
+    _, data = load_data(cast(Plan, plan))
     assert data.label_names == names
     assert data.splits["train"]["label"][:] == expected

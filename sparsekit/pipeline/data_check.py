@@ -1,0 +1,133 @@
+"""`sparsekit data`: what a run would read, and what it would refuse, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from datasets import DatasetDict
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from transformers import PreTrainedTokenizerBase
+
+from sparsekit.cache import content_hash
+from sparsekit.config.build import build
+from sparsekit.config.command_line import arranged
+from sparsekit.config.plain import plain
+from sparsekit.config.root import project_root
+from sparsekit.data.selection import ReadRows
+from sparsekit.errors import ConfigError, UserError, first_line
+from sparsekit.models.hub import fetch
+from sparsekit.models.loading import Student, positions_of, read_config
+from sparsekit.models.tokenizer import load_tokenizer
+from sparsekit.pipeline.data_figures import data_figures
+from sparsekit.sparseml.recipes.load import register_resolvers
+from sparsekit.tasks.base import Data
+from sparsekit.tasks.config import build_source, build_task
+from sparsekit.tasks.tokens import tokenize
+
+SPLITS = ("train", "validation", "test")
+# What lets a data set with the most frequent problems be read.
+MENDED = {"drop_empty": True, "label_case": "ignore"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCheck:
+    """Figures of a data set, and the problems for which a run would refuse it.
+
+    note: what the figures leave out; None where they are complete.
+    """
+
+    figures: dict[str, Any]
+    problems: list[str]
+    note: str | None = None
+
+
+def overrides_of(words: Sequence[str]) -> list[str]:
+    """The overrides that the words of the command stand for: files, then overrides.
+
+    >>> overrides_of(["a.csv", "b.csv", "dataset.max_length=64"])[:2]
+    ['dataset=files', 'dataset.data_files.train=a.csv']
+    """
+    files = [word for word in words if "=" not in word]
+    others = [word for word in words if "=" in word]
+    if len(files) > len(SPLITS):
+        raise UserError(f"give the files of {', '.join(SPLITS)} in this order; not {len(files)}")
+    named = [
+        f"dataset.data_files.{split}={file}" for split, file in zip(SPLITS, files, strict=False)
+    ]
+    chosen = any(word.startswith(("dataset=", "experiments=")) for word in others)
+    return arranged([*([] if chosen else ["dataset=files"]), *named, *others])
+
+
+def composed(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
+    """The config that `sparsekit train` would have with these overrides."""
+    register_resolvers()
+    root = project_root()
+    folders = [root, *([] if config_dir is None else [config_dir.absolute()])]
+    path = ",".join(f'"file://{folder}"' for folder in folders)
+    try:
+        with initialize_config_dir(str(root / "conf"), version_base="1.3"):
+            cfg = compose(
+                "config", [f"hydra.searchpath=[{path}]", "output_dir=outputs", *overrides]
+            )
+            return plain(cfg)
+    except HydraException as error:
+        raise UserError(str(error)) from error
+
+
+def check_data(config: Mapping[str, Any]) -> DataCheck:
+    """Read the data set of a resolved config as a run would, and check it.
+
+    Raises UserError where rows cannot be read, or columns are missing.
+    """
+    try:
+        raw, data = _loaded(config)
+    except ConfigError as error:
+        return _mended(config, error.problems)
+    try:
+        tokenizer, positions = _tokenizer(config["student"], data)
+    except UserError as error:
+        note = (
+            f"lengths are left out without the student's tokenizer: {first_line(error)}; "
+            "set student.checkpoint=FOLDER"
+        )
+        return DataCheck(figures=data_figures(raw, data, {}, None, None), problems=[], note=note)
+    tokenizer_hash = content_hash([tokenizer.backend_tokenizer.to_str()])
+    rows = tokenize(data, tokenizer, tokenizer_hash)
+    return DataCheck(figures=data_figures(raw, data, rows, tokenizer, positions), problems=[])
+
+
+def _tokenizer(
+    student: Mapping[str, Any], data: Data
+) -> tuple[PreTrainedTokenizerBase, int | None]:
+    """The tokenizer of the student, whose weights are not downloaded, and its positions."""
+    built = build(dict(student), "student", kind=Student, trusted=True)
+    folder = fetch(built.checkpoint, built.revision, weights=False)
+    config = read_config(folder)
+    tokenizer = load_tokenizer(folder, data.task.max_length, config.vocab_size)
+    return tokenizer, positions_of(config)
+
+
+def _loaded(config: Mapping[str, Any]) -> tuple[DatasetDict, Data]:
+    """The rows of the data set as they were read, and in the form of their task."""
+    task = build_task(config, trusted=True)
+    raw = build_source(config["dataset"], task).raw(task.columns())
+    return raw, task.load(ReadRows(raw))
+
+
+def _mended(config: Mapping[str, Any], problems: list[str]) -> DataCheck:
+    """The check of data with problems: its figures are those with `MENDED`, where these help."""
+    dataset = config["dataset"]
+    changes = {k: v for k, v in MENDED.items() if k in dataset and dataset[k] != v}
+    if not changes:
+        raise ConfigError(problems)
+    try:
+        check = check_data({**config, "dataset": {**dataset, **changes}})
+    except UserError:
+        raise ConfigError(problems) from None
+    settings = " ".join(f"dataset.{key}={str(value).lower()}" for key, value in changes.items())
+    notes = [f"the figures are those with {settings}", *([check.note] if check.note else [])]
+    return replace(check, problems=problems, note="; ".join(notes))
