@@ -37,11 +37,13 @@ def verify_files(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, str]:
     """
     if not isinstance(summary.get("export"), Mapping):
         raise UserError(f"{run} has no deployment to verify; export it first: sparsekit export RUN")
-    return describe_failure(run, summary) | {
+    found = describe_failure(run, summary) | {
         "files": f"{check_files(run)} unchanged since the export",
         "sparsity": f"{_check_sparsity(run, summary):.2%} in the weights",
         "logits": _check_logits(run),
     }
+    check_summary(run)
+    return found
 
 
 def check_files(run: RunFolder) -> int:
@@ -51,7 +53,13 @@ def check_files(run: RunFolder) -> int:
     """
     files = check_sums(run.path) + check_sums(run.deployment)
     check_listed(run.path, source_files(run))
-    check_listed(run.deployment, filter(Path.is_file, run.deployment.iterdir()))
+    below = list(run.deployment.rglob("*"))
+    if links := [path for path in below if path.is_symlink()]:
+        raise UserError(
+            f"{run.deployment} is not what was exported: {links[0].name} is a link; remove it, or "
+            "export again: sparsekit export RUN"
+        )
+    check_listed(run.deployment, filter(Path.is_file, below))
     for name in DEPLOYED:
         original, copy = run.model / name, run.deployment / name
         if original.is_file() != copy.is_file() or (
@@ -62,6 +70,19 @@ def check_files(run: RunFolder) -> int:
                 "sparsekit export RUN"
             )
     return files
+
+
+def check_summary(run: RunFolder) -> None:
+    """Raise UserError where a value of `summary.json` is not what the run wrote.
+
+    After all other checks, which name the value: what they compute again cannot be forged, and the
+    rest (seed, times, environment) is known by the sum in the file alone.
+    """
+    if not run.summary_intact:
+        raise UserError(
+            f"check 'summary' failed: a value in {run.summary_file} was changed after the run "
+            "wrote it; restore the file, or train again"
+        )
 
 
 def describe_failure(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, str]:

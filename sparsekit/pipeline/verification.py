@@ -18,7 +18,13 @@ from sparsekit.onnx.export import ExportConfig, verify
 from sparsekit.onnx.layers import other_bytes, read_layers
 from sparsekit.onnx.parity import read_columns
 from sparsekit.onnx.trace import load_model, trace
-from sparsekit.pipeline.file_checks import TOLERANCE, check_files, describe_failure, mapping
+from sparsekit.pipeline.file_checks import (
+    TOLERANCE,
+    check_files,
+    check_summary,
+    describe_failure,
+    mapping,
+)
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.sparsity.prunable import prunable
@@ -68,6 +74,7 @@ def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
             "says that they were compared; set it to true"
         )
     _same_claims("exported", parity["metrics"] or {}, mapping(recorded, "metrics"))
+    check_summary(run)
     return failure | _results(files, recipe, measured["overall"], vars(structure), parity)
 
 

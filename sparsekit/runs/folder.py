@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,14 @@ RESERVED = 65536
 
 # Locks that `RunFolder.hold` took for the rest of this process.
 _held: dict[Path, FileLock] = {}
+
+
+# The key of `summary.json` with the sum of all others.
+SUM = "sum"
+
+
+def _sum(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,15 +277,26 @@ class RunFolder:
             raise UserError(self._no_run("summary.json")) from error
         except (ValueError, RecursionError) as error:
             raise UserError(f"cannot read {self.summary_file}: {error}") from error
+        summary.pop(SUM, None)
         return summary
 
+    @property
+    def summary_intact(self) -> bool:
+        """Whether `summary.json` is as a run wrote it; those of versions before 0.2 hold no sum."""
+        if not self.summary_file.is_file():
+            return True  # not written yet
+        recorded = json.loads(self.summary_file.read_bytes()).get(SUM)
+        return recorded is None or recorded == _sum(self.summary)
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write `summary.json` so that a reader sees the whole file or none."""
+        """Write `summary.json`, with a sum of its values, so that a reader sees it whole or not."""
         # Its space is what a full disk has left for the summary.
         self.reserve.unlink(missing_ok=True)
         temporary = self.path / ".summary.json.tmp"
         try:
-            temporary.write_text(json.dumps(plain_json(summary), indent=2) + "\n", encoding="utf-8")
+            values = {**plain_json(summary)}
+            text = json.dumps({**values, SUM: _sum(values)}, indent=2)
+            temporary.write_text(text + "\n", encoding="utf-8")
             temporary.replace(self.summary_file)
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -298,6 +318,7 @@ class RunFolder:
             )
         except (OSError, ValueError, RecursionError) as error:
             return Ending(status="broken", error=f"summary.json: {error}")
+        summary.pop(SUM, None)
         config, reason = summary.get("config"), summary.get("error")
         config_hash = config.get("hash") if isinstance(config, dict) else None
         return Ending(

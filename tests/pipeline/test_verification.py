@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,56 @@ def cut(file: Path) -> None:
 def test_a_changed_file_is_named(run: Path, name: str, change: Callable[[Path], None]) -> None:
     change(run / name)
     with pytest.raises(UserError, match=rf"{Path(name).name}.*(cut short|missing)"):
+        verify_run(RunFolder(run), summary_of(run))
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if not isinstance(value, dict):
+        yield path
+        return
+    for key, inner in value.items():
+        yield from leaves(inner, (*path, key))
+
+
+def test_every_changed_value_of_the_summary_is_found(run: Path) -> None:
+    """Also those that nothing computes again: seed, config hash, times, latencies, environment."""
+    folder = RunFolder(run)
+    summary = summary_of(run) | {
+        "config": {"hash": "abc", "dataset": "csv"},
+        "seed": 42,
+        "train": {"seconds": 1.5, "steps": 10},
+        "runtime": {"sparse": {"latency_ms_p50": 0.5}},
+        "environment": {"python": "3.12"},
+    }
+    folder.write_summary(summary)
+    assert folder.summary_intact
+    names = list(leaves(summary))
+    assert len(names) > 12
+    for path in names:
+        changed = json.loads((run / "summary.json").read_text())
+        inner = changed
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = 7 if inner[path[-1]] != 7 else 8
+        copy = RunFolder(run / "copy")
+        copy.path.mkdir(exist_ok=True)
+        copy.summary_file.write_text(json.dumps(changed))
+        assert not copy.summary_intact, path
+    verify_run(folder, folder.summary)
+    folder.summary_file.write_text(folder.summary_file.read_text().replace("3.12", "3.13"))
+    with pytest.raises(UserError, match="check 'summary' failed"):
+        verify_run(folder, folder.summary)
+
+
+def test_what_was_added_to_the_deployment_is_found(run: Path) -> None:
+    inner = run / "deployment" / "onnx"
+    inner.mkdir()
+    (inner / "other.onnx").write_bytes(b"graph")
+    with pytest.raises(UserError, match=r"onnx/other.onnx was added"):
+        verify_run(RunFolder(run), summary_of(run))
+    shutil.rmtree(inner)
+    inner.symlink_to(run)
+    with pytest.raises(UserError, match="onnx is a link"):
         verify_run(RunFolder(run), summary_of(run))
 
 

@@ -44,7 +44,7 @@ def lines(folder):
 
 
 def summary(folder):
-    return json.loads((folder / "summary.json").read_text())
+    return RunFolder(folder).summary
 
 
 def offline_files(folder):
