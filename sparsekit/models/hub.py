@@ -17,6 +17,8 @@ from sparsekit.config.build import build
 from sparsekit.errors import UserError, first_line
 from sparsekit.sparseml import zoo
 
+# Scales and zero points beside the weights of a model that sparsekit quantized.
+QUANTIZERS = "quantizers.safetensors"
 # Top-level files only: some repositories have ONNX or TensorFlow copies in subfolders.
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]
 

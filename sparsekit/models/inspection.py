@@ -22,7 +22,7 @@ from rich.text import Text
 from safetensors import SafetensorError, safe_open
 
 from sparsekit.errors import UserError
-from sparsekit.models.hub import fetch, weight_files
+from sparsekit.models.hub import QUANTIZERS, fetch, weight_files
 
 GROUP = 4  # weights along the input dimension, as sparse tensor cores take them (2:4)
 _IN_A_LAYER_STACK = re.compile(r"\.\d+\.")
@@ -98,7 +98,7 @@ def inspect(model: str) -> Inspection:
     """
     inner = Path(model).expanduser() / "model"
     folder = fetch(str(inner) if inner.is_dir() else model)
-    files = weight_files(folder)
+    files = [*weight_files(folder), *folder.glob(QUANTIZERS)]
     matrices: dict[str, tuple[tuple[int, int], str, int, str | None]] = {}
     quantizers: dict[tuple[str, str], int] = {}
     for name, array in (pair for file in files for pair in _arrays(file)):
@@ -126,7 +126,7 @@ def inspect(model: str) -> Inspection:
     return Inspection(
         folder=folder,
         layers=layers,
-        bytes=sum(f.stat().st_size for f in files),
+        bytes=sum(file.stat().st_size for file in files),
         attention=sorted(
             {m for m, _ in quantizers if all((m, kind) in quantizers for kind in _ATTENTION)},
             key=_natural,

@@ -1,6 +1,6 @@
 """The Linear and Embedding layers of a saved model, with the quantizers that training left.
 
-The keys in `model.safetensors` tell what is quantized: `<module>.weight_quantizer`,
+The names of the saved tensors tell what is quantized: `<module>.weight_quantizer`,
 `.input_quantizer` and `.output_quantizer`, each with a `scale` and a `zero_point`; an attention has
 `.query_quantizer`, `.key_quantizer`, `.probabilities_quantizer` and `.value_quantizer`.
 """
@@ -16,10 +16,9 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from sparsekit.errors import UserError
+from sparsekit.models.quantizers import QUANTIZER
 
 Array = npt.NDArray[Any]
-# Part of the keys of quantizers, and of no parameter.
-QUANTIZER = "_quantizer."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,14 +13,12 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 from onnx_ir.passes import common
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sparsekit.errors import UserError, first_line
-from sparsekit.onnx.layers import QUANTIZER
+from sparsekit.models.quantizers import QUANTIZER, saved_state
 from sparsekit.tasks.base import Task
 
 # From 20 on, Gelu and LayerNormalization are one node each; 21 only adds 4-bit and blocked
@@ -32,16 +30,11 @@ _WRAPPER = "model."
 
 
 def load_model(folder: Path, task: Task) -> tuple[PreTrainedModel, dict[str, Tensor]]:
-    """The plain float32 model in `folder`, in eval mode, and every tensor of its weights file.
+    """The plain float32 model in `folder`, in eval mode, and all its weights and quantizers.
 
     Raises UserError where the weights cannot be read or some are missing.
     """
-    try:
-        state = load_file(folder / "model.safetensors")
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"cannot read {folder / 'model.safetensors'}: {error}; train or save the model again"
-        ) from error
+    state = saved_state(folder)
     verbosity = transformers_logging.get_verbosity()
     # transformers would warn about the keys of each quantizer; unknown keys are checked below.
     transformers_logging.set_verbosity_error()

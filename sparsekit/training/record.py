@@ -22,6 +22,7 @@ from sparsekit.errors import ConfigError
 from sparsekit.models.loading import LoadedModel
 from sparsekit.models.predict import predict_outputs
 from sparsekit.models.pruning import sparsity
+from sparsekit.models.quantizers import separate_quantizers
 from sparsekit.modifiers.quantization.fake_quantize import unseen
 from sparsekit.recipe import schedule
 from sparsekit.recipe.recipe import Recipe
@@ -86,6 +87,7 @@ def record_model(
             "versions": versions(),
         },
     )
+    separate_quantizers(run.model)
     assert_masks(recipe, load_file(run.weights), f"in {run.model}")
     if unobserved := unseen(model):
         log.warning(

@@ -34,6 +34,7 @@ from sparsekit.data.labels import id2label
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.first_token import only_first_token
 from sparsekit.models.pruning import sparsity
+from sparsekit.models.quantizers import separate_quantizers
 from sparsekit.modifiers.loss_mean import LossMean
 from sparsekit.oneshot.calibration import draw
 from sparsekit.recipe.recipe import Recipe
@@ -420,6 +421,8 @@ class SparseTrainer(Trainer):
         """
         if output_dir is not None:
             super().save_model(output_dir, _internal_call)
+            if self.args.should_save and not _internal_call:
+                separate_quantizers(Path(output_dir))
             return
         if not self._trained:
             raise UserError("nothing was trained that could be saved: call train() first")

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sparsekit.errors import UserError
+from sparsekit.models.quantizers import saved_state, separate_quantizers
 from sparsekit.onnx.check import check_structure, int8_operands
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.forms import FORMS
@@ -199,10 +200,10 @@ def test_a_graph_with_another_scale_fails(run: Path, monkeypatch: pytest.MonkeyP
 
 
 def change_state(run: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
-    file = run / "model" / "model.safetensors"
-    state = load_file(file)
+    state = saved_state(run / "model")
     change(state)
-    save_file(state, file, metadata={"format": "pt"})
+    save_file(state, run / "model" / "model.safetensors", metadata={"format": "pt"})
+    separate_quantizers(run / "model")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsekit.models.loading import load_for_task
+from sparsekit.models.quantizers import separate_quantizers
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.tasks.text_classification import TextClassification
 
@@ -42,11 +43,13 @@ def write_run(
     modifier: Quantization | None,
     pairs: bool = False,
     change: Callable[[PreTrainedModel], None] | None = None,
+    separate: bool = True,
 ) -> Path:
     """Write `model/`, `evaluation/validation.parquet` and `config.yaml`; returns `folder`.
 
     `modifier` quantizes, ranges observed on the reviews; `pairs` gives each row a second text;
-    `change` acts on the plain model first.
+    `change` acts on the plain model first; `separate`: quantizers in a file of their own, which
+    version 0.1 had in that of the weights.
     """
     torch.manual_seed(1)
     loaded, _ = load_for_task(Path(student), TextClassification(max_length=MAX_LENGTH), LABELS)
@@ -70,6 +73,8 @@ def write_run(
         modifier.update(2.0)
     logits = predict(model.eval(), tokenizer, texts, seconds)
     model.save_pretrained(folder / "model")
+    if separate:
+        separate_quantizers(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     columns = {
         "text": texts,

@@ -413,6 +413,7 @@ def test_a_saved_model_loads_in_plain_transformers(
     assert sparsity(plain)["overall"] == sparsity(student.model)["overall"]
     assert json.loads((tmp_path / "model" / "config.json").read_text())["id2label"]["1"] == "pos"
     assert_masks(run.recipe, load_file(tmp_path / "model" / "model.safetensors"), "on disk")
+    assert (tmp_path / "model" / "quantizers.safetensors").is_file()
 
 
 def test_a_broken_mask_is_an_error_that_names_the_layer(student: LoadedModel) -> None:
