@@ -206,32 +206,35 @@ def sparse_linear(
 
     The weight's gradient is 0 outside of it too. Sums are added in another order than torch's.
     """
-    result: Tensor = _SparseLinear.apply(values, weight, bias, pattern)  # type: ignore[no-untyped-call]
-    return result
+    rows = values.reshape(-1, values.shape[-1])
+    result: Tensor = _SparseLinear.apply(rows, weight, bias, pattern)  # type: ignore[no-untyped-call]
+    # Reshaped here: autograd refuses to change the result in place, as DeBERTa does, where a
+    # function of its own returned a view.
+    return result.view(*values.shape[:-1], len(weight))
 
 
 class _SparseLinear(torch.autograd.Function):
+    """`sparse_linear` of two-dimensional values."""
+
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None, pattern: SparsePattern
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, pattern: SparsePattern
     ) -> Tensor:
         entries = pattern.entries(weight)
-        ctx.save_for_backward(values, entries)
+        ctx.save_for_backward(rows, entries)
         ctx.pattern = pattern
-        result = pattern.linear(values.reshape(-1, values.shape[-1]), entries, bias)
-        return result.view(*values.shape[:-1], len(weight))
+        return pattern.linear(rows, entries, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        values, entries = ctx.saved_tensors
-        grad_rows = grad_output.reshape(-1, grad_output.shape[-1]).contiguous()
-        grad_values = grad_weight = grad_bias = None
+        rows, entries = ctx.saved_tensors
+        grad_output = grad_output.contiguous()
+        grad_rows = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_values = ctx.pattern.input_gradient(grad_rows, entries).view(values.shape)
+            grad_rows = ctx.pattern.input_gradient(grad_output, entries)
         if ctx.needs_input_grad[1]:
-            rows = values.reshape(-1, values.shape[-1])
-            grad_weight = ctx.pattern.weight_gradient(rows, grad_rows)
+            grad_weight = ctx.pattern.weight_gradient(rows, grad_output)
         if ctx.needs_input_grad[2]:
-            grad_bias = grad_rows.sum(0)
-        return grad_values, grad_weight, grad_bias, None
+            grad_bias = grad_output.sum(0)
+        return grad_rows, grad_weight, grad_bias, None

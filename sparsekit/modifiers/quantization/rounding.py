@@ -95,9 +95,12 @@ def quantized_linear(
     """
     if weight_scale.ndim:
         weight_scale = _along_first(weight_scale, 2)
-    arguments = (values, weight, bias, scale, zero_point, weight_scale, int8_units, pattern)
+    rows = values.reshape(-1, values.shape[-1])
+    arguments = (rows, weight, bias, scale, zero_point, weight_scale, int8_units, pattern)
     result: Tensor = _QuantizedLinear.apply(*arguments)  # type: ignore[no-untyped-call]
-    return result
+    # Reshaped here: autograd refuses to change the result in place, as DeBERTa does, where a
+    # function of its own returned a view.
+    return result.view(*values.shape[:-1], len(weight))
 
 
 def integer_matmul(left: Tensor, zero_point: Tensor, right: Tensor, int8_units: bool) -> Tensor:
@@ -165,10 +168,12 @@ class _FakeQuantize(torch.autograd.Function):
 
 
 class _QuantizedLinear(torch.autograd.Function):
+    """`quantized_linear` of two-dimensional values."""
+
     @staticmethod
     def forward(
         ctx: Any,
-        values: Tensor,
+        rows: Tensor,
         weight: Tensor,
         bias: Tensor | None,
         scale: Tensor,
@@ -177,7 +182,6 @@ class _QuantizedLinear(torch.autograd.Function):
         int8_units: bool,
         pattern: SparsePattern | None,
     ) -> Tensor:
-        rows = values.reshape(-1, values.shape[-1])
         # Saved for the backward pass as bytes, a quarter of the size of float32.
         left, left_inside = to_bytes(rows, scale, zero_point, UINT8)
         right, right_inside = to_bytes(weight, weight_scale, None, INT8)
@@ -189,13 +193,13 @@ class _QuantizedLinear(torch.autograd.Function):
         # Copies, since a layer that is called again, as in ALBERT, updates its ranges in between.
         used = (scale.clone(), zero_point.clone(), weight_scale.clone())
         ctx.save_for_backward(left, left_inside, right, right_inside, *used)
-        return result.view(*values.shape[:-1], len(weight))
+        return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         left, left_inside, right, right_inside, scale, zero_point, weight_scale = ctx.saved_tensors
-        rows = grad_output.reshape(-1, ctx.shape[0]).contiguous()
+        rows = grad_output.contiguous()
         grad_values = grad_weight = grad_bias = None
         pattern = ctx.pattern
         if ctx.needs_input_grad[0]:
@@ -205,7 +209,6 @@ class _QuantizedLinear(torch.autograd.Function):
             else:
                 entries = right.float().mul_(_entry_scales(pattern, weight_scale, ctx.shape))
                 grad_values = pattern.input_gradient(rows, entries, left_inside)
-            grad_values = grad_values.view(*grad_output.shape[:-1], left.shape[1])
         if ctx.needs_input_grad[1]:
             if pattern is None:
                 grad = rows.t() @ left.float().sub_(zero_point)
