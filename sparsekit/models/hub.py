@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,34 @@ def _refuse_adapter(folder: Path, checkpoint: str) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weight files in `folder`: safetensors, or `pytorch_model*.bin` if it has none."""
-    for pattern in ("model*.safetensors", "*.safetensors", "pytorch_model*.bin"):
-        if files := sorted(folder.glob(pattern)):
-            return files
+    """The weight files of `folder` that transformers loads, safetensors before pickled ones.
+
+    One file comes before shards, and shards are those that their index names: a folder may hold
+    others of an earlier save.
+    """
+    for single in (folder / "model.safetensors", folder / "pytorch_model.bin"):
+        if single.is_file():
+            return [single]
+        index = folder / f"{single.name}.index.json"
+        if index.is_file():
+            return _shards(index)
     raise UserError(f"{folder} holds no weights: neither model.safetensors nor pytorch_model.bin")
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index of shards names."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"cannot read {index}: {first_line(error)}; the file may be cut short: get it again"
+        ) from error
+    files = [index.parent / str(name) for name in sorted(names)]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise UserError(
+            f"{index} names {', '.join(missing)}, which {index.parent} lacks; get the files again"
+        )
+    return files
 
 
 def _download(checkpoint: str, revision: str | None, patterns: list[str]) -> Path:

@@ -24,14 +24,12 @@ from sparsekit.cache import content_hash, file_hash, way_out
 from sparsekit.errors import ConfigError, UserError, first_line
 from sparsekit.models.hub import fetch, weight_files
 from sparsekit.models.pruning import prune
-from sparsekit.models.tokenizer import load_tokenizer
+from sparsekit.models.tokenizer import COUNTED_FROM_PADDING, load_tokenizer, pad_as_expected
 from sparsekit.tasks.base import Task
 
 _CHOOSE = "choose an encoder such as a BERT, RoBERTa or DistilBERT"
 # Weights that a checkpoint of any task has; a pooler and a head may be new.
 _BODY = re.compile(r"\.\d+\.|embeddings\.")
-# Architectures whose positions start after the id of the padding token.
-_COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Student:
 
     def config(self) -> PreTrainedConfig:
         """The checkpoint's config, with the label names that it was trained for."""
-        return read_config(fetch(self.checkpoint, self.revision))
+        return read_config(fetch(self.checkpoint, self.revision, weights=False))
 
     def load(self, task: Task, label_names: Sequence[str]) -> LoadedModel:
         """The model with the task's head for `label_names`, new where the checkpoint has none."""
@@ -108,6 +106,7 @@ def load_for_task(
     )
     embeddings = cast(nn.Embedding, model.get_input_embeddings())
     tokenizer = load_tokenizer(folder, task.max_length, embeddings.num_embeddings)
+    pad_as_expected(tokenizer, model)
     # Hashed before its first use, which writes truncation settings into it.
     tokenizer_hash = content_hash([tokenizer.backend_tokenizer.to_str()])
     return LoadedModel(model, tokenizer, tokenizer_hash), missing
@@ -153,6 +152,12 @@ def load_weights(
     # A weight saved as a transposed view is loaded as one; kernels need contiguous rows.
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise UserError(
+                f"the weight {name} in {folder} holds NaN or infinite values: training would only "
+                f"spread them; {way_out(folder)}"
+            )
     missing = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
     return model, missing
 
@@ -165,7 +170,10 @@ def embedded_tokens(model: PreTrainedModel) -> int:
 def positions_of(config: PreTrainedConfig) -> int | None:
     """The number of positions that the model has; None if it has no limit."""
     positions: int | None = getattr(config, "max_position_embeddings", None)
-    if positions is not None and config.model_type in _COUNTED_FROM_PADDING:
+    # XLNet, whose positions are relative, gives -1.
+    if positions is None or positions < 1:
+        return None
+    if config.model_type in COUNTED_FROM_PADDING:
         return positions - int(config.pad_token_id) - 1
     return positions
 

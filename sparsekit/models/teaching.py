@@ -33,7 +33,7 @@ from sparsekit.models.loading import (
 )
 from sparsekit.models.predict import predict_outputs
 from sparsekit.models.teacher import label_order, load_teacher
-from sparsekit.models.tokenizer import load_tokenizer
+from sparsekit.models.tokenizer import load_tokenizer, padding_side
 from sparsekit.runtime.tasks.base import Output
 from sparsekit.tasks.base import Task
 
@@ -135,6 +135,7 @@ def _from_folder(
     # Its own tokens may be more than the student's: both truncate at the student's limit.
     most = student.tokenizer.model_max_length
     tokenizer = load_tokenizer(folder, min(most, limit or most), config.vocab_size)
+    tokenizer.padding_side = padding_side(config)
     same = tokenizer.get_vocab() == student.tokenizer.get_vocab()
     if same and limit is not None and longest > limit:
         raise UserError(

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsekit.errors import UserError, first_line
+
+log = logging.getLogger(__name__)
+
+# Architectures whose head reads the last position, whatever the mask says.
+_READS_LAST_POSITION = ("xlnet",)
+# Architectures whose positions start after the id of the padding token.
+COUNTED_FROM_PADDING = (
+    *("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "mpnet", "roberta"),
+    *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
 
 
 def load_tokenizer(folder: Path, max_length: int, embeddings: int) -> PreTrainedTokenizerBase:
@@ -24,6 +35,13 @@ def load_tokenizer(folder: Path, max_length: int, embeddings: int) -> PreTrained
             f"cannot read the tokenizer in {folder}: {first_line(error)}; put the tokenizer.json "
             "that the model was trained with beside its weights"
         ) from error
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        log.warning(
+            "the tokenizer in %s has no padding token: its end token %s is used, as the attention "
+            "mask hides it",
+            *(folder, tokenizer.eos_token),
+        )
+        tokenizer.pad_token = tokenizer.eos_token
     if problem := tokenizer_problem(tokenizer, embeddings):
         raise UserError(
             f"the tokenizer in {folder}, {type(tokenizer).__name__}, {problem}; put the "
@@ -44,3 +62,21 @@ def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> st
     if tokenizer.pad_token is None:
         return "has no padding token, which batches need"
     return None
+
+
+def pad_as_expected(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Let `tokenizer` pad as `model` expects, whatever its files say.
+
+    Batches are padded on the right, so that absolute positions count from the text's first token
+    and an answer does not depend on the other rows of its batch. The model gets the tokenizer's
+    padding token, by which heads on the last token find it.
+    """
+    tokenizer.padding_side = padding_side(model.config)
+    config = model.config
+    if config.model_type not in COUNTED_FROM_PADDING:
+        config.pad_token_id = tokenizer.pad_token_id
+
+
+def padding_side(config: PreTrainedConfig) -> str:
+    """The side on which batches of a model are padded, "left" or "right"."""
+    return "left" if config.model_type in _READS_LAST_POSITION else "right"

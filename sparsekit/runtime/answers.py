@@ -39,7 +39,9 @@ def predict_outputs(
         output = runtime.run(encoder.batch([encodings[row] for row in rows]))
         _check_width(output, answers.width(encoder))
         for row, values in zip(rows, output, strict=True):
-            found[row] = values[: len(encodings[row])] if answers.per_token else values
+            if answers.per_token:
+                values = values[encoder.tokens(len(encodings[row]), len(values))]
+            found[row] = values
     each = [found[row] for row in range(len(encodings))]
     for row, values in enumerate(each):
         if not np.isfinite(values).all():

@@ -17,7 +17,8 @@ from sparsekit.runtime.base import Inputs
 class TextEncoder:
     """The tokenizer in `folder` (`tokenizer.json`, `tokenizer_config.json`, `config.json`).
 
-    Texts longer than `model_max_length` are truncated; batches are padded to their longest text.
+    Texts longer than `model_max_length` are truncated; batches are padded to their longest text, on
+    the side that `padding_side` names.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,11 +30,15 @@ class TextEncoder:
         try:
             self.labels = label_names(config)
             self.max_length = int(
-                min(settings["model_max_length"], config.get("max_position_embeddings", np.inf))
+                min(settings["model_max_length"], _positions(config))
             )
             self._padding = int(config.get("pad_token_id") or 0)
+            self._padding_type = int(settings.get("pad_token_type_id") or 0)
+            self._left = settings.get("padding_side") == "left"
             self._tokenizer = Tokenizer.from_file(str(file))
-            self._tokenizer.enable_truncation(self.max_length)
+            self._tokenizer.enable_truncation(
+                self.max_length, direction=settings.get("truncation_side", "right")
+            )
         except Exception as error:  # tokenizers has no exception class of its own
             raise UserError(
                 f"cannot read the tokenizer and the labels in {folder}: {type(error).__name__}: "
@@ -71,13 +76,24 @@ class TextEncoder:
         """The three inputs of BERT-like models, int64 [batch, longest]."""
         shape = (len(encodings), max(len(encoding) for encoding in encodings))
         ids = np.full(shape, self._padding, dtype=np.int64)
-        mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        types = np.full(shape, self._padding_type, dtype=np.int64)
         for row, encoding in enumerate(encodings):
-            length = len(encoding)
-            ids[row, :length] = encoding.ids
-            mask[row, :length] = encoding.attention_mask
-            types[row, :length] = encoding.type_ids
+            tokens = self.tokens(len(encoding), shape[1])
+            ids[row, tokens] = encoding.ids
+            mask[row, tokens] = encoding.attention_mask
+            types[row, tokens] = encoding.type_ids
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+    def tokens(self, length: int, width: int) -> slice:
+        """Where the `length` tokens of a row lie among the `width` of its batch."""
+        return slice(width - length, width) if self._left else slice(length)
+
+
+def _positions(config: Mapping[str, Any]) -> float:
+    """The number of positions that the model has; infinite where it has no limit, or gives -1."""
+    positions: float = config.get("max_position_embeddings") or np.inf
+    return positions if positions > 0 else np.inf
 
 
 def _check_encoding(text: str, where: str) -> None:

@@ -22,7 +22,7 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.kept_outputs import add_outputs
 from sparsekit.models.loading import LoadedModel, embedded_tokens, positions_of
 from sparsekit.models.teaching import Teacher, mean_outputs, sources, teacher_model
-from sparsekit.models.tokenizer import tokenizer_problem
+from sparsekit.models.tokenizer import pad_as_expected, tokenizer_problem
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.base import Task
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
@@ -205,6 +205,7 @@ def _student(
 ) -> LoadedModel:
     """The model with a copy of the tokenizer that truncates as the data sets were truncated."""
     own = copy.deepcopy(tokenizer)
+    pad_as_expected(own, model)
     limits = [own.model_max_length, positions_of(model.config) or own.model_max_length]
     if columns and split.longest == longest and _truncated(split, tokenizer, columns):
         limits.append(longest)

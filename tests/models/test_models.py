@@ -10,12 +10,19 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from families import FAMILIES, write_checkpoint
 from tiny_training import load_student, make_rows, trainer
 from transformers import RobertaConfig, T5Config, ViTConfig
 
 from sparsekit.errors import UserError
-from sparsekit.models.hub import fetch
-from sparsekit.models.loading import Student, load_for_task, read_config, weights_hash
+from sparsekit.models.hub import fetch, weight_files
+from sparsekit.models.loading import (
+    Student,
+    load_for_task,
+    positions_of,
+    read_config,
+    weights_hash,
+)
 from sparsekit.models.predict import length_batches, predict_outputs
 from sparsekit.models.pruning import prune, sparsity
 from sparsekit.recipe.recipe import Recipe
@@ -256,3 +263,70 @@ def test_batches_hold_every_row_once_within_the_budget() -> None:
     assert all(len(batch) * lengths[batch].max() <= 256 for batch in batches)
     padded = sum(len(batch) * lengths[batch].max() for batch in batches)
     assert padded / lengths.sum() < 1.1
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_batches_are_padded_on_the_right_whatever_the_tokenizer_says(
+    student_folder: str, tmp_path: Path, side: str
+) -> None:
+    folder = Path(shutil.copytree(student_folder, tmp_path / "student"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"padding_side": side}))
+    tokenizer = Student(checkpoint=str(folder)).load(TASK, LABELS).tokenizer
+    assert tokenizer(["it", "the plot is dull"], padding=True)["attention_mask"][0][-1] == 0
+
+
+def test_a_missing_padding_token_is_the_end_token(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    family = next(each for each in FAMILIES if each.name == "Llama")
+    folder = write_checkpoint(family, tmp_path / "llama")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    changed = settings | {"eos_token": "[SEP]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(changed))
+    loaded = Student(checkpoint=str(folder)).load(TASK, LABELS)
+    assert "no padding token: its end token [SEP] is used" in caplog.text
+    assert loaded.tokenizer.pad_token == "[SEP]"
+    # The head finds each row's last token by it.
+    assert loaded.model.config.pad_token_id == loaded.tokenizer.convert_tokens_to_ids("[SEP]")
+
+
+def test_no_limit_of_positions(tmp_path: Path) -> None:
+    family = next(each for each in FAMILIES if each.name == "XLNet")
+    assert positions_of(read_config(write_checkpoint(family, tmp_path / "xlnet"))) is None
+
+
+def test_stale_shards_are_neither_loaded_nor_hashed(student_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "student"
+    model = Student(checkpoint=student_folder).load(TASK, LABELS).model
+    model.save_pretrained(folder)
+    whole = weights_hash(folder)
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"of an earlier save")
+    assert weights_hash(folder) == whole
+    assert [file.name for file in weight_files(folder)] == ["model.safetensors"]
+
+
+def test_the_shards_of_the_index_are_hashed(student_folder: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(student_folder, tmp_path / "student"))
+    (folder / "pytorch_model.bin").unlink()
+    model = Student(checkpoint=student_folder).load(TASK, LABELS).model
+    model.save_pretrained(folder, max_shard_size="20KB")
+    (folder / "model-00009-of-00009.safetensors").write_bytes(b"of an earlier save")
+    files = weight_files(folder)
+    assert len(files) > 1 and folder / "model-00009-of-00009.safetensors" not in files
+    reloaded = Student(checkpoint=str(folder)).load(TASK, LABELS).model
+    assert all(map(torch.equal, model.parameters(), reloaded.parameters()))
+    files[0].unlink()
+    with pytest.raises(UserError, match=rf"names {files[0].name}, which .* lacks"):
+        weight_files(folder)
+
+
+def test_weights_that_are_not_numbers_are_named(student_folder: str, tmp_path: Path) -> None:
+    model = Student(checkpoint=student_folder).load(TASK, LABELS).model
+    model.bert.pooler.dense.weight.data[0, 0] = float("nan")
+    folder = Path(shutil.copytree(student_folder, tmp_path / "student"))
+    (folder / "pytorch_model.bin").unlink()
+    model.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"weight bert.pooler.dense.weight in .* holds NaN"):
+        Student(checkpoint=str(folder)).load(TASK, LABELS)

@@ -93,6 +93,18 @@ def test_padding_is_that_of_the_model(deployment: Path) -> None:
     assert batch["input_ids"].dtype == np.int64
 
 
+def test_padding_and_truncation_follow_the_tokenizer(deployment: Path) -> None:
+    file = deployment / "tokenizer_config.json"
+    sides = {"padding_side": "left", "truncation_side": "left", "pad_token_type_id": 3}
+    file.write_text(json.dumps(json.loads(file.read_text()) | sides | {"model_max_length": 4}))
+    encoder = TextEncoder(deployment)
+    batch = encoder.batch(encoder.encode(["dull", "the plot is dull"]))
+    assert batch["attention_mask"].tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]
+    assert batch["token_type_ids"].tolist() == [[3, 0, 0, 0], [0, 0, 0, 0]]
+    # The end of the text stays.
+    assert batch["input_ids"][0, 2] == batch["input_ids"][1, 2]
+
+
 def test_not_a_deployment(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no .*config.json: not a deployment folder"):
         predict(tmp_path, TEXTS)
