@@ -17,9 +17,9 @@ import pyarrow as pa
 import torch
 from transformers import PreTrainedModel
 
-from sparsekit.onnx.export import write_graphs
 from sparsekit.onnx.layers import read_layers
 from sparsekit.onnx.trace import load_model
+from sparsekit.onnx.write import write_graphs
 from sparsekit.runtime.base import Runtime
 from sparsekit.runtime.choice import RUNTIMES
 from sparsekit.runtime.onnxruntime import OnnxRuntime

@@ -20,6 +20,7 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.hub import fetch
 from sparsekit.models.inspection import inspect
 from sparsekit.models.loading import embedded_tokens, load_weights, positions_of, read_config
+from sparsekit.models.saving import own_names
 from sparsekit.models.tokenizer import load_tokenizer
 from sparsekit.oneshot import methods
 from sparsekit.oneshot.calibration import TextCollator, draw, read
@@ -73,7 +74,8 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
             for path in folder.glob(pattern):
                 if not path.name.endswith(".index.json"):
                     shutil.copyfile(path, target / path.name)
-        model.cpu().save_pretrained(target)
+        with own_names(model):
+            model.cpu().save_pretrained(target)
         record = {"source": source, **asdict(config), "data": str(data.file) if data else None}
         (target / "pruning.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

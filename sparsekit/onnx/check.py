@@ -57,7 +57,7 @@ def check_structure(
     counted_operands = linears | layers.attention_operands
     int8 = int8_operands(file) & counted_operands
     check_int8(int8, layers.int8_operands)
-    weights = [stored[layers[name].stored_name] for name in counted]
+    weights = [stored[layers[name].stored_name] for name in counted if name in layers]
     zeros = sum(int(np.count_nonzero(weight == 0)) for weight in weights)
     data = file.read_bytes()
     return Structure(

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
 from transformers import PreTrainedModel
 
 from sparsekit.errors import UserError
@@ -31,7 +30,8 @@ from sparsekit.onnx.parity import (
     read_rows,
 )
 from sparsekit.onnx.sums import write_sums
-from sparsekit.onnx.trace import load_model, trace
+from sparsekit.onnx.trace import load_model
+from sparsekit.onnx.write import write_graphs
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.answers import predict_outputs
 from sparsekit.runtime.encoder import TextEncoder
@@ -114,22 +114,6 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
         folder.rename(deployment)
     write_sums(run, [source.config_file, *source_files(source)])
     return result
-
-
-def write_graphs(
-    model: PreTrainedModel,
-    task: Task,
-    layers: Layers,
-    file: Path,
-    traced: Path,
-    form: str = "qdq",
-) -> None:
-    """Write the traced graph to `traced`, and the graph after the passes of `form` to `file`."""
-    graph = trace(model, task)
-    ir.save(graph, traced)
-    for rewrite in FORMS[form]:
-        rewrite(graph, layers)
-    ir.save(graph, file)
 
 
 def verify(

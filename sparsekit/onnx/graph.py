@@ -24,7 +24,15 @@ def layer_nodes(model: ir.Model, layers: Layers, *op_types: str) -> Iterator[tup
 
 
 def initializer(model: ir.Model, name: str, array: npt.NDArray[Any]) -> ir.Value:
-    """A new constant of the graph."""
+    """The constant `name` of the graph, made at its first use: a layer may be called several times.
+
+    Args:
+        model: the graph.
+        name: of the constant; the same name always has the same content.
+        array: its content.
+    """
+    if (known := model.graph.initializers.get(name)) is not None:
+        return known
     value = ir.val(name, const_value=ir.tensor(array, name=name))
     model.graph.register_initializer(value)
     return value
@@ -45,6 +53,33 @@ def quantizer_constants(model: ir.Model, prefix: str, quantizer: Quantizer) -> l
         initializer(model, f"{prefix}_scale", quantizer.scale),
         initializer(model, f"{prefix}_zero_point", quantizer.zero_point),
     ]
+
+
+def number_repeated(model: ir.Model) -> None:
+    """Number the nodes and values of a layer that is called several times, from the second on.
+
+    Passes name what they add after its layer, and ONNX needs each name once.
+    """
+    taken = {value.name for value in model.graph.inputs} | set(model.graph.initializers)
+    outputs = set(model.graph.outputs)
+    taken |= {value.name for value in outputs}
+    for node in model.graph:
+        for value in node.outputs:
+            if value not in outputs:
+                value.name = _free(value.name, taken)
+    nodes: set[str | None] = set()
+    for node in model.graph:
+        node.name = _free(node.name, nodes)
+
+
+def _free(name: str | None, taken: set[str | None]) -> str | None:
+    """`name`, with a number where it is in `taken`; adds the result to `taken`."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}.{number}"
+    taken.add(free)
+    return free
 
 
 def remove_unused(model: ir.Model) -> None:

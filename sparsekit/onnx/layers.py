@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sparsekit.errors import UserError
 from sparsekit.models.quantizers import QUANTIZER
+from sparsekit.sparsity.called import called_layers
 
 Array = npt.NDArray[Any]
 
@@ -150,13 +151,13 @@ class Layers(dict[str, Layer]):
 
 
 def read_layers(model: nn.Module, state: dict[str, Tensor]) -> Layers:
-    """The layers of `model`, by module name, with the quantizers in `state`.
+    """The layers of `model` that it calls, by module name, with the quantizers in `state`.
 
     Raises UserError for a scale or zero point that int8 cannot represent.
     """
-    layers, attentions = [], {}
+    layers, attentions, called = [], {}, called_layers(model)
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
+        if name in called:
             layer = Layer(
                 name=name,
                 weight=state[f"{name}.weight"].float().numpy(),

@@ -23,7 +23,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedModel
 
 from sparsekit.errors import UserError, first_line
-from sparsekit.onnx.trace import input_names
+from sparsekit.onnx.probes import Batch, input_names, probes
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.tasks.base import Array, Output, Outputs, flat
@@ -89,22 +89,40 @@ def check_trace(
     encoder: TextEncoder,
     encodings: Sequence[Encoding],
 ) -> None:
-    """Check the graph before quantization against the plain torch model, on a padded batch."""
+    """Check the graph before quantization against the plain torch model.
+
+    Compares on a padded batch of `encodings` and on the probes of `onnx.probes`, whose lengths
+    reach the longest that the tokenizer of the deployment lets through.
+    """
     inputs = encoder.batch(encodings[:TRACE_ROWS])
-    output = traced.run(inputs)
-    tensors = {name: torch.from_numpy(inputs[name]) for name in input_names(model)}
-    with torch.inference_mode():
-        expected = task.model_outputs(model(**tensors), tensors)[0].numpy()
-    if task.answers.per_token:
-        real = inputs["attention_mask"].astype(bool)
-        output, expected = output[real], expected[real]
-    worst = float(np.abs(output - expected).max())
-    if not worst <= FP32_TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        raise UserError(
-            f"check 'trace' failed: before quantization the graph's outputs differ from torch's by "
-            f"{worst:.2g}, the limit is {FP32_TOLERANCE:g} of their size; the architecture "
-            f"{type(model).__name__} is not exported correctly: choose another student"
-        )
+    rows = {name: torch.from_numpy(inputs[name]) for name in input_names(model)}
+    check_probes(model, task, traced, [rows, *probes(model, encoder.max_length)])
+
+
+@torch.inference_mode()
+def check_probes(
+    model: PreTrainedModel, task: Task, traced: OnnxRuntime, batches: Sequence[Batch]
+) -> None:
+    """Check the graph before quantization against the plain torch model on each of `batches`.
+
+    Raises UserError naming the batch on which they differ.
+    """
+    for batch in batches:
+        expected = task.model_outputs(model(**batch), batch)[0].numpy()
+        output = traced.run({name: values.numpy() for name, values in batch.items()})
+        if task.answers.per_token:
+            real = batch["attention_mask"].bool().numpy()
+            output, expected = output[real], expected[real]
+        worst = float(np.abs(output - expected).max())
+        if not worst <= FP32_TOLERANCE * max(1.0, float(np.abs(expected).max())):
+            lengths = ", ".join(str(int(length)) for length in batch["attention_mask"].sum(1))
+            left = batch["attention_mask"][:, 0].min() == 0
+            raise UserError(
+                "check 'trace' failed: before quantization the graph's outputs differ from torch's "
+                f"by {worst:.2g} on rows of {lengths} tokens{' padded on the left' * bool(left)}, "
+                f"the limit is {FP32_TOLERANCE:g} of their size; the architecture "
+                f"{type(model).__name__} is not exported correctly: choose another student"
+            )
 
 
 def quantization_effect(plain: Array, *quantized: Array) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import logging
 import warnings
 from collections.abc import Iterator
@@ -18,13 +17,16 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sparsekit.errors import UserError, first_line
+from sparsekit.models.loading import positions_of
 from sparsekit.models.quantizers import QUANTIZER, saved_state
+from sparsekit.onnx.probes import beyond_windows, input_names, probes
 from sparsekit.tasks.base import Task
 
 # From 20 on, Gelu and LayerNormalization are one node each; 21 only adds 4-bit and blocked
 # quantization. So 20 is the lowest, and most widely supported, opset with the short graph.
 OPSET = 20
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# Outputs of the same float32 operations with the mask in another form.
+MASK_TOLERANCE = 1e-5
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _WRAPPER = "model."
 
@@ -63,17 +65,8 @@ def load_model(folder: Path, task: Task) -> tuple[PreTrainedModel, dict[str, Ten
     return model.eval(), state
 
 
-def input_names(model: PreTrainedModel) -> list[str]:
-    """The names of the model's inputs: not every architecture has token types."""
-    return [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
-
-
 class _Traced(nn.Module):
-    """Passes the attention mask as the four-dimensional term that is added to the scores.
-
-    transformers would otherwise build that term by index arithmetic, which is exported as GatherND
-    and Range nodes where one subtraction is enough.
-    """
+    """Returns the task's outputs of a model for the inputs of the graph."""
 
     def __init__(self, model: PreTrainedModel, task: Task) -> None:
         super().__init__()
@@ -82,17 +75,56 @@ class _Traced(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        hidden = 1.0 - attention_mask[:, None, None, :].to(torch.float32)
-        inputs = {"input_ids": input_ids, "attention_mask": hidden * torch.finfo(torch.float32).min}
+        inputs = {"input_ids": input_ids, "attention_mask": self._mask(attention_mask)}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
         return self._task.model_outputs(
             self.model(**inputs), {**inputs, "attention_mask": attention_mask}
         )
 
+    def _mask(self, attention_mask: Tensor) -> Tensor:
+        return attention_mask
+
+
+class _TracedWithTerm(_Traced):
+    """Passes the attention mask as the four-dimensional term that is added to the scores.
+
+    transformers would otherwise build that term by index arithmetic, which is exported as GatherND
+    and Range nodes where one subtraction is enough.
+    """
+
+    def _mask(self, attention_mask: Tensor) -> Tensor:
+        hidden = 1.0 - attention_mask[:, None, None, :].to(torch.float32)
+        return hidden * torch.finfo(torch.float32).min
+
+
+@torch.inference_mode()
+def masks_padding_only(model: PreTrainedModel, task: Task) -> bool:
+    """Whether attention in `model` hides the padding and nothing else, in every layer.
+
+    A model with windows, causal attention or masks of its own would compute something else if it
+    got the term of `_TracedWithTerm`, which takes the place of all that.
+    """
+    plain, with_term = _Traced(model, task), _TracedWithTerm(model, task)
+    for batch in probes(model, beyond_windows(model.config, positions_of(model.config))):
+        expected = plain(**batch)[0]
+        try:
+            output = with_term(**batch)[0]
+        except Exception:  # what a model raises for a mask of four dimensions, which few expect
+            return False
+        if task.answers.per_token:
+            real = batch["attention_mask"].bool()
+            expected, output = expected[real], output[real]
+        if not torch.allclose(output, expected, rtol=MASK_TOLERANCE, atol=MASK_TOLERANCE):
+            return False
+    return True
+
 
 def trace(model: PreTrainedModel, task: Task) -> ir.Model:
     """The graph of `model`: int64 inputs [batch, sequence], the task's outputs in float32.
+
+    The mask is the one that the architecture defines. Raises UserError for an architecture that
+    torch cannot export.
 
     Each node's `meta["module"]` names the module that it came from. torch's own metadata, which
     has source paths of this machine, is removed.
@@ -101,9 +133,10 @@ def trace(model: PreTrainedModel, task: Task) -> ir.Model:
     # The axes of one input are named, the others derived: torch warns about equal names.
     named = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
     derived = dict.fromkeys((0, 1), torch.export.Dim.AUTO)
-    with _quiet_exporter():
+    traced = _TracedWithTerm if masks_padding_only(model, task) else _Traced
+    with _quiet_exporter(), _named_failure(model):
         program = torch.onnx.export(
-            _Traced(model, task).eval(),
+            traced(model, task).eval(),
             # A tensor for each input: torch treats inputs that share a tensor as one.
             kwargs={name: torch.ones((2, 8), dtype=torch.long) for name in names},
             output_names=list(task.outputs),
@@ -124,14 +157,36 @@ def trace(model: PreTrainedModel, task: Task) -> ir.Model:
 
 
 @contextmanager
+def _named_failure(model: PreTrainedModel) -> Iterator[None]:
+    """Turn the exporter's failure, whose message is a page of advice on torch, into a UserError."""
+    try:
+        yield
+    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise UserError(
+            f"the architecture {type(model).__name__} cannot be exported: torch.onnx.export failed "
+            f"with {type(cause).__name__}: {first_line(cause)}; choose another student, or train "
+            "without an export: export=none runtime=none"
+        ) from error
+
+
+@contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's warnings about a missing torchvision and a deprecated check."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
-    registration.setLevel(logging.ERROR)
+    """Silence the exporter's warnings about a missing torchvision and a deprecated check.
+
+    Silences the graph that it prints where it fails too: the error names the cause.
+    """
+    levels = {"torch.onnx._internal.exporter._registration": logging.ERROR}
+    levels |= dict.fromkeys(("torch._subclasses.fake_tensor", "torch.export"), logging.CRITICAL)
+    before = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
             yield
     finally:
-        registration.setLevel(level)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

@@ -19,6 +19,7 @@ from sparsekit.models.loading import positions_of, weights_hash
 from sparsekit.models.teacher import Finetuned
 from sparsekit.onnx.export import export
 from sparsekit.onnx.hub import push
+from sparsekit.onnx.preflight import check_exportable
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.data_figures import data_figures, record_figures, show_figures
 from sparsekit.pipeline.plan import OWN_ENGINE, Inputs, Plan
@@ -48,9 +49,12 @@ def experiment(
     run.write_config(plan.values)
     known = stages.identity(plan.values, names, plan.dataset.files_hash())
     tracker.record(known | {"environment": environment()})
+    stages.check_architecture(plan)
     raw, data = stages.load_data(plan)
     set_seed(plan.training.seed)
     student = plan.student.load(data.task, data.label_names)
+    if plan.export is not None and FIRST_PROCESS:
+        check_exportable(student.model, data.task, plan.export.form)
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
     if FIRST_PROCESS:
         figures = data_figures(

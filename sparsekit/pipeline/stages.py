@@ -10,6 +10,8 @@ from datasets import DatasetDict
 from sparsekit.config.identity import identity_hash
 from sparsekit.data.labels import id2label
 from sparsekit.data.selection import ReadRows
+from sparsekit.errors import UserError
+from sparsekit.onnx.preflight import export_problem
 from sparsekit.pipeline.plan import Inputs, Plan
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.tasks.base import Outputs
@@ -38,6 +40,13 @@ def load_data(plan: Plan) -> tuple[DatasetDict, Data]:
     raw = plan.dataset.raw(plan.task.columns())
     data = plan.task.load(ReadRows(raw))
     return raw, plan.task.with_model_labels(data, id2label(plan.student.config()))
+
+
+def check_architecture(plan: Plan) -> None:
+    """Refuse a student that cannot be exported, by its `config.json`; raises UserError."""
+    problem = None if plan.export is None else export_problem(plan.student.config())
+    if problem is not None:
+        raise UserError(problem)
 
 
 def score(inputs: Inputs, split: str, outputs: Outputs) -> dict[str, float]:

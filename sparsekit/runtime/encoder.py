@@ -29,9 +29,7 @@ class TextEncoder:
             raise UserError(f"there is no {file}; export the run again: sparsekit export RUN")
         try:
             self.labels = label_names(config)
-            self.max_length = int(
-                min(settings["model_max_length"], _positions(config))
-            )
+            self.max_length = int(min(settings["model_max_length"], _positions(config)))
             self._padding = int(config.get("pad_token_id") or 0)
             self._padding_type = int(settings.get("pad_token_type_id") or 0)
             self._left = settings.get("padding_side") == "left"

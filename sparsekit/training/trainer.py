@@ -35,6 +35,7 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.first_token import only_first_token
 from sparsekit.models.pruning import sparsity
 from sparsekit.models.quantizers import separate_quantizers
+from sparsekit.models.saving import own_names
 from sparsekit.modifiers.loss_mean import LossMean
 from sparsekit.oneshot.calibration import draw
 from sparsekit.recipe.recipe import Recipe
@@ -244,6 +245,11 @@ class SparseTrainer(Trainer):
         """Whether this is the best model so far, which only one of the last stage can be."""
         reached = self._last_stage.reached(self.state.global_step, self.state.max_steps)
         return reached and bool(super()._determine_best_metric(metrics, trial))
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Save weights under the names of the model's modules, which masks and resuming use."""
+        with own_names(cast(PreTrainedModel, self.model)):
+            super()._save(output_dir, state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Let transformers write a checkpoint beside its place, and move it there when whole."""

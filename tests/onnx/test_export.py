@@ -22,10 +22,12 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
 from sparsekit.errors import UserError
-from sparsekit.onnx.export import ExportConfig, export, write_graphs
+from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.layers import read_layers
+from sparsekit.onnx.write import write_graphs
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.tasks.text_classification import TextClassification
 
 KEYS = {
     "path",
@@ -245,7 +247,8 @@ def test_sparseml_logits(golden: dict[str, Any], tmp_path: Path) -> None:
         state[ours(name)] = torch.tensor(value).squeeze()
     layers = read_layers(model, state)
     assert sum(layer.int8_matmul for layer in layers.values()) == LINEARS
-    write_graphs(model, layers, tmp_path / "model.onnx", tmp_path / "float32.onnx")
+    task = TextClassification()
+    write_graphs(model, task, layers, tmp_path / "model.onnx", tmp_path / "float32.onnx")
     ids = np.array(recorded["inputs"][0])
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids * 0}
     logits = OnnxRuntime(tmp_path / "model.onnx", threads=1).run(inputs)

@@ -25,9 +25,9 @@ from transformers import (
 
 from sparsekit.models.pruning import prune
 from sparsekit.modifiers.quantization.qat import Quantization
-from sparsekit.onnx.export import write_graphs
 from sparsekit.onnx.layers import read_layers
 from sparsekit.onnx.trace import load_model
+from sparsekit.onnx.write import write_graphs
 from sparsekit.runtime.base import Inputs
 from sparsekit.tasks.text_classification import TextClassification
 
@@ -86,9 +86,10 @@ def write_graph(
     if quantized:
         quantize(made, **settings)
     made.eval().save_pretrained(folder / "model")
-    loaded, state = load_model(folder / "model", TextClassification())
+    task = TextClassification()
+    loaded, state = load_model(folder / "model", task)
     layers = read_layers(loaded, state)
-    write_graphs(loaded, layers, folder / "model.onnx", folder / "traced.onnx", form)
+    write_graphs(loaded, task, layers, folder / "model.onnx", folder / "traced.onnx", form)
     return folder / "model.onnx"
 
 

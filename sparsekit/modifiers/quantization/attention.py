@@ -39,6 +39,8 @@ def int8_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """Attention over query, key and value [batch, heads, tokens, head size].
 
+    Key and value may have fewer heads than the query, each for a group of its heads.
+
     Returns the output [batch, tokens, heads, head size], and the probabilities or None. A module
     without quantizers, or with disabled ones, uses torch's fused attention.
     """
@@ -50,13 +52,18 @@ def int8_attention(
         )
         return outputs, None
     of_query, of_key, of_probabilities, of_value = quantizers
-    scores = torch.matmul(of_query(query), of_key(key).transpose(2, 3)) * scaling
+    # Grouped heads: several heads of the query share one of the key and of the value.
+    groups = query.shape[1] // key.shape[1]
+    key, value = of_key(key), of_value(value)
+    if groups > 1:
+        key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
+    scores = torch.matmul(of_query(query), key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
     # Rounded before dropout, as there is none in deployment.
     probabilities = of_probabilities(scores.softmax(dim=-1))
     probabilities = F.dropout(probabilities, dropout, module.training)
-    outputs = torch.matmul(probabilities, of_value(value)).transpose(1, 2).contiguous()
+    outputs = torch.matmul(probabilities, value).transpose(1, 2).contiguous()
     return outputs, probabilities
 
 

@@ -19,6 +19,7 @@ from sparsekit.modifiers.quantization.fake_quantize import (
 )
 from sparsekit.modifiers.quantization.observation import unobserved
 from sparsekit.modifiers.quantization.scheme import Activations, Scheme, Weights, parse_scheme
+from sparsekit.sparsity.called import called_layers
 
 
 @dataclass(kw_only=True)
@@ -28,6 +29,9 @@ class Quantization(Modifier):
     It has no end, because a model that is exported in int8 must be evaluated in int8: `end` is null
     or the end of training. Ranges are moving averages, frozen at `disable_observer_epoch` (null:
     never). Logs `quantizers_on` and `observers_on`, 0 or 1.
+
+    Layers that the model never calls are left out, and so are subclasses of Linear and Embedding,
+    such as Gemma's scaled embedding: their forward pass does more than a matmul or a lookup.
 
     What is quantized is given in one of two dialects, both SparseML's. The first:
 
@@ -132,22 +136,28 @@ class Quantization(Modifier):
         self._frozen: list[FakeQuantizer] = []
         self._never_frozen: list[FakeQuantizer] = []
         self.modules: list[str] = []
-        problems = self._unknown_names(model) if self.by_scheme and self.strict else []
+        self._called = called_layers(model)
+        problems = self._unknown_names(model)
         problems += self._useless_overrides(model)
-        for name in self.submodules or [""]:
-            try:
-                root = model.get_submodule(name)
-            except AttributeError:
+        modules = dict(model.named_modules())
+        for name in self.submodules:
+            if name not in modules:
                 children = ", ".join(child for child, _ in model.named_children())
                 problems.append(
                     f"submodules: the model has no {name!r}; name some of {children}, or set [] "
                     "for the whole model"
                 )
-                continue
-            self._convert(model, name, root)
+        if problems:
+            raise ConfigError(problems)
+        for name in self.submodules or [""]:
+            self._convert(model, name, modules[name])
         if self.quantize_attention:
             problems += self._convert_attention(model)
-        linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        linears = [
+            module
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and name in self._called
+        ]
         quantized = sum(isinstance(module, QuantLinear) for module in linears)
         self._note = f"{quantized} of {len(linears)} Linear layers"
         if not problems and not self.modules:
@@ -183,7 +193,16 @@ class Quantization(Modifier):
     def _unknown_names(self, model: nn.Module) -> list[str]:
         known = {name for name, _ in model.named_modules()}
         known |= {type(module).__name__ for module in model.modules()}
-        return [
+        found = [
+            f"exclude_module_types: {name!r} is neither a class of the model's modules nor one of "
+            "torch.nn; correct it, or remove it"
+            for name in self.exclude_module_types
+            # One recipe serves models with a LayerNorm and models without.
+            if name not in known and not hasattr(nn, name)
+        ]
+        if not (self.by_scheme and self.strict):
+            return found
+        return found + [
             f"{name!r} is neither a module nor a class of the model; correct it in ignore or "
             "scheme_overrides, or set strict=false"
             for name in (*self.ignore, *self.scheme_overrides)
@@ -231,11 +250,11 @@ class Quantization(Modifier):
     def _convert(self, model: nn.Module, name: str, module: nn.Module) -> None:
         if name in self.ignore or type(module).__name__ in self._skipped:
             return
-        scheme = self._scheme_of(name, module)
+        scheme = self._scheme_of(name, module) if name in self._called else None
         quantized: nn.Module
-        if isinstance(module, nn.Linear) and scheme is not None:
+        if type(module) is nn.Linear and scheme is not None:
             quantized = QuantLinear(module, scheme)
-        elif isinstance(module, nn.Embedding) and scheme is not None:
+        elif type(module) is nn.Embedding and scheme is not None:
             if not self.quantize_embeddings:
                 return
             quantized = QuantEmbedding(module, scheme)

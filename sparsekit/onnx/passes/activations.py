@@ -45,12 +45,13 @@ def output_activations(model: ir.Model, layers: Layers) -> int:
 
     An Embedding whose table stores its quantized outputs needs none.
     """
-    last = {node.meta["module"]: node for node in model.graph}
     count = 0
-    for name, layer in layers.items():
-        node = last.get(name)
-        stored = layer.embedding and layer.weights is not None
-        if layer.outputs is None or node is None or stored:
+    for node in list(model.graph):
+        name = node.meta["module"]
+        layer = layers.get(name)
+        if layer is None or layer.outputs is None or not _leaves(node, name):
+            continue
+        if layer.embedding and layer.weights is not None:
             continue
         values = node.outputs[0]
         nodes = quantize_pair(model, name, "output", values, layer.outputs)
@@ -64,3 +65,14 @@ def output_activations(model: ir.Model, layers: Layers) -> int:
         count += 1
     log.info("output activations: %d pairs", count)
     return count
+
+
+def _leaves(node: ir.Node, module: str) -> bool:
+    """Whether the node's result leaves `module`: another module, or the graph's caller, reads it.
+
+    A layer that is called several times has one such node for each call.
+    """
+    values = node.outputs[0]
+    return values.is_graph_output() or any(
+        consumer.meta["module"] != module for consumer in values.consumers()
+    )

@@ -67,16 +67,17 @@ def attention_integers(model: ir.Model, layers: Layers) -> int:
 def _matmuls(
     model: ir.Model, layers: Layers
 ) -> Iterator[tuple[str, ir.Node, dict[str, Quantizer]]]:
-    """Module, node and operands of each matmul; raises UserError unless a module has two."""
+    """Module, node and operands of each matmul; raises UserError unless each call has two."""
     nodes = list(model.graph)
     for module, attention in layers.attentions.items():
         matmuls = [n for n in nodes if n.meta["module"] == module and n.op_type == "MatMul"]
-        if len(matmuls) != len(attention.matmuls):
+        calls, rest = divmod(len(matmuls), len(attention.matmuls))
+        if rest or not calls:
             raise UserError(
                 f"{module} has {len(matmuls)} matmuls of its own in the graph, expected 2, so "
                 "they cannot be quantized; train with quantize_attention=false"
             )
-        for node, operands in zip(matmuls, attention.matmuls, strict=True):
+        for node, operands in zip(matmuls, attention.matmuls * calls, strict=True):
             yield module, node, operands
 
 

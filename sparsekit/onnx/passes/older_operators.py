@@ -46,8 +46,8 @@ def older_operators(model: ir.Model, layers: Layers) -> int:
 
 
 def _layer_norm(model: ir.Model, node: ir.Node) -> list[ir.Node]:
-    values, weight, bias = node.inputs
-    assert values is not None and weight is not None and bias is not None
+    values, weight, *others = node.inputs
+    assert values is not None and weight is not None
     epsilon = node.attributes["epsilon"].as_float()
     add, nodes = _chain(model, node)
     mean = add("ReduceMean", [values], "mean", axes=[-1])
@@ -57,7 +57,10 @@ def _layer_norm(model: ir.Model, node: ir.Node) -> list[ir.Node]:
     stable = add("Add", [variance, _constant(model, epsilon, f"epsilon_{epsilon:g}")], "stable")
     deviation = add("Sqrt", [stable], "deviation")
     normal = add("Div", [centered, deviation], "normal")
-    add("Add", [add("Mul", [normal, weight], "scaled"), bias], "shifted")
+    scaled = add("Mul", [normal, weight], "scaled")
+    # ModernBERT's norms have no bias.
+    for bias in filter(None, others):
+        add("Add", [scaled, bias], "shifted")
     return nodes
 
 
@@ -97,5 +100,4 @@ def _chain(model: ir.Model, node: ir.Node) -> tuple[Callable[..., ir.Value], lis
 
 def _constant(model: ir.Model, value: float, name: str) -> ir.Value:
     """A scalar constant of the graph, created once."""
-    known = model.graph.initializers.get(name)
-    return known or initializer(model, name, np.array(value, np.float32))
+    return initializer(model, name, np.array(value, np.float32))
