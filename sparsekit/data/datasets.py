@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import datasets
 from datasets import Dataset, DatasetDict
-from datasets.exceptions import DatasetNotFoundError
 
 from sparsekit.cache import cached
 from sparsekit.config.build import build
@@ -23,6 +22,7 @@ from sparsekit.data.file_kinds import Kind
 from sparsekit.data.fingerprint import files_hash
 from sparsekit.data.readers import read_files
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +83,12 @@ class HubDataset(Source):
 
     def raw(self, columns: Sequence[Column]) -> DatasetDict:
         try:
-            stored = datasets.load_dataset(self.path, self.name, revision=self.revision)
-        except (DatasetNotFoundError, OSError, ValueError) as error:
+            with limited_waiting():
+                stored = datasets.load_dataset(self.path, self.name, revision=self.revision)
+        except (OSError, *NO_ANSWER) as error:
             raise UserError(
-                f"cannot load the dataset {self.path!r} from the Hub: {error}\n"
-                "Check the id and the connection, or use local files: dataset=csv "
+                f"cannot load the dataset {self.path!r} from the Hub: {reason(error)}; check the "
+                "id and the connection, or use local files: dataset=csv "
                 "dataset.data_files.train=FILE dataset.data_files.validation=FILE"
             ) from error
         return DatasetDict(

@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub.errors import HFValidationError
 
 from sparsekit.config.build import build
-from sparsekit.errors import UserError, first_line
+from sparsekit.errors import UserError
+from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason
 from sparsekit.sparseml import zoo
 
 # Scales and zero points beside the weights of a model that sparsekit quantized.
@@ -53,26 +49,21 @@ def fetch(
         raise UserError(f"there is no checkpoint folder {checkpoint}")
     try:
         wanted = [*_SMALL_FILES, "*.safetensors"] if weights else _SMALL_FILES
-        stored = _download(checkpoint, revision, wanted)
-        _refuse_adapter(stored, checkpoint)
-        if weights and not any(stored.glob("*.safetensors")):
-            stored = _download(checkpoint, revision, ["pytorch_model*.bin"])
+        with limited_waiting():
+            stored = _download(checkpoint, revision, wanted)
+            _refuse_adapter(stored, checkpoint)
+            if weights and not any(stored.glob("*.safetensors")):
+                stored = _download(checkpoint, revision, ["pytorch_model*.bin"])
         return stored
     except HFValidationError as error:
         raise UserError(
             f"{checkpoint!r} is neither a local folder nor a Hub id; check its spelling"
         ) from error
-    except RepositoryNotFoundError as error:
+    except (OSError, *NO_ANSWER) as error:
         raise UserError(
-            f"the Hub has no model {checkpoint!r}, or it is private; check the id, or give a "
-            "local folder"
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise UserError(
-            f"there is no folder {checkpoint!r}, and the Hub cannot be reached for a model of that "
-            f"id: {first_line(error)}\n"
-            "Give a local folder with its files instead, as in student.checkpoint=FOLDER or "
-            "teacher=checkpoint teacher.checkpoint=FOLDER"
+            f"there is no folder {checkpoint!r}, and the Hub gives no model of that id: "
+            f"{reason(error)}; give a local folder with its files instead, as in "
+            "student.checkpoint=FOLDER or teacher=checkpoint teacher.checkpoint=FOLDER"
         ) from error
 
 

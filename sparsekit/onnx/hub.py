@@ -10,15 +10,11 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, get_token, hf_hub_download, snapshot_download
 from huggingface_hub.constants import is_offline_mode
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sparsekit.errors import UserError, first_line
+from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason
 from sparsekit.onnx.sums import NAME, check_sums, read_sums
 
 log = logging.getLogger(__name__)
@@ -57,15 +53,16 @@ def push(deployment: Path, repository: str) -> str:
     """
     api = HfApi()
     try:
-        api.create_repo(repository, repo_type="model", exist_ok=True)
+        with limited_waiting():
+            api.create_repo(repository, repo_type="model", exist_ok=True)
         commit = api.upload_folder(
             repo_id=repository,
             folder_path=deployment,
             commit_message="Deployment exported by sparsekit",
         )
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"cannot push to the Hub as {repository!r}: {first_line(error)}; the deployment is in "
+            f"cannot push to the Hub as {repository!r}: {reason(error)}; the deployment is in "
             f"{deployment}. Log in (hf auth login, or HF_TOKEN) with a token that may write there, "
             "or set export.push_to_hub=null"
         ) from error
@@ -119,23 +116,20 @@ def _downloaded(
     again: whether files that are in the cache are downloaded all the same.
     """
     try:
-        # The sums first: another repository may be large, and only files with a sum can be checked.
-        listed = Path(hf_hub_download(repository, NAME, revision=revision, force_download=again))
-        names = list(read_sums(listed.parent))
-        if MODEL not in names:
-            raise UserError(NO_DEPLOYMENT.format(repository=repository, missing=MODEL))
-        stored = snapshot_download(
-            repository, revision=revision, allow_patterns=[NAME, *names], force_download=again
-        )
-    except RepositoryNotFoundError as error:
-        raise UserError(
-            f"the Hub has no model {repository!r}, or it is private; check the id"
-        ) from error
+        with limited_waiting():
+            # The sums first: another repository may be large, and only files with a sum can be
+            # checked.
+            sums = hf_hub_download(repository, NAME, revision=revision, force_download=again)
+            names = list(read_sums(Path(sums).parent))
+            if MODEL not in names:
+                raise UserError(NO_DEPLOYMENT.format(repository=repository, missing=MODEL))
+            stored = snapshot_download(
+                repository, revision=revision, allow_patterns=[NAME, *names], force_download=again
+            )
     except RemoteEntryNotFoundError as error:
         raise UserError(NO_DEPLOYMENT.format(repository=repository, missing=NAME)) from error
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+    except (OSError, *NO_ANSWER) as error:
         raise UserError(
-            f"cannot pull {repository!r} from the Hub: {first_line(error)}; check the id "
-            "(user/name), the revision and the network"
+            f"cannot pull {repository!r} from the Hub: {reason(error)} (the id is user/name)"
         ) from error
     return Path(stored), names

@@ -82,7 +82,10 @@ def test_push_and_pull(deployment: Path, tmp_path: Path) -> None:
         done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "other")
         assert "me/reviews is not a deployment of sparsekit" in done.stderr
         done = on_hub(served, tmp_path, *verb, "pull", "me/nothing")
-        assert "the Hub has no model 'me/nothing'" in done.stderr
+        assert (
+            "cannot pull 'me/nothing' from the Hub: it does not exist, or it is private"
+            in done.stderr
+        )
 
 
 def test_no_hub(tmp_path: Path) -> None:

@@ -223,9 +223,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serve(folder: Path) -> Iterator[Hub]:
+def serve(folder: Path, kind: type[Handler] = Handler) -> Iterator[Hub]:
     """Serve `folder` on a free port of 127.0.0.1 until the block ends."""
-    handler = type("HubHandler", (Handler,), {})
+    handler = type("HubHandler", (kind,), {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         hub = Hub(f"http://127.0.0.1:{server.server_address[1]}", folder)
         handler.hub = hub

@@ -1,0 +1,142 @@
+"""Requests to the Hub that end: time limits, one retry, and no request after the Hub was lost.
+
+The Hub's client retries each request five times, waits ten times as long as it takes to see that
+there is no network, and logs each try. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from logging import ERROR
+from typing import Any
+
+from huggingface_hub import constants, get_session
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import logging
+
+from sparsekit.errors import first_line
+
+# Seconds for a connection, and for each part of an answer where the client sets no limit.
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 10.0
+# What the Hub answers when it is overloaded or down.
+BUSY = (408, 429, 500, 502, 503, 504)
+# Seconds before a failed request is sent again, once.
+PAUSE = 1.0
+# How often the download of a file is begun: the client resumes one that breaks off.
+BEGINNINGS = 3
+# What the client raises, beside OSErrors, for an answer that is none of the Hub's.
+NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError)
+LOG_IN = "log in (hf auth login, or HF_TOKEN)"
+
+
+class HubError(OfflineModeIsEnabled):
+    """The Hub does not answer, or not as it should.
+
+    For the Hub's client this is a network that is switched off: it does not retry, and takes files
+    that are in its cache.
+    """
+
+
+@contextmanager
+def limited_waiting() -> Iterator[None]:
+    """Within the block every request to the Hub is answered soon, or raises HubError."""
+    client: Any = get_session()
+    library, verbosity = _library(client), logging.get_verbosity()
+    client.send = _Sender(client.send, library).send
+    logging.set_verbosity(ERROR)
+    try:
+        yield
+    except library.RequestError as error:
+        # Raised by the Hub's client itself, as for redirects without an end.
+        raise _unreachable(error) from error
+    finally:
+        logging.set_verbosity(verbosity)
+        del client.send
+
+
+def _library(client: Any) -> Any:
+    """The HTTP library of the Hub's client, which is another one for each of its versions."""
+    names = (base.__module__.partition(".")[0] for base in type(client).__mro__)
+    return import_module(next(name for name in names if name.startswith("httpx")))
+
+
+class _Sender:
+    """Replaces `send` of a client: each request is tried twice, none after the Hub was lost."""
+
+    def __init__(self, send: Callable[..., Any], library: Any) -> None:
+        self._send, self._library = send, library
+        self._lost: HubError | None = None
+        self._begun: Counter[str] = Counter()
+
+    def send(self, request: Any, **options: Any) -> Any:
+        limits = dict(request.extensions.get("timeout", {}))
+        for part in ("connect", "read", "write", "pool"):
+            limits[part] = READ_SECONDS if limits.get(part) is None else limits[part]
+        limits["connect"] = min(limits["connect"], CONNECT_SECONDS)
+        request.extensions = {**request.extensions, "timeout": limits}
+        if options.get("stream"):
+            self._count(str(request.url))
+        try:
+            return self._once(request, options)
+        except HubError as error:
+            if self._lost is not None:
+                raise
+            time.sleep(PAUSE)
+            try:
+                return self._once(request, options)
+            except HubError:
+                self._lost = error
+                raise
+
+    def _once(self, request: Any, options: dict[str, Any]) -> Any:
+        if self._lost is not None:
+            raise HubError(str(self._lost))
+        try:
+            response = self._send(request, **options)
+        except self._library.TimeoutException as error:
+            # Tried once: the time is up.
+            self._lost = HubError(f"{constants.ENDPOINT} does not answer")
+            raise self._lost from error
+        except self._library.RequestError as error:
+            raise _unreachable(error) from error
+        if response.status_code in BUSY:
+            response.close()
+            status = f"{response.status_code} {response.reason_phrase}"
+            raise HubError(f"{constants.ENDPOINT} answers {status}; try again later")
+        return response
+
+    def _count(self, url: str) -> None:
+        self._begun[url] += 1
+        if self._begun[url] > BEGINNINGS:
+            self._lost = HubError(f"the download of {url} broke off {BEGINNINGS} times")
+
+
+def _unreachable(error: Exception) -> HubError:
+    return HubError(f"{constants.ENDPOINT} cannot be reached: {first_line(error)}")
+
+
+def reason(error: BaseException) -> str:
+    """Why a request to the Hub failed, in one line: what the error itself or its cause says."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, HubError):
+            return str(seen)
+        if isinstance(seen, GatedRepoError):
+            return f"it is gated: accept its terms on its page, and {LOG_IN}"
+        if isinstance(seen, RepositoryNotFoundError):
+            return f"it does not exist, or it is private; check the id, or {LOG_IN}"
+        if isinstance(seen, HfHubHTTPError) and seen.response.status_code in (401, 403):
+            status = f"{seen.response.status_code} {seen.response.reason_phrase}"
+            return f"the Hub answers {status}; {LOG_IN} with a token that may read it"
+        seen = seen.__cause__ or seen.__context__
+    return first_line(error)

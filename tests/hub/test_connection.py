@@ -1,0 +1,139 @@
+"""A Hub that fails: one sentence within seconds, and none of the library's lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulty_hub import OVER, FaultyHandler
+from hub import Hub, serve
+
+from sparsekit.onnx.sums import write_sums
+
+# What each fault must be called, by the name of the repository that has it.
+FAULTS = {
+    "status-401": "answers 401 Unauthorized; log in (hf auth login, or HF_TOKEN)",
+    "status-403": "answers 403 Forbidden; log in (hf auth login, or HF_TOKEN)",
+    "status-404": "404",
+    "status-429": "answers 429 Too Many Requests; try again later",
+    "status-500": "answers 500 Internal Server Error; try again later",
+    "status-503": "answers 503 Service Unavailable; try again later",
+    "silent": "does not answer",
+    "reset": "cannot be reached: ",
+    "redirect": "cannot be reached: ",
+    "garbage": "",
+    "cut": "broke off 3 times",
+    "stall": "broke off 3 times",
+    "nothing": "it does not exist, or it is private",
+}
+# Two waits of a second for each of the three beginnings of a stalled download.
+SECONDS = 15
+CLIENT = """
+import json, sys, time
+from pathlib import Path
+from sparsekit.data.datasets import HubDataset
+from sparsekit.errors import UserError
+from sparsekit.hub import connection
+from sparsekit.models.hub import fetch
+from sparsekit.onnx.hub import pull_deployment
+
+connection.READ_SECONDS = 1.0
+ACTIONS = {
+    "pull": lambda name: pull_deployment(name, Path("pulled") / name),
+    "fetch": fetch,
+    "load": lambda name: HubDataset(path=name).raw([]),
+}
+for line in sys.stdin:
+    action, name = line.split()
+    started, message = time.monotonic(), None
+    try:
+        ACTIONS[action](f"fault/{name}")
+    except UserError as error:
+        message = str(error)
+    seconds = time.monotonic() - started
+    print(json.dumps({"action": action, "name": name, "seconds": seconds, "message": message}))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A deployment, a checkpoint and a data set under the name of each fault."""
+    folder = tmp_path_factory.mktemp("hub")
+    made = folder / "made"
+    made.mkdir()
+    for name in ("model.onnx", "config.json", "tokenizer.json"):
+        (made / name).write_text("{}" * 100)
+    write_sums(made, list(made.iterdir()))
+    for fault in [*FAULTS, "cut-once"]:
+        if fault != "nothing":
+            shutil.copytree(made, folder / "models" / "fault" / fault)
+            data = folder / "datasets" / "fault" / fault
+            data.mkdir(parents=True)
+            (data / "train.csv").write_text("text,label\n" + "good,1\nbad,0\n" * 50)
+    with serve(folder, FaultyHandler) as running:
+        yield running
+        OVER.set()
+
+
+def run(hub: Hub, folder: Path, jobs: list[tuple[str, str]]) -> tuple[list[dict[str, Any]], str]:
+    """What a process with the real clients says of each action on each repository."""
+    limits = {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT],
+        env=os.environ | hub.environment(folder / "home") | limits,
+        cwd=folder,
+        input="".join(f"{action} {name}\n" for action, name in jobs),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+def test_every_fault_is_one_sentence_within_seconds(hub: Hub, tmp_path: Path) -> None:
+    jobs = [(action, name) for action in ("pull", "fetch") for name in FAULTS]
+    answers, log = run(hub, tmp_path, jobs)
+    assert len(answers) == len(jobs)
+    for answer in answers:
+        message = answer["message"]
+        assert message and FAULTS[answer["name"]] in message, answer
+        assert f"'fault/{answer['name']}'" in message and "\n" not in message, answer
+        assert answer["seconds"] < SECONDS, answer
+    assert "Retrying" not in log and "thrown while" not in log and "Traceback" not in log, log
+
+
+def test_data_sets_fail_alike(hub: Hub, tmp_path: Path) -> None:
+    names = ["status-401", "status-500", "silent", "reset", "nothing"]
+    answers, log = run(hub, tmp_path, [("load", name) for name in names])
+    for answer in answers:
+        message = answer["message"]
+        assert message.startswith(f"cannot load the dataset 'fault/{answer['name']}' from the Hub")
+        assert "\n" not in message and answer["seconds"] < SECONDS, answer
+    assert "Retrying" not in log, log
+
+
+def test_a_download_that_breaks_off_once_is_resumed(hub: Hub, tmp_path: Path) -> None:
+    [answer], _ = run(hub, tmp_path, [("pull", "cut-once")])
+    assert answer["message"] is None, answer
+    pulled = tmp_path / "pulled" / "fault" / "cut-once"
+    assert (pulled / "model.onnx").read_text() == "{}" * 100
+
+
+def test_the_cache_serves_while_the_hub_is_down(hub: Hub, tmp_path: Path) -> None:
+    folder = hub.folder / "models" / "fault"
+    shutil.copytree(folder / "cut-once", folder / "sound")
+    [first], _ = run(hub, tmp_path, [("fetch", "sound")])
+    assert first["message"] is None
+    down = Hub("http://127.0.0.1:9", hub.folder)
+    answers, log = run(down, tmp_path, [("fetch", "sound"), ("fetch", "other")])
+    assert answers[0]["message"] is None
+    assert "127.0.0.1:9 cannot be reached: " in answers[1]["message"]
+    assert max(answer["seconds"] for answer in answers) < 5
+    assert "Retrying" not in log
