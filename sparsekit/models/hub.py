@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from sparsekit.config.build import build
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, first_line
 from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason
 from sparsekit.sparseml import zoo
 
