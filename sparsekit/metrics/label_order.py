@@ -52,11 +52,11 @@ def order_problem(
     if not below_chance(accuracy, len(labels), len(class_names)):
         return None
     order, best = fitting_order(logits, labels)
-    # What each of its outputs means, by its own index.
-    theirs = [class_names[order.index(index)] for index in range(len(order))]
+    # What each of its outputs means, in the order of the outputs.
+    meant = [class_names[order.index(index)] for index in range(len(order))]
     return (
         f"the teacher {name!r} has an accuracy of {accuracy:.1%} on the validation split, far "
-        f"below the {1 / len(class_names):.1%} of guessing, so its labels are not those of the "
-        f"data in their order. It would have {best:.1%} if its outputs meant "
-        f"{', '.join(theirs)}, in this order"
+        f"below the {1 / len(class_names):.1%} of guessing: its labels are not the data's in this "
+        f"order. It would have {best:.1%} if what is taken for {', '.join(class_names)} were "
+        f"{', '.join(meant)}; correct id2label in its config.json so, or choose another teacher"
     )

@@ -56,14 +56,14 @@ def write_mistakes(
 ) -> None:
     """Write a csv file with the columns row, label, answer, score, and those of `texts`.
 
-    texts: the texts of the whole split by column. A cell that a spreadsheet would run as a formula
+    texts: the texts of the mistakes by column. A cell that a spreadsheet would run as a formula
     begins with an apostrophe.
     """
     with target.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "label", "answer", "score", *texts])
-        for found in mistakes:
-            cells = [found.label, found.answer, *(column[found.row] for column in texts.values())]
+        for index, found in enumerate(mistakes):
+            cells = [found.label, found.answer, *(column[index] for column in texts.values())]
             label, answer, *read = map(_cell, cells)
             writer.writerow([found.row, label, answer, f"{found.score:.4f}", *read])
 

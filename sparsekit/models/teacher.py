@@ -162,9 +162,14 @@ def live_teacher(folders: Sequence[Path], student: LoadedModel, data: Data) -> P
 def averaged_outputs(
     folders: Sequence[Path], student: LoadedModel, data: Data, splits: Sequence[str]
 ) -> dict[str, Kept]:
-    """The mean of the teachers' outputs by split, for the student's rows; of no folder, its own."""
+    """The mean of the teachers' outputs by split, for the student's rows; of no folder, its own.
+
+    Raises UserError for a teacher that does worse on the validation split than guessing.
+    """
     each = [teacher_outputs(folder, data, splits) for folder in folders]
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
+    for folder, outputs in zip(folders, each, strict=True):
+        check_teacher(str(folder), data, rows["validation"], outputs.get("validation"))
     found = {}
     for split in splits:
         kept = mean([one[split] for one in each]) if each else _own(student, data, rows[split])
@@ -172,6 +177,18 @@ def averaged_outputs(
             name: data.task.taught_output(rows[split], output) for name, output in kept.items()
         }
     return found
+
+
+def check_teacher(name: str, data: Data, rows: Dataset, outputs: Kept | None) -> None:
+    """Raise UserError for a teacher whose outputs on the validation split show that it is wrong.
+
+    rows: the split as the student's tokens. Does nothing without `outputs`.
+    """
+    if outputs is None:
+        return
+    taught = {key: data.task.taught_output(rows, output) for key, output in outputs.items()}
+    if problem := data.task.teacher_problem(name, taught, rows["labels"][:], data.label_names):
+        raise UserError(problem)
 
 
 def _own(student: LoadedModel, data: Data, rows: Dataset) -> Kept:

@@ -143,6 +143,15 @@ class Task(ABC):
         """The outputs, in the order of their names, of what the model returned for `inputs`."""
         return tuple(output[name] for name in self.outputs)
 
+    def teacher_problem(
+        self, name: str, outputs: Outputs, labels: Labels, label_names: Sequence[str]
+    ) -> str | None:
+        """Why the teacher called `name` cannot teach, from its outputs on the validation split.
+
+        The outputs are in the data's order of labels. None: nothing is wrong with it.
+        """
+        return None
+
     # --- Teacher ------------------------------------------------------------------------------
 
     @abstractmethod
@@ -196,6 +205,18 @@ class Task(ABC):
         label_names: Sequence[str],
     ) -> None:
         """Write to `folder` what the task reports of a split beside its metrics, if anything."""
+        return
+
+    def write_mistakes(
+        self,
+        folder: Path,
+        split: str,
+        texts: Dataset,
+        outputs: Outputs,
+        labels: Labels,
+        label_names: Sequence[str],
+    ) -> None:
+        """Write to `folder` the worst mistakes of a split with their `texts`, if the task can."""
         return
 
     def evaluation_table(self, texts: Dataset, rows: Dataset, outputs: Outputs) -> Dataset:

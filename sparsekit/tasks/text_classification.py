@@ -36,6 +36,8 @@ from sparsekit.data.labels import (
 )
 from sparsekit.data.origin import column_names, where
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.metrics.label_order import order_problem
+from sparsekit.metrics.mistakes import confident_mistakes, write_mistakes
 from sparsekit.metrics.report import write_report
 from sparsekit.runtime.tasks.base import Outputs
 from sparsekit.runtime.tasks.text_classification import TextClassificationAnswers
@@ -248,6 +250,27 @@ class TextClassification(Task):
         label_names: Sequence[str],
     ) -> None:
         write_report(folder, split, np.asarray(outputs["logits"]), np.array(labels), label_names)
+
+    def write_mistakes(
+        self,
+        folder: Path,
+        split: str,
+        texts: Dataset,
+        outputs: Outputs,
+        labels: Labels,
+        label_names: Sequence[str],
+    ) -> None:
+        logits = np.asarray(outputs["logits"])
+        found = confident_mistakes(logits, np.array(labels), label_names)
+        rows = texts.select([mistake.row for mistake in found])
+        columns = [name for name in self.answers.columns if name in texts.column_names]
+        read = {name: list(rows[name]) for name in columns}
+        write_mistakes(folder / f"{split}_mistakes.csv", found, read)
+
+    def teacher_problem(
+        self, name: str, outputs: Outputs, labels: Labels, label_names: Sequence[str]
+    ) -> str | None:
+        return order_problem(name, np.asarray(outputs["logits"]), np.array(labels), label_names)
 
 
 def _filled(texts: pa.ChunkedArray) -> pa.ChunkedArray:

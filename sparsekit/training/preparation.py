@@ -21,7 +21,7 @@ from sparsekit.data.tokenized import Tokenized, class_names, text_columns, token
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.kept_outputs import add_outputs
 from sparsekit.models.loading import LoadedModel, embedded_tokens, positions_of
-from sparsekit.models.teaching import Teacher, mean_outputs, sources, teacher_model
+from sparsekit.models.teaching import SELF, Source, Teacher, mean_outputs, sources, teacher_model
 from sparsekit.models.tokenizer import pad_as_expected, tokenizer_problem
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.base import Task
@@ -232,9 +232,24 @@ def _taught(prepared: Prepared, teacher: Teacher | Sequence[Teacher], longest: i
     train, evaluation = prepared.train, prepared.evaluation
     with reuse_freed_memory(), matmul_precision(prepared.args.matmul_precision):
         teachers = sources(teacher, task, student, labels, longest)
+        if evaluation is not None:
+            _check_teachers(teachers, prepared, evaluation, labels)
         rows = add_outputs(train.rows, mean_outputs(teachers, task, student, train))
         scores = None
         if evaluation is not None:
             outputs = mean_outputs(teachers, task, student, evaluation)
             scores = task.score(outputs, evaluation.rows["labels"][:])
     return replace(prepared, train=replace(train, rows=rows), teacher_scores=scores)
+
+
+def _check_teachers(
+    teachers: Sequence[Source], prepared: Prepared, split: Tokenized, label_names: list[str]
+) -> None:
+    """Raise UserError for a teacher that does worse on the evaluation split than guessing."""
+    for teacher in teachers:
+        if teacher.name == SELF:
+            continue  # the student as it starts may be anything
+        outputs = mean_outputs([teacher], prepared.task, prepared.student, split)
+        labels = split.rows["labels"][:]
+        if problem := prepared.task.teacher_problem(teacher.name, outputs, labels, label_names):
+            raise UserError(problem)

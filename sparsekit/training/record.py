@@ -124,5 +124,7 @@ def record_evaluation(
     )
     names = [name for _, name in sorted(id2label(student.model.config).items())]
     task.write_report(run.evaluations, split, outputs, labels, names)
+    if "text" in texts.column_names:
+        task.write_mistakes(run.evaluations, split, texts, outputs, labels, names)
     task.evaluation_table(texts, rows, outputs).to_parquet(str(run.evaluation(split)))
     return task.score(outputs, labels)

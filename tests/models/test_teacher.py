@@ -146,6 +146,21 @@ def test_a_teacher_whose_labels_differ_in_case_alone(teacher_folder: str, tmp_pa
         label_order(folder, TASK, "it", ["GOOD", "good"])
 
 
+def test_a_teacher_worse_than_guessing_is_refused_with_the_order_that_fits() -> None:
+    labels = np.arange(100) % 2
+    texts = Dataset.from_dict({"text": ["a"] * 100, "label": labels})
+    rows = Dataset.from_dict({"labels": labels})
+    data = Data(TASK, {"validation": texts}, LABELS)
+    right = np.eye(2, dtype=np.float32)[labels]
+    teacher.check_teacher("t", data, rows, {"logits": right})
+    teacher.check_teacher("t", data, rows, None)
+    with pytest.raises(
+        UserError,
+        match=r"'t' has an accuracy of 0.0%.* 100.0% if what is taken for neg, pos were pos, neg",
+    ):
+        teacher.check_teacher("t", data, rows, {"logits": right[:, ::-1]})
+
+
 def test_logits_become_a_column() -> None:
     outputs = {"logits": np.array([[1, 2], [3, 4]], np.float32)}
     rows = add_outputs(Dataset.from_dict({"a": [1, 2]}), outputs)
