@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Before any library reads them: no test asks the real Hub or fills the user's caches.
-os.environ["HF_HUB_OFFLINE"] = "1"
+# Before any library or fixture reads them: no test asks the real Hub or uses the user's caches.
 _HOME = tempfile.TemporaryDirectory(prefix="sparsekit-tests-")
-os.environ["HF_HOME"] = _HOME.name
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = f"{_HOME.name}/huggingface"
+os.environ["SPARSEKIT_CACHE"] = f"{_HOME.name}/sparsekit"
 
 import hub_seed
 import pytest
@@ -24,14 +25,6 @@ from sparsekit.sparseml.recipes.load import register_resolvers
 
 # Tests compose conf/ as launch.py does.
 register_resolvers()
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or fills the user's cache, or asks the real Hub."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPARSEKIT_CACHE", str(tmp_path_factory.getbasetemp() / "sparsekit-cache"))
-        yield
 
 
 @pytest.fixture(scope="session")

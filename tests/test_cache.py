@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,8 @@ from filelock import FileLock
 
 from sparsekit.cache import ABANDONED, SUMS, cached, content_hash, damage, file_hash, way_out
 from sparsekit.errors import UserError
+
+CACHE_OF_THE_TESTS = os.environ["SPARSEKIT_CACHE"]
 
 
 @pytest.fixture(autouse=True)
@@ -142,3 +145,9 @@ def test_what_is_damaged_in_the_cache_can_be_made_again(folder: Path, tmp_path: 
     kept = cached("kind", "key", lambda target: (target / "model").mkdir())
     assert way_out(kept / "model") == f"remove {kept}, and it is made again"
     assert way_out(tmp_path / "elsewhere") == "fetch or save it again"
+
+
+def test_the_tests_use_a_cache_of_their_own() -> None:
+    """Fixtures of a module and commands too, which read the variable before any test runs."""
+    assert Path(CACHE_OF_THE_TESTS).is_relative_to(tempfile.gettempdir())
+    assert Path(os.environ["HF_HOME"]).is_relative_to(tempfile.gettempdir())

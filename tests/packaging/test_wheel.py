@@ -105,6 +105,8 @@ def test_the_wheel_trains_the_quickstart(
     # Every stage, in as few steps as pass through each window of the recipe.
     words = ["experiments=quickstart", "teacher=self", "training.max_steps=30", "tracking=none"]
     shown = sparsekit(python, tmp_path, "train", *words)
+    assert list((tmp_path / "cache").glob("quickstart/*/model.safetensors"))
+    assert not (tmp_path / "home" / ".cache" / "sparsekit").exists()
     folder = tmp_path / shown.splitlines()[-1].removeprefix("run: ")
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "completed"
@@ -123,7 +125,9 @@ def environment(folder: Path) -> str:
 
 
 def install(python: str, *arguments: str) -> None:
-    done = run([python, "-m", "pip", "install", "--quiet", *arguments], Path.cwd())
+    command = [python, "-m", "pip", "install", "--quiet", *arguments]
+    # With the user's home: pip's cache is there.
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
 
 
@@ -135,8 +139,10 @@ def sparsekit(python: str, folder: Path, *arguments: str) -> str:
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command's output, run in `folder` with a home and caches below it."""
+    own = {"HOME": str(folder / "home"), "SPARSEKIT_CACHE": str(folder / "cache")}
     return subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
+        command, cwd=folder, env=ENVIRONMENT | own, capture_output=True, text=True, timeout=500
     )
 
 
