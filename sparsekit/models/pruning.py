@@ -7,13 +7,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.errors import UserError
 from sparsekit.sparsity.masks import magnitude_mask
-from sparsekit.sparsity.prunable import prunable
+from sparsekit.sparsity.prunable import nothing_prunable, prunable
 
 
 @torch.no_grad()
 def prune(model: nn.Module, sparsity: float) -> None:
-    """Zero the smallest weights of each prunable layer by magnitude, to exactly `sparsity`."""
+    """Zero the smallest weights of each prunable layer by magnitude, to exactly `sparsity`.
+
+    Raises UserError for a model without such layers.
+    """
+    if problem := nothing_prunable(model):
+        raise UserError(problem)
     for module in prunable(model).values():
         module.weight.mul_(magnitude_mask(module.weight, sparsity))
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, cast
 from torch import Tensor, nn
 
 from sparsekit.errors import ConfigError
-from sparsekit.sparsity.prunable import prunable
+from sparsekit.sparsity.prunable import nothing_prunable, prunable
 from sparsekit.sparsity.surgeon import Draw
 from sparsekit.tasks.base import Task
 
@@ -260,6 +260,9 @@ def match_parameters(model: nn.Module, patterns: str | Sequence[str]) -> dict[st
             matched = layers
         elif pattern == ENCODER:
             matched = {n: layers[n] for n in layers if n.removesuffix(".weight") in stack}
+            if problem := nothing_prunable(model):
+                problems.append(f"params: {ENCODER}: {problem}")
+                continue
         elif pattern == ALL:
             matched = parameters
         elif pattern.startswith("re:"):

@@ -89,7 +89,7 @@ def prune(
         raise ConfigError(problems)
     layers = prunable(model)
     _check_model(model, config)
-    check_layers(type(model).__name__, layers, config)
+    check_layers(model, layers, config)
     rows = None
     if method != "magnitude":
         assert train_dataset is not None and processing_class is not None

@@ -197,8 +197,18 @@ def input_norms(model: nn.Module, layers: Layers, batches: Iterator[Batch]) -> d
         real = inputs["attention_mask"].bool()
         for name, pairs in calls.items():
             for values, _ in pairs:
-                squares[name] += values[real].float().square().sum(0)
+                squares[name] += _without_padding(values, real).float().square().sum(0)
     return {name: square.sqrt() for name, square in squares.items()}
+
+
+def _without_padding(values: Tensor, real: Tensor) -> Tensor:
+    """The inputs [tokens, in] of a layer for the tokens of `real`, bool [batch, tokens].
+
+    All of them where they are not one for each token: DeBERTa projects relative positions too.
+    """
+    if values.shape[:2] == real.shape:
+        return values[real]
+    return values.reshape(-1, values.shape[-1])
 
 
 def row_ranks(scores: Tensor, columns: int = 1) -> Tensor:

@@ -25,7 +25,7 @@ from sparsekit.models.tokenizer import load_tokenizer
 from sparsekit.oneshot import methods
 from sparsekit.oneshot.calibration import TextCollator, draw, read
 from sparsekit.oneshot.methods import OneShot
-from sparsekit.sparsity.prunable import prunable
+from sparsekit.sparsity.prunable import nothing_prunable, prunable
 from sparsekit.sparsity.surgeon import Draw, Layers
 
 # The files of a checkpoint besides its weights: tokenizer, settings of generation and pooling.
@@ -62,7 +62,7 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
     model, missing = load_weights(folder, _architecture(architecture), "pruning")
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     layers = prunable(model)
-    check_layers(source, layers, config)
+    check_layers(model, layers, config)
     batches = None
     if config.method != "magnitude":
         assert data is not None
@@ -104,13 +104,10 @@ def _architecture(config: PreTrainedConfig) -> type[PreTrainedModel] | type[Auto
     return AutoModel
 
 
-def check_layers(source: str, layers: Layers, config: OneShot) -> None:
+def check_layers(model: PreTrainedModel, layers: Layers, config: OneShot) -> None:
     """Raise UserError where no layer can be pruned, or the pattern does not divide one."""
-    if not layers:
-        raise UserError(
-            f"{source} has no Linear layers in a stack of transformer layers, so there is nothing "
-            "to prune; choose an encoder such as BERT"
-        )
+    if problem := nothing_prunable(model):
+        raise UserError(problem)
     problems = [
         f"--pattern {config.pattern} does not divide {name} of shape {tuple(layer.weight.shape)}; "
         "use --pattern unstructured"

@@ -14,15 +14,19 @@ Calls = dict[str, list[tuple[Tensor, Tensor]]]
 
 @contextmanager
 def recorded(layers: Mapping[str, nn.Linear]) -> Iterator[Calls]:
-    """The (input, output) pairs of each layer's calls within the context, by name."""
+    """The (input, output) pairs of each layer's calls within the context, by name.
+
+    The model goes on with a copy of each output, which it may change in place.
+    """
     calls: Calls = {name: [] for name in layers}
 
     def recorder(name: str) -> Any:
-        def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             # All parameters before the layer may be frozen.
             if torch.is_grad_enabled() and not output.requires_grad:
                 output.requires_grad_()
             calls[name].append((inputs[0].detach(), output))
+            return output.clone()
 
         return record
 
@@ -57,6 +61,9 @@ def example_gradients(
     rows = len(batch["labels"])
     with recorded(layers) as calls, torch.enable_grad():
         loss = model(**batch).loss
+    if any(len(inputs) != rows for pairs in calls.values() for inputs, _ in pairs):
+        yield from _gradients_by_group(model, batch, layers, examples)
+        return
     outputs = [output for pairs in calls.values() for _, output in pairs]
     grad_outputs = iter(torch.autograd.grad(loss, outputs))
     for name, pairs in calls.items():
@@ -73,6 +80,32 @@ def example_gradients(
             torch.baddbmm(gradient, grad_output, inputs, beta=float(call > 0), out=gradient)
         if pairs:
             yield name, flat
+
+
+def _gradients_by_group(
+    model: nn.Module, batch: Mapping[str, Tensor], layers: Mapping[str, nn.Linear], examples: int
+) -> Iterator[tuple[str, Tensor]]:
+    """`example_gradients` by one backward pass for each group of `examples` rows.
+
+    For models with a layer whose input belongs to no single row, such as DeBERTa's projections of
+    relative positions.
+    """
+    weights = [layer.weight for layer in layers.values()]
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    for weight in frozen:
+        weight.requires_grad_(True)
+    groups = []
+    for start in range(0, len(batch["labels"]), examples):
+        group = {name: values[start : start + examples] for name, values in batch.items()}
+        with torch.enable_grad():
+            loss = model(**group).loss
+        groups.append(torch.autograd.grad(loss, weights, allow_unused=True))
+    for weight in frozen:
+        weight.requires_grad_(False)
+    for name, gradients in zip(layers, zip(*groups, strict=True), strict=True):
+        # A layer that is not called has no gradient.
+        if all(gradient is not None for gradient in gradients):
+            yield name, torch.stack(gradients).float().flatten(1)
 
 
 def _scratch(memory: list[Tensor], rows: int, weight: Tensor) -> Tensor:

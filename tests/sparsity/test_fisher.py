@@ -134,10 +134,28 @@ class Shared(nn.Module):
         return Output(functional.cross_entropy(self.head(states.mean(1)), labels))
 
 
+class Relative(nn.Module):
+    """A classifier whose first layer reads positions too, and whose result is changed in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+        self.positions = torch.randn(1, 4, 6)
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> Output:
+        states = self.body(inputs)
+        states /= 2.0
+        states = torch.tanh(states + self.body(self.positions))
+        return Output(functional.cross_entropy(self.head(states.mean(1)), labels))
+
+
+@pytest.mark.parametrize("make", [Shared, Relative])
 @pytest.mark.parametrize("examples", [1, 3])
-def test_gradients_of_rows_are_those_of_batches_that_hold_only_them(examples) -> None:
+def test_gradients_of_rows_are_those_of_batches_that_hold_only_them(
+    examples: int, make: type[Shared | Relative]
+) -> None:
     torch.manual_seed(0)
-    model = Shared()
+    model = make()
     batch = {"inputs": torch.randn(6, 4, 6), "labels": torch.tensor([0, 1, 2, 0, 1, 2])}
     layers = {"body": model.body, "head": model.head}
     actual = {n: g.clone() for n, g in example_gradients(model, batch, layers, examples, [])}
@@ -151,8 +169,9 @@ def test_gradients_of_rows_are_those_of_batches_that_hold_only_them(examples) ->
     assert model.body.weight.grad is None
 
 
-def test_frozen_layers_have_gradients_too() -> None:
-    model = Shared()
+@pytest.mark.parametrize("make", [Shared, Relative])
+def test_frozen_layers_have_gradients_too(make: type[Shared | Relative]) -> None:
+    model = make()
     model.body.requires_grad_(False)
     batch = {"inputs": torch.randn(2, 4, 6), "labels": torch.tensor([0, 1])}
     actual = dict(example_gradients(model, batch, {"body": model.body}, 1, []))
