@@ -40,7 +40,7 @@ docs: $(INSTALLED)  ## Build the documentation into build/site; warnings are err
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: test-fast  ## All tests, the slow ones with real models too
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2 --dist loadfile
 
 test-fast: $(INSTALLED)  ## The tests that take seconds, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n 2

@@ -104,6 +104,7 @@ def test_the_wheel_trains_the_quickstart(
     assert Path(where.stdout.strip()).is_relative_to(packages)
     # Every stage, in as few steps as pass through each window of the recipe.
     words = ["experiments=quickstart", "teacher=self", "training.max_steps=30", "tracking=none"]
+    words += ["+student.checkpoint.epochs=1"]  # of its pretraining
     shown = sparsekit(python, tmp_path, "train", *words)
     assert list((tmp_path / "cache").glob("quickstart/*/model.safetensors"))
     assert not (tmp_path / "home" / ".cache" / "sparsekit").exists()

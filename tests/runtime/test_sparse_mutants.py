@@ -159,10 +159,18 @@ def test_a_million_rows() -> None:
     assert len(logits) == len(ids) and np.ptp(logits, axis=0).max() == 0
 
 
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of kernels with the sanitizer, which are compiled once."""
+    return tmp_path_factory.mktemp("sanitized")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the sanitizer is preloaded as on Linux")
 @pytest.mark.parametrize("form", ["int8", "float32"])
-def test_kernels_stay_within_memory(form: str, float32: Path, tmp_path: Path) -> None:
+def test_kernels_stay_within_memory(
+    form: str, float32: Path, sanitized: Path, tmp_path: Path
+) -> None:
     """Mutants that are not refused, under gcc's address sanitizer."""
     # The sanitizer has to find C++'s exceptions when it is loaded, before onnx brings them.
     preloaded = [
@@ -176,7 +184,7 @@ def test_kernels_stay_within_memory(form: str, float32: Path, tmp_path: Path) ->
         "CC": "cc -fsanitize=address",
         "LD_PRELOAD": " ".join(preloaded),
         "ASAN_OPTIONS": "detect_leaks=0",
-        "SPARSEKIT_CACHE": str(tmp_path / "cache"),
+        "SPARSEKIT_CACHE": str(sanitized),
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, sparse_mutants.__file__, str(graph), str(tmp_path)]
