@@ -73,7 +73,7 @@ def launch(words: Sequence[str]) -> None:
             raise
         raise UserError(explained(error, words)) from error
     except KeyboardInterrupt as stopped:
-        # Before the job took over. A folder that Hydra wrote to is said to be stopped too.
+        # Before the job took over. A folder that Hydra wrote to is recorded as stopped too.
         begun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN
         end_stopped(HydraConfig.get().runtime.output_dir if begun else None, stopped)
 

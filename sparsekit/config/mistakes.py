@@ -39,7 +39,7 @@ def explained(error: Exception, overrides: Sequence[str]) -> str:
 
 
 def _no_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
-    """That there is no such choice in a group, and how a file of one's own becomes one."""
+    """The message for a choice that a group does not have, or that is the path of a file."""
     missing, known = error.missing_cfg_file or "", sorted(error.options or [])
     pairs = (word.lstrip("+").partition("=") for word in overrides)
     chosen = [(key, value) for key, _, value in pairs if f"{key}/{value}" == missing]
@@ -52,7 +52,7 @@ def _no_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
 
 
 def _own_file(group: str, file: PurePath) -> str:
-    """How a file is chosen: Hydra takes names of files in folders that it searches."""
+    """How to choose a file: Hydra takes names of files in the folders that it searches."""
     inside = file.parent.name == group
     folder = str(file.parent.parent) if inside else "FOLDER"
     moved = "" if inside else f"save it as FOLDER/{group}/{file.stem}.yaml and "
@@ -66,7 +66,7 @@ def _own_file(group: str, file: PurePath) -> str:
 
 
 def _no_key(key: str, parent: DictConfig, overrides: Sequence[str]) -> str:
-    """That the config has no key of that name, and the nearest one beside it."""
+    """The message for a key that the config does not have, with the nearest one beside it."""
     head, _, name = key.rpartition(".")
     prefix = f"{head}." if head else ""
     word = next((w for w in overrides if w.lstrip("+~").startswith(key)), key)
@@ -113,7 +113,7 @@ def _by_text(message: str) -> str:
     if match := re.search(r"An item is already at '([^']+)'", message):
         return f"+{match[1]}: {match[1]} is set already; leave out the +"
     if match := re.match(r"Could not delete from config. '([^']+)' does not exist", message):
-        return f"~{match[1]}: there is no key {match[1]}; --cfg job prints those that there are"
+        return f"~{match[1]}: there is no key {match[1]}; --cfg job prints the keys"
     return _line(message)
 
 

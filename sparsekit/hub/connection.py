@@ -1,7 +1,7 @@
-"""Requests to the Hub that end: time limits, one retry, and no request after the Hub was lost.
+"""Requests to the Hub that end: time limits, one retry, and no request once the connection is lost.
 
-The Hub's client retries each request five times, waits ten times as long as it takes to see that
-there is no network, and logs each try. Imports no torch.
+The Hub's client retries each request five times, which takes up to two minutes, and logs each
+try. Imports no torch.
 """
 
 from __future__ import annotations
@@ -34,22 +34,21 @@ BUSY = (408, 429, 500, 502, 503, 504)
 PAUSE = 1.0
 # How often the download of a file is begun: the client resumes one that breaks off.
 BEGINNINGS = 3
-# What the client raises, beside OSErrors, for an answer that is none of the Hub's.
+# What the client raises, besides OSErrors, for a response that is not in the Hub's format.
 NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError)
 LOG_IN = "log in (hf auth login, or HF_TOKEN)"
 
 
 class HubError(OfflineModeIsEnabled):
-    """The Hub does not answer, or not as it should.
+    """The Hub does not respond, or responds with an error.
 
-    For the Hub's client this is a network that is switched off: it does not retry, and takes files
-    that are in its cache.
+    The Hub's client treats it like offline mode: it does not retry, and falls back to its cache.
     """
 
 
 @contextmanager
 def limited_waiting() -> Iterator[None]:
-    """Within the block every request to the Hub is answered soon, or raises HubError."""
+    """Within the block every request to the Hub returns soon or raises HubError."""
     client: Any = get_session()
     library, verbosity = _library(client), logging.get_verbosity()
     client.send = _Sender(client.send, library).send
@@ -71,7 +70,7 @@ def _library(client: Any) -> Any:
 
 
 class _Sender:
-    """Replaces `send` of a client: each request is tried twice, none after the Hub was lost."""
+    """Replaces `send` of a client: each request is tried twice, none after a loss."""
 
     def __init__(self, send: Callable[..., Any], library: Any) -> None:
         self._send, self._library = send, library

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-# Counts are printed into the cells of up to so many classes.
+# Counts are printed in the cells for up to this many classes.
 ANNOTATED = 20
 LONGEST_NAME = 24
 

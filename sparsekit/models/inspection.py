@@ -209,7 +209,7 @@ def _arrays(file: Path) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     try:
         if file.suffix == ".safetensors":
             with safe_open(file, framework="numpy") as opened:
-                for name in opened.keys():  # noqa: SIM118  it is no mapping
+                for name in opened.keys():  # noqa: SIM118  it is not a mapping
                     yield name, opened.get_tensor(name)
         else:
             import torch

@@ -52,7 +52,7 @@ def load_tokenizer(folder: Path, max_length: int, embeddings: int) -> PreTrained
 
 
 def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> str | None:
-    """Why a tokenizer does not fit a model that embeds so many tokens; None: it fits."""
+    """Why a tokenizer does not fit a model with that many token embeddings; None if it fits."""
     if not tokenizer.is_fast:
         return "is not a fast tokenizer, which deployments need"
     if len(tokenizer) <= len(tokenizer.all_special_tokens):

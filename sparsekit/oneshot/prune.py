@@ -154,7 +154,7 @@ def _calibration(
 
 
 def check_zeros(layers: Layers, config: OneShot) -> None:
-    """Raise RuntimeError, an error of ours, where fewer weights are zero than requested."""
+    """Raise RuntimeError, a bug in sparsekit, where fewer weights are zero than requested."""
     zeros = sum(int((layer.weight == 0).sum()) for layer in layers.values())
     size = sum(layer.weight.numel() for layer in layers.values())
     # Each layer is exact to half a block of weights.

@@ -113,7 +113,7 @@ def _downloaded(
 ) -> tuple[Path, list[str]]:
     """The folder of the deployment in the Hub's cache, and the files that have sums.
 
-    again: whether files that are in the cache are downloaded all the same.
+    again: whether files that are in the cache are downloaded too.
     """
     try:
         with limited_waiting():

@@ -110,12 +110,12 @@ def _same(name: str, computed: float | None, recorded: Any) -> None:
 def _results(
     files: int, recipe: Recipe, share: float, structure: dict[str, Any], parity: dict[str, Any]
 ) -> dict[str, str]:
-    products = structure["int8_matmuls"] + structure["fp32_matmuls"]
+    matmuls = structure["int8_matmuls"] + structure["fp32_matmuls"]
     found = {
         "files": f"{files} unchanged since the export",
         "recipe": f"{recipe.num_epochs:g} epochs; every mask holds in the saved weights",
         "sparsity": f"{share:.2%} in the weights, {structure['zero_fraction']:.2%} in the graph",
-        "int8 products": f"{structure['int8_matmuls']} of {products}",
+        "int8 matmuls": f"{structure['int8_matmuls']} of {matmuls}",
     }
     if not parity["verified"]:
         return found | {"logits": "not compared: the run has export.verify=false"}

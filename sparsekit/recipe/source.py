@@ -99,7 +99,7 @@ def native_config(file: Path) -> DictConfig:
 
 
 def _file(path: str | Path) -> Path:
-    """The file that `path` means: itself, or a recipe of ours by its name or a SparseZoo stub."""
+    """The file that `path` means: itself, or a built-in recipe by its name or a SparseZoo stub."""
     if str(path).startswith(ZOO):
         own = shipped_recipe(str(path))
         if own is not None:

@@ -93,8 +93,8 @@ def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if export := summary.get("export"):
         # Absent where the export left the comparison with torch out.
         yield from _metrics("exported ", {"validation": export.get("metrics") or {}})
-        products = export["int8_matmuls"] + export["fp32_matmuls"]
-        yield "int8 products", f"{export['int8_matmuls']} of {products}"
+        matmuls = export["int8_matmuls"] + export["fp32_matmuls"]
+        yield "int8 matmuls", f"{export['int8_matmuls']} of {matmuls}"
         size, compressed = decimal(export["bytes"]), decimal(export["bytes_compressed"])
         yield "size", f"{size}, compressed {compressed}"
     for name, timing in summary.get("runtime", {}).items():

@@ -61,7 +61,7 @@ class TextEncoder:
             _check_encoding(text, where)
             if pairs is not None and (pair := pairs[row]) is not None:
                 if not isinstance(pair, str):
-                    raise UserError(f"the pair of {where} is no text: {pair!r}; write a text")
+                    raise UserError(f"the pair of {where} is not text: {pair!r}; write a text")
                 _check_encoding(pair, f"the pair of {where}")
         rows = [
             text if pair is None else (text, pair)

@@ -46,7 +46,7 @@ class SparseTrainingArguments(TrainingArguments):
         of rows. The loss is the mean over a batch's rows, so rows in batches of long ones weigh
         more.
     early_stopping_patience: stop once `metric_for_best_model` (by default the loss) has not
-        improved in so many evaluations of the recipe's last stage; None: train to the end.
+        improved in this many evaluations of the recipe's last stage; None: train to the end.
     early_stopping_threshold: by how much it must change to count as improved.
     class_weights: `balanced`, or a weight of the loss for each class, as a list or by name; see
         `sparsekit.training.class_weights.class_weights`.

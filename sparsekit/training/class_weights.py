@@ -61,7 +61,7 @@ def class_weights(
         class_names: the names of the classes in their order.
 
     Raises:
-        ConfigError: another number of weights than classes, or a class that there is not.
+        ConfigError: the number of weights is not that of the classes, or a class does not exist.
     """
     if isinstance(choice, Mapping):
         by_name = {str(name): float(weight) for name, weight in choice.items()}

@@ -131,7 +131,7 @@ def recipe_of(source: RecipeSource, variables: Mapping[str, Any]) -> Recipe:
         if variables:
             raise UserError(
                 f"recipe_args {', '.join(variables)} cannot be set in a Recipe, whose windows are "
-                "numbers already; set them as it is read: Recipe.from_file(FILE, num_epochs=3)"
+                "fixed; set them when it is read: Recipe.from_file(FILE, num_epochs=3)"
             )
         return Recipe.build(source.values)
     if isinstance(source, Mapping):

@@ -66,12 +66,13 @@ def past_the_end(checkpoint: Path, epochs: float, max_steps: int) -> str | None:
     if done <= end:
         return None
     return (
-        f"`{KEY}` {checkpoint} is at {done:g}, past {key}={end:g}; set that higher, or train anew"
+        f"`{KEY}` {checkpoint} is at {done:g}, past {key}={end:g}; set that higher, "
+        "or train from the start"
     )
 
 
 def resumed_step(checkpoint: str | bool | None) -> int | None:
-    """The optimizer step from which a run goes on; None where it begins anew."""
+    """The optimizer step from which a run goes on; None for a run from the start."""
     return int(_state(Path(str(checkpoint)))["global_step"]) if checkpoint else None
 
 

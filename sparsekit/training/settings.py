@@ -89,14 +89,14 @@ def check_unchanged(resumed: str | bool | None, now: Mapping[str, Any], allow: b
         raise ConfigError(
             [
                 f"{checkpoint} holds the state of {OPTIMIZER}={before[OPTIMIZER]}, which "
-                f"{now.get(OPTIMIZER)} cannot read; set it as it was, or train anew"
+                f"{now.get(OPTIMIZER)} cannot read; set it as it was, or train from the start"
             ]
         )
     if changed and not allow:
         raise ConfigError(
             [
                 f"{checkpoint} was trained by other settings: {'; '.join(changed)}; set them as "
-                "they were, train anew, or go on all the same: "
+                "they were, train from the start, or resume despite them: "
                 "training.resume_despite_changes=true"
             ]
         )

@@ -143,7 +143,7 @@ def test_two_dialects_at_once_are_refused() -> None:
         ("openvino", "'openvino' is not one of default, deepsparse, tensorrt"),
         ({"weight": {}}, "a scheme has no 'weight'; known: input_activations, weights"),
         ({"weights": {"num_bits": 4}}, "num_bits 4 is not 8"),
-        ({"weights": {"symmetric": False}}, "symmetric false is not what int8 products run"),
+        ({"weights": {"symmetric": False}}, "int8 matmuls need symmetric weights"),
         ({"weights": {"strategy": "group"}}, "strategy 'group' is neither tensor nor channel"),
         ({"weights": {"bits": 8}}, "weights has no 'bits'; known: num_bits"),
         ({"weights": {"kwargs": {"averaging_constant": 0.1}}}, "have no meaning here"),

@@ -45,7 +45,7 @@ def test_rows():
         "teacher accuracy, validation": "85.00%",
         "sparsity": "80.00%",
         "exported accuracy, validation": "83.10%",
-        "int8 products": "38 of 38",
+        "int8 matmuls": "38 of 38",
         "size": "23.4 MB, compressed 5.1 MB",
         "onnxruntime latency p50, p99": "1.25 ms, 1.90 ms",
         "onnxruntime throughput": "1,812 items/s",

@@ -50,7 +50,7 @@ class FakeQuantizer(nn.Module):
 
     limits: the smallest and the largest integer.
     symmetric: fix the zero point in the middle of the limits.
-    channels: 0 for one scale, else one for each of so many indices of dimension 0.
+    channels: 0 for one scale, otherwise the number of scales, one for each index of dimension 0.
 
     A modifier sets `enabled` and `observing` for each epoch; the buffers are the saved state.
     """

@@ -89,5 +89,5 @@ def _weights(given: Mapping[str, Any] | None) -> Weights | None:
     if options is None:
         return None
     if not options.get("symmetric", True):
-        raise ValueError("weights: symmetric false is not what int8 products run; set it to true")
+        raise ValueError("weights: int8 matmuls need symmetric weights; set symmetric to true")
     return Weights(options.get("strategy", "tensor") == "channel")

@@ -20,7 +20,7 @@ LOGGING = ("log_types", "constant_logging", "log_frequency")
 
 @dataclass(frozen=True)
 class Mapped:
-    """How a SparseML modifier corresponds to one of ours.
+    """How a SparseML modifier corresponds to a native one.
 
     fields: our names of its fields.
     defaults: its defaults, with our names, where they differ from ours.
