@@ -26,9 +26,9 @@ def reuse_freed_memory() -> Iterator[None]:
 
     By default, malloc maps new memory for each large tensor, such as the gradient of a token
     embedding at each step, and the operating system clears it page by page: 21 ms instead of 6 for
-    30,522 x 384 values. A forward pass of MiniLM takes 5 to 20 % longer. Within the context the process keeps
-    its peak memory; afterwards it returns the free part to the system. Thresholds that the user has
-    set in the environment are kept.
+    30,522 x 384 values. A forward pass of MiniLM takes 5 to 20 % longer. Within the context the
+    process keeps its peak memory; afterwards it returns the free part to the system. Thresholds
+    that the user has set in the environment are kept.
     """
     global _open
     if platform.libc_ver()[0] != "glibc" or _set_by_user():
