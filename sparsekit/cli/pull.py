@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +18,10 @@ def pull(
 ) -> None:
     """Download a deployment from the Hub and check its files against their sums."""
     from sparsekit.onnx.hub import pull_deployment
+    from sparsekit.runs.example import TEXTS
     from sparsekit.system import command
 
     target = output or Path(repository.rpartition("/")[2])
     files = pull_deployment(repository, target, revision)
     typer.echo(f"pulled: {target} ({files} files, unchanged since they were pushed)")
-    typer.echo(f'Try next: {command()} predict {target} "This movie is funny and moving."')
+    typer.echo(f'Try next: {command()} predict {shlex.quote(str(target))} "{TEXTS[0]}"')

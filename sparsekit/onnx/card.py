@@ -6,22 +6,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from sparsekit.data.profile_table import markdown
+from sparsekit.metrics.report import read_report
+from sparsekit.onnx.card_metadata import dataset_name, metadata
 from sparsekit.onnx.check import read_graph
-from sparsekit.onnx.class_tables import class_tables
+from sparsekit.onnx.class_tables import cell, class_tables
 from sparsekit.onnx.layers import Layers
+from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.encoder import TextEncoder, label_names
 
 CARD = """\
 ---
-library_name: onnx
-pipeline_tag: text-classification
-tags: [{tags}]
+{metadata}
 ---
 
 # {title}
 
 {architecture}, a text classifier with the labels {labels}, made by sparsekit from
-`{student}`: {recipe}.
+`{student}`: {training}.
 
 | | |
 |---|---|
@@ -29,7 +33,7 @@ tags: [{tags}]
 
 {checks}
 
-{classes}## Run it
+{data}{classes}## Run it
 
 ```sh
 sparsekit predict {run} {example}
@@ -74,42 +78,46 @@ INT8 = """\
 # A model with a smaller share was not pruned: trained weights have few zeros by chance.
 FEW_ZEROS = 0.01
 
-# All in the vocabulary of the quickstart's model.
-EXAMPLE = '"This movie is funny and moving."'
-ROWS = '["This movie is funny and moving.", "This film is dull!"]'
-PAIR_EXAMPLE = '--pairs "It rains." "The street is wet."'
-PAIR_ROWS = '[("It rains.", "The street is wet."), ("It rains.", "The sun is out.")]'
+# Not of the data: it may be private, and the card is published.
+EXAMPLE = '"Write a text of your own here."'
+ROWS = '["Write a text of your own here.", "And a second one here."]'
+PAIR_EXAMPLE = '--pairs "Write a text of your own here." "And a second one here."'
+PAIR_ROWS = '[("Write a text of your own here.", "And a second one here.")]'
 
 
 def model_card(
     folder: Path,
-    settings: dict[str, Any],
+    source: RunFolder,
     layers: Layers,
     result: dict[str, Any],
-    report: dict[str, Any] | None,
+    license_name: str | None = None,
 ) -> str:
-    """The card of the deployment in `folder`.
+    """The card of the deployment in `folder`, made from the run `source`.
 
-    settings: the run's config; result: the `summary.export` dict; report: of the classes on the
-    validation split, or None for a card without that section.
+    result: the `summary.export` dict. What the run folder has no file of, as those of earlier
+    versions, is left out: figures of the data, scores by class, steps.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    labels = label_names(config)
+    labels, settings = label_names(config), source.config
     pairs = len(settings.get("dataset", {}).get("text_columns", [])) == 2
     sparse, int8 = result["zero_fraction"] >= FEW_ZEROS, result["int8_matmuls"] > 0
     kinds = ["sparse"] * sparse + ["int8"] * int8
+    title = ", ".join([config["architectures"][0], *kinds])
+    tags = ["sparsekit", "onnx", "onnxruntime", *kinds]
+    report = read_report(source.evaluations, "validation")
     [opset] = read_graph(folder / "model.onnx").opset_import
     return CARD.format(
-        tags=", ".join(["sparsekit", "onnx", "onnxruntime", *kinds]),
-        title=", ".join([config["architectures"][0], *kinds]),
+        metadata=metadata(settings, result["metrics"] or {}, title, tags, license_name),
+        title=title,
         limits=ZEROS * sparse + INT8 * int8,
         architecture=config["architectures"][0],
         labels=", ".join(labels),
         label_list=json.dumps(labels),
         student=_checkpoint(settings),
-        recipe=_recipe(settings),
+        training=_training(source),
         table="\n".join(f"| {name} | {value} |" for name, value in _facts(layers, result).items()),
         checks=_checks(result),
+        data=_data(source),
         classes=f"{class_tables(report)}\n\n" if report else "",
         run="RUN",
         example=PAIR_EXAMPLE if pairs else EXAMPLE,
@@ -156,9 +164,54 @@ def _checkpoint(settings: dict[str, Any]) -> str:
     return Path(checkpoint).name if Path(checkpoint).is_absolute() else str(checkpoint)
 
 
-def _recipe(settings: dict[str, Any]) -> str:
-    recipe = settings.get("recipe", {})
+def _training(source: RunFolder) -> str:
+    """How long it was trained, and by which modifiers."""
+    recipe = source.config.get("recipe", {})
     nodes = recipe.get("modifiers") or {}
     used = [name for name, node in nodes.items() if node and node.get("enabled", True)]
-    epochs = recipe.get("num_epochs", "?")
-    return f"{epochs} epoch{'s' * (epochs != 1)} of {', '.join(used) or 'plain fine-tuning'}"
+    modifiers = ", ".join(used) or "plain fine-tuning"
+    done = _steps(source)
+    if done is None:
+        epochs = recipe.get("num_epochs", "?")
+        return f"{epochs} epoch{'s' * (epochs != 1)} of {modifiers}"
+    return f"{done} of {modifiers}"
+
+
+def _steps(source: RunFolder) -> str | None:
+    """The steps that were really made, and the share of the data that they are."""
+    saved = _read(source.model_recipe).get("metadata") or {}
+    steps = saved.get("steps")
+    if not isinstance(steps, int):
+        return None
+    text = f"{steps:,} step{'s' * (steps != 1)}"
+    rows = ((_figures(source).get("splits") or {}).get("train") or {}).get("rows")
+    settings = source.config.get("training") or {}
+    if not rows or settings.get("tokens_per_batch"):
+        return text
+    batch = saved["per_device_train_batch_size"] * saved["gradient_accumulation_steps"]
+    batch *= saved.get("processes", 1)
+    # The last batch of an epoch may be smaller.
+    epochs = steps / -(-rows // batch)
+    return f"{text} of {batch} rows ({epochs:.3g} epochs)"
+
+
+def _data(source: RunFolder) -> str:
+    """The section on the data: where they are from, rows and classes of each split."""
+    figures = _figures(source)
+    if not figures:
+        return ""
+    name = cell(dataset_name(source.config))
+    return "\n\n".join([f"## Data\n\nTrained on {name}:", "\n".join(markdown(figures)), ""])
+
+
+def _figures(source: RunFolder) -> dict[str, Any]:
+    """`data.json`, empty where there is none."""
+    if not source.data.is_file():
+        return {}
+    figures: dict[str, Any] = json.loads(source.data.read_text(encoding="utf-8"))
+    return figures
+
+
+def _read(recipe: Path) -> dict[str, Any]:
+    content = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else None
+    return content if isinstance(content, dict) else {}

@@ -13,7 +13,6 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from sparsekit.errors import UserError
-from sparsekit.metrics.report import read_report
 from sparsekit.onnx.card import model_card
 from sparsekit.onnx.check import check_structure
 from sparsekit.onnx.files import copy_folder, source_files
@@ -56,6 +55,7 @@ class ExportConfig:
     check_rows: number of validation rows that are also run one by one; all are run in batches;
     max_logit_diff: allowed mean difference of the logits, relative to the effect of quantization;
     max_metric_drop: allowed difference of each metric on the whole validation split;
+    license: the license's id for the model card, such as apache-2.0; null leaves it out;
     push_to_hub: user/name of the model repository to upload the deployment to, at the end.
     """
 
@@ -64,6 +64,7 @@ class ExportConfig:
     check_rows: int = 256
     max_logit_diff: float = 0.75
     max_metric_drop: float = 0.005
+    license: str | None = None
     push_to_hub: str | None = None
 
     def __post_init__(self) -> None:
@@ -87,7 +88,7 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
     failed.
     """
     source = RunFolder(run)
-    deployment, settings, task = source.deployment, source.config, task_of(source)
+    deployment, task = source.deployment, task_of(source)
     if not source.weights.is_file():
         raise UserError(
             f"there is no {source.weights}; give the folder of a run that was trained "
@@ -107,8 +108,7 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
         verified = verify(source, folder, traced, model, task, layers, config)
         result = {"path": "deployment/model.onnx", **verified, **asdict(structure)}
         write_task(task.answers, folder)
-        report = read_report(source.evaluations, "validation")
-        card = model_card(folder, settings, layers, result, report)
+        card = model_card(folder, source, layers, result, config.license)
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_sums(folder, folder.iterdir())
         folder.rename(deployment)

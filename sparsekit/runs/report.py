@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from sparsekit.metrics.report import read_report, worst_class
 from sparsekit.metrics.table import as_text
+from sparsekit.runs.example import example_texts
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.remarks import SPLITS, remarks
 from sparsekit.system import command
@@ -56,7 +57,7 @@ def closing_table(summary: Mapping[str, Any], run: RunFolder | None = None) -> G
         view.add_row(what, Text(value))
     pairs = run is not None and len(run.text_columns) == 2
     name = "RUN" if run is None else shlex.quote(_short(run.path))
-    commands = next_commands(summary, name, pairs)
+    commands = next_commands(summary, name, example_texts(run, 1 + pairs))
     # Whole lines, whatever the width: a break within a command would be copied with it.
     lines = [Text(f"  {text}", no_wrap=True, overflow="ignore") for text in commands]
     found = [] if run is None else remarks(run, summary)
@@ -107,12 +108,12 @@ def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "training", f"{train['seconds']:.0f} s, {train['steps']} steps"
 
 
-def next_commands(summary: Mapping[str, Any], run: str, pairs: bool = False) -> list[str]:
-    """Commands that work on the files that this run wrote."""
+def next_commands(summary: Mapping[str, Any], run: str, texts: Sequence[str]) -> list[str]:
+    """Commands that work on the files that this run wrote; `texts` are for its model to read."""
     commands, sparsekit = [], command()
     if summary.get("export"):
-        texts = '--pairs "It rains." "It is wet."' if pairs else '"This movie is funny and moving."'
-        commands.append(f"{sparsekit} predict {run} {texts}")
+        pairs = "--pairs " if len(texts) == 2 else ""
+        commands.append(f"{sparsekit} predict {run} {pairs}{' '.join(map(shlex.quote, texts))}")
     if "sparsity" in summary:
         commands.append(f"{sparsekit} inspect {run}/model")
     if summary.get("runtime"):

@@ -81,6 +81,7 @@ def record_model(
         {
             "per_device_train_batch_size": args.per_device_train_batch_size,
             "gradient_accumulation_steps": args.gradient_accumulation_steps,
+            "processes": args.world_size,
             "precision": precision,
             "seed": args.seed,
             "steps": measured["steps"],

@@ -64,7 +64,7 @@ def test_table_ends_in_commands_for_this_folder(tmp_path, monkeypatch, on_path):
     shown = text(closing_table(SUMMARY, RunFolder(tmp_path / "outputs" / "run")))
     assert "run completed" in shown
     assert all(value in shown for _, value in rows(SUMMARY))
-    assert 'sparsekit predict outputs/run "This movie is funny and moving."' in shown
+    assert "sparsekit predict outputs/run 'Write a text of your own here.'" in shown
     spaced = text(closing_table(SUMMARY, RunFolder(tmp_path / "my runs")))
     assert "sparsekit inspect 'my runs'/model" in spaced
     assert "sparsekit inspect outputs/run/model" in shown
@@ -74,7 +74,7 @@ def test_table_ends_in_commands_for_this_folder(tmp_path, monkeypatch, on_path):
 def test_stages_that_did_not_run_have_no_row():
     summary = {"status": "completed", "metrics": {"validation": {"accuracy": 0.5}}}
     assert dict(rows(summary)) == {"accuracy, validation": "50.00%"}
-    assert next_commands(summary, "run") == []
+    assert next_commands(summary, "run", []) == []
     assert "Try next" not in text(closing_table(summary))
 
 
@@ -110,4 +110,4 @@ def test_commands_are_not_broken_into_lines(tmp_path, monkeypatch, capsys, on_pa
     run = RunFolder(tmp_path / ("long" * 20))
     show_closing(SUMMARY, run)
     lines = capsys.readouterr().out.splitlines()
-    assert f'  sparsekit predict {run} "This movie is funny and moving."' in lines
+    assert f"  sparsekit predict {run} 'Write a text of your own here.'" in lines
