@@ -27,6 +27,7 @@ from sparsekit.cli.predict import predict
 from sparsekit.cli.prune import prune
 from sparsekit.cli.pull import pull
 from sparsekit.cli.recipe import recipes
+from sparsekit.cli.rerun import rerun
 from sparsekit.cli.resume import resume
 from sparsekit.cli.train import train
 from sparsekit.cli.verify import verify
@@ -85,6 +86,7 @@ app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(train)
 app.command()(resume)
+app.command()(rerun)
 app.command()(data)
 app.command()(init)
 app.command()(predict)

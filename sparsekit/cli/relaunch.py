@@ -1,0 +1,37 @@
+"""A run launched again with the overrides, and from the working directory, that it records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from sparsekit.errors import UserError
+from sparsekit.runs.folder import RunFolder
+
+
+def relaunch(run: RunFolder, changes: Sequence[str]) -> None:
+    """Launch `run` again with `changes` in place of its own overrides of the same keys.
+
+    Raises UserError where the folder does not say how the run was launched, or the directory that
+    it was launched in cannot be entered.
+    """
+    from sparsekit.cli.launch import launch
+
+    directory, added = run.launched_from
+    replaced = {_key(change) for change in changes}
+    words = [word for word in run.overrides if _key(word) not in replaced]
+    for configs in added:
+        words += ["--config-dir", str(configs)]
+    try:
+        # Overrides may name files relative to where the run was started.
+        os.chdir(directory)
+    except OSError as error:
+        raise UserError(
+            f"{run} was started in {directory}, which cannot be entered ({error.strerror}); make "
+            "that folder again: relative paths of the run begin there"
+        ) from error
+    launch([*words, *changes])
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+").partition("=")[0]
