@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -74,6 +74,23 @@ class SparseTrainingArguments(TrainingArguments):
     early_stopping_threshold: float = field(default=0.0, metadata={"help": "a lesser gain is none"})
 
     def __post_init__(self) -> None:
+        self._check_counts()
+        self._choose_checkpoint()
+        self._choose_precision()
+        self._choose_best_metric()
+        if problems := weight_problems(self.class_weights):
+            raise ConfigError(problems)
+        if PROCESSES > 1 and not torch.accelerator.is_available():
+            # Otherwise accelerate would start no process group, and each process train alone.
+            self.use_cpu, self.ddp_backend = True, self.ddp_backend or "gloo"
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        self._share_paths()
+        if self.sparse_products == "on" and (problem := self.sparse_products_problem()):
+            raise ConfigError([f"`sparse_products=on`: {problem}; set it to auto"])
+        if self.tokens_per_batch is not None and (problem := self._token_budget_problem()):
+            raise ConfigError([f"`tokens_per_batch={self.tokens_per_batch}`: {problem}"])
+
+    def _check_counts(self) -> None:
         if too_small := [name for name in _AT_LEAST_ONE if getattr(self, name) < 1]:
             raise ConfigError(
                 [f"`{name}` is {getattr(self, name)}; set 1 or more" for name in too_small]
@@ -83,10 +100,13 @@ class SparseTrainingArguments(TrainingArguments):
         if self.batch_eval_metrics:
             raise ConfigError(
                 [
-                    "training.batch_eval_metrics=true is not supported: metrics are computed of a "
-                    "whole split, as they are of the exported model; set it to false"
+                    "`batch_eval_metrics=true` is not supported: metrics are computed of a whole "
+                    "split, as they are of the exported model; set it to false"
                 ]
             )
+
+    def _choose_checkpoint(self) -> None:
+        """Replace what `resume_from_checkpoint` says by the folder of a checkpoint, or by None."""
         # The other processes have folders of their own, where the run leaves nothing.
         choice = self.resume_from_checkpoint if FIRST_PROCESS else None
         checkpoint = chosen_checkpoint(choice, Path(self.output_dir or "."))
@@ -95,18 +115,13 @@ class SparseTrainingArguments(TrainingArguments):
         ):
             raise ConfigError([problem])
         self.resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
+
+    def _choose_precision(self) -> None:
+        """Replace `precision=auto` by the best of this device, and set transformers' own fields."""
+        for name, choices in (("precision", PRECISIONS), ("sparse_products", SPARSE_PRODUCTS)):
+            if (value := getattr(self, name)) not in choices:
+                raise ConfigError([f"`{name}` {value!r} is not one of {', '.join(choices)}"])
         on_gpu = torch.cuda.is_available() and not self.use_cpu
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                [f"`precision` {self.precision!r} is not one of {', '.join(PRECISIONS)}"]
-            )
-        if self.sparse_products not in SPARSE_PRODUCTS:
-            raise ConfigError(
-                [
-                    f"`sparse_products` {self.sparse_products!r} is not one of "
-                    f"{', '.join(SPARSE_PRODUCTS)}"
-                ]
-            )
         if self.precision == "fp16" and not on_gpu:
             raise ConfigError(["`precision=fp16` needs a GPU; set `precision=auto`"])
         if self.precision == "auto":
@@ -114,8 +129,9 @@ class SparseTrainingArguments(TrainingArguments):
             self.precision = "bf16" if fast else "fp32"
         self.bf16 = on_gpu and self.precision == "bf16"
         self.fp16 = self.precision == "fp16"
-        if problems := weight_problems(self.class_weights):
-            raise ConfigError(problems)
+
+    def _choose_best_metric(self) -> None:
+        """Set by which metric checkpoints are compared, and whether higher is better."""
         if self.early_stopping_patience is not None:
             self._check_early_stopping()
             self.metric_for_best_model = self.metric_for_best_model or "loss"
@@ -126,10 +142,9 @@ class SparseTrainingArguments(TrainingArguments):
         if self.greater_is_better is None and not higher_is_better(best):
             # transformers knows of names that end in "loss" only.
             self.greater_is_better = False
-        if PROCESSES > 1 and not torch.accelerator.is_available():
-            # Otherwise accelerate would start no process group, and each process train alone.
-            self.use_cpu, self.ddp_backend = True, self.ddp_backend or "gloo"
-        super().__post_init__()  # type: ignore[no-untyped-call]
+
+    def _share_paths(self) -> None:
+        """Let all processes use the folders of the first; raises ConfigError for another number."""
         if self.world_size != PROCESSES:
             raise ConfigError(
                 [
@@ -139,13 +154,9 @@ class SparseTrainingArguments(TrainingArguments):
             )
         if self.world_size > 1:
             # One folder holds the checkpoints of all, with the random state of each.
-            shared = [self.output_dir, self.resume_from_checkpoint]
+            shared: list[Any] = [self.output_dir, self.resume_from_checkpoint]
             torch.distributed.broadcast_object_list(shared)
             self.output_dir, self.resume_from_checkpoint = shared
-        if self.sparse_products == "on" and (problem := self.sparse_products_problem()):
-            raise ConfigError([f"`sparse_products=on`: {problem}; set it to auto"])
-        if self.tokens_per_batch is not None and (problem := self._token_budget_problem()):
-            raise ConfigError([f"`tokens_per_batch={self.tokens_per_batch}`: {problem}"])
 
     def _check_early_stopping(self) -> None:
         assert self.early_stopping_patience is not None

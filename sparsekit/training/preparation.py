@@ -1,4 +1,4 @@
-"""What a user gives to SparseTrainer, checked and brought to what the trainer works with."""
+"""What a user gives to SparseTrainer, brought to what the trainer works with."""
 
 from __future__ import annotations
 
@@ -6,31 +6,26 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
-from transformers.trainer_utils import IntervalStrategy
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsekit import metrics
 from sparsekit.cache import content_hash
-from sparsekit.data.labels import id2label, is_generic, matching_order
-from sparsekit.data.tokenized import Tokenized, class_names, text_columns, tokenized_rows
-from sparsekit.errors import ConfigError, UserError
+from sparsekit.data.labels import id2label
+from sparsekit.data.tokenized import Tokenized, text_columns, tokenized_rows
+from sparsekit.errors import UserError
 from sparsekit.models.kept_outputs import add_outputs
-from sparsekit.models.loading import LoadedModel, embedded_tokens, positions_of
+from sparsekit.models.loading import LoadedModel, positions_of
 from sparsekit.models.teaching import SELF, Source, Teacher, mean_outputs, sources, teacher_model
-from sparsekit.models.tokenizer import pad_as_expected, tokenizer_problem
+from sparsekit.models.tokenizer import pad_as_expected
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.base import Task
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
 from sparsekit.training.conversion import sparse_arguments
 from sparsekit.training.cpu.allocator import reuse_freed_memory
-
-Teachers = Teacher | Sequence[Teacher] | None
-RecipeSource = Recipe | Mapping[str, Any] | str | Path
+from sparsekit.training.given import Given, check_positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,144 +51,51 @@ class Prepared:
         return None if self.evaluation is None else self.evaluation.rows
 
 
-def prepare(
-    model: PreTrainedModel,
-    task: Task,
-    recipe: RecipeSource,
-    recipe_args: Mapping[str, Any],
-    teacher: Teachers,
-    args: TrainingArguments | None,
-    datasets: Mapping[str, Dataset | None],
-    tokenizer: PreTrainedTokenizerBase | None,
-) -> Prepared:
+def prepare(given: Given) -> Prepared:
     """Check everything that SparseTrainer is given, and run the teacher where the recipe needs it.
 
-    `datasets` are those of the arguments `train_dataset` and `eval_dataset`. Raises UserError.
+    Raises UserError.
     """
-    if problems := task.problems():
-        raise ConfigError(problems)
     metrics.check_cache()
-    built = recipe_of(recipe, recipe_args).taught(teacher is not None)
-    if problems := built.task_problems(task):
-        raise ConfigError(problems)
-    converted = sparse_arguments(args, built)
-    if tokenizer is None:
-        raise UserError(
-            "processing_class is not set: give the tokenizer of the data sets, which pads batches"
-        )
-    _check_model(model, task, tokenizer)
-    given = {name: dataset for name, dataset in datasets.items() if dataset is not None}
-    if "train_dataset" not in given:
-        raise UserError("train_dataset is not set; give the tokenized rows to train on")
-    if "eval_dataset" not in given and converted.eval_strategy != "no":
-        strategy = IntervalStrategy(converted.eval_strategy).value
-        raise UserError(
-            f'eval_strategy="{strategy}" evaluates while training, and eval_dataset is not set; '
-            "give one, or leave out eval_strategy"
-        )
-    _name_labels(model, given["train_dataset"])
-    keep = not converted.remove_unused_columns
-    # The rows are brought to the columns that are used here already.
-    converted.remove_unused_columns = False
-    inputs, labels = tokenizer.model_input_names, len(id2label(model.config))
-    splits = {
-        name: Tokenized(
-            name,
-            data,
-            tokenized_rows(data, inputs, partial(task.check_rows, labels), name, keep=keep),
-        )
-        for name, data in given.items()
-    }
+    recipe = given.build_recipe()
+    args = sparse_arguments(given.args, recipe)
+    model, task, tokenizer = given.model, given.task, given.checked_tokenizer()
+    splits = _tokenized(given, tokenizer, given.checked_datasets(args.eval_strategy), args)
     train, evaluation = splits["train_dataset"], splits.get("eval_dataset")
     longest = max(split.longest for split in splits.values())
-    _check_positions(model, longest)
+    check_positions(model, longest)
     read = evaluation or train
     columns = text_columns(read.dataset, read.rows, tokenizer)
     student = _student(model, tokenizer, read, columns, longest)
     prepared = Prepared(
         task=replace(task, max_length=student.tokenizer.model_max_length),
         student=student,
-        recipe=built,
-        args=converted,
+        recipe=recipe,
+        args=args,
         train=train,
         evaluation=evaluation,
         text_columns=columns,
         teacher_scores=None,
     )
-    if teacher is None:
-        return prepared
-    return _taught(prepared, teacher, longest)
+    return prepared if given.teacher is None else _taught(prepared, given.teacher, longest)
 
 
-def recipe_of(source: RecipeSource, variables: Mapping[str, Any]) -> Recipe:
-    """The recipe that `source` is or names, its `variables` set; a new object in any case."""
-    if isinstance(source, Recipe):
-        if variables:
-            raise UserError(
-                f"recipe_args {', '.join(variables)} cannot be set in a Recipe, whose windows are "
-                "fixed; set them when it is read: Recipe.from_file(FILE, num_epochs=3)"
-            )
-        return Recipe.build(source.values)
-    if isinstance(source, Mapping):
-        return Recipe.from_dict(source, **variables)
-    if isinstance(source, str) and "\n" in source:
-        return Recipe.from_text(source, **variables)
-    if isinstance(source, str | Path):
-        return Recipe.from_file(source, **variables)
-    raise UserError(
-        f"recipe is of type {type(source).__name__}; give a file, the name of one of sparsekit's "
-        "recipes, YAML text, a mapping or a Recipe"
-    )
-
-
-def _check_model(model: object, task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
-    name = type(model).__name__
-    if not isinstance(model, PreTrainedModel) or not task.is_head(name):
-        raise UserError(
-            f"the model is a {name}, which is not trained for {task.name}: load it with "
-            f"{task.head.__name__}.from_pretrained, or name its task: SparseTrainer(..., task=...)"
-        )
-    task.check_model(model.config)
-    if problem := tokenizer_problem(tokenizer, embedded_tokens(model)):
-        raise UserError(
-            f"processing_class, a {type(tokenizer).__name__}, {problem}; load the tokenizer of the "
-            "model's own checkpoint and tokenize with it"
-        )
-
-
-def _check_positions(model: PreTrainedModel, longest: int) -> None:
-    positions = positions_of(model.config)
-    if positions is not None and longest > positions:
-        raise UserError(
-            f"the longest row has {longest} tokens, the model {positions} positions; tokenize with "
-            f"truncation=True, max_length={positions} or less"
-        )
-
-
-def _name_labels(model: PreTrainedModel, dataset: object) -> None:
-    """Name the model's labels as the data set does, where the model has no names of its own.
-
-    Raises UserError where both name the same labels in another order.
-    """
-    names = class_names(dataset) if isinstance(dataset, Dataset) else None
-    if names is None:
-        return
-    theirs = id2label(model.config)
-    if len(theirs) != len(names):
-        raise UserError(
-            f"train_dataset has {len(names)} labels ({', '.join(names)}), the model {len(theirs)}; "
-            f"load the model with num_labels={len(names)}"
-        )
-    order = matching_order(names, theirs)
-    if order is not None and order != sorted(order):
-        raise UserError(
-            f"train_dataset numbers its labels {', '.join(names)}, the model "
-            f"{', '.join(theirs.values())}: the loss would teach the wrong ones; load the model "
-            f"with id2label={dict(enumerate(names))}"
-        )
-    if is_generic(theirs):
-        model.config.id2label = dict(enumerate(names))
-        model.config.label2id = {name: index for index, name in enumerate(names)}
+def _tokenized(
+    given: Given,
+    tokenizer: PreTrainedTokenizerBase,
+    datasets: Mapping[str, Dataset],
+    args: SparseTrainingArguments,
+) -> dict[str, Tokenized]:
+    """The rows of each data set with the columns that training reads."""
+    keep = not args.remove_unused_columns
+    # The rows are brought to the columns that are used here already.
+    args.remove_unused_columns = False
+    inputs, labels = tokenizer.model_input_names, len(id2label(given.model.config))
+    check = partial(given.task.check_rows, labels)
+    return {
+        name: Tokenized(name, dataset, tokenized_rows(dataset, inputs, check, name, keep=keep))
+        for name, dataset in datasets.items()
+    }
 
 
 def _student(

@@ -20,15 +20,18 @@ from sparsekit.config.arguments import naming_arguments
 from sparsekit.config.identity import identity_hash
 from sparsekit.data.labels import id2label
 from sparsekit.data.tokenized import Tokenized, rows_hash, tokenized_rows
-from sparsekit.errors import UserError
+from sparsekit.errors import ConfigError, UserError
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.replacement import check_replaceable, mark, remove_results
 from sparsekit.runs.summary import describe
 from sparsekit.runs.tracking import Tracker
 from sparsekit.runs.tracking_callback import TrackerCallback
 from sparsekit.system import environment
+from sparsekit.training.best import best_problems
+from sparsekit.training.class_weights import without_effect
 from sparsekit.training.conversion import given_arguments
-from sparsekit.training.preparation import Prepared, Teachers
+from sparsekit.training.given import Given, Teachers
+from sparsekit.training.preparation import Prepared, prepare
 from sparsekit.training.record import ScheduleCallback, record_evaluation
 from sparsekit.training.resume import chosen_checkpoint, past_the_end, resumed_step
 from sparsekit.training.settings import check_unchanged, trained_by
@@ -38,7 +41,7 @@ VALIDATION = "validation"
 DEFAULT_OUTPUT = "trainer_output"
 
 
-def check_folder(args: TrainingArguments | None, overwrite: bool) -> None:
+def _check_folder(args: TrainingArguments | None, overwrite: bool) -> None:
     """Raise UserError where training would replace a completed run, or files that no run wrote."""
     run = RunFolder(Path(str(args.output_dir) if args else DEFAULT_OUTPUT))
     check_replaceable(run, "output_dir")
@@ -52,6 +55,24 @@ def check_folder(args: TrainingArguments | None, overwrite: bool) -> None:
 class Session:
     """Writes everything of a run but its weights: config, events, logits and summary."""
 
+    @classmethod
+    def begin(cls, given: Given, own_metrics: bool, overwrite: bool) -> Session:
+        """The session of a SparseTrainer that was given `given`; raises UserError.
+
+        Args:
+            given: the trainer's arguments.
+            own_metrics: whether the user computes the metrics, whose names are then not known.
+            overwrite: whether a completed run may be replaced.
+        """
+        _check_folder(given.args, overwrite)
+        with naming_arguments():
+            prepared = prepare(given)
+            args, recipe = prepared.args, prepared.recipe
+            names = None if own_metrics else given.task.computed_metrics
+            if problems := [*best_problems(args, recipe, names), *without_effect(args, recipe)]:
+                raise ConfigError(problems)
+        return cls(prepared, given.teacher)
+
     def __init__(self, prepared: Prepared, teacher: Teachers) -> None:
         self.run = RunFolder(Path(str(prepared.args.output_dir)))
         # Before the Trainer makes its folder of checkpoints in it.
@@ -59,7 +80,7 @@ class Session:
         mark(self.run)
         # Checkpoints lie where the launcher's do; the trainer finds the newest there.
         prepared.args.output_dir = str(self.run.checkpoints)
-        self._prepared = prepared
+        self.prepared = prepared
         self._config = _config(prepared, teacher)
         self._tracker = Tracker(self.run)
         rows, inputs = prepared.train.rows, prepared.student.tokenizer.model_input_names
@@ -70,15 +91,15 @@ class Session:
     @property
     def callbacks(self) -> list[TrainerCallback]:
         """What the trainer calls to have its schedule and its events written."""
-        schedule = ScheduleCallback(self._prepared.recipe, self.run, exported=True)
+        schedule = ScheduleCallback(self.prepared.recipe, self.run, exported=True)
         return [schedule, TrackerCallback(self._tracker)]
 
     def rows(self, dataset: Any, name: str) -> Dataset:
         """Another data set, given as `name`, as the trainer reads it; it may have no labels."""
-        student = self._prepared.student
+        student = self.prepared.student
         labels = len(id2label(student.model.config))
         inputs = student.tokenizer.model_input_names
-        check = partial(self._prepared.task.check_rows, labels)
+        check = partial(self.prepared.task.check_rows, labels)
         return tokenized_rows(dataset, inputs, check, name, labelled=False)
 
     @contextmanager
@@ -90,7 +111,7 @@ class Session:
         """
         with naming_arguments(), self.run.lock():
             checkpoint = self._checkpoint(resume)
-            check_unchanged(checkpoint, self.trained_by, self._prepared.args.resume_despite_changes)
+            check_unchanged(checkpoint, self.trained_by, self.prepared.args.resume_despite_changes)
             remove_results(self.run, resumed_step(checkpoint))
             self._begin()
             try:
@@ -103,13 +124,13 @@ class Session:
     def _begin(self) -> None:
         self.run.reserve_space()
         self.run.write_config(self._config)
-        self._prepared.recipe.save(self.run.recipe, {})
+        self.prepared.recipe.save(self.run.recipe, {})
         known = {
             "config": {"hash": identity_hash(self._config)},
-            "seed": self._prepared.args.seed,
+            "seed": self.prepared.args.seed,
             "environment": environment(),
         }
-        if (scores := self._prepared.teacher_scores) is not None:
+        if (scores := self.prepared.teacher_scores) is not None:
             known["teacher"] = {VALIDATION: scores}
         self._tracker.record(known)
 
@@ -118,7 +139,7 @@ class Session:
         checkpoint = chosen_checkpoint(resume, self.run.checkpoints)
         if checkpoint is None:
             return None
-        args = self._prepared.args
+        args = self.prepared.args
         if problem := past_the_end(checkpoint, args.num_train_epochs, args.max_steps):
             raise UserError(problem)
         return str(checkpoint)
@@ -130,13 +151,13 @@ class Session:
     def finish(self, results: Mapping[str, Any]) -> None:
         """Record `results`, evaluate the evaluation split, and write the summary."""
         self.record(results)
-        split = self._prepared.evaluation
+        split = self.prepared.evaluation
         if split is not None:
-            texts = _texts(split, self._prepared.text_columns)
+            texts = _texts(split, self.prepared.text_columns)
             with naming_arguments():
                 scores = record_evaluation(
-                    self._prepared.task,
-                    self._prepared.student,
+                    self.prepared.task,
+                    self.prepared.student,
                     split.rows,
                     texts,
                     VALIDATION,

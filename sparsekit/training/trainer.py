@@ -28,10 +28,10 @@ from transformers import (
 )
 from transformers.trainer_utils import TrainOutput
 
-from sparsekit.config.arguments import as_arguments, naming_arguments
+from sparsekit.config.arguments import naming_arguments
 from sparsekit.data.collator import Collator
 from sparsekit.data.labels import id2label
-from sparsekit.errors import ConfigError, UserError
+from sparsekit.errors import UserError
 from sparsekit.models.first_token import only_first_token
 from sparsekit.models.pruning import sparsity
 from sparsekit.models.quantizers import separate_quantizers
@@ -43,24 +43,23 @@ from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
-from sparsekit.training.best import LastStage, best_problems
+from sparsekit.training.best import LastStage
 from sparsekit.training.callbacks import RecipeCallback
 from sparsekit.training.checkpoints import STATE, UNFINISHED, publish, rotate
 from sparsekit.training.class_weights import (
     ClassWeights,
     class_weights,
     weighted_loss,
-    without_effect,
 )
 from sparsekit.training.cpu.acceleration import cpu_acceleration
 from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
 from sparsekit.training.cpu.sparse_linear import SparseLinears
 from sparsekit.training.divergence import divergence
-from sparsekit.training.preparation import RecipeSource, Teachers, prepare
+from sparsekit.training.given import Given, RecipeSource, Teachers
 from sparsekit.training.processes import loss_weight, same_length
 from sparsekit.training.record import record_model
 from sparsekit.training.samplers import lengths_in_memory, order_by_epoch
-from sparsekit.training.session import Session, check_folder
+from sparsekit.training.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -131,31 +130,24 @@ class SparseTrainer(Trainer):
         if metrics is not None:
             self.task = replace(self.task, metrics=list(metrics))
         if run is None:
-            datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
-            check_folder(args, overwrite)
-            with naming_arguments():
-                prepared = prepare(
-                    model,
-                    self.task,
-                    recipe,
-                    recipe_args or {},
-                    teacher,
-                    args,
-                    datasets,
-                    processing_class,
-                )
-            self._session = Session(prepared, teacher)
+            given = Given(
+                model=model,
+                task=self.task,
+                recipe=recipe,
+                recipe_args=recipe_args or {},
+                teacher=teacher,
+                args=args,
+                datasets={"train_dataset": train_dataset, "eval_dataset": eval_dataset},
+                tokenizer=processing_class,
+            )
+            self._session = Session.begin(given, compute_metrics is not None, overwrite)
+            prepared = self._session.prepared
             run, recipe, args = self._session.run, prepared.recipe, prepared.args
-            names = None if compute_metrics else self.task.computed_metrics
-            if problems := [*best_problems(args, recipe, names), *without_effect(args, recipe)]:
-                raise ConfigError([as_arguments(problem) for problem in problems])
             train_dataset, eval_dataset = prepared.train.rows, prepared.evaluation_rows
             processing_class = prepared.student.tokenizer
             callbacks = [*self._session.callbacks, *callbacks]
-        assert isinstance(recipe, Recipe)
-        if data_collator is None:
-            assert processing_class is not None
-            data_collator = self.task.collator(processing_class)
+        assert isinstance(recipe, Recipe) and processing_class is not None
+        self.recipe, self.run = recipe, run
         recipe.use_task(self.task)
         with self._naming():
             recipe.attach(model)
@@ -165,12 +157,16 @@ class SparseTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            data_collator=data_collator,
+            data_collator=data_collator or self.task.collator(processing_class),
             compute_metrics=compute_metrics or partial(_computed, self.task),
             callbacks=list(callbacks),
             **options,
         )
-        self.recipe, self.run = recipe, run
+        self._connect(model)
+
+    def _connect(self, model: PreTrainedModel) -> None:
+        """Let the recipe act on the model, the loss and the optimizer."""
+        recipe = self.recipe
         self._trained: dict[str, Any] = {}
         # What the summary has of the saved model: train, sparsity, quantization.
         self.results: dict[str, Any] = {}

@@ -1,0 +1,146 @@
+"""What a user gives to SparseTrainer, and whether it fits together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
+
+from sparsekit.data.labels import id2label, is_generic, matching_order
+from sparsekit.data.tokenized import class_names
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.loading import embedded_tokens, positions_of
+from sparsekit.models.teaching import Teacher
+from sparsekit.models.tokenizer import tokenizer_problem
+from sparsekit.recipe.recipe import Recipe
+from sparsekit.tasks.base import Task
+
+Teachers = Teacher | Sequence[Teacher] | None
+RecipeSource = Recipe | Mapping[str, Any] | str | Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """The arguments of SparseTrainer; `datasets` by their names, `train_dataset` and the other."""
+
+    model: PreTrainedModel
+    task: Task
+    recipe: RecipeSource
+    recipe_args: Mapping[str, Any]
+    teacher: Teachers
+    args: TrainingArguments | None
+    datasets: Mapping[str, Dataset | None]
+    tokenizer: PreTrainedTokenizerBase | None
+
+    def build_recipe(self) -> Recipe:
+        """The recipe for the task and the teacher, a new object; raises UserError."""
+        if problems := self.task.problems():
+            raise ConfigError(problems)
+        recipe = recipe_of(self.recipe, self.recipe_args).taught(self.teacher is not None)
+        if problems := recipe.task_problems(self.task):
+            raise ConfigError(problems)
+        return recipe
+
+    def checked_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer; raises UserError unless it and the model are those of the task."""
+        if self.tokenizer is None:
+            raise UserError(
+                "processing_class is not set: give the tokenizer of the data sets, which pads "
+                "batches"
+            )
+        _check_model(self.model, self.task, self.tokenizer)
+        return self.tokenizer
+
+    def checked_datasets(self, eval_strategy: str) -> dict[str, Dataset]:
+        """The data sets that are set, after whose classes the model's are named.
+
+        Raises UserError where one is missing, or names the classes in another order.
+        """
+        datasets = {name: data for name, data in self.datasets.items() if data is not None}
+        if "train_dataset" not in datasets:
+            raise UserError("train_dataset is not set; give the tokenized rows to train on")
+        if "eval_dataset" not in datasets and eval_strategy != "no":
+            strategy = IntervalStrategy(eval_strategy).value
+            raise UserError(
+                f'eval_strategy="{strategy}" evaluates while training, and eval_dataset is not '
+                "set; give one, or leave out eval_strategy"
+            )
+        _name_labels(self.model, datasets["train_dataset"])
+        return datasets
+
+
+def recipe_of(source: RecipeSource, variables: Mapping[str, Any]) -> Recipe:
+    """The recipe that `source` is or names, its `variables` set; a new object in any case."""
+    if isinstance(source, Recipe):
+        if variables:
+            raise UserError(
+                f"recipe_args {', '.join(variables)} cannot be set in a Recipe, whose windows are "
+                "fixed; set them when it is read: Recipe.from_file(FILE, num_epochs=3)"
+            )
+        return Recipe.build(source.values)
+    if isinstance(source, Mapping):
+        return Recipe.from_dict(source, **variables)
+    if isinstance(source, str) and "\n" in source:
+        return Recipe.from_text(source, **variables)
+    if isinstance(source, str | Path):
+        return Recipe.from_file(source, **variables)
+    raise UserError(
+        f"recipe is of type {type(source).__name__}; give a file, the name of one of sparsekit's "
+        "recipes, YAML text, a mapping or a Recipe"
+    )
+
+
+def _check_model(model: object, task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
+    name = type(model).__name__
+    if not isinstance(model, PreTrainedModel) or not task.is_head(name):
+        raise UserError(
+            f"the model is a {name}, which is not trained for {task.name}: load it with "
+            f"{task.head.__name__}.from_pretrained, or name its task: SparseTrainer(..., task=...)"
+        )
+    task.check_model(model.config)
+    if problem := tokenizer_problem(tokenizer, embedded_tokens(model)):
+        raise UserError(
+            f"processing_class, a {type(tokenizer).__name__}, {problem}; load the tokenizer of the "
+            "model's own checkpoint and tokenize with it"
+        )
+
+
+def check_positions(model: PreTrainedModel, longest: int) -> None:
+    """Raise UserError for rows of more tokens than the model has positions."""
+    positions = positions_of(model.config)
+    if positions is not None and longest > positions:
+        raise UserError(
+            f"the longest row has {longest} tokens, the model {positions} positions; tokenize with "
+            f"truncation=True, max_length={positions} or less"
+        )
+
+
+def _name_labels(model: PreTrainedModel, dataset: object) -> None:
+    """Name the model's labels as the data set does, where the model has no names of its own.
+
+    Raises UserError where both name the same labels in another order.
+    """
+    names = class_names(dataset) if isinstance(dataset, Dataset) else None
+    if names is None:
+        return
+    theirs = id2label(model.config)
+    if len(theirs) != len(names):
+        raise UserError(
+            f"train_dataset has {len(names)} labels ({', '.join(names)}), the model {len(theirs)}; "
+            f"load the model with num_labels={len(names)}"
+        )
+    order = matching_order(names, theirs)
+    if order is not None and order != sorted(order):
+        raise UserError(
+            f"train_dataset numbers its labels {', '.join(names)}, the model "
+            f"{', '.join(theirs.values())}: the loss would teach the wrong ones; load the model "
+            f"with id2label={dict(enumerate(names))}"
+        )
+    if is_generic(theirs):
+        model.config.id2label = dict(enumerate(names))
+        model.config.label2id = {name: index for index, name in enumerate(names)}
