@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from tiny_training import load_student, recipe, trainer
+from tiny_training import LABELS, TASK, load_student, recipe, trainer
 from transformers import TrainerCallback
 
 from sparsekit.errors import ConfigError, UserError
@@ -19,12 +20,9 @@ from sparsekit.models.predict import predict_outputs
 from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.quantization.fake_quantize import unseen
 from sparsekit.recipe.recipe import Recipe
-from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
 from sparsekit.training.callbacks import assert_masks
 from sparsekit.training.record import record_model
-
-TASK = TextClassification(max_length=64)
 
 MODIFIERS = "sparsekit.modifiers"
 
@@ -138,7 +136,7 @@ def test_a_compiled_model_learns_the_same(
 
 def test_it_learns(tmp_path: Path, teacher_folder: str, rows: dict[str, Dataset]) -> None:
     torch.manual_seed(1)
-    student = Student(checkpoint=teacher_folder, sparsity=0.5).load(["neg", "pos"], 64)
+    student = Student(checkpoint=teacher_folder, sparsity=0.5).load(TASK, LABELS)
     run = trainer(tmp_path, student, rows, recipe(num_epochs=20, qat_start=18.0, init_lr=0.003))
     run.train()
     losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
@@ -253,7 +251,7 @@ def test_a_checkpoint_past_the_end_is_refused(
     tmp_path: Path, changes: dict[str, Any], problem: str | None
 ) -> None:
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
-        (tmp_path / name).touch()
+        torch.save({}, tmp_path / name)
     (tmp_path / "trainer_state.json").write_text(json.dumps({"epoch": 3.0, "global_step": 24}))
     refused = pytest.raises(ConfigError, match=problem) if problem else contextlib.nullcontext()
     with refused:
@@ -264,9 +262,9 @@ def test_every_epoch_and_seed_has_an_order_of_its_own(
     tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
 ) -> None:
     def orders(seed: int) -> list[list[int]]:
-        run = trainer(
-            tmp_path, student, rows, recipe(), seed=seed, train_sampling_strategy="group_by_length"
-        )
+        untouched = copy.deepcopy(student)
+        settings = {"seed": seed, "train_sampling_strategy": "group_by_length"}
+        run = trainer(tmp_path, untouched, rows, recipe(), **settings)
         loader, found = run.get_train_dataloader(), []
         for epoch in (0.0, 1.0, 1.5):
             run.state.epoch = epoch
