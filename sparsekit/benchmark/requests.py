@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from tokenizers import Encoding
 
-from sparsekit.config.build import locate
+from sparsekit.config.build import build, check_origin, locate
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.base import Runtime, check_threads
@@ -67,6 +67,21 @@ class BenchmarkConfig:
                 "conf/runtime/"
             ) from error
         return kind
+
+
+def requests_of(run: RunFolder) -> BenchmarkConfig | None:
+    """The settings by which the run times requests; None where its config asks for no timing.
+
+    Raises UserError for a runtime of a module outside of sparsekit that is not imported yet.
+    """
+    node = run.node("runtime")
+    if node is None:
+        return None
+    # BenchmarkConfig imports the class that it names.
+    if isinstance(name := node.get("runtime"), str):
+        check_origin(name, "runtime.runtime")
+    config: BenchmarkConfig = build(node, "runtime", BenchmarkConfig)
+    return config
 
 
 def benchmark(

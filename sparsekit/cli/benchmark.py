@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsekit.cli.allow import Allow, import_allowed
-from sparsekit.config.build import build, check_origin
 from sparsekit.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -81,13 +80,9 @@ def benchmark(
 
 def _requests(run: RunFolder, threads: int | None) -> BenchmarkConfig:
     """The settings with which the run timed single requests; `threads` overrides its own."""
-    from sparsekit.benchmark.requests import BenchmarkConfig
+    from sparsekit.benchmark.requests import BenchmarkConfig, requests_of
 
-    node = run.node("runtime") or {}
-    # BenchmarkConfig imports the class that it names.
-    if isinstance(name := node.get("runtime"), str):
-        check_origin(name, "runtime.runtime")
-    config: BenchmarkConfig = build(node, "runtime", BenchmarkConfig) if node else BenchmarkConfig()
+    config = requests_of(run) or BenchmarkConfig()
     return config if threads is None else replace(config, threads=threads)
 
 

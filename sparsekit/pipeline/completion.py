@@ -41,7 +41,7 @@ def _incomplete(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str 
     if not summary.get("export"):
         return "it has no deployment yet: sparsekit export RUN"
     if settings.get("runtime") and not summary.get("runtime"):
-        return "it was not timed yet: sparsekit benchmark RUN"
+        return "it was not timed yet: sparsekit export RUN, or benchmark RUN"
     if (settings.get("export") or {}).get("push_to_hub") and not summary.get("pushed"):
         return "its deployment was not pushed to the Hub yet: sparsekit export RUN"
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sparsekit.benchmark.requests import benchmark
 from sparsekit.cache import cached, content_hash
 from sparsekit.distributed import FIRST_PROCESS, PROCESSES
 from sparsekit.errors import UserError
+from sparsekit.metrics.table import as_text
 from sparsekit.models.hub import fetch
 from sparsekit.models.loading import positions_of, weights_hash
 from sparsekit.models.teacher import Finetuned
@@ -29,6 +31,8 @@ from sparsekit.runs.tracking import Tracker, TrackingConfig, track
 from sparsekit.system import environment
 from sparsekit.tasks.base import Data
 from sparsekit.tasks.tokens import tokenize
+
+log = logging.getLogger(__name__)
 
 # A teacher trains for all its epochs, and keeps no checkpoints to choose from.
 CHOOSES_CHECKPOINTS = (
@@ -74,10 +78,13 @@ def experiment(
     tracker.record(stages.evaluate(inputs, run))
     if plan.export is None:
         return
+    tracker.save()
     tracker.record({"export": export(run.path, plan.export)})
     if plan.runtime is not None:
+        tracker.save()
         tracker.record({"runtime": benchmark(run.path, plan.runtime)})
     if plan.export.push_to_hub is not None:
+        tracker.save()
         # Last: a Hub that cannot be reached takes nothing from the summary.
         tracker.record({"pushed": push(run.deployment, plan.export.push_to_hub)})
 
@@ -116,6 +123,12 @@ def finetuned_teacher(plan: Plan, data: Data, teacher: Finetuned) -> Path:
                 "torchrun, and stop it (Ctrl-C) when the student's own schedule is printed; the "
                 "teacher is kept, and found by the same command from then on"
             )
+        log.info(
+            "teacher=finetuned: first %s is fine-tuned on these data, once, for %g epochs; the "
+            "schedule that follows is the teacher's, the student's comes after it",
+            teacher.base if isinstance(teacher.base, str) else teacher.base["_target_"],
+            teacher.recipe["num_epochs"],
+        )
         run = RunFolder(folder)
         child = {
             **plan.values,
@@ -131,5 +144,10 @@ def finetuned_teacher(plan: Plan, data: Data, teacher: Finetuned) -> Path:
         with track(TrackingConfig(mode="disabled"), run, child, [], None) as tracker:
             dense = Plan.build(child)
             experiment(dense, {"teacher": "itself"}, run, tracker, show_data=False)
+        scores = run.summary["metrics"]["validation"]
+        log.info(
+            "the teacher is ready (%s on validation) and kept for later runs",
+            ", ".join(f"{name} {as_text(name, value)}" for name, value in scores.items()),
+        )
 
     return RunFolder(cached("teachers", key, make)).model

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from sparsekit.benchmark.requests import benchmark, requests_of
 from sparsekit.config.arguments import naming_arguments
 from sparsekit.config.build import build
 from sparsekit.errors import UserError, first_line, suggestion
@@ -70,8 +71,9 @@ def export(
 def export_folder(run: RunFolder, settings: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     """Export the model of a run folder, with its config's `export` changed by `settings`.
 
-    A failed run whose stages are all done afterwards becomes completed. Returns the new summary,
-    and why a failed run stays failed.
+    A run that failed or was killed after its evaluation is completed: the timings and the upload
+    that its config asks for are made too. Returns the new summary, and why such a run stays
+    failed.
     """
     quiet_libraries()
     before = run.summary
@@ -80,6 +82,10 @@ def export_folder(run: RunFolder, settings: dict[str, Any]) -> tuple[dict[str, A
     with run.lock():
         summary = {**before, "export": export_run(run.path, config)}
         run.write_summary(summary)
+        unfinished = before.get("status") != "completed" and before.get("metrics")
+        if unfinished and (timing := requests_of(run)):
+            summary["runtime"] = benchmark(run.path, timing)
+            run.write_summary(summary)
         if config.push_to_hub is not None:
             summary["pushed"] = push(run.deployment, config.push_to_hub)
             run.write_summary(summary)

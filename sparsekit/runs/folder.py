@@ -49,6 +49,10 @@ class Ending:
     summary: dict[str, Any] | None = None
 
 
+# What `summary.json` says of a run: unfinished from its evaluation until it ends or fails.
+STATUSES = ("completed", "failed", "unfinished")
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one run, through which its stages and all later commands meet.
@@ -274,6 +278,11 @@ class RunFolder:
             if not isinstance(summary, dict):
                 raise ValueError("it is not a mapping")
         except OSError as error:
+            if self.config_file.is_file():
+                raise UserError(
+                    f"{self} has no summary.json: it is still running, or it was killed before its "
+                    f"model was evaluated; go on with it: sparsekit resume {self}"
+                ) from error
             raise UserError(self._no_run("summary.json")) from error
         except (ValueError, RecursionError) as error:
             raise UserError(f"cannot read {self.summary_file}: {error}") from error
@@ -307,10 +316,7 @@ class RunFolder:
         """How the run ended; never raises for what its files contain."""
         try:
             summary = json.loads(self.summary_file.read_bytes())
-            if not isinstance(summary, dict) or summary.get("status") not in (
-                "completed",
-                "failed",
-            ):
+            if not isinstance(summary, dict) or summary.get("status") not in STATUSES:
                 raise ValueError("it has no status")
         except FileNotFoundError:
             return Ending(

@@ -77,6 +77,16 @@ class Tracker:
         """Add keys to the summary that is written at the end, also when the run fails."""
         self._summary.update(part)
 
+    def save(self) -> None:
+        """Write what is known so far, for `sparsekit export` to complete if the run is killed."""
+        stage = {
+            "status": "unfinished",
+            "error": "it is still running, or it was killed after its model was evaluated; "
+            f"complete it: sparsekit export {self._folder}",
+        }
+        self._folder.write_summary({**self._summary, **stage})
+        self._folder.reserve_space()
+
     def finish(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """Write `summary.json`, these keys and the recorded ones, mirror its scalars, return it."""
         self.record({"status": "completed", "error": None, **summary})

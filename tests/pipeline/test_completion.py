@@ -15,16 +15,13 @@ from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
 from sparsekit.config.identity import identity_hash
+from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.pipeline.completion import completed
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 
 TIMING = {"latency_ms_p50": 1.0, "latency_ms_p99": 1.0, "items_per_second": 1.0}
-
-
-def stopped(*_: Any) -> None:
-    raise KeyboardInterrupt("SIGTERM")
 
 
 def sparsekit(*words: object) -> tuple[str, str]:
@@ -34,28 +31,45 @@ def sparsekit(*words: object) -> tuple[str, str]:
     return result.stdout, result.stderr
 
 
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
 @pytest.mark.parametrize("stage", ["export", "benchmark"])
-def test_what_a_stopped_run_lacked_completes_it(
+def test_one_command_completes_what_a_run_lacked(
     tmp_path: Path,
     csv_files: dict[str, str],
     student_folder: str,
     monkeypatch: pytest.MonkeyPatch,
     stage: str,
+    killed: bool,
 ) -> None:
+    """Stopped by SIGTERM, a run still writes its summary; killed, it leaves that of before."""
     choices = [*local(csv_files, student_folder)[:-1], "runtime.requests=3", "runtime.batches=2"]
+    before: list[bytes] = []
+
+    def stopped(*_: Any) -> None:
+        before.append((tmp_path / "summary.json").read_bytes())
+        raise KeyboardInterrupt("SIGTERM")
+
     with monkeypatch.context() as patch:
         patch.setattr(f"sparsekit.pipeline.experiment.{stage}", stopped)
         with pytest.raises(KeyboardInterrupt):
             run_here(tmp_path, *choices, "teacher=self", "export.verify=false")
+    if killed:
+        (tmp_path / "summary.json").write_bytes(before[0])
+        end = RunFolder(tmp_path).ending
+        assert end.status == "unfinished"
+        assert f"complete it: sparsekit export {tmp_path}" in str(end.error)
     shown, errors = sparsekit("export", tmp_path)
-    assert "run failed" in shown and "stopped by SIGTERM" in shown
-    assert "the run stays failed: it was not timed yet: sparsekit benchmark RUN" in errors
-    sizes = ("--batch", 1, "--sequence", 8, "--rounds", 1, "--repetitions", 1, "--threads", 1)
-    _, errors = sparsekit("benchmark", tmp_path, *sizes)
+    assert "run completed" in shown
     assert "stays failed" not in errors
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["status"], summary["error"]) == ("completed", None)
     assert summary["runtime"] and summary["export"] and summary["metrics"]
+
+
+def test_a_run_killed_before_its_evaluation_is_resumed(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    with pytest.raises(UserError, match=rf"go on with it: sparsekit resume {tmp_path}$"):
+        _ = RunFolder(tmp_path).summary
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +115,7 @@ def test_a_run_that_lacks_nothing(failed: tuple[Path, dict[str, Any]]) -> None:
         (lambda s: s.pop("config"), "its config.yaml is not what it began with"),
         (lambda s: s["config"].update(hash="0"), "its config.yaml is not what it began with"),
         (lambda s: s.pop("export"), "it has no deployment yet: sparsekit export RUN"),
-        (lambda s: s.pop("runtime"), "it was not timed yet: sparsekit benchmark RUN"),
+        (lambda s: s.pop("runtime"), "it was not timed yet: sparsekit export RUN"),
         (lambda s: s.pop("pushed"), "not pushed to the Hub yet: sparsekit export RUN"),
         (lambda s: s["export"].update(zero_fraction=0.99), "check 'zero_fraction' failed"),
     ],
