@@ -6,12 +6,16 @@ import io
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sparsekit.errors import UserError
+
+if TYPE_CHECKING:
+    from sparsekit.runtime.base import Runtime
 
 # Control characters, which end a column or line or drive a terminal; other line ends; and the
 # escape character itself.
@@ -28,17 +32,23 @@ def predict(
     runtime: Annotated[
         str, typer.Option(help="onnxruntime, openvino, deepsparse or sparse.")
     ] = "onnxruntime",
+    similar: Annotated[
+        str | None,
+        typer.Option(help="Of an embedding model: order the texts by similarity to this one."),
+    ] = None,
 ) -> None:
     """Label texts with a run's exported model: label, probability and text, tab-separated.
 
     One line for each text, whose tabs, line breaks and backslashes are escaped as `\\t`, `\\n` and
-    `\\\\`.
+    `\\\\`. With `--similar QUERY` the texts are the lines of a file, or of stdin.
     """
-    from sparsekit.runs.folder import RunFolder
     from sparsekit.runtime.answers import predict
     from sparsekit.runtime.choice import runtime_named
     from sparsekit.runtime.tasks.file import read_task
 
+    if similar is not None:
+        _print_similar(run, similar, texts, runtime_named(runtime), as_json)
+        return
     if "-" in texts and len(texts) > 1:
         raise UserError("- reads the texts from stdin: give either - or texts")
     if texts == ["-"]:
@@ -49,8 +59,7 @@ def predict(
     rows: list[dict[str, Any]] = [{"text": text} for text in texts]
     if pairs:
         rows = [{"text": a, "text_pair": b} for a, b in zip(texts[::2], texts[1::2], strict=True)]
-    inner = RunFolder(run).deployment
-    deployment = inner if inner.is_dir() else run
+    deployment = _deployment(run)
     second = [row["text_pair"] for row in rows] if pairs else None
     answers = predict(deployment, [row["text"] for row in rows], second, runtime_named(runtime))
     if as_json:
@@ -61,6 +70,47 @@ def predict(
     for row, answer in zip(rows, answers, strict=True):
         columns = [*columns_of(answer), *row.values()]
         typer.echo("\t".join(map(_one_line, columns)))
+
+
+def _deployment(run: Path) -> Path:
+    """The deployment folder of a run, or the folder itself."""
+    from sparsekit.runs.folder import RunFolder
+
+    inner = RunFolder(run).deployment
+    return inner if inner.is_dir() else run
+
+
+def _print_similar(
+    run: Path, query: str, files: Sequence[str], kind: type[Runtime], as_json: bool
+) -> None:
+    """Print the lines of a file, those most similar to `query` first."""
+    from sparsekit.runtime.answers import predict
+    from sparsekit.runtime.tasks.file import read_task
+
+    if len(files) != 1:
+        raise UserError(
+            f"--similar QUERY orders the lines of one file, or of stdin with -; got {len(files)}"
+        )
+    texts = _read_stdin(False) if files == ["-"] else _read_lines(Path(files[0]))
+    deployment = _deployment(run)
+    answers = read_task(deployment)
+    first, *others = predict(deployment, [query, *texts], None, kind)
+    scores = answers.similarities(first, others)
+    rows = sorted(zip(scores, texts, strict=True), key=lambda row: -row[0])
+    if as_json:
+        typer.echo(json.dumps([{"text": t, "similarity": s} for s, t in rows], indent=2))
+        return
+    for score, text in rows:
+        typer.echo(f"{score:.4f}\t{_one_line(text)}")
+
+
+def _read_lines(file: Path) -> list[str]:
+    """The lines of a file that are not empty."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {file}: {error}; give a text file in UTF-8") from error
+    return [line for line in lines if line.strip()]
 
 
 def _read_stdin(pairs: bool) -> list[str]:
@@ -74,7 +124,14 @@ def _read_stdin(pairs: bool) -> list[str]:
 def _check_columns(run: Path, pairs: bool) -> None:
     """Raise UserError where the model was trained on pairs and is given single texts, or so."""
     from sparsekit.runs.folder import RunFolder
+    from sparsekit.runtime.tasks.file import read_task
 
+    fixed = read_task(_deployment(run)).pairs
+    if fixed is not None and fixed != pairs:
+        kind, change = ("pairs of", "add") if fixed else ("single", "leave out")
+        raise UserError(f"{run} reads {kind} texts: {change} --pairs")
+    if fixed is not None:
+        return
     columns = RunFolder(run).text_columns or RunFolder(run.absolute().parent).text_columns
     if len(columns) == 2 and not pairs:
         raise UserError(f"{run} was trained on pairs of {' and '.join(columns)}: add --pairs")

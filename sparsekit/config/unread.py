@@ -74,7 +74,7 @@ def unread_keys(cfg: DictConfig) -> list[str]:
     return [
         f"{key}: nothing reads it, so it would have no effect{hint}"
         for key, hint in keys
-        if not re.search(rf"\${{{re.escape(key)}\b", text)
+        if not re.search(rf"\${{(oc\.select:)?{re.escape(key)}\b", text)
     ]
 
 

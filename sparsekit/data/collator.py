@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 @dataclass
 class Collator:
-    """Pads a batch to its longest row; labels and teacher logits become tensors unchanged."""
+    """Pads a batch to its longest row; labels and a teacher's outputs become tensors unchanged."""
 
     tokenizer: PreTrainedTokenizerBase
 
@@ -21,7 +21,7 @@ class Collator:
         batch = self.tokenizer.pad(
             [{name: row[name] for name in names} for row in rows], return_tensors="pt"
         )
-        for name in ("labels", "teacher_logits"):
-            if name in rows[0]:
+        for name in rows[0]:
+            if name == "labels" or name.startswith("teacher_"):
                 batch[name] = torch.tensor([row[name] for row in rows])
         return dict(batch)

@@ -112,7 +112,7 @@ def token_counts(rows: Dataset) -> npt.NDArray[np.int64]:
 
 
 def rows_hash(rows: Dataset, columns: Sequence[str]) -> str:
-    """A hash of what columns of integers, or of lists of integers, hold."""
+    """A hash of what columns of numbers, or of lists of numbers, hold."""
     table = rows.with_format("arrow")[:]
     parts: list[str | bytes] = []
     for name in columns:
@@ -120,7 +120,8 @@ def rows_hash(rows: Dataset, columns: Sequence[str]) -> str:
         if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
             parts.append(np.asarray(pc.list_value_length(values), dtype=np.int64).tobytes())
             values = pc.list_flatten(values)
-        parts += [name, np.asarray(values, dtype=np.int64).tobytes()]
+        fractions = pa.types.is_floating(values.type)
+        parts += [name, np.asarray(values, dtype=np.float64 if fractions else np.int64).tobytes()]
     return content_hash(parts)
 
 

@@ -85,6 +85,10 @@ def prune(
         problems.append(
             f"method={method!r} measures on text: pass train_dataset and processing_class"
         )
+    if method == "obs" and task is not None and task.learns_from_teacher:
+        problems.append(
+            f"method='obs' needs the loss of labels, which {task.name} has not: use method='wanda'"
+        )
     if problems:
         raise ConfigError(problems)
     layers = prunable(model)
@@ -123,7 +127,9 @@ def _calibration(
     """A function that draws batches of rows on the model's device."""
     labels = len(id2label(model.config))
     check = partial(task.check_rows, labels)
-    rows = tokenized_rows(dataset, tokenizer.model_input_names, check, "train_dataset")
+    labelled = not task.learns_from_teacher
+    inputs = tokenizer.model_input_names
+    rows = tokenized_rows(dataset, inputs, check, "train_dataset", labelled=labelled)
     collate = task.collator(tokenizer)
 
     def drawn(count: int, seed: int, multiple: int) -> Iterator[Mapping[str, Tensor]]:

@@ -16,6 +16,7 @@ from sparsekit.onnx.class_tables import cell, class_tables
 from sparsekit.onnx.layers import Layers
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.encoder import TextEncoder, label_names
+from sparsekit.runtime.tasks.base import Answers
 
 CARD = """\
 ---
@@ -24,7 +25,7 @@ CARD = """\
 
 # {title}
 
-{architecture}, a text classifier with the labels {labels}, made by sparsekit from
+{architecture}, {description}, made by sparsekit from
 `{student}`: {training}.
 
 | | |
@@ -55,17 +56,15 @@ inputs = {{"input_ids": [row.ids for row in rows],
           "attention_mask": [row.attention_mask for row in rows],
           "token_type_ids": [row.type_ids for row in rows]}}
 names = [value.name for value in session.get_inputs()]
-logits = session.run(None, {{name: np.array(inputs[name]) for name in names}})[0]
-labels = {label_list}
-print([labels[best] for best in logits.argmax(axis=1)])
+outputs = session.run(None, {{name: np.array(inputs[name]) for name in names}})
+{code}
 ```
 
 ## Limits
 
 - Texts are truncated after {max_length} tokens. The model is meant for the language and the kind of
   text that it was trained on, and may have learned biases of that data.
-{limits}- ONNX opset {opset}; inputs int64 `[batch, sequence]`, output float32 logits
-  `[batch, labels]`.
+{limits}- ONNX opset {opset}; inputs int64 `[batch, sequence]`, output float32 {outputs}.
 """
 
 ZEROS = """\
@@ -78,28 +77,24 @@ INT8 = """\
 # A model with a smaller share was not pruned: trained weights have few zeros by chance.
 FEW_ZEROS = 0.01
 
-# Not of the data: it may be private, and the card is published.
-EXAMPLE = '"Write a text of your own here."'
-ROWS = '["Write a text of your own here.", "And a second one here."]'
-PAIR_EXAMPLE = '--pairs "Write a text of your own here." "And a second one here."'
-PAIR_ROWS = '[("Write a text of your own here.", "And a second one here.")]'
-
 
 def model_card(
     folder: Path,
     source: RunFolder,
+    answers: Answers,
     layers: Layers,
     result: dict[str, Any],
     license_name: str | None = None,
 ) -> str:
     """The card of the deployment in `folder`, made from the run `source`.
 
-    result: the `summary.export` dict. What the run folder has no file of, as those of earlier
-    versions, is left out: figures of the data, scores by class, steps.
+    answers: of the model's task; result: the `summary.export` dict. What the run folder has no
+    file of, as those of earlier versions, is left out: figures of the data, scores by class, steps.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    labels, settings = label_names(config), source.config
+    settings = source.config
     pairs = len(settings.get("dataset", {}).get("text_columns", [])) == 2
+    parts = answers.card(label_names(config), pairs)
     sparse, int8 = result["zero_fraction"] >= FEW_ZEROS, result["int8_matmuls"] > 0
     kinds = ["sparse"] * sparse + ["int8"] * int8
     title = ", ".join([config["architectures"][0], *kinds])
@@ -107,12 +102,13 @@ def model_card(
     report = read_report(source.evaluations, "validation")
     [opset] = read_graph(folder / "model.onnx").opset_import
     return CARD.format(
-        metadata=metadata(settings, result["metrics"] or {}, title, tags, license_name),
+        metadata=metadata(
+            settings, parts.pipeline_tag, result["metrics"] or {}, title, tags, license_name
+        ),
         title=title,
         limits=ZEROS * sparse + INT8 * int8,
         architecture=config["architectures"][0],
-        labels=", ".join(labels),
-        label_list=json.dumps(labels),
+        description=parts.description,
         student=_checkpoint(settings),
         training=_training(source),
         table="\n".join(f"| {name} | {value} |" for name, value in _facts(layers, result).items()),
@@ -120,8 +116,10 @@ def model_card(
         data=_data(source),
         classes=f"{class_tables(report)}\n\n" if report else "",
         run="RUN",
-        example=PAIR_EXAMPLE if pairs else EXAMPLE,
-        rows=PAIR_ROWS if pairs else ROWS,
+        example=parts.example,
+        rows=parts.inputs,
+        code=parts.code,
+        outputs=parts.outputs,
         max_length=TextEncoder(folder).max_length,
         pad=config.get("pad_token_id") or 0,
         opset=opset.version,

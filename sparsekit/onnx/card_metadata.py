@@ -11,12 +11,12 @@ import yaml
 
 from sparsekit.errors import printable
 
-TASK = "text-classification"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def metadata(
     settings: Mapping[str, Any],
+    task: str,
     metrics: Mapping[str, float],
     title: str,
     tags: Sequence[str],
@@ -27,30 +27,30 @@ def metadata(
     What is not known is left out: a base model or data set that is a folder or files of the user's
     own. A license is never guessed: it is that of whoever publishes the model.
 
-    settings: the run's config. metrics: of the validation split.
+    settings: the run's config. task: the Hub's name of it. metrics: of the validation split.
     """
     data = dataset_name(settings)
     student = (settings.get("student") or {}).get("checkpoint")
     known = {
         "library_name": "onnx",
-        "pipeline_tag": TASK,
+        "pipeline_tag": task,
         "tags": list(tags),
         "license": license_name,
         "base_model": student if is_hub_id(student) else None,
         "datasets": [data] if is_hub_id(data) else None,
-        "model-index": [_results(title, data, metrics)] if metrics else None,
+        "model-index": [_results(title, task, data, metrics)] if metrics else None,
     }
     present = {key: value for key, value in known.items() if value is not None}
     return yaml.safe_dump(present, sort_keys=False, allow_unicode=True, width=100).rstrip()
 
 
-def _results(title: str, data: str, metrics: Mapping[str, float]) -> dict[str, Any]:
+def _results(title: str, task: str, data: str, metrics: Mapping[str, float]) -> dict[str, Any]:
     values = [{"type": name, "value": round(value, 4)} for name, value in metrics.items()]
     return {
         "name": title,
         "results": [
             {
-                "task": {"type": TASK},
+                "task": {"type": task},
                 "dataset": {"name": data, "type": data, "split": "validation"},
                 "metrics": values,
             }

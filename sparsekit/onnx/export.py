@@ -108,7 +108,7 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
         verified = verify(source, folder, traced, model, task, layers, config)
         result = {"path": "deployment/model.onnx", **verified, **asdict(structure)}
         write_task(task.answers, folder)
-        card = model_card(folder, source, layers, result, config.license)
+        card = model_card(folder, source, task.answers, layers, result, config.license)
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_sums(folder, folder.iterdir())
         folder.rename(deployment)

@@ -155,12 +155,19 @@ class Recipe:
         return found + self._conflicts()
 
     def task_problems(self, task: Task) -> list[str]:
-        """What does not fit the task that is trained."""
-        return [
+        """What does not fit the task that is trained; asked after `taught`."""
+        problems = [
             f"recipe.modifiers.{name} {problem}"
             for name, modifier in self.modifiers.items()
             for problem in modifier.task_problems(task)
         ]
+        if task.learns_from_teacher and not self.needs_teacher("logits"):
+            problems.append(
+                f"{task.name} learns from a teacher alone: set teacher=self, or "
+                "teacher=checkpoint with teacher.checkpoint, and a recipe that distils outputs, "
+                "such as recipe=pruned90"
+            )
+        return problems
 
     def use_task(self, task: Task) -> None:
         """Give each modifier the task that is trained."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsekit.data.collator import Collator
 from sparsekit.data.datasets import Column, Source
@@ -54,6 +54,8 @@ class Task(ABC):
     name: as messages call it, "text classification".
     head: the class of transformers that loads its models, `AutoModelFor...`.
     first_token: whether the outputs depend on the last layer's output for the first token alone.
+    learns_from_teacher: whether the teacher's outputs are all there is to learn. Rows then need no
+        labels, every split is taught, and `loss` is the task's loss.
     """
 
     max_length: int = 128
@@ -62,6 +64,7 @@ class Task(ABC):
     name: ClassVar[str]
     head: ClassVar[type[Any]]
     first_token: ClassVar[bool] = False
+    learns_from_teacher: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -139,6 +142,10 @@ class Task(ABC):
         task or of other labels.
         """
 
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Change a model of the head in place before it is trained, where the task needs it."""
+        return
+
     def model_outputs(self, output: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The outputs, in the order of their names, of what the model returned for `inputs`."""
         return tuple(output[name] for name in self.outputs)
@@ -163,6 +170,17 @@ class Task(ABC):
         outputs: what the student returned. batch: its inputs, `labels` and, as `teacher_<name>`,
         the teacher's outputs.
         """
+
+    def loss(self, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        """The task's loss, where the models of the head compute none; see `learns_from_teacher`.
+
+        outputs: what the model returned for `batch`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has models that compute their loss")
+
+    def with_teacher(self, rows: Dataset, outputs: Outputs) -> Dataset:
+        """Tokenized `rows` of a taught split, with the teacher's outputs among the labels if so."""
+        return rows
 
     def kept_output(self, rows: Dataset, output: Output) -> Output:
         """What is kept of a teacher's output on its own tokenized `rows`.

@@ -103,6 +103,7 @@ def _check_model(model: object, task: Task, tokenizer: PreTrainedTokenizerBase) 
             f"{task.head.__name__}.from_pretrained, or name its task: SparseTrainer(..., task=...)"
         )
     task.check_model(model.config)
+    task.prepare(model)
     if problem := tokenizer_problem(tokenizer, embedded_tokens(model)):
         raise UserError(
             f"processing_class, a {type(tokenizer).__name__}, {problem}; load the tokenizer of the "

@@ -92,8 +92,13 @@ def _tokenized(
     args.remove_unused_columns = False
     inputs, labels = tokenizer.model_input_names, len(id2label(given.model.config))
     check = partial(given.task.check_rows, labels)
+    labelled = not given.task.learns_from_teacher
     return {
-        name: Tokenized(name, dataset, tokenized_rows(dataset, inputs, check, name, keep=keep))
+        name: Tokenized(
+            name,
+            dataset,
+            tokenized_rows(dataset, inputs, check, name, keep=keep, labelled=labelled),
+        )
         for name, dataset in datasets.items()
     }
 
@@ -134,14 +139,21 @@ def _taught(prepared: Prepared, teacher: Teacher | Sequence[Teacher], longest: i
     train, evaluation = prepared.train, prepared.evaluation
     with reuse_freed_memory(), matmul_precision(prepared.args.matmul_precision):
         teachers = sources(teacher, task, student, labels, longest)
-        if evaluation is not None:
+        if evaluation is not None and not task.learns_from_teacher:
             _check_teachers(teachers, prepared, evaluation, labels)
-        rows = add_outputs(train.rows, mean_outputs(teachers, task, student, train))
+        outputs = mean_outputs(teachers, task, student, train)
+        rows = add_outputs(task.with_teacher(train.rows, outputs), outputs)
         scores = None
         if evaluation is not None:
             outputs = mean_outputs(teachers, task, student, evaluation)
+            evaluation = replace(evaluation, rows=task.with_teacher(evaluation.rows, outputs))
             scores = task.score(outputs, evaluation.rows["labels"][:])
-    return replace(prepared, train=replace(train, rows=rows), teacher_scores=scores)
+    return replace(
+        prepared,
+        train=replace(train, rows=rows),
+        evaluation=evaluation,
+        teacher_scores=scores,
+    )
 
 
 def _check_teachers(

@@ -27,6 +27,7 @@ from sparsekit.runs.summary import describe
 from sparsekit.runs.tracking import Tracker
 from sparsekit.runs.tracking_callback import TrackerCallback
 from sparsekit.system import environment
+from sparsekit.tasks.config import task_node
 from sparsekit.training.best import best_problems
 from sparsekit.training.class_weights import without_effect
 from sparsekit.training.conversion import given_arguments
@@ -183,8 +184,11 @@ def _config(prepared: Prepared, teacher: Teachers) -> dict[str, Any]:
         for split in (prepared.train, prepared.evaluation)
         if split is not None
     }
+    node = task_node(task)
     return {
+        "task": {"_target_": node.pop("_target_")},
         "dataset": {
+            **node,
             "text_columns": list(prepared.text_columns),
             "label_column": "labels",
             "max_length": prepared.student.tokenizer.model_max_length,

@@ -340,7 +340,12 @@ class SparseTrainer(Trainer):
             inputs = same_length(inputs, cast(PreTrainedTokenizerBase, self.processing_class))
         # Without the number of items: with it the Trainer would take the loss for a part of a sum,
         # and multiply this process's mean by the number of processes.
-        loss, outputs = super().compute_loss(model, inputs, True)
+        if self.task.learns_from_teacher:
+            del inputs["labels"]
+            outputs = model(**inputs)
+            loss = self.task.loss(outputs, {**inputs, "labels": labels})
+        else:
+            loss, outputs = super().compute_loss(model, inputs, True)
         if model.training:
             self._rows_seen += rows
             weight = loss_weight(rows, loss.device) if several else 1.0
@@ -348,6 +353,27 @@ class SparseTrainer(Trainer):
             batch = {**inputs, "labels": labels, **teacher}
             loss = self.recipe.loss(loss, batch, outputs) * weight
         return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Any, Any]:
+        """The loss, the task's outputs and the labels, which may be missing, of a batch."""
+        inputs = self._prepare_inputs(inputs)
+        loss, labels = None, inputs.get("labels")
+        with torch.no_grad(), self.compute_loss_context_manager():
+            if labels is None:
+                outputs = model(**inputs)
+            else:
+                loss, outputs = self.compute_loss(model, dict(inputs), True)
+                loss = loss.detach().mean()
+            found = None if prediction_loss_only else self.task.model_outputs(outputs, inputs)
+        if found is None:
+            return loss, None, None
+        return loss, found if len(found) > 1 else found[0], labels
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any) -> Tensor:
         """Raise UserError instead of stepping on with a loss that is NaN or infinite."""

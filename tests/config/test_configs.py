@@ -58,7 +58,7 @@ def built(values: dict[str, Any]) -> Plan:
 
 
 def test_the_walk_finds_all_of_them() -> None:
-    assert len(CHOICES) == 65
+    assert len(CHOICES) == 66
     assert len(EXPERIMENTS) == 7
     assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml", "hydra"}
 
@@ -71,10 +71,14 @@ def test_a_choice_composes_and_builds(
     chosen = {"dataset": "rotten_tomatoes", "teacher": "textattack"}
     if len(choice.parts) > 1:
         chosen[str(choice.parent)] = choice.stem
+    if choice.parts[0] == "task":
+        # Each with data of its own columns.
+        chosen["dataset"] = "json"
     if name == "recipe/dense":
         chosen["teacher"] = "none"
     overrides = [f"{group}={option}" for group, option in chosen.items()]
-    cfg = composed(monkeypatch, tmp_path, overrides + NEEDED.get(name, []))
+    needed = NEEDED[f"dataset/{chosen['dataset']}"] if choice.parts[0] == "task" else []
+    cfg = composed(monkeypatch, tmp_path, overrides + needed + NEEDED.get(name, []))
     values = plain(cfg)
     plan = built(values)
     assert plan.recipe.modifiers

@@ -107,7 +107,9 @@ def test_the_head_has_no_paths_of_the_machine_and_no_license_unasked() -> None:
         "dataset": {"data_files": {"train": "/home/me/tickets: 2.csv"}},
         "student": {"checkpoint": "/home/me/model"},
     }
-    head = yaml.safe_load(metadata(settings, {"f1": 0.5}, "Bert, int8", ["a: b"], None))
+    head = yaml.safe_load(
+        metadata(settings, "text-classification", {"f1": 0.5}, "Bert, int8", ["a: b"], None)
+    )
     assert head.keys() == {"library_name", "pipeline_tag", "tags", "model-index"}
     assert head["tags"] == ["a: b"]
     assert head["model-index"][0]["results"][0]["dataset"]["name"] == "tickets: 2.csv"

@@ -16,6 +16,7 @@ from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.sparsity.fisher import BlockFisher, Fisher
 from sparsekit.sparsity.masks import Blocks, parse_mask_type
 from sparsekit.sparsity.surgeon import Draw, measure, repair, saliencies
+from sparsekit.tasks.base import Task
 
 _MASK_TYPES = ("unstructured", "block4")
 
@@ -85,6 +86,14 @@ class SurgeonPruning(GradualPruning):
         ]
         if problems:
             raise ConfigError(problems)
+
+    def task_problems(self, task: Task) -> list[str]:
+        if task.learns_from_teacher:
+            return [
+                f"measures gradients of the loss of labels, which {task.name} has not; prune by "
+                "magnitude or movement, or in one shot by wanda"
+            ]
+        return []
 
     def use_rows(self, draw: Draw) -> None:
         """Estimate on training rows that `draw` returns as batches with `labels`."""

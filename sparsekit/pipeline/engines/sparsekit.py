@@ -55,7 +55,7 @@ def teach(plan: Plan, inputs: Inputs, tracker: Tracker) -> Rows:
     """The rows, with the teacher's outputs for training; records the teacher's scores.
 
     Layers that are to be imitated get the teacher itself. A recipe that gives the teacher no weight
-    does not run it.
+    does not run it. A task whose labels are the teacher's outputs gets them in `inputs.rows`.
     """
     rows, student, data = inputs.rows, inputs.student, inputs.data
     distilled = plan.recipe.needs_teacher("logits")
@@ -63,9 +63,13 @@ def teach(plan: Plan, inputs: Inputs, tracker: Tracker) -> Rows:
         return rows
     folders = inputs.teacher_folders()
     splits = ["validation", "train"] if distilled else ["validation"]
+    if data.task.learns_from_teacher:
+        splits = list(rows)
     with reuse_freed_memory(), matmul_precision(plan.training.matmul_precision):
         outputs = averaged_outputs(folders, student, data, splits)
     plan.recipe.use_teacher(lambda: live_teacher(folders, student, data))
+    for split in splits:
+        rows[split] = data.task.with_teacher(rows[split], outputs[split])
     scores = stages.score(inputs, "validation", outputs["validation"])
     tracker.record({"teacher": {"validation": scores}})
     return {**rows, "train": add_outputs(rows["train"], outputs["train"])} if distilled else rows

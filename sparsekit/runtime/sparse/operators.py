@@ -44,6 +44,8 @@ def check(nodes: Iterable[Node]) -> None:
             raise refused(node, "the options exclusive and reverse are not supported")
         if node.op == "LayerNormalization" and node.attributes.get("axis", -1) not in (-1, 2):
             raise refused(node, "it is not over the last axis, the features")
+        if node.attributes.get("noop_with_empty_axes"):
+            raise refused(node, "the option noop_with_empty_axes is not supported")
         if node.attributes.get("block_size"):
             raise refused(node, "scales of blocks are not supported")
 
@@ -169,6 +171,12 @@ def _cumsum(x: Array, axis: Array, **_: int) -> Array:
     return np.cumsum(x, axis=int(axis), dtype=x.dtype)
 
 
+def _reduce_sum(x: Array, axes: Array | None = None, keepdims: int = 1, **_: int) -> Array:
+    # Without axes over all of them: the option noop_with_empty_axes is refused by `check`.
+    along_axes = None if axes is None else tuple(int(axis) for axis in np.atleast_1d(axes))
+    return np.asarray(x.sum(axis=along_axes, keepdims=bool(keepdims)))
+
+
 def _sum(*terms: Array) -> Array:
     total = terms[0]
     for term in terms[1:]:
@@ -182,6 +190,7 @@ OPERATORS: dict[str, Operator] = {
     "Concat": lambda *x, axis: np.concatenate(x, axis=axis),
     "CumSum": _cumsum,
     "DequantizeLinear": dequantize,
+    "Div": np.divide,
     "Equal": np.equal,
     "Gather": lambda x, indices, axis=0: np.take(x, indices, axis=axis),
     "Gelu": gelu,
@@ -191,10 +200,12 @@ OPERATORS: dict[str, Operator] = {
     "Mul": np.multiply,
     "Not": np.logical_not,
     "QuantizeLinear": quantize,
+    "ReduceSum": _reduce_sum,
     "Relu": lambda x: np.maximum(x, 0),
     "Reshape": _reshape,
     "Shape": _shape,
     "Slice": _slice,
+    "Sqrt": np.sqrt,
     "Sub": np.subtract,
     "Sum": _sum,
     "Tanh": np.tanh,

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding
 
+from sparsekit.errors import UserError
 from sparsekit.runtime.encoder import TextEncoder
+from sparsekit.runtime.tasks.card import CardParts
 
 Array = npt.NDArray[np.float32]
 # Of each row: [rows, ...], or one array [tokens, ...] a row where the task has outputs per token.
@@ -35,11 +37,13 @@ class Answers(ABC):
     per_token: whether outputs have one entry for each token, [batch, tokens, ...]; otherwise they
         have one for each row, [batch, ...].
     columns: the columns of `evaluation/*.parquet` that `encode_table` reads.
+    pairs: whether a row is a pair of texts; None: where the data set has two columns of text.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     per_token: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]] = ("text", "text_pair")
+    pairs: ClassVar[bool | None] = None
 
     def encode(
         self, encoder: TextEncoder, texts: Sequence[str], pairs: Sequence[str | None] | None
@@ -67,9 +71,23 @@ class Answers(ABC):
         """What `sparsekit.Pipeline` returns of an answer: the best `top_k` where it has scores."""
         return answer
 
+    def similarities(self, query: Answer, others: Sequence[Answer]) -> list[float]:
+        """How similar the text of each answer is to that of `query`, larger for more similar."""
+        raise UserError(
+            "the model was not trained for embeddings, so that it cannot compare texts: leave out "
+            "--similar"
+        )
+
     @abstractmethod
     def columns_of(self, answer: Answer) -> list[str]:
         """What `sparsekit predict` prints of an answer before its text, a column each."""
+
+    @abstractmethod
+    def card(self, labels: Sequence[str], pairs: bool) -> CardParts:
+        """What the model card says of a model with these labels that reads single texts or pairs.
+
+        Its examples are no texts of the data, which may be private.
+        """
 
     @abstractmethod
     def agreement(self, outputs: Outputs, recorded: Outputs) -> str:

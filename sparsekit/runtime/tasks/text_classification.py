@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,13 @@ from tokenizers import Encoding
 
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.tasks.base import Answer, Answers, Outputs
+from sparsekit.runtime.tasks.card import CardParts
+
+# Not of the data: it may be private, and the card is published.
+EXAMPLE = '"Write a text of your own here."'
+INPUTS = '["Write a text of your own here.", "And a second one here."]'
+PAIR_EXAMPLE = '--pairs "Write a text of your own here." "And a second one here."'
+PAIR_INPUTS = '[("Write a text of your own here.", "And a second one here.")]'
 
 
 class TextClassificationAnswers(Answers):
@@ -30,6 +38,17 @@ class TextClassificationAnswers(Answers):
 
     def columns_of(self, answer: Answer) -> list[str]:
         return [answer["label"], f"{answer['score']:.3f}"]
+
+    def card(self, labels: Sequence[str], pairs: bool) -> CardParts:
+        return CardParts(
+            pipeline_tag="text-classification",
+            description=f"a text classifier with the labels {', '.join(labels)}",
+            example=PAIR_EXAMPLE if pairs else EXAMPLE,
+            inputs=PAIR_INPUTS if pairs else INPUTS,
+            code=f"labels = {json.dumps(labels)}\n"
+            "print([labels[best] for best in outputs[0].argmax(axis=1)])",
+            outputs="logits\n  `[batch, labels]`",
+        )
 
     def agreement(self, outputs: Outputs, recorded: Outputs) -> str:
         ours, theirs = np.asarray(outputs["logits"]), np.asarray(recorded["logits"])

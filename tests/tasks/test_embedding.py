@@ -1,0 +1,289 @@
+"""Embeddings end to end: data, teacher, training, export, runtimes, answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import hub_seed
+import launching
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from hydra import compose, initialize_config_dir
+from project import CONF
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, TrainingArguments
+from typer.testing import CliRunner
+
+from sparsekit.cli.app import app
+from sparsekit.config.plain import plain
+from sparsekit.data.selection import ReadRows, RowSelection, SelectedRows
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.metrics.embedding import neighbour_overlap, spearman
+from sparsekit.models.pruning import sparsity
+from sparsekit.models.teacher import label_order
+from sparsekit.oneshot.in_memory import prune
+from sparsekit.onnx.export import ExportConfig, export
+from sparsekit.pipeline.plan import Plan
+from sparsekit.runtime.pipeline import Pipeline
+from sparsekit.tasks.embedding import Embedding, embedding_distance, pooled
+from sparsekit.training.trainer import SparseTrainer
+
+RECIPE = {
+    "num_epochs": 1,
+    "modifiers": {
+        "distillation": {
+            "_target_": "sparsekit.modifiers.distillation.logits.Distillation",
+            "hardness": 1.0,
+        }
+    },
+}
+
+
+def pairs_file(path: Path, rows: int) -> Path:
+    texts = [str(row["text"]) for row in hub_seed.reviews(2 * rows, seed=3)]
+    lines = [
+        {"a": texts[2 * i], "b": texts[2 * i + 1], "relatedness": 1 + (i * 7) % 9 / 2}
+        for i in range(rows)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A dense encoder with a pooler, as checkpoints of sentence-transformers have one."""
+    vocabulary = hub_seed.train_vocabulary([str(r["text"]) for r in hub_seed.reviews(96, seed=0)])
+    torch.manual_seed(0)
+    model = BertModel(
+        BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+        )
+    )
+    folder = tmp_path_factory.mktemp("models") / "encoder"
+    hub_seed.write_model(folder, model, vocabulary)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def run(encoder_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A completed run on pairs: pruned to 80 % by magnitude, taught by itself, quantized."""
+    folder = tmp_path_factory.mktemp("embedding")
+    files = {s: pairs_file(folder / f"{s}.jsonl", 40) for s in ("train", "validation")}
+    launching.run_here(
+        folder / "run",
+        "task=embedding",
+        "dataset=json",
+        *(f"dataset.data_files.{split}={file}" for split, file in files.items()),
+        "dataset.text_columns=[a,b]",
+        "dataset.score_column=relatedness",
+        f"student.checkpoint={encoder_folder}",
+        "student.sparsity=0.8",
+        "teacher=checkpoint",
+        f"teacher.checkpoint={encoder_folder}",
+        "training=smoke",
+        "training.max_steps=8",
+        "recipe.num_epochs=2",
+        "recipe.qat_epochs=1",
+        "runtime=onnxruntime",
+        "runtime.requests=2",
+        "runtime.batches=1",
+    )
+    return folder / "run"
+
+
+def test_a_run_is_scored_exported_and_timed(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert set(summary["metrics"]["validation"]) == {"spearman", "neighbours"}
+    assert summary["teacher"]["validation"]["neighbours"] == 1.0
+    assert summary["export"]["verified"] is True
+    assert summary["sparsity"]["overall"] > 0.79
+    assert summary["export"]["int8_matmuls"] > 0
+    card = (run / "deployment" / "README.md").read_text()
+    assert "pipeline_tag: feature-extraction" in card
+
+
+def test_vectors_are_those_of_transformers_and_mean_pooling(run: Path) -> None:
+    """Without quantization the graph before it is checked on export; here the float model is."""
+    texts = [str(row["text"]) for row in hub_seed.reviews(200, seed=3)]
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    model = AutoModel.from_pretrained(run / "model", add_pooling_layer=False).eval()
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = model(**batch).last_hidden_state
+    ours = pooled(hidden, batch["attention_mask"], "mean").numpy()
+    for row, mask in enumerate(batch["attention_mask"].bool()):
+        mean = hidden[row][mask].mean(0)
+        np.testing.assert_allclose(ours[row], (mean / mean.norm()).numpy(), atol=1e-5)
+
+
+def test_predict_without_torch_orders_texts(run: Path) -> None:
+    query = "the plot is dull ."
+    lines = [str(row["text"]) for row in hub_seed.reviews(20, seed=9)]
+    (run / "texts.txt").write_text("\n".join([*lines, query]), encoding="utf-8")
+    result = CliRunner().invoke(
+        app, ["predict", str(run), str(run / "texts.txt"), "--similar", query, "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    assert found[0]["text"] == query and found[0]["similarity"] == pytest.approx(1, abs=1e-5)
+    assert sorted(row["text"] for row in found) == sorted([*lines, query])
+    scores = [row["similarity"] for row in found]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_pipeline_returns_vectors_of_length_one(run: Path) -> None:
+    vectors = np.array(Pipeline(run)(["the plot is dull .", "the cast is warm ."]))
+    assert vectors.shape == (2, 32)
+    np.testing.assert_allclose((vectors**2).sum(axis=1), 1, atol=1e-5)
+    with pytest.raises(UserError, match="single texts"):
+        Pipeline(run)([("one text", "another")])
+
+
+def test_verify_finds_the_recorded_metrics(run: Path) -> None:
+    result = CliRunner().invoke(app, ["verify", str(run)])
+    assert result.exit_code == 0, result.output
+    assert "spearman" in result.output and "neighbours" in result.output
+
+
+def test_vectors_of_another_size_are_compared_by_similarities() -> None:
+    torch.manual_seed(0)
+    student = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
+    assert embedding_distance(student, student).item() == pytest.approx(0, abs=1e-6)
+    wide = torch.cat([student, torch.zeros(4, 8)], dim=1)
+    assert embedding_distance(student, wide).item() == pytest.approx(0, abs=1e-6)
+    opposite = embedding_distance(student, -student).item()
+    assert opposite == pytest.approx(2, abs=1e-5)
+
+
+def test_spearman_is_that_of_ranks_with_ties() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    generator = np.random.default_rng(0)
+    values, scores = generator.random(50), generator.integers(0, 6, 50).astype(float)
+    assert spearman(values, scores) == pytest.approx(stats.spearmanr(values, scores)[0])
+    with pytest.raises(UserError, match="spearman is undefined"):
+        spearman(values, np.ones(50))
+
+
+def test_neighbours_are_shared_with_the_same_vectors_alone() -> None:
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(40, 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert neighbour_overlap(vectors, vectors) == 1.0
+    # Of 39 others 10 are nearest: by chance a quarter of them is shared.
+    others = vectors[generator.permutation(40)]
+    assert 0.1 < neighbour_overlap(vectors, others) < 0.45
+
+
+def rows_of(columns: dict[str, list[Any]]) -> SelectedRows:
+    rows = Dataset.from_dict(columns)
+    source = ReadRows(DatasetDict(train=rows, validation=rows))
+    return SelectedRows(source, RowSelection())
+
+
+PAIRS = Embedding(text_columns=["a", "b"], score_column="score")
+
+
+@pytest.mark.parametrize(
+    ("score", "shown"), [("NaN", "'NaN'"), (None, "None"), ("high", "'high'"), ("inf", "'inf'")]
+)
+def test_scores_that_are_no_numbers_are_named(score: Any, shown: str) -> None:
+    columns = {"a": ["one", "two"], "b": ["uno", "due"], "score": ["4.5", score]}
+    with pytest.raises(ConfigError, match=r"row 1 .*'score' has no finite number") as error:
+        PAIRS.load(rows_of(columns))
+    assert shown in str(error.value)
+
+
+def test_a_pair_is_two_rows_of_one_number_and_score() -> None:
+    columns = {"a": ["one", "two"], "b": ["uno", "due"], "score": ["4.5", "1"]}
+    rows = PAIRS.load(rows_of(columns)).splits["train"]
+    assert rows["text"][:] == ["one", "uno", "two", "due"]
+    assert rows["label"][:] == [[0.0, 4.5], [0.0, 4.5], [1.0, 1.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"score_column": "score"}, "name both columns of the pair"),
+        ({"metrics": ["accuracy"]}, "'accuracy' is not known for embedding"),
+        ({"metrics": ["spearman"]}, "spearman compares with scores"),
+        ({"text_columns": ["a", "b", "c"]}, "must name 1 or 2 columns"),
+        ({"max_length": 2}, "leaves no room for text"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(settings: dict[str, Any], problem: str) -> None:
+    assert any(problem in found for found in Embedding(**settings).problems())
+
+
+def test_a_classifier_teaches_no_embeddings(teacher_folder: str) -> None:
+    with pytest.raises(UserError, match="not an encoder of embeddings; choose a checkpoint"):
+        label_order(Path(teacher_folder), Embedding(), teacher_folder, [])
+
+
+def test_without_a_teacher_there_is_nothing_to_learn(encoder_folder: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(
+            "config",
+            [
+                "task=embedding",
+                "dataset=csv",
+                "dataset.data_files.train=a.csv",
+                f"student.checkpoint={encoder_folder}",
+                "output_dir=out",
+            ],
+        )
+    with pytest.raises(ConfigError, match="learns from a teacher alone: set teacher=self"):
+        Plan.build(plain(cfg))
+
+
+def test_trainer_of_the_python_api(encoder_folder: str, tmp_path: Path) -> None:
+    """Rows without labels, a model with a pooler, and the first token on our own runtime."""
+    tokenizer = AutoTokenizer.from_pretrained(encoder_folder)
+    texts = [str(row["text"]) for row in hub_seed.reviews(64, seed=0)]
+    rows = Dataset.from_dict({"text": texts, **tokenizer(texts)})
+    model = AutoModel.from_pretrained(encoder_folder)
+    trainer = SparseTrainer(
+        model,
+        RECIPE,
+        teacher="self",
+        task=Embedding(pooling="first"),
+        args=TrainingArguments(
+            str(tmp_path / "run"), use_cpu=True, report_to="none", eval_strategy="epoch"
+        ),
+        train_dataset=rows,
+        eval_dataset=rows,
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    trainer.save_model()
+    assert model.pooler is None
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["metrics"]["validation"]["neighbours"] > 0.5
+    export(tmp_path / "run", ExportConfig())
+    texts = texts[:8]
+    np.testing.assert_allclose(
+        Pipeline(tmp_path / "run", runtime="sparse")(texts),
+        Pipeline(tmp_path / "run")(texts),
+        atol=1e-5,
+    )
+
+
+def test_wanda_needs_no_labels_and_obs_is_refused(encoder_folder: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(encoder_folder)
+    texts = [str(row["text"]) for row in hub_seed.reviews(32, seed=0)]
+    settings = {
+        "train_dataset": Dataset.from_dict(dict(tokenizer(texts))),
+        "processing_class": tokenizer,
+        "task": Embedding(),
+    }
+    model = AutoModel.from_pretrained(encoder_folder)
+    with pytest.raises(ConfigError, match="obs' needs the loss of labels"):
+        prune(model, 0.5, method="obs", **settings)
+    assert sparsity(prune(model, 0.5, method="wanda", rows=32, **settings))["overall"] > 0.49
