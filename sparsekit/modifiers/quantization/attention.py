@@ -5,6 +5,7 @@ query_quantizer(q) x key_quantizer(k)^T --> softmax --> probabilities_quantizer 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -75,13 +76,20 @@ def attentions(model: nn.Module) -> dict[str, nn.Module]:
     return {n: m for n, m in model.named_modules() if isinstance(vars(m).get("is_causal"), bool)}
 
 
+def register(name: str, attention: Callable[..., Any]) -> None:
+    """Let models call `attention` by `name`, with the mask that is added to the scores.
+
+    transformers creates masks only for names that are registered for masks too.
+    """
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, eager_mask)
+
+
 def quantize_attention(
     model: PreTrainedModel, modules: dict[str, nn.Module]
 ) -> list[FakeQuantizer]:
     """Add quantizers to `modules`, let `model` call `int8_attention`; return the quantizers."""
-    AttentionInterface.register(NAME, int8_attention)
-    # An additive mask, which the fused attention accepts too.
-    AttentionMaskInterface.register(NAME, eager_mask)
+    register(NAME, int8_attention)
     model.set_attn_implementation(NAME)
     added = []
     for module in modules.values():

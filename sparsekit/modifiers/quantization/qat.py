@@ -18,6 +18,7 @@ from sparsekit.modifiers.quantization.fake_quantize import (
     QuantLinear,
 )
 from sparsekit.modifiers.quantization.observation import unobserved
+from sparsekit.modifiers.quantization.overrides import Overrides
 from sparsekit.modifiers.quantization.scheme import Activations, Scheme, Weights, parse_scheme
 from sparsekit.sparsity.called import called_layers
 
@@ -138,7 +139,7 @@ class Quantization(Modifier):
         self.modules: list[str] = []
         self._called = called_layers(model)
         problems = self._unknown_names(model)
-        problems += self._useless_overrides(model)
+        problems += Overrides(self.scheme, self.scheme_overrides).useless(model)
         modules = dict(model.named_modules())
         for name in self.submodules:
             if name not in modules:
@@ -209,39 +210,12 @@ class Quantization(Modifier):
             if name not in known
         ]
 
-    def _useless_overrides(self, model: nn.Module) -> list[str]:
-        modules = dict(model.named_modules())
-        # Keys that match no module at all are a problem of `_unknown_names`.
-        matching = [
-            key for key in self.scheme_overrides if any(_of(key, *m) for m in modules.items())
-        ]
-        layers = {n: m for n, m in modules.items() if isinstance(m, nn.Linear | nn.Embedding)}
-        return [
-            f"scheme_overrides: there is no Linear or Embedding layer in {key}, and no other is "
-            "quantized; remove it, or set its input_activations and output_activations to null"
-            for key in matching
-            if not any(_of(key, *layer) for layer in layers.items())
-            for scheme in [self._overriding(key)]
-            if scheme.inputs or scheme.outputs
-        ]
-
-    def _override(self, name: str, module: nn.Module) -> str | None:
-        # The key of scheme_overrides that applies to a module.
-        keys = [key for key in self.scheme_overrides if _of(key, name, module)]
-        # A class name comes last, however long it is.
-        return max(keys, key=lambda key: (key != type(module).__name__, len(key)), default=None)
-
-    def _overriding(self, key: str) -> Scheme:
-        scheme = self.scheme_overrides[key]
-        return parse_scheme(self.scheme if scheme in (None, "default") else scheme)
-
     def _scheme_of(self, name: str, module: nn.Module) -> Scheme | None:
         # The scheme of a layer; None leaves it in float32.
         if not isinstance(module, nn.Linear | nn.Embedding):
             return None
         if self.by_scheme:
-            key = self._override(name, module)
-            return parse_scheme(self.scheme) if key is None else self._overriding(key)
+            return Overrides(self.scheme, self.scheme_overrides).scheme_of(name, module)
         outputs = Activations() if self.quantize_linear_activations else None
         if isinstance(module, nn.Embedding):
             outputs = Activations() if self.quantize_embedding_activations else None
@@ -299,8 +273,3 @@ class Quantization(Modifier):
 
     def logs(self) -> Mapping[str, float]:
         return {"quantizers_on": float(self.on), "observers_on": float(self.observing)}
-
-
-def _of(key: str, name: str, module: nn.Module) -> bool:
-    # Whether a module has that name, is below the module of that name, or is of that class.
-    return f"{name}.".startswith(f"{key}.") or type(module).__name__ == key

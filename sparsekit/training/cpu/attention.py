@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import eager_mask
 
 from sparsekit.kernels import attention as kernel
-from sparsekit.modifiers.quantization.attention import attentions
+from sparsekit.modifiers.quantization.attention import attentions, register
 from sparsekit.training.cpu.dropout import drop, keep_steps, new_seed
 
 NAME = "sparsekit_dropout"
@@ -127,9 +126,7 @@ def _registered() -> Iterator[None]:
     global _open
     with _lock:
         _open += 1
-        # transformers creates masks only for names that are registered for masks too.
-        AttentionInterface.register(NAME, dropout_attention)
-        AttentionMaskInterface.register(NAME, eager_mask)
+        register(NAME, dropout_attention)
     try:
         yield
     finally:
