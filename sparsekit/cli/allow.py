@@ -1,4 +1,4 @@
-"""`--allow MODULE`: code of the user's own that a file may name, imported before it is read."""
+"""`--allow MODULE`: user code that a file may name, imported before the file is read."""
 
 from __future__ import annotations
 

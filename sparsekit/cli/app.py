@@ -51,7 +51,7 @@ class Verbs(TyperGroup):
         bound_spinning()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                # A label or a table's frame that the locale cannot write is no reason to end.
+                # A label or a table's frame that the locale cannot write must not end the command.
                 stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)

@@ -42,7 +42,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 def launch(words: Sequence[str]) -> None:
     """Compose conf/ with `words`, the arguments of the command line, and run what it says.
 
-    Exits with code 1 and one message for a mistake of the user's, with 128 + n for a signal n.
+    Exits with code 1 and one message for a user's mistake, with 128 + n for signal n.
     """
     if "${" in os.getcwd():
         raise UserError(

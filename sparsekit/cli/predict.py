@@ -122,7 +122,7 @@ def _read_stdin(pairs: bool) -> list[str]:
 
 
 def _check_columns(run: Path, pairs: bool) -> None:
-    """Raise UserError where the model was trained on pairs and is given single texts, or so."""
+    """Raise UserError where a model of pairs is given single texts, or the reverse."""
     from sparsekit.runs.folder import RunFolder
     from sparsekit.runtime.tasks.file import read_task
 

@@ -1,4 +1,4 @@
-"""`sparsekit rerun`: repeat a run, and tell whether its weights are the same bits."""
+"""`sparsekit rerun`: repeat a run, and tell whether its weights are identical bit for bit."""
 
 from __future__ import annotations
 

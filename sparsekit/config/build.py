@@ -13,7 +13,7 @@ from sparsekit.config.old_names import current_name
 from sparsekit.config.types import type_problems
 from sparsekit.errors import ConfigError, UserError, first_line, reworded
 
-# More fields are not listed where none has a similar name.
+# Longer lists of fields are not printed.
 LISTED = 20
 
 
@@ -28,7 +28,7 @@ def build(
         name: the key of this node in the config, for error messages.
         kind: a class that the target must derive from, so that a run folder or a recipe from
             elsewhere cannot name a function to be called.
-        trusted: whether the values are of the user's own launch config, which may name any
+        trusted: whether the values come from the user's own launch config, which may name any
             module. Otherwise `check_origin` refuses modules outside of sparsekit.
 
     Raises ConfigError that lists every unknown field, missing field and value of a wrong type. In

@@ -15,9 +15,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 from sparsekit.config.build import locate
 from sparsekit.config.old_names import current_name
 
-# Groups of the config that leave no key of their own.
+# Groups that add no key of their name to the config.
 GROUPS_ALONE = ("experiments",)
-# More are not listed where none is near.
+# Longer lists of keys are not printed.
 LISTED = 20
 
 
@@ -101,7 +101,7 @@ def _fields(target: object) -> set[str]:
 
 
 def _by_text(message: str) -> str:
-    """Errors that only their text tells apart."""
+    """Errors that differ only in their text."""
     if match := re.match(r"You must specify '([^']+)'", message):
         known = re.findall(r"^\t(\S+)", message, re.MULTILINE)
         return f"{match[1]} is not set: add {match[1]}=NAME; choose from {', '.join(known)}"

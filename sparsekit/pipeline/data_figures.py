@@ -1,4 +1,4 @@
-"""A look at the data before training: figures, and what would spoil the result."""
+"""Statistics of the data before training, and problems that affect the result."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def experiment(
         tracker.record({"runtime": benchmark(run.path, plan.runtime)})
     if plan.export.push_to_hub is not None:
         tracker.save()
-        # Last: a Hub that cannot be reached takes nothing from the summary.
+        # Last, so that an unreachable Hub cannot affect the summary.
         tracker.record({"pushed": push(run.deployment, plan.export.push_to_hub)})
 
 
@@ -98,7 +98,7 @@ def teacher_arguments(training: Mapping[str, Any], teacher: Finetuned) -> dict[s
     left_out = {*replaced, *CHOOSES_CHECKPOINTS, "resume_despite_changes"}
     return {
         **{name: value for name, value in training.items() if name not in left_out},
-        # Nobody resumes a teacher's checkpoints.
+        # A teacher's checkpoints are never resumed.
         "save_strategy": "no",
         "resume_from_checkpoint": None,
         "num_train_epochs": teacher.recipe["num_epochs"],

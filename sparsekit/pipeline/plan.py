@@ -96,7 +96,7 @@ class Plan:
             if "training" in parts:
                 problems += without_effect(parts["training"], parts["recipe"])
             steps = parts["training"].max_steps if "training" in parts else -1
-            # Without an export a run of a few steps may try out what it likes.
+            # A short trial run without an export may use any schedule.
             if steps > 0 and parts.get("export"):
                 problems += parts["recipe"].step_problems(steps)
         if "engine" in parts and "recipe" in parts:

@@ -23,7 +23,7 @@ from sparsekit.sparseml.recipes.load import register_resolvers
 from sparsekit.sparsity.surgeon import Draw
 from sparsekit.tasks.base import Task
 
-# More are a typing error: a schedule with a row for each epoch could not even be listed.
+# A larger number is a typing error: the schedule has a row for each epoch.
 MAX_EPOCHS = 10_000
 
 

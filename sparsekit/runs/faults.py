@@ -1,4 +1,4 @@
-"""Faults of the machine in a run, told in one sentence: no space, a folder gone, no memory."""
+"""System faults in a run, reported in one sentence: no space, a missing folder, no memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "bad_alloc", "Cann
 
 @contextmanager
 def explained(run: RunFolder) -> Iterator[None]:
-    """Raise UserError for a fault of the machine in the block; other errors pass as they are."""
+    """Raise UserError for a system fault in the block; other errors pass unchanged."""
     try:
         yield
     except UserError:
@@ -37,7 +37,7 @@ def explained(run: RunFolder) -> Iterator[None]:
 
 
 def fault(error: BaseException, run: RunFolder) -> str | None:
-    """What failed and how to go on, where `error` or one behind it is a fault of the machine."""
+    """What failed and how to go on, where `error` or one of its causes is a system fault."""
     chain = list(_causes(error))
     files = (getattr(each, "filename", None) for each in chain)
     file = next((str(name) for name in files if name), str(run))

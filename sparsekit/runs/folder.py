@@ -101,7 +101,7 @@ class RunFolder:
 
     @property
     def data(self) -> Path:
-        """`data.json`, figures of the data and what would spoil the result."""
+        """`data.json`, statistics of the data, and problems that affect the result."""
         return self.path / "data.json"
 
     @property
@@ -189,7 +189,7 @@ class RunFolder:
         return config
 
     def _no_run(self, missing: str) -> str:
-        """That this is not a run folder, and which one is where this lies within it."""
+        """The message for a path that is no run folder; names the run folder around it, if any."""
         outer = next((p for p in self.path.absolute().parents[:2] if RunFolder(p).exists), None)
         fix = "" if outer is None else f"; give {outer}"
         return f"{self} is not a run folder: it has no {missing}{fix}"

@@ -91,7 +91,7 @@ class Session:
 
     @property
     def callbacks(self) -> list[TrainerCallback]:
-        """What the trainer calls to have its schedule and its events written."""
+        """The callbacks that write the schedule and the events."""
         schedule = ScheduleCallback(self.prepared.recipe, self.run, exported=True)
         return [schedule, TrackerCallback(self._tracker)]
 
@@ -215,7 +215,7 @@ def _teacher_name(teacher: Teachers) -> str | list[str] | None:
 
 
 def _plain(value: Any) -> Any:
-    """`value` as YAML has it; what it has no form for, as text."""
+    """`value` in YAML's types; objects of other types become text."""
     if isinstance(value, dict):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -15,12 +15,12 @@ import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 LOG = logging.getLogger(__name__)
-# A stop that leaves time: what schedulers send before they end a process, and a closed terminal.
+# Signals that leave time to save: those of schedulers, and of a terminal that is closed.
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class StopAfterCheckpoint(TrainerCallback):
-    """Ends training on SIGTERM and SIGHUP once the step, or the evaluation, at work has ended.
+    """Ends training on SIGTERM and SIGHUP once the current step or evaluation has ended.
 
     A checkpoint is saved first, whatever `save_strategy` says, and KeyboardInterrupt with the
     signal's name is raised. A second signal raises it at once. Of several processes all stop after

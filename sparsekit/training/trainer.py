@@ -238,7 +238,7 @@ class SparseTrainer(Trainer):
             return super().evaluate(*args, **options)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Whether this is the best model so far, which only one of the last stage can be."""
+        """Whether this is the best model so far; only models of the last stage count."""
         reached = self._last_stage.reached(self.state.global_step, self.state.max_steps)
         return reached and bool(super()._determine_best_metric(metrics, trial))
 
