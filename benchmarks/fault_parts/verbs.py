@@ -156,6 +156,7 @@ def try_mutants(run: Path, scratch: Path, count: int, seed: int) -> dict[str, in
     from sparsekit.cli.app import app
     from sparsekit.runtime.choice import RUNTIMES
 
+    os.chdir(scratch)  # where `compare` writes its page
     usual = {}
     for words in WARM:
         begin = time.process_time()
