@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_files import write_checkpoint
-from tiny_training import LoadedModel, Rows, load_student, recipe, trainer
+from tiny_training import Rows, load_student, recipe, trainer
 
 from sparsekit.errors import UserError
 from sparsekit.training import checkpoints
@@ -33,7 +33,7 @@ def test_pickled_weights_run_no_code(tmp_path: Path, teacher_folder: str, plain:
         file.unlink()
     target, weights = tmp_path / "executed", folder / "pytorch_model.bin"
     if plain:
-        weights.write_bytes(pickle.dumps({"classifier.bias": Payload(target)}))
+        weights.write_bytes(pickle.dumps({"classifier.bias": Payload(target)}, protocol=2))
     else:
         torch.save({"classifier.bias": Payload(target)}, weights)
     with pytest.raises(UserError, match="cannot read the weights"):
@@ -43,12 +43,11 @@ def test_pickled_weights_run_no_code(tmp_path: Path, teacher_folder: str, plain:
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
 def test_a_pickled_training_state_runs_no_code(
-    tmp_path: Path, student: LoadedModel, rows: Rows, name: str
+    tmp_path: Path, student_folder: str, rows: Rows, name: str
 ) -> None:
     """Also where its sums are right, as whoever made the checkpoint would write them."""
-    made = trainer(
-        tmp_path / "run", student, rows, recipe(), save_strategy="steps", save_steps=4, max_steps=4
-    )
+    saving = {"save_strategy": "steps", "save_steps": 4, "max_steps": 4}
+    made = trainer(tmp_path / "run", load_student(student_folder), rows, recipe(), **saving)
     made.train()
     checkpoint, target = tmp_path / "run" / "checkpoint-4", tmp_path / "executed"
     torch.save(Payload(target), checkpoint / name)
@@ -56,7 +55,7 @@ def test_a_pickled_training_state_runs_no_code(
     record["files"][name] = checkpoints.file_hash(checkpoint / name)
     (checkpoint / checkpoints.RECORD).write_text(json.dumps(record))
     assert checkpoints.damage(checkpoint) is None
-    again = trainer(tmp_path / "again", student, rows, recipe(), max_steps=8)
+    again = trainer(tmp_path / "again", load_student(student_folder), rows, recipe(), max_steps=8)
     with pytest.raises((pickle.UnpicklingError, RuntimeError, UserError)):
         again.train(resume_from_checkpoint=str(checkpoint))
     assert not target.exists()
