@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sparsekit.errors import UserError
 from sparsekit.models.quantizers import QUANTIZER
-from sparsekit.sparsity.called import called_layers
+from sparsekit.sparsity.used import used_layers
 
 Array = npt.NDArray[Any]
 
@@ -151,13 +151,13 @@ class Layers(dict[str, Layer]):
 
 
 def read_layers(model: nn.Module, state: dict[str, Tensor]) -> Layers:
-    """The layers of `model` that it calls, by module name, with the quantizers in `state`.
+    """The layers that `model` uses, by module name, with the quantizers in `state`.
 
     Raises UserError for a scale or zero point that int8 cannot represent.
     """
-    layers, attentions, called = [], {}, called_layers(model)
+    layers, attentions, used = [], {}, used_layers(model)
     for name, module in model.named_modules():
-        if name in called:
+        if name in used:
             layer = Layer(
                 name=name,
                 weight=state[f"{name}.weight"].float().numpy(),

@@ -93,8 +93,8 @@ def _check(model: PreTrainedModel, task: Task, form: str, folder: Path) -> None:
             check_probes(model, task, OnnxRuntime(graph, cores()), batches)
     except UserError as error:
         raise UserError(
-            f"{type(model).__name__} would be refused at its export, after training: {error}; "
-            f"{_INSTEAD}"
+            f"{type(model).__name__} would be refused at its export, after training: {error}, or "
+            "train it without an export: export=none runtime=none"
         ) from error
 
 

@@ -107,7 +107,7 @@ FAMILIES = (
         model_type="convbert",
         settings={**BERT, "embedding_size": 16, "conv_kernel_size": 3, "head_ratio": 1},
     ),
-    Family(name="SqueezeBERT", model_type="squeezebert"),
+    Family(name="SqueezeBERT", model_type="squeezebert", settings={**BERT, "embedding_size": 32}),
     Family(name="RemBERT", model_type="rembert", settings={**BERT, "input_embedding_size": 16}),
     Family(name="RoFormer", model_type="roformer", settings={**BERT, "embedding_size": 16}),
     Family(name="ESM", model_type="esm", settings={**ROBERTA, "position_embedding_type": "rotary"}),
@@ -217,7 +217,9 @@ def write_checkpoint(family: Family, folder: Path, labels: int = 2) -> Path:
     config = AutoConfig.for_model(
         family.model_type,
         **{
-            **{"vocab_size": words.get_vocab_size(), "pad_token_id": 0, "num_labels": labels},
+            # Some of transformers' tokenizers add a token of their own.
+            **{"vocab_size": words.get_vocab_size() + 2},
+            **{"pad_token_id": 0, "num_labels": labels},
             **{"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
             **family.settings,
         },

@@ -20,7 +20,7 @@ from sparsekit.modifiers.quantization.fake_quantize import (
 from sparsekit.modifiers.quantization.observation import unobserved
 from sparsekit.modifiers.quantization.overrides import Overrides
 from sparsekit.modifiers.quantization.scheme import Activations, Scheme, Weights, parse_scheme
-from sparsekit.sparsity.called import called_layers
+from sparsekit.sparsity.used import used_layers
 
 
 @dataclass(kw_only=True)
@@ -31,8 +31,8 @@ class Quantization(Modifier):
     or the end of training. Ranges are moving averages, frozen at `disable_observer_epoch` (null:
     never). Logs `quantizers_on` and `observers_on`, 0 or 1.
 
-    Layers that the model never calls are left out, and so are subclasses of Linear and Embedding,
-    such as Gemma's scaled embedding: their forward pass does more than a matmul or a lookup.
+    Layers that the model's outputs do not depend on are left out, and so are subclasses of Linear
+    and Embedding, such as Gemma's scaled embedding: they do more than a matmul or a lookup.
 
     What is quantized is given in one of two dialects, both SparseML's. The first:
 
@@ -137,7 +137,7 @@ class Quantization(Modifier):
         self._frozen: list[FakeQuantizer] = []
         self._never_frozen: list[FakeQuantizer] = []
         self.modules: list[str] = []
-        self._called = called_layers(model)
+        self._used = used_layers(model)
         problems = self._unknown_names(model)
         problems += Overrides(self.scheme, self.scheme_overrides).useless(model)
         modules = dict(model.named_modules())
@@ -157,7 +157,7 @@ class Quantization(Modifier):
         linears = [
             module
             for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and name in self._called
+            if isinstance(module, nn.Linear) and name in self._used
         ]
         quantized = sum(isinstance(module, QuantLinear) for module in linears)
         self._note = f"{quantized} of {len(linears)} Linear layers"
@@ -224,7 +224,7 @@ class Quantization(Modifier):
     def _convert(self, model: nn.Module, name: str, module: nn.Module) -> None:
         if name in self.ignore or type(module).__name__ in self._skipped:
             return
-        scheme = self._scheme_of(name, module) if name in self._called else None
+        scheme = self._scheme_of(name, module) if name in self._used else None
         quantized: nn.Module
         if type(module) is nn.Linear and scheme is not None:
             quantized = QuantLinear(module, scheme)

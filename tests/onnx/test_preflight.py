@@ -1,0 +1,69 @@
+"""A student that cannot be exported is refused before it is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from families import FAMILIES, write_checkpoint
+from launching import local, run_here
+from transformers import PreTrainedModel
+
+from sparsekit.errors import UserError
+from sparsekit.models.loading import Student
+from sparsekit.onnx import preflight
+from sparsekit.onnx import trace as tracing
+from sparsekit.onnx.preflight import check_exportable
+from sparsekit.tasks.text_classification import TextClassification
+
+TASK = TextClassification(max_length=40)
+
+
+def checkpoint(name: str, folder: Path) -> str:
+    family = next(each for each in FAMILIES if each.name == name)
+    return str(write_checkpoint(family, folder / "checkpoint"))
+
+
+def student(name: str, folder: Path) -> PreTrainedModel:
+    return Student(checkpoint=checkpoint(name, folder)).load(TASK, ["neg", "pos"]).model
+
+
+def test_what_would_be_refused_after_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An exporter that loses the windows of attention.
+    monkeypatch.setattr(tracing, "masks_padding_only", lambda *_: True)
+    model = student("ModernBERT, Ettin", tmp_path)
+    implementation = model.config._attn_implementation
+    match = (
+        r"ModernBert.* would be refused at its export, after training: check 'trace' .*export=none"
+    )
+    with pytest.raises(UserError, match=match):
+        check_exportable(model, TASK, "qdq")
+    assert model.config._attn_implementation == implementation and not model.training
+
+
+def test_what_passed_is_not_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = student("BERT", tmp_path)
+    check_exportable(model, TASK, "qdq")
+    monkeypatch.setattr(preflight, "write_graphs", None)
+    check_exportable(model, TASK, "qdq")
+    # Longer texts are another check.
+    with pytest.raises(TypeError):
+        check_exportable(model, TextClassification(max_length=41), "qdq")
+
+
+def test_a_known_architecture_is_refused_by_its_config(
+    tmp_path: Path, csv_files: dict[str, str]
+) -> None:
+    folder = checkpoint("Longformer", tmp_path)
+    (Path(folder) / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"longformer cannot be exported: .* export=none"):
+        run_here(tmp_path / "run", *local(csv_files, folder), "teacher=none")
+
+
+def test_it_trains_without_an_export(tmp_path: Path, csv_files: dict[str, str]) -> None:
+    choices = [*local(csv_files, checkpoint("Longformer", tmp_path)), "teacher=none"]
+    shorter = ["dataset.max_length=16", "student.sparsity=0.8", "export=none"]
+    summary = run_here(tmp_path / "run", *choices, *shorter)
+    assert summary["status"] == "completed" and (tmp_path / "run" / "model").is_dir()
