@@ -78,6 +78,7 @@ def test_deployment_folder(run: Path, result: dict[str, Any]) -> None:
         "tokenizer_config.json",
         "README.md",
         "SHA256SUMS",
+        "task.json",
     }
     assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
 
