@@ -6,8 +6,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-from datasets import Dataset
+from datasets import Dataset, DatasetInfo
+from datasets.table import InMemoryTable
 
 # Values at a time that exist as Python objects.
 BATCH = 10_000
@@ -23,6 +26,17 @@ def values(rows: Dataset, name: str) -> Iterator[Any]:
     column = stored(rows, name)
     for start in range(0, len(column), BATCH):
         yield from column.slice(start, BATCH).to_pylist()
+
+
+def select(rows: Dataset, mask: npt.NDArray[np.bool_]) -> Dataset:
+    """The rows where `mask` [rows] is true, as a table of their own.
+
+    `Dataset.select` keeps the whole table and a list of rows, which it then reads one by one.
+    """
+    if mask.all():
+        return rows
+    table = rows.with_format("arrow")[:].filter(pa.array(mask))
+    return Dataset(InMemoryTable(table), info=DatasetInfo(features=rows.features))
 
 
 def value_text(value: Any) -> str | None:

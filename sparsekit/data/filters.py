@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
-from sparsekit.data.columns import value_text, values
+from sparsekit.data.columns import select, value_text, values
 from sparsekit.data.datasets import Column
 from sparsekit.data.splits import Mask
 
@@ -48,7 +48,7 @@ def without_labels(
         found |= unwanted & {text for texts in labels for text in texts}
         mask = np.array([unwanted.isdisjoint(texts) for texts in labels], dtype=bool)
         log.info("dataset.drop_labels: %d rows of %s are left out", (~mask).sum(), split)
-        kept[split] = _renumbered(rows.select(np.flatnonzero(mask)), label, unwanted)
+        kept[split] = _renumbered(select(rows, mask), label, unwanted)
     for value in unwanted - found:
         name = "null" if value is None else value
         log.warning("dataset.drop_labels: no row has the label %s", name)

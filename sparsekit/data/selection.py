@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from datasets import Dataset, DatasetDict
 
-from sparsekit.data.columns import value_text, values
+from sparsekit.data.columns import select, value_text, values
 from sparsekit.data.datasets import Column, Source
 from sparsekit.data.duplicates import text_keys
 from sparsekit.data.filters import empty_rows, without_labels
 from sparsekit.data.origin import where, with_origin
-from sparsekit.data.splits import Codes, Mask, share
+from sparsekit.data.splits import Codes, share
 
 log = logging.getLogger(__name__)
 
@@ -135,11 +135,6 @@ class ReadRows(Source):
     def raw(self, columns: Sequence[Column]) -> DatasetDict:
         """The splits."""
         return self.splits
-
-
-def select(rows: Dataset, mask: Mask) -> Dataset:
-    """The rows where `mask` is true."""
-    return rows if mask.all() else rows.select(np.flatnonzero(mask))
 
 
 def _has(rows: Dataset | None, names: Sequence[str]) -> bool:

@@ -157,7 +157,7 @@ class TextClassification(Task):
         return content_hash(chain(*(values(rows, name) for name in texts), labels))
 
     def tokenize(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-        texts = [list(rows[c]) for c in ("text", "text_pair") if c in rows.column_names]
+        texts = [list(values(rows, c)) for c in ("text", "text_pair") if c in rows.column_names]
         columns = dict(tokenizer(*texts, truncation=True, max_length=self.max_length))
         columns["length"] = [len(ids) for ids in columns["input_ids"]]
         columns["labels"] = list(rows["label"])
