@@ -49,6 +49,8 @@ class Ending:
     summary: dict[str, Any] | None = None
 
 
+# A file that every run leaves in its folder at its start.
+MARKER = ".sparsekit-run"
 # What `summary.json` says of a run: unfinished from its evaluation until it ends or fails.
 STATUSES = ("completed", "failed", "unfinished")
 
@@ -278,7 +280,7 @@ class RunFolder:
             if not isinstance(summary, dict):
                 raise ValueError("it is not a mapping")
         except OSError as error:
-            if self.config_file.is_file():
+            if (self.path / MARKER).is_file():
                 raise UserError(
                     f"{self} has no summary.json: it is still running, or it was killed before its "
                     f"model was evaluated; go on with it: sparsekit resume {self}"

@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
+from transformers.training_args import OptimizerNames
 
 from sparsekit.distributed import FIRST_PROCESS, PROCESSES
 from sparsekit.errors import ConfigError
@@ -19,6 +20,7 @@ from sparsekit.kernels.sparse_linear import compiled, pays_here
 from sparsekit.metrics.table import ALIASES, higher_is_better
 from sparsekit.system import cpu_units
 from sparsekit.training.class_weights import weight_problems
+from sparsekit.training.packages import package_problems
 from sparsekit.training.resume import chosen_checkpoint, past_the_end
 
 _AT_LEAST_ONE = (
@@ -84,6 +86,10 @@ class SparseTrainingArguments(TrainingArguments):
             # Otherwise accelerate would start no process group, and each process train alone.
             self.use_cpu, self.ddp_backend = True, self.ddp_backend or "gloo"
         super().__post_init__()  # type: ignore[no-untyped-call]
+        if problems := package_problems(
+            cast(list[str], self.report_to), str(OptimizerNames(self.optim).value)
+        ):
+            raise ConfigError(problems)
         self._share_paths()
         if self.sparse_products == "on" and (problem := self.sparse_products_problem()):
             raise ConfigError([f"`sparse_products=on`: {problem}; set it to auto"])

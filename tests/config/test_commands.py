@@ -105,7 +105,11 @@ def test_the_walk_finds_commands_of_every_kind() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_composes(command: str, tmp_path: Path, peer_stand_in: str) -> None:
+def test_a_command_composes(
+    command: str, tmp_path: Path, peer_stand_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A page tells how to install the trackers that it names.
+    monkeypatch.setattr("sparsekit.training.packages.find_spec", lambda name: "installed")
     words = [w for w in arranged(words_of(command)) if "=" in w or w.startswith("~")]
     parsed = OverridesParser.create().parse_overrides(
         [

@@ -19,7 +19,7 @@ from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.pipeline.completion import completed
 from sparsekit.recipe.recipe import Recipe
-from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.folder import MARKER, RunFolder
 
 TIMING = {"latency_ms_p50": 1.0, "latency_ms_p99": 1.0, "items_per_second": 1.0}
 
@@ -67,7 +67,7 @@ def test_one_command_completes_what_a_run_lacked(
 
 
 def test_a_run_killed_before_its_evaluation_is_resumed(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    (tmp_path / MARKER).touch()
     with pytest.raises(UserError, match=rf"go on with it: sparsekit resume {tmp_path}$"):
         _ = RunFolder(tmp_path).summary
 

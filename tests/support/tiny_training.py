@@ -62,7 +62,6 @@ def trainer(
     args = SparseTrainingArguments(
         output_dir=str(folder),
         precision="fp32",
-        report_to="none",
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         disable_tqdm=True,
@@ -71,6 +70,7 @@ def trainer(
         **{
             "num_train_epochs": recipe.num_epochs,
             "use_cpu": True,
+            "report_to": "none",
             "save_strategy": "no",
             "per_device_train_batch_size": 8,
             **arguments,
