@@ -60,7 +60,7 @@ RECIPE: dict[str, Any] = {
 
 @dataclass
 class Walk:
-    """The outcome of each step, "works" or the sentence that refused it, and the export's result."""
+    """The outcome of each step, "works" or the sentence that refused it, and of the export."""
 
     cells: dict[str, str] = field(default_factory=dict)
     exported: Mapping[str, Any] = field(default_factory=dict)
