@@ -115,9 +115,10 @@ def _read_lines(file: Path) -> list[str]:
 
 def _read_stdin(pairs: bool) -> list[str]:
     """The lines of stdin; of pairs, both texts of each line in turn."""
-    # Bytes that are not UTF-8 stay visible to the check of each text.
-    lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape")
-    texts = [line.removesuffix("\n") for line in lines]
+    # A line ends with "\n" or "\r\n": a carriage return within it is part of the text. Bytes that
+    # are not UTF-8 stay visible to the check of each text.
+    lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "surrogateescape", newline="\n")
+    texts = [line.removesuffix("\n").removesuffix("\r") for line in lines]
     return [text for line in texts for text in _split_pair(line)] if pairs else texts
 
 

@@ -118,6 +118,10 @@ def test_predict_reads_lines(run_folder):
     assert (
         answered.stdout == sparsekit("predict", run_folder, "a good film", "bad , bad , bad").stdout
     )
+    # As Windows writes them, with a byte order mark; a carriage return in a line is not its end.
+    assert lines(b"\xef\xbb\xbfa good film\r\nbad , bad , bad\r\n").stdout == answered.stdout
+    within = lines(b"good\rfilm\nbad\n").stdout.splitlines()
+    assert [line.split("\t")[2] for line in within] == [r"good\rfilm", "bad"]
     for data, problem in (
         (b"", "there are no texts"),
         (b"good\n\nbad\n", "text 2 of 3 is empty"),
