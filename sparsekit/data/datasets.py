@@ -144,7 +144,9 @@ class FileDataset(Source):
     def _split(self, split: str, path: Path, columns: Sequence[Column], form: CsvFormat) -> Dataset:
         if not path.exists():
             raise UserError(f"dataset.data_files.{split}: there is no file {path}")
-        return read_files(path, [column.name for column in columns], self.format, form)
+        names = [column.name for column in columns]
+        lists = [column.name for column in columns if column.lists]
+        return read_files(path, names, self.format, form, lists)
 
 
 @dataclass(kw_only=True)

@@ -16,19 +16,21 @@ _LINES = "line {}"
 _OBJECTS = "object {} (from 0)"
 
 
-def read_json(path: Path, needed: Sequence[str]) -> FileRows:
+def read_json(path: Path, needed: Sequence[str], lists: Sequence[str] = ()) -> FileRows:
     """The objects of a list, or one object a line.
 
-    Numbers and booleans become text; lists and objects are refused in the columns `needed`, and
-    dropped elsewhere. Raises UserError that names the line and the fix.
+    Numbers and booleans become text. Columns `lists` hold lists of these; elsewhere lists and
+    objects are refused in the columns `needed`, and dropped from others. Raises UserError that
+    names the line and the fix.
     """
     start = first_bytes(path, 4096).decode("utf-8-sig", errors="replace").lstrip()[:1]
     template = _OBJECTS if start == "[" else _LINES
     values = _objects(path) if start == "[" else _lines(path)
     rows = (
-        (number, _row(path, template.format(number), value, needed)) for number, value in values
+        (number, _row(path, template.format(number), value, needed, lists))
+        for number, value in values
     )
-    return text_table(rows, f"{path}, {template}")
+    return text_table(rows, f"{path}, {template}", lists)
 
 
 def _objects(path: Path) -> Iterator[tuple[int, Any]]:
@@ -50,13 +52,28 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
                     raise _not_json(path, f"line {number}", error) from error
 
 
-def _row(path: Path, where: str, value: Any, needed: Sequence[str]) -> Row:
+def _row(path: Path, where: str, value: Any, needed: Sequence[str], lists: Sequence[str]) -> Row:
     if not isinstance(value, dict):
         raise UserError(
             f"cannot read {path} as json: {where} is not an object; write one object per line, "
             "or one list of objects"
         )
-    return {name: _text(path, where, name, value[name], needed) for name in value}
+    return {
+        name: _texts(path, where, name, value[name])
+        if name in lists
+        else _text(path, where, name, value[name], needed)
+        for name in value
+    }
+
+
+def _texts(path: Path, where: str, name: str, value: Any) -> list[str | None] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or any(isinstance(each, list | dict) for each in value):
+        raise UserError(
+            f"{path}, {where}: column {name!r} holds {value!r:.60}, not a list of texts or numbers"
+        )
+    return [value_text(each) for each in value]
 
 
 def _text(path: Path, where: str, name: str, value: Any, needed: Sequence[str]) -> str | None:

@@ -22,7 +22,11 @@ from sparsekit.errors import UserError
 
 
 def read_files(
-    path: Path, needed: Sequence[str], kind: Kind | None = None, form: CsvFormat | None = None
+    path: Path,
+    needed: Sequence[str],
+    kind: Kind | None = None,
+    form: CsvFormat | None = None,
+    lists: Sequence[str] = (),
 ) -> Dataset:
     """The rows of a file, of an Arrow folder, or of all files of a folder, with their origin.
 
@@ -35,12 +39,13 @@ def read_files(
         needed: the columns that the data set reads.
         kind: None finds it out from the content and the name of the file.
         form: how a csv file is written.
+        lists: those of `needed` whose rows hold lists, which csv files cannot.
 
     Raises UserError that names file, line and fix.
     """
     form = form or CsvFormat()
     files = members(path)
-    read = [_read(file, needed, kind, form) for file in files]
+    read = [_read(file, needed, kind, form, lists) for file in files]
     if not any(each.table.num_rows for each in read):
         raise UserError(f"{path} has no rows")
     return as_dataset(read)
@@ -66,7 +71,9 @@ def members(path: Path) -> list[Path]:
     return files
 
 
-def _read(path: Path, needed: Sequence[str], kind: Kind | None, form: CsvFormat) -> FileRows:
+def _read(
+    path: Path, needed: Sequence[str], kind: Kind | None, form: CsvFormat, lists: Sequence[str]
+) -> FileRows:
     found = kind
     try:
         if path.is_file() and not first_bytes(path, 4096).strip():
@@ -77,7 +84,12 @@ def _read(path: Path, needed: Sequence[str], kind: Kind | None, form: CsvFormat)
         if found == "arrow":
             return read_arrow(path)
         if found == "json":
-            return read_json(path, needed)
+            return read_json(path, needed, lists)
+        if lists:
+            raise UserError(
+                f"{path} is a csv file, which holds no lists for {' and '.join(lists)}; write json "
+                "with a list in each row, or a CoNLL file with a word a line (dataset=conll)"
+            )
         with open_text(path) as file:
             return text_table(csv_rows(path, file, form, needed), f"{path}, line {{}}")
     except UnicodeDecodeError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,7 +16,7 @@ from sparsekit.data.columns import BATCH
 from sparsekit.data.origin import add_origin
 from sparsekit.errors import UserError, first_line
 
-Row = dict[str, str | None]
+Row = Mapping[str, str | Sequence[str | None] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +34,18 @@ class FileRows:
     template: str
 
 
-def text_table(rows: Iterable[tuple[int, Row]], template: str) -> FileRows:
-    """The numbered rows, each column as text."""
+def text_table(
+    rows: Iterable[tuple[int, Row]], template: str, lists: Sequence[str] = ()
+) -> FileRows:
+    """The numbered rows, each column as text; the columns `lists` as lists of text."""
     tables, numbers = [], []
     iterator: Iterator[tuple[int, Row]] = iter(rows)
     while batch := list(islice(iterator, BATCH)):
         numbers.append(np.array([number for number, _ in batch], dtype=np.int64))
         names = dict.fromkeys(name for _, row in batch for name in row)
         columns = {
-            name: pa.array([row.get(name) for _, row in batch], pa.string()) for name in names
+            name: pa.array([row.get(name) for _, row in batch], _type(name in lists))
+            for name in names
         }
         tables.append(pa.table(columns))
     return FileRows(
@@ -50,6 +53,10 @@ def text_table(rows: Iterable[tuple[int, Row]], template: str) -> FileRows:
         numbers=np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64),
         template=template,
     )
+
+
+def _type(is_list: bool) -> pa.DataType:
+    return pa.list_(pa.string()) if is_list else pa.string()
 
 
 def as_dataset(files: Sequence[FileRows]) -> Dataset:

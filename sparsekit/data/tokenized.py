@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from sparsekit.cache import content_hash
@@ -128,31 +128,39 @@ def rows_hash(rows: Dataset, columns: Sequence[str]) -> str:
 def class_names(dataset: Dataset) -> list[str] | None:
     """The names of the classes, where the label column is a ClassLabel."""
     feature = next((dataset.features[c] for c in LABELS if c in dataset.column_names), None)
+    feature = feature.feature if isinstance(feature, List) else feature
     return list(feature.names) if isinstance(feature, ClassLabel) else None
 
 
 def text_columns(
-    dataset: Dataset, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+    dataset: Dataset, rows: Dataset, tokenizer: PreTrainedTokenizerBase, words: bool = False
 ) -> tuple[str, ...]:
     """The column of `dataset`, or the two, that the tokens of `rows` were made of.
 
-    Found by tokenizing the first rows again; empty where no column of text gives these tokens.
+    Found by tokenizing the first rows again; empty where no column gives these tokens.
+
+    words: whether to look among columns of lists of words instead of texts.
     """
     count, longest = min(SAMPLE, len(rows)), int(max(rows["length"]))
     sample, expected = dataset.with_format(None)[:count], tokens(rows.select(range(count)))
     texts = [
         name
         for name, feature in dataset.features.items()
-        if isinstance(feature, Value)
-        and feature.dtype in ("string", "large_string")
+        if _is_text(feature.feature if words and isinstance(feature, List) else feature)
+        and isinstance(feature, List) == words
         and None not in sample[name]
     ]
-    for columns in chain(permutations(texts, 1), permutations(texts, 2)):
+    pairs = permutations(texts, 2) if not words else ()
+    for columns in chain(permutations(texts, 1), pairs):
         chosen = [sample[name] for name in columns]
-        encoded = tokenizer(*chosen, truncation=True, max_length=longest)
+        encoded = tokenizer(*chosen, is_split_into_words=words, truncation=True, max_length=longest)
         if encoded["input_ids"] == expected:
             return columns
     return ()
+
+
+def _is_text(feature: object) -> bool:
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
 
 
 def tokens(rows: Dataset) -> list[list[int]]:

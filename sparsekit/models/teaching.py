@@ -165,7 +165,9 @@ def mean_outputs(
 
 def _kept(teacher: Source, task: Task, student: LoadedModel, split: Tokenized) -> Kept:
     tokenizer = teacher.tokenizer or student.tokenizer
-    rows = split.rows if teacher.tokenizer is None else _tokenized_again(teacher, student, split)
+    rows = (
+        split.rows if teacher.tokenizer is None else _tokenized_again(teacher, task, student, split)
+    )
     inputs = [name for name in sorted(rows.column_names) if name in tokenizer.model_input_names]
 
     def make(target: Path) -> None:
@@ -180,9 +182,11 @@ def _kept(teacher: Source, task: Task, student: LoadedModel, split: Tokenized) -
     return read_kept(task, kept_rows("teacher-logits", key, make))
 
 
-def _tokenized_again(teacher: Source, student: LoadedModel, split: Tokenized) -> Dataset:
+def _tokenized_again(
+    teacher: Source, task: Task, student: LoadedModel, split: Tokenized
+) -> Dataset:
     """The split's text as the tokens of a teacher with another vocabulary."""
-    columns = text_columns(split.dataset, split.rows, student.tokenizer)
+    columns = text_columns(split.dataset, split.rows, student.tokenizer, task.words)
     if not columns:
         raise UserError(
             f"the teacher {teacher.name!r} has another vocabulary than the student, and "
@@ -191,10 +195,8 @@ def _tokenized_again(teacher: Source, student: LoadedModel, split: Tokenized) ->
         )
     assert teacher.tokenizer is not None
     texts = [split.dataset.with_format(None)[name][:] for name in columns]
-    limit = teacher.tokenizer.model_max_length
-    encoded = dict(teacher.tokenizer(*texts, truncation=True, max_length=limit))
-    lengths = [len(ids) for ids in encoded["input_ids"]]
-    return Dataset.from_dict({**encoded, "length": lengths})
+    fitted = replace(task, max_length=teacher.tokenizer.model_max_length)
+    return Dataset.from_dict(fitted.tokenize(fitted.unlabelled(texts), teacher.tokenizer))
 
 
 def teacher_model(

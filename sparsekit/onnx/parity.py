@@ -44,6 +44,7 @@ class Rows:
 
     encodings: list[Encoding]
     labels: list[Any]
+    label_names: list[str]
     outputs: dict[str, Output]
 
 
@@ -56,9 +57,8 @@ def read_rows(file: Path, task: Task, encoder: TextEncoder) -> Rows:
         )
     columns = read_columns(file, ["label", *task.outputs])
     texts = _read_texts(file, task.answers.columns)
-    return Rows(
-        task.answers.encode_table(encoder, texts), columns["label"], outputs_of(task, columns)
-    )
+    encodings = task.answers.encode_table(encoder, texts)
+    return Rows(encodings, columns["label"], encoder.labels, outputs_of(task, columns))
 
 
 def _read_texts(file: Path, names: Sequence[str]) -> dict[str, list[Any]]:
@@ -160,8 +160,8 @@ def check_metrics(
     task: Task, exported: Outputs, rows: Rows, max_metric_drop: float
 ) -> dict[str, float]:
     """The metrics of the exported outputs, checked against those of torch's."""
-    values = task.score(exported, rows.labels)
-    recorded = task.score(rows.outputs, rows.labels)
+    values = task.score(exported, rows.labels, rows.label_names)
+    recorded = task.score(rows.outputs, rows.labels, rows.label_names)
     for name, value in recorded.items():
         if not abs(values[name] - value) <= max_metric_drop:
             raise UserError(

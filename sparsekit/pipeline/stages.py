@@ -51,7 +51,8 @@ def check_architecture(plan: Plan) -> None:
 
 def score(inputs: Inputs, split: str, outputs: Outputs) -> dict[str, float]:
     """The task's metrics of `outputs` against the labels of `split`."""
-    return inputs.data.task.score(outputs, inputs.rows[split]["labels"][:])
+    labels = inputs.rows[split]["labels"][:]
+    return inputs.data.task.score(outputs, labels, inputs.data.label_names)
 
 
 def evaluate(inputs: Inputs, run: RunFolder) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from sparsekit.pipeline.file_checks import (
 )
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.sparsity.prunable import prunable
 from sparsekit.tasks.base import Task, outputs_of
 from sparsekit.tasks.config import task_of
@@ -57,7 +58,7 @@ def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
     if claimed := mapping(summary, "sparsity"):
         _same("sparsity", measured["overall"], claimed.get("overall"))
         _same_claims("sparsity of", measured["layers"], mapping(claimed, "layers"))
-    _check_metrics(run, task, mapping(summary, "metrics"))
+    _check_metrics(run, task, TextEncoder(deployment).labels, mapping(summary, "metrics"))
     structure = check_structure(run.graph, layers, other_bytes(state, layers), prunable(model))
     for name, value in vars(structure).items():
         _same(name, value, recorded.get(name))
@@ -78,14 +79,16 @@ def verify_run(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
     return failure | _results(files, recipe, measured["overall"], vars(structure), parity)
 
 
-def _check_metrics(run: RunFolder, task: Task, recorded: Mapping[str, Any]) -> None:
+def _check_metrics(
+    run: RunFolder, task: Task, names: Sequence[str], recorded: Mapping[str, Any]
+) -> None:
     """Compare each split's metrics with those of the outputs that torch computed for it."""
     for split in recorded:
         file = run.evaluation(split)
         if not file.is_file():
             raise UserError(f"there is no {file}, whose metrics summary.json has; train again")
         columns = read_columns(file, ["label", *task.outputs])
-        found = task.score(outputs_of(task, columns), columns["label"])
+        found = task.score(outputs_of(task, columns), columns["label"], names)
         _same_claims(split, found, mapping(recorded, split))
 
 

@@ -75,4 +75,6 @@ def predict(
     encodings = answers.encode(encoder, texts, pairs)
     runtime = kind(deployment / "model.onnx", cores())
     outputs = predict_outputs(runtime, answers, encoder, encodings)
-    return answers.answers(encoder, encodings, outputs)
+    seconds: Sequence[str | None] = [None] * len(texts) if pairs is None else pairs
+    rows = list(zip(texts, seconds, strict=True))
+    return answers.answers(encoder, rows, encodings, outputs)

@@ -70,6 +70,23 @@ class TextEncoder:
         encodings: list[Encoding] = self._tokenizer.encode_batch(rows)
         return encodings
 
+    def encode_words(self, rows: Sequence[Sequence[str]]) -> list[Encoding]:
+        """The tokens of texts that are split into words already.
+
+        Raises UserError for an empty list, a row without words, and a word that is not UTF-8.
+        """
+        if not rows:
+            raise UserError("there are no texts: pass at least one")
+        for row, words in enumerate(rows):
+            if not words:
+                raise UserError(f"text {row + 1} of {len(rows)} has no words; write a text")
+            for word in words:
+                _check_encoding(word, f"a word of text {row + 1} of {len(rows)}")
+        encodings: list[Encoding] = self._tokenizer.encode_batch(
+            [list(words) for words in rows], is_pretokenized=True
+        )
+        return encodings
+
     def batch(self, encodings: Sequence[Encoding]) -> Inputs:
         """The three inputs of BERT-like models, int64 [batch, longest]."""
         shape = (len(encodings), max(len(encoding) for encoding in encodings))

@@ -97,7 +97,7 @@ class Pipeline:
         encodings = self._answers.encode(self._encoder, texts, pairs)
         size = batch_size or self.batch_size
         outputs = predict_outputs(self._runtime, self._answers, self._encoder, encodings, size)
-        answers = self._answers.answers(self._encoder, encodings, outputs)
+        answers = self._answers.answers(self._encoder, rows, encodings, outputs)
         return [self._answers.ranked(answer, top_k) for answer in answers]
 
 

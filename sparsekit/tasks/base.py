@@ -56,6 +56,9 @@ class Task(ABC):
     first_token: whether the outputs depend on the last layer's output for the first token alone.
     learns_from_teacher: whether the teacher's outputs are all there is to learn. Rows then need no
         labels, every split is taught, and `loss` is the task's loss.
+    weighs_classes: whether the loss is the cross entropy of one class a row, so that
+        `training.class_weights` can weigh it.
+    words: whether texts are lists of words.
     """
 
     max_length: int = 128
@@ -65,6 +68,8 @@ class Task(ABC):
     head: ClassVar[type[Any]]
     first_token: ClassVar[bool] = False
     learns_from_teacher: ClassVar[bool] = False
+    weighs_classes: ClassVar[bool] = False
+    words: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -113,6 +118,14 @@ class Task(ABC):
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
         """What makes batches of tokenized rows."""
         return Collator(tokenizer)
+
+    @abstractmethod
+    def with_columns(self, columns: Sequence[str]) -> Task:
+        """This task with the columns of text that a user's tokenized data set was made of."""
+
+    @abstractmethod
+    def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
+        """Rows in the task's own form of columns of texts, with labels that mean nothing."""
 
     # --- Model --------------------------------------------------------------------------------
 
@@ -199,8 +212,12 @@ class Task(ABC):
     # --- Scores -------------------------------------------------------------------------------
 
     @abstractmethod
-    def score(self, outputs: Outputs, labels: Labels) -> Scores:
+    def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
         """The metrics of the outputs against the `labels` of tokenized rows."""
+
+    def loss_items(self, labels: Tensor) -> int:
+        """Over how many items of a batch the model's loss is a mean: its rows by default."""
+        return len(labels)
 
     @property
     def computed_metrics(self) -> list[str]:

@@ -19,4 +19,4 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tenso
         reduction="sum",
         log_target=True,
     )
-    return divergence * temperature**2 / (student.numel() / student.shape[-1])
+    return divergence * temperature**2 / max(student.numel() / student.shape[-1], 1)

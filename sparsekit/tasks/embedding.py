@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -155,6 +155,14 @@ class Embedding(Task):
         # A teacher's outputs are kept under it too, and they depend on how they are pooled.
         return [*super().tokens_key, self.pooling]
 
+    def with_columns(self, columns: Sequence[str]) -> Task:
+        return replace(self, text_columns=list(columns), score_column=None)
+
+    def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
+        (rows,) = texts
+        labels = [[float(row), float("nan")] for row in range(len(rows))]
+        return Dataset.from_dict({"text": rows, "label": labels})
+
     def model_options(self, label_names: Sequence[str], config: PreTrainedConfig) -> dict[str, Any]:
         return {}
 
@@ -211,7 +219,7 @@ class Embedding(Task):
             return list(rows["labels"])
         return [[float(row), float("nan")] for row in range(len(rows))]
 
-    def score(self, outputs: Outputs, labels: Labels) -> Scores:
+    def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
         embeddings, known = (
             np.asarray(outputs["sentence_embedding"]),
             np.asarray(labels, dtype=np.float32),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,7 +28,6 @@ from sparsekit.data.filters import empty_rows
 from sparsekit.data.labels import (
     LabelCase,
     id2label,
-    is_generic,
     is_number,
     matching_order,
     number_labels,
@@ -43,8 +41,7 @@ from sparsekit.runtime.tasks.base import Outputs
 from sparsekit.runtime.tasks.text_classification import TextClassificationAnswers
 from sparsekit.tasks.base import Data, Labels, Scores, Task
 from sparsekit.tasks.distances import kl_divergence
-
-log = logging.getLogger(__name__)
+from sparsekit.tasks.labelled import check_label_count, teacher_label_order
 
 # One token of each of two texts, and the three special tokens around them.
 MIN_LENGTH = 5
@@ -62,6 +59,7 @@ class TextClassification(Task):
     name: ClassVar[str] = "text classification"
     head: ClassVar[type[Any]] = AutoModelForSequenceClassification
     first_token: ClassVar[bool] = True
+    weighs_classes: ClassVar[bool] = True
 
     text_columns: list[str] = field(default_factory=lambda: ["text"])
     label_column: str = "label"
@@ -163,6 +161,13 @@ class TextClassification(Task):
         columns["labels"] = list(rows["label"])
         return columns
 
+    def with_columns(self, columns: Sequence[str]) -> Task:
+        return replace(self, text_columns=list(columns), label_column="labels")
+
+    def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
+        columns = dict(zip(("text", "text_pair"), texts, strict=False))
+        return Dataset.from_dict({**columns, "label": [0] * len(texts[0])})
+
     @property
     def tokens_key(self) -> list[str]:
         return [str(self.max_length)]
@@ -214,7 +219,7 @@ class TextClassification(Task):
     ) -> Tensor:
         return kl_divergence(outputs[name], batch[f"teacher_{name}"], temperature)
 
-    def score(self, outputs: Outputs, labels: Labels) -> Scores:
+    def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
         return metrics.compute(self.metrics, np.asarray(outputs["logits"]), np.array(labels))
 
     @property
@@ -315,27 +320,3 @@ def with_label_order(data: Data, names: Sequence[str]) -> Data:
         labels = position[np.array(rows["label"])].tolist()
         splits[split] = rows.remove_columns("label").add_column("label", labels)
     return Data(data.task, splits, list(names))
-
-
-def check_label_count(config: PreTrainedConfig, name: str, label_names: Sequence[str]) -> None:
-    """Raise UserError for a teacher of another number of labels."""
-    if config.num_labels != len(label_names):
-        raise UserError(
-            f"the teacher {name!r} has {config.num_labels} labels, the dataset "
-            f"{len(label_names)} ({', '.join(label_names)}); choose a teacher of the same task"
-        )
-
-
-def teacher_label_order(config: PreTrainedConfig, label_names: list[str]) -> list[int]:
-    """For each label of the data its index in the teacher, by name where the names are the same."""
-    theirs = id2label(config)
-    order = matching_order(label_names, theirs)
-    if order is not None:
-        return order
-    if not is_generic(theirs):
-        log.warning(
-            "the teacher's labels are %s, the dataset's %s: assumed to be in the same order",
-            ", ".join(theirs.values()),
-            ", ".join(label_names),
-        )
-    return list(range(len(label_names)))

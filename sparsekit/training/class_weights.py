@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparsekit.errors import ConfigError
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.tasks.base import Task
 
 KEY = "training.class_weights"
 BALANCED = "balanced"
@@ -31,6 +32,11 @@ def weight_problems(choice: ClassWeights | None) -> list[str]:
     if any(value < 0 or not math.isfinite(value) for value in values) or not any(values):
         return [f"`class_weights={choice}`: a weight is 0 or more, and one at least is more than 0"]
     return []
+
+
+def no_classes(task: Task) -> str:
+    """The problem of class weights for a task whose rows have no single class."""
+    return f"{KEY} weighs rows by their class, and {task.name} has none; leave it out"
 
 
 def without_effect(args: Any, recipe: Recipe) -> list[str]:

@@ -27,6 +27,9 @@ from sparsekit.training.conversion import sparse_arguments
 from sparsekit.training.cpu.allocator import reuse_freed_memory
 from sparsekit.training.given import Given, check_positions
 
+# Longer than any text: nothing is cut off.
+UNCUT = 10**7
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
@@ -65,10 +68,10 @@ def prepare(given: Given) -> Prepared:
     longest = max(split.longest for split in splits.values())
     check_positions(model, longest)
     read = evaluation or train
-    columns = text_columns(read.dataset, read.rows, tokenizer)
-    student = _student(model, tokenizer, read, columns, longest)
+    columns = text_columns(read.dataset, read.rows, tokenizer, task.words)
+    student = _student(model, task, tokenizer, read, columns, longest)
     prepared = Prepared(
-        task=replace(task, max_length=student.tokenizer.model_max_length),
+        task=replace(task.with_columns(columns), max_length=student.tokenizer.model_max_length),
         student=student,
         recipe=recipe,
         args=args,
@@ -105,6 +108,7 @@ def _tokenized(
 
 def _student(
     model: PreTrainedModel,
+    task: Task,
     tokenizer: PreTrainedTokenizerBase,
     split: Tokenized,
     columns: Sequence[str],
@@ -114,19 +118,20 @@ def _student(
     own = copy.deepcopy(tokenizer)
     pad_as_expected(own, model)
     limits = [own.model_max_length, positions_of(model.config) or own.model_max_length]
-    if columns and split.longest == longest and _truncated(split, tokenizer, columns):
+    if columns and split.longest == longest and _truncated(split, task, tokenizer, columns):
         limits.append(longest)
     own.model_max_length = min(limits)
     return LoadedModel(model, own, content_hash([own.backend_tokenizer.to_str()]))
 
 
 def _truncated(
-    split: Tokenized, tokenizer: PreTrainedTokenizerBase, columns: Sequence[str]
+    split: Tokenized, task: Task, tokenizer: PreTrainedTokenizerBase, columns: Sequence[str]
 ) -> bool:
     """Whether the text of the longest row has more tokens than the row."""
     row = split.dataset.with_format(None)[int(np.argmax(split.rows["length"]))]
-    whole = tokenizer(*(row[name] for name in columns), truncation=False, verbose=False)
-    return len(whole["input_ids"]) > split.longest
+    uncut = replace(task, max_length=UNCUT)
+    whole = uncut.tokenize(uncut.unlabelled([[row[name]] for name in columns]), tokenizer)
+    return int(whole["length"][0]) > split.longest
 
 
 def _taught(prepared: Prepared, teacher: Teacher | Sequence[Teacher], longest: int) -> Prepared:
@@ -147,7 +152,7 @@ def _taught(prepared: Prepared, teacher: Teacher | Sequence[Teacher], longest: i
         if evaluation is not None:
             outputs = mean_outputs(teachers, task, student, evaluation)
             evaluation = replace(evaluation, rows=task.with_teacher(evaluation.rows, outputs))
-            scores = task.score(outputs, evaluation.rows["labels"][:])
+            scores = task.score(outputs, evaluation.rows["labels"][:], labels)
     return replace(
         prepared,
         train=replace(train, rows=rows),

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
+from sparsekit.data.collator import IGNORED
 from sparsekit.modifiers.processes import shared_sum
 
 
@@ -57,14 +58,17 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def loss_weight(rows: int, device: torch.device) -> Tensor:
-    """The factor that makes the mean of all processes' losses the mean over all their rows."""
-    counted = torch.tensor(float(rows), device=device)
+def loss_weight(items: int, device: torch.device) -> Tensor:
+    """The factor that makes the mean of all processes' losses the mean over all their items.
+
+    items: the rows, or labelled tokens, of this process.
+    """
+    counted = torch.tensor(float(items), device=device)
     return counted * dist.get_world_size() / shared_sum(counted)
 
 
 def same_length(inputs: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """`inputs`, padded to the longest row of all processes.
+    """`inputs`, and labels of tokens, padded to the longest row of all processes.
 
     Quantizers observe padding too, so it must not depend on how rows are dealt out.
     """
@@ -77,6 +81,8 @@ def same_length(inputs: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -
         "token_type_ids": tokenizer.pad_token_type_id,
         "attention_mask": 0,
     }
+    if inputs["labels"].shape == tokens.shape:
+        fill["labels"] = IGNORED
     widths = (added, 0) if tokenizer.padding_side == "left" else (0, added)
     return {
         name: F.pad(value, widths, value=fill[name]) if name in fill else value

@@ -128,4 +128,4 @@ def record_evaluation(
     if "text" in texts.column_names:
         task.write_mistakes(run.evaluations, split, texts, outputs, labels, names)
     task.evaluation_table(texts, rows, outputs).to_parquet(str(run.evaluation(split)))
-    return task.score(outputs, labels)
+    return task.score(outputs, labels, names)

@@ -27,6 +27,7 @@ from sparsekit.runs.summary import describe
 from sparsekit.runs.tracking import Tracker
 from sparsekit.runs.tracking_callback import TrackerCallback
 from sparsekit.system import environment
+from sparsekit.tasks.base import Task
 from sparsekit.tasks.config import task_node
 from sparsekit.training.best import best_problems
 from sparsekit.training.class_weights import without_effect
@@ -154,7 +155,7 @@ class Session:
         self.record(results)
         split = self.prepared.evaluation
         if split is not None:
-            texts = _texts(split, self.prepared.text_columns)
+            texts = _texts(split, self.prepared.task, self.prepared.text_columns)
             with naming_arguments():
                 scores = record_evaluation(
                     self.prepared.task,
@@ -168,9 +169,9 @@ class Session:
         self._tracker.finish({})
 
 
-def _texts(split: Tokenized, columns: Sequence[str]) -> Dataset:
+def _texts(split: Tokenized, task: Task, columns: Sequence[str]) -> Dataset:
     """The split's `label` and, where its tokens were made of columns of text, these."""
-    texts = dict(zip(("text", "text_pair"), columns, strict=False))
+    texts = dict(zip(task.answers.columns, columns, strict=False))
     plain = split.dataset.with_format(None)
     kept = {name: list(plain[column]) for name, column in texts.items()}
     return Dataset.from_dict({**kept, "label": list(split.rows["labels"])})
@@ -187,14 +188,7 @@ def _config(prepared: Prepared, teacher: Teachers) -> dict[str, Any]:
     node = task_node(task)
     return {
         "task": {"_target_": node.pop("_target_")},
-        "dataset": {
-            **node,
-            "text_columns": list(prepared.text_columns),
-            "label_column": "labels",
-            "max_length": prepared.student.tokenizer.model_max_length,
-            "metrics": task.metrics,
-            "rows": data,
-        },
+        "dataset": {**node, "rows": data},
         "student": {"checkpoint": model.name_or_path or type(model).__name__},
         "teacher": {"checkpoint": _teacher_name(teacher)},
         "recipe": prepared.recipe.values,

@@ -31,7 +31,7 @@ from transformers.trainer_utils import TrainOutput
 from sparsekit.config.arguments import naming_arguments
 from sparsekit.data.collator import Collator
 from sparsekit.data.labels import id2label
-from sparsekit.errors import UserError
+from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.first_token import only_first_token
 from sparsekit.models.pruning import sparsity
 from sparsekit.models.quantizers import separate_quantizers
@@ -49,6 +49,7 @@ from sparsekit.training.checkpoints import STATE, UNFINISHED, publish, rotate
 from sparsekit.training.class_weights import (
     ClassWeights,
     class_weights,
+    no_classes,
     weighted_loss,
 )
 from sparsekit.training.cpu.acceleration import cpu_acceleration
@@ -158,7 +159,7 @@ class SparseTrainer(Trainer):
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             data_collator=data_collator or self.task.collator(processing_class),
-            compute_metrics=compute_metrics or partial(_computed, self.task),
+            compute_metrics=compute_metrics or partial(_computed, self.task, label_names(model)),
             callbacks=list(callbacks),
             **options,
         )
@@ -198,8 +199,10 @@ class SparseTrainer(Trainer):
         return contextlib.nullcontext() if self._session is None else naming_arguments()
 
     def _weighted_loss(self, model: PreTrainedModel, choice: ClassWeights) -> Callable[..., Tensor]:
-        names = [name for _, name in sorted(id2label(model.config).items())]
+        names = label_names(model)
         with self._naming():
+            if not self.task.weighs_classes:
+                raise ConfigError([no_classes(self.task)])
             weights = class_weights(choice, cast(Dataset, self.train_dataset)["labels"], names)
         log.info(
             "class weights: %s",
@@ -331,26 +334,25 @@ class SparseTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         teacher = {name: inputs[name] for name in inputs if name.startswith("teacher_")}
-        labels = inputs["labels"]
         inputs = {name: value for name, value in inputs.items() if name not in teacher}
-        # Counted before: with label smoothing the Trainer pops the labels from its inputs.
-        rows = len(labels)
         several = model.training and self.args.world_size > 1
         if several and self.processing_class is not None:
             inputs = same_length(inputs, cast(PreTrainedTokenizerBase, self.processing_class))
+        # Taken before: with label smoothing the Trainer pops the labels from its inputs.
+        batch = {**inputs, **teacher}
         # Without the number of items: with it the Trainer would take the loss for a part of a sum,
         # and multiply this process's mean by the number of processes.
         if self.task.learns_from_teacher:
             del inputs["labels"]
             outputs = model(**inputs)
-            loss = self.task.loss(outputs, {**inputs, "labels": labels})
+            loss = self.task.loss(outputs, batch)
         else:
             loss, outputs = super().compute_loss(model, inputs, True)
         if model.training:
-            self._rows_seen += rows
-            weight = loss_weight(rows, loss.device) if several else 1.0
+            self._rows_seen += len(batch["labels"])
+            items = self.task.loss_items(batch["labels"])
+            weight = loss_weight(items, loss.device) if several else 1.0
             self._task_loss.add(loss * weight)
-            batch = {**inputs, "labels": labels, **teacher}
             loss = self.recipe.loss(loss, batch, outputs) * weight
         return (loss, outputs) if return_outputs else loss
 
@@ -470,7 +472,13 @@ class SparseTrainer(Trainer):
         return self._sparse_linears.sparse_layers
 
 
-def _computed(task: Task, prediction: EvalPrediction) -> dict[str, float]:
-    found, names = prediction.predictions, task.outputs
-    outputs = dict(zip(names, found if isinstance(found, tuple) else (found,), strict=True))
-    return task.score(outputs, np.asarray(prediction.label_ids))
+def label_names(model: PreTrainedModel) -> list[str]:
+    """The model's labels in the order of its outputs."""
+    return [name for _, name in sorted(id2label(model.config).items())]
+
+
+def _computed(task: Task, names: Sequence[str], prediction: EvalPrediction) -> dict[str, float]:
+    found = prediction.predictions
+    each = found if isinstance(found, tuple) else (found,)
+    outputs = dict(zip(task.outputs, each, strict=True))
+    return task.score(outputs, np.asarray(prediction.label_ids), names)

@@ -41,6 +41,7 @@ NEEDED = {
     "dataset/json": ["dataset.data_files.train=a.json", "dataset.data_files.validation=b.json"],
     "dataset/files": ["dataset.data_files.train=a.tsv", "dataset.data_files.validation=b.tsv"],
     "dataset/hub": ["dataset.path=me/tickets"],
+    "dataset/conll": ["dataset.data_files.train=a.conll", "dataset.data_files.validation=b.conll"],
     "teacher/checkpoint": ["teacher.checkpoint=folder"],
     "recipe/sparseml": [f"recipe.path={ROOT / 'tests' / 'sparseml_recipes' / 'transfer_qat.yaml'}"],
 }
@@ -58,7 +59,7 @@ def built(values: dict[str, Any]) -> Plan:
 
 
 def test_the_walk_finds_all_of_them() -> None:
-    assert len(CHOICES) == 66
+    assert len(CHOICES) == 68
     assert len(EXPERIMENTS) == 7
     assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml", "hydra"}
 

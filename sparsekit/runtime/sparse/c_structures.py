@@ -69,6 +69,7 @@ class EncoderStruct(Structure):
         ("features", c_long),
         ("intermediate_features", c_long),
         ("values", c_long),
+        ("all_tokens", c_long),
         ("layer", POINTER(LayerStruct)),
     )
 

@@ -56,18 +56,20 @@ def check_shapes(
         head = layer.attention.head_features
         query, *others = encoder.heads[index]
         # An exported graph computes the last layer for the first token only.
-        first_only = index == last and shapes.get(query, ())[1:2] == (1,)
+        first_only = index == last and not encoder.all_tokens and shapes.get(query, ())[1:2] == (1,)
         length = 1 if first_only else LENGTH
         _expect(query, shapes, (BATCH, length, features // head, head))
         _expect(encoder.context[index], shapes, (BATCH, length, features))
         for name in others:
             _expect(name, shapes, (BATCH, LENGTH, features // head, head))
     _expect(encoder.mask, shapes, (BATCH, 1, 1, LENGTH))
-    _expect(encoder.first_token, shapes, (BATCH, features))
+    read = (BATCH, LENGTH) if encoder.all_tokens else (BATCH,)
+    _expect(encoder.output, shapes, (*read, features))
     if embedding is None:
         _expect(encoder.source, shapes, (BATCH, LENGTH, features))
-    if len(shapes.get(output, ())) != 2 or shapes[output][0] != BATCH:
-        raise _mismatch(output, shapes.get(output), ("batch", "labels"))
+    found = shapes.get(output)
+    if found is None or found[:-1] != read:
+        raise _mismatch(output, found, (*read, "labels"))
 
 
 def _weights(layer: Layer, features: int) -> Iterator[tuple[str, Array, tuple[int, ...]]]:

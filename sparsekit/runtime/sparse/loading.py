@@ -44,6 +44,6 @@ def load_graph(file: Path) -> LoadedGraph:
     check_shapes(encoder, embedding, graph.output, infer_shapes(model))
     sources = [encoder.source] if embedding is None else [t.ids for t in embedding.tables]
     before = graph.needed([*sources, encoder.mask], graph.constants)
-    after = graph.needed([graph.output], [*graph.constants, encoder.first_token])
+    after = graph.needed([graph.output], [*graph.constants, encoder.output])
     operators.check([*before, *after])
     return LoadedGraph(graph, encoder, embedding, before, after)

@@ -3,7 +3,8 @@
     x -> Linear (query, key, value) -> attention -> Linear -> + x -> LayerNormalization -> y
     y -> Linear -> Gelu or Relu -> Linear -> + y -> LayerNormalization -> the next layer's x
 
-The search goes backwards from the last layer's output, of which the first token is selected.
+The search goes backwards from the last layer's output, of which the head reads the first token, or
+every token.
 """
 
 from __future__ import annotations
@@ -38,22 +39,31 @@ class _Matcher:
 
     def encoder(self) -> Encoder:
         selects = [node for node in self.graph.nodes if self.is_first_token(node)]
-        if len(selects) != 1:
+        norms = [node for node in self.graph.nodes if node.op == "LayerNormalization"]
+        if len(selects) > 1 or not norms:
             raise UserError(
-                "runtime=sparse cannot run this graph: its head reads other tokens than the first "
-                "of the encoder's output; run this model with runtime=onnxruntime"
+                "runtime=sparse cannot run this graph: its head reads neither the first token of "
+                "an encoder's output nor all of them; run this model with runtime=onnxruntime"
             )
-        (select,) = selects
+        # Without a selection the head reads what the last layer computes, of every token.
+        last = selects[0] if selects else norms[-1]
         count = sum(node.op == "Softmax" for node in self.graph.nodes)
-        layers, name, masks = [], select.inputs[0], set()
+        layers, masks = [], set()
+        name = last.inputs[0] if selects else last.outputs[0]
         for _ in range(count):
             layer, name, mask = self.layer(name)
             layers.append(layer)
             masks.add(mask)
         if len(masks) != 1:
-            raise refused(select, "the layers before it have different masks, or no mask")
+            raise refused(last, "the layers before it have different masks, or no mask")
         return Encoder(
-            layers[::-1], name, masks.pop(), select.outputs[0], self.heads[::-1], self.context[::-1]
+            layers=layers[::-1],
+            source=name,
+            mask=masks.pop(),
+            output=last.outputs[0],
+            all_tokens=not selects,
+            heads=self.heads[::-1],
+            context=self.context[::-1],
         )
 
     def is_first_token(self, node: Node) -> bool:

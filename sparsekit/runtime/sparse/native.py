@@ -45,9 +45,12 @@ def compiled() -> ctypes.CDLL:
 
 
 class Encoder:
-    """The layers of an encoder, packed for the C kernels."""
+    """The layers of an encoder, packed for the C kernels.
 
-    def __init__(self, layers: Sequence[Layer], threads: int) -> None:
+    all_tokens: whether the last layer is computed for all tokens, not for the first alone.
+    """
+
+    def __init__(self, layers: Sequence[Layer], threads: int, all_tokens: bool = False) -> None:
         self._library = compiled()
         self._threads = Threads(self._library, threads)
         self._library.workspace_vectors.restype = c_long
@@ -59,7 +62,10 @@ class Encoder:
         self.features = len(layers[0].attention_output.bias)
         array = (LayerStruct * len(layers))(*[self._layer(layer) for layer in layers])
         intermediate = max(len(layer.intermediate.bias) for layer in layers)
-        self._struct = EncoderStruct(len(layers), self.features, intermediate, self._values, array)
+        self.all_tokens = all_tokens
+        self._struct = EncoderStruct(
+            len(layers), self.features, intermediate, self._values, all_tokens, array
+        )
 
     def run(
         self,
@@ -68,6 +74,8 @@ class Encoder:
         mask: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.float32]:
         """The last layer's output for the first token of each sequence, [batch, features].
+
+        With `all_tokens` [batch, length, features], zeros for padding.
 
         tokens: [batch], the number of tokens of each sequence; the rest is padding.
         mask: [batch, length], added to the scores of each key.
@@ -78,7 +86,8 @@ class Encoder:
         if self._workspace.nbytes < (vectors + 1) * VECTOR_BYTES:
             self._workspace = np.empty((vectors + 1) * VECTOR_BYTES, np.uint8)
         start = -self._workspace.ctypes.data % VECTOR_BYTES
-        out = np.empty((batch, self.features), np.float32)
+        shape = (batch, length, self.features) if self.all_tokens else (batch, self.features)
+        out = np.zeros(shape, np.float32)
         self._library.encode(
             encoder,
             ctypes.byref(embedding),

@@ -26,7 +26,7 @@ MOST_ROWS = 4096
 
 
 class SparseRuntime:
-    """A BERT-like encoder with a classifier, in the form `qdq` or in float32."""
+    """A BERT-like encoder with a head on the first token or on all, as `qdq` or in float32."""
 
     name = "sparse"
     forms: tuple[str, ...] = ("qdq",)
@@ -45,9 +45,8 @@ class SparseRuntime:
         loaded = load_graph(model)
         graph, encoder, self._embedding = loaded.graph, loaded.encoder, loaded.embedding
         self._threads, self._inputs, self._output = threads, graph.inputs, graph.output
-        self._mask, self._first_token = encoder.mask, encoder.first_token
-        self._source = encoder.source
-        self._encoder = Encoder(encoder.layers, threads)
+        self._mask, self._source, self._read = encoder.mask, encoder.source, encoder.output
+        self._encoder = Encoder(encoder.layers, threads, encoder.all_tokens)
         self._encoder_input = EncoderInput(self._encoder, self._embedding)
         self._values = graph.constants
         self._before, self._after = self._fold(loaded.before), self._fold(loaded.after)
@@ -81,8 +80,9 @@ class SparseRuntime:
             ]
         with self._lock:
             self._encoder_input.fill(embedded)
-            first = self._encoder.run(self._encoder_input.struct, text_tokens(mask), mask)
-        values[self._first_token] = first
+            values[self._read] = self._encoder.run(
+                self._encoder_input.struct, text_tokens(mask), mask
+            )
         operators.run(self._after, values)
         logits: npt.NDArray[np.float32] = values[self._output]
         return logits

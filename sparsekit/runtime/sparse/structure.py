@@ -74,8 +74,9 @@ class Layer:
 class Encoder:
     """The layers in order, and names of tensors of the graph.
 
-    source: the first layer's input; mask: what is added to the attention scores; first_token: the
-    encoder's output for the first token; heads: for each layer, query, key and value [batch,
+    source: the first layer's input; mask: what is added to the attention scores; output: the
+    encoder's output for the first token [batch, features], or for all [batch, length, features]
+    where `all_tokens`; heads: for each layer, query, key and value [batch,
     length, heads, head_features]; context: for each layer, its attention's result [batch, length,
     features], which the attention output layer reads.
     """
@@ -83,6 +84,7 @@ class Encoder:
     layers: list[Layer]
     source: str
     mask: str
-    first_token: str
+    output: str
+    all_tokens: bool
     heads: list[tuple[str, str, str]]
     context: list[str]

@@ -20,6 +20,8 @@ Array = npt.NDArray[np.float32]
 Output = Array | list[Array]
 Outputs = Mapping[str, Output]
 Answer = dict[str, Any]
+# A text and its pair, if it has one.
+Row = tuple[str, str | None]
 
 
 def flat(output: Output) -> Array:
@@ -63,9 +65,13 @@ class Answers(ABC):
 
     @abstractmethod
     def answers(
-        self, encoder: TextEncoder, encodings: Sequence[Encoding], outputs: Outputs
+        self,
+        encoder: TextEncoder,
+        rows: Sequence[Row],
+        encodings: Sequence[Encoding],
+        outputs: Outputs,
     ) -> list[Answer]:
-        """The answer to each row as a JSON object."""
+        """The answer to each of `rows`, a text and its pair, as a JSON object."""
 
     def ranked(self, answer: Answer, top_k: int | None) -> Any:
         """What `sparsekit.Pipeline` returns of an answer: the best `top_k` where it has scores."""

@@ -10,7 +10,7 @@ from tokenizers import Encoding
 
 from sparsekit.errors import UserError
 from sparsekit.runtime.encoder import TextEncoder
-from sparsekit.runtime.tasks.base import Answer, Answers, Outputs
+from sparsekit.runtime.tasks.base import Answer, Answers, Outputs, Row
 from sparsekit.runtime.tasks.card import CardParts
 
 EXAMPLE = '--json "Write a text of your own here."'
@@ -38,7 +38,11 @@ class EmbeddingAnswers(Answers):
         return None
 
     def answers(
-        self, encoder: TextEncoder, encodings: Sequence[Encoding], outputs: Outputs
+        self,
+        encoder: TextEncoder,
+        rows: Sequence[Row],
+        encodings: Sequence[Encoding],
+        outputs: Outputs,
     ) -> list[Answer]:
         return [{"embedding": row.tolist()} for row in outputs["sentence_embedding"]]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tokenizers import Encoding
 
 from sparsekit.runtime.encoder import TextEncoder
-from sparsekit.runtime.tasks.base import Answer, Answers, Outputs
+from sparsekit.runtime.tasks.base import Answer, Answers, Outputs, Row
 from sparsekit.runtime.tasks.card import CardParts
 
 # Not of the data: it may be private, and the card is published.
@@ -25,7 +25,11 @@ class TextClassificationAnswers(Answers):
     """`label`, `score` (its probability) and all `scores`."""
 
     def answers(
-        self, encoder: TextEncoder, encodings: Sequence[Encoding], outputs: Outputs
+        self,
+        encoder: TextEncoder,
+        rows: Sequence[Row],
+        encodings: Sequence[Encoding],
+        outputs: Outputs,
     ) -> list[Answer]:
         return label_scores(encoder.labels, np.asarray(outputs["logits"]))
 

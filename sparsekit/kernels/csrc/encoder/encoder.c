@@ -7,8 +7,8 @@ thread processes whole groups; the remaining groups are shared by all threads, w
 heads or tokens. Every value is computed the same way in both cases, so results do not depend on the
 number of threads.
 
-Of the last layer only the output for each sequence's first token is used: only its first vector is
-computed. */
+Of the last layer of a classifier only the output for each sequence's first token is used: only its
+first vector is computed, unless all tokens are asked for. */
 
 #include <string.h>
 
@@ -97,8 +97,9 @@ static void run_worker(const void *argument, long worker_index) {
         run_batch_group(b, g, shared, (worker){shared_phases, b->threads, scratch});
 }
 
-/* y [batch, features]: the last layer's output for the first token of each sequence. tokens [rows]:
-   the number of tokens per row; masks [rows, length]: added to each key's scores. */
+/* y: the last layer's output for the first token of each sequence, [rows, features], or for all
+   tokens, [rows, length, features]. tokens [rows]: the number of tokens per row; masks [rows,
+   length]: added to each key's scores. */
 void encode(const encoder *e, const embedding *embeddings, long rows, const long *tokens,
             const float *masks, float *y, integers *workspace, pool *p) {
     long group_starts[rows + 1], groups = 0, tile_vectors = TILE, longest = TILE, next_group = 0,

@@ -22,9 +22,10 @@ typedef struct {
     long activation;
 } layer;
 
-/* values: the number of units and steps of all weights. */
+/* values: the number of units and steps of all weights. all_tokens: whether the last layer is
+   computed for all tokens, not for each sequence's first vector alone. */
 typedef struct {
-    long layers, features, intermediate_features, values;
+    long layers, features, intermediate_features, values, all_tokens;
     const layer *layer;
 } encoder;
 
@@ -139,6 +140,15 @@ static void run_layer(const encoder *e, const layer *l, const quantizer *next_in
     layer_norm(&l->output_norm, features, &t.sums, query_vectors, &hidden, &output, self);
 }
 
+/* Copies one sequence of the hidden states to y [tokens, features]. */
+static void store_tokens(const encoder *e, const tensors *t, long vectors, const sequence *s,
+                         float *y) {
+    for (long token = 0; token < s->tokens; token++)
+        for (long f = 0; f < e->features; f++)
+            y[token * e->features + f] =
+                *token_data(&t->hidden, vectors, f, s->first * LANES + token);
+}
+
 /* Runs the encoder for `count` sequences from row `first` of the batch on. */
 static void run_group(const encoder *e, const embedding *embeddings, const long *tokens,
                       const float *masks, long first, long count, tensors t, float *y,
@@ -159,9 +169,17 @@ static void run_group(const encoder *e, const embedding *embeddings, const long 
               i - sequences[s].first, vectors, &t.hidden, &input, (float *)self.scratch);
     }
     finish_phase(&self, vectors);
+    const quantizer *last_output = e->all_tokens ? &float32 : 0;
     for (long i = 0; i < e->layers; i++)
-        run_layer(e, e->layer + i, i + 1 < e->layers ? &e->layer[i + 1].input : 0, t, vectors,
-                  sequences, count, &self);
+        run_layer(e, e->layer + i, i + 1 < e->layers ? &e->layer[i + 1].input : last_output, t,
+                  vectors, sequences, count, &self);
+    if (e->all_tokens) {
+        for (long s = claim_piece(&self); s < count; s = complete_and_claim(&self))
+            store_tokens(e, &t, vectors, sequences + s,
+                         y + (first + s) * embeddings->length * e->features);
+        finish_phase(&self, count);
+        return;
+    }
     const vector *last = (const vector *)t.first_hidden.data;
     for (long i = claim_piece(&self); i < 1; i = complete_and_claim(&self))
         for (long s = 0; s < count; s++)

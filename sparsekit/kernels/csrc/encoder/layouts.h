@@ -74,6 +74,7 @@ const layout_entry encoder_layout[] = {
     FIELD(encoder, features),
     FIELD(encoder, intermediate_features),
     FIELD(encoder, values),
+    FIELD(encoder, all_tokens),
     FIELD(encoder, layer),
     END,
 };

@@ -1,0 +1,97 @@
+"""CoNLL files: a word a line with its tag, and a blank line after each sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import DatasetDict
+
+from sparsekit.data.compression import open_text
+from sparsekit.data.datasets import Column, Source
+from sparsekit.data.fingerprint import files_hash
+from sparsekit.data.readers import members
+from sparsekit.data.table import FileRows, as_dataset, text_table
+from sparsekit.errors import ConfigError, UserError
+
+# Begins a line between documents.
+_DOCUMENT = "-DOCSTART-"
+
+
+@dataclass(kw_only=True)
+class ConllDataset(Source):
+    """Local CoNLL files, for each split a file or a folder of files; gz and zst too.
+
+    Columns are separated by blanks or tabs. Lines that begin with -DOCSTART- are left out, and
+    comments, "# " and text, before the first word of a sentence.
+
+    Args:
+        data_files: the path for each split.
+        word: the position of the word in a line, from 0.
+        tag: that of its tag; -1 is the last.
+    """
+
+    data_files: dict[str, str | None]
+    word: int = 0
+    tag: int = -1
+
+    def files_hash(self) -> str | None:
+        return files_hash(self.data_files)
+
+    def raw(self, columns: Sequence[Column]) -> DatasetDict:
+        if len(columns) != 2 or not all(column.lists for column in columns):
+            raise ConfigError(
+                [
+                    "CoNLL files hold words and tags; set task=token_classification, or give "
+                    "another kind of file"
+                ]
+            )
+        names = [column.name for column in columns]
+        problems, read = [], {}
+        for split, name in self.data_files.items():
+            path = Path(name) if name else None
+            if path is not None and not path.exists():
+                problems.append(f"dataset.data_files.{split}: there is no file {path}")
+            elif path is not None:
+                read[split] = as_dataset([self._read(file, names) for file in members(path)])
+        if problems:
+            raise ConfigError(problems)
+        return DatasetDict(read)
+
+    def _read(self, path: Path, names: Sequence[str]) -> FileRows:
+        try:
+            rows = ((line, dict(zip(names, row, strict=True))) for line, row in self._rows(path))
+            return text_table(rows, f"{path}, line {{}}", names)
+        except UnicodeDecodeError as error:
+            raise UserError(f"cannot read {path}: {error}; save it as UTF-8") from error
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error}; the file must be readable") from error
+
+    def _rows(self, path: Path) -> Iterator[tuple[int, tuple[list[str], list[str]]]]:
+        """The first line, the words and the tags of each sentence."""
+        words: list[str] = []
+        tags: list[str] = []
+        first = 1
+        with open_text(path) as file:
+            for number, line in enumerate(file, start=1):
+                fields = line.split()
+                if not fields or fields[0].startswith(_DOCUMENT):
+                    if words:
+                        yield first, (words, tags)
+                    words, tags = [], []
+                elif words or not line.startswith("# "):
+                    first = first if words else number
+                    words.append(self._field(path, number, fields, self.word, "word"))
+                    tags.append(self._field(path, number, fields, self.tag, "tag"))
+        if words:
+            yield first, (words, tags)
+
+    def _field(self, path: Path, number: int, fields: list[str], index: int, name: str) -> str:
+        if len(fields) < 2 or not -len(fields) <= index < len(fields):
+            raise UserError(
+                f"{path}, line {number}: {' '.join(fields)[:60]!r} has {len(fields)} columns, and "
+                f"no {name} in column {index} (from 0); write a word and its tag, blanks apart, "
+                f"or set dataset.{name}"
+            )
+        return fields[index]

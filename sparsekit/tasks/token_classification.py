@@ -1,0 +1,273 @@
+"""Token classification: a tag for each word of a text, as in named entity recognition."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import AutoModelForTokenClassification, PreTrainedConfig, PreTrainedTokenizerBase
+
+from sparsekit.cache import content_hash
+from sparsekit.data.collator import IGNORED, Collator
+from sparsekit.data.datasets import Column, Source, check_splits
+from sparsekit.data.labels import id2label, matching_order
+from sparsekit.data.tags import number_tags
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.metrics import entities
+from sparsekit.runtime.tasks.base import Output, Outputs
+from sparsekit.runtime.tasks.token_classification import TokenClassificationAnswers
+from sparsekit.tasks.base import Data, Labels, Scores, Task
+from sparsekit.tasks.distances import kl_divergence
+from sparsekit.tasks.labelled import check_label_count, teacher_label_order
+
+# One token, and the special tokens around it.
+MIN_LENGTH = 3
+
+
+@dataclass(kw_only=True)
+class TokenClassification(Task):
+    """A column of lists of words, and one of lists of tags as names or numbers.
+
+    The first token of a word has its tag; other tokens of it, and words that `max_length` cuts off,
+    have none: they take part in neither loss nor scores.
+
+    tag_names: what the tags 0, 1, ... mean, where the data set does not say it.
+
+    In its own form a split has `tokens`, lists of words, and `tags`, lists of indices.
+    """
+
+    name: ClassVar[str] = "token classification"
+    head: ClassVar[type[Any]] = AutoModelForTokenClassification
+    words: ClassVar[bool] = True
+
+    token_column: str = "tokens"
+    tag_column: str = "tags"
+    tag_names: list[str] | None = None
+    metrics: list[str] = field(default_factory=lambda: ["f1"])
+
+    @property
+    def answers(self) -> TokenClassificationAnswers:
+        return TokenClassificationAnswers()
+
+    def problems(self) -> list[str]:
+        known = ", ".join(entities.METRICS)
+        unknown = [name for name in self.metrics if name not in entities.METRICS]
+        found = [
+            f"dataset.metrics: {name!r} is not known for {self.name}; known: {known}"
+            for name in unknown
+        ]
+        if not self.metrics:
+            found.append(f"dataset.metrics is empty; name at least one of {known}")
+        if self.max_length < MIN_LENGTH:
+            found.append(
+                f"dataset.max_length {self.max_length} leaves no room for text; set {MIN_LENGTH} "
+                "or more"
+            )
+        return found
+
+    def columns(self) -> list[Column]:
+        return [
+            Column(self.token_column, "dataset.token_column", lists=True),
+            Column(self.tag_column, "dataset.tag_column", lists=True, role="target"),
+        ]
+
+    def load(self, source: Source) -> Data:
+        if problems := self.problems():
+            raise ConfigError(problems)
+        raw = source.raw(self.columns())
+        check_splits(raw)
+        names, tags = number_tags(raw, self.token_column, self.tag_column, self.tag_names)
+        if not entities.has_scheme(names) and self.metrics != ["accuracy"]:
+            raise ConfigError(
+                [
+                    f"column {self.tag_column!r} marks no entities (B-..., I-...): it has "
+                    f"{', '.join(names[:6])}; set 'dataset.metrics=[accuracy]', or name what "
+                    "numbers mean: 'dataset.tag_names=[O,B-PER,I-PER]'"
+                ]
+            )
+        splits = {
+            split: Dataset.from_dict({"tokens": rows[self.token_column][:], "tags": tags[split]})
+            for split, rows in raw.items()
+        }
+        return Data(self, splits, names)
+
+    def with_model_labels(self, data: Data, theirs: Mapping[int, str]) -> Data:
+        order = matching_order(data.label_names, theirs)
+        if order is None or order == sorted(order):
+            return data
+        splits = {
+            split: Dataset.from_dict(
+                {"tokens": rows["tokens"][:], "tags": [[order[t] for t in r] for r in rows["tags"]]}
+            )
+            for split, rows in data.splits.items()
+        }
+        names = [data.label_names[order.index(i)] for i in range(len(order))]
+        return Data(data.task, splits, names)
+
+    def fingerprint(self, rows: Dataset, label_names: Sequence[str]) -> str:
+        words = (json.dumps(row) for row in rows["tokens"])
+        tags = (json.dumps([label_names[tag] for tag in row]) for row in rows["tags"])
+        return content_hash([*words, *tags])
+
+    def tokenize(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        encoded = tokenizer(
+            rows["tokens"][:],
+            is_split_into_words=True,
+            truncation=True,
+            max_length=self.max_length,
+        )
+        columns = dict(encoded)
+        columns["length"] = [len(ids) for ids in columns["input_ids"]]
+        columns["labels"] = [
+            _first_tokens(encoded.word_ids(index), tags) for index, tags in enumerate(rows["tags"])
+        ]
+        return columns
+
+    def with_columns(self, columns: Sequence[str]) -> Task:
+        tokens = columns[0] if columns else self.token_column
+        return replace(self, token_column=tokens, tag_column="labels")
+
+    def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
+        (rows,) = texts
+        return Dataset.from_dict({"tokens": rows, "tags": [[0] * len(row) for row in rows]})
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
+        return Collator(tokenizer, {"labels": IGNORED, "teacher_logits": float("nan")})
+
+    def model_options(self, label_names: Sequence[str], config: PreTrainedConfig) -> dict[str, Any]:
+        labels = dict(enumerate(label_names))
+        return {
+            "num_labels": len(labels),
+            "id2label": labels,
+            "label2id": {name: i for i, name in labels.items()},
+        }
+
+    def check_model(self, config: PreTrainedConfig) -> None:
+        count = len(id2label(config))
+        if count < 2:
+            raise UserError(
+                f"the model has {count} label; {self.name} needs 2 or more: load it with "
+                "num_labels=..."
+            )
+
+    def teacher_order(
+        self,
+        config: PreTrainedConfig,
+        architectures: Sequence[str],
+        name: str,
+        label_names: list[str],
+    ) -> list[int]:
+        if not any(map(self.is_head, architectures)):
+            raise UserError(
+                f"the teacher {name!r} is {' '.join(architectures) or 'of unknown architecture'}, "
+                "which labels no tokens; choose a checkpoint fine-tuned for token classification"
+            )
+        check_label_count(config, name, label_names)
+        return teacher_label_order(config, label_names)
+
+    def kept_output(self, rows: Dataset, output: Output) -> Output:
+        """The logits of words, [words, labels], as their first tokens have them."""
+        return [
+            values[np.array(labels) != IGNORED]
+            for values, labels in zip(output, rows["labels"], strict=True)
+        ]
+
+    def taught_output(self, rows: Dataset, kept: Output) -> Output:
+        """The logits of the words that the student's rows have; NaN of those the teacher lacks."""
+        taught = []
+        for values, labels in zip(kept, rows["labels"], strict=True):
+            words = int((np.array(labels) != IGNORED).sum())
+            lacking = np.full((max(words - len(values), 0), values.shape[-1]), np.nan, np.float32)
+            taught.append(np.concatenate([values[:words], lacking]))
+        return taught
+
+    def distance(
+        self, name: str, outputs: Any, batch: Mapping[str, Tensor], temperature: float
+    ) -> Tensor:
+        """The KL divergence, a mean over the words that both models label."""
+        first, padded = batch["labels"] != IGNORED, batch[f"teacher_{name}"]
+        # Of each row the teacher's words are those of the student, then padding.
+        words = torch.arange(padded.shape[1], device=first.device) < first.sum(dim=1, keepdim=True)
+        student, teacher = outputs[name][first], padded[words]
+        known = ~teacher.isnan().any(dim=1)
+        return kl_divergence(student[known], teacher[known], temperature)
+
+    def loss_items(self, labels: Tensor) -> int:
+        return int((labels != IGNORED).sum())
+
+    def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
+        true, predicted = _tags(outputs["logits"], labels, label_names)
+        values = entities.score(true, predicted)
+        return {name: values[name] for name in dict.fromkeys(self.metrics)}
+
+    def check_rows(self, labels: int, rows: Dataset, name: str, column: str) -> None:
+        table = rows.with_format("arrow")[:]
+        values = table["labels"]
+        if not pa.types.is_list(values.type) or not pa.types.is_integer(values.type.value_type):
+            raise UserError(
+                f"{name}, column {column} holds {values.type}, not a list of tag indices for each "
+                f"row; give each token its tag, and {IGNORED} where it has none"
+            )
+        unequal = pc.not_equal(
+            pc.list_value_length(values), pc.list_value_length(table["input_ids"])
+        )
+        row = pc.index(unequal, True).as_py()
+        if row >= 0:
+            raise UserError(
+                f"{name}, row {row} (from 0) has {len(table['input_ids'][row])} tokens and "
+                f"{len(values[row])} labels; give each token one, and {IGNORED} where it has none"
+            )
+        for row, tags in enumerate(values.to_pylist()):
+            wrong = [tag for tag in tags if tag != IGNORED and not 0 <= tag < labels]
+            if wrong:
+                raise UserError(
+                    f"{name}, row {row} (from 0) has the label {wrong[0]}, the model has the "
+                    f"labels 0 to {labels - 1}; load the model with num_labels=..."
+                )
+
+    def write_report(
+        self,
+        folder: Path,
+        split: str,
+        outputs: Outputs,
+        labels: Labels,
+        label_names: Sequence[str],
+    ) -> None:
+        report = entities.report(*_tags(outputs["logits"], labels, label_names))
+        text = json.dumps({"rows": len(labels), "entities": report}, indent=2, ensure_ascii=False)
+        (folder / f"{split}_entities.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _first_tokens(word_ids: Sequence[int | None], tags: Sequence[int]) -> list[int]:
+    """The tag of a word at its first token; IGNORED at other tokens."""
+    before = [None, *word_ids[:-1]]
+    return [
+        IGNORED if word is None or word == last else tags[word]
+        for word, last in zip(word_ids, before, strict=True)
+    ]
+
+
+def _tags(
+    logits: Output, labels: Labels, label_names: Sequence[str]
+) -> tuple[list[list[str]], list[list[str]]]:
+    """The true and the predicted tags of the words of each row.
+
+    logits: of each row those of its tokens, [tokens, labels], or of its words alone.
+    """
+    true, predicted = [], []
+    for values, row in zip(logits, labels, strict=True):
+        first = np.asarray(row) != IGNORED
+        tags = np.asarray(row)[first]
+        words = values if len(values) == len(tags) else values[: len(first)][first]
+        true.append([label_names[tag] for tag in tags])
+        predicted.append([label_names[best] for best in np.asarray(words).argmax(axis=-1)])
+    return true, predicted
