@@ -260,7 +260,9 @@ class Task(ABC):
         texts: the split in the task's form; rows: the same, tokenized.
         """
         table = texts
-        for name in self.answers.columns:
+        first, *others = self.answers.columns
+        # A single text has no pair. Without texts their columns are left out.
+        for name in others if first in table.column_names else ():
             if name not in table.column_names:
                 table = table.add_column(name, [None] * len(table))
         if "label" not in table.column_names:
