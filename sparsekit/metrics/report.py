@@ -87,6 +87,16 @@ def worst_class(report: dict[str, Any]) -> tuple[str, float] | None:
     return min(scores.items(), key=lambda item: item[1]) if scores else None
 
 
+def report_scalars(report: dict[str, Any]) -> dict[str, float | str]:
+    """The report's single values: calibration error, and the worst class with its F1."""
+    values: dict[str, float | str] = {
+        "expected_calibration_error": report["expected_calibration_error"]
+    }
+    if worst := worst_class(report):
+        values |= {"worst_class": worst[0], "worst_class_f1": worst[1]}
+    return values
+
+
 def unrecognized(report: dict[str, Any]) -> list[str]:
     """A sentence for each class of whose rows none is recognized (recall 0).
 

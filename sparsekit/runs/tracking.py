@@ -12,10 +12,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsekit.errors import UserError
+from sparsekit.metrics.report import read_report, report_scalars
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.summary import describe, plain_json, scalars
 from sparsekit.runs.wandb_run import end, start
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import wandb
 
 LOG = logging.getLogger(__name__)
+SPLITS = ("validation", "test")
 MODES = ("auto", "online", "offline", "disabled")
 
 
@@ -95,6 +98,16 @@ class Tracker:
         self.finished = True
         return dict(self._summary)
 
+    def log_reports(self) -> None:
+        """Mirror the scores by class: worst class, calibration error, confusion matrix."""
+        for split in SPLITS:
+            if report := read_report(self._folder.evaluations, split):
+                found = {f"{split}/{name}": value for name, value in report_scalars(report).items()}
+                self._mirror(partial(_update_summary, values=found))
+            picture = self._folder.evaluations / f"{split}_confusion.png"
+            if picture.is_file():
+                self._mirror(partial(_log_picture, name=f"{split}/confusion", picture=picture))
+
     def log_artifact(self, folder: Path) -> None:
         """Log a folder of the run to W&B as a model."""
         self._mirror(lambda run: run.log_artifact(folder, f"{folder.name}-{run.id}", type="model"))
@@ -107,6 +120,16 @@ class Tracker:
         except Exception as error:  # a service must not end a run, whatever it raises
             LOG.warning("W&B stopped recording; the run folder goes on: %s", error)
             self._run = None
+
+
+def _update_summary(run: wandb.Run, values: Mapping[str, float | str]) -> None:
+    run.summary.update(dict(values))
+
+
+def _log_picture(run: wandb.Run, name: str, picture: Path) -> None:
+    import wandb
+
+    run.log({name: wandb.Image(str(picture))})
 
 
 @contextlib.contextmanager
@@ -134,6 +157,7 @@ def track(
         yield tracker
         if not tracker.finished:
             tracker.finish({})
+        tracker.log_reports()
         if config.artifact and folder.deployment.is_dir():
             tracker.log_artifact(folder.deployment)
     except BaseException as error:

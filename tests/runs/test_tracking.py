@@ -14,6 +14,7 @@ import wandb
 import wandb_file
 
 from sparsekit.errors import UserError
+from sparsekit.metrics.report import write_report
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.summary import describe, scalars
 from sparsekit.runs.tracking import Tracker, TrackingConfig, track
@@ -273,6 +274,24 @@ def test_deployment_is_logged_as_an_artifact(tmp_path, monkeypatch):
     [path] = offline_files(tmp_path / "run")
     name = f"deployment-{path.stem.removeprefix('run-')}"
     assert wandb_file.read(path).artifacts == {name: ["model.onnx"]}
+
+
+def test_scores_by_class_are_mirrored(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.evaluations.mkdir(parents=True)
+    labels = np.arange(12) % 3
+    logits = np.eye(3)[np.where(labels == 2, 0, labels)]
+    write_report(run.evaluations, "validation", logits, labels, ["a", "b", "never"])
+    with track(TrackingConfig(), run, {}, [], None) as tracker:
+        tracker.finish(SUMMARY)
+    [path] = offline_files(run.path)
+    contents = wandb_file.read(path)
+    assert contents.summary["validation/worst_class"] == "never"
+    assert contents.summary["validation/worst_class_f1"] == 0.0
+    assert contents.summary["validation/expected_calibration_error"] > 0
+    pictures = [event for event in contents.history if any("confusion" in key for key in event)]
+    assert len(pictures) == 1
+    assert "image-file" in str(pictures[0])
 
 
 def test_scalars():
