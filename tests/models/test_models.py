@@ -18,6 +18,7 @@ from sparsekit.errors import UserError
 from sparsekit.models.hub import fetch, weight_files
 from sparsekit.models.loading import (
     Student,
+    embedded_tokens,
     load_for_task,
     positions_of,
     read_config,
@@ -330,3 +331,27 @@ def test_weights_that_are_not_numbers_are_named(student_folder: str, tmp_path: P
     model.save_pretrained(folder)
     with pytest.raises(UserError, match=r"weight bert.pooler.dense.weight in .* holds NaN"):
         Student(checkpoint=str(folder)).load(TASK, LABELS)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_checkpoint_trains_in_float32(
+    student_folder: str, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    folder = Path(shutil.copytree(student_folder, tmp_path / "student"))
+    (folder / "pytorch_model.bin").unlink()
+    model = Student(checkpoint=student_folder).load(TASK, LABELS).model
+    model.to(dtype).save_pretrained(folder, max_shard_size="20KB")
+    loaded = Student(checkpoint=str(folder)).load(TASK, LABELS).model
+    for name, parameter in loaded.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert torch.equal(parameter, model.get_parameter(name).float())
+
+
+def test_a_model_with_more_embeddings_than_tokens(student_folder: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(student_folder, tmp_path / "student"))
+    (folder / "pytorch_model.bin").unlink()
+    loaded = Student(checkpoint=student_folder).load(TASK, LABELS)
+    loaded.model.resize_token_embeddings(len(loaded.tokenizer) + 7)
+    loaded.model.save_pretrained(folder)
+    again = Student(checkpoint=str(folder)).load(TASK, LABELS)
+    assert embedded_tokens(again.model) == len(again.tokenizer) + 7

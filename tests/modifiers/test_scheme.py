@@ -162,3 +162,10 @@ def test_named_schemes() -> None:
     assert parse_scheme("tensorrt") == Scheme(inputs=Activations(symmetric=True))
     spelt = {"weights": {"strategy": "channel"}, "output_activations": {"symmetric": False}}
     assert parse_scheme(spelt) == Scheme(weights=Weights(True), outputs=Activations())
+
+
+def test_a_class_to_exclude_that_there_is_not(model: BertForSequenceClassification) -> None:
+    with pytest.raises(ConfigError, match=r"exclude_module_types: 'LayerNrm' is neither a class"):
+        Quantization(exclude_module_types=["LayerNrm"]).attach(model)
+    # A class of torch.nn that this model has no module of.
+    Quantization(exclude_module_types=["LayerNorm", "Conv1d"]).attach(model)
