@@ -65,7 +65,7 @@ def choice(path: Path) -> Iterator[str]:
     lines = path.read_text().splitlines()
     size = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
     yield from opening_comment(lines[:size])
-    body = "\n".join(lines[size:]).strip("\n")
+    body = "\n".join(lines[size:]).strip("\n").replace("${this_command:}", "sparsekit train")
     yield from ("", *linked_target(body))
     if body:
         yield f"```yaml\n{body}\n```\n"
