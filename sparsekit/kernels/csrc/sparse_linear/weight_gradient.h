@@ -153,7 +153,9 @@ static void correlate_part(const sparse_rows *weight, const float *factors, cons
         const int32_t *pointers = weight->pointers + b * (rows + 1);
         first[b] = lower_bound(pointers, rows, begin);
         last[b] = lower_bound(pointers, rows, end);
-        memset(sums + pointers[first[b]], 0, 4 * (pointers[last[b]] - pointers[first[b]]));
+        long count = pointers[last[b]] - pointers[first[b]];
+        if (count > 0) /* weights without entries have no sums at all */
+            memset(sums + pointers[first[b]], 0, 4 * count);
     }
     for (long tile = 0; tile < tile_count(tokens); tile++)
         for (long b = 0; b < blocks; b++)
