@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from sparsekit.errors import reworded
 
 # What messages call a setting -> what the caller of SparseTrainer, prune or export calls it. Each
-# begins a word: not the rest of a module's or a file's name.
+# begins a word that is not quoted: quoted words are names that the user chose.
 _ARGUMENTS = [
     (r"student\.checkpoint=FOLDER or ", ""),
     (r"teacher=checkpoint teacher\.checkpoint=", "teacher="),
@@ -31,7 +31,7 @@ def as_arguments(message: str) -> str:
     'set args.sparse_products=auto, or recipe_args={"qat_epochs": 1}'
     """
     for pattern, replacement in _ARGUMENTS:
-        message = re.sub(rf"(?<![\w./]){pattern}", replacement, message)
+        message = re.sub(rf"(?<![\w./'\"]){pattern}", replacement, message)
     return re.sub(r"=(true|false|null|none)\b", lambda match: f"={_VALUES[match[1]]}", message)
 
 

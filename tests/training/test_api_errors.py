@@ -154,6 +154,7 @@ def test_arguments_name_their_own_fields(
         ("set recipe.qat_epochs=1, or 2", 'set recipe_args={"qat_epochs": 1}, or 2'),
         ("a module sparsekit.training.trainer", "a module sparsekit.training.trainer"),
         ("the file runs/export.yaml", "the file runs/export.yaml"),
+        ("no folder 'training.v1'", "no folder 'training.v1'"),
         ("raise export.max_metric_drop", "raise max_metric_drop"),
         ("set export.verify=false", "set verify=False"),
         ("lower recipe.init_lr", "lower recipe.init_lr"),
