@@ -57,7 +57,7 @@ def limited_waiting() -> Iterator[None]:
         yield
     except library.RequestError as error:
         # Raised by the Hub's client itself, as for redirects without an end.
-        raise _unreachable(error) from error
+        raise _unreachable(error, constants.ENDPOINT) from error
     finally:
         logging.set_verbosity(verbosity)
         del client.send
@@ -70,11 +70,14 @@ def _library(client: Any) -> Any:
 
 
 class _Sender:
-    """Replaces `send` of a client: each request is tried twice, none after a loss."""
+    """Replaces `send` of a client: each request is tried twice, none to a host that was lost.
+
+    `datasets` also asks other hosts than the Hub, and does without their answers.
+    """
 
     def __init__(self, send: Callable[..., Any], library: Any) -> None:
         self._send, self._library = send, library
-        self._lost: HubError | None = None
+        self._lost: dict[str, HubError] = {}
         self._begun: Counter[str] = Counter()
 
     def send(self, request: Any, **options: Any) -> Any:
@@ -84,44 +87,51 @@ class _Sender:
         limits["connect"] = min(limits["connect"], CONNECT_SECONDS)
         request.extensions = {**request.extensions, "timeout": limits}
         if options.get("stream"):
-            self._count(str(request.url))
+            self._count(request.url)
         try:
             return self._once(request, options)
         except HubError as error:
-            if self._lost is not None:
+            if request.url.host in self._lost:
                 raise
             time.sleep(PAUSE)
             try:
                 return self._once(request, options)
             except HubError:
-                self._lost = error
+                self._lost[request.url.host] = error
                 raise
 
     def _once(self, request: Any, options: dict[str, Any]) -> Any:
-        if self._lost is not None:
-            raise HubError(str(self._lost))
+        if request.url.host in self._lost:
+            raise HubError(str(self._lost[request.url.host]))
         try:
             response = self._send(request, **options)
         except self._library.TimeoutException as error:
             # Tried once: the time is up.
-            self._lost = HubError(f"{constants.ENDPOINT} does not answer")
-            raise self._lost from error
+            lost = HubError(f"{_address(request)} does not answer")
+            self._lost[request.url.host] = lost
+            raise lost from error
         except self._library.RequestError as error:
-            raise _unreachable(error) from error
+            raise _unreachable(error, _address(request)) from error
         if response.status_code in BUSY:
             response.close()
             status = f"{response.status_code} {response.reason_phrase}"
-            raise HubError(f"{constants.ENDPOINT} answers {status}; try again later")
+            raise HubError(f"{_address(request)} answers {status}; try again later")
         return response
 
-    def _count(self, url: str) -> None:
-        self._begun[url] += 1
-        if self._begun[url] > BEGINNINGS:
-            self._lost = HubError(f"the download of {url} broke off {BEGINNINGS} times")
+    def _count(self, url: Any) -> None:
+        self._begun[str(url)] += 1
+        if self._begun[str(url)] > BEGINNINGS:
+            lost = HubError(f"the download of {url} broke off {BEGINNINGS} times")
+            self._lost[url.host] = lost
 
 
-def _unreachable(error: Exception) -> HubError:
-    return HubError(f"{constants.ENDPOINT} cannot be reached: {first_line(error)}")
+def _address(request: Any) -> str:
+    """The scheme, host and port that a request is sent to."""
+    return f"{request.url.scheme}://{request.url.netloc.decode()}"
+
+
+def _unreachable(error: Exception, address: str) -> HubError:
+    return HubError(f"{address} cannot be reached: {first_line(error)}")
 
 
 def reason(error: BaseException) -> str:

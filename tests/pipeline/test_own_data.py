@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
+import hub_seed
 import pyarrow.parquet as pq
 import pytest
+from hub import serve
 from launching import run_here
+from project import ROOT
 from tickets import CLASSES, write_tickets
 from typer.testing import CliRunner
 
@@ -168,3 +174,30 @@ def test_without_the_students_tokenizer_lengths_are_left_out(tmp_path: Path) -> 
     assert code == 0
     assert "note: lengths are left out without the student's tokenizer" in output
     assert "class billing" in output
+
+
+def test_a_data_set_of_the_hub_needs_no_weights(seed_folder: Path, tmp_path: Path) -> None:
+    overrides = [
+        "dataset=hub",
+        "dataset.path=cornell-movie-review-data/rotten_tomatoes",
+        "dataset.splits.validation=null",
+        f"student.checkpoint={hub_seed.STUDENT}",
+        "dataset.max_length=32",
+    ]
+    with serve(seed_folder) as hub:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+        done = subprocess.run(
+            [sys.executable, "-m", "sparsekit", "data", *overrides],
+            cwd=tmp_path,
+            env=kept | hub.environment(tmp_path / "hf") | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "validation is" in done.stderr
+    assert "tokens: median, 99 %, longest" in done.stdout
+    assert "class neg" in done.stdout
+    files = [path.name for path in (tmp_path / "hf").rglob("*")]
+    assert "tokenizer.json" in files or "vocab.txt" in files
+    assert not [name for name in files if name.endswith((".bin", ".safetensors"))]
