@@ -15,7 +15,7 @@ _ARGUMENTS = [
     (r"student\.sparsity=([\d.]+)", r"sparsekit.prune(model, \1)"),
     (r"teacher\.checkpoint\b", "teacher"),
     (r"training\.", "args."),
-    (r"dataset\.(metrics|max_length)\b", r"\1"),
+    (r"dataset\.(\w+)\b(?!\.)", r"\1"),
     (r"export\.(\w+)", r"\1"),
     (r"hydra\.run\.dir\b", "output_dir"),
     (r"recipe\.(?:variables\.)?(\w+)=([^\s,;()]+)", r'recipe_args={"\1": \2}'),

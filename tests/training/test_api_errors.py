@@ -158,6 +158,7 @@ def test_arguments_name_their_own_fields(
         ("raise export.max_metric_drop", "raise max_metric_drop"),
         ("set export.verify=false", "set verify=False"),
         ("lower recipe.init_lr", "lower recipe.init_lr"),
+        ("dataset.text_columns [] must name one", "text_columns [] must name one"),
     ],
 )
 def test_what_is_reworded(message: str, expected: str) -> None:
