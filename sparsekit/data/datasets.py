@@ -35,6 +35,7 @@ class Column:
     """A column that a task reads: its name in the data set, and the config key that names it.
 
     lists: whether each row holds a list.
+    objects: whether each row holds an object, which text files give as its JSON text.
     role: an optional text may be empty in some rows; a class is one label a row, and splits are
         made so that each has its share of every class; a target is anything else to be learned.
     """
@@ -42,6 +43,7 @@ class Column:
     name: str
     key: str
     lists: bool = False
+    objects: bool = False
     role: Literal["text", "optional text", "class", "target"] = "text"
 
     @property
@@ -146,7 +148,8 @@ class FileDataset(Source):
             raise UserError(f"dataset.data_files.{split}: there is no file {path}")
         names = [column.name for column in columns]
         lists = [column.name for column in columns if column.lists]
-        return read_files(path, names, self.format, form, lists)
+        objects = [column.name for column in columns if column.objects]
+        return read_files(path, names, self.format, form, lists, objects)
 
 
 @dataclass(kw_only=True)

@@ -16,10 +16,13 @@ _LINES = "line {}"
 _OBJECTS = "object {} (from 0)"
 
 
-def read_json(path: Path, needed: Sequence[str], lists: Sequence[str] = ()) -> FileRows:
+def read_json(
+    path: Path, needed: Sequence[str], lists: Sequence[str] = (), objects: Sequence[str] = ()
+) -> FileRows:
     """The objects of a list, or one object a line.
 
-    Numbers and booleans become text. Columns `lists` hold lists of these; elsewhere lists and
+    Numbers and booleans become text. Columns `lists` hold lists of these; those of `objects`
+    become JSON text; elsewhere lists and
     objects are refused in the columns `needed`, and dropped from others. Raises UserError that
     names the line and the fix.
     """
@@ -27,7 +30,7 @@ def read_json(path: Path, needed: Sequence[str], lists: Sequence[str] = ()) -> F
     template = _OBJECTS if start == "[" else _LINES
     values = _objects(path) if start == "[" else _lines(path)
     rows = (
-        (number, _row(path, template.format(number), value, needed, lists))
+        (number, _row(path, template.format(number), value, needed, lists, objects))
         for number, value in values
     )
     return text_table(rows, f"{path}, {template}", lists)
@@ -52,7 +55,14 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
                     raise _not_json(path, f"line {number}", error) from error
 
 
-def _row(path: Path, where: str, value: Any, needed: Sequence[str], lists: Sequence[str]) -> Row:
+def _row(
+    path: Path,
+    where: str,
+    value: Any,
+    needed: Sequence[str],
+    lists: Sequence[str],
+    objects: Sequence[str],
+) -> Row:
     if not isinstance(value, dict):
         raise UserError(
             f"cannot read {path} as json: {where} is not an object; write one object per line, "
@@ -61,9 +71,13 @@ def _row(path: Path, where: str, value: Any, needed: Sequence[str], lists: Seque
     return {
         name: _texts(path, where, name, value[name])
         if name in lists
-        else _text(path, where, name, value[name], needed)
+        else _text(path, where, name, _plain(value[name], name in objects), needed)
         for name in value
     }
+
+
+def _plain(value: Any, is_object: bool) -> Any:
+    return json.dumps(value, ensure_ascii=False) if is_object else value
 
 
 def _texts(path: Path, where: str, name: str, value: Any) -> list[str | None] | None:

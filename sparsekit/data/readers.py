@@ -27,6 +27,7 @@ def read_files(
     kind: Kind | None = None,
     form: CsvFormat | None = None,
     lists: Sequence[str] = (),
+    objects: Sequence[str] = (),
 ) -> Dataset:
     """The rows of a file, of an Arrow folder, or of all files of a folder, with their origin.
 
@@ -40,12 +41,13 @@ def read_files(
         kind: None finds it out from the content and the name of the file.
         form: how a csv file is written.
         lists: those of `needed` whose rows hold lists, which csv files cannot.
+        objects: those of `needed` whose rows hold objects; of text files they are JSON text.
 
     Raises UserError that names file, line and fix.
     """
     form = form or CsvFormat()
     files = members(path)
-    read = [_read(file, needed, kind, form, lists) for file in files]
+    read = [_read(file, needed, kind, form, lists, objects) for file in files]
     if not any(each.table.num_rows for each in read):
         raise UserError(f"{path} has no rows")
     return as_dataset(read)
@@ -72,7 +74,12 @@ def members(path: Path) -> list[Path]:
 
 
 def _read(
-    path: Path, needed: Sequence[str], kind: Kind | None, form: CsvFormat, lists: Sequence[str]
+    path: Path,
+    needed: Sequence[str],
+    kind: Kind | None,
+    form: CsvFormat,
+    lists: Sequence[str],
+    objects: Sequence[str],
 ) -> FileRows:
     found = kind
     try:
@@ -84,7 +91,7 @@ def _read(
         if found == "arrow":
             return read_arrow(path)
         if found == "json":
-            return read_json(path, needed, lists)
+            return read_json(path, needed, lists, objects)
         if lists:
             raise UserError(
                 f"{path} is a csv file, which holds no lists for {' and '.join(lists)}; write json "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, permutations
@@ -112,7 +113,7 @@ def token_counts(rows: Dataset) -> npt.NDArray[np.int64]:
 
 
 def rows_hash(rows: Dataset, columns: Sequence[str]) -> str:
-    """A hash of what columns of numbers, or of lists of numbers, hold."""
+    """A hash of what columns of numbers, of lists of numbers, or of objects hold."""
     table = rows.with_format("arrow")[:]
     parts: list[str | bytes] = []
     for name in columns:
@@ -120,6 +121,9 @@ def rows_hash(rows: Dataset, columns: Sequence[str]) -> str:
         if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
             parts.append(np.asarray(pc.list_value_length(values), dtype=np.int64).tobytes())
             values = pc.list_flatten(values)
+        if pa.types.is_struct(values.type):
+            parts += [name, json.dumps(values.to_pylist())]
+            continue
         fractions = pa.types.is_floating(values.type)
         parts += [name, np.asarray(values, dtype=np.float64 if fractions else np.int64).tobytes()]
     return content_hash(parts)

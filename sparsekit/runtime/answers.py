@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,24 +32,39 @@ def predict_outputs(
     Batches have rows of similar length. What the graph computes for padding is left out.
     """
     order = sorted(range(len(encodings)), key=lambda row: len(encodings[row]))
-    [name] = answers.outputs
-    found: dict[int, npt.NDArray[np.float32]] = {}
+    names = answers.outputs
+    found: dict[str, dict[int, npt.NDArray[np.float32]]] = {name: {} for name in names}
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        output = runtime.run(encoder.batch([encodings[row] for row in rows]))
-        _check_width(output, answers.width(encoder))
-        for row, values in zip(rows, output, strict=True):
-            if answers.per_token:
-                values = values[encoder.tokens(len(encodings[row]), len(values))]
-            found[row] = values
-    each = [found[row] for row in range(len(encodings))]
+        outputs = runtime.outputs(encoder.batch([encodings[row] for row in rows]))
+        _check_count(runtime, outputs, names)
+        for name, output in zip(names, outputs, strict=True):
+            _check_width(output, answers.width(encoder))
+            for row, values in zip(rows, output, strict=True):
+                if answers.per_token:
+                    values = values[encoder.tokens(len(encodings[row]), len(values))]
+                found[name][row] = values
+    return {name: _in_order(name, rows, answers.per_token) for name, rows in found.items()}
+
+
+def _in_order(name: str, found: Mapping[int, npt.NDArray[np.float32]], per_token: bool) -> Output:
+    """The values of the rows 0, 1, ..., which must be finite."""
+    each = [found[row] for row in range(len(found))]
     for row, values in enumerate(each):
         if not np.isfinite(values).all():
             raise UserError(
-                f"the {name} of text {row + 1} of {len(encodings)} are NaN or infinite: the "
+                f"the {name} of text {row + 1} of {len(each)} are NaN or infinite: the "
                 "model's weights are damaged; train or export the run again"
             )
-    return {name: each if answers.per_token else np.stack(each)}
+    return each if per_token else np.stack(each)
+
+
+def _check_count(runtime: Runtime, outputs: Sequence[object], names: Sequence[str]) -> None:
+    if len(outputs) != len(names):
+        raise UserError(
+            f"runtime={runtime.name} gives {len(outputs)} of the {len(names)} outputs "
+            f"{', '.join(names)}: run this model with runtime=onnxruntime"
+        )
 
 
 def _check_width(output: npt.NDArray[np.float32], width: int | None) -> None:

@@ -36,6 +36,9 @@ class Runtime(Protocol):
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
         """Logits [batch, labels] of `input_ids`, `attention_mask`, ..., each [batch, sequence]."""
 
+    def outputs(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
+        """All outputs of the graph, in its order; `run` returns the first."""
+
     def seconds(self, inputs: Inputs) -> float:
         """The duration of one run."""
 

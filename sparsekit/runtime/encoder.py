@@ -87,6 +87,26 @@ class TextEncoder:
         )
         return encodings
 
+    def encode_windows(
+        self, questions: Sequence[str], contexts: Sequence[str], stride: int
+    ) -> list[list[Encoding]]:
+        """The windows of each question and its context; two successive ones share `stride` tokens.
+
+        Raises UserError for a question that leaves no room for the context.
+        """
+        self.encode(questions, contexts)
+        self._tokenizer.enable_truncation(self.max_length, stride=stride, strategy="only_second")
+        try:
+            found = self._tokenizer.encode_batch(list(zip(questions, contexts, strict=True)))
+        except Exception as error:  # tokenizers has no exception class of its own
+            raise UserError(
+                f"a question leaves no room for its context in {self.max_length} tokens, of which "
+                f"windows share {stride}: {first_line(error)}; shorten it"
+            ) from error
+        finally:
+            self._tokenizer.enable_truncation(self.max_length)
+        return [[encoding, *encoding.overflowing] for encoding in found]
+
     def batch(self, encodings: Sequence[Encoding]) -> Inputs:
         """The three inputs of BERT-like models, int64 [batch, longest]."""
         shape = (len(encodings), max(len(encoding) for encoding in encodings))

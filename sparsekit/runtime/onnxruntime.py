@@ -72,15 +72,18 @@ class OnnxRuntime:
         self._names = [value.name for value in self._session.get_inputs()]
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
+        return self.outputs(inputs)[0]
+
+    def outputs(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
         feed = checked_inputs(inputs, self._names)
         try:
-            logits: npt.NDArray[np.float32] = self._session.run(None, feed)[0]
+            found: list[npt.NDArray[np.float32]] = self._session.run(None, feed)
         except ERRORS as error:
             raise UserError(
                 f"onnxruntime cannot run {self._model}: {first_line(error)}; the text is longer "
                 "than the model's positions, or the graph was changed: export the run again"
             ) from error
-        return logits
+        return tuple(found)
 
     def seconds(self, inputs: Inputs) -> float:
         return clock(self.run, inputs)

@@ -68,6 +68,9 @@ class OpenVinoRuntime:
         self._version = openvino.__version__
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
+        return self.outputs(inputs)[0]
+
+    def outputs(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
         feed = checked_inputs(inputs, self._names)
         try:
             if self._chosen is None:
@@ -79,8 +82,7 @@ class OpenVinoRuntime:
                 f"OpenVINO cannot run {self._model}: {first_line(error)}; the text is longer than "
                 "the model's positions, or the graph was changed: export the run again"
             ) from error
-        logits: npt.NDArray[np.float32] = request.get_output_tensor(0).data.copy()
-        return logits
+        return tuple(tensor.data.copy() for tensor in request.output_tensors)
 
     def seconds(self, inputs: Inputs) -> float:
         return clock(self.run, inputs)

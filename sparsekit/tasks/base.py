@@ -215,6 +215,10 @@ class Task(ABC):
     def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
         """The metrics of the outputs against the `labels` of tokenized rows."""
 
+    def gathered_labels(self, gathered: Any, rows: Dataset) -> Labels:
+        """What `score` reads, of the labels that the collator's batches of `rows` had, in order."""
+        return np.asarray(gathered)
+
     def loss_items(self, labels: Tensor) -> int:
         """Over how many items of a batch the model's loss is a mean: its rows by default."""
         return len(labels)

@@ -7,11 +7,9 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
@@ -159,7 +157,7 @@ class SparseTrainer(Trainer):
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             data_collator=data_collator or self.task.collator(processing_class),
-            compute_metrics=compute_metrics or partial(_computed, self.task, label_names(model)),
+            compute_metrics=compute_metrics or self._computed,
             callbacks=list(callbacks),
             **options,
         )
@@ -279,12 +277,22 @@ class SparseTrainer(Trainer):
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         if eval_dataset is not None and eval_dataset is not self.eval_dataset:
             eval_dataset = self._rows(eval_dataset, "eval_dataset")
+        self._evaluated = self.eval_dataset if eval_dataset is None else eval_dataset
         loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
         lengths_in_memory(loader)
         return loader
 
+    def _computed(self, prediction: EvalPrediction) -> dict[str, float]:
+        """The task's metrics of the rows that were evaluated last."""
+        found = prediction.predictions
+        each = found if isinstance(found, tuple) else (found,)
+        outputs = dict(zip(self.task.outputs, each, strict=True))
+        labels = self.task.gathered_labels(prediction.label_ids, self._evaluated)
+        return self.task.score(outputs, labels, label_names(cast(PreTrainedModel, self.model)))
+
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
         rows = self._rows(test_dataset, "test_dataset")
+        self._evaluated = rows
         loader: DataLoader[Any] = super().get_test_dataloader(rows)
         return loader
 
@@ -475,10 +483,3 @@ class SparseTrainer(Trainer):
 def label_names(model: PreTrainedModel) -> list[str]:
     """The model's labels in the order of its outputs."""
     return [name for _, name in sorted(id2label(model.config).items())]
-
-
-def _computed(task: Task, names: Sequence[str], prediction: EvalPrediction) -> dict[str, float]:
-    found = prediction.predictions
-    each = found if isinstance(found, tuple) else (found,)
-    outputs = dict(zip(task.outputs, each, strict=True))
-    return task.score(outputs, np.asarray(prediction.label_ids), names)

@@ -99,11 +99,11 @@ def test_a_planted_fault_is_seen(
     class Faulty:
         """A graph that answers as the model, but for the fault."""
 
-        def run(self, inputs: dict[str, object]) -> object:
+        def outputs(self, inputs: dict[str, object]) -> tuple[object, ...]:
             batch = {name: torch.as_tensor(values) for name, values in inputs.items()}
             with torch.inference_mode():
                 logits = model(**batch).logits
-            return fault(batch["input_ids"], batch["attention_mask"], logits).numpy()
+            return (fault(batch["input_ids"], batch["attention_mask"], logits).numpy(),)
 
     with pytest.raises(UserError, match="check 'trace' failed") as caught:
         check_probes(model, TASK, Faulty(), probes(model, LONGEST))  # type: ignore[arg-type]

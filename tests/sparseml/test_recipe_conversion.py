@@ -29,7 +29,7 @@ from sparsekit.sparseml.recipes.write import to_sparseml
 
 @pytest.mark.parametrize("path", STYLES, ids=lambda path: path.stem)
 def test_every_style_converts(path: Path) -> None:
-    assert len(STYLES) == 6
+    assert len(STYLES) == 9
     node = native(read(path), str(path))
     # What the launcher reads from the converted file is what it reads from SparseML's.
     text = yaml.safe_dump(node, sort_keys=False)

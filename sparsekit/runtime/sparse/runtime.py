@@ -87,6 +87,9 @@ class SparseRuntime:
         logits: npt.NDArray[np.float32] = values[self._output]
         return logits
 
+    def outputs(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
+        return (self.run(inputs),)
+
     def seconds(self, inputs: Inputs) -> float:
         return clock(self.run, inputs)
 

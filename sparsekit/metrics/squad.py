@@ -1,0 +1,62 @@
+"""Exact match and F1 of answers, as SQuAD's official scripts define them.
+
+Source: the evaluation script of SQuAD 2.0, https://rajpurkar.github.io/SQuAD-explorer/, which gives
+the values of 1.1 where every question has an answer. Values are shares, not percentages.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+METRICS = ("exact_match", "f1")
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalized(answer: str) -> str:
+    """In lower case, without punctuation and articles, words one blank apart.
+
+    >>> normalized("The  U.S. Army, an army")
+    'us army army'
+    """
+    plain = answer.lower().translate(_NO_PUNCTUATION)
+    return " ".join(_ARTICLES.sub(" ", plain).split())
+
+
+def exact_match(predicted: str, true: str) -> float:
+    """1 for answers that are equal when normalized, else 0."""
+    return float(normalized(predicted) == normalized(true))
+
+
+def f1(predicted: str, true: str) -> float:
+    """The harmonic mean of the shares of common words; of empty answers whether both are empty.
+
+    >>> f1("the big dog", "a dog"), f1("", ""), f1("dog", "")
+    (0.6666666666666666, 1.0, 0.0)
+    """
+    ours, theirs = normalized(predicted).split(), normalized(true).split()
+    if not ours or not theirs:
+        return float(ours == theirs)
+    common = sum((Counter(ours) & Counter(theirs)).values())
+    if not common:
+        return 0.0
+    precision, recall = common / len(ours), common / len(theirs)
+    return 2 * precision * recall / (precision + recall)
+
+
+def score(predicted: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, float]:
+    """The means over questions of each metric against the best of the true answers.
+
+    predicted: the answer to each question, "" for none. true: all right answers to each question;
+    none for a question without an answer.
+    """
+    references = [[text for text in texts if normalized(text)] or [""] for texts in true]
+    pairs = list(zip(predicted, references, strict=True))
+    return {
+        name: sum(max(metric(answer, text) for text in texts) for answer, texts in pairs)
+        / len(pairs)
+        for name, metric in (("exact_match", exact_match), ("f1", f1))
+    }

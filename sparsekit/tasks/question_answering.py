@@ -1,0 +1,363 @@
+"""Question answering: the span of a context that answers a question, in SQuAD's form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from tokenizers import Encoding
+from torch import Tensor
+from transformers import AutoModelForQuestionAnswering, PreTrainedConfig, PreTrainedTokenizerBase
+
+from sparsekit.cache import content_hash
+from sparsekit.data.collator import Collator
+from sparsekit.data.columns import values
+from sparsekit.data.datasets import Column, Source, check_splits
+from sparsekit.data.origin import column_names, where
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.metrics import squad
+from sparsekit.runtime.tasks.base import Output, Outputs
+from sparsekit.runtime.tasks.question_answering import QuestionAnsweringAnswers, word_spans
+from sparsekit.tasks.base import Data, Labels, Scores, Task
+from sparsekit.tasks.distances import kl_divergence
+from sparsekit.tasks.text_classification import text_problems
+
+# A logit that softmax turns into 0.
+EXCLUDED = -1e4
+
+
+@dataclass(kw_only=True)
+class QuestionAnswering(Task):
+    """Questions on contexts, with answers that are spans of the context.
+
+    A context that is too long for one row becomes several, its windows; a row's `labels` tell how
+    its outputs are scored with those of the other windows.
+
+    answers_column: an object with the lists `text` and `answer_start`, as in SQuAD; empty lists for
+        a question without an answer.
+    doc_stride: the tokens that two successive windows share.
+    max_answer_tokens: the tokens of the longest answer that is looked for.
+    unanswerable: whether some questions have no answer, as in SQuAD 2.
+
+    In its own form a split has `text` (the question), `text_pair` (the context), `answers` and
+    `starts`, lists of one length, and `index`, the number of the question.
+    """
+
+    name: ClassVar[str] = "question answering"
+    head: ClassVar[type[Any]] = AutoModelForQuestionAnswering
+
+    question_column: str = "question"
+    context_column: str = "context"
+    answers_column: str = "answers"
+    max_length: int = 384
+    doc_stride: int = 128
+    max_answer_tokens: int = 15
+    unanswerable: bool = False
+    metrics: list[str] = field(default_factory=lambda: [*squad.METRICS])
+
+    @property
+    def answers(self) -> QuestionAnsweringAnswers:
+        return QuestionAnsweringAnswers(
+            doc_stride=self.doc_stride,
+            max_answer_tokens=self.max_answer_tokens,
+            unanswerable=self.unanswerable,
+        )
+
+    def problems(self) -> list[str]:
+        known = ", ".join(squad.METRICS)
+        found = [
+            f"dataset.metrics: {name!r} is not known for {self.name}; known: {known}"
+            for name in self.metrics
+            if name not in squad.METRICS
+        ]
+        if not self.metrics:
+            found.append(f"dataset.metrics is empty; name at least one of {known}")
+        if not 0 <= self.doc_stride < self.max_length - 4:
+            found.append(
+                f"dataset.doc_stride {self.doc_stride} leaves no room for a question in "
+                f"dataset.max_length {self.max_length}; set a third of it"
+            )
+        if self.max_answer_tokens < 1:
+            found.append(
+                f"dataset.max_answer_tokens is {self.max_answer_tokens}, it must be at least 1"
+            )
+        return found
+
+    def columns(self) -> list[Column]:
+        return [
+            Column(self.question_column, "dataset.question_column"),
+            Column(self.context_column, "dataset.context_column"),
+            Column(self.answers_column, "dataset.answers_column", objects=True, role="target"),
+        ]
+
+    def load(self, source: Source) -> Data:
+        if problems := self.problems():
+            raise ConfigError(problems)
+        raw = source.raw(self.columns())
+        check_splits(raw)
+        problems = [p for split, rows in raw.items() for p in self._problems_of(split, rows)]
+        if problems:
+            raise ConfigError(problems)
+        return Data(self, {split: self._rows(rows) for split, rows in raw.items()}, [])
+
+    def _problems_of(self, split: str, rows: Dataset) -> list[str]:
+        missing = [c for c in self.columns() if c.name not in rows.column_names]
+        if missing:
+            return [
+                f"split {split!r} has no column {column.name}; it has "
+                f"{', '.join(column_names(rows))}; set {column.key}"
+                for column in missing
+            ]
+        found = [p for c in self.columns() if c.is_text for p in text_problems(split, rows, c)]
+        return found or self._answer_problems(rows)
+
+    def _answer_problems(self, rows: Dataset) -> list[str]:
+        """The first row of each kind of mistake in the answers."""
+        found: dict[str, str] = {}
+        contexts = values(rows, self.context_column)
+        for row, (context, value) in enumerate(zip(contexts, self._answers(rows), strict=True)):
+            for kind, problem in _mistakes(context, value, self.unanswerable):
+                found.setdefault(kind, f"{where(rows, [row])}: {problem}")
+        return list(found.values())
+
+    def _answers(self, rows: Dataset) -> Iterator[Any]:
+        """The answers of each row; in text files an object is its JSON text."""
+        for value in values(rows, self.answers_column):
+            yield json.loads(value) if isinstance(value, str) else value
+
+    def _rows(self, rows: Dataset) -> Dataset:
+        answers = list(self._answers(rows))
+        return Dataset.from_dict(
+            {
+                "text": list(values(rows, self.question_column)),
+                "text_pair": list(values(rows, self.context_column)),
+                "answers": [list(each["text"]) for each in answers],
+                "starts": [list(map(int, each["answer_start"])) for each in answers],
+                "index": list(range(len(rows))),
+            }
+        )
+
+    def fingerprint(self, rows: Dataset, label_names: Sequence[str]) -> str:
+        return content_hash([json.dumps(row) for row in rows])
+
+    @property
+    def tokens_key(self) -> list[str]:
+        return [*super().tokens_key, str(self.doc_stride)]
+
+    def tokenize(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        self._check_questions(rows, tokenizer)
+        encoded = tokenizer(
+            rows["text"][:],
+            rows["text_pair"][:],
+            truncation="only_second",
+            max_length=self.max_length,
+            stride=self.doc_stride,
+            return_overflowing_tokens=True,
+        )
+        columns = dict(encoded)
+        questions = columns.pop("overflow_to_sample_mapping")
+        columns["length"] = [len(ids) for ids in columns["input_ids"]]
+        assert encoded.encodings is not None
+        labels, before, number = [], None, 0
+        for question, encoding in zip(questions, encoded.encodings, strict=True):
+            number = number + 1 if question == before else 0
+            before = question
+            labels.append(_label(rows[question], encoding, number))
+        return {**columns, "labels": labels}
+
+    def _check_questions(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
+        questions = tokenizer(rows["text"][:], add_special_tokens=False)["input_ids"]
+        most = self.max_length - self.doc_stride - tokenizer.num_special_tokens_to_add(pair=True)
+        longest = max(range(len(questions)), key=lambda row: len(questions[row]))
+        if len(questions[longest]) >= most:
+            raise UserError(
+                f"question {rows[longest]['index']} (from 0) has {len(questions[longest])} tokens, "
+                f"{rows[longest]['text']!r:.60}; dataset.max_length={self.max_length} and "
+                f"dataset.doc_stride={self.doc_stride} leave room for {most - 1}: shorten it, or "
+                "set a larger dataset.max_length or a smaller dataset.doc_stride"
+            )
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
+        return QuestionCollator(tokenizer, {f"teacher_{name}": EXCLUDED for name in self.outputs})
+
+    def with_columns(self, columns: Sequence[str]) -> Task:
+        return self
+
+    def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
+        questions, contexts = texts
+        empty: list[list[Any]] = [[] for _ in questions]
+        return Dataset.from_dict(
+            {
+                "text": questions,
+                "text_pair": contexts,
+                "answers": empty,
+                "starts": empty,
+                "index": list(range(len(questions))),
+            }
+        )
+
+    def model_options(self, label_names: Sequence[str], config: PreTrainedConfig) -> dict[str, Any]:
+        return {"num_labels": 2}
+
+    def check_model(self, config: PreTrainedConfig) -> None:
+        """Every model of the head has starts and ends."""
+
+    def teacher_order(
+        self,
+        config: PreTrainedConfig,
+        architectures: Sequence[str],
+        name: str,
+        label_names: list[str],
+    ) -> None:
+        if not any(map(self.is_head, architectures)):
+            raise UserError(
+                f"the teacher {name!r} is {' '.join(architectures) or 'of unknown architecture'}, "
+                "which answers no questions; choose a checkpoint fine-tuned for question answering"
+            )
+
+    def taught_output(self, rows: Dataset, kept: Output) -> Output:
+        if [len(each) for each in kept] != list(rows["length"]):
+            raise UserError(
+                "the teacher has another tokenizer than the student, so that its windows of a "
+                "context are others; choose a teacher with the student's vocabulary"
+            )
+        return kept
+
+    def distance(
+        self, name: str, outputs: Any, batch: Mapping[str, Tensor], temperature: float
+    ) -> Tensor:
+        """The KL divergence of the distributions over the tokens of each window."""
+        student, teacher = outputs[name], batch[f"teacher_{name}"]
+        padding = batch["attention_mask"] == 0
+        # Rows of several processes are padded further.
+        teacher = F.pad(teacher, (0, student.shape[1] - teacher.shape[1]), value=EXCLUDED)
+        return kl_divergence(
+            student.masked_fill(padding, EXCLUDED),
+            teacher.masked_fill(padding, EXCLUDED),
+            temperature,
+        )
+
+    def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
+        windows: dict[int, list[Any]] = {}
+        for row, label in enumerate(labels):
+            spans = np.array(label["spans"], dtype=np.int64)
+            starts, ends = (np.asarray(outputs[n][row])[: len(spans)] for n in self.outputs)
+            windows.setdefault(label["index"], []).append((label, (starts, ends, spans)))
+        predicted, true = [], []
+        for each in windows.values():
+            label = each[0][0]
+            best = self.answers.best(label["context"], [window for _, window in each])
+            predicted.append(best[0]["answer"])
+            true.append(label["answers"])
+        found = squad.score(predicted, true)
+        return {name: found[name] for name in dict.fromkeys(self.metrics)}
+
+    def check_rows(self, labels: int, rows: Dataset, name: str, column: str) -> None:
+        feature = rows.features["labels"]
+        if not isinstance(feature, dict) or not feature.keys() >= {"index", "spans", "answers"}:
+            raise UserError(
+                f"{name}, column {column} are no labels of windows; make the rows with "
+                "tokenize(task.load(source), tokenizer, ...) of sparsekit.tasks.tokens"
+            )
+
+    def gathered_labels(self, gathered: Any, rows: Dataset) -> Labels:
+        known = {(label["index"], label["window"]): label for label in rows["labels"]}
+        return [known[int(index), int(window)] for index, window in gathered]
+
+    def evaluation_table(self, texts: Dataset, rows: Dataset, outputs: Outputs) -> Dataset:
+        """A row for each window: question, context, number of the window, label and outputs."""
+        labels = list(rows["labels"])
+        columns = {
+            "text": [label["question"] for label in labels],
+            "text_pair": [label["context"] for label in labels],
+            "window": [label["window"] for label in labels],
+            "label": labels,
+        }
+        for name, output in outputs.items():
+            columns[name] = [row.tolist() for row in output]
+        return Dataset.from_dict(columns)
+
+
+class QuestionCollator(Collator):
+    """Adds `start_positions` and `end_positions`, which the models' loss reads, to a batch.
+
+    `labels` are the numbers of question and window, [rows, 2].
+    """
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        plain = [{n: v for n, v in row.items() if n != "labels"} for row in rows]
+        batch = super().__call__(plain)
+        if "labels" in rows[0]:
+            labels = [row["labels"] for row in rows]
+            batch["start_positions"] = torch.tensor([label["first"] for label in labels])
+            batch["end_positions"] = torch.tensor([label["last"] for label in labels])
+            numbers = [[label["index"], label["window"]] for label in labels]
+            batch["labels"] = torch.tensor(numbers)
+        return batch
+
+
+def _label(row: Mapping[str, Any], encoding: Encoding, number: int) -> dict[str, Any]:
+    """How a window is trained and scored.
+
+    The target is the first answer, its `first` and `last` token; the first token of the row where
+    the window does not hold it.
+    """
+    spans = word_spans(encoding)
+    first = last = 0
+    if row["answers"]:
+        start = row["starts"][0]
+        end = start + len(row["answers"][0])
+        tokens = [
+            token
+            for token, (begin, stop) in enumerate(encoding.offsets)
+            if spans[token, 0] >= 0 and begin < end and stop > start
+        ]
+        context = np.flatnonzero(spans[:, 0] >= 0)
+        held = len(context) and (
+            encoding.offsets[context[0]][0] <= start and encoding.offsets[context[-1]][1] >= end
+        )
+        if tokens and held:
+            first, last = tokens[0], tokens[-1]
+    return {
+        "index": row["index"],
+        "question": row["text"],
+        "window": number,
+        "first": first,
+        "last": last,
+        "context": row["text_pair"],
+        "answers": row["answers"],
+        "spans": spans.tolist(),
+    }
+
+
+def _mistakes(context: str, value: Any, unanswerable: bool) -> Iterator[tuple[str, str]]:
+    """What is wrong with the answers of a row: the kind of mistake, and its description."""
+    texts = value.get("text") if isinstance(value, Mapping) else None
+    starts = value.get("answer_start") if isinstance(value, Mapping) else None
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        yield (
+            "form",
+            f"the answers are {value!r:.80}, not an object with the lists text and answer_start of "
+            'one length, as in {"text": ["two"], "answer_start": [17]}',
+        )
+        return
+    if not texts and not unanswerable:
+        yield (
+            "none",
+            "the question has no answer; remove the row, or set dataset.unanswerable=true where "
+            "questions may have none",
+        )
+    for text, start in zip(texts, starts, strict=True):
+        at = context[int(start) : int(start) + len(text)]
+        if at != text or not text.strip():
+            yield (
+                "offset",
+                f"the answer {text!r:.60} is not at character {start} of the context, where "
+                f"{at!r:.60} is; correct answer_start, which counts characters from 0",
+            )

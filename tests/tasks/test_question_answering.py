@@ -1,0 +1,285 @@
+"""Question answering end to end: windows, answers with offsets, scores of the official script."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import hub_seed
+import launching
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoTokenizer,
+    BertConfig,
+    BertForQuestionAnswering,
+)
+from typer.testing import CliRunner
+
+from sparsekit.cli.app import app
+from sparsekit.data.selection import ReadRows, RowSelection, SelectedRows
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.metrics import squad
+from sparsekit.models.teacher import label_order
+from sparsekit.runtime.pipeline import Pipeline
+from sparsekit.runtime.tasks.question_answering import QuestionAnsweringAnswers
+from sparsekit.tasks.question_answering import QuestionAnswering
+
+PLACES = ["the garden", "the old harbour", "the kitchen", "the library", "the station"]
+THINGS = ["a key", "the map", "a lamp", "the letter", "a coat", "the book"]
+
+
+def questions(count: int, unanswerable: bool = False) -> list[dict[str, Any]]:
+    """Rows in SQuAD's form, whose contexts are longer than a window."""
+    rows = []
+    for number, (thing, place) in enumerate(itertools.product(THINGS, PLACES)):
+        others = [(t, p) for t, p in itertools.product(THINGS, PLACES) if t != thing]
+        facts = [f"{t} is in {p} ." for t, p in others[number % 9 : number % 9 + 5]]
+        facts.insert(number % 6, f"{thing} is in {place} .")
+        context = " ".join(facts)
+        start = context.index(f"{thing} is in {place}") + len(f"{thing} is in ")
+        answers = {"text": [place], "answer_start": [start]}
+        if unanswerable and number % 3 == 0:
+            answers = {"text": [], "answer_start": []}
+        rows.append({"question": f"where is {thing} ?", "context": context, "answers": answers})
+    return rows[:count]
+
+
+@pytest.fixture(scope="module")
+def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    texts = [text for row in questions(30) for text in (row["question"], row["context"])]
+    vocabulary = hub_seed.train_vocabulary(texts)
+    torch.manual_seed(0)
+    model = BertForQuestionAnswering(
+        BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+        )
+    )
+    # Larger weights than those of a new head, so that answers are not a matter of rounding.
+    torch.nn.init.normal_(model.qa_outputs.weight, std=0.5)
+    folder = tmp_path_factory.mktemp("models") / "reader"
+    hub_seed.write_model(folder, model, vocabulary)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def run(reader_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("answers")
+    for split in ("train", "validation"):
+        lines = "".join(json.dumps(row) + "\n" for row in questions(30, unanswerable=True))
+        (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    launching.run_here(
+        folder / "run",
+        "task=question_answering",
+        "dataset=json",
+        *(f"dataset.data_files.{s}={folder}/{s}.jsonl" for s in ("train", "validation")),
+        "dataset.max_length=32",
+        "dataset.doc_stride=8",
+        "dataset.unanswerable=true",
+        f"student.checkpoint={reader_folder}",
+        "student.sparsity=0.5",
+        "teacher=checkpoint",
+        f"teacher.checkpoint={reader_folder}",
+        "training=smoke",
+        "training.max_steps=8",
+        "training.eval_strategy=epoch",
+        "recipe.num_epochs=2",
+        "recipe.qat_epochs=1",
+        "export.max_metric_drop=0.1",
+        "runtime=onnxruntime",
+        "runtime.requests=2",
+        "runtime.batches=1",
+    )
+    return folder / "run"
+
+
+def test_a_run_is_scored_exported_and_timed(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert set(summary["metrics"]["validation"]) == {"exact_match", "f1"}
+    assert set(summary["teacher"]["validation"]) == {"exact_match", "f1"}
+    assert summary["export"]["verified"] is True
+    assert summary["export"]["int8_matmuls"] > 0
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert any("eval_f1" in event for event in events)
+    assert any("kd_loss" in event for event in events)
+
+
+def test_verify_scores_the_recorded_windows(run: Path) -> None:
+    result = CliRunner().invoke(app, ["verify", str(run)])
+    assert result.exit_code == 0, result.output
+
+
+def reference(
+    model: Any, tokenizer: Any, question: str, context: str
+) -> tuple[str, float, int, int]:
+    """The best answer of all windows by definition, span by span, with transformers alone."""
+    encoded = tokenizer(
+        question,
+        context,
+        truncation="only_second",
+        max_length=32,
+        stride=8,
+        return_overflowing_tokens=True,
+        padding=True,
+        return_tensors="pt",
+    )
+    encoded.pop("overflow_to_sample_mapping")
+    with torch.no_grad():
+        output = model(**encoded)
+    totals: dict[str, list[Any]] = {}
+    nothing = 1.0
+    for window in range(len(encoded["input_ids"])):
+        real = int(encoded["attention_mask"][window].sum())
+        starts = output.start_logits[window, :real].double().softmax(0)
+        ends = output.end_logits[window, :real].double().softmax(0)
+        nothing = min(nothing, float(starts[0] * ends[0]))
+        spans = []
+        for first in range(real):
+            for last in range(first, min(first + 15, real)):
+                spans.append((float(starts[first] * ends[last]), first, last))
+        sides = encoded.sequence_ids(window)
+        in_context = [
+            (p if sides[first] == sides[last] == 1 else 0, first, last) for p, first, last in spans
+        ]
+        for p, first, last in sorted(in_context, reverse=True)[:12]:
+            if p == 0:
+                continue
+            begin = encoded.word_to_chars(window, encoded.token_to_word(window, first), 1)[0]
+            end = encoded.word_to_chars(window, encoded.token_to_word(window, last), 1)[1]
+            text = context[begin:end]
+            totals.setdefault(text.lower(), [0.0, text, begin, end])[0] += p
+    totals[""] = [nothing, "", 0, 0]
+    score, text, begin, end = max(totals.values(), key=lambda found: found[0])
+    return text, score, begin, end
+
+
+def test_answers_are_those_of_transformers_span_by_span(run: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    model = AutoModelForQuestionAnswering.from_pretrained(run / "model").eval()
+    answers = QuestionAnsweringAnswers(doc_stride=8, unanswerable=True)
+    from sparsekit.runtime.encoder import TextEncoder
+
+    encoder = TextEncoder(run / "deployment")
+    rows = [(row["question"], row["context"]) for row in questions(30)]
+    encodings = answers.encode(encoder, [q for q, _ in rows], [c for _, c in rows])
+    outputs: dict[str, list[Any]] = {"start_logits": [], "end_logits": []}
+    for encoding in encodings:
+        batch = {k: torch.from_numpy(v) for k, v in encoder.batch([encoding]).items()}
+        with torch.no_grad():
+            output = model(**batch)
+        for name in outputs:
+            outputs[name].append(output[name][0].numpy())
+    assert len(encodings) > 2 * len(rows)  # several windows each
+    found = answers.answers(encoder, rows, encodings, outputs)
+    for (question, context), answer in zip(rows, found, strict=True):
+        text, score, begin, end = reference(model, tokenizer, question, context)
+        assert (answer["answer"], answer["start"], answer["end"]) == (text, begin, end)
+        assert answer["score"] == pytest.approx(score, rel=1e-4)
+        assert context[answer["start"] : answer["end"]] == answer["answer"]
+
+
+def test_predict_needs_pairs_and_prints_an_answer(run: Path) -> None:
+    row = questions(1)[0]
+    alone = CliRunner().invoke(app, ["predict", str(run), row["question"]])
+    assert alone.exit_code != 0
+    texts = [row["question"], row["context"]]
+    result = CliRunner().invoke(app, ["predict", str(run), "--pairs", "--json", *texts])
+    assert result.exit_code == 0, result.output
+    [answer] = json.loads(result.output)
+    assert answer.keys() >= {"answer", "score", "start", "end"}
+    assert Pipeline(run)([tuple(texts)])[0]["answer"] == answer["answer"]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true", "exact", "f1"),
+    [
+        ("The Panthers", ["panthers"], 1.0, 1.0),
+        ("308 points", ["308"], 0.0, 2 / 3),
+        ("a b c", ["b c d", "c"], 0.0, 0.8),
+        ("", [], 1.0, 1.0),
+        ("something", [], 0.0, 0.0),
+        ("", ["something"], 0.0, 0.0),
+        ("U.S.", ["us"], 1.0, 1.0),
+        ("well-known", ["well known"], 0.0, 0.0),
+        ("the", ["the"], 1.0, 1.0),
+    ],
+)
+def test_scores_of_the_official_script(
+    predicted: str, true: list[str], exact: float, f1: float
+) -> None:
+    assert squad.score([predicted], [true]) == {
+        "exact_match": exact,
+        "f1": pytest.approx(f1),
+    }
+
+
+def rows_of(answers: Any, context: str = "the key is in the garden .") -> SelectedRows:
+    rows = Dataset.from_dict(
+        {"question": ["where is it ?"], "context": [context], "answers": [json.dumps(answers)]}
+    )
+    return SelectedRows(ReadRows(DatasetDict(train=rows, validation=rows)), RowSelection())
+
+
+@pytest.mark.parametrize(
+    ("answers", "problem"),
+    [
+        ({"text": ["garden"], "answer_start": [17]}, "is not at character 17 of the context"),
+        ({"text": [], "answer_start": []}, "the question has no answer"),
+        ({"text": ["garden"]}, "not an object with the lists text and answer_start"),
+        (None, "not an object with the lists"),
+    ],
+)
+def test_mistakes_in_answers_are_named(answers: Any, problem: str) -> None:
+    with pytest.raises(ConfigError, match="row 0") as error:
+        QuestionAnswering(max_length=64, doc_stride=8).load(rows_of(answers))
+    assert problem in str(error.value)
+
+
+def test_a_question_that_fills_the_row_is_named(reader_folder: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(reader_folder)
+    task = QuestionAnswering(max_length=20, doc_stride=8)
+    rows = task.unlabelled([["where is the key ? " * 5], ["the key is in the garden ."]])
+    with pytest.raises(UserError, match=r"question 0 .* has 25 tokens.*shorten it"):
+        task.tokenize(rows, tokenizer)
+
+
+def test_the_target_is_the_answer_in_windows_that_hold_it(reader_folder: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(reader_folder)
+    task = QuestionAnswering(max_length=32, doc_stride=8)
+    row = questions(4)[3]
+    rows = Dataset.from_dict(
+        {
+            "text": [row["question"]],
+            "text_pair": [row["context"]],
+            "answers": [row["answers"]["text"]],
+            "starts": [row["answers"]["answer_start"]],
+            "index": [0],
+        }
+    )
+    columns = task.tokenize(rows, tokenizer)
+    held = [label for label in columns["labels"] if label["first"]]
+    assert len(columns["labels"]) > len(held) > 0
+    for label in held:
+        begin, end = label["spans"][label["first"]][0], label["spans"][label["last"]][1]
+        assert row["context"][begin:end] == row["answers"]["text"][0]
+
+
+def test_a_classifier_teaches_no_answers(teacher_folder: str) -> None:
+    with pytest.raises(UserError, match="answers no questions; choose a checkpoint"):
+        label_order(Path(teacher_folder), QuestionAnswering(), teacher_folder, [])
+
+
+def test_a_teacher_of_other_windows_is_refused() -> None:
+    rows = Dataset.from_dict({"length": [3, 4]})
+    with pytest.raises(UserError, match="another tokenizer than the student"):
+        QuestionAnswering().taught_output(rows, [np.zeros(3), np.zeros(5)])
