@@ -55,8 +55,14 @@ class Student:
         return []
 
     def config(self) -> PreTrainedConfig:
-        """The checkpoint's config, with the label names that it was trained for."""
-        return read_config(fetch(self.checkpoint, self.revision, weights=False))
+        """The checkpoint's config, with the label names that it was trained for.
+
+        Raises UserError for an encoder-decoder, before its weights are downloaded.
+        """
+        folder = fetch(self.checkpoint, self.revision, weights=False)
+        config = read_config(folder)
+        check_encoder(folder, config)
+        return config
 
     def load(self, task: Task, label_names: Sequence[str]) -> LoadedModel:
         """The model with the task's head for `label_names`, new where the checkpoint has none."""
@@ -90,8 +96,7 @@ def load_for_task(
     the model's.
     """
     config = read_config(folder)
-    if config.is_encoder_decoder:
-        raise UserError(f"{folder} is an encoder-decoder, {config.model_type}; {_CHOOSE}")
+    check_encoder(folder, config)
     positions = positions_of(config)
     if positions is not None and task.max_length > positions:
         raise ConfigError(
@@ -109,6 +114,12 @@ def load_for_task(
     # Hashed before its first use, which writes truncation settings into it.
     tokenizer_hash = content_hash([tokenizer.backend_tokenizer.to_str()])
     return LoadedModel(model, tokenizer, tokenizer_hash), missing
+
+
+def check_encoder(folder: Path, config: PreTrainedConfig) -> None:
+    """Raise UserError for an encoder-decoder, which answers by texts."""
+    if config.is_encoder_decoder:
+        raise UserError(f"{folder} is an encoder-decoder, {config.model_type}; {_CHOOSE}")
 
 
 def load_weights(

@@ -19,7 +19,13 @@ from sparsekit.data.labels import id2label, is_generic, matching_order
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.hub import fetch
 from sparsekit.models.inspection import inspect
-from sparsekit.models.loading import embedded_tokens, load_weights, positions_of, read_config
+from sparsekit.models.loading import (
+    check_encoder,
+    embedded_tokens,
+    load_weights,
+    positions_of,
+    read_config,
+)
 from sparsekit.models.saving import own_names
 from sparsekit.models.tokenizer import load_tokenizer
 from sparsekit.oneshot import methods
@@ -59,6 +65,9 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
         raise ConfigError(problems)
     folder = _dense_folder(source, config)
     architecture = read_config(folder)
+    if config.method != "magnitude":
+        # Its decoder would need texts too.
+        check_encoder(folder, architecture)
     model, missing = load_weights(folder, _architecture(architecture), "pruning")
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     layers = prunable(model)

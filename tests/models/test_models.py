@@ -26,6 +26,9 @@ from sparsekit.models.loading import (
 )
 from sparsekit.models.predict import length_batches, predict_outputs
 from sparsekit.models.pruning import prune, sparsity
+from sparsekit.oneshot.methods import OneShot
+from sparsekit.oneshot.prune import Data as PruningData
+from sparsekit.oneshot.prune import prune_checkpoint
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.sparsity.prunable import prunable
 from sparsekit.tasks.base import Data
@@ -275,6 +278,17 @@ def test_batches_are_padded_on_the_right_whatever_the_tokenizer_says(
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"padding_side": side}))
     tokenizer = Student(checkpoint=str(folder)).load(TASK, LABELS).tokenizer
     assert tokenizer(["it", "the plot is dull"], padding=True)["attention_mask"][0][-1] == 0
+
+
+def test_an_encoder_decoder_is_refused_by_its_config(tmp_path: Path) -> None:
+    family = next(each for each in FAMILIES if each.name == "T5")
+    folder = write_checkpoint(family, tmp_path / "t5")
+    data = PruningData(file=tmp_path / "data.csv", text_columns=["text"])
+    with pytest.raises(UserError, match=r"t5 is an encoder-decoder"):
+        prune_checkpoint(str(folder), tmp_path / "out", OneShot(sparsity=0.5, method="wanda"), data)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"t5 is an encoder-decoder, t5; choose an encoder"):
+        Student(checkpoint=str(folder)).config()
 
 
 def test_a_missing_padding_token_is_the_end_token(
