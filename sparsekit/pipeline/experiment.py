@@ -124,7 +124,7 @@ def finetuned_teacher(plan: Plan, data: Data, teacher: Finetuned) -> Path:
                 "teacher is kept, and found by the same command from then on"
             )
         log.info(
-            "teacher=finetuned: first %s is fine-tuned on these data, once, for %g epochs; the "
+            "teacher=finetuned: first %s is fine-tuned on these data, once (epochs: %g); the "
             "schedule that follows is the teacher's, the student's comes after it",
             teacher.base if isinstance(teacher.base, str) else teacher.base["_target_"],
             teacher.recipe["num_epochs"],
