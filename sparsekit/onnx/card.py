@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from sparsekit.config.yaml_limits import check_yaml
 from sparsekit.data.profile_table import markdown
+from sparsekit.errors import UserError, first_line
 from sparsekit.metrics.report import read_report
 from sparsekit.onnx.card_metadata import dataset_name, metadata
 from sparsekit.onnx.check import read_graph
@@ -186,8 +189,9 @@ def _steps(source: RunFolder) -> str | None:
     settings = source.config.get("training") or {}
     if not rows or settings.get("tokens_per_batch"):
         return text
-    batch = saved["per_device_train_batch_size"] * saved["gradient_accumulation_steps"]
-    batch *= saved.get("processes", 1)
+    # Recipes of version 0.1 name no processes: it trained in one.
+    names = ("per_device_train_batch_size", "gradient_accumulation_steps", "processes")
+    batch = math.prod(saved.get(name, 1) for name in names)
     # The last batch of an epoch may be smaller.
     epochs = steps / -(-rows // batch)
     return f"{text} of {batch} rows ({epochs:.3g} epochs)"
@@ -211,5 +215,13 @@ def _figures(source: RunFolder) -> dict[str, Any]:
 
 
 def _read(recipe: Path) -> dict[str, Any]:
-    content = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else None
+    """The saved recipe, empty where there is none. Raises UserError for a damaged file."""
+    if not recipe.is_file():
+        return {}
+    try:
+        text = recipe.read_bytes()
+        check_yaml(text, str(recipe))
+        content = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {recipe}: {first_line(error)}; train again") from error
     return content if isinstance(content, dict) else {}

@@ -59,13 +59,15 @@ def _results(title: str, task: str, data: str, metrics: Mapping[str, float]) -> 
 
 
 def dataset_name(settings: Mapping[str, Any]) -> str:
-    """The data set: its Hub id, or the name of its training file.
+    """The data set: its Hub id, what makes it, or the name of its training file.
 
     A path on the machine that trained is of no use to a reader.
     """
     node = settings.get("dataset") or {}
     if isinstance(path := node.get("path"), str):
         return printable(path)
+    if isinstance(source := node.get("source"), Mapping):
+        return printable(str(source.get("_target_")))
     files = node.get("data_files")
     train = files.get("train") if isinstance(files, Mapping) else files
     return printable(Path(train).name) if isinstance(train, str) else "data of its own"

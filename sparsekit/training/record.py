@@ -84,7 +84,8 @@ def record_model(
             "processes": args.world_size,
             "precision": precision,
             "seed": args.seed,
-            "steps": measured["steps"],
+            # Of the weights that are saved, which may be those of an earlier checkpoint.
+            "steps": measured.get("best_step") or measured["steps"],
             "versions": versions(),
         },
     )
