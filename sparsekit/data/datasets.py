@@ -68,8 +68,8 @@ class Source(ABC):
 
 
 def check_splits(raw: Mapping[str, Dataset]) -> None:
-    """Raise ConfigError unless every required split is there and has rows."""
-    problems = [_split_problem(raw, split) for split in REQUIRED_SPLITS]
+    """Raise ConfigError unless every required split is there, and every split has rows."""
+    problems = [_split_problem(raw, split) for split in dict.fromkeys((*REQUIRED_SPLITS, *raw))]
     if found := [problem for problem in problems if problem is not None]:
         raise ConfigError(found)
 

@@ -15,6 +15,7 @@ from sparsekit.data.duplicates import text_keys
 from sparsekit.data.filters import empty_rows, without_labels
 from sparsekit.data.origin import where, with_origin
 from sparsekit.data.splits import Codes, share
+from sparsekit.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +62,23 @@ class RowSelection:
         return problems
 
     def applied(self, raw: Mapping[str, Dataset], columns: Sequence[Column]) -> dict[str, Dataset]:
-        """The splits with the rows that are used, each row with its origin."""
+        """The splits with the rows that are used, each row with its origin.
+
+        Raises ConfigError for `drop_labels` where rows have no class.
+        """
         splits = {split: with_origin(rows, split) for split, rows in raw.items()}
         label = next((column.name for column in columns if column.role == "class"), None)
         texts = [column.name for column in columns if column.is_text]
         if self.drop_empty:
             splits = {split: self._filled(rows, columns) for split, rows in splits.items()}
-        if self.drop_labels and label is not None:
+        if self.drop_labels:
+            if label is None:
+                raise ConfigError(
+                    [
+                        "dataset.drop_labels is for rows with one class each, which this task does "
+                        "not read; leave it out"
+                    ]
+                )
             splits = without_labels(splits, label, self.drop_labels)
         if _has(splits.get("train"), texts):
             for name, fraction in (

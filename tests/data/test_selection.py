@@ -11,9 +11,10 @@ from conftest import write_csv
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from sparsekit.data.columns import values
-from sparsekit.data.datasets import Column, FileDataset
+from sparsekit.data.datasets import Column, FileDataset, check_splits
 from sparsekit.data.origin import where
 from sparsekit.data.selection import ReadRows, RowSelection, SelectedRows
+from sparsekit.errors import ConfigError
 
 COLUMNS = [
     Column("text", "dataset.text_columns"),
@@ -121,6 +122,15 @@ def test_training_rows_that_are_also_evaluated_are_left_out(
     assert [len(splits[split]) for split in ("validation", "test")] == [2, 1]
     assert "2 training rows, also in validation or test" in caplog.text
     assert len(applied(raw)["train"]) == 4
+
+
+def test_what_has_no_effect_or_leaves_nothing_is_refused() -> None:
+    raw = DatasetDict(train=TRAIN, validation=TRAIN, test=rows(["x"], ["spam"]))
+    selected = SelectedRows(ReadRows(raw), RowSelection(drop_labels=["spam"]))
+    with pytest.raises(ConfigError, match="is for rows with one class each"):
+        selected.raw(COLUMNS[:2])
+    with pytest.raises(ConfigError, match="split 'test' has no rows"):
+        check_splits(selected.raw(COLUMNS))
 
 
 @pytest.mark.parametrize(
