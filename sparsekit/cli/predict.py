@@ -36,18 +36,28 @@ def predict(
         str | None,
         typer.Option(help="Of an embedding model: order the texts by similarity to this one."),
     ] = None,
+    rank: Annotated[
+        str | None,
+        typer.Option(help="Of a regression on pairs: order the texts by their number beside this."),
+    ] = None,
 ) -> None:
     """Label texts with a run's exported model: label, probability and text, tab-separated.
 
     One line for each text, whose tabs, line breaks and backslashes are escaped as `\\t`, `\\n` and
-    `\\\\`. With `--similar QUERY` the texts are the lines of a file, or of stdin.
+    `\\\\`. With `--similar QUERY` or `--rank QUERY` the texts are the lines of a file, or of stdin.
     """
     from sparsekit.runtime.answers import predict
     from sparsekit.runtime.choice import runtime_named
     from sparsekit.runtime.tasks.file import read_task
 
+    kind = runtime_named(runtime)
     if similar is not None:
-        _print_similar(run, similar, texts, runtime_named(runtime), as_json)
+        lines = _lines_of(texts, "--similar")
+        _print_ordered(_similarities(run, similar, lines, kind), lines, "similarity", as_json)
+        return
+    if rank is not None:
+        lines = _lines_of(texts, "--rank")
+        _print_ordered(_relevances(run, rank, lines, kind), lines, "score", as_json)
         return
     if "-" in texts and len(texts) > 1:
         raise UserError("- reads the texts from stdin: give either - or texts")
@@ -61,7 +71,7 @@ def predict(
         rows = [{"text": a, "text_pair": b} for a, b in zip(texts[::2], texts[1::2], strict=True)]
     deployment = _deployment(run)
     second = [row["text_pair"] for row in rows] if pairs else None
-    answers = predict(deployment, [row["text"] for row in rows], second, runtime_named(runtime))
+    answers = predict(deployment, [row["text"] for row in rows], second, kind)
     if as_json:
         merged = [row | answer for row, answer in zip(rows, answers, strict=True)]
         typer.echo(json.dumps(merged, indent=2))
@@ -80,25 +90,41 @@ def _deployment(run: Path) -> Path:
     return inner if inner.is_dir() else run
 
 
-def _print_similar(
-    run: Path, query: str, files: Sequence[str], kind: type[Runtime], as_json: bool
-) -> None:
-    """Print the lines of a file, those most similar to `query` first."""
+def _lines_of(files: Sequence[str], option: str) -> list[str]:
+    """The texts that are ordered: the lines of one file, or of stdin."""
+    if len(files) != 1:
+        raise UserError(
+            f"{option} QUERY orders the lines of one file, or of stdin with -; got {len(files)}"
+        )
+    return _read_stdin(False) if files[0] == "-" else _read_lines(Path(files[0]))
+
+
+def _similarities(run: Path, query: str, texts: Sequence[str], kind: type[Runtime]) -> list[float]:
+    """How similar each text is to `query`."""
     from sparsekit.runtime.answers import predict
     from sparsekit.runtime.tasks.file import read_task
 
-    if len(files) != 1:
-        raise UserError(
-            f"--similar QUERY orders the lines of one file, or of stdin with -; got {len(files)}"
-        )
-    texts = _read_stdin(False) if files == ["-"] else _read_lines(Path(files[0]))
     deployment = _deployment(run)
-    answers = read_task(deployment)
     first, *others = predict(deployment, [query, *texts], None, kind)
-    scores = answers.similarities(first, others)
+    return read_task(deployment).similarities(first, others)
+
+
+def _relevances(run: Path, query: str, texts: Sequence[str], kind: type[Runtime]) -> list[float]:
+    """The number that the model gives the pair of `query` and each text."""
+    from sparsekit.runtime.answers import predict
+    from sparsekit.runtime.tasks.file import read_task
+
+    _check_columns(run, pairs=True)
+    deployment = _deployment(run)
+    relevance = read_task(deployment).relevance
+    return [relevance(each) for each in predict(deployment, [query] * len(texts), texts, kind)]
+
+
+def _print_ordered(scores: Sequence[float], texts: Sequence[str], name: str, as_json: bool) -> None:
+    """Print the texts, those of the largest score first."""
     rows = sorted(zip(scores, texts, strict=True), key=lambda row: -row[0])
     if as_json:
-        typer.echo(json.dumps([{"text": t, "similarity": s} for s, t in rows], indent=2))
+        typer.echo(json.dumps([{"text": t, name: s} for s, t in rows], indent=2))
         return
     for score, text in rows:
         typer.echo(f"{score:.4f}\t{_one_line(text)}")

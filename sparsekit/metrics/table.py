@@ -93,7 +93,9 @@ ALIASES = {
 
 
 # The values of these are not shares, so that a percentage would say the wrong thing.
-_NO_SHARES = ("log_loss", "brier_score")
+_NO_SHARES = ("log_loss", "brier_score", "mse")
+# Errors of tasks other than classification.
+_ERRORS = ("mse",)
 
 
 def is_share(name: str) -> bool:
@@ -133,4 +135,4 @@ def higher_is_better(name: str) -> bool:
     (True, False, False)
     """
     metric = METRICS.get(ALIASES.get(name, name))
-    return metric is None or metric.higher_is_better
+    return name not in _ERRORS if metric is None else metric.higher_is_better

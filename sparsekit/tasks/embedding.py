@@ -24,7 +24,7 @@ from sparsekit.metrics.embedding import neighbour_overlap, spearman
 from sparsekit.runtime.tasks.base import Outputs
 from sparsekit.runtime.tasks.embedding import EmbeddingAnswers
 from sparsekit.tasks.base import Data, Labels, Scores, Task
-from sparsekit.tasks.text_classification import text_problems
+from sparsekit.tasks.texts import text_problems
 
 # One token of text, and the two special tokens around it.
 MIN_LENGTH = 3

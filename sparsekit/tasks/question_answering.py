@@ -26,7 +26,7 @@ from sparsekit.runtime.tasks.base import Output, Outputs
 from sparsekit.runtime.tasks.question_answering import QuestionAnsweringAnswers, word_spans
 from sparsekit.tasks.base import Data, Labels, Scores, Task
 from sparsekit.tasks.distances import kl_divergence
-from sparsekit.tasks.text_classification import text_problems
+from sparsekit.tasks.texts import text_problems
 
 # A logit that softmax turns into 0.
 EXCLUDED = -1e4

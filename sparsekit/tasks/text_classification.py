@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Value
-from datasets.table import InMemoryTable
 from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
@@ -22,17 +21,14 @@ from transformers import (
 
 from sparsekit import metrics
 from sparsekit.cache import content_hash
-from sparsekit.data.columns import stored, values
+from sparsekit.data.columns import values
 from sparsekit.data.datasets import Column, Source, check_splits
-from sparsekit.data.filters import empty_rows
 from sparsekit.data.labels import (
     LabelCase,
     id2label,
-    is_number,
     matching_order,
     number_labels,
 )
-from sparsekit.data.origin import column_names, where
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics.label_order import order_problem
 from sparsekit.metrics.mistakes import confident_mistakes, write_mistakes
@@ -42,9 +38,16 @@ from sparsekit.runtime.tasks.text_classification import TextClassificationAnswer
 from sparsekit.tasks.base import Data, Labels, Scores, Task
 from sparsekit.tasks.distances import kl_divergence
 from sparsekit.tasks.labelled import check_label_count, teacher_label_order
+from sparsekit.tasks.texts import (
+    columns_of,
+    missing_columns,
+    rows_of,
+    setting_problems,
+    text_problems,
+    texts_in,
+    tokenize_texts,
+)
 
-# One token of each of two texts, and the three special tokens around them.
-MIN_LENGTH = 5
 # The problem type of transformers for one class a row.
 SINGLE = "single_label_classification"
 
@@ -79,26 +82,12 @@ class TextClassification(Task):
         return []
 
     def columns(self) -> list[Column]:
-        first, *second = self.text_columns
-        return [
-            Column(first, "dataset.text_columns"),
-            # As a message with a subject and no body.
-            *(Column(name, "dataset.text_columns", role="optional text") for name in second),
-            Column(self.label_column, "dataset.label_column", role="class"),
-        ]
+        label = Column(self.label_column, "dataset.label_column", role="class")
+        return [*columns_of(self.text_columns), label]
 
     def load(self, source: Source) -> Data:
-        if not 1 <= len(self.text_columns) <= 2:
-            raise ConfigError(
-                [f"dataset.text_columns {self.text_columns} must name 1 or 2 columns"]
-            )
-        if self.max_length < MIN_LENGTH:
-            raise ConfigError(
-                [
-                    f"dataset.max_length {self.max_length} leaves no room for text; set "
-                    f"{MIN_LENGTH} or more"
-                ]
-            )
+        if problems := setting_problems(self.text_columns, self.max_length):
+            raise ConfigError(problems)
         raw = source.raw(self.columns())
         check_splits(raw)
         if missing := [p for split, rows in raw.items() for p in self._missing(split, rows)]:
@@ -119,29 +108,22 @@ class TextClassification(Task):
         if problems:
             raise ConfigError(problems)
         metrics.check_classes(self.metrics, len(names))
-        return Data(self, {s: self._rows(raw[s], labels[s]) for s in labels}, names)
+        splits = {
+            split: rows_of(raw[split], self.text_columns, pa.array(classes, pa.int64()))
+            for split, classes in labels.items()
+        }
+        return Data(self, splits, names)
 
     def _missing(self, split: str, rows: Dataset) -> list[str]:
         """Columns that are not there, and a label column that holds no labels."""
-        columns = [*self.text_columns, self.label_column]
-        missing = [name for name in columns if name not in rows.column_names]
-        if missing:
-            return [
-                f"split {split!r} has no column {', '.join(missing)}; it has "
-                f"{', '.join(column_names(rows))}; set dataset.text_columns and "
-                "dataset.label_column"
-            ]
+        if missing := missing_columns(split, rows, self.columns()):
+            return missing
         if not isinstance(rows.features[self.label_column], Value | ClassLabel):
             return [
                 f"split {split!r}, column {self.label_column!r} holds lists or objects, not one "
                 "label for each row; set dataset.label_column to a column of numbers or names"
             ]
         return []
-
-    def _rows(self, rows: Dataset, labels: list[int]) -> Dataset:
-        names = dict(zip(self.text_columns, ("text", "text_pair"), strict=False))
-        texts = {new: _filled(stored(rows, old)) for old, new in names.items()}
-        return Dataset(InMemoryTable(pa.table({**texts, "label": pa.array(labels, pa.int64())})))
 
     def with_model_labels(self, data: Data, theirs: Mapping[int, str]) -> Data:
         order = matching_order(data.label_names, theirs)
@@ -150,16 +132,11 @@ class TextClassification(Task):
         return with_label_order(data, [data.label_names[order.index(i)] for i in range(len(order))])
 
     def fingerprint(self, rows: Dataset, label_names: Sequence[str]) -> str:
-        texts = [name for name in ("text", "text_pair") if name in rows.column_names]
         labels = (label_names[index] for index in values(rows, "label"))
-        return content_hash(chain(*(values(rows, name) for name in texts), labels))
+        return content_hash(chain(texts_in(rows), labels))
 
     def tokenize(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-        texts = [list(values(rows, c)) for c in ("text", "text_pair") if c in rows.column_names]
-        columns = dict(tokenizer(*texts, truncation=True, max_length=self.max_length))
-        columns["length"] = [len(ids) for ids in columns["input_ids"]]
-        columns["labels"] = list(rows["label"])
-        return columns
+        return tokenize_texts(rows, tokenizer, self.max_length)
 
     def with_columns(self, columns: Sequence[str]) -> Task:
         return replace(self, text_columns=list(columns), label_column="labels")
@@ -276,40 +253,6 @@ class TextClassification(Task):
         self, name: str, outputs: Outputs, labels: Labels, label_names: Sequence[str]
     ) -> str | None:
         return order_problem(name, np.asarray(outputs["logits"]), np.array(labels), label_names)
-
-
-def _filled(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of texts, the missing ones empty."""
-    typed = texts.cast(pa.string()) if pa.types.is_null(texts.type) else texts
-    return pc.fill_null(typed, "")
-
-
-def text_problems(split: str, rows: Dataset, column: Column) -> list[str]:
-    """Why the column cannot be read as text: its type, or the rows without text."""
-    kind = getattr(rows.features[column.name], "dtype", "no plain value")
-    if kind in ("string", "large_string") and _all_numbers(values(rows, column.name)):
-        kind = "numbers"
-    if kind not in ("string", "large_string", "null"):
-        return [
-            f"split {split!r}, column {column.name!r} holds {kind}, not text; set "
-            f"{column.key} to a column of text"
-        ]
-    if column.role == "optional text":
-        return []
-    empty = np.flatnonzero(empty_rows(rows, [column]))
-    if not len(empty):
-        return []
-    return [
-        f"{where(rows, empty.tolist())}: column {column.name!r} has no text in {len(empty)} of "
-        f"{len(rows)} rows; fill them, or leave them out: dataset.drop_empty=true"
-    ]
-
-
-def _all_numbers(texts: Iterator[str | None]) -> bool:
-    """Whether all texts but missing ones are numbers, as in a column of ids or scores."""
-    found = (text for text in texts if text is not None)
-    first = next(found, None)
-    return first is not None and is_number(first) and all(map(is_number, found))
 
 
 def with_label_order(data: Data, names: Sequence[str]) -> Data:

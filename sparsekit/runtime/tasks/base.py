@@ -84,6 +84,10 @@ class Answers(ABC):
             "--similar"
         )
 
+    def relevance(self, answer: Answer) -> float:
+        """By what `sparsekit predict --rank` orders the answers to pairs, the largest first."""
+        raise UserError("the model gives pairs of texts no number to order them by: drop --rank")
+
     @abstractmethod
     def columns_of(self, answer: Answer) -> list[str]:
         """What `sparsekit predict` prints of an answer before its text, a column each."""
