@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ from transformers.trainer_utils import TrainOutput
 from sparsekit.config.arguments import naming_arguments
 from sparsekit.data.collator import Collator
 from sparsekit.data.labels import id2label
-from sparsekit.errors import ConfigError, UserError
+from sparsekit.errors import ConfigError, UserError, first_line
 from sparsekit.models.first_token import only_first_token
 from sparsekit.models.pruning import sparsity
 from sparsekit.models.quantizers import separate_quantizers
@@ -436,7 +437,13 @@ class SparseTrainer(Trainer):
             if isinstance(self.model, PreTrainedModel) and self.task.first_token:
                 hook = only_first_token(self.model, self._first_token_suffices)
                 stack.callback(hook.remove if hook else lambda: None)
-            result = super().train(checkpoint, **options)
+            try:
+                result = super().train(checkpoint, **options)
+            except pickle.UnpicklingError as error:
+                raise UserError(
+                    f"the training state in {checkpoint} is not one that training wrote: "
+                    f"{first_line(error)}; resume from another checkpoint, or train anew"
+                ) from error
         self.recipe.detach(self.model)
         self._trained = {
             "seconds": result.metrics["train_runtime"],
