@@ -41,7 +41,8 @@ def build_task(config: Mapping[str, Any], *, trusted: bool = False) -> Task:
 
 def task_of(run: RunFolder) -> Task:
     """The task of a finished run. Raises UserError for a config that is not a run's."""
-    return replace(build_task(run.config), metrics=run.metric_names)
+    names = run.metric_names  # refuses a config that is not a run's
+    return replace(build_task(run.config), metrics=names)
 
 
 def _kind(path: Any, trusted: bool) -> type[Task]:

@@ -54,7 +54,7 @@ def test_push_and_pull(deployment: Path, tmp_path: Path) -> None:
 
         done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "here")
         assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("pulled: here (5 files, unchanged since they were pushed)")
+        assert done.stdout.startswith("pulled: here (6 files, unchanged since they were pushed)")
         answer = on_hub(served, tmp_path, *verb, "predict", "here", "a warm film")
         assert answer.stdout.split("\t")[0] in ("negative", "positive")
 
