@@ -78,7 +78,7 @@ def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
             _write_sums(unfinished)
             _share(unfinished, mode)
             if problem is not None:
-                log.warning("%s was damaged (%s): it was made again", folder, problem)
+                log.warning("%s was not used (%s): it was made again", folder, problem)
                 # Moved away first: other processes may still read its files.
                 damaged = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=folder.parent))
                 os.replace(folder, damaged)
@@ -92,6 +92,8 @@ def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
 
 def damage(folder: Path) -> str | None:
     """What is wrong with the files of a cache entry, or None; files without a sum do not count."""
+    if not (folder / SUMS).exists():
+        return "it has no checksums, as those of sparsekit 0.1"
     try:
         sums = json.loads((folder / SUMS).read_bytes())
         changed = [name for name, expected in sums.items() if _sum(folder, name) != expected]

@@ -84,7 +84,7 @@ def test_a_damaged_entry_is_made_again(
         file.write_bytes(changed[harm])
     assert cached("kind", "key", make_files) == entry
     assert {path: path.read_bytes() for path in entry.rglob("*") if path.is_file()} == whole
-    assert f"{entry} was damaged" in caplog.text
+    assert f"{entry} was not used" in caplog.text
     assert [path.name for path in entry.parent.iterdir() if path.is_dir()] == ["key"]
 
 
