@@ -99,7 +99,7 @@ def test_accumulated_batches_weigh_as_one(
             tmp_path / str(size),
             student,
             rows,
-            recipe(init_lr=1e-6),
+            recipe(qat_start=None, init_lr=1e-6),
             class_weights="balanced",
             per_device_train_batch_size=size,
             gradient_accumulation_steps=accumulated,
