@@ -17,6 +17,7 @@ _NO_SPACE_TEXTS = (
     "File too large",
     "file write failed",
     "unexpected pos",
+    "iostream error",
 )
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NO_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
