@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import weakref
 from bisect import bisect_left
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -81,8 +82,10 @@ class DeepSparseRuntime:
             raise self._failed() from None
         self._last = self._answer()
         shape = self._last["shape"]
-        data = self._process.stdout.read(4 * shape[0] * shape[1])
-        return np.frombuffer(data, np.float32).reshape(shape).copy()
+        data = self._process.stdout.read(4 * prod(shape))
+        logits = np.frombuffer(data, np.float32).reshape(shape)
+        # Of outputs for each token, those of the padding up to the engine's length are left out.
+        return (logits[:, :length] if logits.ndim == 3 else logits).copy()
 
     def outputs(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
         return (self.run(inputs),)
