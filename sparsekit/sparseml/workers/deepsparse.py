@@ -1,8 +1,8 @@
 """Runs DeepSparse engines in the peer environment, with requests on stdin and answers on stdout.
 
 A request is one JSON line {"shape": [batch, sequence], "inputs": n} and n int64 arrays of that
-shape as raw bytes; an answer is one JSON line {"shape": [batch, ..., labels], "seconds": s} and float32
-bytes. The first line of output is {"version": ...}. Imports nothing of sparsekit.
+shape as raw bytes; an answer is one JSON line {"shape": [batch, ..., labels], "seconds": s} and
+float32 bytes. The first line of output is {"version": ...}. Imports nothing of sparsekit.
 """
 
 from __future__ import annotations
