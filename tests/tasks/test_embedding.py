@@ -124,6 +124,15 @@ def test_vectors_are_those_of_transformers_and_mean_pooling(run: Path) -> None:
         np.testing.assert_allclose(ours[row], (mean / mean.norm()).numpy(), atol=1e-5)
 
 
+def test_our_own_runtime_computes_the_mean_of_all_tokens(run: Path) -> None:
+    """Texts of several lengths, so that there is padding."""
+    texts = [str(row["text"]) for row in hub_seed.reviews(24, seed=5)]
+    ours = np.array(Pipeline(run, runtime="sparse")(texts))
+    theirs = np.array(Pipeline(run)(texts))
+    assert (ours * theirs).sum(axis=1).min() > 0.995
+    assert np.abs(ours - theirs).mean() < 5e-3
+
+
 def test_predict_without_torch_orders_texts(run: Path) -> None:
     query = "the plot is dull ."
     lines = [str(row["text"]) for row in hub_seed.reviews(20, seed=9)]

@@ -188,6 +188,13 @@ def test_answers_are_those_of_transformers_span_by_span(run: Path) -> None:
         assert context[answer["start"] : answer["end"]] == answer["answer"]
 
 
+def test_our_own_runtime_gives_both_outputs(run: Path) -> None:
+    rows = [(row["question"], row["context"]) for row in questions(8)]
+    ours, theirs = Pipeline(run, runtime="sparse")(rows), Pipeline(run)(rows)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["score"] == pytest.approx(other["score"], rel=0.2)
+
+
 def test_predict_needs_pairs_and_prints_an_answer(run: Path) -> None:
     row = questions(1)[0]
     alone = CliRunner().invoke(app, ["predict", str(run), row["question"]])

@@ -44,7 +44,7 @@ def check_dimensions(encoder: Encoder, embedding: Embedding | None) -> None:
 
 
 def check_shapes(
-    encoder: Encoder, embedding: Embedding | None, output: str, shapes: Shapes
+    encoder: Encoder, embedding: Embedding | None, outputs: list[str], shapes: Shapes
 ) -> None:
     """Raise UserError unless the graph's tensors have the shapes that the kernels compute.
 
@@ -67,9 +67,16 @@ def check_shapes(
     _expect(encoder.output, shapes, (*read, features))
     if embedding is None:
         _expect(encoder.source, shapes, (BATCH, LENGTH, features))
-    found = shapes.get(output)
-    if found is None or found[:-1] != read:
-        raise _mismatch(output, found, (*read, "labels"))
+    for output in outputs:
+        found = shapes.get(output, ())
+        # Of all tokens a head may also make one row, as a mean does, or one value for each token.
+        forms = (2, 3) if encoder.all_tokens else (2,)
+        if (
+            found[:1] != (BATCH,)
+            or len(found) not in forms
+            or found[1:-1] != read[1 : len(found) - 1]
+        ):
+            raise _mismatch(output, found or None, (*read, "labels"))
 
 
 def _weights(layer: Layer, features: int) -> Iterator[tuple[str, Array, tuple[int, ...]]]:

@@ -33,12 +33,16 @@ class Graph:
     """Nodes in order, the producer and the consumers of each tensor, and constants by name."""
 
     def __init__(
-        self, nodes: Iterable[Node], constants: dict[str, Array], inputs: list[str], output: str
+        self,
+        nodes: Iterable[Node],
+        constants: dict[str, Array],
+        inputs: list[str],
+        outputs: list[str],
     ) -> None:
         self.nodes = list(nodes)
         self.constants = constants
         self.inputs = inputs
-        self.output = output
+        self.outputs = outputs
         self.producers = {name: node for node in self.nodes for name in node.outputs}
         self.consumers: dict[str, list[Node]] = {}
         for node in self.nodes:
@@ -92,7 +96,7 @@ def graph_of(model: ModelProto) -> Graph:
             Node(node.name, node.op_type, tuple(node.input), tuple(node.output), attributes)
         )
     inputs = [value.name for value in graph.input if value.name not in constants]
-    return Graph(nodes, constants, inputs, graph.output[0].name)
+    return Graph(nodes, constants, inputs, [value.name for value in graph.output])
 
 
 def every_token(graph: Graph) -> Graph:
@@ -113,7 +117,7 @@ def every_token(graph: Graph) -> Graph:
         for node in graph.nodes
         if not is_selection(node)
     ]
-    return Graph(nodes, graph.constants, graph.inputs, graph.output)
+    return Graph(nodes, graph.constants, graph.inputs, graph.outputs)
 
 
 def refused(node: Node, reason: str) -> UserError:

@@ -41,9 +41,9 @@ def load_graph(file: Path) -> LoadedGraph:
     encoder = find_encoder(graph)
     embedding = find_embedding(graph, encoder.source)
     check_dimensions(encoder, embedding)
-    check_shapes(encoder, embedding, graph.output, infer_shapes(model))
+    check_shapes(encoder, embedding, graph.outputs, infer_shapes(model))
     sources = [encoder.source] if embedding is None else [t.ids for t in embedding.tables]
     before = graph.needed([*sources, encoder.mask], graph.constants)
-    after = graph.needed([graph.output], [*graph.constants, encoder.output])
+    after = graph.needed(graph.outputs, [*graph.constants, encoder.output])
     operators.check([*before, *after])
     return LoadedGraph(graph, encoder, embedding, before, after)

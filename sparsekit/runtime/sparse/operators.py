@@ -26,7 +26,10 @@ def run(nodes: Iterable[Node], values: dict[str, Array]) -> None:
         try:
             # As in ONNX, overflow gives infinity; the logits are checked.
             with np.errstate(all="ignore"):
-                values[node.outputs[0]] = OPERATORS[node.op](*inputs, **node.attributes)
+                found = OPERATORS[node.op](*inputs, **node.attributes)
+            # Further outputs of other operators are never read.
+            several = found if isinstance(found, tuple) else (found,)
+            values.update(zip(node.outputs, several, strict=False))
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             shapes = ", ".join("none" if x is None else str(list(x.shape)) for x in inputs)
             raise UserError(
@@ -177,6 +180,20 @@ def _reduce_sum(x: Array, axes: Array | None = None, keepdims: int = 1, **_: int
     return np.asarray(x.sum(axis=along_axes, keepdims=bool(keepdims)))
 
 
+def _split(
+    x: Array, sizes: Array | None = None, axis: int = 0, num_outputs: int | None = None
+) -> tuple[Array, ...]:
+    if sizes is not None:
+        return tuple(np.split(x, np.cumsum(sizes)[:-1], axis=axis))
+    if num_outputs is None or x.shape[axis] % num_outputs:
+        raise ValueError(f"it does not divide {x.shape[axis]} into {num_outputs} equal parts")
+    return tuple(np.split(x, num_outputs, axis=axis))
+
+
+def _squeeze(x: Array, axes: Array | None = None) -> Array:
+    return np.squeeze(x, None if axes is None else tuple(int(a) for a in np.atleast_1d(axes)))
+
+
 def _sum(*terms: Array) -> Array:
     total = terms[0]
     for term in terms[1:]:
@@ -205,7 +222,9 @@ OPERATORS: dict[str, Operator] = {
     "Reshape": _reshape,
     "Shape": _shape,
     "Slice": _slice,
+    "Split": _split,
     "Sqrt": np.sqrt,
+    "Squeeze": _squeeze,
     "Sub": np.subtract,
     "Sum": _sum,
     "Tanh": np.tanh,

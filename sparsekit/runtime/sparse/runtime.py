@@ -44,7 +44,7 @@ class SparseRuntime:
             raise UserError(f"runtime=sparse cannot compile its kernels: {problem}")
         loaded = load_graph(model)
         graph, encoder, self._embedding = loaded.graph, loaded.encoder, loaded.embedding
-        self._threads, self._inputs, self._output = threads, graph.inputs, graph.output
+        self._threads, self._inputs, self._outputs = threads, graph.inputs, graph.outputs
         self._mask, self._source, self._read = encoder.mask, encoder.source, encoder.output
         self._encoder = Encoder(encoder.layers, threads, encoder.all_tokens)
         self._encoder_input = EncoderInput(self._encoder, self._embedding)
@@ -57,15 +57,18 @@ class SparseRuntime:
         self._lock = Lock()
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
+        return self.outputs(inputs)[0]
+
+    def outputs(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
         feed = checked_inputs(inputs, self._inputs)
         batch = len(feed[self._inputs[0]])
         pieces = [
             self._run({name: ids[start : start + MOST_ROWS] for name, ids in feed.items()})
             for start in range(0, batch, MOST_ROWS)
         ]
-        return np.concatenate(pieces)
+        return tuple(np.concatenate(each) for each in zip(*pieces, strict=True))
 
-    def _run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
+    def _run(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
         values = self._values | dict(inputs)
         operators.run(self._before, values)
         batch, length = inputs[self._inputs[0]].shape
@@ -84,11 +87,7 @@ class SparseRuntime:
                 self._encoder_input.struct, text_tokens(mask), mask
             )
         operators.run(self._after, values)
-        logits: npt.NDArray[np.float32] = values[self._output]
-        return logits
-
-    def outputs(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
-        return (self.run(inputs),)
+        return tuple(values[name] for name in self._outputs)
 
     def seconds(self, inputs: Inputs) -> float:
         return clock(self.run, inputs)
