@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import tempfile
@@ -19,6 +18,7 @@ os.environ["SPARSEKIT_CACHE"] = f"{_HOME.name}/sparsekit"
 import hub_seed
 import pytest
 import tiny_training
+from csv_files import write_csv
 from project import GOLDEN
 
 from sparsekit.sparseml.recipes.load import register_resolvers
@@ -90,15 +90,6 @@ def csv_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for split, part in (("train", made[:96]), ("validation", made[96:128]), ("test", made[128:])):
         files[split] = str(write_csv(folder / f"{split}.csv", part))
     return files
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write rows, whose keys are the columns, and return the path."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from compared_sweep import compared_sweep
 from made_runs import write_made_run, write_made_sweep
 from rich.console import Console
 from typer.testing import CliRunner
@@ -25,6 +26,11 @@ from sparsekit.compare.write import table, write_comparison
 from sparsekit.errors import UserError
 from sparsekit.runs.report import show
 from sparsekit.sweep.jobs import Job, write_record
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compared_sweep(tmp_path_factory.mktemp("compare"))
 
 
 def test_groups_are_configs_without_their_seed(sweep: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from browser import Page, browse, chromium
+from compared_sweep import compared_sweep
 from made_runs import write_made_run
 
 from sparsekit.compare.write import write_comparison
@@ -21,6 +22,11 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
     with browse(tmp_path_factory.mktemp("profile")) as tab:
         yield tab
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compared_sweep(tmp_path_factory.mktemp("compare"))
 
 
 ROWS = "[...document.querySelectorAll('#groups tbody tr')]"

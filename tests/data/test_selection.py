@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_csv
+from csv_files import write_csv
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from sparsekit.data.columns import values

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_csv
+from csv_files import write_csv
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel

@@ -15,7 +15,7 @@ from pathlib import Path
 import hub_seed
 import pytest
 import wandb_file
-from conftest import write_csv
+from csv_files import write_csv
 from hub import serve
 from launching import launch, local, run_here
 from project import ROOT

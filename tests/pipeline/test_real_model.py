@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import write_csv
+from csv_files import write_csv
 from launching import launch
 from project import SHARED
 from safetensors.torch import load_file

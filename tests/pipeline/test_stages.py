@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from conftest import write_csv
+from csv_files import write_csv
 
 from sparsekit.data.datasets import FileDataset
 from sparsekit.models.loading import Student

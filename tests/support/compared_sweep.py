@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from made_runs import write_made_sweep
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compared_sweep(parent: Path) -> Path:
     """2 x 2 x 2 configs of 3 seeds; one summary cut in half, one failed, one killed."""
-    folder = tmp_path_factory.mktemp("compare") / "2026-11-23" / "10-00-00"
+    folder = parent / "2026-11-23" / "10-00-00"
     assert write_made_sweep(folder) == 24
     for number, text in (
         (24, '{"status": "comp'),
