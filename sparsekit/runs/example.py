@@ -28,6 +28,19 @@ def example_texts(run: RunFolder | None, count: int) -> list[str]:
     return [_cut(text) for text in shortest]
 
 
+def reads_pairs(run: RunFolder | None) -> bool:
+    """Whether the model reads two texts a row, as its evaluation did; else as its config says.
+
+    A task may read both columns of a data set as single texts, or need a pair whatever they are.
+    """
+    if run is None:
+        return False
+    file = run.evaluation("validation")
+    if seconds := _rows(file, ["text_pair"]):
+        return any(text is not None for (text,) in seconds)
+    return not _rows(file, ["text"]) and len(run.text_columns) == 2
+
+
 def _rows(file: Path, columns: list[str]) -> list[tuple[str, ...]]:
     try:
         opened = pq.ParquetFile(file)

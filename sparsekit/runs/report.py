@@ -16,7 +16,7 @@ from rich.text import Text
 
 from sparsekit.metrics.report import read_report, worst_class
 from sparsekit.metrics.table import as_text
-from sparsekit.runs.example import example_texts
+from sparsekit.runs.example import example_texts, reads_pairs
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.remarks import SPLITS, remarks
 from sparsekit.system import command
@@ -55,7 +55,7 @@ def closing_table(summary: Mapping[str, Any], run: RunFolder | None = None) -> G
     view.add_column("value", justify="right", overflow="fold")
     for what, value in [*rows(summary), *([] if run is None else worst_classes(run))]:
         view.add_row(what, Text(value))
-    pairs = run is not None and len(run.text_columns) == 2
+    pairs = reads_pairs(run)
     name = "RUN" if run is None else shlex.quote(_short(run.path))
     commands = next_commands(summary, name, example_texts(run, 1 + pairs))
     # Whole lines, whatever the width: a break within a command would be copied with it.

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sparsekit.runs.example import LONGEST, TEXTS, example_texts
+from sparsekit.runs.example import LONGEST, TEXTS, example_texts, reads_pairs
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.report import next_commands
 
@@ -51,3 +51,13 @@ def test_without_a_readable_row_another_text_is_offered(
         (tmp_path / "evaluation" / "validation.parquet").write_bytes(content)
     assert example_texts(RunFolder(tmp_path), 2) == TEXTS
     assert example_texts(None, 1) == TEXTS[:1]
+
+
+def test_pairs_that_are_read_as_single_texts(tmp_path: Path) -> None:
+    """As embeddings read them: their evaluation has a row for each text."""
+    run = RunFolder(tmp_path)
+    run.config_file.write_text("dataset: {text_columns: [a, b]}\n")
+    run.evaluations.mkdir()
+    assert reads_pairs(run)
+    pq.write_table(pa.table({"text": ["one text", "another"]}), run.evaluation("validation"))
+    assert not reads_pairs(run)
