@@ -7,14 +7,18 @@ import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from sparsekit.cache import file_hash
 from sparsekit.errors import first_line
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 LOG = logging.getLogger(__name__)
 
@@ -115,6 +119,42 @@ def record(checkpoint: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise ValueError(f"{RECORD} is not of version {VERSION}: another sparsekit wrote it")
     return content
+
+
+@contextmanager
+def written_whole(trainer: Trainer, trained_by: Mapping[str, Any]) -> Iterator[None]:
+    """Let `trainer` write a checkpoint beside its place, and move it there once it is whole.
+
+    Old checkpoints are then removed, see `rotate`. What was written is removed if writing fails.
+
+    Args:
+        trainer: its `args.output_dir`, the folder of its checkpoints, is another one meanwhile.
+        trained_by: see `publish`.
+    """
+    args, state = trainer.args, trainer.state
+    folder = Path(str(args.output_dir))
+    unfinished = folder / UNFINISHED
+    if args.should_save:
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    trainer.accelerator.wait_for_everyone()
+    args.output_dir = str(unfinished)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)  # as on a full disk
+        raise
+    finally:
+        args.output_dir = str(folder)
+    trainer.accelerator.wait_for_everyone()
+    written = unfinished / f"checkpoint-{state.global_step}"
+    if state.best_model_checkpoint == str(written):
+        state.best_model_checkpoint = str(folder / written.name)
+    if args.should_save:
+        state.save_to_json(str(written / STATE))
+        checkpoint = publish(written, folder, trained_by)
+        rotate(checkpoint, args.save_total_limit, state.best_model_checkpoint)
+        unfinished.rmdir()
+    trainer.accelerator.wait_for_everyone()
 
 
 def publish(checkpoint: Path, folder: Path, trained_by: Mapping[str, Any]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from torch import Tensor
 
 from sparsekit.errors import ConfigError
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.base import Task
+
+log = logging.getLogger(__name__)
 
 KEY = "training.class_weights"
 BALANCED = "balanced"
@@ -91,6 +95,25 @@ def class_weights(
     counts = np.bincount(np.asarray(labels), minlength=len(class_names))
     # A class without rows never uses its weight.
     return [float(len(labels) / (len(counts) * count)) if count else 1.0 for count in counts]
+
+
+def weighted_task_loss(
+    task: Task,
+    choice: ClassWeights,
+    rows: Dataset,
+    class_names: Sequence[str],
+    label_smoothing: float,
+) -> Callable[..., Tensor]:
+    """`weighted_loss` with the weights that `choice` means for the training rows; logs them.
+
+    Raises ConfigError as `class_weights` does, or if the task's rows have no single class.
+    """
+    if not task.weighs_classes:
+        raise ConfigError([no_classes(task)])
+    weights = class_weights(choice, rows["labels"], class_names)
+    each = zip(class_names, weights, strict=True)
+    log.info("class weights: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in each))
+    return weighted_loss(weights, label_smoothing)
 
 
 def weighted_loss(weights: Sequence[float], label_smoothing: float) -> Callable[..., Tensor]:

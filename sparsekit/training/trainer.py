@@ -1,11 +1,10 @@
-"""The trainer: transformers' own, with a recipe that acts at each step."""
+"""The trainer: that of a task, with a recipe that acts at each step."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import pickle
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +12,13 @@ from typing import Any, cast
 
 import torch
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
 )
@@ -29,42 +26,31 @@ from transformers.trainer_utils import TrainOutput
 
 from sparsekit.config.arguments import naming_arguments
 from sparsekit.data.collator import Collator
-from sparsekit.data.labels import id2label
-from sparsekit.errors import ConfigError, UserError, first_line
+from sparsekit.errors import UserError, first_line
 from sparsekit.models.first_token import only_first_token
 from sparsekit.models.pruning import sparsity
 from sparsekit.models.quantizers import separate_quantizers
-from sparsekit.models.saving import own_names
-from sparsekit.modifiers.loss_mean import LossMean
 from sparsekit.oneshot.calibration import draw
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.text_classification import TextClassification
-from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
+from sparsekit.training.arguments import matmul_precision
 from sparsekit.training.best import LastStage
 from sparsekit.training.callbacks import RecipeCallback
-from sparsekit.training.checkpoints import STATE, UNFINISHED, publish, rotate
-from sparsekit.training.class_weights import (
-    ClassWeights,
-    class_weights,
-    no_classes,
-    weighted_loss,
-)
+from sparsekit.training.class_weights import weighted_task_loss
 from sparsekit.training.cpu.acceleration import cpu_acceleration
 from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
 from sparsekit.training.cpu.sparse_linear import SparseLinears
-from sparsekit.training.divergence import divergence
 from sparsekit.training.given import Given, RecipeSource, Teachers
-from sparsekit.training.processes import loss_weight, same_length
 from sparsekit.training.record import record_model
-from sparsekit.training.samplers import lengths_in_memory, order_by_epoch
 from sparsekit.training.session import Session
+from sparsekit.training.task_trainer import TaskTrainer, label_names
 
 log = logging.getLogger(__name__)
 
 
-class SparseTrainer(Trainer):
+class SparseTrainer(TaskTrainer):
     """A transformers Trainer whose schedule, masks, quantizers and loss come from a recipe.
 
     The recipe's epoch is `num_epochs` times the share of steps that are done, so a run shortened
@@ -102,9 +88,6 @@ class SparseTrainer(Trainer):
             `args.output_dir` that holds a completed run or files of another program.
     """
 
-    args: SparseTrainingArguments
-    model: nn.Module
-
     def __init__(
         self,
         model: PreTrainedModel,
@@ -126,13 +109,13 @@ class SparseTrainer(Trainer):
         **options: Any,
     ) -> None:
         self._session: Session | None = None
-        self.task = TextClassification() if task is None else task
+        task = TextClassification() if task is None else task
         if metrics is not None:
-            self.task = replace(self.task, metrics=list(metrics))
+            task = replace(task, metrics=list(metrics))
         if run is None:
             given = Given(
                 model=model,
-                task=self.task,
+                task=task,
                 recipe=recipe,
                 recipe_args=recipe_args or {},
                 teacher=teacher,
@@ -148,17 +131,18 @@ class SparseTrainer(Trainer):
             callbacks = [*self._session.callbacks, *callbacks]
         assert isinstance(recipe, Recipe) and processing_class is not None
         self.recipe, self.run = recipe, run
-        recipe.use_task(self.task)
+        recipe.use_task(task)
         with self._naming():
             recipe.attach(model)
         super().__init__(
-            model=model,
+            model,
+            task,
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            data_collator=data_collator or self.task.collator(processing_class),
-            compute_metrics=compute_metrics or self._computed,
+            data_collator=data_collator,
+            compute_metrics=compute_metrics,
             callbacks=list(callbacks),
             **options,
         )
@@ -170,15 +154,14 @@ class SparseTrainer(Trainer):
         self._trained: dict[str, Any] = {}
         # What the summary has of the saved model: train, sparsity, quantization.
         self.results: dict[str, Any] = {}
-        # The loss is a mean over the batch: otherwise gradients accumulated over N batches would
-        # be N times too large.
-        self.loss_is_scaled_for_ga = False
-        # Kept in every checkpoint, for a run that resumes from it to compare.
-        self.trained_by: Mapping[str, Any] = self._session.trained_by if self._session else {}
-        self._task_loss = LossMean()
-        self._rows_seen = 0
-        if self.args.class_weights is not None:
-            self.compute_loss_func = self._weighted_loss(model, self.args.class_weights)
+        if self._session is not None:
+            self.trained_by = self._session.trained_by
+        if (choice := self.args.class_weights) is not None:
+            rows, smoothing = cast(Dataset, self.train_dataset), self.args.label_smoothing_factor
+            with self._naming():
+                self.compute_loss_func = weighted_task_loss(
+                    self.task, choice, rows, label_names(model), smoothing
+                )
         recipe.use_rows(self._draw)
         skip_zeros = self.args.sparse_products_problem() is None
         self._sparse_linears = SparseLinears(model, recipe, skip_zeros)
@@ -197,18 +180,6 @@ class SparseTrainer(Trainer):
         """Let errors name what this user sets: arguments, or the launcher's config keys."""
         return contextlib.nullcontext() if self._session is None else naming_arguments()
 
-    def _weighted_loss(self, model: PreTrainedModel, choice: ClassWeights) -> Callable[..., Tensor]:
-        names = label_names(model)
-        with self._naming():
-            if not self.task.weighs_classes:
-                raise ConfigError([no_classes(self.task)])
-            weights = class_weights(choice, cast(Dataset, self.train_dataset)["labels"], names)
-        log.info(
-            "class weights: %s",
-            ", ".join(f"{name} {weight:.3g}" for name, weight in zip(names, weights, strict=True)),
-        )
-        return weighted_loss(weights, self.args.label_smoothing_factor)
-
     def _draw(self, count: int, seed: int, multiple: int) -> Iterator[dict[str, Tensor]]:
         """Training rows as batches for the task's loss; see `oneshot.calibration.draw`."""
         collate = cast(Collator, self.data_collator)
@@ -219,21 +190,6 @@ class SparseTrainer(Trainer):
     def _first_token_suffices(self) -> bool:
         return self.model.training and not self.recipe.reads_all_tokens
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches in an order that a resumed run repeats."""
-        loader: DataLoader[Any] = super().get_train_dataloader()
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        budget = self.args.tokens_per_batch
-        if len(loader) == 0:
-            raise UserError(
-                "training.dataloader_drop_last=true leaves no batch: there are "
-                f"{self.num_examples(loader)} training rows, fewer than the "
-                f"{self.args.train_batch_size} of one batch; set it to false, or a smaller "
-                "training.per_device_train_batch_size"
-            )
-        processes = self.args.world_size, self.args.process_index
-        return order_by_epoch(loader, seed, lambda: int(self.state.epoch or 0), budget, processes)
-
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """Evaluate without drawing from training's random state, as a data loader does."""
         with torch.random.fork_rng(devices=[]), self._naming():
@@ -243,59 +199,6 @@ class SparseTrainer(Trainer):
         """Whether this is the best model so far; only models of the last stage count."""
         reached = self._last_stage.reached(self.state.global_step, self.state.max_steps)
         return reached and bool(super()._determine_best_metric(metrics, trial))
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Save weights under the names of the model's modules, which masks and resuming use."""
-        with own_names(cast(PreTrainedModel, self.model)):
-            super()._save(output_dir, state_dict)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Let transformers write a checkpoint beside its place, and move it there when whole."""
-        output = Path(str(self.args.output_dir))
-        unfinished = output / UNFINISHED
-        if self.args.should_save:
-            shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-        self.accelerator.wait_for_everyone()
-        self.args.output_dir = str(unfinished)
-        try:
-            super()._save_checkpoint(model, trial)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)  # as on a full disk
-            raise
-        finally:
-            self.args.output_dir = str(output)
-        self.accelerator.wait_for_everyone()
-        written = unfinished / f"checkpoint-{self.state.global_step}"
-        if self.state.best_model_checkpoint == str(written):
-            self.state.best_model_checkpoint = str(output / written.name)
-        if self.args.should_save:
-            self.state.save_to_json(str(written / STATE))
-            checkpoint = publish(written, output, self.trained_by)
-            rotate(checkpoint, self.args.save_total_limit, self.state.best_model_checkpoint)
-            unfinished.rmdir()
-        self.accelerator.wait_for_everyone()
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        if eval_dataset is not None and eval_dataset is not self.eval_dataset:
-            eval_dataset = self._rows(eval_dataset, "eval_dataset")
-        self._evaluated = self.eval_dataset if eval_dataset is None else eval_dataset
-        loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
-        lengths_in_memory(loader)
-        return loader
-
-    def _computed(self, prediction: EvalPrediction) -> dict[str, float]:
-        """The task's metrics of the rows that were evaluated last."""
-        found = prediction.predictions
-        each = found if isinstance(found, tuple) else (found,)
-        outputs = dict(zip(self.task.outputs, each, strict=True))
-        labels = self.task.gathered_labels(prediction.label_ids, self._evaluated)
-        return self.task.score(outputs, labels, label_names(cast(PreTrainedModel, self.model)))
-
-    def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
-        rows = self._rows(test_dataset, "test_dataset")
-        self._evaluated = rows
-        loader: DataLoader[Any] = super().get_test_dataloader(rows)
-        return loader
 
     def _rows(self, dataset: Any, name: str) -> Any:
         """Another data set of the user's, as `train_dataset` was prepared."""
@@ -335,74 +238,13 @@ class SparseTrainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        teacher = {name: inputs[name] for name in inputs if name.startswith("teacher_")}
-        inputs = {name: value for name, value in inputs.items() if name not in teacher}
-        several = model.training and self.args.world_size > 1
-        if several and self.processing_class is not None:
-            inputs = same_length(inputs, cast(PreTrainedTokenizerBase, self.processing_class))
-        # Taken before: with label smoothing the Trainer pops the labels from its inputs.
-        batch = {**inputs, **teacher}
-        # Without the number of items: with it the Trainer would take the loss for a part of a sum,
-        # and multiply this process's mean by the number of processes.
-        if self.task.learns_from_teacher:
-            del inputs["labels"]
-            outputs = model(**inputs)
-            loss = self.task.loss(outputs, batch)
-        else:
-            loss, outputs = super().compute_loss(model, inputs, True)
-        if model.training:
-            self._rows_seen += len(batch["labels"])
-            items = self.task.loss_items(batch["labels"])
-            weight = loss_weight(items, loss.device) if several else 1.0
-            self._task_loss.add(loss * weight)
-            loss = self.recipe.loss(loss, batch, outputs) * weight
-        return (loss, outputs) if return_outputs else loss
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Any, Any]:
-        """The loss, the task's outputs and the labels, which may be missing, of a batch."""
-        inputs = self._prepare_inputs(inputs)
-        loss, labels = None, inputs.get("labels")
-        with torch.no_grad(), self.compute_loss_context_manager():
-            if labels is None:
-                outputs = model(**inputs)
-            else:
-                loss, outputs = self.compute_loss(model, dict(inputs), True)
-                loss = loss.detach().mean()
-            found = None if prediction_loss_only else self.task.model_outputs(outputs, inputs)
-        if found is None:
-            return loss, None, None
-        return loss, found if len(found) > 1 else found[0], labels
-
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any) -> Tensor:
-        """Raise UserError instead of stepping on with a loss that is NaN or infinite."""
-        loss = super().training_step(model, inputs, *args)
-        if not torch.isfinite(loss):
-            step, folder = self.state.global_step + 1, Path(str(self.args.output_dir))
-            raise divergence(loss, step, inputs, cast(Dataset, self.train_dataset), folder)
-        return loss
+    def _training_loss(self, task_loss: Tensor, batch: dict[str, Tensor], outputs: Any) -> Tensor:
+        return self.recipe.loss(task_loss, batch, outputs)
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
         """Add the parts of the loss and the modifiers' values to the Trainer's log."""
         if "loss" in logs:
             logs = {**logs, **self._recipe_log()}
-        if "train_samples_per_second" in logs:
-            # The Trainer multiplies steps by the batch size, which varies with tokens_per_batch.
-            # Changed in place: `train` returns the dict that it logs.
-            rows = self._rows_seen * self.args.world_size
-            logs["train_samples_per_second"] = round(rows / logs["train_runtime"], 3)
         super().log(logs, *args, **options)
 
     def _recipe_log(self) -> dict[str, float]:
@@ -485,8 +327,3 @@ class SparseTrainer(Trainer):
     def sparse_layers(self) -> int:
         """How many layers multiplied no zeros in training."""
         return self._sparse_linears.sparse_layers
-
-
-def label_names(model: PreTrainedModel) -> list[str]:
-    """The model's labels in the order of its outputs."""
-    return [name for _, name in sorted(id2label(model.config).items())]

@@ -122,7 +122,7 @@ def test_training_publishes_whole_checkpoints_and_keeps_the_last(
         seen.append([path.name for path in checkpoints.checkpoints(folder)])
         return publish(checkpoint, folder, trained_by)
 
-    monkeypatch.setattr("sparsekit.training.trainer.publish", published)
+    monkeypatch.setattr("sparsekit.training.checkpoints.publish", published)
     # A clock that went backwards: an earlier checkpoint seems to be the newest.
     monkeypatch.setattr(os.path, "getmtime", lambda path: -len(str(path)))
     made.train()
