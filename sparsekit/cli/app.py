@@ -21,6 +21,7 @@ from sparsekit.cli.data import data
 from sparsekit.cli.doctor import doctor
 from sparsekit.cli.export import export
 from sparsekit.cli.extras import install_hint
+from sparsekit.cli.gate import gate
 from sparsekit.cli.init import init
 from sparsekit.cli.inspect import inspect
 from sparsekit.cli.predict import predict
@@ -93,6 +94,7 @@ app.command()(predict)
 app.command()(inspect)
 app.command()(export)
 app.command()(verify)
+app.command()(gate)
 app.command()(benchmark)
 app.command()(compare)
 app.command()(prune)

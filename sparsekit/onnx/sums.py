@@ -15,7 +15,7 @@ _LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?P<name>.+)")
 
 def write_sums(folder: Path, files: Iterable[Path]) -> None:
     """Write `folder/SHA256SUMS` with the sums of `files`, which lie in or below it."""
-    lines = [f"{_sum(file)}  {file.relative_to(folder).as_posix()}" for file in sorted(files)]
+    lines = [f"{file_sum(file)}  {file.relative_to(folder).as_posix()}" for file in sorted(files)]
     (folder / NAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -36,7 +36,7 @@ def check_sums(folder: Path) -> int:
         file = folder / name
         if not file.is_file():
             problems.append(f"{name} is missing")
-        elif _sum(file) != expected:
+        elif file_sum(file) != expected:
             problems.append(f"{name} ({file.stat().st_size} bytes) was changed or cut short")
     if problems or not sums:
         raise UserError(
@@ -75,6 +75,7 @@ def check_listed(folder: Path, files: Iterable[Path]) -> None:
         )
 
 
-def _sum(file: Path) -> str:
+def file_sum(file: Path) -> str:
+    """The SHA-256 sum of a file, in hexadecimal."""
     with file.open("rb") as data:
         return hashlib.file_digest(data, "sha256").hexdigest()

@@ -117,6 +117,11 @@ class RunFolder:
         return self.path / "benchmark.json"
 
     @property
+    def gate(self) -> Path:
+        """`gate.json`, the comparison with the dense baseline that `sparsekit gate` made."""
+        return self.path / "gate.json"
+
+    @property
     def reserve(self) -> Path:
         """`.reserve`, which keeps space for the summary while a run is at work."""
         return self.path / ".reserve"

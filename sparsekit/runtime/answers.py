@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tokenizers import Encoding
 
 from sparsekit.errors import UserError
-from sparsekit.runtime.base import Runtime
+from sparsekit.runtime.base import Computing, Runtime
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.tasks.base import Answer, Answers, Output
@@ -21,7 +21,7 @@ BATCH = 32
 
 
 def predict_outputs(
-    runtime: Runtime,
+    runtime: Computing,
     answers: Answers,
     encoder: TextEncoder,
     encodings: Sequence[Encoding],
@@ -59,7 +59,7 @@ def _in_order(name: str, found: Mapping[int, npt.NDArray[np.float32]], per_token
     return each if per_token else np.stack(each)
 
 
-def _check_count(runtime: Runtime, outputs: Sequence[object], names: Sequence[str]) -> None:
+def _check_count(runtime: Computing, outputs: Sequence[object], names: Sequence[str]) -> None:
     if len(outputs) != len(names):
         raise UserError(
             f"runtime={runtime.name} gives {len(outputs)} of the {len(names)} outputs "

@@ -17,13 +17,21 @@ from sparsekit.system import cores
 Inputs = Mapping[str, npt.NDArray[np.int64]]
 
 
-class Runtime(Protocol):
+class Computing(Protocol):
+    """Whatever computes a model's outputs."""
+
+    name: str
+
+    def outputs(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
+        """All outputs in the order of their names; `Runtime.run` returns the first."""
+
+
+class Runtime(Computing, Protocol):
     """A loaded model.
 
     name: its key in `summary.runtime`; forms: the graph forms that it supports, fastest first.
     """
 
-    name: str
     forms: tuple[str, ...]
 
     @staticmethod
@@ -35,9 +43,6 @@ class Runtime(Protocol):
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
         """Logits [batch, labels] of `input_ids`, `attention_mask`, ..., each [batch, sequence]."""
-
-    def outputs(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
-        """All outputs of the graph, in its order; `run` returns the first."""
 
     def seconds(self, inputs: Inputs) -> float:
         """The duration of one run."""

@@ -215,6 +215,21 @@ class Task(ABC):
     def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
         """The metrics of the outputs against the `labels` of tokenized rows."""
 
+    def probabilities(self, outputs: Outputs) -> npt.NDArray[np.float64] | None:
+        """Probabilities [rows, classes] where a row has one class; None for other tasks."""
+        return None
+
+    def unit(self, label: Any) -> int | None:
+        """The number that rows share which are scored together, such as a question's windows.
+
+        None where every row is scored by itself.
+        """
+        return None
+
+    def with_unit(self, label: Any, unit: int) -> Any:
+        """`label`, which has a unit, as that of a row of the unit with another number."""
+        raise NotImplementedError(f"{type(self).__name__} scores each row by itself")
+
     def gathered_labels(self, gathered: Any, rows: Dataset) -> Labels:
         """What `score` reads, of the labels that the collator's batches of `rows` had, in order."""
         return np.asarray(gathered)

@@ -235,6 +235,12 @@ class Embedding(Task):
             found["neighbours"] = neighbour_overlap(embeddings, known[:, 2:])
         return found
 
+    def unit(self, label: Any) -> int:
+        return int(label[0])
+
+    def with_unit(self, label: Any, unit: int) -> Any:
+        return [unit, *label[1:]]
+
     def check_rows(self, labels: int, rows: Dataset, name: str, column: str) -> None:
         values = rows["labels"]
         wrong = next((i for i, v in enumerate(values) if not _is_pair(v)), None)

@@ -258,6 +258,12 @@ class QuestionAnswering(Task):
         found = squad.score(predicted, true)
         return {name: found[name] for name in dict.fromkeys(self.metrics)}
 
+    def unit(self, label: Any) -> int:
+        return int(label["index"])
+
+    def with_unit(self, label: Any, unit: int) -> Any:
+        return {**label, "index": unit}
+
     def check_rows(self, labels: int, rows: Dataset, name: str, column: str) -> None:
         feature = rows.features["labels"]
         if not isinstance(feature, dict) or not feature.keys() >= {"index", "spans", "answers"}:

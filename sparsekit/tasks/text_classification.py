@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Value
@@ -30,6 +31,7 @@ from sparsekit.data.labels import (
     number_labels,
 )
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.metrics.calibration import softmax
 from sparsekit.metrics.label_order import order_problem
 from sparsekit.metrics.mistakes import confident_mistakes, write_mistakes
 from sparsekit.metrics.report import write_report
@@ -198,6 +200,9 @@ class TextClassification(Task):
 
     def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
         return metrics.compute(self.metrics, np.asarray(outputs["logits"]), np.array(labels))
+
+    def probabilities(self, outputs: Outputs) -> npt.NDArray[np.float64]:
+        return softmax(np.asarray(outputs["logits"]))
 
     @property
     def computed_metrics(self) -> list[str]:

@@ -1,0 +1,69 @@
+"""Another column of a run's data set, by which the rows are sliced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparsekit.config.build import check_origin
+from sparsekit.data.datasets import Column
+from sparsekit.errors import UserError, suggestion
+from sparsekit.onnx.parity import read_columns
+from sparsekit.runs.folder import RunFolder
+from sparsekit.tasks.base import Task
+from sparsekit.tasks.config import build_source
+
+# More values than a table shows, and than rows that suffice for each.
+MOST_VALUES = 20
+
+
+def read_column(
+    run: RunFolder, task: Task, name: str, data: Path, first: Sequence[int]
+) -> list[str]:
+    """The values of column `name` in the run's validation rows, as text.
+
+    Args:
+        run: the run, whose data set is read again.
+        task: the run's task.
+        name: the column.
+        data: `evaluation/validation.parquet`, the rows that the run used.
+        first: of each unit (row, or question of several windows) its first row in `data`.
+
+    Raises:
+        UserError: the data set cannot be read, has no such column or more than 20 values in it, or
+            its rows are no longer those of the run.
+    """
+    dataset = run.config.get("dataset") or {}
+    _check_origins(dataset, "dataset")
+    columns = task.columns()
+    splits = build_source(dataset, task).raw([*columns, Column(name, "--slice", role="target")])
+    rows = splits["validation"]
+    if name not in rows.column_names:
+        raise UserError(
+            f"the validation rows have no column {name!r} to slice by"
+            f"{suggestion(name, rows.column_names)}"
+        )
+    text = next(column.name for column in columns if column.is_text)
+    used = read_columns(data, [task.answers.columns[0]])[task.answers.columns[0]]
+    if list(rows[text]) != [used[row] for row in first]:
+        raise UserError(
+            f"the texts of the data set are not those in {data}: the data changed since the run; "
+            "restore it, or leave out --slice"
+        )
+    values = [str(value) for value in rows[name]]
+    if len(set(values)) > MOST_VALUES:
+        raise UserError(
+            f"column {name!r} has {len(set(values))} values, more than {MOST_VALUES}; slice by a "
+            "column of few categories"
+        )
+    return values
+
+
+def _check_origins(node: Any, key: str) -> None:
+    """Raise ConfigError for code that a config from elsewhere may not name."""
+    if isinstance(node, Mapping):
+        if isinstance(node.get("_target_"), str):
+            check_origin(node["_target_"], f"{key}._target_")
+        for name, value in node.items():
+            _check_origins(value, f"{key}.{name}")

@@ -1,0 +1,97 @@
+"""Both models' scores on any of the rows, and the test of their difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsekit.errors import UserError
+from sparsekit.gate.statistics import FEWEST, Comparison, bootstrap, compare_accuracies
+from sparsekit.metrics.table import higher_is_better
+from sparsekit.onnx.parity import Rows
+from sparsekit.runtime.tasks.base import Output
+from sparsekit.tasks.base import Task
+
+Indices = npt.NDArray[np.int64]
+
+
+class Scoring:
+    """The scores of two models' outputs on the same rows.
+
+    Units are what is drawn and counted: rows, or the rows that the task scores together.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        rows: Rows,
+        ours: dict[str, Output],
+        theirs: dict[str, Output],
+    ) -> None:
+        self.task, self.rows, self.ours, self.theirs = task, rows, ours, theirs
+        self.units = _units(task, rows.labels)
+        mine, others = task.probabilities(ours), task.probabilities(theirs)
+        labels = np.asarray(rows.labels) if mine is not None else None
+        # Of each row whether the answer is right; None for tasks without one class a row.
+        self.correct = None if mine is None else mine.argmax(axis=1) == labels
+        self.baseline_correct = None if others is None else others.argmax(axis=1) == labels
+
+    def scores(self, metric: str, units: Indices) -> tuple[float, float]:
+        """The metric of both models, ours first, on units that may repeat."""
+        drawn = [self.units[unit] for unit in units]
+        rows = np.concatenate(drawn)
+        labels = [self.rows.labels[row] for row in rows]
+        if self.task.unit(labels[0]) is not None:
+            numbers = np.repeat(np.arange(len(drawn)), [len(each) for each in drawn])
+            labels = [
+                self.task.with_unit(label, int(number))
+                for label, number in zip(labels, numbers, strict=True)
+            ]
+        task = replace(self.task, metrics=[metric])
+        names = self.rows.label_names
+        ours, theirs = (
+            task.score({n: _taken(o, rows) for n, o in outputs.items()}, labels, names)
+            for outputs in (self.ours, self.theirs)
+        )
+        name = task.computed_metrics[0]
+        return ours[name], theirs[name]
+
+    def compare(
+        self, metric: str, units: Indices, max_drop: float, alpha: float, resamples: int, seed: int
+    ) -> Comparison:
+        """Test whether the metric drops by `max_drop` or more on `units`.
+
+        Raises UserError for too few units to bootstrap.
+        """
+        if metric == "accuracy" and self.correct is not None and self.baseline_correct is not None:
+            ours, theirs = self.correct[units], self.baseline_correct[units]
+            gained, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+            return compare_accuracies(gained, lost, len(units), max_drop, alpha)
+        if len(units) < FEWEST:
+            raise UserError(
+                f"{len(units)} validation rows are too few to bootstrap {metric}: at least "
+                f"{FEWEST} are needed; add rows to the validation split"
+            )
+        sign = 1 if higher_is_better(metric) else -1
+
+        def difference(drawn: Indices) -> float:
+            ours, theirs = self.scores(metric, units[drawn])
+            return sign * (ours - theirs)
+
+        return bootstrap(difference, len(units), max_drop, alpha, resamples, seed)
+
+
+def _taken(output: Output, rows: Indices) -> Output:
+    return [output[row] for row in rows] if isinstance(output, list) else output[rows]
+
+
+def _units(task: Task, labels: Sequence[object]) -> list[Indices]:
+    """The rows of each unit, in the order of their first rows."""
+    found: dict[int, list[int]] = {}
+    for row, label in enumerate(labels):
+        unit = task.unit(label)
+        found.setdefault(row if unit is None else unit, []).append(row)
+    return [np.array(rows, dtype=np.int64) for rows in found.values()]

@@ -1,0 +1,168 @@
+"""Non-inferiority of paired scores: Tango's score test for accuracies, the bootstrap for the rest.
+
+Everywhere `difference` is the compressed model's score minus that of the dense baseline on the same
+rows, so that a drop is negative. The compressed model is not inferior at level `alpha` where the
+lower end of the interval, a one-sided bound of confidence 1 - alpha, lies above -max_drop. The
+two-sided interval that is reported therefore has the confidence 1 - 2 * alpha.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+# The probability with which a test of enough rows passes a model that is as good as the baseline.
+POWER = 0.8
+# The fewest units whose bootstrap distribution is near the normal one that its use assumes.
+FEWEST = 50
+# Halvings of an interval: more than a float64 in [-1, 1] has bits.
+_HALVINGS = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The result of a test.
+
+    difference, lower, upper: the estimate and its interval, in units of the score.
+    p_value: of the hypothesis that the score drops by `max_drop` or more.
+    detectable_drop: the smallest `max_drop` that as many rows show with probability `POWER`, if the
+        models are equally good.
+    rows_needed: how many rows show `max_drop` with that probability.
+    method: the test and its source.
+    """
+
+    difference: float
+    lower: float
+    upper: float
+    p_value: float
+    detectable_drop: float
+    rows_needed: int
+    method: str
+
+
+def compare_accuracies(
+    gained: int, lost: int, rows: int, max_drop: float, alpha: float
+) -> Comparison:
+    """The score test and interval for the difference of two paired proportions.
+
+    T. Tango, "Equivalence test and confidence interval for the difference in proportions for the
+    paired-sample design", Statistics in Medicine 17 (1998) 891-908. The number of rows follows
+    J. Nam, "Establishing equivalence of two treatments and sample size requirements in
+    matched-pairs design", Biometrics 53 (1997) 1422-1430, with the share of discordant rows that
+    was observed.
+
+    Args:
+        gained: rows that only the compressed model answers correctly.
+        lost: rows that only the baseline answers correctly.
+        rows: all rows, at least 1.
+        max_drop: the allowed drop, a share above 0 and below 1.
+        alpha: the level of the one-sided test, above 0 and below 0.5.
+    """
+    z = _quantile(alpha)
+    difference = (gained - lost) / rows
+
+    def statistic(assumed: float) -> float:
+        return _score(gained, lost, rows, assumed)
+
+    discordant = (gained + lost) / rows
+    return Comparison(
+        difference=difference,
+        lower=_falls_to(z, statistic, -1.0, difference),
+        upper=_falls_to(-z, statistic, difference, 1.0),
+        p_value=1 - NormalDist().cdf(statistic(-max_drop)),
+        detectable_drop=_falls_to(
+            rows, lambda drop: _rows_for_accuracy(discordant, drop, alpha), 0.0, 1.0
+        ),
+        rows_needed=math.ceil(_rows_for_accuracy(discordant, max_drop, alpha)),
+        method="Tango's score interval for paired proportions (1998)",
+    )
+
+
+def bootstrap(
+    score: Callable[[npt.NDArray[np.int64]], float],
+    units: int,
+    max_drop: float,
+    alpha: float,
+    resamples: int,
+    seed: int,
+) -> Comparison:
+    """The percentile interval of a difference of scores over resampled units.
+
+    Both models are scored on the same drawn units, which keeps the pairing. B. Efron and
+    R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. The number of rows assumes
+    a standard error that falls with the square root of their number.
+
+    Args:
+        score: the difference of both models' scores on the units of the given indices.
+        units: the number of units (rows, or questions of several windows), at least `FEWEST`.
+        max_drop: the allowed drop in units of the score, above 0.
+        alpha: the level of the one-sided test, above 0 and below 0.5.
+        resamples: the number of draws.
+        seed: of the draws.
+    """
+    if units < FEWEST:
+        raise ValueError(f"{units} units are too few to bootstrap, {FEWEST} are the least")
+    generator = np.random.default_rng(seed)
+    drawn = np.array([score(generator.integers(units, size=units)) for _ in range(resamples)])
+    lower, upper = np.quantile(drawn, [alpha, 1 - alpha])
+    detectable = (_quantile(alpha) + NormalDist().inv_cdf(POWER)) * float(drawn.std(ddof=1))
+    return Comparison(
+        difference=score(np.arange(units)),
+        lower=float(lower),
+        upper=float(upper),
+        p_value=(1 + int((drawn <= -max_drop).sum())) / (1 + resamples),
+        detectable_drop=detectable,
+        rows_needed=max(FEWEST, math.ceil(units * (detectable / max_drop) ** 2)),
+        method=f"paired percentile bootstrap, {resamples} resamples, seed {seed}",
+    )
+
+
+def _quantile(alpha: float) -> float:
+    return NormalDist().inv_cdf(1 - alpha)
+
+
+def _score(gained: int, lost: int, rows: int, assumed: float) -> float:
+    """Tango's statistic, standard normal where `assumed` is the true difference."""
+    numerator = gained - lost - rows * assumed
+    variance = rows * _variance(gained / rows, lost / rows, assumed)
+    if variance <= 0:
+        return math.copysign(math.inf, numerator) if numerator else 0.0
+    return numerator / math.sqrt(variance)
+
+
+def _variance(gained: float, lost: float, assumed: float) -> float:
+    """The variance of one row's difference, where the true difference is `assumed`.
+
+    gained, lost: shares of the rows. The share of lost rows is replaced by its maximum likelihood
+    estimate under `assumed`, the larger root of 2 q^2 + b q + c = 0.
+    """
+    b = -gained - lost + (2 - gained + lost) * assumed
+    c = -lost * assumed * (1 - assumed)
+    estimate = (math.sqrt(max(b * b - 8 * c, 0.0)) - b) / 4
+    return 2 * estimate + assumed * (1 - assumed)
+
+
+def _rows_for_accuracy(discordant: float, drop: float, alpha: float) -> float:
+    """How many rows show `drop` with probability `POWER` if equally many are gained and lost."""
+    if drop <= 0:
+        return math.inf
+    null = max(_variance(discordant / 2, discordant / 2, -drop), 0.0)
+    power = NormalDist().inv_cdf(POWER)
+    root = _quantile(alpha) * math.sqrt(null) + power * math.sqrt(discordant)
+    return (root / drop) ** 2
+
+
+def _falls_to(level: float, function: Callable[[float], float], start: float, end: float) -> float:
+    """Where the falling `function` reaches `level` in [start, end]; the nearer end if nowhere."""
+    for _ in range(_HALVINGS):
+        middle = (start + end) / 2
+        if function(middle) > level:
+            start = middle
+        else:
+            end = middle
+    return (start + end) / 2

@@ -1,0 +1,53 @@
+"""`gate.json`, and the certificate in the model card of the deployment."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparsekit.errors import UserError
+from sparsekit.gate.text import card_section
+from sparsekit.onnx.sums import write_sums
+from sparsekit.runs.folder import RunFolder
+
+TITLE = "## Compared with the dense model"
+_SECTION = re.compile(rf"{re.escape(TITLE)}\n.*?(?=^## )", re.DOTALL | re.MULTILINE)
+# The section of every model card that this one precedes.
+_NEXT = "## Run it\n"
+
+
+def write_gate(run: RunFolder, gate: Mapping[str, Any]) -> None:
+    """Write `gate.json`, and the section of the model card with its new sum.
+
+    Raises UserError for a model card that sparsekit did not write.
+    """
+    card = run.deployment / "README.md"
+    text = _SECTION.sub("", card.read_text(encoding="utf-8"))
+    before, heading, after = text.partition(_NEXT)
+    if not heading:
+        raise UserError(
+            f"{card} has no section {_NEXT.strip()!r} to put the result before; export the run "
+            "again: sparsekit export RUN"
+        )
+    section = f"{TITLE}\n\n{card_section(gate)}\n\n"
+    _replace(card, before + section + heading + after)
+    write_sums(run.deployment, _files(run.deployment))
+    _replace(run.gate, json.dumps(gate, indent=2, ensure_ascii=False) + "\n")
+
+
+def _files(deployment: Path) -> list[Path]:
+    return [file for file in deployment.iterdir() if file.name != "SHA256SUMS"]
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write `file` so that a reader sees it whole or not at all."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,199 @@
+"""`sparsekit gate` on exported runs: what it decides, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from run_folder import quantization, write_run
+from transformers import PreTrainedModel
+from typer.testing import CliRunner
+
+from sparsekit.cli.app import app
+from sparsekit.errors import UserError
+from sparsekit.gate.gate import GateConfig, compare_with
+from sparsekit.onnx.export import ExportConfig, export
+from sparsekit.onnx.sums import check_sums, file_sum, read_sums, write_sums
+from sparsekit.runs.folder import RunFolder
+
+
+def exported(folder: Path, student: str, **settings: object) -> RunFolder:
+    folder.mkdir()
+    run = write_run(folder, student, **settings)  # type: ignore[arg-type]
+    export(run, ExportConfig(max_metric_drop=0.1))
+    return RunFolder(run)
+
+
+def write_new_sums(run: RunFolder) -> None:
+    write_sums(run.path, [run.path / name for name in read_sums(run.path)])
+
+
+def turn_around(model: PreTrainedModel) -> None:
+    """The classifier answers the opposite."""
+    with torch.no_grad():
+        model.classifier.weight.neg_()
+        model.classifier.bias.neg_()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> dict[str, RunFolder]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        "dense": exported(folder / "dense", student_folder, modifier=None),
+        "int8": exported(folder / "int8", student_folder, modifier=quantization()),
+    }
+
+
+@pytest.fixture
+def int8(runs: dict[str, RunFolder], tmp_path: Path) -> RunFolder:
+    return RunFolder(Path(shutil.copytree(runs["int8"].path, tmp_path / "int8")))
+
+
+def test_a_model_is_not_inferior_to_itself(runs: dict[str, RunFolder]) -> None:
+    dense = runs["dense"]
+    found = compare_with(dense, dense.path, GateConfig(max_drop=10))
+    [test] = found["metrics"]
+    assert found["passed"]
+    assert test["model"] == test["against"] == 56 / 64
+    assert test["lower"] == pytest.approx(-(1.6449**2) / (64 + 1.6449**2), abs=1e-4)
+    assert found["changes"] == {"both_right": 56, "gained": 0, "lost": 0, "both_wrong": 8}
+    assert found["agreement"] == "64 of 64 labels equal"
+    assert found["calibration"]["model"] == found["calibration"]["against"]
+    assert found["model"]["sha256"] == found["against"]["sha256"] == file_sum(dense.graph)
+    for kind in ("class", "length"):
+        lines = found["slices"][kind]
+        assert len(lines) > 1 and sum(line["rows"] for line in lines) == 64
+    # 64 rows cannot show a tenth of a point.
+    few = compare_with(dense, dense.path, GateConfig(max_drop=0.1))
+    [test] = few["metrics"]
+    assert not few["passed"]
+    assert test["detectable_drop"] == pytest.approx(-test["lower"])
+    assert test["rows_needed"] > 2000
+
+
+def test_a_model_in_torch_is_the_baseline_of_its_own_export(runs: dict[str, RunFolder]) -> None:
+    found = compare_with(runs["dense"], runs["dense"].model, GateConfig(max_drop=10))
+    assert found["against"]["runtime"] == "torch"
+    assert found["changes"]["gained"] == found["changes"]["lost"] == 0
+    with pytest.raises(UserError, match="is quantized, and transformers would load it in float32"):
+        compare_with(runs["dense"], runs["int8"].model, GateConfig(max_drop=10))
+
+
+def test_the_labels_of_the_baseline_are_matched_by_name(
+    runs: dict[str, RunFolder], tmp_path: Path
+) -> None:
+    """A baseline whose two labels have changed places answers the opposite."""
+    swapped = Path(shutil.copytree(runs["dense"].model, tmp_path / "swapped"))
+    config = json.loads((swapped / "config.json").read_text())
+    names = config["id2label"]
+    config["id2label"] = {"0": names["1"], "1": names["0"]}
+    config["label2id"] = {name: int(index) for index, name in config["id2label"].items()}
+    (swapped / "config.json").write_text(json.dumps(config))
+    found = compare_with(runs["dense"], swapped, GateConfig(max_drop=10))
+    assert found["changes"] == {"both_right": 0, "gained": 56, "lost": 8, "both_wrong": 0}
+
+
+def test_other_metrics_are_bootstrapped(runs: dict[str, RunFolder]) -> None:
+    config = GateConfig(max_drop=20, metrics=["accuracy", "f1", "log_loss"], resamples=100)
+    accuracy, f1, loss = compare_with(runs["int8"], runs["dense"].path, config)["metrics"]
+    assert (accuracy["metric"], f1["metric"], loss["metric"]) == ("accuracy", "f1", "log_loss")
+    assert accuracy["max_drop"] == f1["max_drop"] == 0.2
+    assert f1["lower"] <= f1["difference"] <= f1["upper"]
+    assert f1["difference"] == pytest.approx(f1["model"] - f1["against"])
+    # A loss is better where it is smaller, and has no points.
+    assert loss["max_drop"] == 20
+    assert loss["difference"] == pytest.approx(loss["against"] - loss["model"])
+
+
+def test_the_command_writes_the_certificate(int8: RunFolder, runs: dict[str, RunFolder]) -> None:
+    graph = file_sum(int8.graph)
+    command = ["gate", str(int8), "--against", str(runs["dense"]), "--max-drop"]
+    for _ in range(2):  # the second replaces the first's section
+        passed = CliRunner().invoke(app, [*command, "40"], env={"COLUMNS": "200"})
+        assert passed.exit_code == 0, passed.output
+    assert "PASSED: accuracy drops by less than 40 points (confidence 95%)" in passed.stdout
+    found = json.loads(int8.gate.read_text())
+    assert found["passed"] and found["data"]["sha256"] == file_sum(int8.evaluation("validation"))
+    card = (int8.deployment / "README.md").read_text()
+    assert card.count("## Compared with the dense model") == 1
+    assert graph in card and file_sum(runs["dense"].graph) in card
+    assert str(int8.path) not in card
+    check_sums(int8.deployment)
+    failed = CliRunner().invoke(app, [*command, "0.01"], env={"COLUMNS": "200"})
+    assert failed.exit_code == 1
+    assert "rows are too few" in failed.stdout and "0.01 points takes about" in failed.stdout
+    assert not json.loads(int8.gate.read_text())["passed"]
+
+
+def test_a_worse_model_fails(
+    runs: dict[str, RunFolder], student_folder: str, tmp_path: Path
+) -> None:
+    opposite = exported(tmp_path / "opposite", student_folder, modifier=None, change=turn_around)
+    # Both answer the rows of the first run, on which the second is wrong.
+    shutil.copy(runs["dense"].evaluation("validation"), opposite.evaluations)
+    write_new_sums(opposite)
+    result = CliRunner().invoke(
+        app, ["gate", str(opposite), "--against", str(runs["dense"]), "--max-drop", "5"]
+    )
+    assert result.exit_code == 1
+    assert "FAILED: accuracy drops by 5 points or more" in result.stdout
+
+
+def test_slices_by_a_column(int8: RunFolder, runs: dict[str, RunFolder], tmp_path: Path) -> None:
+    rows = pq.read_table(int8.evaluation("validation")).to_pydict()
+    genres = ["drama" if row % 4 else "comedy" for row in range(64)]
+    lines = [
+        {"text": text, "label": label, "genre": genre, "id": str(row)}
+        for row, (text, label, genre) in enumerate(
+            zip(rows["text"], rows["label"], genres, strict=True)
+        )
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    dataset = {
+        "_target_": "sparsekit.data.datasets.FileDataset",
+        "data_files": {"train": str(file), "validation": str(file)},
+        "metrics": ["accuracy"],
+        "max_length": 32,
+    }
+    int8.write_config({"dataset": dataset})
+    write_new_sums(int8)
+    config = GateConfig(max_drop=40, slices=["genre"])
+    found = compare_with(int8, runs["dense"].path, config)["slices"]["column genre"]
+    assert [(line["slice"], line["rows"]) for line in found] == [("comedy", 16), ("drama", 48)]
+    with pytest.raises(UserError, match="column 'id' has 64 values, more than 20"):
+        compare_with(int8, runs["dense"].path, GateConfig(max_drop=40, slices=["id"]))
+    with pytest.raises(UserError, match="have no column 'gender' to slice by; did you mean genre"):
+        compare_with(int8, runs["dense"].path, GateConfig(max_drop=40, slices=["gender"]))
+
+
+def test_changed_rows_are_refused(int8: RunFolder, runs: dict[str, RunFolder]) -> None:
+    shutil.copy(runs["dense"].evaluation("validation"), int8.evaluations)
+    with pytest.raises(UserError, match=r"validation\.parquet .* was changed or cut short"):
+        compare_with(int8, runs["dense"].path, GateConfig(max_drop=1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_drop": 0}, "max_drop is 0, it must be above 0"),
+        ({"max_drop": 1, "alpha": 0.5}, "alpha is 0.5, it must lie between 0 and 0.5"),
+        ({"max_drop": 1, "resamples": 10}, "resamples is 10, it must be at least 100"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        GateConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_what_is_no_model_is_refused(runs: dict[str, RunFolder], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no model to compare with: give a run folder"):
+        compare_with(runs["dense"], tmp_path, GateConfig(max_drop=1))
+    with pytest.raises(UserError, match="has no deployment to compare; export it"):
+        compare_with(RunFolder(tmp_path), runs["dense"].path, GateConfig(max_drop=1))
+    with pytest.raises(UserError, match="'recal' is not known; did you mean recall"):
+        compare_with(runs["dense"], runs["dense"].path, GateConfig(max_drop=1, metrics=["recal"]))
