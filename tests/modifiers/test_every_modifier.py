@@ -153,7 +153,7 @@ def test_the_list_names_every_modifier() -> None:
         "pruning.masked",
         "pruning.gradual",
     }
-    parts = ("attention", "fake_quantize", "observation", "rounding", "scheme")
+    parts = ("attention", "fake_quantize", "observation", "overrides", "rounding", "scheme")
     bases |= {f"quantization.{part}" for part in parts}
     files = [p.relative_to(folder).with_suffix("") for p in Path(folder).rglob("*.py")]
     modules = {".".join(path.parts) for path in files if path.name != "__init__"}

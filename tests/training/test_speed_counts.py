@@ -160,7 +160,7 @@ def test_the_second_run_tokenizes_nothing_and_runs_no_teacher(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("it was computed again")
 
-    monkeypatch.setattr(teacher, "logits_of", refuse)
+    monkeypatch.setattr(teacher, "predict_outputs", refuse)
     monkeypatch.setattr(teacher, "load_for_task", refuse)
     monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", refuse)
     again = tokenize(made, student.tokenizer, student.tokenizer_hash)["train"]
