@@ -37,14 +37,15 @@ class Column:
     lists: whether each row holds a list.
     objects: whether each row holds an object, which text files give as its JSON text.
     role: an optional text may be empty in some rows; a class is one label a row, and splits are
-        made so that each has its share of every class; a target is anything else to be learned.
+        made so that each has its share of every class; labels are any number of labels a row,
+        perhaps none; a target is anything else to be learned.
     """
 
     name: str
     key: str
     lists: bool = False
     objects: bool = False
-    role: Literal["text", "optional text", "class", "target"] = "text"
+    role: Literal["text", "optional text", "class", "labels", "target"] = "text"
 
     @property
     def is_text(self) -> bool:

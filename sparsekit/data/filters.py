@@ -21,7 +21,7 @@ def empty_rows(rows: Dataset, columns: Sequence[Column]) -> Mask:
     """Whether a row lacks a text or label that it needs, [rows]."""
     empty = np.zeros(len(rows), dtype=bool)
     for column in columns:
-        if column.name in rows.column_names and column.role != "optional text":
+        if column.name in rows.column_names and column.role not in ("optional text", "labels"):
             empty |= np.fromiter(map(is_blank, values(rows, column.name)), bool, len(rows))
     return empty
 

@@ -95,7 +95,8 @@ def _read(
         if lists:
             raise UserError(
                 f"{path} is a csv file, which holds no lists for {' and '.join(lists)}; write json "
-                "with a list in each row, or a CoNLL file with a word a line (dataset=conll)"
+                "with a list in each row; words and tags may be in a CoNLL file (dataset=conll), "
+                "and labels in one text, such as 'joy,love' (dataset.label_separator=,)"
             )
         with open_text(path) as file:
             return text_table(csv_rows(path, file, form, needed), f"{path}, line {{}}")

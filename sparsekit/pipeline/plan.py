@@ -25,7 +25,7 @@ from sparsekit.tasks.config import build_source, build_task
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.best import best_problems
-from sparsekit.training.class_weights import no_classes, without_effect
+from sparsekit.training.class_weights import loss_problems, without_effect
 
 # What trains where the config names no engine, as the configs of earlier versions do.
 OWN_ENGINE = "sparsekit.pipeline.engines.sparsekit.SparsekitEngine"
@@ -125,8 +125,8 @@ def _task_problems(parts: Mapping[str, Any]) -> list[str]:
     """What is wrong with the task itself, and what does not fit it."""
     task, recipe = parts["task"], parts.get("recipe")
     problems: list[str] = task.problems()
-    if "training" in parts and parts["training"].class_weights and not task.weighs_classes:
-        problems.append(no_classes(task))
+    if "training" in parts:
+        problems += loss_problems(parts["training"], task)
     if recipe is not None:
         problems += recipe.task_problems(task)
     if recipe is not None and not problems and "training" in parts:

@@ -16,6 +16,7 @@ from sparsekit.pipeline.plan import Inputs, Plan
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.tasks.base import Outputs
 from sparsekit.tasks.base import Data
+from sparsekit.tasks.config import tuned
 from sparsekit.training.record import record_evaluation
 
 
@@ -57,16 +58,11 @@ def score(inputs: Inputs, split: str, outputs: Outputs) -> dict[str, float]:
 
 def evaluate(inputs: Inputs, run: RunFolder) -> dict[str, Any]:
     """Score every split but train as it ships, quantizers on; keep each row's outputs on disk."""
-    return {
-        "metrics": {
-            split: record_evaluation(
-                inputs.data.task,
-                inputs.student,
-                inputs.rows[split],
-                inputs.data.splits[split],
-                split,
-                run,
-            )
-            for split in inputs.rows.keys() - {"train"}
-        }
-    }
+    task, metrics = inputs.data.task, {}
+    # Validation comes first: what the task chooses there holds for the other splits.
+    for split in sorted(inputs.rows.keys() - {"train"}, key=lambda name: name != "validation"):
+        metrics[split] = record_evaluation(
+            task, inputs.student, inputs.rows[split], inputs.data.splits[split], split, run
+        )
+        task = tuned(task, run)
+    return {"metrics": metrics}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -58,6 +58,8 @@ class Task(ABC):
         labels, every split is taught, and `loss` is the task's loss.
     weighs_classes: whether the loss is the cross entropy of one class a row, so that
         `training.class_weights` can weigh it.
+    smooths_labels: whether the loss is a cross entropy of `logits` against `labels`, so that
+        `training.label_smoothing_factor` can smooth these.
     words: whether texts are lists of words.
     """
 
@@ -69,6 +71,7 @@ class Task(ABC):
     first_token: ClassVar[bool] = False
     learns_from_teacher: ClassVar[bool] = False
     weighs_classes: ClassVar[bool] = False
+    smooths_labels: ClassVar[bool] = False
     words: ClassVar[bool] = False
 
     @property
@@ -229,6 +232,13 @@ class Task(ABC):
     def with_unit(self, label: Any, unit: int) -> Any:
         """`label`, which has a unit, as that of a row of the unit with another number."""
         raise NotImplementedError(f"{type(self).__name__} scores each row by itself")
+
+    def tuned(self, recorded: Callable[[], tuple[Outputs, Labels]]) -> Task:
+        """This task with what it chooses on the validation split once the model is trained.
+
+        recorded: returns the trained model's outputs on the split, and its labels.
+        """
+        return self
 
     def gathered_labels(self, gathered: Any, rows: Dataset) -> Labels:
         """What `score` reads, of the labels that the collator's batches of `rows` had, in order."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sparsekit.config.build import build, check_origin, locate
 from sparsekit.config.old_names import current_name
 from sparsekit.config.types import type_problems
 from sparsekit.data.datasets import Source
 from sparsekit.data.selection import RowSelection, SelectedRows
-from sparsekit.errors import ConfigError, first_line
+from sparsekit.errors import ConfigError, UserError, first_line
 from sparsekit.runs.folder import RunFolder
-from sparsekit.tasks.base import Task
+from sparsekit.runtime.tasks.base import Outputs
+from sparsekit.tasks.base import Labels, Task, outputs_of
 from sparsekit.tasks.text_classification import TextClassification
 
 
@@ -40,9 +46,32 @@ def build_task(config: Mapping[str, Any], *, trusted: bool = False) -> Task:
 
 
 def task_of(run: RunFolder) -> Task:
-    """The task of a finished run. Raises UserError for a config that is not a run's."""
+    """The task of a finished run, with what it chose on the validation split.
+
+    Raises UserError for a config that is not a run's.
+    """
     names = run.metric_names  # refuses a config that is not a run's
-    return replace(build_task(run.config), metrics=names)
+    return tuned(replace(build_task(run.config), metrics=names), run)
+
+
+def tuned(task: Task, run: RunFolder) -> Task:
+    """`task` with what it chooses on the validation split, as evaluated in `run`.
+
+    It is `task` itself where that split was not evaluated.
+    """
+    file = run.evaluation("validation")
+    return task.tuned(partial(_recorded, task, file)) if file.is_file() else task
+
+
+def _recorded(task: Task, file: Path) -> tuple[Outputs, Labels]:
+    """The outputs and labels of an evaluation table."""
+    try:
+        columns = pq.read_table(file, columns=["label", *task.outputs]).to_pydict()
+        return outputs_of(task, columns), columns["label"]
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise UserError(
+            f"cannot read {file}: {first_line(error)}; it was cut short or changed: train again"
+        ) from error
 
 
 def _kind(path: Any, trusted: bool) -> type[Task]:

@@ -20,3 +20,20 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tenso
         log_target=True,
     )
     return divergence * temperature**2 / max(student.numel() / student.shape[-1], 1)
+
+
+def bernoulli_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """The mean over rows and labels of T^2 * KL(teacher || student), a scalar.
+
+    Of each label the distributions are those of "yes" and "no", with the sigmoid of the logit
+    divided by T as the probability of "yes". The mean is over the same items as that of the binary
+    cross entropy.
+
+    student, teacher: logits [rows, labels]. temperature: T, as in `kl_divergence`.
+    """
+    softened = student.float() / temperature, teacher.float() / temperature
+    probabilities = softened[1].sigmoid()
+    cross_entropy, entropy = (
+        F.binary_cross_entropy_with_logits(logits, probabilities) for logits in softened
+    )
+    return (cross_entropy - entropy) * temperature**2

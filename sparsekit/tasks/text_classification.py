@@ -65,6 +65,7 @@ class TextClassification(Task):
     head: ClassVar[type[Any]] = AutoModelForSequenceClassification
     first_token: ClassVar[bool] = True
     weighs_classes: ClassVar[bool] = True
+    smooths_labels: ClassVar[bool] = True
 
     text_columns: list[str] = field(default_factory=lambda: ["text"])
     label_column: str = "label"

@@ -47,6 +47,7 @@ class TokenClassification(Task):
 
     name: ClassVar[str] = "token classification"
     head: ClassVar[type[Any]] = AutoModelForTokenClassification
+    smooths_labels: ClassVar[bool] = True
     words: ClassVar[bool] = True
 
     token_column: str = "tokens"

@@ -20,6 +20,7 @@ from sparsekit.tasks.base import Task
 log = logging.getLogger(__name__)
 
 KEY = "training.class_weights"
+SMOOTHING = "training.label_smoothing_factor"
 BALANCED = "balanced"
 ClassWeights = str | list[float] | dict[str, float]
 
@@ -38,9 +39,17 @@ def weight_problems(choice: ClassWeights | None) -> list[str]:
     return []
 
 
-def no_classes(task: Task) -> str:
-    """The problem of class weights for a task whose rows have no single class."""
-    return f"{KEY} weighs rows by their class, and {task.name} has none; leave it out"
+def loss_problems(args: Any, task: Task) -> list[str]:
+    """Arguments that change the task's loss in a way that it has no meaning for."""
+    problems = []
+    if args.class_weights is not None and not task.weighs_classes:
+        problems.append(f"{KEY} weighs rows by their class, and {task.name} has none; leave it out")
+    if args.label_smoothing_factor and not task.smooths_labels:
+        problems.append(
+            f"{SMOOTHING}={args.label_smoothing_factor} moves probability from the true class to "
+            f"the others, and the loss of {task.name} has none to move; leave it out"
+        )
+    return problems
 
 
 def without_effect(args: Any, recipe: Recipe) -> list[str]:
@@ -48,7 +57,7 @@ def without_effect(args: Any, recipe: Recipe) -> list[str]:
     name = recipe.replaces_task_loss
     given = {
         KEY: args.class_weights,
-        "training.label_smoothing_factor": args.label_smoothing_factor or None,
+        SMOOTHING: args.label_smoothing_factor or None,
     }
     return [
         f"{key}={value} has no effect: recipe.modifiers.{name} leaves the task's loss no weight; "
@@ -98,7 +107,6 @@ def class_weights(
 
 
 def weighted_task_loss(
-    task: Task,
     choice: ClassWeights,
     rows: Dataset,
     class_names: Sequence[str],
@@ -106,10 +114,8 @@ def weighted_task_loss(
 ) -> Callable[..., Tensor]:
     """`weighted_loss` with the weights that `choice` means for the training rows; logs them.
 
-    Raises ConfigError as `class_weights` does, or if the task's rows have no single class.
+    Raises ConfigError as `class_weights` does.
     """
-    if not task.weighs_classes:
-        raise ConfigError([no_classes(task)])
     weights = class_weights(choice, rows["labels"], class_names)
     each = zip(class_names, weights, strict=True)
     log.info("class weights: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in each))

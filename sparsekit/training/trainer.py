@@ -26,7 +26,7 @@ from transformers.trainer_utils import TrainOutput
 
 from sparsekit.config.arguments import naming_arguments
 from sparsekit.data.collator import Collator
-from sparsekit.errors import UserError, first_line
+from sparsekit.errors import ConfigError, UserError, first_line
 from sparsekit.models.first_token import only_first_token
 from sparsekit.models.pruning import sparsity
 from sparsekit.models.quantizers import separate_quantizers
@@ -38,7 +38,7 @@ from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.arguments import matmul_precision
 from sparsekit.training.best import LastStage
 from sparsekit.training.callbacks import RecipeCallback
-from sparsekit.training.class_weights import weighted_task_loss
+from sparsekit.training.class_weights import loss_problems, weighted_task_loss
 from sparsekit.training.cpu.acceleration import cpu_acceleration
 from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
 from sparsekit.training.cpu.sparse_linear import SparseLinears
@@ -156,11 +156,14 @@ class SparseTrainer(TaskTrainer):
         self.results: dict[str, Any] = {}
         if self._session is not None:
             self.trained_by = self._session.trained_by
+        with self._naming():
+            if problems := loss_problems(self.args, self.task):
+                raise ConfigError(problems)
         if (choice := self.args.class_weights) is not None:
             rows, smoothing = cast(Dataset, self.train_dataset), self.args.label_smoothing_factor
             with self._naming():
                 self.compute_loss_func = weighted_task_loss(
-                    self.task, choice, rows, label_names(model), smoothing
+                    choice, rows, label_names(model), smoothing
                 )
         recipe.use_rows(self._draw)
         skip_zeros = self.args.sparse_products_problem() is None
