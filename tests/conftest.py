@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 # Before any library or fixture reads them: no test asks the real Hub or uses the user's caches.
-_HOME = tempfile.TemporaryDirectory(prefix="sparsekit-tests-")
+_HOME = tempfile.mkdtemp(prefix="sparsekit-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HOME"] = f"{_HOME.name}/huggingface"
-os.environ["SPARSEKIT_CACHE"] = f"{_HOME.name}/sparsekit"
+os.environ["HF_HOME"] = f"{_HOME}/huggingface"
+os.environ["SPARSEKIT_CACHE"] = f"{_HOME}/sparsekit"
 
 import hub_seed
 import pytest
