@@ -13,6 +13,8 @@ FEW = 10
 MAJORITY = 0.8
 # Shares of rows, tokens and letters from which on they are worth a warning.
 CUT, UNKNOWN, OTHER_SCRIPT = 0.01, 0.01, 0.05
+# Fewer repeated texts change no result that the size of a split could show.
+REPEATED = 0.01
 # Names that are listed.
 _SHOWN = 10
 _PLAIN = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
@@ -101,7 +103,8 @@ def _unknown(figures: Mapping[str, Any]) -> Iterator[str]:
 
 def _leaked(figures: Mapping[str, Any]) -> Iterator[str]:
     for split, each in figures["splits"].items():
-        if found := each.get("in_train", {}).get("rows"):
+        found = each.get("in_train", {}).get("rows", 0)
+        if found and found >= REPEATED * each["rows"]:
             yield (
                 f"{found} rows of {split} have a text that is also in train, so that its scores "
                 f"are too good ({each['in_train']['where']}): dataset.drop_leaked=true"
@@ -119,7 +122,8 @@ def _contradictions(figures: Mapping[str, Any]) -> Iterator[str]:
 
 def _repeated(figures: Mapping[str, Any]) -> Iterator[str]:
     train = figures["splits"]["train"]
-    if found := train["repeated"]["rows"]:
+    found = train["repeated"]["rows"]
+    if found and found >= REPEATED * train["rows"]:
         yield (
             f"{found} training rows repeat the text of an earlier one, so that it counts more than "
             f"once ({train['repeated']['where']}); remove what is not meant"

@@ -71,11 +71,9 @@ def review(generator: random.Random, positive: bool) -> str:
 
 
 def _unseen(generator: random.Random, positive: bool, seen: set[str]) -> str:
-    """A review that differs from those in `seen` by more than its final mark."""
-    text = review(generator, positive)
-    while text[:-1] in seen:
-        text = review(generator, positive)
-    seen.add(text[:-1])
+    while (text := review(generator, positive)) in seen:
+        pass
+    seen.add(text)
     return text
 
 

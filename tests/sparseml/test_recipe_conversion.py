@@ -156,8 +156,12 @@ def test_planned_sparsity_of_recorded_recipes(
         assert min(abs(plan - share) for plan in planned) < 0.003
 
 
+# The recipe of question answering needs data of that task.
+CLASSIFY = [path for path in STYLES if path.stem != "qa_obert"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", STYLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CLASSIFY, ids=lambda path: path.stem)
 def test_a_style_runs_end_to_end(
     path: Path,
     csv_files: dict[str, str],
@@ -166,7 +170,7 @@ def test_a_style_runs_end_to_end(
     tmp_path: Path,
 ) -> None:
     """On a few reviews and a tiny model, in a few steps."""
-    held = path.stem == "transfer_qat"
+    held = path.stem in ("transfer_qat", "ner_transfer")
     summary = run_here(
         tmp_path,
         *local(csv_files, student_folder if held else teacher_folder),

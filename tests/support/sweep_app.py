@@ -17,7 +17,6 @@ sys.path.insert(0, str(ROOT))
 
 @hydra.main(config_path="../../conf", config_name="config", version_base="1.3")
 def main(cfg):
-    from checkpoint_files import write_checkpoint
 
     from sparsekit.config.build import build
     from sparsekit.config.identity import identity_hash
@@ -38,6 +37,9 @@ def main(cfg):
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "interrupt":
+            # Found beside this file, which not every launcher's processes can do.
+            from checkpoint_files import write_checkpoint
+
             # As a run that is killed after a checkpoint leaves its folder.
             run = RunFolder(Path(cfg.output_dir))
             run.write_config(values)
