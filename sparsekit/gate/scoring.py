@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sparsekit.errors import UserError
 from sparsekit.gate.statistics import FEWEST, Comparison, bootstrap, compare_accuracies
-from sparsekit.metrics.table import higher_is_better
+from sparsekit.metrics.table import higher_is_better, limits
 from sparsekit.onnx.parity import Rows
 from sparsekit.runtime.tasks.base import Output
 from sparsekit.tasks.base import Task
@@ -64,7 +64,7 @@ class Scoring:
     ) -> Comparison:
         """Test whether the metric drops by `max_drop` or more on `units`.
 
-        Raises UserError for too few units to bootstrap.
+        Raises UserError for too few units to bootstrap, and for a metric that cannot be.
         """
         if metric == "accuracy" and self.correct is not None and self.baseline_correct is not None:
             ours, theirs = self.correct[units], self.baseline_correct[units]
@@ -75,13 +75,32 @@ class Scoring:
                 f"{len(units)} validation rows are too few to bootstrap {metric}: at least "
                 f"{FEWEST} are needed; add rows to the validation split"
             )
-        sign = 1 if higher_is_better(metric) else -1
+        if metric in self.task.compares_rows:
+            raise UserError(
+                f"{metric} compares each row with all others, so that rows cannot be drawn for a "
+                "bootstrap; test another metric"
+            )
 
         def difference(drawn: Indices) -> float:
-            ours, theirs = self.scores(metric, units[drawn])
-            return sign * (ours - theirs)
+            return self.difference(metric, units[drawn])
 
-        return bootstrap(difference, len(units), max_drop, alpha, resamples, seed)
+        try:
+            return bootstrap(
+                difference, len(units), max_drop, alpha, resamples, seed, _span(metric)
+            )
+        except ValueError as error:
+            raise UserError(f"{metric} cannot be tested: {error}; test another metric") from error
+
+    def difference(self, metric: str, units: Indices) -> float:
+        """The metric of our model less that of the baseline; above 0 ours is the better one."""
+        ours, theirs = self.scores(metric, units)
+        return ours - theirs if higher_is_better(metric) else theirs - ours
+
+
+def _span(metric: str) -> float | None:
+    """The greatest difference of the metric of two models; None where its limits are unknown."""
+    known = limits(metric)
+    return None if known is None else known[1] - known[0]
 
 
 def _taken(output: Output, rows: Indices) -> Output:

@@ -59,8 +59,8 @@ def describe(
     for name, units in slices.items():
         line: dict[str, Any] = {"slice": name, "rows": len(units)}
         if scoring.correct is None and len(units) < FEWEST:
-            ours, theirs = scoring.scores(metric, units)
-            lines.append({**line, "difference": ours - theirs, "lower": None, "upper": None})
+            difference = scoring.difference(metric, units)
+            lines.append({**line, "difference": difference, "lower": None, "upper": None})
             continue
         found = scoring.compare(metric, units, max_drop, alpha, resamples, seed)
         line |= {"difference": found.difference, "lower": found.lower, "upper": found.upper}

@@ -90,12 +90,17 @@ def bootstrap(
     alpha: float,
     resamples: int,
     seed: int,
+    span: float | None,
 ) -> Comparison:
     """The percentile interval of a difference of scores over resampled units.
 
     Both models are scored on the same drawn units, which keeps the pairing. B. Efron and
     R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. The number of rows assumes
     a standard error that falls with the square root of their number.
+
+    Where no resample shows a difference, the bootstrap says nothing about changes too rare to be
+    among the units. The interval is then that of the share of changed units of which `units` show
+    none, `1 - alpha ** (1 / units)`, times `span`.
 
     Args:
         score: the difference of both models' scores on the units of the given indices.
@@ -104,11 +109,19 @@ def bootstrap(
         alpha: the level of the one-sided test, above 0 and below 0.5.
         resamples: the number of draws.
         seed: of the draws.
+        span: by how much the score of a unit can differ; None: there is no limit.
+
+    Raises:
+        ValueError: there are too few units, or no resample shows a difference that has no limit.
     """
     if units < FEWEST:
         raise ValueError(f"{units} units are too few to bootstrap, {FEWEST} are the least")
     generator = np.random.default_rng(seed)
     drawn = np.array([score(generator.integers(units, size=units)) for _ in range(resamples)])
+    if not drawn.any():
+        if span is None:
+            raise ValueError("no resample shows a difference, and the score has no limits")
+        return _no_difference(units, max_drop, alpha, span)
     lower, upper = np.quantile(drawn, [alpha, 1 - alpha])
     detectable = (_quantile(alpha) + NormalDist().inv_cdf(POWER)) * float(drawn.std(ddof=1))
     return Comparison(
@@ -119,6 +132,21 @@ def bootstrap(
         detectable_drop=detectable,
         rows_needed=max(FEWEST, math.ceil(units * (detectable / max_drop) ** 2)),
         method=f"paired percentile bootstrap, {resamples} resamples, seed {seed}",
+    )
+
+
+def _no_difference(units: int, max_drop: float, alpha: float, span: float) -> Comparison:
+    """The comparison of models that differ in none of the units; see `bootstrap`."""
+    bound = span * (1 - alpha ** (1 / units))
+    share = max_drop / span
+    return Comparison(
+        difference=0.0,
+        lower=-bound,
+        upper=bound,
+        p_value=(1 - share) ** units if share < 1 else 0.0,
+        detectable_drop=bound,
+        rows_needed=math.ceil(math.log(alpha) / math.log1p(-share)) if share < 1 else 1,
+        method=f"exact bound of the share of changed rows, of which {units} show none",
     )
 
 

@@ -94,6 +94,13 @@ ALIASES = {
 
 # The values of these are not shares, so that a percentage would say the wrong thing.
 _NO_SHARES = ("log_loss", "brier_score", "mse")
+# The limits of metrics of other tasks, as far as they are not called as those of classification.
+_OTHER_LIMITS = {
+    "exact_match": (0.0, 1.0),
+    "neighbours": (0.0, 1.0),
+    "pearson": (-1.0, 1.0),
+    "spearman": (-1.0, 1.0),
+}
 # Errors of tasks other than classification.
 _ERRORS = ("mse",)
 
@@ -111,7 +118,7 @@ def limits(name: str) -> tuple[float, float] | None:
     """
     canonical = ALIASES.get(name, name)
     if canonical not in METRICS or not is_share(canonical):
-        return None
+        return _OTHER_LIMITS.get(canonical)
     correlation = canonical.startswith(("cohen_kappa", "matthews"))
     return (-1.0 if correlation else 0.0), 1.0
 

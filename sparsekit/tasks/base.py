@@ -61,6 +61,7 @@ class Task(ABC):
     smooths_labels: whether the loss is a cross entropy of `logits` against `labels`, so that
         `training.label_smoothing_factor` can smooth these.
     words: whether texts are lists of words.
+    compares_rows: the metrics that compare each row with the others of its split.
     """
 
     max_length: int = 128
@@ -73,6 +74,7 @@ class Task(ABC):
     weighs_classes: ClassVar[bool] = False
     smooths_labels: ClassVar[bool] = False
     words: ClassVar[bool] = False
+    compares_rows: ClassVar[frozenset[str]] = frozenset()
 
     @property
     @abstractmethod

@@ -64,6 +64,7 @@ class Embedding(Task):
     name: ClassVar[str] = "embedding"
     head: ClassVar[type[Any]] = Encoder
     learns_from_teacher: ClassVar[bool] = True
+    compares_rows: ClassVar[frozenset[str]] = frozenset({"neighbours"})
 
     text_columns: list[str] = field(default_factory=lambda: ["text"])
     score_column: str | None = None

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -16,9 +17,14 @@ from typer.testing import CliRunner
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
 from sparsekit.gate.gate import GateConfig, compare_with
+from sparsekit.gate.scoring import Scoring
+from sparsekit.gate.slices import describe
 from sparsekit.onnx.export import ExportConfig, export
+from sparsekit.onnx.parity import Rows
 from sparsekit.onnx.sums import check_sums, file_sum, read_sums, write_sums
 from sparsekit.runs.folder import RunFolder
+from sparsekit.tasks.embedding import Embedding
+from sparsekit.tasks.regression import Regression
 
 
 def exported(folder: Path, student: str, **settings: object) -> RunFolder:
@@ -197,3 +203,32 @@ def test_what_is_no_model_is_refused(runs: dict[str, RunFolder], tmp_path: Path)
         compare_with(RunFolder(tmp_path), runs["dense"].path, GateConfig(max_drop=1))
     with pytest.raises(UserError, match="'recal' is not known; did you mean recall"):
         compare_with(runs["dense"], runs["dense"].path, GateConfig(max_drop=1, metrics=["recal"]))
+
+
+def test_a_difference_below_zero_is_worse_whatever_the_metric() -> None:
+    """Also of a slice too small to bootstrap, where only the estimate is shown."""
+    labels = [1.0, 2.0, 3.0, 5.0]
+    better, worse = np.array([[1.0], [2.0], [3.0], [4.0]]), np.array([[3.0], [1.0], [2.0], [0.0]])
+    rows = Rows(label_names=["score"], labels=labels, encodings=[], outputs={})
+    scoring = Scoring(Regression(), rows, {"logits": worse}, {"logits": better})
+    every = np.arange(4)
+    # 4 + 1 + 1 + 25 against 1, over 4 rows.
+    assert scoring.difference("mse", every) == pytest.approx(-7.5)
+    assert scoring.difference("pearson", every) < 0
+    [line] = describe(scoring, "mse", {"all": every}, 1.0, 0.05, 100, 0)
+    assert line == {
+        "slice": "all",
+        "rows": 4,
+        "difference": pytest.approx(-7.5),
+        "lower": None,
+        "upper": None,
+    }
+
+
+def test_metrics_that_compare_rows_are_refused() -> None:
+    labels = [[float(row), float("nan")] for row in range(60)]
+    outputs = {"sentence_embedding": np.eye(60, 8, dtype=np.float32) + 0.1}
+    rows = Rows(label_names=[], labels=labels, encodings=[], outputs={})
+    scoring = Scoring(Embedding(), rows, outputs, outputs)
+    with pytest.raises(UserError, match="neighbours compares each row with all others"):
+        scoring.compare("neighbours", np.arange(60), 0.1, 0.05, 100, 0)

@@ -98,7 +98,7 @@ def test_as_many_rows_show_the_detectable_drop() -> None:
 
 def test_the_bootstrap_agrees_with_the_normal_interval_of_a_mean() -> None:
     gains = np.random.default_rng(2).normal(0.01, 0.3, 400)
-    found = bootstrap(lambda rows: float(gains[rows].mean()), 400, 0.05, 0.05, 2000, 0)
+    found = bootstrap(lambda rows: float(gains[rows].mean()), 400, 0.05, 0.05, 2000, 0, 1.0)
     error = gains.std() / 20
     low, high = stats.norm.interval(0.9, gains.mean(), error)
     assert found.difference == pytest.approx(gains.mean())
@@ -113,11 +113,15 @@ def test_the_bootstrap_agrees_with_the_normal_interval_of_a_mean() -> None:
 def test_the_bootstrap_is_seeded() -> None:
     gains = np.random.default_rng(3).normal(size=60)
     first, again, other = (
-        bootstrap(lambda rows: float(gains[rows].mean()), 60, 0.1, 0.05, 50, seed)
+        bootstrap(lambda rows: float(gains[rows].mean()), 60, 0.1, 0.05, 50, seed, 1.0)
         for seed in (0, 0, 1)
     )
     assert first == again
     assert first.lower != other.lower
+
+
+def _mean(gains: np.ndarray, rows: np.ndarray) -> float:
+    return float(gains[rows].mean())
 
 
 def test_coverage_of_the_bootstrap() -> None:
@@ -125,11 +129,25 @@ def test_coverage_of_the_bootstrap() -> None:
     missed = []
     for seed in range(200):
         gains = generator.choice([-1.0, 0.0, 1.0], p=[0.1, 0.85, 0.05], size=200)
-        found = bootstrap(lambda rows, g=gains: float(g[rows].mean()), 200, 0.1, 0.05, 200, seed)  # type: ignore[misc]
+        found = bootstrap(
+            lambda rows, g=gains: float(g[rows].mean()), 200, 0.1, 0.05, 200, seed, 1.0
+        )  # type: ignore[misc]
         missed.append(found.lower > -0.05)
     assert 0.01 < np.mean(missed) < 0.11
 
 
 def test_too_few_units_are_refused() -> None:
     with pytest.raises(ValueError, match=f"{FEWEST} are the least"):
-        bootstrap(lambda rows: 0.0, FEWEST - 1, 0.1, 0.05, 10, 0)
+        bootstrap(lambda rows: 0.0, FEWEST - 1, 0.1, 0.05, 10, 0, 1.0)
+
+
+def test_models_that_never_differ_are_not_taken_for_equal() -> None:
+    """Of 60 rows without a change, up to 4.87 % of all rows may have one: 0.95 = 1 - 0.9513^60."""
+    found = bootstrap(lambda rows: 0.0, 60, 0.04, 0.05, 100, 0, 1.0)
+    assert found.lower == pytest.approx(-(1 - 0.05 ** (1 / 60))) == pytest.approx(-0.0487, abs=1e-4)
+    assert found.lower < -0.04 and found.p_value == pytest.approx(0.96**60) and found.p_value > 0.05
+    assert bootstrap(lambda rows: 0.0, found.rows_needed, 0.04, 0.05, 100, 0, 1.0).lower > -0.04
+    less = bootstrap(lambda rows: 0.0, found.rows_needed - 1, 0.04, 0.05, 100, 0, 1.0)
+    assert less.lower < -0.04
+    with pytest.raises(ValueError, match="has no limits"):
+        bootstrap(lambda rows: 0.0, 60, 0.04, 0.05, 100, 0, None)
