@@ -16,15 +16,15 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTraine
 
 from sparsekit.cache import content_hash
 from sparsekit.data.columns import values
-from sparsekit.data.datasets import Column, Source, check_splits
-from sparsekit.data.origin import column_names
+from sparsekit.data.datasets import Column, Source
 from sparsekit.data.scores import read_scores
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics.embedding import neighbour_overlap, spearman
 from sparsekit.runtime.tasks.base import Outputs
 from sparsekit.runtime.tasks.embedding import EmbeddingAnswers
 from sparsekit.tasks.base import Data, Labels, Scores, Task
-from sparsekit.tasks.texts import text_problems
+from sparsekit.tasks.checks import checked_splits, length_problems, metric_problems
+from sparsekit.tasks.texts import column_problems
 
 # One token of text, and the two special tokens around it.
 MIN_LENGTH = 3
@@ -79,11 +79,7 @@ class Embedding(Task):
         return EmbeddingAnswers()
 
     def problems(self) -> list[str]:
-        found = [
-            f"dataset.metrics: {name!r} is not known for {self.name}; known: {', '.join(METRICS)}"
-            for name in self.metrics
-            if name not in METRICS
-        ]
+        found = metric_problems(self.name, self.metrics, METRICS)
         if not 1 <= len(self.text_columns) <= 2:
             found.append(f"dataset.text_columns {self.text_columns} must name 1 or 2 columns")
         if self.score_column is not None and len(self.text_columns) == 1:
@@ -97,12 +93,7 @@ class Embedding(Task):
                 "dataset.metrics: spearman compares with scores of pairs; set "
                 "dataset.score_column, or leave it out"
             )
-        if self.max_length < MIN_LENGTH:
-            found.append(
-                f"dataset.max_length {self.max_length} leaves no room for text; set {MIN_LENGTH} "
-                "or more"
-            )
-        return found
+        return found + length_problems(self.max_length, MIN_LENGTH)
 
     def columns(self) -> list[Column]:
         found = [Column(name, "dataset.text_columns") for name in self.text_columns]
@@ -113,23 +104,10 @@ class Embedding(Task):
     def load(self, source: Source) -> Data:
         if problems := self.problems():
             raise ConfigError(problems)
-        raw = source.raw(self.columns())
-        check_splits(raw)
-        problems = [p for split, rows in raw.items() for p in self._problems_of(split, rows)]
-        if problems:
+        raw = checked_splits(source, self.columns())
+        if problems := column_problems(raw, self.columns()):
             raise ConfigError(problems)
         return Data(self, {split: self._rows(rows) for split, rows in raw.items()}, [])
-
-    def _problems_of(self, split: str, rows: Dataset) -> list[str]:
-        names = [column.name for column in self.columns()]
-        missing = [name for name in names if name not in rows.column_names]
-        if missing:
-            return [
-                f"split {split!r} has no column {', '.join(missing)}; it has "
-                f"{', '.join(column_names(rows))}; set dataset.text_columns and "
-                "dataset.score_column"
-            ]
-        return [p for c in self.columns() if c.is_text for p in text_problems(split, rows, c)]
 
     def _rows(self, rows: Dataset) -> Dataset:
         scores = [float("nan")] * len(rows)

@@ -1,9 +1,10 @@
-"""Teachers of tasks with labels: as many as the data has, matched by name."""
+"""Models of tasks with labels: as many as the data has, matched by name."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from transformers import PreTrainedConfig
 
@@ -11,6 +12,27 @@ from sparsekit.data.labels import id2label, is_generic, matching_order
 from sparsekit.errors import UserError
 
 log = logging.getLogger(__name__)
+
+
+def label_options(label_names: Sequence[str]) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a model of these labels."""
+    labels = dict(enumerate(label_names))
+    return {
+        "num_labels": len(labels),
+        "id2label": labels,
+        "label2id": {name: index for index, name in labels.items()},
+    }
+
+
+def order_of_model(label_names: Sequence[str], theirs: Mapping[int, str]) -> list[int] | None:
+    """For each label of a checkpoint its index in the data's, where only their orders differ.
+
+    theirs: the checkpoint's `id2label`.
+    """
+    order = matching_order(label_names, theirs)
+    if order is None or order == sorted(order):
+        return None
+    return [order.index(index) for index in range(len(order))]
 
 
 def check_label_count(config: PreTrainedConfig, name: str, label_names: Sequence[str]) -> None:

@@ -22,25 +22,29 @@ from transformers import (
 
 from sparsekit.cache import content_hash
 from sparsekit.data.columns import values
-from sparsekit.data.datasets import Column, Source, check_splits
+from sparsekit.data.datasets import Column, Source
 from sparsekit.data.label_sets import Indicators, indicators_of_columns, indicators_of_lists
-from sparsekit.data.labels import matching_order
-from sparsekit.data.origin import with_origin
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import multi_label
 from sparsekit.runtime.tasks.base import Output, Outputs
 from sparsekit.runtime.tasks.multi_label import MultiLabelAnswers
 from sparsekit.tasks.base import Data, Labels, Scores, Task
+from sparsekit.tasks.checks import checked_splits, metric_problems, no_metrics
 from sparsekit.tasks.distances import bernoulli_divergence
-from sparsekit.tasks.labelled import check_label_count, teacher_label_order
+from sparsekit.tasks.labelled import (
+    check_label_count,
+    label_options,
+    order_of_model,
+    teacher_label_order,
+)
 from sparsekit.tasks.texts import (
+    column_problems,
     columns_of,
-    missing_columns,
     rows_of,
     setting_problems,
-    text_problems,
     texts_in,
     tokenize_texts,
+    unlabelled_texts,
 )
 
 # The problem type of transformers for any number of labels a row.
@@ -79,14 +83,8 @@ class MultiLabel(Task):
         return MultiLabelAnswers(threshold=self.threshold)
 
     def problems(self) -> list[str]:
-        known = ", ".join(multi_label.METRICS)
-        found = [
-            f"dataset.metrics: {name!r} is not known for {self.name}; known: {known}"
-            for name in self.metrics
-            if name not in multi_label.METRICS
-        ]
-        if not self.metrics:
-            found.append(f"dataset.metrics is empty; name at least one of {known}")
+        found = metric_problems(self.name, self.metrics, multi_label.METRICS)
+        found += no_metrics(self.metrics, multi_label.METRICS)
         if len(set(self.label_columns)) < len(self.label_columns):
             found.append(f"dataset.label_columns {self.label_columns} names a column twice")
         if self.label_separator == "":
@@ -110,19 +108,8 @@ class MultiLabel(Task):
     def load(self, source: Source) -> Data:
         if problems := self.problems():
             raise ConfigError(problems)
-        columns = self.columns()
-        raw = source.raw(columns)
-        check_splits(raw)
-        problems = [p for split, rows in raw.items() for p in missing_columns(split, rows, columns)]
-        if problems:
-            raise ConfigError(problems)
-        problems = [
-            problem
-            for split, rows in raw.items()
-            for column in columns
-            if column.is_text
-            for problem in text_problems(split, with_origin(rows, split), column)
-        ]
+        raw = checked_splits(source, self.columns())
+        problems = column_problems(raw, self.columns())
         try:
             names, indicators = self._labels(raw)
         except ConfigError as error:
@@ -141,17 +128,16 @@ class MultiLabel(Task):
         return indicators_of_lists(raw, self.label_column, self.label_separator)
 
     def with_model_labels(self, data: Data, theirs: Mapping[int, str]) -> Data:
-        order = matching_order(data.label_names, theirs)
-        if order is None or order == sorted(order):
+        order = order_of_model(data.label_names, theirs)
+        if order is None:
             return data
-        position = np.argsort(order)
         splits = {
             split: rows.remove_columns("label").add_column(
-                "label", _column(_array(rows["label"])[:, position])
+                "label", _column(_array(rows["label"])[:, order])
             )
             for split, rows in data.splits.items()
         }
-        return Data(data.task, splits, [data.label_names[i] for i in position])
+        return Data(data.task, splits, [data.label_names[index] for index in order])
 
     def fingerprint(self, rows: Dataset, label_names: Sequence[str]) -> str:
         labels = (
@@ -173,17 +159,10 @@ class MultiLabel(Task):
         )
 
     def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
-        columns = dict(zip(("text", "text_pair"), texts, strict=False))
-        return Dataset.from_dict({**columns, "label": [[0.0]] * len(texts[0])})
+        return unlabelled_texts(texts, [0.0])
 
     def model_options(self, label_names: Sequence[str], config: PreTrainedConfig) -> dict[str, Any]:
-        labels = dict(enumerate(label_names))
-        return {
-            "num_labels": len(labels),
-            "id2label": labels,
-            "label2id": {name: i for i, name in labels.items()},
-            "problem_type": KIND,
-        }
+        return label_options(label_names) | {"problem_type": KIND}
 
     def check_model(self, config: PreTrainedConfig) -> None:
         if config.problem_type != KIND:

@@ -18,15 +18,16 @@ from transformers import AutoModelForQuestionAnswering, PreTrainedConfig, PreTra
 from sparsekit.cache import content_hash
 from sparsekit.data.collator import Collator
 from sparsekit.data.columns import values
-from sparsekit.data.datasets import Column, Source, check_splits
-from sparsekit.data.origin import column_names, where
+from sparsekit.data.datasets import Column, Source
+from sparsekit.data.origin import where
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import squad
 from sparsekit.runtime.tasks.base import Output, Outputs
 from sparsekit.runtime.tasks.question_answering import QuestionAnsweringAnswers, word_spans
 from sparsekit.tasks.base import Data, Labels, Scores, Task
+from sparsekit.tasks.checks import checked_splits, metric_problems, no_metrics
 from sparsekit.tasks.distances import kl_divergence
-from sparsekit.tasks.texts import text_problems
+from sparsekit.tasks.texts import column_problems
 
 # A logit that softmax turns into 0.
 EXCLUDED = -1e4
@@ -70,14 +71,8 @@ class QuestionAnswering(Task):
         )
 
     def problems(self) -> list[str]:
-        known = ", ".join(squad.METRICS)
-        found = [
-            f"dataset.metrics: {name!r} is not known for {self.name}; known: {known}"
-            for name in self.metrics
-            if name not in squad.METRICS
-        ]
-        if not self.metrics:
-            found.append(f"dataset.metrics is empty; name at least one of {known}")
+        found = metric_problems(self.name, self.metrics, squad.METRICS)
+        found += no_metrics(self.metrics, squad.METRICS)
         if not 0 <= self.doc_stride < self.max_length - 4:
             found.append(
                 f"dataset.doc_stride {self.doc_stride} leaves no room for a question in "
@@ -99,23 +94,13 @@ class QuestionAnswering(Task):
     def load(self, source: Source) -> Data:
         if problems := self.problems():
             raise ConfigError(problems)
-        raw = source.raw(self.columns())
-        check_splits(raw)
-        problems = [p for split, rows in raw.items() for p in self._problems_of(split, rows)]
+        raw = checked_splits(source, self.columns())
+        problems = column_problems(raw, self.columns())
+        if not problems:
+            problems = [p for rows in raw.values() for p in self._answer_problems(rows)]
         if problems:
             raise ConfigError(problems)
         return Data(self, {split: self._rows(rows) for split, rows in raw.items()}, [])
-
-    def _problems_of(self, split: str, rows: Dataset) -> list[str]:
-        missing = [c for c in self.columns() if c.name not in rows.column_names]
-        if missing:
-            return [
-                f"split {split!r} has no column {column.name}; it has "
-                f"{', '.join(column_names(rows))}; set {column.key}"
-                for column in missing
-            ]
-        found = [p for c in self.columns() if c.is_text for p in text_problems(split, rows, c)]
-        return found or self._answer_problems(rows)
 
     def _answer_problems(self, rows: Dataset) -> list[str]:
         """The first row of each kind of mistake in the answers."""

@@ -20,22 +20,23 @@ from transformers import (
 
 from sparsekit.cache import content_hash
 from sparsekit.data.columns import values
-from sparsekit.data.datasets import Column, Source, check_splits
-from sparsekit.data.origin import with_origin
+from sparsekit.data.datasets import Column, Source
 from sparsekit.data.scores import read_scores
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import regression
 from sparsekit.runtime.tasks.base import Outputs
 from sparsekit.runtime.tasks.regression import RegressionAnswers
 from sparsekit.tasks.base import Data, Labels, Scores, Task
+from sparsekit.tasks.checks import checked_splits, metric_problems, no_metrics
+from sparsekit.tasks.labelled import label_options
 from sparsekit.tasks.texts import (
+    column_problems,
     columns_of,
-    missing_columns,
     rows_of,
     setting_problems,
-    text_problems,
     texts_in,
     tokenize_texts,
+    unlabelled_texts,
 )
 
 # The problem type of transformers for a number, and the name of the one output.
@@ -63,15 +64,11 @@ class Regression(Task):
         return RegressionAnswers()
 
     def problems(self) -> list[str]:
-        known = ", ".join(regression.METRICS)
-        found = [
-            f"dataset.metrics: {name!r} is not known for {self.name}; known: {known}"
-            for name in self.metrics
-            if name not in regression.METRICS
+        return [
+            *metric_problems(self.name, self.metrics, regression.METRICS),
+            *no_metrics(self.metrics, regression.METRICS),
+            *setting_problems(self.text_columns, self.max_length),
         ]
-        if not self.metrics:
-            found.append(f"dataset.metrics is empty; name at least one of {known}")
-        return found + setting_problems(self.text_columns, self.max_length)
 
     def columns(self) -> list[Column]:
         label = Column(self.label_column, "dataset.label_column", role="target")
@@ -80,17 +77,9 @@ class Regression(Task):
     def load(self, source: Source) -> Data:
         if problems := self.problems():
             raise ConfigError(problems)
-        raw = source.raw(self.columns())
-        check_splits(raw)
-        columns = self.columns()
-        problems = [p for split, rows in raw.items() for p in missing_columns(split, rows, columns)]
-        if problems:
-            raise ConfigError(problems)
-        splits = {}
-        for split, each in raw.items():
-            rows = with_origin(each, split)
-            for column in columns:
-                problems += text_problems(split, rows, column) if column.is_text else []
+        raw = checked_splits(source, self.columns())
+        problems, splits = column_problems(raw, self.columns()), {}
+        for split, rows in raw.items():
             try:
                 scores = pa.array(read_scores(rows, self.label_column), pa.float32())
                 splits[split] = rows_of(rows, self.text_columns, scores)
@@ -110,16 +99,10 @@ class Regression(Task):
         return replace(self, text_columns=list(columns), label_column="labels")
 
     def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
-        columns = dict(zip(("text", "text_pair"), texts, strict=False))
-        return Dataset.from_dict({**columns, "label": [0.0] * len(texts[0])})
+        return unlabelled_texts(texts, 0.0)
 
     def model_options(self, label_names: Sequence[str], config: PreTrainedConfig) -> dict[str, Any]:
-        return {
-            "num_labels": 1,
-            "id2label": {0: OUTPUT},
-            "label2id": {OUTPUT: 0},
-            "problem_type": KIND,
-        }
+        return label_options([OUTPUT]) | {"problem_type": KIND}
 
     def check_model(self, config: PreTrainedConfig) -> None:
         if config.num_labels != 1 or config.problem_type not in (None, KIND):

@@ -23,11 +23,10 @@ from transformers import (
 from sparsekit import metrics
 from sparsekit.cache import content_hash
 from sparsekit.data.columns import values
-from sparsekit.data.datasets import Column, Source, check_splits
+from sparsekit.data.datasets import Column, Source
 from sparsekit.data.labels import (
     LabelCase,
     id2label,
-    matching_order,
     number_labels,
 )
 from sparsekit.errors import ConfigError, UserError
@@ -38,16 +37,22 @@ from sparsekit.metrics.report import write_report
 from sparsekit.runtime.tasks.base import Outputs
 from sparsekit.runtime.tasks.text_classification import TextClassificationAnswers
 from sparsekit.tasks.base import Data, Labels, Scores, Task
+from sparsekit.tasks.checks import checked_splits
 from sparsekit.tasks.distances import kl_divergence
-from sparsekit.tasks.labelled import check_label_count, teacher_label_order
+from sparsekit.tasks.labelled import (
+    check_label_count,
+    label_options,
+    order_of_model,
+    teacher_label_order,
+)
 from sparsekit.tasks.texts import (
+    column_problems,
     columns_of,
-    missing_columns,
     rows_of,
     setting_problems,
-    text_problems,
     texts_in,
     tokenize_texts,
+    unlabelled_texts,
 )
 
 # The problem type of transformers for one class a row.
@@ -91,17 +96,17 @@ class TextClassification(Task):
     def load(self, source: Source) -> Data:
         if problems := setting_problems(self.text_columns, self.max_length):
             raise ConfigError(problems)
-        raw = source.raw(self.columns())
-        check_splits(raw)
-        if missing := [p for split, rows in raw.items() for p in self._missing(split, rows)]:
-            raise ConfigError(missing)
-        problems = [
-            problem
-            for split, rows in raw.items()
-            for column in self.columns()
-            if column.is_text
-            for problem in text_problems(split, rows, column)
-        ]
+        raw = checked_splits(source, self.columns())
+        if wrong := [split for split, rows in raw.items() if not self._has_labels(rows)]:
+            raise ConfigError(
+                [
+                    f"split {split!r}, column {self.label_column!r} holds lists or objects, not "
+                    "one label for each row; set dataset.label_column to a column of numbers or "
+                    "names"
+                    for split in wrong
+                ]
+            )
+        problems = column_problems(raw, self.columns())
         try:
             names, labels = number_labels(
                 raw, self.label_column, self.label_case, strip=self.strip_labels
@@ -117,22 +122,14 @@ class TextClassification(Task):
         }
         return Data(self, splits, names)
 
-    def _missing(self, split: str, rows: Dataset) -> list[str]:
-        """Columns that are not there, and a label column that holds no labels."""
-        if missing := missing_columns(split, rows, self.columns()):
-            return missing
-        if not isinstance(rows.features[self.label_column], Value | ClassLabel):
-            return [
-                f"split {split!r}, column {self.label_column!r} holds lists or objects, not one "
-                "label for each row; set dataset.label_column to a column of numbers or names"
-            ]
-        return []
+    def _has_labels(self, rows: Dataset) -> bool:
+        return isinstance(rows.features[self.label_column], Value | ClassLabel)
 
     def with_model_labels(self, data: Data, theirs: Mapping[int, str]) -> Data:
-        order = matching_order(data.label_names, theirs)
-        if order is None or order == sorted(order):
+        order = order_of_model(data.label_names, theirs)
+        if order is None:
             return data
-        return with_label_order(data, [data.label_names[order.index(i)] for i in range(len(order))])
+        return with_label_order(data, [data.label_names[index] for index in order])
 
     def fingerprint(self, rows: Dataset, label_names: Sequence[str]) -> str:
         labels = (label_names[index] for index in values(rows, "label"))
@@ -145,23 +142,16 @@ class TextClassification(Task):
         return replace(self, text_columns=list(columns), label_column="labels")
 
     def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
-        columns = dict(zip(("text", "text_pair"), texts, strict=False))
-        return Dataset.from_dict({**columns, "label": [0] * len(texts[0])})
+        return unlabelled_texts(texts, 0)
 
     @property
     def tokens_key(self) -> list[str]:
         return [str(self.max_length)]
 
     def model_options(self, label_names: Sequence[str], config: PreTrainedConfig) -> dict[str, Any]:
-        labels = dict(enumerate(label_names))
         # A checkpoint for several labels per text, or for scores, would compute another loss.
         other = config.problem_type not in (None, SINGLE)
-        return {
-            "num_labels": len(labels),
-            "id2label": labels,
-            "label2id": {name: i for i, name in labels.items()},
-            **({"problem_type": SINGLE} if other else {}),
-        }
+        return label_options(label_names) | ({"problem_type": SINGLE} if other else {})
 
     def check_model(self, config: PreTrainedConfig) -> None:
         labels = id2label(config)

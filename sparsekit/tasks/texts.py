@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from sparsekit.data.columns import stored, values
 from sparsekit.data.datasets import Column
 from sparsekit.data.filters import empty_rows
 from sparsekit.data.labels import is_number
-from sparsekit.data.origin import column_names, where
+from sparsekit.data.origin import where
+from sparsekit.tasks.checks import length_problems
 
 # One token of each of two texts, and the three special tokens around them.
 MIN_LENGTH = 5
@@ -29,11 +30,7 @@ def setting_problems(text_columns: Sequence[str], max_length: int) -> list[str]:
     found = []
     if not 1 <= len(text_columns) <= 2:
         found.append(f"dataset.text_columns {list(text_columns)} must name 1 or 2 columns")
-    if max_length < MIN_LENGTH:
-        found.append(
-            f"dataset.max_length {max_length} leaves no room for text; set {MIN_LENGTH} or more"
-        )
-    return found
+    return found + length_problems(max_length, MIN_LENGTH)
 
 
 def columns_of(text_columns: Sequence[str]) -> list[Column]:
@@ -42,18 +39,6 @@ def columns_of(text_columns: Sequence[str]) -> list[Column]:
     return [
         Column(first, "dataset.text_columns"),
         *(Column(name, "dataset.text_columns", role="optional text") for name in second),
-    ]
-
-
-def missing_columns(split: str, rows: Dataset, columns: Sequence[Column]) -> list[str]:
-    """The problem of columns that are not there."""
-    missing = [column.name for column in columns if column.name not in rows.column_names]
-    if not missing:
-        return []
-    keys = dict.fromkeys(column.key for column in columns)
-    return [
-        f"split {split!r} has no column {', '.join(missing)}; it has "
-        f"{', '.join(column_names(rows))}; set {' and '.join(keys)}"
     ]
 
 
@@ -71,6 +56,12 @@ def texts_in(rows: Dataset) -> Iterator[str]:
             yield from values(rows, name)
 
 
+def unlabelled_texts(texts: Sequence[Sequence[str]], label: Any) -> Dataset:
+    """Columns of texts in the own form of a task, all rows with the same label."""
+    columns = dict(zip(NAMES, texts, strict=False))
+    return Dataset.from_dict({**columns, "label": [label] * len(texts[0])})
+
+
 def tokenize_texts(
     rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> dict[str, Any]:
@@ -80,6 +71,17 @@ def tokenize_texts(
     columns["length"] = [len(ids) for ids in columns["input_ids"]]
     columns["labels"] = list(rows["label"])
     return columns
+
+
+def column_problems(splits: Mapping[str, Dataset], columns: Sequence[Column]) -> list[str]:
+    """Why columns of text cannot be read as text; see `text_problems`."""
+    return [
+        problem
+        for split, rows in splits.items()
+        for column in columns
+        if column.is_text
+        for problem in text_problems(split, rows, column)
+    ]
 
 
 def _filled(texts: pa.ChunkedArray) -> pa.ChunkedArray:

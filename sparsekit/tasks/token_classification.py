@@ -19,15 +19,21 @@ from transformers import AutoModelForTokenClassification, PreTrainedConfig, PreT
 from sparsekit.cache import content_hash
 from sparsekit.data.collator import IGNORED, Collator
 from sparsekit.data.datasets import Column, Source, check_splits
-from sparsekit.data.labels import id2label, matching_order
+from sparsekit.data.labels import id2label
 from sparsekit.data.tags import number_tags
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import entities
 from sparsekit.runtime.tasks.base import Output, Outputs
 from sparsekit.runtime.tasks.token_classification import TokenClassificationAnswers
 from sparsekit.tasks.base import Data, Labels, Scores, Task
+from sparsekit.tasks.checks import length_problems, metric_problems, no_metrics
 from sparsekit.tasks.distances import kl_divergence
-from sparsekit.tasks.labelled import check_label_count, teacher_label_order
+from sparsekit.tasks.labelled import (
+    check_label_count,
+    label_options,
+    order_of_model,
+    teacher_label_order,
+)
 
 # One token, and the special tokens around it.
 MIN_LENGTH = 3
@@ -60,20 +66,11 @@ class TokenClassification(Task):
         return TokenClassificationAnswers()
 
     def problems(self) -> list[str]:
-        known = ", ".join(entities.METRICS)
-        unknown = [name for name in self.metrics if name not in entities.METRICS]
-        found = [
-            f"dataset.metrics: {name!r} is not known for {self.name}; known: {known}"
-            for name in unknown
+        return [
+            *metric_problems(self.name, self.metrics, entities.METRICS),
+            *no_metrics(self.metrics, entities.METRICS),
+            *length_problems(self.max_length, MIN_LENGTH),
         ]
-        if not self.metrics:
-            found.append(f"dataset.metrics is empty; name at least one of {known}")
-        if self.max_length < MIN_LENGTH:
-            found.append(
-                f"dataset.max_length {self.max_length} leaves no room for text; set {MIN_LENGTH} "
-                "or more"
-            )
-        return found
 
     def columns(self) -> list[Column]:
         return [
@@ -102,17 +99,19 @@ class TokenClassification(Task):
         return Data(self, splits, names)
 
     def with_model_labels(self, data: Data, theirs: Mapping[int, str]) -> Data:
-        order = matching_order(data.label_names, theirs)
-        if order is None or order == sorted(order):
+        order = order_of_model(data.label_names, theirs)
+        if order is None:
             return data
         splits = {
             split: Dataset.from_dict(
-                {"tokens": rows["tokens"][:], "tags": [[order[t] for t in r] for r in rows["tags"]]}
+                {
+                    "tokens": rows["tokens"][:],
+                    "tags": [[order.index(tag) for tag in row] for row in rows["tags"]],
+                }
             )
             for split, rows in data.splits.items()
         }
-        names = [data.label_names[order.index(i)] for i in range(len(order))]
-        return Data(data.task, splits, names)
+        return Data(data.task, splits, [data.label_names[index] for index in order])
 
     def fingerprint(self, rows: Dataset, label_names: Sequence[str]) -> str:
         words = (json.dumps(row) for row in rows["tokens"])
@@ -145,12 +144,7 @@ class TokenClassification(Task):
         return Collator(tokenizer, {"labels": IGNORED, "teacher_logits": float("nan")})
 
     def model_options(self, label_names: Sequence[str], config: PreTrainedConfig) -> dict[str, Any]:
-        labels = dict(enumerate(label_names))
-        return {
-            "num_labels": len(labels),
-            "id2label": labels,
-            "label2id": {name: i for i, name in labels.items()},
-        }
+        return label_options(label_names)
 
     def check_model(self, config: PreTrainedConfig) -> None:
         count = len(id2label(config))
