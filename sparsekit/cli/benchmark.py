@@ -45,10 +45,7 @@ def benchmark(
     last missing stage becomes completed.
     """
     from sparsekit.benchmark.grid import Grid
-    from sparsekit.benchmark.requests import benchmark as time_run
-    from sparsekit.pipeline.completion import completed
     from sparsekit.runs.progress import quiet_libraries
-    from sparsekit.runs.report import show
     from sparsekit.system import cores
 
     quiet_libraries()
@@ -64,18 +61,27 @@ def benchmark(
     folders = [RunFolder(run) for run in runs]
     planned = [(x, _requests(x, threads), x.summary, _fitted(x, grid)) for x in folders]
     for run, config, summary, fitted in planned:
-        with run.lock():
-            # Requests at their own length, as at the end of a run; then the grid of fixed sizes.
-            timings = time_run(run.path, config, _runtimes(run))
-            rows, files, advice = _compare(run, fitted)
-            summary, missing = completed(run, {**summary, "runtime": timings})
-            run.write_summary(summary)
-        show(_table(rows, str(run)))
-        show(_sizes(files))
-        for sentence in advice:
-            typer.echo(sentence)
-        if missing:
-            typer.echo(f"{run} stays failed: {missing}", err=True)
+        _time(run, config, summary, fitted)
+
+
+def _time(run: RunFolder, config: BenchmarkConfig, summary: dict[str, Any], grid: Grid) -> None:
+    """Time one run, write what was measured, and print it."""
+    from sparsekit.benchmark.requests import benchmark as time_run
+    from sparsekit.pipeline.completion import completed
+    from sparsekit.runs.report import show
+
+    with run.lock():
+        # Requests at their own length, as at the end of a run; then the grid of fixed sizes.
+        timings = time_run(run.path, config, _runtimes(run))
+        rows, files, advice = _compare(run, grid)
+        summary, missing = completed(run, {**summary, "runtime": timings})
+        run.write_summary(summary)
+    show(_table(rows, str(run)))
+    show(_sizes(files))
+    for sentence in advice:
+        typer.echo(sentence)
+    if missing:
+        typer.echo(f"{run} stays failed: {missing}", err=True)
 
 
 def _requests(run: RunFolder, threads: int | None) -> BenchmarkConfig:

@@ -59,17 +59,7 @@ def predict(
         lines = _lines_of(texts, "--rank")
         _print_ordered(_relevances(run, rank, lines, kind), lines, "score", as_json)
         return
-    if "-" in texts and len(texts) > 1:
-        raise UserError("- reads the texts from stdin: give either - or texts")
-    if texts == ["-"]:
-        texts = _read_stdin(pairs)
-    _check_columns(run, pairs)
-    if pairs and len(texts) % 2:
-        raise UserError(f"--pairs takes two texts a row; there are {len(texts)}")
-    rows: list[dict[str, Any]] = [{"text": text} for text in texts]
-    if pairs:
-        rows = [{"text": a, "text_pair": b} for a, b in zip(texts[::2], texts[1::2], strict=True)]
-    deployment = _deployment(run)
+    rows, deployment = _rows(run, texts, pairs), _deployment(run)
     second = [row["text_pair"] for row in rows] if pairs else None
     answers = predict(deployment, [row["text"] for row in rows], second, kind)
     if as_json:
@@ -78,8 +68,21 @@ def predict(
         return
     columns_of = read_task(deployment).columns_of
     for row, answer in zip(rows, answers, strict=True):
-        columns = [*columns_of(answer), *row.values()]
-        typer.echo("\t".join(map(_one_line, columns)))
+        typer.echo("\t".join(map(_one_line, [*columns_of(answer), *row.values()])))
+
+
+def _rows(run: Path, texts: list[str], pairs: bool) -> list[dict[str, Any]]:
+    """The rows to label; raises UserError for texts that the model does not read so."""
+    if "-" in texts and len(texts) > 1:
+        raise UserError("- reads the texts from stdin: give either - or texts")
+    if texts == ["-"]:
+        texts = _read_stdin(pairs)
+    _check_columns(run, pairs)
+    if not pairs:
+        return [{"text": text} for text in texts]
+    if len(texts) % 2:
+        raise UserError(f"--pairs takes two texts a row; there are {len(texts)}")
+    return [{"text": a, "text_pair": b} for a, b in zip(texts[::2], texts[1::2], strict=True)]
 
 
 def _deployment(run: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -75,35 +76,52 @@ def prune(
             f"prune takes a transformers model, not a {type(model).__name__}; load it first: "
             "AutoModelForSequenceClassification.from_pretrained(CHECKPOINT)"
         )
-    for name in sorted(settings.keys() - OneShot.__dataclass_fields__.keys()):
-        known = OneShot.__dataclass_fields__
-        raise UserError(f"prune has no setting {name}{suggestion(name, known)}")
-    chosen = {**defaults_of(pattern), **settings}
-    config = OneShot(sparsity=sparsity, method=method, pattern=pattern, **chosen)
+    config = _config(sparsity, method, pattern, settings)
+    task, rows = task or TextClassification(), None
     problems = [_OPTION.sub(_as_argument, problem) for problem in config.problems()]
     if method != "magnitude" and (train_dataset is None or processing_class is None):
         problems.append(
             f"method={method!r} measures on text: pass train_dataset and processing_class"
         )
-    if method == "obs" and task is not None and task.learns_from_teacher:
+    if method == "obs" and task.learns_from_teacher:
         problems.append(
-            f"method='obs' needs the loss of labels, which {task.name} has not: use method='wanda'"
+            f"method='obs' needs a loss of labels, which {task.name} does not have: set "
+            "method='wanda'"
         )
     if problems:
         raise ConfigError(problems)
     layers = prunable(model)
     _check_model(model, config)
     check_layers(model, layers, config)
-    rows = None
     if method != "magnitude":
         assert train_dataset is not None and processing_class is not None
-        rows = _calibration(model, task or TextClassification(), train_dataset, processing_class)
-    training = model.training
-    model.train(False)
-    methods.prune(model, layers, rows, config)
-    model.train(training)
+        rows = _calibration(model, task, train_dataset, processing_class)
+    with _evaluating(model):
+        methods.prune(model, layers, rows, config)
     check_zeros(layers, config)
     return model
+
+
+def _config(
+    sparsity: float | None, method: str, pattern: str, settings: Mapping[str, Any]
+) -> OneShot:
+    """The settings with their defaults; raises UserError for an unknown one."""
+    known = OneShot.__dataclass_fields__
+    for name in sorted(settings.keys() - known.keys()):
+        raise UserError(f"prune has no setting {name}{suggestion(name, known)}")
+    chosen = {**defaults_of(pattern), **settings}
+    return OneShot(sparsity=sparsity, method=method, pattern=pattern, **chosen)
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """The model in evaluation mode, and afterwards, also after an error, as it was."""
+    training = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def _as_argument(option: re.Match[str]) -> str:

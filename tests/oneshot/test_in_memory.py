@@ -21,6 +21,7 @@ from sparsekit.cli.app import app
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.quantization.qat import Quantization
+from sparsekit.oneshot import methods
 from sparsekit.oneshot.in_memory import prune
 
 FAST = {"num_grads": 16, "rows": 16, "num_recomputations": 2}
@@ -122,3 +123,18 @@ def test_a_quantized_model(model: PreTrainedModel) -> None:
     Quantization(start=0.0).attach(model)
     with pytest.raises(UserError, match="quantized already"):
         prune(model, 0.8)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_keeps_its_mode_after_an_error(
+    model: PreTrainedModel, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(evaluated: PreTrainedModel, *_: object) -> None:
+        assert not evaluated.training
+        raise MemoryError
+
+    monkeypatch.setattr(methods, "prune", fail)
+    model.train(training)
+    with pytest.raises(MemoryError):
+        prune(model, 0.5)
+    assert model.training is training
