@@ -17,6 +17,8 @@ KEYS = (
     *("task", "dataset", "student", "teacher", "recipe", "training", "engine", "export", "runtime"),
     *("tracking", "seed", "output_dir", "sweep"),
 )
+# Set by tasks, for the recipes that read them.
+TASK_KEYS = ("distill_output_keys",)
 # Groups whose keys are not a target's arguments, always or for the choice `none`, and their keys.
 PLAIN_GROUPS: dict[str, tuple[str, ...]] = {
     "engine": (),
@@ -58,7 +60,7 @@ def unread_keys(cfg: DictConfig) -> list[str]:
     """
     text, values = OmegaConf.to_yaml(cfg), OmegaConf.to_container(cfg)
     assert isinstance(values, dict)
-    keys = [(str(key), suggestion(str(key), KEYS)) for key in values if key not in KEYS]
+    keys = [(str(key), suggestion(str(key), KEYS)) for key in values if key not in KEYS + TASK_KEYS]
     for group, known in PLAIN_GROUPS.items():
         # A choice with a target is built strictly, which names what it does not know.
         node = values.get(group)

@@ -12,6 +12,7 @@ from project import ROOT
 
 from sparsekit.config.build import build
 from sparsekit.config.plain import plain
+from sparsekit.config.unread import unread_keys
 from sparsekit.errors import ConfigError
 from sparsekit.pipeline.experiment import CHOOSES_CHECKPOINTS, teacher_arguments
 from sparsekit.pipeline.plan import Plan
@@ -85,6 +86,22 @@ def test_a_choice_composes_and_builds(
     assert plan.recipe.modifiers
     assert plan.training.num_train_epochs == plan.recipe.num_epochs
     assert (plan.export is None) == (name == "export/none")
+
+
+@pytest.mark.parametrize("recipe", ["dense", "pruned90", "pruned90_quant", "gradual90_quant"])
+@pytest.mark.parametrize("task", sorted(p.stem for p in (ROOT / "conf" / "task").glob("*.yaml")))
+def test_a_task_takes_every_recipe(
+    task: str, recipe: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    teacher = "self" if task == "embedding" else "none"
+    chosen = [f"task={task}", f"recipe={recipe}", f"teacher={teacher}", "dataset=json"]
+    cfg = composed(monkeypatch, tmp_path, [*chosen, *NEEDED["dataset/json"]])
+    assert unread_keys(cfg) == []
+    if recipe == "dense" and task == "embedding":
+        with pytest.raises(ConfigError, match="teacher"):
+            built(plain(cfg))
+    else:
+        built(plain(cfg))
 
 
 def test_a_form_that_the_runtime_cannot_run_is_a_problem(
