@@ -17,7 +17,7 @@ TEMPLATE = Path(__file__).with_name("project")
 def init(
     folder: Annotated[Path, typer.Argument(help="A new folder, or an empty one.")],
 ) -> None:
-    """Write a project with a dataset, a recipe and an experiment of its own, which runs at once."""
+    """Write a project with its own dataset, recipe and experiment, ready to run."""
     write_project(folder)
     typer.echo(f"project: {folder}")
     typer.echo(f"Try next: cd {folder} && {command()} train --config-dir conf experiments=mine")

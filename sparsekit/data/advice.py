@@ -1,4 +1,4 @@
-"""What of a data set would spoil the result of training, each with what to do about it."""
+"""Problems of a data set that would spoil the result of training, each with its fix."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WORDS = {"null", "true", "false", "nan", "inf", "none", "yes", "no", "on", "off
 
 
 def warnings(figures: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
-    """A sentence for each problem of the figures, with the override that helps, where one does.
+    """A sentence for each problem that the figures show, and the override that fixes it, if any.
 
     figures: those of `profile`, with token lengths; metrics: the names in `dataset.metrics`.
     """

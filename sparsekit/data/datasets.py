@@ -105,8 +105,8 @@ class FileDataset(Source):
 
     Args:
         data_files: the path for each split.
-        format: csv, json, parquet or arrow; None finds it out from each file.
-        delimiter: what separates the fields of csv files; None finds it out.
+        format: csv, json, parquet or arrow; None detects it for each file.
+        delimiter: what separates the fields of csv files; None detects it.
         columns: the names of the columns of csv files without a header.
         quotes: whether double quotes in csv files hold a field together, or are text.
     """

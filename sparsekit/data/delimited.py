@@ -24,7 +24,7 @@ DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bar
 LONGEST_FIELD = 2**31 - 1
 # Begins the advice on how a file is written, in the error for columns that it lacks.
 UNLESS_HEADER = "; for a file without a header set dataset.columns"
-# What the delimiter is found out from.
+# What the delimiter is detected from.
 _SAMPLE_CHARACTERS, _SAMPLE_ROWS = 2**18, 100
 
 
@@ -33,7 +33,7 @@ class CsvFormat:
     """How fields are written.
 
     Args:
-        delimiter: one character; None finds it out from the header and the first rows.
+        delimiter: one character; None detects it from the header and the first rows.
         columns: the names of the columns where the file has no header.
         quotes: whether double quotes hold a field together, or are text like any other character.
     """
@@ -50,7 +50,7 @@ class CsvFormat:
         ):
             problems.append(
                 f"dataset.delimiter {self.delimiter!r} must be one character, such as ';' or, for "
-                "a tab, \"dataset.delimiter='\\t'\"; leave it out, and it is found out"
+                "a tab, \"dataset.delimiter='\\t'\"; leave it out to detect it"
             )
         names = self.columns
         if names is not None and (not names or len(set(names)) < len(names)):

@@ -58,7 +58,7 @@ def kind_of(path: Path, wanted: Kind | None = None) -> Kind:
     if wanted in ("parquet", "arrow"):
         raise UserError(
             f"{path} is not {_named(wanted)}: it begins with {start[:20]!r}; leave out "
-            "dataset.format, and the kind is found out"
+            "dataset.format to detect the kind"
         )
     if wanted == "csv" and _is_json(start):
         raise UserError(f"{path} is a json file, not csv; set dataset=json")

@@ -38,7 +38,7 @@ def read_files(
     Args:
         path: compressed with gzip, zstd or bzip2, or not.
         needed: the columns that the data set reads.
-        kind: None finds it out from the content and the name of the file.
+        kind: None detects it from the content and the name of the file.
         form: how a csv file is written.
         lists: those of `needed` whose rows hold lists, which csv files cannot.
         objects: those of `needed` whose rows hold objects; of text files they are JSON text.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sparsekit.errors import UserError
 
 METRICS = ("f1_micro", "f1_macro", "average_precision")
-# The threshold where nothing was found out about a better one.
+# The threshold where none was tuned.
 DEFAULT_THRESHOLD = 0.5
 Array = npt.NDArray[np.floating]
 Counts = npt.NDArray[np.int64]

@@ -29,7 +29,7 @@ CARD = """\
 # {title}
 
 {architecture}, {description}, made by sparsekit from
-`{student}`: {training}.
+`{student}`, trained for {training}.
 
 | | |
 |---|---|
@@ -170,12 +170,11 @@ def _training(source: RunFolder) -> str:
     recipe = source.config.get("recipe", {})
     nodes = recipe.get("modifiers") or {}
     used = [name for name, node in nodes.items() if node and node.get("enabled", True)]
-    modifiers = ", ".join(used) or "plain fine-tuning"
     done = _steps(source)
     if done is None:
         epochs = recipe.get("num_epochs", "?")
-        return f"{epochs} epoch{'s' * (epochs != 1)} of {modifiers}"
-    return f"{done} of {modifiers}"
+        done = f"{epochs} epoch{'s' * (epochs != 1)}"
+    return f"{done} with {', '.join(used)}" if used else done
 
 
 def _steps(source: RunFolder) -> str | None:

@@ -1,4 +1,4 @@
-"""Whether a student can be exported, found out before it is trained."""
+"""Whether a student can be exported, checked before it is trained."""
 
 from __future__ import annotations
 

@@ -73,7 +73,9 @@ class SparseTrainingArguments(TrainingArguments):
     class_weights: str | list[float] | dict[str, float] | None = field(
         default=None, metadata={"help": "balanced, a list, or class: weight"}
     )
-    early_stopping_threshold: float = field(default=0.0, metadata={"help": "a lesser gain is none"})
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "smaller gains do not count"}
+    )
 
     def __post_init__(self) -> None:
         self._check_counts()

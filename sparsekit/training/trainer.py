@@ -287,7 +287,7 @@ class SparseTrainer(TaskTrainer):
             except pickle.UnpicklingError as error:
                 raise UserError(
                     f"the training state in {checkpoint} is not one that training wrote: "
-                    f"{first_line(error)}; resume from another checkpoint, or train anew"
+                    f"{first_line(error)}; resume from another checkpoint, or train from the start"
                 ) from error
         self.recipe.detach(self.model)
         self._trained = {
@@ -328,5 +328,5 @@ class SparseTrainer(TaskTrainer):
 
     @property
     def sparse_layers(self) -> int:
-        """How many layers multiplied no zeros in training."""
+        """How many layers skipped their zeros in training."""
         return self._sparse_linears.sparse_layers

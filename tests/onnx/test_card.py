@@ -50,7 +50,7 @@ def test_a_dense_model_is_not_called_sparse_or_quantized(
     card = card_of(write_run(tmp_path, student_folder, None, change=fill), recipe=recipe)
     assert head_of(card)["tags"] == ["sparsekit", "onnx", "onnxruntime"]
     assert "# BertForSequenceClassification\n" in card
-    assert "1 epoch of learning_rate.\n" in card
+    assert "1 epoch with learning_rate.\n" in card
     assert "| int8 matmuls | 0 of 14 |" in card
     assert "Zeros alone" not in card and "Int8 is fast" not in card
     assert "## Classes" not in card  # a run without a report of classes
@@ -135,7 +135,7 @@ def test_the_steps_are_those_that_were_made(tmp_path: Path, student_folder: str)
     figures["splits"]["train"]["rows"] = 640
     (run / "data.json").write_text(json.dumps(figures))
     card = card_of(run, recipe={"num_epochs": 13, "modifiers": {"pruning": {"enabled": True}}})
-    assert "34 steps of 32 rows (1.7 epochs) of pruning.\n" in card
+    assert "34 steps of 32 rows (1.7 epochs) with pruning.\n" in card
     assert "13 epochs" not in card
     assert "## Data\n\nTrained on data of its own:\n\n| | train |\n" in card
     assert "| rows | 640 |" in card
