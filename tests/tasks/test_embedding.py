@@ -293,6 +293,6 @@ def test_wanda_needs_no_labels_and_obs_is_refused(encoder_folder: str) -> None:
         "task": Embedding(),
     }
     model = AutoModel.from_pretrained(encoder_folder)
-    with pytest.raises(ConfigError, match="obs' needs the loss of labels"):
+    with pytest.raises(ConfigError, match="obs' needs a loss of labels"):
         prune(model, 0.5, method="obs", **settings)
     assert sparsity(prune(model, 0.5, method="wanda", rows=32, **settings))["overall"] > 0.49
