@@ -59,7 +59,7 @@ test: test-fast  ## All tests, the slow ones with real models too
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2 --dist loadfile
 
 test-fast: $(INSTALLED)  ## The tests that take seconds, on two processes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n 2 --dist loadfile
 
 peer-env: .venv-peer/.installed  ## SparseML and DeepSparse in .venv-peer (Python 3.11 only), to compare with
 .venv-peer/.installed: sparsekit/sparseml/workers/requirements.txt

@@ -39,9 +39,6 @@ from sparsekit.sweep import jobs as jobs_of
 from sparsekit.sweep.jobs import Job
 from sparsekit.sweep.table import failures, outcome, summary_table
 from sparsekit.sweep.workspace import save_workspace
-from sparsekit.tasks.config import build_source, build_task
-from sparsekit.training.checkpoints import newest_whole, record
-from sparsekit.training.settings import FILES
 
 
 class ExitAsError:
@@ -244,6 +241,9 @@ def _data_files(data: str) -> str | None:
 
     What is wrong with the data set is the error of its job.
     """
+    # Hydra imports this module for every command; a mistake in one need not wait for torch.
+    from sparsekit.tasks.config import build_source, build_task
+
     try:
         config = json.loads(data)
         task = build_task(config, trusted=True)
@@ -254,6 +254,9 @@ def _data_files(data: str) -> str | None:
 
 def _resumable(run: RunFolder, job: Job) -> bool:
     """Whether a run has a whole checkpoint of the job's data, and no process is at work there."""
+    from sparsekit.training.checkpoints import newest_whole, record
+    from sparsekit.training.settings import FILES
+
     checkpoint = newest_whole(run.checkpoints)
     if checkpoint is None:
         return False

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sparsekit.config.overrides import overridden_values
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, first_line
 from sparsekit.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -63,8 +63,9 @@ def start(
 ) -> wandb.Run | None:
     """The W&B run that mirrors the run in `folder`; None where W&B is disabled.
 
-    Its id is kept in `wandb/run.json`, from where a resumed run takes it. Raises UserError where
-    W&B does not start although `tracking.mode=online`.
+    Its id is kept in `wandb/run.json`, from where a resumed run takes it. With `tracking.mode=auto`
+    the run goes on, with a warning, offline or without W&B where that does not start. Raises
+    UserError where it does not start in a mode that was asked for by name.
     """
     mode = wandb_mode(config.mode)
     if mode == "disabled":
@@ -93,13 +94,25 @@ def start(
         folder.wandb_id.write_text(json.dumps({"id": run.id}) + "\n", encoding="utf-8")
         return run
 
+    # Any exception: some of W&B's own, as for a process of its that cannot be reached, are no
+    # wandb.Error.
     try:
         return init(mode)
-    except wandb.errors.Error as error:
-        if config.mode == "online":
-            raise UserError(f"W&B did not start: {error}; try tracking.mode=offline") from error
-        LOG.warning("W&B did not start, the run is recorded offline instead: %s", error)
-        return init("offline")
+    except Exception as error:
+        if config.mode != "auto":
+            instead = "offline" if config.mode == "online" else "disabled"
+            raise UserError(
+                f"W&B did not start: {first_line(error)}; try tracking.mode={instead}"
+            ) from error
+        failure = first_line(error)
+    if mode == "online":
+        LOG.warning("W&B did not start, the run is recorded offline instead: %s", failure)
+        try:
+            return init("offline")
+        except Exception as error:
+            failure = first_line(error)
+    LOG.warning("W&B did not start, the run goes on without it: %s", failure)
+    return None
 
 
 def _run_id(folder: RunFolder, resumed: bool, is_job: bool) -> str | None:

@@ -101,6 +101,7 @@ def test_sparse_answers(qdq: Path) -> None:
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_a_model_that_our_runtime_does_not_run_is_timed_without_it(
     qdq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -283,6 +284,7 @@ def test_sizes_are_checked_before_anything_is_timed(qdq: Path, tmp_path: Path) -
     assert (run / "benchmark.json").read_text() == "{}"
 
 
+@pytest.mark.slow
 def test_threads_hold_for_requests_too_and_sizes_count_once(qdq: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(qdq, tmp_path / "run"))
     node = {"_target_": "sparsekit.benchmark.requests.BenchmarkConfig", "requests": 3, "batches": 2}

@@ -24,6 +24,7 @@ def resume(run: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_where_it_was_started(
     tmp_path: Path, csv_files: dict[str, str], student_folder: str
 ) -> None:

@@ -421,6 +421,7 @@ class OwnRuntime(OnnxRuntime):
 """
 
 
+@pytest.mark.slow
 def test_a_run_with_own_code_is_checked_once_allowed(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

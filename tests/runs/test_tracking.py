@@ -241,6 +241,23 @@ def test_unreachable_wandb(tmp_path, monkeypatch, mode):
         assert summary(tmp_path / "run")["status"] == "failed"
 
 
+@pytest.mark.parametrize("mode", ["auto", "offline"])
+def test_wandb_that_does_not_start(tmp_path, monkeypatch, caplog, mode):
+    """What W&B raises where its own process cannot be reached is no wandb.Error."""
+
+    def init(**settings):
+        raise ConnectionError("Failed to connect to service")
+
+    monkeypatch.setattr(wandb, "init", init)
+    if mode == "offline":
+        with pytest.raises(UserError, match=r"connect to service; try tracking.mode=disabled"):
+            one_run(tmp_path / "run", TrackingConfig(mode=mode))
+        return
+    one_run(tmp_path / "run", TrackingConfig(mode=mode))
+    assert "goes on without it: Failed to connect" in caplog.text
+    assert summary(tmp_path / "run")["status"] == "completed"
+
+
 def test_mode_needs_no_question(monkeypatch, tmp_path):
     assert wandb_mode("auto") == "offline"
     with pytest.raises(UserError, match="wandb login"):

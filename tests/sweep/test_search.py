@@ -22,6 +22,7 @@ def study(folder: Path) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=storage)
 
 
+@pytest.mark.slow
 def test_a_search_prunes_resumes_and_names_the_best(tmp_path: Path) -> None:
     pruning = ["hydra.sweeper.warmup_trials=2", HARDNESS]
     done = sweep(tmp_path, *SEARCH, *pruning)

@@ -21,6 +21,7 @@ from sparsekit.sweep.table import summary_table
 BASIC = "hydra/launcher=basic"
 
 
+@pytest.mark.slow
 def test_failing_jobs_fail_alone_and_alone_run_again(tmp_path: Path) -> None:
     poison(tmp_path, s2="raise", s3="exit", s4="kill")
     scratch = tmp_path / "tmp"
@@ -53,6 +54,7 @@ def test_failing_jobs_fail_alone_and_alone_run_again(tmp_path: Path) -> None:
     assert [job.folder.name for job in known[1] if job.folder] == ["0", "5", "6", "7", "4", "8"]
 
 
+@pytest.mark.slow
 def test_none_leaves_failed_jobs_and_all_runs_all(tmp_path: Path) -> None:
     poison(tmp_path, s2="exit")
     sweep(tmp_path, BASIC, "seed=1,2", code=1)
@@ -79,6 +81,7 @@ def test_a_bad_override_fails_its_job_alone(tmp_path: Path) -> None:
     assert "no key student.sparsitty; did you mean student.sparsity?" in done.stderr
 
 
+@pytest.mark.slow
 def test_fail_fast_stops_at_the_first_failure(tmp_path: Path) -> None:
     poison(tmp_path, s2="raise")
     done = sweep(tmp_path, BASIC, "seed=1,2,3", "sweep.fail_fast=true", code=1)
@@ -89,6 +92,7 @@ def test_fail_fast_stops_at_the_first_failure(tmp_path: Path) -> None:
     assert ran(tmp_path) == ["2", "3"]
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_takes_its_jobs_along_and_goes_on_later(tmp_path: Path) -> None:
     poison(tmp_path, s1="stop")
     done = sweep(tmp_path, "seed=1,2", code=128 + signal.SIGTERM)
@@ -101,6 +105,7 @@ def test_a_stopped_sweep_takes_its_jobs_along_and_goes_on_later(tmp_path: Path) 
     assert ran(tmp_path) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     """In its own folder; a failed job without a checkpoint starts anew, in a folder of its own."""
     poison(tmp_path, s1="interrupt", s2="raise", s3="kill")
@@ -121,6 +126,7 @@ def test_an_interrupted_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert completed == ["0", "3", "5", "6"]
 
 
+@pytest.mark.slow
 def test_a_job_that_still_runs_elsewhere_is_not_resumed(tmp_path: Path) -> None:
     poison(tmp_path, s1="interrupt")
     sweep(tmp_path, "seed=1", code=1)
@@ -132,6 +138,7 @@ def test_a_job_that_still_runs_elsewhere_is_not_resumed(tmp_path: Path) -> None:
     assert statuses(tmp_path) == {"0": "failed", "1": "completed"}
 
 
+@pytest.mark.slow
 def test_a_job_of_another_sweep_is_not_run_again(tmp_path: Path) -> None:
     sweep(tmp_path, BASIC, "seed=1,2", "recipe.num_epochs=6")
     assert ran(tmp_path) == ["1", "2"]
