@@ -9,9 +9,10 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from sparsekit.data.compression import open_text
-from sparsekit.data.datasets import Column, Source
+from sparsekit.data.datasets import Source
 from sparsekit.data.fingerprint import files_hash
 from sparsekit.data.readers import members
+from sparsekit.data.schema import Column
 from sparsekit.data.table import FileRows, as_dataset, text_table
 from sparsekit.errors import ConfigError, UserError
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 from datasets import Dataset, DatasetDict
@@ -21,6 +21,7 @@ from sparsekit.data.delimited import CsvFormat
 from sparsekit.data.file_kinds import Kind
 from sparsekit.data.fingerprint import files_hash
 from sparsekit.data.readers import read_files
+from sparsekit.data.schema import Column
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason
 
@@ -28,29 +29,6 @@ log = logging.getLogger(__name__)
 
 REQUIRED_SPLITS = ("train", "validation")
 SPLITS = (*REQUIRED_SPLITS, "test")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column that a task reads: its name in the data set, and the config key that names it.
-
-    lists: whether each row holds a list.
-    objects: whether each row holds an object, which text files give as its JSON text.
-    role: an optional text may be empty in some rows; a class is one label a row, and splits are
-        made so that each has its share of every class; labels are any number of labels a row,
-        perhaps none; a target is anything else to be learned.
-    """
-
-    name: str
-    key: str
-    lists: bool = False
-    objects: bool = False
-    role: Literal["text", "optional text", "class", "labels", "target"] = "text"
-
-    @property
-    def is_text(self) -> bool:
-        """Whether the model reads the column."""
-        return self.role in ("text", "optional text")
 
 
 class Source(ABC):
@@ -147,10 +125,7 @@ class FileDataset(Source):
     def _split(self, split: str, path: Path, columns: Sequence[Column], form: CsvFormat) -> Dataset:
         if not path.exists():
             raise UserError(f"dataset.data_files.{split}: there is no file {path}")
-        names = [column.name for column in columns]
-        lists = [column.name for column in columns if column.lists]
-        objects = [column.name for column in columns if column.objects]
-        return read_files(path, names, self.format, form, lists, objects)
+        return read_files(path, columns, self.format, form)
 
 
 @dataclass(kw_only=True)

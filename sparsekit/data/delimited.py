@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sparsekit.data.compression import bare_suffix
+from sparsekit.data.schema import Column, keys, lacking, listed
 from sparsekit.data.table import Row
 from sparsekit.errors import ConfigError, UserError, first_line
 
@@ -86,14 +87,14 @@ class UnreadableRow(Exception):
 
 
 def csv_rows(
-    path: Path, file: TextIO, form: CsvFormat, needed: Sequence[str]
+    path: Path, file: TextIO, form: CsvFormat, columns: Sequence[Column]
 ) -> Iterator[tuple[int, Row]]:
     """Each row below the header and its line; an empty field is None.
 
-    Columns without a name are left out. `needed` are the columns that a data set reads.
+    Columns without a name are left out. `columns` are those that the task reads.
     """
     sample = file.read(_SAMPLE_CHARACTERS) + file.readline()
-    delimiter = form.delimiter or _delimiter(path, sample, form, needed)
+    delimiter = form.delimiter or _delimiter(path, sample, form, columns)
     names = None if form.columns is None else list(form.columns)
     try:
         for first, fields in form.reader(_lines(sample, file), delimiter):
@@ -101,7 +102,7 @@ def csv_rows(
                 continue  # a blank line
             if names is None:
                 names = [name.strip() for name in fields]
-                _check_header(path, names, needed, delimiter)
+                _check_header(path, names, columns, delimiter)
                 continue
             if len(fields) > len(names):
                 raise UserError(_too_many(path, first, len(fields), len(names), delimiter, form))
@@ -120,11 +121,11 @@ def _lines(start: str, rest: TextIO) -> Iterator[str]:
     yield from rest
 
 
-def _delimiter(path: Path, sample: str, form: CsvFormat, needed: Sequence[str]) -> str:
+def _delimiter(path: Path, sample: str, form: CsvFormat, columns: Sequence[Column]) -> str:
     """The delimiter under which the header has the needed columns, or most rows have its width."""
     preferred = "\t" if bare_suffix(path) in (".tsv", ".tab") else ","
     candidates = [preferred, *(each for each in DELIMITERS if each != preferred)]
-    scores = {each: _score(sample, form, each, needed) for each in candidates}
+    scores = {each: _score(sample, form, each, columns) for each in candidates}
     # The first of equals: max keeps the order of candidates.
     best = max(candidates, key=lambda each: scores[each])
     if best != preferred:
@@ -135,7 +136,7 @@ def _delimiter(path: Path, sample: str, form: CsvFormat, needed: Sequence[str]) 
 
 
 def _score(
-    sample: str, form: CsvFormat, delimiter: str, needed: Sequence[str]
+    sample: str, form: CsvFormat, delimiter: str, columns: Sequence[Column]
 ) -> tuple[int, float]:
     """How well a delimiter fits: the needed columns in the header, then the share of rows as wide.
 
@@ -151,29 +152,31 @@ def _score(
     if not widths:
         return 0, 0.0
     header = [name.strip() for name in (form.columns or widths[0])]
-    found = 0 if form.columns is not None else sum(name in header for name in needed)
+    found = 0 if form.columns is not None else sum(column.name in header for column in columns)
     if len(widths[0]) < 2:
         return found, 0.0
     return found, sum(len(fields) == len(header) for fields in widths) / len(widths)
 
 
-def _check_header(path: Path, names: Sequence[str], needed: Sequence[str], delimiter: str) -> None:
+def _check_header(
+    path: Path, names: Sequence[str], columns: Sequence[Column], delimiter: str
+) -> None:
     repeated = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if repeated:
         raise UserError(
             f"{path} has more than one column {', '.join(repeated)}; rename or remove the others"
         )
-    if missing := [name for name in needed if name not in names]:
+    if missing := lacking(columns, names):
         raise ConfigError([_missing(path, names, missing, delimiter)])
 
 
-def _missing(path: Path, names: Sequence[str], missing: Sequence[str], delimiter: str) -> str:
+def _missing(path: Path, names: Sequence[str], missing: Sequence[Column], delimiter: str) -> str:
     shown = ", ".join(name[:40] for name in names[:10]) + ("..." if len(names) > 10 else "")
     example = ",".join(f"column{i}" for i in range(1, len(names) + 1))
     return (
-        f"{path} has no column {', '.join(missing)}; it has {shown}; set dataset.text_columns and "
-        f"dataset.label_column{UNLESS_HEADER}=[{example}], and where fields are separated "
-        f"otherwise than by {_separated(delimiter)}, dataset.delimiter"
+        f"{path} has no column {listed(missing)}; it has {shown}; set {keys(missing)}"
+        f"{UNLESS_HEADER}=[{example}], and where fields are separated otherwise than by "
+        f"{_separated(delimiter)}, dataset.delimiter"
     )
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
 from sparsekit.data.columns import select, value_text, values
-from sparsekit.data.datasets import Column
+from sparsekit.data.schema import Column
 from sparsekit.data.splits import Mask
 
 log = logging.getLogger(__name__)

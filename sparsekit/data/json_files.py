@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sparsekit.data.columns import value_text
 from sparsekit.data.compression import first_bytes, open_text
+from sparsekit.data.schema import Column
 from sparsekit.data.table import FileRows, Row, text_table
 from sparsekit.errors import ConfigError, UserError
 
@@ -16,23 +17,19 @@ _LINES = "line {}"
 _OBJECTS = "object {} (from 0)"
 
 
-def read_json(
-    path: Path, needed: Sequence[str], lists: Sequence[str] = (), objects: Sequence[str] = ()
-) -> FileRows:
+def read_json(path: Path, columns: Sequence[Column]) -> FileRows:
     """The objects of a list, or one object a line.
 
-    Numbers and booleans become text. Columns `lists` hold lists of these; those of `objects`
-    become JSON text; elsewhere lists and
-    objects are refused in the columns `needed`, and dropped from others. Raises UserError that
-    names the line and the fix.
+    Numbers and booleans become text. Lists are kept in the columns of lists, and values of the
+    columns of objects become JSON text. Elsewhere lists and objects are refused in `columns`, and
+    dropped from others. Raises UserError that names the line and the fix.
     """
+    read = {column.name: column for column in columns}
+    lists = [column.name for column in columns if column.lists]
     start = first_bytes(path, 4096).decode("utf-8-sig", errors="replace").lstrip()[:1]
     template = _OBJECTS if start == "[" else _LINES
     values = _objects(path) if start == "[" else _lines(path)
-    rows = (
-        (number, _row(path, template.format(number), value, needed, lists, objects))
-        for number, value in values
-    )
+    rows = ((number, _row(path, template.format(number), value, read)) for number, value in values)
     return text_table(rows, f"{path}, {template}", lists)
 
 
@@ -55,29 +52,32 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
                     raise _not_json(path, f"line {number}", error) from error
 
 
-def _row(
-    path: Path,
-    where: str,
-    value: Any,
-    needed: Sequence[str],
-    lists: Sequence[str],
-    objects: Sequence[str],
-) -> Row:
+def _row(path: Path, where: str, value: Any, columns: Mapping[str, Column]) -> Row:
     if not isinstance(value, dict):
         raise UserError(
             f"cannot read {path} as json: {where} is not an object; write one object per line, "
             "or one list of objects"
         )
-    return {
-        name: _texts(path, where, name, value[name])
-        if name in lists
-        else _text(path, where, name, _plain(value[name], name in objects), needed)
-        for name in value
-    }
+    return {name: _cell(path, where, each, columns.get(name)) for name, each in value.items()}
 
 
-def _plain(value: Any, is_object: bool) -> Any:
-    return json.dumps(value, ensure_ascii=False) if is_object else value
+def _cell(
+    path: Path, where: str, value: Any, column: Column | None
+) -> str | list[str | None] | None:
+    if column is None:
+        return None if isinstance(value, list | dict) else value_text(value)
+    if column.lists:
+        return _texts(path, where, column.name, value)
+    if column.objects:
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | dict):
+        raise ConfigError(
+            [
+                f"{path}, {where}: column {column.name!r} holds lists or objects, not one text or "
+                f"label for each row; set {column.key} to a column of text, numbers or names"
+            ]
+        )
+    return value_text(value)
 
 
 def _texts(path: Path, where: str, name: str, value: Any) -> list[str | None] | None:
@@ -88,20 +88,6 @@ def _texts(path: Path, where: str, name: str, value: Any) -> list[str | None] | 
             f"{path}, {where}: column {name!r} holds {value!r:.60}, not a list of texts or numbers"
         )
     return [value_text(each) for each in value]
-
-
-def _text(path: Path, where: str, name: str, value: Any, needed: Sequence[str]) -> str | None:
-    if isinstance(value, list | dict):
-        if name not in needed:
-            return None
-        raise ConfigError(
-            [
-                f"{path}, {where}: column {name!r} holds lists or objects, not one text or label "
-                "for each row; set dataset.text_columns and dataset.label_column to columns of "
-                "text, numbers or names"
-            ]
-        )
-    return value_text(value)
 
 
 def _not_json(path: Path, where: str, error: Exception) -> UserError:

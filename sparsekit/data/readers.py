@@ -17,17 +17,16 @@ from sparsekit.data.compression import first_bytes, open_text
 from sparsekit.data.delimited import CsvFormat, csv_rows
 from sparsekit.data.file_kinds import Kind, kind_of
 from sparsekit.data.json_files import read_json
+from sparsekit.data.schema import Column
 from sparsekit.data.table import FileRows, as_dataset, text_table
 from sparsekit.errors import UserError
 
 
 def read_files(
     path: Path,
-    needed: Sequence[str],
+    columns: Sequence[Column],
     kind: Kind | None = None,
     form: CsvFormat | None = None,
-    lists: Sequence[str] = (),
-    objects: Sequence[str] = (),
 ) -> Dataset:
     """The rows of a file, of an Arrow folder, or of all files of a folder, with their origin.
 
@@ -37,17 +36,16 @@ def read_files(
 
     Args:
         path: compressed with gzip, zstd or bzip2, or not.
-        needed: the columns that the data set reads.
+        columns: those that the task reads; others may be there too. Of csv files none may be one
+            of lists.
         kind: None detects it from the content and the name of the file.
         form: how a csv file is written.
-        lists: those of `needed` whose rows hold lists, which csv files cannot.
-        objects: those of `needed` whose rows hold objects; of text files they are JSON text.
 
     Raises UserError that names file, line and fix.
     """
     form = form or CsvFormat()
     files = members(path)
-    read = [_read(file, needed, kind, form, lists, objects) for file in files]
+    read = [_read(file, columns, kind, form) for file in files]
     if not any(each.table.num_rows for each in read):
         raise UserError(f"{path} has no rows")
     return as_dataset(read)
@@ -73,14 +71,7 @@ def members(path: Path) -> list[Path]:
     return files
 
 
-def _read(
-    path: Path,
-    needed: Sequence[str],
-    kind: Kind | None,
-    form: CsvFormat,
-    lists: Sequence[str],
-    objects: Sequence[str],
-) -> FileRows:
+def _read(path: Path, columns: Sequence[Column], kind: Kind | None, form: CsvFormat) -> FileRows:
     found = kind
     try:
         if path.is_file() and not first_bytes(path, 4096).strip():
@@ -91,15 +82,15 @@ def _read(
         if found == "arrow":
             return read_arrow(path)
         if found == "json":
-            return read_json(path, needed, lists, objects)
-        if lists:
+            return read_json(path, columns)
+        if lists := [column.name for column in columns if column.lists]:
             raise UserError(
                 f"{path} is a csv file, which holds no lists for {' and '.join(lists)}; write json "
                 "with a list in each row; words and tags may be in a CoNLL file (dataset=conll), "
                 "and labels in one text, such as 'joy,love' (dataset.label_separator=,)"
             )
         with open_text(path) as file:
-            return text_table(csv_rows(path, file, form, needed), f"{path}, line {{}}")
+            return text_table(csv_rows(path, file, form, columns), f"{path}, line {{}}")
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {path} as {found}: {error}; save it as UTF-8") from error
     except OSError as error:

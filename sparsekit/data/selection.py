@@ -10,10 +10,11 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from sparsekit.data.columns import select, value_text, values
-from sparsekit.data.datasets import Column, Source
+from sparsekit.data.datasets import Source
 from sparsekit.data.duplicates import text_keys
 from sparsekit.data.filters import empty_rows, without_labels
 from sparsekit.data.origin import where, with_origin
+from sparsekit.data.schema import Column
 from sparsekit.data.splits import Codes, share
 from sparsekit.errors import ConfigError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit.config.build import check_origin
-from sparsekit.data.datasets import Column
+from sparsekit.data.schema import Column
 from sparsekit.errors import UserError, suggestion
 from sparsekit.onnx.parity import read_columns
 from sparsekit.runs.folder import RunFolder

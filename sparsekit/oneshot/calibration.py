@@ -12,8 +12,9 @@ from datasets import ClassLabel, Dataset, DatasetDict
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from sparsekit.data.datasets import Column, FileDataset
+from sparsekit.data.datasets import FileDataset
 from sparsekit.data.delimited import UNLESS_HEADER
+from sparsekit.data.schema import Column
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.tasks.base import Data, Task
 from sparsekit.tasks.text_classification import TextClassification
@@ -77,11 +78,7 @@ def read(
         problems = [text.partition(UNLESS_HEADER)[0] for text in problems]
         for key, option in _OPTIONS.items():
             problems = [text.replace(key, option) for text in problems]
-        if not labelled:
-            problems = [
-                text.replace(f", {NO_LABEL}", "").replace(" and --label-column", "")
-                for text in problems
-            ]
+        problems = [text.replace(f", {NO_LABEL}", "") for text in problems]
         raise ConfigError(problems) from error
 
 

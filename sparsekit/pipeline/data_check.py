@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,12 +83,27 @@ def composed(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any
 def check_data(config: Mapping[str, Any]) -> DataCheck:
     """Read the data set of a resolved config as a run would, and check it.
 
+    Data with problems are read a second time with the settings of `MENDED`; what is logged then
+    replaces what was logged at first.
+
     Raises UserError where rows cannot be read, or columns are missing.
     """
-    try:
-        raw, data = _loaded(config)
-    except ConfigError as error:
-        return _mended(config, error.problems)
+    with _held_back("sparsekit.data") as logged:
+        try:
+            return _checked(config)
+        except ConfigError as error:
+            problems, first = error.problems, logged.copy()
+        logged.clear()
+        try:
+            return _mended(config, problems)
+        except ConfigError:
+            logged[:] = first
+            raise
+
+
+def _checked(config: Mapping[str, Any]) -> DataCheck:
+    """The check of data without problems; raises ConfigError for data with problems."""
+    raw, data = _loaded(config)
     try:
         tokenizer, positions = _tokenizer(config["student"], data)
     except UserError as error:
@@ -98,6 +115,33 @@ def check_data(config: Mapping[str, Any]) -> DataCheck:
     tokenizer_hash = content_hash([tokenizer.backend_tokenizer.to_str()])
     rows = tokenize(data, tokenizer, tokenizer_hash)
     return DataCheck(figures=data_figures(raw, data, rows, tokenizer, positions), problems=[])
+
+
+class _Records(logging.Handler):
+    """A handler that keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextmanager
+def _held_back(name: str) -> Iterator[list[logging.LogRecord]]:
+    """Hold back what the loggers below `name` log; what the list has at the end is logged then."""
+    logger = logging.getLogger(name)
+    handler = _Records()
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield handler.records
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+        for record in handler.records:
+            logging.getLogger(record.name).handle(record)
 
 
 def _tokenizer(
@@ -125,7 +169,7 @@ def _mended(config: Mapping[str, Any], problems: list[str]) -> DataCheck:
     if not changes:
         raise ConfigError(problems)
     try:
-        check = check_data({**config, "dataset": {**dataset, **changes}})
+        check = _checked({**config, "dataset": {**dataset, **changes}})
     except UserError:
         raise ConfigError(problems) from None
     settings = " ".join(f"dataset.{key}={str(value).lower()}" for key, value in changes.items())

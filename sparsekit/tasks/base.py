@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsekit.data.collator import Collator
-from sparsekit.data.datasets import Column, Source
+from sparsekit.data.datasets import Source
+from sparsekit.data.schema import Column
 from sparsekit.runtime.tasks.base import Answers, Output, Outputs
 
 Scores = dict[str, float]

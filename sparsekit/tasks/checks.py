@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from datasets import Dataset
 
-from sparsekit.data.datasets import Column, Source, check_splits
+from sparsekit.data.datasets import Source, check_splits
 from sparsekit.data.origin import column_names, with_origin
+from sparsekit.data.schema import Column, keys, lacking, listed
 from sparsekit.errors import ConfigError
 
 
@@ -50,11 +51,10 @@ def checked_splits(source: Source, columns: Sequence[Column]) -> dict[str, Datas
 
 def missing_columns(split: str, rows: Dataset, columns: Sequence[Column]) -> list[str]:
     """The problem of columns that are not there."""
-    missing = [column.name for column in columns if column.name not in rows.column_names]
+    missing = lacking(columns, rows.column_names)
     if not missing:
         return []
-    keys = dict.fromkeys(column.key for column in columns)
     return [
-        f"split {split!r} has no column {', '.join(missing)}; it has "
-        f"{', '.join(column_names(rows))}; set {' and '.join(keys)}"
+        f"split {split!r} has no column {listed(missing)}; it has "
+        f"{', '.join(column_names(rows))}; set {keys(missing)}"
     ]

@@ -16,7 +16,8 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTraine
 
 from sparsekit.cache import content_hash
 from sparsekit.data.columns import values
-from sparsekit.data.datasets import Column, Source
+from sparsekit.data.datasets import Source
+from sparsekit.data.schema import Column
 from sparsekit.data.scores import read_scores
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics.embedding import neighbour_overlap, spearman

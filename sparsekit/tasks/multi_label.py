@@ -22,8 +22,9 @@ from transformers import (
 
 from sparsekit.cache import content_hash
 from sparsekit.data.columns import values
-from sparsekit.data.datasets import Column, Source
+from sparsekit.data.datasets import Source
 from sparsekit.data.label_sets import Indicators, indicators_of_columns, indicators_of_lists
+from sparsekit.data.schema import Column
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import multi_label
 from sparsekit.runtime.tasks.base import Output, Outputs

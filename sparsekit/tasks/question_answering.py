@@ -18,8 +18,9 @@ from transformers import AutoModelForQuestionAnswering, PreTrainedConfig, PreTra
 from sparsekit.cache import content_hash
 from sparsekit.data.collator import Collator
 from sparsekit.data.columns import values
-from sparsekit.data.datasets import Column, Source
+from sparsekit.data.datasets import Source
 from sparsekit.data.origin import where
+from sparsekit.data.schema import Column
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import squad
 from sparsekit.runtime.tasks.base import Output, Outputs

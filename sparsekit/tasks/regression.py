@@ -20,7 +20,8 @@ from transformers import (
 
 from sparsekit.cache import content_hash
 from sparsekit.data.columns import values
-from sparsekit.data.datasets import Column, Source
+from sparsekit.data.datasets import Source
+from sparsekit.data.schema import Column
 from sparsekit.data.scores import read_scores
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import regression

@@ -23,12 +23,13 @@ from transformers import (
 from sparsekit import metrics
 from sparsekit.cache import content_hash
 from sparsekit.data.columns import values
-from sparsekit.data.datasets import Column, Source
+from sparsekit.data.datasets import Source
 from sparsekit.data.labels import (
     LabelCase,
     id2label,
     number_labels,
 )
+from sparsekit.data.schema import Column
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics.calibration import softmax
 from sparsekit.metrics.label_order import order_problem

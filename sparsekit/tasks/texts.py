@@ -13,10 +13,10 @@ from datasets.table import InMemoryTable
 from transformers import PreTrainedTokenizerBase
 
 from sparsekit.data.columns import stored, values
-from sparsekit.data.datasets import Column
 from sparsekit.data.filters import empty_rows
 from sparsekit.data.labels import is_number
 from sparsekit.data.origin import where
+from sparsekit.data.schema import Column
 from sparsekit.tasks.checks import length_problems
 
 # One token of each of two texts, and the three special tokens around them.

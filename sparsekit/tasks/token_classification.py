@@ -18,8 +18,9 @@ from transformers import AutoModelForTokenClassification, PreTrainedConfig, PreT
 
 from sparsekit.cache import content_hash
 from sparsekit.data.collator import IGNORED, Collator
-from sparsekit.data.datasets import Column, Source, check_splits
+from sparsekit.data.datasets import Source, check_splits
 from sparsekit.data.labels import id2label
+from sparsekit.data.schema import Column
 from sparsekit.data.tags import number_tags
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import entities

@@ -21,6 +21,7 @@ from sparsekit.data.columns import values
 from sparsekit.data.delimited import CsvFormat
 from sparsekit.data.origin import column_names, where
 from sparsekit.data.readers import read_files
+from sparsekit.data.schema import Column
 from sparsekit.errors import UserError
 
 ROWS = [
@@ -28,15 +29,16 @@ ROWS = [
     {"text": "two\nlines\tand a tab", "label": "1"},
     {"text": "naïve café", "label": "NA"},
 ]
-NEEDED = ("text", "label")
+NAMES = ("text", "label")
+NEEDED = [Column("text", "dataset.text_columns"), Column("label", "dataset.label_column")]
 
 
 def delimited(delimiter: str) -> bytes:
     def field(text: str) -> str:
         return '"' + text.replace('"', '""') + '"'
 
-    lines = [delimiter.join(NEEDED)]
-    lines += [delimiter.join(field(row[name]) for name in NEEDED) for row in ROWS]
+    lines = [delimiter.join(NAMES)]
+    lines += [delimiter.join(field(row[name]) for name in NAMES) for row in ROWS]
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -93,8 +95,8 @@ def test_every_kind_gives_the_same_rows(tmp_path: Path, name: str, suffix: str) 
     path = tmp_path / f"{name}{suffix}"
     path.write_bytes(COMPRESSIONS[suffix](CONTENTS[name]))
     rows = read_files(path, NEEDED)
-    assert column_names(rows) == list(NEEDED)
-    assert rows.select_columns(list(NEEDED)).to_list() == ROWS
+    assert column_names(rows) == list(NAMES)
+    assert rows.select_columns(list(NAMES)).to_list() == ROWS
 
 
 def test_a_row_is_found_by_its_line(tmp_path: Path) -> None:
@@ -165,6 +167,22 @@ def test_a_file_without_a_header(tmp_path: Path) -> None:
         read_files(path, NEEDED, form=form)
 
 
+@pytest.mark.parametrize(
+    ("key", "header"),
+    [("dataset.label_column", "text,score"), ("dataset.text_columns", "review,label")],
+)
+def test_the_key_of_the_missing_column_is_named(tmp_path: Path, key: str, header: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"{header}\na,1\n")
+    with pytest.raises(UserError, match=rf"; set {key}; for a file without a header"):
+        read_files(path, NEEDED)
+    path = tmp_path / "rows.json"
+    wrong = {column.name: [] if column.key == key else "a" for column in NEEDED}
+    path.write_text(json.dumps(wrong))
+    with pytest.raises(UserError, match=rf"holds lists or objects, .*; set {key} to a column"):
+        read_files(path, NEEDED)
+
+
 def test_quotes_that_are_text(tmp_path: Path) -> None:
     path = tmp_path / "rows.tsv"
     path.write_text('text\tlabel\n"so good\t1\n5" wide\t0\n')
@@ -182,7 +200,9 @@ def test_a_delimiter_is_found_by_the_needed_columns(
     rows = read_files(path, NEEDED)
     assert list(values(rows, "text")) == ["well"]
     assert "fields are separated by semicolons" in caplog.text
-    set_by_hand = read_files(path, ["b; text ;label"], form=CsvFormat(delimiter=","))
+    set_by_hand = read_files(
+        path, [Column("b; text ;label", "dataset.text_columns")], form=CsvFormat(delimiter=",")
+    )
     assert column_names(set_by_hand) == ["a", "b; text ;label"]
 
 

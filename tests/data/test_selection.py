@@ -11,8 +11,9 @@ from csv_files import write_csv
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from sparsekit.data.columns import values
-from sparsekit.data.datasets import Column, FileDataset, check_splits
+from sparsekit.data.datasets import FileDataset, check_splits
 from sparsekit.data.origin import where
+from sparsekit.data.schema import Column
 from sparsekit.data.selection import ReadRows, RowSelection, SelectedRows
 from sparsekit.errors import ConfigError
 

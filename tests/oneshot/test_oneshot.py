@@ -229,7 +229,7 @@ def test_wrong_data_and_models_are_named(
         ([teacher_folder, *obs, "--data", str(tmp_path / "none.csv")], "--data: there is no file"),
         (
             [teacher_folder, *obs, "--data", unlabelled],
-            "no column label; it has text; set --text-c",
+            "no column label; it has text; set --label-column",
         ),
         ([teacher_folder, *obs, "--data", three, "--max-length", "1"], "--max-length 1 leaves no"),
         ([teacher_folder, *obs, "--data", str(tmp_path / "x.txt")], "--data: there is no file"),

@@ -71,8 +71,9 @@ def test_every_fault_is_named_at_once(
     ):
         assert part in output
     assert f"{path}, {found(lines['blanks'])}: column 'label': blanks around 4" in caplog.text
-    assert f"{path}: fields are separated by semicolons" in caplog.text
-    assert "validation is 31 of the 309 training rows" in caplog.text
+    assert caplog.text.count("validation is 31 of the 309 training rows") == 1
+    assert caplog.text.count("validation is") == 1
+    assert caplog.text.count(f"{path}: fields are separated by semicolons") == 1
     assert f"line {lines['no body'][0]}" not in output
 
 
@@ -149,6 +150,17 @@ def test_a_run_of_it_reports_what_it_read(
 def test_what_cannot_be_read_is_one_error(words: list[str], problem: str) -> None:
     with pytest.raises(UserError, match=re.escape(problem)):
         check_data(composed(overrides_of(words), None))
+
+
+def test_what_was_read_is_logged_once_where_no_row_can_be_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "tickets.csv"
+    path.write_text("text,label\na,1\nb,\n ,2\nc,1\n")
+    with pytest.raises(UserError, match="line 3: column 'label': the label is missing"):
+        check_data(composed(overrides_of([str(path)]), None))
+    (message,) = caplog.messages
+    assert "validation is 1 of the 4 training rows" in message
 
 
 def test_data_of_any_group_can_be_looked_at(tmp_path: Path, student_folder: str) -> None:

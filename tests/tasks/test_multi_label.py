@@ -152,7 +152,7 @@ def test_what_else_is_wrong() -> None:
     flags = [{"text": "a", "x": "1"}, {"text": "b", "x": "2"}]
     with pytest.raises(ConfigError, match=r"row 1 .*column 'x' holds '2', neither 0 nor 1; write"):
         loaded(flags, flags, MultiLabel(label_columns=["x"]))
-    with pytest.raises(ConfigError, match=r"no column labels; .*set dataset\.text_columns and"):
+    with pytest.raises(ConfigError, match=r"no column labels; .*set dataset\.label_column"):
         loaded([{"text": "a"}], [GOOD], TASK)
     with pytest.raises(ConfigError, match="holds no list in each row; set"):
         loaded([{"text": "a", "labels": "x"}], [{"text": "a", "labels": "x"}], TASK)

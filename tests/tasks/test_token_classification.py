@@ -23,7 +23,8 @@ from transformers import (
 import sparsekit
 from sparsekit.data.collator import IGNORED, padded
 from sparsekit.data.conll import ConllDataset
-from sparsekit.data.datasets import Column, FileDataset
+from sparsekit.data.datasets import FileDataset
+from sparsekit.data.schema import Column
 from sparsekit.data.selection import ReadRows
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.loading import LoadedModel, load_for_task
