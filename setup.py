@@ -1,25 +1,54 @@
-"""Puts conf/ and experiments/ into the wheel: they stay at the top level of the repository."""
+"""Puts conf/ and experiments/ into the wheel and, where asked to, kernels built for every CPU.
+
+`SPARSEKIT_BUILD_KERNELS=1` asks for them; `make wheel` sets it. Without it the wheel is pure
+Python, and each machine compiles the kernels when it first needs them.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Distribution, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
+KERNELS = os.environ.get("SPARSEKIT_BUILD_KERNELS") == "1"
 
-class BuildWithConfigs(build_py):
-    """Copies both folders into the package, where `sparsekit.config.root` looks for them."""
+
+class Build(build_py):
+    """Adds to the package what lies outside of it, or is not Python."""
 
     def run(self) -> None:
         super().run()
         if self.editable_mode:
-            return  # They are found beside the package.
+            return  # conf/ and experiments/ are found beside the package.
+        package = Path(self.build_lib, "sparsekit")
         for name in ("conf", "experiments"):
-            target = Path(self.build_lib, "sparsekit", name)
-            shutil.rmtree(target, ignore_errors=True)  # of an earlier build
-            shutil.copytree(name, target)
+            shutil.rmtree(package / name, ignore_errors=True)  # of an earlier build
+            shutil.copytree(name, package / name)
+        shutil.rmtree(package / "kernels" / "built", ignore_errors=True)
+        if KERNELS:
+            sys.path.insert(0, str(Path(__file__).parent))
+            from sparsekit.kernels.prebuilt import build_all
+
+            build_all(package / "kernels" / "built")
 
 
-setup(cmdclass={"build_py": BuildWithConfigs})
+class PlatformDistribution(Distribution):
+    """Whether it has kernels, and so is for one platform."""
+
+    def has_ext_modules(self) -> bool:
+        return KERNELS
+
+
+class Wheel(bdist_wheel):
+    """For any Python: ctypes loads the kernels."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return ("py3", "none", super().get_tag()[2])
+
+
+setup(cmdclass={"build_py": Build, "bdist_wheel": Wheel}, distclass=PlatformDistribution)

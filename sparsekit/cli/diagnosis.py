@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sparsekit.cache import cache_folder
 from sparsekit.errors import UserError
+from sparsekit.kernels.errors import KernelError, NoCompilerError
 from sparsekit.runs.wandb_run import wandb_mode
 from sparsekit.runtime.deepsparse import DeepSparseRuntime
 from sparsekit.runtime.openvino import OpenVinoRuntime
@@ -80,28 +81,31 @@ def _kernels() -> Finding:
     if importlib.util.find_spec("torch") is None:
         return Finding("kernels", "unknown: torch is not installed")
     from sparsekit.kernels import quantize, sparse_linear
-    from sparsekit.kernels.errors import KernelError
-    from sparsekit.kernels.library import library
+    from sparsekit.kernels.library import library, variant
 
     try:
         sparse_linear.compiled()
         library(quantize.KERNEL)
     except KernelError as error:
-        return Finding("kernels", f"none, so training on the CPU is slower: {error}", "install gcc")
+        return Finding("kernels", f"none, so training on the CPU is slower: {error}", _fix(error))
     used = "used" if sparse_linear.pays_here() else "not used here: they pay with AVX-512"
-    return Finding("kernels", f"compiled; sparse matmuls are {used}")
+    return Finding("kernels", f"{variant().name}; sparse matmuls are {used}")
 
 
 def _sparse_runtime() -> Finding:
-    from sparsekit.kernels.errors import KernelError
     from sparsekit.runtime.sparse.native import compiled
 
     try:
         int8 = compiled().has_int8_dot_products()
     except KernelError as error:
-        return Finding("runtime=sparse", f"none: {error}", "install gcc")
+        return Finding("runtime=sparse", f"none: {error}", _fix(error))
     without = "multiplies in float32: there is no VNNI, so int8 models are slower"
     return Finding("runtime=sparse", "multiplies int8" if int8 else without)
+
+
+def _fix(error: KernelError) -> str:
+    """The fix of a missing compiler; other errors name theirs."""
+    return "install gcc" if isinstance(error, NoCompilerError) else "see the message"
 
 
 def _packages() -> Iterator[Finding]:

@@ -1,1 +1,1 @@
-"""C kernels for operations that are slow in torch, compiled on the machine that runs them."""
+"""C kernels for operations that are slow in torch: of the wheel, or compiled on first use."""

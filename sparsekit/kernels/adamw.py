@@ -57,17 +57,15 @@ class Parameter(ctypes.Structure):
         super().__init__(weight.numel() // width, width, *addresses, *factors)
 
 
-# Neither flag changes a result here; both allow vectorization.
 KERNEL = Kernel(
     "adamw",
-    ("-fno-math-errno", "-fno-trapping-math"),
     structures={"parameter": Parameter},
     constants={"block_values": BLOCK},
 )
 
 
 def available() -> bool:
-    """Whether the kernels compile on this machine; warns once if not."""
+    """Whether the kernels are available on this machine; warns once if not."""
     return is_available(KERNEL, "the optimizer")
 
 

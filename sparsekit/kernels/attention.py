@@ -60,7 +60,7 @@ KERNEL = dataclasses.replace(
 
 
 def available() -> bool:
-    """Whether the kernel compiles on this machine; warns once if not."""
+    """Whether the kernel is available on this machine; warns once if not."""
     return is_available(KERNEL, "attention")
 
 

@@ -7,14 +7,14 @@ import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sparsekit.kernels.errors import KernelError, NoCompilerError
 
-# Instructions of this CPU, and OpenMP, for which the loader finds the copy that torch has loaded.
-# No flag may change rounding in the whole process, as loading a -ffast-math library does.
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
+# With OpenMP, for which the loader finds the copy that torch has loaded. The flags of a variant
+# follow. No flag may change rounding in the whole process, as loading a -ffast-math library does.
+FLAGS = ("-O3", "-fopenmp", "-fPIC", "-shared")
 
 
 def command() -> list[str]:
@@ -35,14 +35,29 @@ def version(compiler: Sequence[str]) -> str:
     raise NoCompilerError(f"there is no C compiler {compiler[0]!r}{why}; install gcc, or set CC")
 
 
-def compile_sources(
-    compiler: Sequence[str], flags: Sequence[str], sources: Sequence[Path], target: Path
+def compile_kernel(
+    compiler: Sequence[str],
+    instructions: Sequence[str],
+    flags: Sequence[str],
+    sources: Mapping[str, str],
+    target: Path,
 ) -> None:
-    """Compile C files into the shared library `target`. Raises KernelError."""
+    """Compile C files into the shared library `target`, beside which they are written.
+
+    instructions: the flags that choose the CPU's instructions; flags: those of this kernel.
+    sources: the text of each file by its path.
+
+    Raises KernelError.
+    """
+    folder = target.parent
+    for name, text in sources.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    files = [folder / name for name in sorted(sources) if name.endswith(".c")]
     try:
-        _build(compiler, [*FLAGS, *flags], sources, target)
+        _build(compiler, [*FLAGS, *instructions, *flags], files, target)
     except subprocess.CalledProcessError as error:
-        if problem := _general_problem(tuple(compiler), FLAGS):
+        if problem := _general_problem(tuple(compiler), (*FLAGS, *instructions)):
             raise NoCompilerError(problem) from error
         raise KernelError(f"{compiler[0]} cannot compile here: {_message(error)}") from error
 

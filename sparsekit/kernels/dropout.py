@@ -10,14 +10,13 @@ from torch import Tensor
 from sparsekit.kernels.library import Kernel, is_available, library
 from sparsekit.kernels.tensors import address
 
-# Neither flag changes a result here; both allow vectorization.
-KERNEL = Kernel("dropout", ("-fno-math-errno", "-fno-trapping-math"))
+KERNEL = Kernel("dropout")
 # The resolution of the probability that a value is kept: `keep_steps` / STEPS.
 STEPS = 2**16
 
 
 def available() -> bool:
-    """Whether the kernel compiles on this machine; warns once if not."""
+    """Whether the kernel is available on this machine; warns once if not."""
     return is_available(KERNEL, "dropout")
 
 

@@ -1,4 +1,4 @@
-"""C kernels, compiled and loaded as shared libraries."""
+"""C kernels, loaded as shared libraries."""
 
 from __future__ import annotations
 
@@ -6,52 +6,57 @@ import ctypes
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from itertools import count, takewhile
+from pathlib import Path
 from typing import Any
 
 from sparsekit.kernels.errors import KernelError, warn
+from sparsekit.kernels.prebuilt import built, built_file
+from sparsekit.kernels.sources import FLAGS, sources
 from sparsekit.kernels.store import compiled_file
+from sparsekit.kernels.variants import Variant, chosen
+from sparsekit.system import cpu_flags
 
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A folder of `csrc/`, compiled into one library, and the Python counterparts of its C.
 
-    flags: added to the flags that every kernel is compiled with.
     structures: the ctypes class of each C structure that has a `NAME_layout`, by its name in C;
         see csrc/layout.h.
     constants: the Python value of each C constant of type long, by its name in C.
     """
 
     folder: str
-    flags: tuple[str, ...] = ()
     structures: Mapping[str, type[ctypes.Structure]] = field(default_factory=dict)
     constants: Mapping[str, int] = field(default_factory=dict)
 
-    def sources(self) -> dict[str, str]:
-        """The text of each C file and header, shared ones included, by its path in `csrc`."""
-        csrc = files(__package__).joinpath("csrc")
-        shared = {
-            f.name: f.read_text(encoding="utf-8") for f in csrc.iterdir() if f.name.endswith(".h")
-        }
-        own = [f for f in csrc.joinpath(self.folder).iterdir() if f.name.endswith((".c", ".h"))]
-        return shared | {f"{self.folder}/{f.name}": f.read_text(encoding="utf-8") for f in own}
+
+def variant() -> Variant:
+    """The variant of the kernels that this process loads; see `variants.chosen`."""
+    return chosen((cpu_flags() or "").split(), built())
 
 
 @functools.cache
 def library(kernel: Kernel) -> ctypes.CDLL:
-    """The loaded library of a kernel, compiled if it is not cached.
+    """The loaded library of a kernel: that of the wheel, or one that is compiled and cached.
 
     Raises KernelError where it cannot be compiled or loaded, or where Python mirrors it wrongly.
     """
-    path = compiled_file(kernel.sources(), kernel.flags)
+    path = _file(kernel.folder)
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:  # for example a cache on a file system mounted noexec
         raise KernelError(f"{path} cannot be loaded: {error}") from error
     check_mirrors(loaded, kernel)
     return loaded
+
+
+def _file(folder: str) -> Path:
+    found = variant()
+    if found in built():
+        return built_file(found, folder)
+    return compiled_file(sources(folder), FLAGS[folder], found.flags)
 
 
 @functools.cache

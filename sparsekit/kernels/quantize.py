@@ -13,13 +13,11 @@ from torch import Tensor
 from sparsekit.kernels.library import Kernel, is_available, library
 from sparsekit.kernels.tensors import address
 
-# A multiplication and an addition are rounded separately, as in torch. The other two flags change
-# no result here; both allow vectorization.
-KERNEL = Kernel("quantize", ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"))
+KERNEL = Kernel("quantize")
 
 
 def available() -> bool:
-    """Whether the kernels compile on this machine; warns once if not."""
+    """Whether the kernels are available on this machine; warns once if not."""
     return is_available(KERNEL, "quantization-aware training")
 
 

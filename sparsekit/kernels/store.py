@@ -15,6 +15,7 @@ from pathlib import Path
 from sparsekit.cache import SUMS, cache_folder, cached, content_hash
 from sparsekit.kernels import compiler
 from sparsekit.kernels.errors import KernelError
+from sparsekit.kernels.variants import NATIVE
 from sparsekit.system import cpu_flags, cpu_name
 
 KIND = "kernels"
@@ -22,10 +23,14 @@ LIBRARY = "kernel.so"
 VERSION = "compiler.txt"
 
 
-def compiled_file(sources: Mapping[str, str], flags: Sequence[str]) -> Path:
+def compiled_file(
+    sources: Mapping[str, str],
+    flags: Sequence[str],
+    instructions: Sequence[str] = NATIVE.flags,
+) -> Path:
     """The path of the shared library of C sources, compiled if it is not cached.
 
-    sources: the text of each file by its path.
+    sources: the text of each file by its path; flags and instructions: see `compile_kernel`.
 
     A damaged library is compiled again. Raises KernelError where it cannot be compiled, or where
     other users own it or can write to it.
@@ -36,10 +41,12 @@ def compiled_file(sources: Mapping[str, str], flags: Sequence[str]) -> Path:
     # there is no compiler.
     machine = [platform.machine(), cpu_name(), cpu_flags() or "", *platform.libc_ver()]
     named = [part for item in sorted(sources.items()) for part in item]
-    key = content_hash([*named, *command, *compiler.FLAGS, *flags, *machine])
+    key = content_hash([*named, *command, *compiler.FLAGS, *instructions, *flags, *machine])
 
     def make(folder: Path) -> None:
-        _compile(command, flags, sources, folder)
+        version = compiler.version(command)
+        compiler.compile_kernel(command, instructions, flags, sources, folder / LIBRARY)
+        (folder / VERSION).write_text(version, encoding="utf-8")
 
     folder = cache_folder() / KIND / key
     _make_private(folder.parent)
@@ -47,18 +54,6 @@ def compiled_file(sources: Mapping[str, str], flags: Sequence[str]) -> Path:
     cached(KIND, key, make)
     _refuse_exposed(folder)
     return folder / LIBRARY
-
-
-def _compile(
-    command: Sequence[str], flags: Sequence[str], sources: Mapping[str, str], folder: Path
-) -> None:
-    version = compiler.version(command)
-    for name, text in sources.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-    files = [folder / name for name in sorted(sources) if name.endswith(".c")]
-    compiler.compile_sources(command, flags, files, folder / LIBRARY)
-    (folder / VERSION).write_text(version, encoding="utf-8")
 
 
 def _make_private(folder: Path) -> None:

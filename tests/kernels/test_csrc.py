@@ -14,6 +14,8 @@ import sparsekit.kernels
 from sparsekit.kernels import adamw, attention, dropout, quantize, sparse_linear
 from sparsekit.kernels.errors import KernelError
 from sparsekit.kernels.library import Kernel, check_mirrors, library
+from sparsekit.kernels.sources import FLAGS as KERNEL_FLAGS
+from sparsekit.kernels.sources import sources
 from sparsekit.runtime.sparse import native
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
@@ -24,8 +26,9 @@ KERNELS = [module.KERNEL for module in (adamw, attention, dropout, quantize, spa
 
 
 def test_every_file_belongs_to_a_kernel() -> None:
-    named = {name for kernel in KERNELS for name in kernel.sources()}
+    named = {name for kernel in KERNELS for name in sources(kernel.folder)}
     assert named == set(FILES) and len(FILES) > 20
+    assert {kernel.folder for kernel in KERNELS} == set(KERNEL_FLAGS)
 
 
 @pytest.mark.parametrize("processor", [[], ["-march=native"]], ids=["baseline", "native"])
@@ -41,7 +44,7 @@ def test_every_structure_is_checked(kernel: Kernel) -> None:
     """Every structure that C describes has a Python mirror that is compared."""
     described = [
         line.split("_layout[]")[0].rpartition(" ")[2]
-        for text in kernel.sources().values()
+        for text in sources(kernel.folder).values()
         for line in text.splitlines()
         if line.startswith("const layout_entry")
     ]

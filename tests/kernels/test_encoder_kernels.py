@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsekit.kernels.compiler import FLAGS
+from sparsekit.kernels.sources import FLAGS as KERNEL_FLAGS
+from sparsekit.kernels.variants import NATIVE
 from sparsekit.runtime.sparse import native
 from sparsekit.runtime.sparse.c_structures import QuantizerStruct
 from sparsekit.runtime.sparse.operators import gelu, layer_norm, quantize
@@ -135,7 +137,8 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     command = [
         "cc",
         *FLAGS,
-        *native.KERNEL.flags,
+        *NATIVE.flags,
+        *KERNEL_FLAGS[native.KERNEL.folder],
         include,
         "-Wno-unused",
         str(folder / "probe.c"),

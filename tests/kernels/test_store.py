@@ -15,6 +15,7 @@ from sparsekit.cache import SUMS
 from sparsekit.kernels import compiler, dropout
 from sparsekit.kernels.errors import KernelError
 from sparsekit.kernels.library import library
+from sparsekit.kernels.sources import FLAGS, sources
 from sparsekit.kernels.store import compiled_file
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
@@ -50,22 +51,26 @@ def test_runtime_sparse_runs_without_a_compiler_once_compiled(cache: Path) -> No
     assert (first.stdout, second.stdout) == ("None\n", "None\n")
 
 
-@pytest.mark.parametrize("change", ["a source", "a name", "a flag", "the compiler", "the CPU"])
+@pytest.mark.parametrize(
+    "change", ["a source", "a name", "a flag", "instructions", "the compiler", "the CPU"]
+)
 def test_every_input_of_the_compilation_has_its_own_entry(
     change: str, compiled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sources, flags = dict(SOURCES), ()
+    sources, flags, instructions = dict(SOURCES), (), ("-march=native",)
     if change == "a source":
         sources = {"answer.c": "int answer(void) { return 43; }\n"}
     elif change == "a name":
         sources = {"other.c": SOURCES["answer.c"]}
     elif change == "a flag":
         flags = ("-fno-math-errno",)
+    elif change == "instructions":
+        instructions = ()
     elif change == "the compiler":
         monkeypatch.setenv("CC", "cc -g")
     else:
         monkeypatch.setattr("sparsekit.kernels.store.cpu_flags", lambda: "sse2")
-    assert compiled_file(sources, flags) != compiled
+    assert compiled_file(sources, flags, instructions) != compiled
 
 
 def cut(path: Path) -> None:
@@ -99,7 +104,7 @@ def test_a_damaged_library_is_not_loaded_without_a_compiler(
     kernel = dataclasses.replace(
         dropout.KERNEL
     )  # A new object, since loaded kernels are cached by object.
-    cut(compiled_file(kernel.sources(), kernel.flags))
+    cut(compiled_file(sources(kernel.folder), FLAGS[kernel.folder]))
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(KernelError, match="there is no C compiler 'cc'"):
         library(kernel)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from project import GOLDEN, ROOT
+from sparse_graphs import write_graph
+
+from sparsekit.kernels.variants import runnable
+from sparsekit.system import cpu_flags
 
 RUN = GOLDEN / "old_run"
 # Neither the sources of this checkout nor a terminal's width reach the installed command.
@@ -26,8 +31,20 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "C
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of Python alone."""
+    return build(tmp_path_factory.mktemp("wheel"), {})
+
+
+@pytest.fixture(scope="session")
+def kernel_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With kernels, before auditwheel names the glibc that it needs."""
+    if platform.machine() != "x86_64" or shutil.which("cc") is None:
+        pytest.skip("there is no C compiler for x86-64, as cc")
+    return build(tmp_path_factory.mktemp("kernel_wheel"), {"SPARSEKIT_BUILD_KERNELS": "1"})
+
+
+def build(folder: Path, variables: dict[str, str]) -> Path:
     """Built from a copy, so that no earlier build and no file of the checkout slips in."""
-    folder = tmp_path_factory.mktemp("wheel")
     sources = folder / "sources"
     sources.mkdir()
     for name in ("sparsekit", "hydra_plugins", "conf", "experiments"):
@@ -37,7 +54,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, sources)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     done = subprocess.run(
-        [*pip, "--wheel-dir", str(folder), str(sources)], capture_output=True, text=True
+        [*pip, "--wheel-dir", str(folder), str(sources)],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     (built,) = folder.glob("*.whl")
@@ -61,6 +81,7 @@ def test_the_wheel_holds_everything_that_is_not_python(wheel: Path) -> None:
     assert "sparsekit/py.typed" in expected
     assert expected - held == set()
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in held)
+    assert wheel.name.endswith("-py3-none-any.whl") and not any("/built/" in name for name in held)
 
 
 @pytest.mark.slow
@@ -88,6 +109,66 @@ def test_the_light_installation_uses_a_run_without_torch(
     (packages,) = (tmp_path / "light").glob("lib/python*/site-packages")
     with capsys.disabled():
         sys.stdout.write(f"\nsparsekit: {size(packages.rglob('*')) / 1e6:.0f} MB installed\n")
+
+
+# Logits on each runtime: float32 differs by the order of additions, int8 where that moves a value
+# over the border of two integers.
+COMPARISON = """
+import sys
+from pathlib import Path
+import numpy as np
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.sparse.runtime import SparseRuntime
+for name, limit in (("float32", 1e-5), ("int8", 0.05)):
+    file = Path(name, "model.onnx")
+    runtimes = SparseRuntime(file, threads=2), OnnxRuntime(file, threads=1)
+    random = np.random.default_rng(0)
+    for batch, length in ((1, 1), (1, 129), (3, 17), (32, 20)):
+        ids = random.integers(5, 120, (batch, length))
+        mask = (np.arange(length) < random.integers(1, length + 1, (batch, 1))) * 1
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": ids * 0}
+        actual, expected = (runtime.run(inputs) for runtime in runtimes)
+        assert np.abs(actual - expected).max() < limit, (name, batch, length)
+    assert np.median(np.abs(actual - expected)) < 1e-5
+print(runtimes[0].describe()["kernels"], runtimes[0].describe()["int8"])
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_with_kernels_needs_no_compiler(
+    kernel_wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kernel_wheel.name.endswith("-py3-none-linux_x86_64.whl")
+    python = environment(tmp_path / "light")
+    install(python, "--constraint", str(ROOT / "constraints.txt"), str(kernel_wheel))
+    shutil.copytree(RUN, tmp_path / "run")
+    for name, quantized in (("float32", False), ("int8", True)):
+        (tmp_path / name).mkdir()
+        write_graph(tmp_path / name, "bert", quantized=quantized)
+    bare = {"PATH": str(Path(python).parent)}
+    assert shutil.which("cc", path=bare["PATH"]) is None
+    variants = [variant.name for variant in runnable((cpu_flags() or "").split())]
+    if not variants:
+        pytest.skip("this CPU runs none of the variants")
+    answers = set()
+    for name in ("", *variants):
+        chosen = bare | {"SPARSEKIT_KERNELS": name}
+        compared = run([python, "-c", COMPARISON], tmp_path, chosen)
+        expected = name or variants[0]
+        assert compared.stdout == f"{expected} {expected.endswith('vnni')}\n", compared.stderr
+        command = [str(Path(python).with_name("sparsekit")), "predict", "run", "a film"]
+        answers.add(run([*command, "--runtime", "sparse"], tmp_path, chosen).stdout.split()[0])
+    assert answers == {"1"}
+    refused = run([*command, "--runtime", "sparse"], tmp_path, bare | {"SPARSEKIT_KERNELS": "sse"})
+    assert refused.returncode == 1
+    assert "SPARSEKIT_KERNELS=sse is unknown; choose one of avx512_vnni" in refused.stderr
+    assert not (tmp_path / "cache" / "kernels").exists()
+    with capsys.disabled():
+        libraries = (tmp_path / "light").glob("lib/python*/site-packages/**/built/**/*.so")
+        sys.stdout.write(
+            f"\nwheel with kernels: {kernel_wheel.stat().st_size / 1e6:.2f} MB, "
+            f"of which {size(libraries) / 1e6:.2f} MB of libraries when unpacked\n"
+        )
 
 
 @pytest.mark.slow
@@ -139,11 +220,14 @@ def sparsekit(python: str, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    command: list[str], folder: Path, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """The command's output, run in `folder` with a home and caches below it."""
     own = {"HOME": str(folder / "home"), "SPARSEKIT_CACHE": str(folder / "cache")}
+    variables = ENVIRONMENT | own | dict(variables or {})
     return subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT | own, capture_output=True, text=True, timeout=500
+        command, cwd=folder, env=variables, capture_output=True, text=True, timeout=500
     )
 
 

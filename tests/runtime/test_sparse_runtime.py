@@ -20,12 +20,13 @@ from sparse_graphs import POSITIONS, VOCABULARY, texts, write_graph
 from sparsekit.benchmark.requests import BenchmarkConfig
 from sparsekit.errors import UserError
 from sparsekit.kernels.library import is_available, library
+from sparsekit.kernels.variants import VARIANTS, runnable
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.sparse import native
 from sparsekit.runtime.sparse.c_structures import LayerStruct
 from sparsekit.runtime.sparse.runtime import SparseRuntime, refusal
 from sparsekit.runtime.sparse.weights import Format
-from sparsekit.system import cpu_units
+from sparsekit.system import cpu_flags
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 BERTS: dict[str, dict[str, Any]] = {
@@ -206,22 +207,38 @@ def test_encoders_of_other_names(tmp_path: Path, model: str) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    "without",
-    [["avx512vnni"], ["avx512f"], ["avx512f", "avxvnni"], ["avx"]],
-    ids=["avx512", "avx_vnni", "avx2", "sse"],
-)
+@pytest.mark.parametrize("variant", [*(variant.name for variant in VARIANTS), "sse"])
 @pytest.mark.parametrize("name", BERTS)
-def test_cpus_with_fewer_units(
-    berts: dict[str, Path], name: str, without: list[str], monkeypatch: pytest.MonkeyPatch
+def test_every_instruction_set(
+    berts: dict[str, Path], name: str, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without VNNI integers are multiplied as float32; vectors are as wide as the CPU's."""
-    monkeypatch.setenv("CC", " ".join(["cc", *(f"-mno-{unit}" for unit in without)]))
+    if variant == "sse":
+        monkeypatch.setenv("CC", "cc -mno-avx")
+    else:
+        if variant not in {each.name for each in runnable((cpu_flags() or "").split())}:
+            pytest.skip(f"this CPU has no {variant}")
+        monkeypatch.setenv("SPARSEKIT_KERNELS", variant)
     library.cache_clear()
     try:
-        has_vnni = without == ["avx512f"] and bool((cpu_units() or {}).get("avx_vnni"))
-        assert SparseRuntime(berts[name], threads=1).describe()["int8"] is has_vnni
+        description = SparseRuntime(berts[name], threads=1).describe()
+        assert description["int8"] is variant.endswith("vnni")
+        assert description["kernels"] == ("native" if variant == "sse" else variant)
         check_answers(berts[name], 2, [(1, 129), (3, 17), (32, 20)])
+    finally:
+        library.cache_clear()
+
+
+@needs_compiler
+def test_an_instruction_set_that_this_cpu_lacks(
+    berts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARSEKIT_KERNELS", "avx512")
+    monkeypatch.setattr("sparsekit.kernels.library.cpu_flags", lambda: "sse2")
+    library.cache_clear()
+    try:
+        with pytest.raises(UserError, match="SPARSEKIT_KERNELS=avx512: this CPU lacks abm, avx, "):
+            SparseRuntime(berts["int8"], threads=1)
     finally:
         library.cache_clear()
 

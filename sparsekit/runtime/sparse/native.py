@@ -9,7 +9,7 @@ from ctypes import c_long, c_void_p
 import numpy as np
 import numpy.typing as npt
 
-from sparsekit.kernels.library import Kernel, library
+from sparsekit.kernels.library import Kernel, library, variant
 from sparsekit.runtime.sparse.c_structures import (
     STRUCTURES,
     AttentionStruct,
@@ -29,7 +29,6 @@ from sparsekit.runtime.sparse.weights import CHUNK_INPUTS, CHUNK_UNITS, Format, 
 
 KERNEL = Kernel(
     "encoder",
-    ("-fno-openmp", "-pthread"),  # It has its own thread pool, see thread_pool.h.
     structures=STRUCTURES,
     constants={"chunk_units": CHUNK_UNITS, "chunk_inputs": CHUNK_INPUTS},
 )
@@ -40,7 +39,7 @@ TABLES: dict[type, int] = {np.float32: 0, np.uint8: 1, np.int8: 2}
 
 
 def compiled() -> ctypes.CDLL:
-    """The loaded library of the encoder; raises KernelError where it cannot be compiled."""
+    """The loaded library of the encoder; raises KernelError where there is none."""
     return library(KERNEL)
 
 
@@ -52,6 +51,7 @@ class Encoder:
 
     def __init__(self, layers: Sequence[Layer], threads: int, all_tokens: bool = False) -> None:
         self._library = compiled()
+        self.variant = variant().name
         self._threads = Threads(self._library, threads)
         self._library.workspace_vectors.restype = c_long
         self.int8 = bool(self._library.has_int8_dot_products())

@@ -41,7 +41,7 @@ class SparseRuntime:
 
     def __init__(self, model: Path, threads: int) -> None:
         if problem := self.missing():
-            raise UserError(f"runtime=sparse cannot compile its kernels: {problem}")
+            raise UserError(f"runtime=sparse has no kernels here: {problem}")
         loaded = load_graph(model)
         graph, encoder, self._embedding = loaded.graph, loaded.encoder, loaded.embedding
         self._threads, self._inputs, self._outputs = threads, graph.inputs, graph.outputs
@@ -97,6 +97,7 @@ class SparseRuntime:
             "version": versions()["sparsekit"],
             "threads": self._threads,
             "int8": self._encoder.int8,
+            "kernels": self._encoder.variant,
         }
 
     def _fold(self, nodes: list[Node]) -> list[Node]:
