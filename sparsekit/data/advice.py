@@ -33,6 +33,7 @@ def warnings(figures: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
         *_cut(figures),
         *_unknown(figures),
         *_leaked(figures),
+        *_near(figures),
         *_contradictions(figures),
         *_repeated(figures),
         *_scripts(figures),
@@ -108,6 +109,17 @@ def _leaked(figures: Mapping[str, Any]) -> Iterator[str]:
             yield (
                 f"{found} rows of {split} have a text that is also in train, so that its scores "
                 f"are too good ({each['in_train']['where']}): dataset.drop_leaked=true"
+            )
+
+
+def _near(figures: Mapping[str, Any]) -> Iterator[str]:
+    for split, each in figures["splits"].items():
+        near = each.get("near_train", {"rows": 0})
+        if near["rows"] and near["rows"] >= REPEATED * each["rows"]:
+            yield (
+                f"{near['rows']} rows of {split} are near-duplicates of training rows, so that its "
+                f"scores may be too good ({near['where']}; the first one's is {near['like']}): "
+                "dataset.drop_leaked=near"
             )
 
 

@@ -28,10 +28,15 @@ def normalized(text: str) -> str:
     return _NOT_WORDS.sub(" ", plain.casefold()).strip() or plain.strip()
 
 
+def row_texts(rows: Dataset, columns: Sequence[str]) -> Iterator[str]:
+    """The normalized texts of each row, one null character apart."""
+    texts = zip(*(_texts(rows, name) for name in columns), strict=True)
+    return ("\0".join(map(normalized, row)) for row in texts)
+
+
 def text_keys(rows: Dataset, columns: Sequence[str]) -> Keys:
     """A key for each row, equal for rows whose texts in `columns` say the same, [rows]."""
-    texts = zip(*(_texts(rows, name) for name in columns), strict=True)
-    return np.fromiter((_key("\0".join(map(normalized, row))) for row in texts), np.uint64)
+    return np.fromiter(map(_key, row_texts(rows, columns)), np.uint64)
 
 
 def repeated(keys: Keys) -> npt.NDArray[np.bool_]:

@@ -9,9 +9,10 @@ import numpy as np
 from datasets import Dataset
 
 from sparsekit.data.duplicates import Keys, repeated, text_keys
+from sparsekit.data.near_duplicates import HashedTexts, Indices, near
 from sparsekit.data.origin import where
 from sparsekit.data.scripts import scripts
-from sparsekit.data.splits import Codes
+from sparsekit.data.splits import Codes, Mask
 
 
 def profile(
@@ -31,11 +32,14 @@ def profile(
     """
     keys = {split: text_keys(rows, texts) for split, rows in splits.items()}
     figures: dict[str, Any] = {"splits": {}, "scripts": scripts(splits["train"], texts)}
+    train = HashedTexts.of(splits["train"], texts)
     for split, rows in splits.items():
         figures["splits"][split] = _split(rows, keys[split], classes.get(split), names)
         if split != "train":
             leaked = np.isin(keys[split], keys["train"])
             figures["splits"][split]["in_train"] = _rows(rows, leaked)
+            like = near(HashedTexts.of(rows, texts), train)
+            figures["splits"][split]["near_train"] = _near(rows, splits["train"], like, leaked)
     if classes:
         figures["contradictions"] = _contradictions(splits, keys, classes)
     return figures
@@ -60,6 +64,17 @@ def _contradictions(
     texts, counts = np.unique(distinct[0], return_counts=True)
     several = texts[counts > 1]
     return {split: _rows(splits[split], np.isin(keys[split], several)) for split in classes}
+
+
+def _near(rows: Dataset, train: Dataset, like: Indices, leaked: Mask) -> dict[str, Any]:
+    """The rows that are nearly the same as a row of `train`, and where that of the first is.
+
+    like: for each row the index of such a row of `train`, or -1, [rows].
+    leaked: whether its text is in `train` as it is; such rows are not counted, [rows].
+    """
+    only_near = (like >= 0) & ~leaked
+    pair = like[only_near][:1].tolist()
+    return {**_rows(rows, only_near), "like": where(train, pair) if pair else None}
 
 
 def _rows(rows: Dataset, mask: np.ndarray) -> dict[str, Any]:

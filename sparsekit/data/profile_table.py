@@ -55,6 +55,11 @@ def _lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
             "texts that are also in train",
             [f"{s['in_train']['rows']:,}" if "in_train" in s else "-" for s in splits],
         )
+    if any("near_train" in split for split in splits):
+        yield (
+            "near-duplicates of texts in train",
+            [f"{s['near_train']['rows']:,}" if "near_train" in s else "-" for s in splits],
+        )
     if "contradictions" in figures:
         found = figures["contradictions"]
         yield (

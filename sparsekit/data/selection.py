@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from datasets import Dataset, DatasetDict
@@ -13,6 +14,7 @@ from sparsekit.data.columns import select, value_text, values
 from sparsekit.data.datasets import Source
 from sparsekit.data.duplicates import text_keys
 from sparsekit.data.filters import empty_rows, without_labels
+from sparsekit.data.near_duplicates import HashedTexts, near
 from sparsekit.data.origin import where, with_origin
 from sparsekit.data.schema import Column
 from sparsekit.data.splits import Codes, share
@@ -36,7 +38,8 @@ class RowSelection:
         drop_empty: leave out rows without a text or without a label.
         drop_labels: leave out rows with these labels; null is a missing label.
         drop_leaked: leave out training rows whose text is also in validation or test, whatever
-            its case, blanks and punctuation.
+            its case, blanks and punctuation; "near": near-duplicates too, as
+            `sparsekit.data.near_duplicates` finds them.
     """
 
     validation_fraction: float = 0.1
@@ -44,7 +47,7 @@ class RowSelection:
     split_seed: int = 0
     drop_empty: bool = False
     drop_labels: list[str | int | None] = field(default_factory=list)
-    drop_leaked: bool = False
+    drop_leaked: bool | Literal["near"] = False
 
     def problems(self) -> list[str]:
         """What is wrong with the values, each with its fix."""
@@ -89,7 +92,7 @@ class RowSelection:
                 if name not in splits and fraction:
                     splits = self._split_off(splits, name, fraction, texts, label)
             if self.drop_leaked:
-                splits = _without_leaked(splits, texts)
+                splits = _without_leaked(splits, texts, near_too=self.drop_leaked == "near")
         return splits
 
     def _filled(self, rows: Dataset, columns: Sequence[Column]) -> Dataset:
@@ -163,17 +166,24 @@ def _classes(rows: Dataset, label: str | None) -> Codes:
     return codes
 
 
-def _without_leaked(splits: Mapping[str, Dataset], texts: Sequence[str]) -> dict[str, Dataset]:
+def _without_leaked(
+    splits: Mapping[str, Dataset], texts: Sequence[str], *, near_too: bool
+) -> dict[str, Dataset]:
     train = splits["train"]
-    others = [text_keys(rows, texts) for split, rows in splits.items() if split != "train"]
-    if not others:
-        return dict(splits)
-    leaked = np.isin(text_keys(train, texts), np.concatenate(others))
+    others = [rows for split, rows in splits.items() if split != "train"]
+    keys = text_keys(train, texts)
+    leaked = np.zeros(len(train), dtype=bool)
+    for rows in others:
+        leaked |= np.isin(keys, text_keys(rows, texts))
+    if near_too:
+        hashed = HashedTexts.of(train, texts)
+        for rows in others:
+            leaked |= near(hashed, HashedTexts.of(rows, texts)) >= 0
     if leaked.any():
-        places = where(train, np.flatnonzero(leaked).tolist())
         log.warning(
-            "dataset.drop_leaked: %d training rows, also in validation or test, are left out: %s",
+            "dataset.drop_leaked: %d training rows, %s validation or test, are left out: %s",
             leaked.sum(),
-            places,
+            "also or nearly in" if near_too else "also in",
+            where(train, np.flatnonzero(leaked).tolist()),
         )
     return {**splits, "train": select(train, ~leaked)}

@@ -70,6 +70,23 @@ def test_each_fault_is_a_warning_with_its_places() -> None:
     assert len(text.splitlines()) == 7
 
 
+def test_near_duplicates_in_other_splits_are_counted() -> None:
+    ticket = "the parcel was sent on monday and it did not arrive by friday"
+    found = figures_of(
+        [(f"film {i}", i % 3) for i in range(60)] + [(ticket, 0)],
+        [(f"Dear all: {ticket}", 0), (ticket.upper(), 1), ("y", 1), ("z", 2)],
+    )
+    assert found["splits"]["validation"]["in_train"]["rows"] == 1
+    assert found["splits"]["validation"]["near_train"] == {
+        "rows": 1,
+        "where": "split 'validation', row 0 (from 0)",
+        "like": "split 'train', row 60 (from 0)",
+    }
+    (warning,) = [each for each in warnings(found, ["accuracy"]) if "near-duplicates" in each]
+    assert "the first one's is split 'train', row 60 (from 0)): dataset.drop_leaked=near" in warning
+    assert "| near-duplicates of texts in train | - | 1 |" in markdown(found)
+
+
 def test_lengths_beyond_the_student_have_no_override() -> None:
     found = figures_of([("a", 0), ("b", 1)] * 10, [("c", 0), ("d", 1)])
     found |= {"max_length": 64, "longest_input": 64}

@@ -125,6 +125,21 @@ def test_training_rows_that_are_also_evaluated_are_left_out(
     assert len(applied(raw)["train"]) == 4
 
 
+def test_near_duplicates_of_evaluated_rows_are_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ticket = "the parcel was sent on monday and it did not arrive by friday"
+    raw = {
+        "train": rows([f"FW: {ticket}", "one", "two", ticket], ["a", "b", "a", "b"]),
+        "validation": rows([f"{ticket}!", "new"], ["a", "b"]),
+        "test": rows(["One"], ["b"]),
+    }
+    assert texts_of(applied(raw, drop_leaked=True)["train"]) == [f"FW: {ticket}", "two"]
+    caplog.clear()
+    assert texts_of(applied(raw, drop_leaked="near")["train"]) == ["two"]
+    assert "3 training rows, also or nearly in validation or test" in caplog.text
+
+
 def test_what_has_no_effect_or_leaves_nothing_is_refused() -> None:
     raw = DatasetDict(train=TRAIN, validation=TRAIN, test=rows(["x"], ["spam"]))
     selected = SelectedRows(ReadRows(raw), RowSelection(drop_labels=["spam"]))
