@@ -30,6 +30,7 @@ from sparsekit.cli.pull import pull
 from sparsekit.cli.recipe import recipes
 from sparsekit.cli.rerun import rerun
 from sparsekit.cli.resume import resume
+from sparsekit.cli.shrink import shrink
 from sparsekit.cli.train import train
 from sparsekit.cli.verify import verify
 from sparsekit.cli.workspace import workspace
@@ -98,6 +99,7 @@ app.command()(gate)
 app.command()(benchmark)
 app.command()(compare)
 app.command()(prune)
+app.command()(shrink)
 app.command()(pull)
 app.command()(workspace)
 app.command()(doctor)

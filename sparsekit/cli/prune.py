@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from sparsekit.oneshot.checkpoint import Data
     from sparsekit.oneshot.methods import OneShot
-    from sparsekit.oneshot.prune import Data
 
 
 class Method(StrEnum):
@@ -117,7 +117,7 @@ def prune(
 def _calibration(
     file: Path | None, text_columns: list[str] | None, label_column: str, max_length: int | None
 ) -> Data | None:
-    from sparsekit.oneshot.prune import Data
+    from sparsekit.oneshot.checkpoint import Data
 
     if file is None:
         return None

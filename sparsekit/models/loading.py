@@ -25,6 +25,7 @@ from sparsekit.errors import ConfigError, UserError, first_line
 from sparsekit.models.hub import fetch, weight_files
 from sparsekit.models.pruning import prune
 from sparsekit.models.tokenizer import COUNTED_FROM_PADDING, load_tokenizer, pad_as_expected
+from sparsekit.shape.config import shaped
 from sparsekit.tasks.base import Task
 
 _CHOOSE = "choose an encoder such as a BERT, RoBERTa or DistilBERT"
@@ -131,8 +132,8 @@ def load_weights(
 
     Raises UserError for weights that cannot be read, are quantized, or are of another architecture.
     """
-    weights = weight_files(folder)
-    if quantization := getattr(read_config(folder), "quantization_config", None):
+    weights, config = weight_files(folder), read_config(folder)
+    if quantization := getattr(config, "quantization_config", None):
         method = dict(quantization).get("quant_method", "an unknown method")
         raise UserError(
             f"the weights in {folder} are quantized by {method}, and training needs float weights: "
@@ -146,7 +147,9 @@ def load_weights(
         # Chunks change no result, but require lengths that are multiples of theirs.
         options = {"dtype": torch.float32, "chunk_size_feed_forward": 0, **options}
         options["trust_remote_code"] = False
-        model, info = architecture.from_pretrained(folder, output_loading_info=True, **options)
+        model, info = shaped(architecture, config).from_pretrained(
+            folder, output_loading_info=True, **options
+        )
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
         names = ", ".join(path.name for path in weights)
         raise UserError(

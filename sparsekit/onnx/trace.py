@@ -13,13 +13,14 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes import common
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sparsekit.errors import UserError, first_line
 from sparsekit.models.loading import positions_of
 from sparsekit.models.quantizers import QUANTIZER, saved_state
 from sparsekit.onnx.probes import beyond_windows, input_names, probes
+from sparsekit.shape.config import shaped
 from sparsekit.tasks.base import Task
 
 # From 20 on, Gelu and LayerNormalization are one node each; 21 only adds 4-bit and blocked
@@ -44,7 +45,8 @@ def load_model(folder: Path, task: Task) -> tuple[PreTrainedModel, dict[str, Ten
     transformers_logging.set_verbosity_error()
     try:
         # Eager attention is two matmuls and a softmax, which every runtime supports.
-        model, info = task.head.from_pretrained(
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model, info = shaped(task.head, config).from_pretrained(
             folder,
             dtype=torch.float32,
             attn_implementation="eager",

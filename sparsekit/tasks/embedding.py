@@ -12,7 +12,13 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from sparsekit.cache import content_hash
 from sparsekit.data.columns import values
@@ -23,6 +29,7 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics.embedding import neighbour_overlap, spearman
 from sparsekit.runtime.tasks.base import Outputs
 from sparsekit.runtime.tasks.embedding import EmbeddingAnswers
+from sparsekit.shape.config import shaped
 from sparsekit.tasks.base import Data, Labels, Scores, Task
 from sparsekit.tasks.checks import checked_splits, length_problems, metric_problems
 from sparsekit.tasks.texts import column_problems
@@ -40,7 +47,10 @@ class Encoder:
         folder: str | Path, *, output_loading_info: bool = False, **options: Any
     ) -> Any:
         """The model; with `output_loading_info` also transformers' account of its weights."""
-        model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **options)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model, info = shaped(AutoModel, config).from_pretrained(
+            folder, output_loading_info=True, **options
+        )
         remove_pooler(model)
         for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
             info[kind] = type(info[kind])(key for key in info[kind] if "pooler." not in key)

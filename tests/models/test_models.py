@@ -26,8 +26,8 @@ from sparsekit.models.loading import (
 )
 from sparsekit.models.predict import length_batches, predict_outputs
 from sparsekit.models.pruning import prune, sparsity
+from sparsekit.oneshot.checkpoint import Data as PruningData
 from sparsekit.oneshot.methods import OneShot
-from sparsekit.oneshot.prune import Data as PruningData
 from sparsekit.oneshot.prune import prune_checkpoint
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.sparsity.prunable import prunable

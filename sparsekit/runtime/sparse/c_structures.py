@@ -67,6 +67,7 @@ class EncoderStruct(Structure):
     _fields_ = (
         ("layers", c_long),
         ("features", c_long),
+        ("attention_features", c_long),
         ("intermediate_features", c_long),
         ("values", c_long),
         ("all_tokens", c_long),

@@ -14,7 +14,7 @@ from sparsekit.errors import UserError
 from sparsekit.runtime.sparse.embeddings import Embedding
 from sparsekit.runtime.sparse.graph import Array
 from sparsekit.runtime.sparse.inference import BATCH, LENGTH, Shapes
-from sparsekit.runtime.sparse.structure import Encoder, Layer, Norm
+from sparsekit.runtime.sparse.structure import Encoder, Layer, Linear, Norm
 
 
 def check_dimensions(encoder: Encoder, embedding: Embedding | None) -> None:
@@ -26,11 +26,11 @@ def check_dimensions(encoder: Encoder, embedding: Embedding | None) -> None:
     """
     features = len(encoder.layers[0].attention_output.weight)
     for layer in encoder.layers:
-        head = layer.attention.head_features
-        if features % head:
+        query, head = _query(layer)
+        if query is not None and len(query.weight) % head:
             raise UserError(
-                f"runtime=sparse cannot run {layer.attention.query.name!r}: heads of {head} "
-                f"features do not divide the width {features}; export the run again"
+                f"runtime=sparse cannot run {query.name!r}: heads of {head} features do not divide "
+                f"the width {len(query.weight)}; export the run again"
             )
         for name, array, shape in _weights(layer, features):
             _check(name, array, shape)
@@ -51,17 +51,21 @@ def check_shapes(
     shapes: the shapes of the graph's tensors for BATCH sequences of LENGTH tokens.
     """
     features = len(encoder.layers[0].attention_output.weight)
-    last = len(encoder.layers) - 1
+    # The last one with heads.
+    last = max(i for i, layer in enumerate(encoder.layers) if layer.attention is not None)
     for index, layer in enumerate(encoder.layers):
-        head = layer.attention.head_features
-        query, *others = encoder.heads[index]
+        projection, head = _query(layer)
+        names, context = encoder.heads[index], encoder.context[index]
+        if projection is None or names is None or context is None:
+            continue
+        width, (query, *others) = len(projection.weight), names
         # An exported graph computes the last layer for the first token only.
         first_only = index == last and not encoder.all_tokens and shapes.get(query, ())[1:2] == (1,)
         length = 1 if first_only else LENGTH
-        _expect(query, shapes, (BATCH, length, features // head, head))
-        _expect(encoder.context[index], shapes, (BATCH, length, features))
+        _expect(query, shapes, (BATCH, length, width // head, head))
+        _expect(context, shapes, (BATCH, length, width))
         for name in others:
-            _expect(name, shapes, (BATCH, LENGTH, features // head, head))
+            _expect(name, shapes, (BATCH, LENGTH, width // head, head))
     _expect(encoder.mask, shapes, (BATCH, 1, 1, LENGTH))
     read = (BATCH, LENGTH) if encoder.all_tokens else (BATCH,)
     _expect(encoder.output, shapes, (*read, features))
@@ -80,18 +84,25 @@ def check_shapes(
 
 
 def _weights(layer: Layer, features: int) -> Iterator[tuple[str, Array, tuple[int, ...]]]:
-    width, attention = len(layer.intermediate.weight), layer.attention
-    square = (features, features)
-    linears = [
-        (attention.query, square),
-        (attention.key, square),
-        (attention.value, square),
-        (layer.attention_output, square),
-        (layer.intermediate, (width, features)),
-        (layer.output, (features, width)),
-    ]
+    attention, query, width = layer.attention, _query(layer)[0], 0
+    linears = []
+    if attention is not None and query is not None:
+        width = len(query.weight)
+        linears = [(x, (width, features)) for x in (query, attention.key, attention.value)]
+    linears.append((layer.attention_output, (features, width)))
+    width = 0
+    if layer.intermediate is not None:
+        width = len(layer.intermediate.weight)
+        linears.append((layer.intermediate, (width, features)))
+    linears.append((layer.output, (features, width)))
     for linear, shape in linears:
         yield f"the weight of {linear.name!r}, as [out, in],", linear.weight, shape
+
+
+def _query(layer: Layer) -> tuple[Linear | None, int]:
+    """The query's Linear layer, and the features of a head; None and 0 without heads."""
+    attention = layer.attention
+    return (None, 0) if attention is None else (attention.query, attention.head_features)
 
 
 def _check(name: str, array: Array, shape: tuple[int, ...]) -> None:

@@ -3,6 +3,9 @@
     x -> Linear (query, key, value) -> attention -> Linear -> + x -> LayerNormalization -> y
     y -> Linear -> Gelu or Relu -> Linear -> + y -> LayerNormalization -> the next layer's x
 
+A layer without heads adds a constant in place of attention, one without neurons in place of the
+feed-forward layers.
+
 The search goes backwards from the last layer's output, of which the head reads the first token, or
 every token.
 """
@@ -34,8 +37,8 @@ def find_encoder(graph: Graph) -> Encoder:
 class _Matcher:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.heads: list[tuple[str, str, str]] = []
-        self.context: list[str] = []
+        self.heads: list[tuple[str, str, str] | None] = []
+        self.context: list[str | None] = []
 
     def encoder(self) -> Encoder:
         selects = [node for node in self.graph.nodes if self.is_first_token(node)]
@@ -48,12 +51,15 @@ class _Matcher:
         # Without a selection the head reads what the last layer computes, of every token.
         last = selects[0] if selects else norms[-1]
         count = sum(node.op == "Softmax" for node in self.graph.nodes)
-        layers, masks = [], set()
+        layers: list[Layer] = []
+        masks: set[str] = set()
         name = last.inputs[0] if selects else last.outputs[0]
-        for _ in range(count):
+        while len(masks) <= 1 and (count or self.has_no_attention(name)):
             layer, name, mask = self.layer(name)
             layers.append(layer)
-            masks.add(mask)
+            if mask is not None:
+                masks.add(mask)
+                count -= 1
         if len(masks) != 1:
             raise refused(last, "the layers before it have different masks, or no mask")
         return Encoder(
@@ -72,30 +78,77 @@ class _Matcher:
         index = self.graph.constants.get(node.inputs[1])
         return index is not None and index.ndim == 0 and int(index) == 0
 
-    def layer(self, name: str) -> tuple[Layer, str, str]:
-        """The layer with the output `name`, with the names of its input and mask."""
+    def layer(self, name: str) -> tuple[Layer, str, str | None]:
+        """The layer with the output `name`, with the names of its input, and of its mask if any."""
         output_norm, added = self.norm(name)
-        output, activation, normalized = self.residual(added, ACTIVATIONS)
-        intermediate, source = self.linear(activation.inputs[0])
-        if activation.attributes.get("approximate", b"none") != b"none":
-            raise refused(activation, "its approximation by tanh is not supported")
-        attention_norm, added = self.norm(normalized)
-        if source != normalized:
-            raise refused(added, "it does not add the input of the Linear layers before it")
-        attention_output, context, source = self.residual(added, ("Reshape",))
-        attention, read, mask = self.attention(context)
-        if read != source:
-            raise refused(added, "it does not add the input of query, key and value")
+        intermediate, activation = None, None
+        if constant := self.constant_summand(added):
+            output, normalized = constant
+            attention_norm, added = self.norm(normalized)
+        else:
+            output, node, normalized = self.residual(added, ACTIVATIONS)
+            intermediate, source = self.linear(node.inputs[0])
+            activation = node.op
+            if node.attributes.get("approximate", b"none") != b"none":
+                raise refused(node, "its approximation by tanh is not supported")
+            attention_norm, added = self.norm(normalized)
+            if source != normalized:
+                raise refused(added, "it does not add the input of the Linear layers before it")
+        attention, mask = None, None
+        if constant := self.constant_summand(added):
+            attention_output, source = constant
+            self.heads.append(None)
+            self.context.append(None)
+        else:
+            attention_output, context, source = self.residual(added, ("Reshape",))
+            attention, read, mask = self.attention(context)
+            if read != source:
+                raise refused(added, "it does not add the input of query, key and value")
         layer = Layer(
             attention,
             attention_output,
             attention_norm,
             intermediate,
-            activation.op,
+            activation,
             output,
             output_norm,
         )
         return layer, source, mask
+
+    def has_no_attention(self, name: str) -> bool:
+        """Whether `name` is the output of a layer that adds a constant in place of attention."""
+        feed_forward = self.branch(name)
+        attention = None if feed_forward is None else self.branch(feed_forward[1])
+        return attention is not None and attention[0] is None
+
+    def branch(self, name: str) -> tuple[str | None, str] | None:
+        """Of the LayerNormalization with the output `name`, which sums a branch and its input.
+
+        The Linear layer of the branch, None if it is a constant, and the name of the input. None
+        where there is no such sum.
+        """
+        norm = self.graph.producers.get(name)
+        if norm is None or norm.op != "LayerNormalization":
+            return None
+        added = self.graph.producers.get(norm.inputs[0])
+        if added is None or added.op not in ("Add", "Sum") or len(added.inputs) != 2:
+            return None
+        if constant := self.constant_summand(added):
+            return None, constant[1]
+        for linear, other in permutations(added.inputs):
+            if self.is_linear(linear):
+                return linear, other
+        return None
+
+    def constant_summand(self, added: Node) -> tuple[Linear, str] | None:
+        """The summands of `added` if one is a constant [features]: it, and the other's name."""
+        for name, other in permutations(added.inputs) if len(added.inputs) == 2 else ():
+            bias = self.graph.constants.get(name)
+            if bias is not None and bias.ndim == 1 and other not in self.graph.constants:
+                self.check_array(added, name, bias, bias.shape)
+                weight = np.zeros((len(bias), 0), np.float32)
+                return Linear(weight, None, bias, None, added.name), other
+        return None
 
     def attention(self, context: Node) -> tuple[Attention, str, str]:
         """The attention whose heads `context` concatenates, with its input and its mask."""

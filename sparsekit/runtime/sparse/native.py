@@ -34,7 +34,7 @@ KERNEL = Kernel(
 )
 # As in the C files.
 VECTOR_BYTES = 64
-ACTIVATIONS = {"Gelu": 1, "Relu": 2}
+ACTIVATIONS = {None: 0, "Gelu": 1, "Relu": 2}
 TABLES: dict[type, int] = {np.float32: 0, np.uint8: 1, np.int8: 2}
 
 
@@ -61,10 +61,17 @@ class Encoder:
         self._workspace = np.empty(0, np.uint8)
         self.features = len(layers[0].attention_output.bias)
         array = (LayerStruct * len(layers))(*[self._layer(layer) for layer in layers])
-        intermediate = max(len(layer.intermediate.bias) for layer in layers)
+        attentions = [len(x.attention.query.bias) for x in layers if x.attention is not None]
+        intermediates = [len(x.intermediate.bias) for x in layers if x.intermediate is not None]
         self.all_tokens = all_tokens
         self._struct = EncoderStruct(
-            len(layers), self.features, intermediate, self._values, all_tokens, array
+            len(layers),
+            self.features,
+            max(attentions, default=0),
+            max(intermediates, default=0),
+            self._values,
+            all_tokens,
+            array,
         )
 
     def run(
@@ -102,11 +109,16 @@ class Encoder:
 
     def _layer(self, layer: Layer) -> LayerStruct:
         a = layer.attention
-        projection, inputs = self._weight(a.query, a.key, a.value)
+        projection, inputs = WeightStruct(), _quantizer(None, Format.ROUNDED)
+        intermediate, normalized, attention = projection, inputs, AttentionStruct()
+        if a is not None:
+            projection, inputs = self._weight(a.query, a.key, a.value)
+            heads = len(a.query.bias) // a.head_features
+            attention = AttentionStruct(heads, a.head_features, a.scale, *self._operands(a))
         attention_output, context = self._weight(layer.attention_output)
-        intermediate, normalized = self._weight(layer.intermediate)
+        if layer.intermediate is not None:
+            intermediate, normalized = self._weight(layer.intermediate)
         output, activated = self._weight(layer.output)
-        heads = len(a.query.bias) // a.head_features
         return LayerStruct(
             projection,
             attention_output,
@@ -116,7 +128,7 @@ class Encoder:
             context,
             normalized,
             activated,
-            AttentionStruct(heads, a.head_features, a.scale, *self._operands(a)),
+            attention,
             self.norm(layer.attention_norm),
             self.norm(layer.output_norm),
             ACTIVATIONS[layer.activation],

@@ -44,7 +44,7 @@ class Norm:
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """softmax(query x key * scale + mask) x value.
+    """softmax(query x key * scale + mask) x value, with one or more heads.
 
     operands: quantizers of query, key, probabilities and value.
     """
@@ -59,13 +59,17 @@ class Attention:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer of the encoder."""
+    """One layer of the encoder.
 
-    attention: Attention
+    attention: None where it has no heads; intermediate, activation: None where the feed-forward
+    layer has no neurons. The Linear layer behind is then a bias alone: its weight is [out, 0].
+    """
+
+    attention: Attention | None
     attention_output: Linear
     attention_norm: Norm
-    intermediate: Linear
-    activation: str
+    intermediate: Linear | None
+    activation: str | None
     output: Linear
     output_norm: Norm
 
@@ -76,9 +80,9 @@ class Encoder:
 
     source: the first layer's input; mask: what is added to the attention scores; output: the
     encoder's output for the first token [batch, features], or for all [batch, length, features]
-    where `all_tokens`; heads: for each layer, query, key and value [batch,
-    length, heads, head_features]; context: for each layer, its attention's result [batch, length,
-    features], which the attention output layer reads.
+    where `all_tokens`; heads: for each layer, query, key and value [batch, length, heads,
+    head_features]; context: for each layer, its attention's result [batch, length, heads *
+    head_features], which the attention output layer reads; both None where a layer has no heads.
     """
 
     layers: list[Layer]
@@ -86,5 +90,5 @@ class Encoder:
     mask: str
     output: str
     all_tokens: bool
-    heads: list[tuple[str, str, str]]
-    context: list[str]
+    heads: list[tuple[str, str, str] | None]
+    context: list[str | None]

@@ -96,7 +96,8 @@ def compress(units: Array) -> tuple[Array, Array, Array]:
     ([[0, 1, 1, 3]], [1, 0, 1], [7, 8, 9])
     """
     pointers, indices, values, count = [], [], [], 0
-    for start in range(0, units.shape[1], CHUNK_UNITS):
+    # A layer without inputs has one chunk without units, so that its sums are initialized.
+    for start in range(0, max(units.shape[1], 1), CHUNK_UNITS):
         chunk = units[:, start : start + CHUNK_UNITS]
         rows, columns = np.nonzero(chunk)
         pointers.append(count + _ends(np.bincount(rows, minlength=len(units))))

@@ -13,7 +13,9 @@
 #include "vectors.h"
 
 /* projection: query, key and value. The quantizers are those of the inputs of Linear layers: of the
-   projection, of attention_output, of intermediate and of output. */
+   projection, of attention_output, of intermediate and of output. A layer without heads has no
+   projection, and one without neurons has an intermediate without rows: attention_output and output
+   then are biases alone, which read no input. */
 typedef struct {
     weight projection, attention_output, intermediate, output;
     quantizer input, context, normalized, activated;
@@ -22,10 +24,12 @@ typedef struct {
     long activation;
 } layer;
 
-/* values: the number of units and steps of all weights. all_tokens: whether the last layer is
-   computed for all tokens, not for each sequence's first vector alone. */
+/* attention_features, intermediate_features: the most features of all heads of a layer, and the
+   most outputs of an intermediate. values: the number of units and steps of all weights.
+   all_tokens: whether the last layer is computed for all tokens, not for each sequence's first
+   vector alone. */
 typedef struct {
-    long layers, features, intermediate_features, values, all_tokens;
+    long layers, features, attention_features, intermediate_features, values, all_tokens;
     const layer *layer;
 } encoder;
 
@@ -45,9 +49,12 @@ static void allocate(integers **memory, columns *tensor, long units, long vector
 
 /* Places the tensors in memory for groups of up to `vectors`; returns the end. */
 static integers *allocate_tensors(tensors *t, const encoder *e, integers *memory, long vectors) {
-    columns *wide[] = {&t->hidden, &t->sums, &t->input, &t->query, &t->key, &t->value, &t->context};
-    for (int i = 0; i < 7; i++)
+    columns *wide[] = {&t->hidden, &t->sums, &t->input};
+    for (int i = 0; i < 3; i++)
         allocate(&memory, wide[i], e->features, vectors);
+    columns *of_heads[] = {&t->query, &t->key, &t->value, &t->context};
+    for (int i = 0; i < 4; i++)
+        allocate(&memory, of_heads[i], e->attention_features, vectors);
     allocate(&memory, &t->first_hidden, e->features, TILE);
     allocate(&memory, &t->first_input, e->features, TILE);
     allocate(&memory, &t->activated, e->intermediate_features, vectors);
@@ -93,7 +100,7 @@ static void attention_heads(const attention *a, const tensors *t, long query_vec
     finish_phase(self, a->heads * pairs);
 }
 
-/* Query, key and value; the query from its query_vectors input. */
+/* Query, key and value of `features` each; the query from its query_vectors input. */
 static void project(const weight *w, long features, const columns *query_input, long query_vectors,
                     const columns *input, long vectors, const tensors *t, worker *self) {
     long pieces = piece_count(features / 4, PANEL / 4, self);
@@ -112,6 +119,7 @@ static void project(const weight *w, long features, const columns *query_input, 
 static void run_layer(const encoder *e, const layer *l, const quantizer *next_input, tensors t,
                       long vectors, const sequence *sequences, long count, worker *self) {
     long features = e->features, query_vectors = vectors;
+    long attention_features = l->attention.heads * l->attention.features;
     columns input = with_rounding(t.input, &l->input), hidden = t.hidden, query_input = input;
     t.query = with_rounding(t.query, &l->attention.query);
     t.key = with_rounding(t.key, &l->attention.key);
@@ -126,15 +134,20 @@ static void run_layer(const encoder *e, const layer *l, const quantizer *next_in
         }
         finish_phase(self, 1);
     }
-    project(&l->projection, features, &query_input, query_vectors, &input, vectors, &t, self);
     columns context = with_rounding(t.context, &l->context),
             activated = with_rounding(t.activated, &l->activated);
-    attention_heads(&l->attention, &t, query_vectors, vectors, sequences, count, !next_input,
-                    &context, self);
+    if (attention_features) {
+        project(&l->projection, attention_features, &query_input, query_vectors, &input, vectors,
+                &t, self);
+        attention_heads(&l->attention, &t, query_vectors, vectors, sequences, count, !next_input,
+                        &context, self);
+    }
     linear_layer(&l->attention_output, &context, query_vectors, NONE, &hidden, &t.sums, self);
     columns normalized = with_rounding(t.input, &l->normalized);
     layer_norm(&l->attention_norm, features, &t.sums, query_vectors, &hidden, &normalized, self);
-    linear_layer(&l->intermediate, &normalized, query_vectors, l->activation, 0, &activated, self);
+    if (l->intermediate.rows)
+        linear_layer(&l->intermediate, &normalized, query_vectors, l->activation, 0, &activated,
+                     self);
     linear_layer(&l->output, &activated, query_vectors, NONE, &hidden, &t.sums, self);
     columns output = next_input ? with_rounding(t.input, next_input) : hidden;
     layer_norm(&l->output_norm, features, &t.sums, query_vectors, &hidden, &output, self);

@@ -72,6 +72,7 @@ const layout_entry encoder_layout[] = {
     SIZE(encoder),
     FIELD(encoder, layers),
     FIELD(encoder, features),
+    FIELD(encoder, attention_features),
     FIELD(encoder, intermediate_features),
     FIELD(encoder, values),
     FIELD(encoder, all_tokens),

@@ -1,0 +1,104 @@
+"""`sparsekit shrink`: remove heads, neurons, hidden features and layers of a checkpoint."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparsekit.cli.prune import LabelColumn, MaxLength, Model, Seed, TextColumns
+
+
+class Method(StrEnum):
+    """The score by which structures are removed."""
+
+    magnitude = "magnitude"
+    first_order = "first_order"
+    obs = "obs"
+
+
+Heads = Annotated[float, typer.Option(help="Share of attention heads to remove, such as 0.25.")]
+Neurons = Annotated[float, typer.Option(help="Share of feed-forward neurons to remove.")]
+Layers = Annotated[float, typer.Option(help="Share of whole layers to remove.")]
+Hidden = Annotated[float, typer.Option(help="Share of the hidden width to remove, in all layers.")]
+How = Annotated[
+    Method,
+    typer.Option(
+        help="Score: weight magnitude, first_order (gradient of the loss) or obs, which also "
+        "updates the weights that stay."
+    ),
+]
+Texts = Annotated[Path | None, typer.Option(help="A data file with labels, for first_order, obs.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="New folder. [default: MODEL-shrunk]")
+]
+Ranked = Annotated[
+    bool,
+    typer.Option(
+        "--global/--layer", help="Rank all layers together: each keeps another number of heads."
+    ),
+]
+Rows = Annotated[int, typer.Option(help="Number of texts to measure on.")]
+
+
+def shrink(
+    model: Model,
+    heads: Heads = 0.0,
+    neurons: Neurons = 0.0,
+    layers: Layers = 0.0,
+    hidden: Hidden = 0.0,
+    method: How = Method.magnitude,
+    data: Texts = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    max_length: MaxLength = None,
+    output: Output = None,
+    global_ranking: Ranked = False,
+    rows: Rows = 512,
+    seed: Seed = 0,
+) -> None:
+    """Remove structures of a checkpoint: its matrices become smaller, for every runtime."""
+    from sparsekit.oneshot.checkpoint import Data
+    from sparsekit.oneshot.shrink import Shrink, shrink_checkpoint
+    from sparsekit.runs.progress import quiet_libraries
+    from sparsekit.shape.choice import Shares
+
+    config = Shrink(
+        shares=Shares(heads=heads, neurons=neurons, hidden=hidden, layers=layers),
+        method=method.value,
+        global_ranking=global_ranking,
+        rows=rows,
+        seed=seed,
+    )
+    calibration = None
+    if data is not None:
+        calibration = Data(
+            file=data,
+            text_columns=text_column or ["text"],
+            label_column=label_column,
+            max_length=max_length,
+        )
+    target = output or Path(f"{Path(model).resolve().name}-shrunk")
+    quiet_libraries()
+    changed = shrink_checkpoint(model, target, config, calibration)
+    for name in ("layers", "heads", "neurons", "hidden", "parameters"):
+        typer.echo(
+            f"{name:<11}{_shown(changed['before'], name)} -> {_shown(changed['after'], name)}"
+        )
+    typer.echo(f"shrunk: {target}")
+
+
+def _shown(sizes: dict[str, Any], name: str) -> str:
+    """A size as text: of each layer where they differ.
+
+    >>> _shown({"heads": [4, 4]}, "heads"), _shown({"heads": [4, 0]}, "heads")
+    ('4', '4 0')
+    """
+    if name == "layers":
+        return str(len(sizes["heads"]))
+    value = sizes[name]
+    if not isinstance(value, list):
+        return f"{value:,}"
+    return str(value[0]) if len(set(value)) == 1 else " ".join(map(str, value))

@@ -1,0 +1,124 @@
+"""What commands that change a checkpoint share: calibration data, and a copy written as a whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+
+from sparsekit.data.labels import id2label, is_generic, matching_order
+from sparsekit.errors import UserError
+from sparsekit.models.loading import embedded_tokens, positions_of
+from sparsekit.models.saving import own_names
+from sparsekit.models.tokenizer import load_tokenizer
+from sparsekit.oneshot.calibration import TextCollator, draw, read
+from sparsekit.sparsity.surgeon import Draw
+
+# The files of a checkpoint besides its weights: tokenizer, settings of generation and pooling.
+_BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A csv or json file for calibration.
+
+    max_length: null truncates texts to 128 tokens, or to the model's positions if it has fewer.
+    """
+
+    file: Path
+    text_columns: list[str]
+    label_column: str = "label"
+    max_length: int | None = None
+
+
+def architecture_of(config: PreTrainedConfig) -> type[PreTrainedModel] | type[AutoModel]:
+    """The class of the checkpoint's model, so that its copy keeps every head."""
+    for name in config.architectures or []:
+        kind = getattr(transformers, name, None)
+        if isinstance(kind, type) and issubclass(kind, PreTrainedModel):
+            return kind
+    return AutoModel
+
+
+def calibration(
+    folder: Path,
+    model: PreTrainedModel,
+    missing: list[str],
+    data: Data,
+    method: str,
+    without_labels: str | None,
+) -> Draw:
+    """A function that draws batches from the file's rows, with labels in the model's order.
+
+    missing: weights that `model`, loaded from `folder`, lacks. without_labels: the method to use
+    instead where there are no labels; None if `method` itself needs none.
+    """
+    limit = positions_of(model.config)
+    max_length = min(128, limit or 128) if data.max_length is None else data.max_length
+    if limit is not None and max_length > limit:
+        raise UserError(
+            f"--max-length {max_length} is more than the {limit} positions of {folder}; set "
+            f"{limit} or less"
+        )
+    labelled = without_labels is not None
+    rows = read(data.file, data.text_columns, data.label_column, max_length, labelled)
+    if labelled:
+        kind = type(model).__name__
+        if missing or not rows.task.is_head(kind):
+            raise UserError(
+                f"--method {method} needs the loss of a trained classifier, and {folder} is "
+                f"{'one without ' + ', '.join(missing[:3]) if missing else 'a ' + kind}; "
+                f"fine-tune it first, or use --method {without_labels}"
+            )
+        theirs = id2label(model.config)
+        order = matching_order(rows.label_names, theirs)
+        if order is not None:
+            rows = rows.task.with_model_labels(rows, theirs)
+        elif len(theirs) != len(rows.label_names) or not is_generic(theirs):
+            raise UserError(
+                f"--data {data.file} has the labels {', '.join(rows.label_names)}, but "
+                f"{folder} has {', '.join(theirs.values())}; use the data of its task"
+            )
+    tokenizer = load_tokenizer(folder, max_length, embedded_tokens(model))
+    collate = TextCollator(rows.task, tokenizer, model.device)
+    return partial(draw, rows.splits["train"], collate)
+
+
+def write_copy(
+    model: PreTrainedModel, folder: Path, output: Path, name: str, record: Mapping[str, Any]
+) -> None:
+    """Write `model` to the new folder `output`, with the tokenizer of the checkpoint in `folder`.
+
+    Beside it the file `name` has the values in `record`.
+    """
+    with _whole(output) as target:
+        for pattern in _BESIDE_WEIGHTS:
+            for path in folder.glob(pattern):
+                if not path.name.endswith(".index.json"):
+                    shutil.copyfile(path, target / path.name)
+        with own_names(model):
+            model.cpu().save_pretrained(target)
+        (target / name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _whole(output: Path) -> Iterator[Path]:
+    """A folder to write to, which is renamed to `output` when the block ends without error."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        yield unfinished
+        unfinished.chmod(0o755)
+        unfinished.rename(output)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise

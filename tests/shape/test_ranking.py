@@ -1,0 +1,127 @@
+"""Scores of structures: what they mean, in which order structures go, and how many."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from shaped import batch, classifier
+
+from sparsekit.errors import ConfigError
+from sparsekit.shape.blocks import blocks
+from sparsekit.shape.choice import Shares, choose
+from sparsekit.shape.kept import Kept
+from sparsekit.shape.masking import structure_masks
+from sparsekit.shape.ranking import METHODS, Ranking, by_surgeon, compensate, rank
+from sparsekit.shape.removal import remove
+from sparsekit.shape.statistics import measure
+
+
+def labelled(rows: int = 4) -> list[dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(3)
+    batches = []
+    for _ in range(rows // 2):
+        found = batch()
+        found["input_ids"] = torch.randint(5, 400, (2, 9), generator=generator)
+        batches.append(found | {"labels": torch.randint(0, 2, (2,), generator=generator)})
+    return batches
+
+
+def test_first_order_is_the_derivative_of_the_loss_by_a_factor() -> None:
+    model, batches = classifier(), labelled(2)
+    statistics = measure(model, batches)
+    block = blocks(model)[1]
+    found = statistics.heads[1]
+    assert found is not None
+    each = []
+    for row in range(2):
+        single = {name: values[row : row + 1] for name, values in batches[0].items()}
+        factors = torch.ones(4, requires_grad=True)
+        hook = block.linear("attention.output.dense").register_forward_pre_hook(
+            lambda _, inputs, factors=factors: (inputs[0] * factors.repeat_interleave(8),)
+        )
+        each.append(torch.autograd.grad(model(**single).loss, factors)[0].abs())
+        hook.remove()
+    torch.testing.assert_close(found.gates.magnitude, torch.stack(each).mean(0))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_structures_of_zeros_go_first_and_cost_nothing(method: str) -> None:
+    model = classifier()
+    kept = Kept.all(model)
+    some = Kept(
+        kept.layers,
+        (torch.tensor([1, 2, 3]), *kept.heads[1:]),
+        (*kept.neurons[:2], torch.arange(16, 64)),
+        kept.hidden,
+    )
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, mask in structure_masks(model, some).items():
+            parameters[name].mul_(mask)
+    rankings = rank(model, method, None if method == "magnitude" else measure(model, labelled()))
+    assert rankings.heads[0].order[0] == 0
+    assert rankings.heads[0].losses[1] == pytest.approx(0, abs=1e-6)
+    assert set(rankings.neurons[2].order[:16].tolist()) == set(range(16))
+    assert rankings.neurons[2].losses[16] == pytest.approx(0, abs=1e-6)
+    for ranking in (*rankings.heads, *rankings.neurons, rankings.hidden, rankings.layers):
+        assert sorted(ranking.order.tolist()) == list(range(len(ranking.order)))
+        assert (ranking.losses.diff() >= -1e-6).all()
+
+
+def test_obs_knows_what_the_others_can_take_over() -> None:
+    model = classifier()
+    block = blocks(model)[0]
+    with torch.no_grad():
+        # Neurons 5 and 9 compute the same, so that one of them is free.
+        for parameter in (
+            block.linear("intermediate.dense").weight,
+            block.linear("intermediate.dense").bias,
+        ):
+            parameter[9] = parameter[5]
+        block.linear("output.dense").weight[:, [5, 9]] = 2.0
+    statistics = measure(model, labelled(32))
+    found = statistics.neurons[0]
+    assert found is not None
+    ranking = by_surgeon(block.linear("output.dense").weight, found, 1)
+    first, last = sorted(ranking.order.tolist().index(neuron) for neuron in (5, 9))
+    assert first < 50 and last > 60
+    norms = rank(model, "magnitude").neurons[0].order.tolist()
+    assert {norms.index(5), norms.index(9)} == {62, 63}
+    assert ranking.losses[-1] > 0
+    before = model(**batch()).logits
+    kept = Kept.all(model)
+    neurons = (torch.tensor([i for i in range(64) if i != 9]), *kept.neurons[1:])
+    compensate(model, statistics, kept.heads, neurons)
+    remove(model, Kept(kept.layers, kept.heads, neurons, kept.hidden))
+    torch.testing.assert_close(model(**batch()).logits, before, rtol=0, atol=0.02)
+
+
+def test_shares_are_of_each_layer() -> None:
+    model = classifier()
+    shares = Shares(heads=0.5, neurons=0.7, hidden=0.25, layers=0.4)
+    kept = choose(model, rank(model, "magnitude"), shares, ranks_globally=False)
+    assert [len(heads) for heads in kept.heads] == [2, 2, 2]
+    assert [len(neurons) for neurons in kept.neurons] == [16, 16, 16]
+    assert (len(kept.hidden), len(kept.layers)) == (24, 2)
+
+
+def test_layers_are_ranked_together() -> None:
+    model = classifier()
+    rankings = rank(model, "magnitude")
+    cheap = Ranking.by_score(torch.full((4,), 0.01))
+    rankings.heads[1] = cheap
+    kept = choose(model, rankings, Shares(heads=1 / 3, neurons=0.5), ranks_globally=True)
+    assert [len(heads) for heads in kept.heads] == [4, 0, 4]
+    assert {len(neurons) % 8 for neurons in kept.neurons} == {0}
+
+
+def test_a_share_too_small_is_refused() -> None:
+    model = classifier()
+    with pytest.raises(ConfigError, match=r"heads 0\.1 removes none: there are 12"):
+        choose(model, rank(model, "magnitude"), Shares(heads=0.1), ranks_globally=False)
+
+
+@pytest.mark.parametrize("value", [1.0, -0.1, float("nan")])
+def test_a_share_out_of_range_is_refused(value: float) -> None:
+    assert "must be at least 0 and less than 1" in Shares(neurons=value).problems("--")[0]
+    assert "nothing is to be removed; set a share for some of --heads" in Shares().problems("--")[0]
