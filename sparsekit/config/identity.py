@@ -24,6 +24,7 @@ ADDED: Mapping[tuple[str, ...], Any] = {
     ("dataset", "delimiter"): None,
     ("dataset", "columns"): None,
     ("dataset", "quotes"): True,
+    ("export", "gate"): {"max_drop": None, "against": None, "alpha": 0.05, "metrics": []},
 }
 
 

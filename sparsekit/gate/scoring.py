@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -81,8 +82,13 @@ class Scoring:
                 "bootstrap; test another metric"
             )
 
+        self.difference(metric, units)  # raises where it is undefined on all units
+
         def difference(drawn: Indices) -> float:
-            return self.difference(metric, units[drawn])
+            try:
+                return self.difference(metric, units[drawn])
+            except UserError:
+                return math.nan  # undefined on these, as ROC AUC is on rows of one class
 
         try:
             return bootstrap(

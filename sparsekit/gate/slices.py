@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsekit.errors import UserError
 from sparsekit.gate.scoring import Indices, Scoring
 from sparsekit.gate.statistics import FEWEST
 
@@ -52,17 +53,21 @@ def describe(
 ) -> list[dict[str, Any]]:
     """A line for each slice: its rows, the difference, and the interval.
 
-    The interval is None where the slice has too few units to bootstrap. Intervals are not corrected
-    for the number of slices: one of them may miss its difference by chance.
+    The interval is None where the slice has too few units to bootstrap, and so is the difference
+    where the metric is undefined on them, such as Pearson's r of equal labels. Intervals are not
+    corrected for the number of slices: one of them may miss its difference by chance.
     """
     lines = []
     for name, units in slices.items():
         line: dict[str, Any] = {"slice": name, "rows": len(units)}
+        line |= dict.fromkeys(("difference", "lower", "upper"))
+        lines.append(line)
+        try:
+            line["difference"] = scoring.difference(metric, units)
+        except UserError:
+            continue
         if scoring.correct is None and len(units) < FEWEST:
-            difference = scoring.difference(metric, units)
-            lines.append({**line, "difference": difference, "lower": None, "upper": None})
             continue
         found = scoring.compare(metric, units, max_drop, alpha, resamples, seed)
         line |= {"difference": found.difference, "lower": found.lower, "upper": found.upper}
-        lines.append(line)
     return lines

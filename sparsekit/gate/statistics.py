@@ -102,8 +102,12 @@ def bootstrap(
     among the units. The interval is then that of the share of changed units of which `units` show
     none, `1 - alpha ** (1 / units)`, times `span`.
 
+    A resample on which the score is undefined, such as ROC AUC on rows of one class, is drawn
+    again: the interval is that of samples on which it is defined.
+
     Args:
-        score: the difference of both models' scores on the units of the given indices.
+        score: the difference of both models' scores on the units of the given indices, nan where it
+            is undefined.
         units: the number of units (rows, or questions of several windows), at least `FEWEST`.
         max_drop: the allowed drop in units of the score, above 0.
         alpha: the level of the one-sided test, above 0 and below 0.5.
@@ -112,12 +116,13 @@ def bootstrap(
         span: by how much the score of a unit can differ; None: there is no limit.
 
     Raises:
-        ValueError: there are too few units, or no resample shows a difference that has no limit.
+        ValueError: there are too few units, no resample shows a difference that has no limit, or
+            the score is undefined on half of the resamples.
     """
     if units < FEWEST:
         raise ValueError(f"{units} units are too few to bootstrap, {FEWEST} are the least")
     generator = np.random.default_rng(seed)
-    drawn = np.array([score(generator.integers(units, size=units)) for _ in range(resamples)])
+    drawn = _defined(lambda: score(generator.integers(units, size=units)), resamples)
     if not drawn.any():
         if span is None:
             raise ValueError("no resample shows a difference, and the score has no limits")
@@ -133,6 +138,21 @@ def bootstrap(
         rows_needed=max(FEWEST, math.ceil(units * (detectable / max_drop) ** 2)),
         method=f"paired percentile bootstrap, {resamples} resamples, seed {seed}",
     )
+
+
+def _defined(draw: Callable[[], float], count: int) -> npt.NDArray[np.float64]:
+    """The first `count` results of `draw` that are not nan; raises ValueError for as many nans."""
+    found: list[float] = []
+    undefined = 0
+    while len(found) < count:
+        value = draw()
+        if not math.isnan(value):
+            found.append(value)
+        elif (undefined := undefined + 1) == count:
+            raise ValueError(
+                f"it is undefined on {undefined} of {undefined + len(found)} resamples"
+            )
+    return np.array(found)
 
 
 def _no_difference(units: int, max_drop: float, alpha: float, span: float) -> Comparison:

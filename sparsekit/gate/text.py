@@ -94,6 +94,8 @@ def _interval(metric: str, values: Mapping[str, Any]) -> str:
     '-1.00 (-2.00 to +0.00) points'
     """
     scale, name = unit(metric), " points" if is_share(metric) else ""
+    if values["difference"] is None:
+        return "undefined"
     difference = f"{values['difference'] * scale:+.2f}"
     if values["lower"] is None:
         return f"{difference}{name}"

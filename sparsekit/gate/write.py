@@ -35,6 +35,11 @@ def write_gate(run: RunFolder, gate: Mapping[str, Any]) -> None:
     section = f"{TITLE}\n\n{card_section(gate)}\n\n"
     _replace(card, before + section + heading + after)
     write_sums(run.deployment, _files(run.deployment))
+    write_result(run, gate)
+
+
+def write_result(run: RunFolder, gate: Mapping[str, Any]) -> None:
+    """Write `gate.json` alone, for a run whose deployment is not kept."""
     _replace(run.gate, json.dumps(gate, indent=2, ensure_ascii=False) + "\n")
 
 

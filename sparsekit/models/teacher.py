@@ -35,6 +35,7 @@ class NoTeacher:
     """No teacher: the recipe may not distil."""
 
     teaches: ClassVar[bool] = False
+    is_baseline: ClassVar[bool] = False
 
     def folders(self, task: Task, label_names: list[str], finetune: Finetune) -> list[Path]:
         """Raise UserError: there is no teacher to get."""
@@ -47,6 +48,11 @@ class Checkpoint:
 
     checkpoint: str | list[str]
     teaches: ClassVar[bool] = True
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is one model that the student can be compared with."""
+        return isinstance(self.checkpoint, str) or len(self.checkpoint) == 1
 
     def __post_init__(self) -> None:
         if not self.checkpoint:
@@ -72,6 +78,7 @@ class Finetuned:
     recipe: dict[str, Any]
     seed: int = 42
     teaches: ClassVar[bool] = True
+    is_baseline: ClassVar[bool] = True
 
     def folders(self, task: Task, label_names: list[str], finetune: Finetune) -> list[Path]:
         """The folder of the fine-tuned base."""
@@ -83,6 +90,7 @@ class Self:
     """The student as it starts, before its first step: self-distillation."""
 
     teaches: ClassVar[bool] = True
+    is_baseline: ClassVar[bool] = False
 
     def folders(self, task: Task, label_names: list[str], finetune: Finetune) -> list[Path]:
         """No folder: the student is in memory already."""

@@ -55,6 +55,8 @@ class ExportConfig:
     check_rows: number of validation rows that are also run one by one; all are run in batches;
     max_logit_diff: allowed mean difference of the logits, relative to the effect of quantization;
     max_metric_drop: allowed difference of each metric on the whole validation split;
+    gate: the comparison with the dense baseline that a run has to pass, see
+    `sparsekit.pipeline.gating.ExportGate`; null: none;
     license: the license's id for the model card, such as apache-2.0; null leaves it out;
     push_to_hub: user/name of the model repository to upload the deployment to, at the end.
     """
@@ -64,6 +66,7 @@ class ExportConfig:
     check_rows: int = 256
     max_logit_diff: float = 0.75
     max_metric_drop: float = 0.005
+    gate: dict[str, Any] | None = None
     license: str | None = None
     push_to_hub: str | None = None
 

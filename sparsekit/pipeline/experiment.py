@@ -19,11 +19,11 @@ from sparsekit.metrics.table import as_text
 from sparsekit.models.hub import fetch
 from sparsekit.models.loading import positions_of, weights_hash
 from sparsekit.models.teacher import Finetuned
-from sparsekit.onnx.export import export
 from sparsekit.onnx.hub import push
 from sparsekit.onnx.preflight import check_exportable
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.data_figures import data_figures, record_figures, show_figures
+from sparsekit.pipeline.gating import gated_export, record_baseline
 from sparsekit.pipeline.plan import OWN_ENGINE, Inputs, Plan
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
@@ -70,6 +70,7 @@ def experiment(
     finetune = functools.partial(finetuned_teacher, plan, data)
     teachers = functools.partial(plan.teacher.folders, data.task, data.label_names, finetune)
     inputs = Inputs(student=student, data=data, rows=rows, teacher_folders=teachers)
+    record_baseline(plan.export, teachers, tracker.record)
 
     trained = plan.engine.train(plan, inputs, run, tracker)
     if not FIRST_PROCESS:
@@ -79,7 +80,8 @@ def experiment(
     if plan.export is None:
         return
     tracker.save()
-    tracker.record({"export": export(run.path, plan.export)})
+    against = tracker.recorded("gate").get("against")
+    gated_export(run, plan.export, against, tracker.record)
     if plan.runtime is not None:
         tracker.save()
         tracker.record({"runtime": benchmark(run.path, plan.runtime)})

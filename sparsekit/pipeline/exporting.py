@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from sparsekit.config.arguments import naming_arguments
 from sparsekit.config.build import build
 from sparsekit.errors import UserError, first_line, suggestion
 from sparsekit.onnx.export import ExportConfig
-from sparsekit.onnx.export import export as export_run
 from sparsekit.onnx.hub import push
 from sparsekit.pipeline.completion import completed
+from sparsekit.pipeline.gating import gated_export
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
+from sparsekit.runs.summary import describe
 from sparsekit.training.trainer import SparseTrainer
 
 # What tells a deployment from a folder of another tool.
@@ -80,7 +82,7 @@ def export_folder(run: RunFolder, settings: dict[str, Any]) -> tuple[dict[str, A
     node = {"_target_": _target(), **(run.node("export") or {}), **settings}
     config: ExportConfig = build(node, "export", ExportConfig)
     with run.lock():
-        summary = {**before, "export": export_run(run.path, config)}
+        summary = _exported(run, config, before)
         run.write_summary(summary)
         unfinished = before.get("status") != "completed" and before.get("metrics")
         if unfinished and (timing := requests_of(run)):
@@ -92,6 +94,18 @@ def export_folder(run: RunFolder, settings: dict[str, Any]) -> tuple[dict[str, A
         summary, lacking = completed(run, summary)
         run.write_summary(summary)
     return summary, lacking
+
+
+def _exported(run: RunFolder, config: ExportConfig, before: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary with the new export; where it fails, the summary of a run without deployment."""
+    summary = {key: value for key, value in before.items() if key != "export"}
+    try:
+        gated_export(run, config, before.get("gate", {}).get("against"), summary.update)
+    except UserError as error:
+        if not run.deployment.exists():
+            run.write_summary({**summary, "status": "failed", "error": describe(error)})
+        raise
+    return summary
 
 
 def _target() -> str:

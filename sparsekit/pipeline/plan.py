@@ -17,6 +17,7 @@ from sparsekit.models.loading import LoadedModel, Student
 from sparsekit.models.teacher import Teacher
 from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.hub import push_problem
+from sparsekit.pipeline.gating import gate_problems
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker
@@ -105,6 +106,10 @@ class Plan:
             problems += parts["student"].problems()
         if "task" in parts:
             problems += _task_problems(parts)
+        try:
+            problems += gate_problems(parts.get("export"), parts.get("teacher"))
+        except UserError as error:
+            problems.append(str(error))
         seed = parts["training"].seed if "training" in parts else 0
         if not 0 <= seed < 2**32:
             problems.append(f"seed is {seed}; set a whole number from 0 to {2**32 - 1}")

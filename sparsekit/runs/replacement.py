@@ -22,6 +22,7 @@ NAMES = (
     "summary.json",
     "benchmark.json",
     "benchmark.png",
+    "gate.json",
     "SHA256SUMS",
     "model",
     "checkpoints",
@@ -67,7 +68,8 @@ def remove_results(run: RunFolder, resumed_step: int | None) -> None:
 
     `model/` stays until training overwrites it: it may be the next run's student.
     """
-    for file in (run.summary_file, run.benchmark, run.sparseml_recipe, run.sparseml_log):
+    results = (run.summary_file, run.benchmark, run.gate, run.sparseml_recipe, run.sparseml_log)
+    for file in results:
         file.unlink(missing_ok=True)
     if resumed_step is None:
         run.metrics.unlink(missing_ok=True)

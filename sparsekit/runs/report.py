@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparsekit.metrics.report import read_report, worst_class
-from sparsekit.metrics.table import as_text
+from sparsekit.metrics.table import as_text, is_share
 from sparsekit.runs.example import example_texts, reads_pairs
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.remarks import SPLITS, remarks
@@ -98,6 +98,8 @@ def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "int8 matmuls", f"{export['int8_matmuls']} of {matmuls}"
         size, compressed = decimal(export["bytes"]), decimal(export["bytes_compressed"])
         yield "size", f"{size}, compressed {compressed}"
+    for name, change in summary.get("gate", {}).get("metrics", {}).items():
+        yield f"{name} against the dense model", _change(name, change)
     for name, timing in summary.get("runtime", {}).items():
         p50, p99 = timing["latency_ms_p50"], timing["latency_ms_p99"]
         yield f"{name} latency p50, p99", f"{p50:.2f} ms, {p99:.2f} ms"
@@ -125,6 +127,16 @@ def _metrics(prefix: str, metrics: Mapping[str, Mapping[str, float]]) -> Iterato
     for split in SPLITS:
         for name, value in metrics.get(split, {}).items():
             yield f"{prefix}{name}, {split}", as_text(name, value)
+
+
+def _change(metric: str, change: Mapping[str, float]) -> str:
+    """
+    >>> _change("accuracy", {"difference": -0.004, "lower": -0.013, "upper": 0.005})
+    '-0.40 (-1.30 to +0.50) points'
+    """
+    scale, name = (100, " points") if is_share(metric) else (1, "")
+    values = [f"{change[key] * scale:+.2f}" for key in ("difference", "lower", "upper")]
+    return f"{values[0]} ({values[1]} to {values[2]}){name}"
 
 
 def _short(run: Path) -> str:

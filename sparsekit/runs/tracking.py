@@ -80,6 +80,11 @@ class Tracker:
         """Add keys to the summary that is written at the end, also when the run fails."""
         self._summary.update(part)
 
+    def recorded(self, name: str) -> Mapping[str, Any]:
+        """The part of the summary that was recorded under `name`; empty where none was."""
+        part: Mapping[str, Any] = self._summary.get(name, {})
+        return part
+
     def save(self) -> None:
         """Write what is known so far, for `sparsekit export` to complete if the run is killed."""
         stage = {

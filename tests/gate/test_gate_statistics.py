@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy import optimize, stats
 
@@ -151,3 +152,15 @@ def test_models_that_never_differ_are_not_taken_for_equal() -> None:
     assert less.lower < -0.04
     with pytest.raises(ValueError, match="has no limits"):
         bootstrap(lambda rows: 0.0, 60, 0.04, 0.05, 100, 0, None)
+
+
+def test_resamples_without_a_score_are_drawn_again() -> None:
+    """As of ROC AUC, where a resample has rows of one class only."""
+
+    def rarely_undefined(drawn: npt.NDArray[np.int64]) -> float:
+        return np.nan if drawn[0] % 4 == 0 else float(drawn.mean()) / 1000 - 0.03
+
+    found = bootstrap(rarely_undefined, 60, 0.5, 0.05, 200, 0, 1.0)
+    assert np.isfinite([found.lower, found.upper, found.p_value]).all()
+    with pytest.raises(ValueError, match="is undefined on 200 of 200 resamples"):
+        bootstrap(lambda drawn: np.nan, 60, 0.5, 0.05, 200, 0, 1.0)

@@ -32,7 +32,7 @@ def sparsekit(*words: object) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
-@pytest.mark.parametrize("stage", ["export", "benchmark"])
+@pytest.mark.parametrize("stage", ["gating.export_run", "experiment.benchmark"])
 def test_one_command_completes_what_a_run_lacked(
     tmp_path: Path,
     csv_files: dict[str, str],
@@ -50,7 +50,7 @@ def test_one_command_completes_what_a_run_lacked(
         raise KeyboardInterrupt("SIGTERM")
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"sparsekit.pipeline.experiment.{stage}", stopped)
+        patch.setattr(f"sparsekit.pipeline.{stage}", stopped)
         with pytest.raises(KeyboardInterrupt):
             run_here(tmp_path, *choices, "teacher=self", "export.verify=false")
     if killed:

@@ -1,0 +1,136 @@
+"""`export.gate`: a run whose model is not shown to be as good as the dense one is not deployed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from run_folder import write_run
+from transformers import PreTrainedModel
+from typer.testing import CliRunner
+
+from sparsekit.cli.app import app
+from sparsekit.config.identity import identity_hash
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.teacher import Checkpoint, NoTeacher, Self
+from sparsekit.onnx.export import ExportConfig
+from sparsekit.onnx.sums import check_sums
+from sparsekit.pipeline.gating import gate_problems, gated_export, record_baseline
+from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.report import rows
+
+
+def turn_around(model: PreTrainedModel) -> None:
+    with torch.no_grad():
+        model.classifier.weight.neg_()
+        model.classifier.bias.neg_()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> dict[str, Path]:
+    """Runs before their export; the second answers the opposite of the first."""
+    folder = tmp_path_factory.mktemp("gating")
+    for name in ("good", "opposite"):
+        (folder / name).mkdir()
+    return {
+        "good": write_run(folder / "good", student_folder, None),
+        "opposite": write_run(folder / "opposite", student_folder, None, change=turn_around),
+    }
+
+
+@pytest.fixture
+def run(trained: dict[str, Path], tmp_path: Path) -> RunFolder:
+    return RunFolder(Path(shutil.copytree(trained["good"], tmp_path / "run")))
+
+
+def gated(**gate: Any) -> ExportConfig:
+    return ExportConfig(verify=False, gate=gate)
+
+
+def test_a_run_that_passes_is_deployed(run: RunFolder, trained: dict[str, Path]) -> None:
+    summary: dict[str, Any] = {}
+    config, against = gated(max_drop=10.0), str(trained["good"] / "model")
+    gated_export(run, config, against, summary.update)
+    assert summary["gate"]["passed"] and summary["export"]["path"] == "deployment/model.onnx"
+    assert json.loads(run.gate.read_text())["passed"]
+    check_sums(run.deployment)
+    assert "## Compared with the dense model" in (run.deployment / "README.md").read_text()
+    closing = dict(rows({"status": "completed", **summary}))
+    assert closing["accuracy against the dense model"].startswith("+0.00 (-4.06 to +4.06) points")
+    # An export without the test leaves no result of the one before.
+    gated_export(run, ExportConfig(verify=False), None, summary.update)
+    assert not run.gate.exists() and run.graph.is_file()
+
+
+def test_a_run_that_does_not_pass_has_no_deployment(
+    run: RunFolder, trained: dict[str, Path]
+) -> None:
+    config = gated(max_drop=10.0, against=str(trained["opposite"]))
+    summary: dict[str, Any] = {}
+    gated_export(run, config, None, summary.update)  # better than the baseline
+    worse = RunFolder(run.path.with_name("worse"))
+    shutil.copytree(trained["opposite"], worse.path)
+    # Both answer the rows of the first run, on which the second is wrong.
+    shutil.copy(run.evaluation("validation"), worse.evaluations)
+    summary = {}
+    with pytest.raises(UserError, match="gate stopped the deployment: FAILED: accuracy drops by"):
+        gated_export(worse, gated(max_drop=10.0, against=str(run)), None, summary.update)
+    assert not worse.deployment.exists() and worse.weights.is_file()
+    assert not json.loads(worse.gate.read_text())["passed"]
+    assert not summary["gate"]["passed"] and "export" not in summary
+
+
+def test_an_export_that_does_not_pass_changes_the_status(
+    run: RunFolder, trained: dict[str, Path]
+) -> None:
+    """64 rows cannot show a hundredth of a point."""
+    gate = {"max_drop": 0.01, "against": str(trained["good"] / "model")}
+    settings = {
+        **run.config,
+        "export": {
+            "_target_": "sparsekit.onnx.export.ExportConfig",
+            "verify": False,
+            "gate": gate,
+        },
+    }
+    run.config_file.write_text(yaml.safe_dump(settings))
+    known = {"config": {"hash": identity_hash(settings)}, "metrics": {"validation": {}}}
+    run.write_summary({"status": "completed", "error": None, "export": {}, **known})
+    result = CliRunner().invoke(app, ["export", str(run)])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, UserError) or "gate stopped" in result.output
+    assert run.summary["status"] == "failed" and "export" not in run.summary
+    assert "64 rows are too few" in run.summary["error"]
+    assert run.summary["gate"]["against"] == gate["against"]
+
+
+def test_the_gate_is_checked_before_training(run: RunFolder) -> None:
+    assert gate_problems(ExportConfig(), NoTeacher()) == []
+    assert gate_problems(None, NoTeacher()) == []
+    one, several = Checkpoint(checkpoint="a"), Checkpoint(checkpoint=["a", "b"])
+    assert gate_problems(gated(max_drop=1.0), one) == []
+    for teacher in (NoTeacher(), Self(), several):
+        [problem] = gate_problems(gated(max_drop=1.0), teacher)
+        assert "set export.gate.against=RUN_OR_MODEL" in problem
+    assert gate_problems(gated(max_drop=1.0, against=str(run)), NoTeacher()) == []
+    [problem] = gate_problems(gated(max_drop=1.0, against="nowhere"), NoTeacher())
+    assert problem.startswith("export.gate.against: nowhere has no model to compare with")
+    with pytest.raises(ConfigError, match=r"export\.gate\.max_dorp is not a field"):
+        gate_problems(gated(max_dorp=1.0), one)
+    with pytest.raises(ConfigError, match=r"export\.gate\.max_drop is 'x'; it must be a number"):
+        gate_problems(gated(max_drop="x"), one)
+    with pytest.raises(UserError, match="max_drop is -1"):
+        gate_problems(gated(max_drop=-1.0), one)
+
+
+def test_the_baseline_is_recorded_before_training(tmp_path: Path) -> None:
+    summary: dict[str, Any] = {}
+    record_baseline(ExportConfig(), lambda: pytest.fail("no baseline is needed"), summary.update)
+    assert summary == {}
+    record_baseline(gated(max_drop=1.0), lambda: [tmp_path], summary.update)
+    assert summary == {"gate": {"against": str(tmp_path)}}
