@@ -93,7 +93,7 @@ ALIASES = {
 
 
 # The values of these are not shares, so that a percentage would say the wrong thing.
-_NO_SHARES = ("log_loss", "brier_score", "mse")
+_NO_SHARES = ("log_loss", "brier_score", "mse", "loss", "perplexity")
 # The limits of metrics of other tasks, as far as they are not called as those of classification.
 _OTHER_LIMITS = {
     "exact_match": (0.0, 1.0),
@@ -102,7 +102,7 @@ _OTHER_LIMITS = {
     "spearman": (-1.0, 1.0),
 }
 # Errors of tasks other than classification.
-_ERRORS = ("mse",)
+_ERRORS = ("mse", "loss", "perplexity")
 
 
 def is_share(name: str) -> bool:

@@ -32,18 +32,12 @@ def read_kept(task: Task, stored: Dataset) -> Kept:
     return {name: _arrays(stored[name][:]) for name in task.outputs}
 
 
-def mean(each: Sequence[Kept]) -> Kept:
+def mean(task: Task, each: Sequence[Kept]) -> Kept:
     """The mean of several teachers' outputs."""
     if len(each) == 1:
         return each[0]
     return {
-        name: _stacked(
-            [
-                np.stack(rows).mean(axis=0)
-                for rows in zip(*(kept[name] for kept in each), strict=True)
-            ]
-        )
-        for name in each[0]
+        name: _stacked(list(task.mean_output([kept[name] for kept in each]))) for name in each[0]
     }
 
 

@@ -7,6 +7,8 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sparsekit.data.collator import IGNORED
+from sparsekit.data.collator import padded as padded_rows
 from sparsekit.models.first_token import only_first_token
 from sparsekit.runtime.tasks.base import Array, Output
 from sparsekit.tasks.base import Task
@@ -26,6 +28,9 @@ def predict_outputs(
     """
     inputs = [name for name in rows.column_names if name in tokenizer.model_input_names]
     columns = {name: rows[name][:] for name in inputs}
+    if task.outputs_of_labels:
+        columns["labels"] = rows["labels"][:]
+    left = tokenizer.padding_side == "left"
     lengths = np.array(rows["length"])
     found: dict[str, dict[int, Array]] = {name: {} for name in task.outputs}
     training = model.training
@@ -35,16 +40,20 @@ def predict_outputs(
         features = [{name: columns[name][i] for name in inputs} for i in batch]
         padded = tokenizer.pad(features, return_tensors="pt").to(model.device)
         mask = padded["attention_mask"].cpu().numpy().astype(bool)
-        outputs = task.model_outputs(model(**padded), padded)
+        returned = model(**padded)
+        if task.outputs_of_labels:
+            labels = padded_rows([columns["labels"][i] for i in batch], IGNORED, left)
+            padded["labels"] = labels.to(model.device)
+        outputs = task.model_outputs(returned, padded)
         for name, output in zip(task.outputs, outputs, strict=True):
             array = output.float().cpu().numpy()
             for i, values, real in zip(batch.tolist(), array, mask, strict=True):
-                found[name][i] = values[real] if task.answers.per_token else values
+                found[name][i] = values[real] if task.per_token else values
     model.train(training)
     if shortened is not None:
         shortened.remove()
     each = {name: [values[i] for i in range(len(rows))] for name, values in found.items()}
-    return {n: v if task.answers.per_token else np.stack(v) for n, v in each.items()}
+    return {n: v if task.per_token else np.stack(v) for n, v in each.items()}
 
 
 def length_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:

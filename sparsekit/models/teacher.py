@@ -180,7 +180,11 @@ def averaged_outputs(
         check_teacher(str(folder), data, rows["validation"], outputs.get("validation"))
     found = {}
     for split in splits:
-        kept = mean([one[split] for one in each]) if each else _own(student, data, rows[split])
+        kept = (
+            mean(data.task, [one[split] for one in each])
+            if each
+            else _own(student, data, rows[split])
+        )
         found[split] = {
             name: data.task.taught_output(rows[split], output) for name, output in kept.items()
         }

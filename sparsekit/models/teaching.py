@@ -159,7 +159,7 @@ def mean_outputs(
     teachers: Sequence[Source], task: Task, student: LoadedModel, split: Tokenized
 ) -> dict[str, Output]:
     """The mean of the teachers' outputs for a split, in the student's label order."""
-    kept = mean([_kept(teacher, task, student, split) for teacher in teachers])
+    kept = mean(task, [_kept(teacher, task, student, split) for teacher in teachers])
     return {name: task.taught_output(split.rows, output) for name, output in kept.items()}
 
 
@@ -169,16 +169,18 @@ def _kept(teacher: Source, task: Task, student: LoadedModel, split: Tokenized) -
         split.rows if teacher.tokenizer is None else _tokenized_again(teacher, task, student, split)
     )
     inputs = [name for name in sorted(rows.column_names) if name in tokenizer.model_input_names]
+    others = ["length", *(["labels"] if task.outputs_of_labels else [])]
 
     def make(target: Path) -> None:
         model = teacher.load()
         log.info("teacher %s reads %d rows of %s, once", teacher.name, len(rows), split.name)
         accepted = inspect.signature(model.forward).parameters
-        read = rows.select_columns([*(name for name in inputs if name in accepted), "length"])
+        read = rows.select_columns([*(name for name in inputs if name in accepted), *others])
         keep(task, rows, predict_outputs(model, task, read, tokenizer), teacher.order, target)
 
     order = teacher.order or range(len(id2label(student.model.config)))
-    key = content_hash([teacher.identity, *map(str, order), rows_hash(rows, inputs)])
+    read_from = rows_hash(rows, [*inputs, *others])
+    key = content_hash([teacher.identity, *task.tokens_key, *map(str, order), read_from])
     return read_kept(task, kept_rows("teacher-logits", key, make))
 
 

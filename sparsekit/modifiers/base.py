@@ -242,17 +242,19 @@ def match_parameters(model: nn.Module, patterns: str | Sequence[str]) -> dict[st
     """The parameters that `patterns` name, by name.
 
     `__ENCODER__` is the weight of every Linear layer in the stack of transformer layers;
-    `__ALL_PRUNABLE__` that of every Linear and Conv layer; `__ALL__` is every parameter;
+    `__ALL_PRUNABLE__` that of every Linear and Conv layer that does not share it with the
+    embeddings; `__ALL__` is every parameter;
     `re:` starts a regular expression that must match from the start of the name; anything else is
     an exact name.
     Raises ConfigError for each pattern that matches nothing.
     """
+    parameters, stack = dict(model.named_parameters()), prunable(model)
+    # A decoder tied to the embeddings has their parameter, which is named after them alone.
     layers: dict[str, nn.Parameter] = {
         f"{name}.weight": cast(nn.Parameter, module.weight)
         for name, module in model.named_modules()
-        if isinstance(module, PRUNABLE_LAYERS)
+        if isinstance(module, PRUNABLE_LAYERS) and f"{name}.weight" in parameters
     }
-    parameters, stack = dict(model.named_parameters()), prunable(model)
     found: dict[str, nn.Parameter] = {}
     problems = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:

@@ -92,6 +92,7 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
     """
     source = RunFolder(run)
     deployment, task = source.deployment, task_of(source)
+    answers = task.answers  # raises where the task's models are not deployed
     if not source.weights.is_file():
         raise UserError(
             f"there is no {source.weights}; give the folder of a run that was trained "
@@ -110,8 +111,8 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
         )
         verified = verify(source, folder, traced, model, task, layers, config)
         result = {"path": "deployment/model.onnx", **verified, **asdict(structure)}
-        write_task(task.answers, folder)
-        card = model_card(folder, source, task.answers, layers, result, config.license)
+        write_task(answers, folder)
+        card = model_card(folder, source, answers, layers, result, config.license)
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_sums(folder, folder.iterdir())
         folder.rename(deployment)

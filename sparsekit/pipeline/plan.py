@@ -130,6 +130,11 @@ def _task_problems(parts: Mapping[str, Any]) -> list[str]:
     """What is wrong with the task itself, and what does not fit it."""
     task, recipe = parts["task"], parts.get("recipe")
     problems: list[str] = task.problems()
+    if parts.get("export"):
+        try:
+            _ = task.answers
+        except UserError as error:
+            problems.append(str(error))
     if "training" in parts:
         problems += loss_problems(parts["training"], task)
     if recipe is not None:

@@ -62,6 +62,7 @@ class Task(ABC):
     smooths_labels: whether the loss is a cross entropy of `logits` against `labels`, so that
         `training.label_smoothing_factor` can smooth these.
     words: whether texts are lists of words.
+    outputs_of_labels: whether `model_outputs` reads the batch's `labels`.
     compares_rows: the metrics that compare each row with the others of its split.
     """
 
@@ -75,17 +76,31 @@ class Task(ABC):
     weighs_classes: ClassVar[bool] = False
     smooths_labels: ClassVar[bool] = False
     words: ClassVar[bool] = False
+    outputs_of_labels: ClassVar[bool] = False
     compares_rows: ClassVar[frozenset[str]] = frozenset()
 
     @property
     @abstractmethod
     def answers(self) -> Answers:
-        """The half of the task that needs no torch, as the deployment's `task.json` names it."""
+        """The half of the task that needs no torch, as the deployment's `task.json` names it.
+
+        Raises UserError where the task's models are not deployed.
+        """
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of the model's outputs that are exported, taught and scored."""
         return self.answers.outputs
+
+    @property
+    def per_token(self) -> bool:
+        """Whether outputs have one entry for each token of a row."""
+        return self.answers.per_token
+
+    @property
+    def text_names(self) -> tuple[str, ...]:
+        """The columns of an evaluation table that hold what was read."""
+        return self.answers.columns
 
     # --- Data ---------------------------------------------------------------------------------
 
@@ -166,7 +181,10 @@ class Task(ABC):
         return
 
     def model_outputs(self, output: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The outputs, in the order of their names, of what the model returned for `inputs`."""
+        """The outputs, in the order of their names, of what the model returned for `inputs`.
+
+        inputs: the model's, and `labels` where `outputs_of_labels`.
+        """
         return tuple(output[name] for name in self.outputs)
 
     def teacher_problem(
@@ -207,6 +225,10 @@ class Task(ABC):
         It has one form for all tokenizers, so that a student with another one can learn from it.
         """
         return output
+
+    def mean_output(self, each: Sequence[Output]) -> Output:
+        """The mean of what was kept of an output of several teachers."""
+        return [np.stack(rows).mean(axis=0) for rows in zip(*each, strict=True)]
 
     def taught_output(self, rows: Dataset, kept: Output) -> Output:
         """What the student's tokenized `rows` are taught, of what was kept of the teachers.
@@ -292,7 +314,7 @@ class Task(ABC):
         texts: the split in the task's form; rows: the same, tokenized.
         """
         table = texts
-        first, *others = self.answers.columns
+        first, *others = self.text_names
         # A single text has no pair. Without texts their columns are left out.
         for name in others if first in table.column_names else ():
             if name not in table.column_names:
@@ -308,7 +330,7 @@ def outputs_of(task: Task, columns: Mapping[str, Sequence[Any]]) -> dict[str, Ou
     """The outputs in the columns of an evaluation table."""
     found: dict[str, Output] = {}
     for name in task.outputs:
-        if task.answers.per_token:
+        if task.per_token:
             found[name] = [np.array(row, dtype=np.float32) for row in columns[name]]
         else:
             found[name] = np.array(columns[name], dtype=np.float32)

@@ -6,8 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
 from transformers import PreTrainedConfig
 
+from sparsekit.data.collator import IGNORED
 from sparsekit.data.labels import id2label, is_generic, matching_order
 from sparsekit.errors import UserError
 
@@ -57,3 +61,24 @@ def teacher_label_order(config: PreTrainedConfig, label_names: list[str]) -> lis
             ", ".join(label_names),
         )
     return list(range(len(label_names)))
+
+
+def check_token_labels(rows: Dataset, name: str, column: str) -> None:
+    """Raise UserError unless each of the tokenized rows has an integer label for each token.
+
+    name, column: as of `Task.check_rows`.
+    """
+    table = rows.with_format("arrow")[:]
+    values = table["labels"]
+    if not pa.types.is_list(values.type) or not pa.types.is_integer(values.type.value_type):
+        raise UserError(
+            f"{name}, column {column} holds {values.type}, not a list of indices for each row"
+            f"; give each token its label, and {IGNORED} where it has none"
+        )
+    unequal = pc.not_equal(pc.list_value_length(values), pc.list_value_length(table["input_ids"]))
+    row = pc.index(unequal, True).as_py()
+    if row >= 0:
+        raise UserError(
+            f"{name}, row {row} (from 0) has {len(table['input_ids'][row])} tokens and "
+            f"{len(values[row])} labels; give each token one, and {IGNORED} where it has none"
+        )

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -31,6 +29,7 @@ from sparsekit.tasks.checks import length_problems, metric_problems, no_metrics
 from sparsekit.tasks.distances import kl_divergence
 from sparsekit.tasks.labelled import (
     check_label_count,
+    check_token_labels,
     label_options,
     order_of_model,
     teacher_label_order,
@@ -206,23 +205,8 @@ class TokenClassification(Task):
         return {name: values[name] for name in dict.fromkeys(self.metrics)}
 
     def check_rows(self, labels: int, rows: Dataset, name: str, column: str) -> None:
-        table = rows.with_format("arrow")[:]
-        values = table["labels"]
-        if not pa.types.is_list(values.type) or not pa.types.is_integer(values.type.value_type):
-            raise UserError(
-                f"{name}, column {column} holds {values.type}, not a list of tag indices for each "
-                f"row; give each token its tag, and {IGNORED} where it has none"
-            )
-        unequal = pc.not_equal(
-            pc.list_value_length(values), pc.list_value_length(table["input_ids"])
-        )
-        row = pc.index(unequal, True).as_py()
-        if row >= 0:
-            raise UserError(
-                f"{name}, row {row} (from 0) has {len(table['input_ids'][row])} tokens and "
-                f"{len(values[row])} labels; give each token one, and {IGNORED} where it has none"
-            )
-        for row, tags in enumerate(values.to_pylist()):
+        check_token_labels(rows, name, column)
+        for row, tags in enumerate(rows["labels"]):
             wrong = [tag for tag in tags if tag != IGNORED and not 0 <= tag < labels]
             if wrong:
                 raise UserError(

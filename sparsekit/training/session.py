@@ -171,7 +171,7 @@ class Session:
 
 def _texts(split: Tokenized, task: Task, columns: Sequence[str]) -> Dataset:
     """The split's `label` and, where its tokens were made of columns of text, these."""
-    texts = dict(zip(task.answers.columns, columns, strict=False))
+    texts = dict(zip(task.text_names, columns, strict=False))
     plain = split.dataset.with_format(None)
     kept = {name: list(plain[column]) for name, column in texts.items()}
     return Dataset.from_dict({**kept, "label": list(split.rows["labels"])})
