@@ -152,6 +152,30 @@ def test_what_cannot_be_read_is_one_error(words: list[str], problem: str) -> Non
         check_data(composed(overrides_of(words), None))
 
 
+def test_near_duplicates_of_another_file_are_named_and_left_out(
+    tmp_path: Path, student_folder: str
+) -> None:
+    train, validation = tmp_path / "tickets.csv", tmp_path / "forwarded.csv"
+    write_tickets(train, faulty=False)
+    head, *tickets = train.read_text(encoding="utf-8-sig").splitlines()
+    forwarded = [f"Fwd: {ticket.upper().rpartition(';')[0]}" for ticket in tickets[:50]]
+    labels = [ticket.rpartition(";")[2] for ticket in tickets[:50]]
+    rows = [f"{text};{label}" for text, label in zip(forwarded, labels, strict=True)]
+    validation.write_text("\n".join([head, *rows]) + "\n")
+    words = [str(train), str(validation), COLUMNS, f"student.checkpoint={student_folder}"]
+    code, output = looked_at(*words)
+    assert code == 0
+    warning = re.search("warning: (.* rows of validation are near-duplicates .*)", output)
+    assert warning and warning[1].endswith(
+        f"({validation}, {found(list(range(2, 52)))}; the first one's is {train}, line 2): "
+        "dataset.drop_leaked=near"
+    )
+    _, output = looked_at(*words, "dataset.drop_leaked=near", "--json")
+    figures = json.loads(output[output.index("{") :])["splits"]
+    assert figures["train"]["rows"] == sum(CLASSES.values()) - 50
+    assert figures["validation"]["near_train"]["rows"] == 0
+
+
 def test_what_was_read_is_logged_once_where_no_row_can_be_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
