@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.launch_record import launched_from, overrides_of
 
 
 def relaunch(run: RunFolder, changes: Sequence[str]) -> None:
@@ -17,9 +18,9 @@ def relaunch(run: RunFolder, changes: Sequence[str]) -> None:
     """
     from sparsekit.cli.launch import launch
 
-    directory, added = run.launched_from
+    directory, added = launched_from(run)
     replaced = {_key(change) for change in changes}
-    words = [word for word in run.overrides if _key(word) not in replaced]
+    words = [word for word in overrides_of(run) if _key(word) not in replaced]
     for configs in added:
         words += ["--config-dir", str(configs)]
     try:

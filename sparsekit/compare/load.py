@@ -14,6 +14,7 @@ from sparsekit.config.identity import NOT_IDENTITY, identity_hash
 from sparsekit.errors import UserError, printable
 from sparsekit.runs.find import find_runs
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.launch_record import overrides_of
 
 SWEEP = "sweep.json"
 
@@ -67,7 +68,7 @@ def read(folder: Path) -> Run:
     files = RunFolder(folder)
     end = files.ending
     run = Run(folder=folder, status=end.status, error=end.error, hash=end.hash)
-    run.overrides = files.overrides
+    run.overrides = overrides_of(files)
     try:
         _read_config(run, files.config)
     except (UserError, AttributeError, TypeError, ValueError, RecursionError):

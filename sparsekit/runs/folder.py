@@ -14,22 +14,20 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from sparsekit.config.yaml_limits import check_yaml
+from sparsekit.config.yaml_limits import load_yaml
 from sparsekit.errors import UserError, first_line, printable
+from sparsekit.runs.paths import MARKER, RunPaths
 from sparsekit.runs.summary import plain_json
-
-# libyaml where PyYAML has it: ten times as fast, and a sweep has a thousand of these files.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # Bytes: more than the summary of a model with some hundred layers.
 RESERVED = 65536
 
-# Locks that `RunFolder.hold` took for the rest of this process.
-_held: dict[Path, FileLock] = {}
-
-
 # The key of `summary.json` with the sum of all others.
 SUM = "sum"
+# What `summary.json` says of a run: unfinished from its evaluation until it ends or fails.
+STATUSES = ("completed", "failed", "unfinished")
+# Locks that `RunFolder.hold` took for the rest of this process.
+_held: dict[Path, FileLock] = {}
 
 
 def _sum(values: Mapping[str, Any]) -> str:
@@ -49,82 +47,9 @@ class Ending:
     summary: dict[str, Any] | None = None
 
 
-# A file that every run leaves in its folder at its start.
-MARKER = ".sparsekit-run"
-# What `summary.json` says of a run: unfinished from its evaluation until it ends or fails.
-STATUSES = ("completed", "failed", "unfinished")
-
-
 @dataclass(frozen=True)
-class RunFolder:
-    """The folder of one run, through which its stages and all later commands meet.
-
-    A property that names a file or folder gives its path, whether or not it exists.
-    """
-
-    path: Path
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def config_file(self) -> Path:
-        """`config.yaml`, the resolved config."""
-        return self.path / "config.yaml"
-
-    @property
-    def summary_file(self) -> Path:
-        """`summary.json`, the results."""
-        return self.path / "summary.json"
-
-    @property
-    def recipe(self) -> Path:
-        """`recipe.yaml`, the resolved recipe."""
-        return self.path / "recipe.yaml"
-
-    @property
-    def sparseml_recipe(self) -> Path:
-        """`recipe.sparseml.yaml`, the recipe that `engine=sparseml` ran."""
-        return self.path / "recipe.sparseml.yaml"
-
-    @property
-    def sparseml_log(self) -> Path:
-        """`sparseml.log`, what `engine=sparseml` wrote to stderr."""
-        return self.path / "sparseml.log"
-
-    @property
-    def schedule(self) -> Path:
-        """`schedule.json`, the recipe in optimizer steps."""
-        return self.path / "schedule.json"
-
-    @property
-    def data(self) -> Path:
-        """`data.json`, statistics of the data, and problems that affect the result."""
-        return self.path / "data.json"
-
-    @property
-    def metrics(self) -> Path:
-        """`metrics.jsonl`, every logged event."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def benchmark(self) -> Path:
-        """`benchmark.json`, the timings of every runtime."""
-        return self.path / "benchmark.json"
-
-    @property
-    def gate(self) -> Path:
-        """`gate.json`, the comparison with the dense baseline that `sparsekit gate` made."""
-        return self.path / "gate.json"
-
-    @property
-    def reserve(self) -> Path:
-        """`.reserve`, which keeps space for the summary while a run is at work."""
-        return self.path / ".reserve"
+class RunFolder(RunPaths):
+    """The folder of one run, through which its stages and all later commands meet."""
 
     def reserve_space(self) -> None:
         """Keep space for the summary until it is written."""
@@ -132,56 +57,10 @@ class RunFolder:
         self.reserve.write_bytes(os.urandom(RESERVED))
 
     @property
-    def wandb_id(self) -> Path:
-        """`wandb/run.json`, the id of the W&B run that mirrors this one."""
-        return self.path / "wandb" / "run.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """`checkpoints/`, the Trainer's checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def model(self) -> Path:
-        """`model/`, the trained weights, config, tokenizer and recipe."""
-        return self.path / "model"
-
-    @property
-    def weights(self) -> Path:
-        """`model/model.safetensors`."""
-        return self.model / "model.safetensors"
-
-    @property
-    def model_recipe(self) -> Path:
-        """`model/recipe.yaml`, the recipe with what was known once training had ended."""
-        return self.model / "recipe.yaml"
-
-    @property
-    def deployment(self) -> Path:
-        """`deployment/`, the exported model with all that a runtime needs."""
-        return self.path / "deployment"
-
-    @property
-    def graph(self) -> Path:
-        """`deployment/model.onnx`."""
-        return self.deployment / "model.onnx"
-
-    @property
-    def evaluations(self) -> Path:
-        """`evaluation/`, one file for each split."""
-        return self.path / "evaluation"
-
-    def evaluation(self, split: str) -> Path:
-        """`evaluation/<split>.parquet`: texts, labels and logits of each row."""
-        return self.evaluations / f"{split}.parquet"
-
-    @property
     def config(self) -> dict[str, Any]:
         """The resolved config. Raises UserError where it is missing or cannot be read."""
         try:
-            content = self.config_file.read_bytes()
-            check_yaml(content, str(self.config_file))
-            config = yaml.load(content, _Loader)
+            config = load_yaml(self.config_file.read_bytes(), str(self.config_file))
         except FileNotFoundError as error:
             raise UserError(self._no_run("config.yaml")) from error
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -233,49 +112,6 @@ class RunFolder:
         """The config's node for `group`; None where the run left that stage out."""
         node = self.config.get(group)
         return node if isinstance(node, dict) and node.get("_target_") else None
-
-    @property
-    def overrides(self) -> list[str]:
-        """The command line's overrides; empty where Hydra left none that can be read."""
-        try:
-            content = (self.path / ".hydra" / "overrides.yaml").read_bytes()
-            check_yaml(content, "overrides.yaml")
-            words = yaml.load(content, _Loader)
-        except (UserError, OSError, ValueError, RecursionError, yaml.YAMLError):
-            return []
-        return [str(word) for word in words] if isinstance(words, list) else []
-
-    @property
-    def launched_from(self) -> tuple[Path, list[Path]]:
-        """The working directory of the launcher, and the folders that `--config-dir` added.
-
-        Raises UserError where Hydra left no settings that can be read.
-        """
-        if not self.path.is_dir():
-            raise UserError(f"there is no run folder {self}")
-        file = self.path / ".hydra" / "hydra.yaml"
-        again = (
-            "start the run again, or, if a SparseTrainer trained it, call "
-            "train(resume_from_checkpoint=True)"
-        )
-        try:
-            content = file.read_bytes()
-            check_yaml(content, str(file))
-            runtime = yaml.load(content, _Loader)["hydra"]["runtime"]
-            added = [
-                Path(source["path"])
-                for source in runtime["config_sources"]
-                if source["provider"] == "command-line"
-            ]
-            return Path(runtime["cwd"]), added
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{self} does not say how it was launched: there is no {file}; {again}"
-            ) from error
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            raise UserError(f"cannot read {file}: {first_line(error)}; {again}") from error
-        except (LookupError, TypeError) as error:
-            raise UserError(f"{file} lacks Hydra's settings: {error}; {again}") from error
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import os
 import shutil
 
 from sparsekit.errors import UserError, first_line
-from sparsekit.runs.folder import MARKER, RunFolder
+from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.paths import MARKER
 
 TEXT = "A sparsekit run made this folder; a later run in it may replace its results.\n"
 # Every name that a run writes at the top of its folder.

@@ -19,7 +19,8 @@ from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.pipeline.completion import completed
 from sparsekit.recipe.recipe import Recipe
-from sparsekit.runs.folder import MARKER, RunFolder
+from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.paths import MARKER
 
 TIMING = {"latency_ms_p50": 1.0, "latency_ms_p99": 1.0, "items_per_second": 1.0}
 

@@ -11,6 +11,7 @@ import pytest
 
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.launch_record import overrides_of
 from sparsekit.runs.replacement import check_replaceable, mark, remove_results
 
 NESTED = "[" * 100_000
@@ -196,6 +197,6 @@ def test_overrides_that_cannot_be_read_are_none(tmp_path: Path, content: bytes) 
     file = tmp_path / ".hydra" / "overrides.yaml"
     file.parent.mkdir()
     file.write_bytes(content)
-    assert RunFolder(tmp_path).overrides == []
+    assert overrides_of(RunFolder(tmp_path)) == []
     file.write_text("- seed=1\n")
-    assert RunFolder(tmp_path).overrides == ["seed=1"]
+    assert overrides_of(RunFolder(tmp_path)) == ["seed=1"]

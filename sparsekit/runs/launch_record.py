@@ -1,0 +1,52 @@
+"""How a run was launched, as Hydra recorded it in the run's folder. Imports no torch, no Hydra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from sparsekit.config.yaml_limits import load_yaml
+from sparsekit.errors import UserError, first_line
+from sparsekit.runs.paths import RunPaths
+
+_AGAIN = (
+    "start the run again, or, if a SparseTrainer trained it, call "
+    "train(resume_from_checkpoint=True)"
+)
+
+
+def overrides_of(run: RunPaths) -> list[str]:
+    """The command line's overrides; empty where Hydra left none that can be read."""
+    try:
+        content = (run.path / ".hydra" / "overrides.yaml").read_bytes()
+        words = load_yaml(content, "overrides.yaml")
+    except (UserError, OSError, ValueError, RecursionError, yaml.YAMLError):
+        return []
+    return [str(word) for word in words] if isinstance(words, list) else []
+
+
+def launched_from(run: RunPaths) -> tuple[Path, list[Path]]:
+    """The working directory of the launcher, and the folders that `--config-dir` added.
+
+    Raises UserError where Hydra left no settings that can be read.
+    """
+    if not run.path.is_dir():
+        raise UserError(f"there is no run folder {run}")
+    file = run.path / ".hydra" / "hydra.yaml"
+    try:
+        runtime = load_yaml(file.read_bytes(), str(file))["hydra"]["runtime"]
+        added = [
+            Path(source["path"])
+            for source in runtime["config_sources"]
+            if source["provider"] == "command-line"
+        ]
+        return Path(runtime["cwd"]), added
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{run} does not say how it was launched: there is no {file}; {_AGAIN}"
+        ) from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {file}: {first_line(error)}; {_AGAIN}") from error
+    except (LookupError, TypeError) as error:
+        raise UserError(f"{file} lacks Hydra's settings: {error}; {_AGAIN}") from error
