@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsekit.cli.predict_table import check_options, label_table
 from sparsekit.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ _BREAKS = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder, or its deployment folder.")],
-    texts: Annotated[list[str], typer.Argument(help="Texts to label; - reads stdin by lines.")],
+    texts: Annotated[
+        list[str],
+        typer.Argument(help="Texts to label, or a csv, jsonl or parquet file; - reads stdin."),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Two texts a row; in a line of stdin, a tab apart.")
@@ -40,17 +44,36 @@ def predict(
         str | None,
         typer.Option(help="Of a regression on pairs: order the texts by their number beside this."),
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a file: the column of the texts; twice for pairs."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Of a file: where to write it with the answers.")
+    ] = None,
+    prefix: Annotated[
+        str, typer.Option(help="Of a file: begins the names of the new columns.")
+    ] = "predicted_",
 ) -> None:
     """Label texts with a run's exported model: label, probability and text, tab-separated.
 
     One line for each text, whose tabs, line breaks and backslashes are escaped as `\\t`, `\\n` and
     `\\\\`. With `--similar QUERY` or `--rank QUERY` the texts are the lines of a file, or of stdin.
+    A csv, jsonl or parquet file, which may be compressed, is written again with the answers as
+    further columns, to stdout or to `--output`, in memory that does not grow with it.
     """
     from sparsekit.runtime.answers import predict
     from sparsekit.runtime.choice import runtime_named
+    from sparsekit.runtime.tables.open import is_table
     from sparsekit.runtime.tasks.file import read_task
 
     kind = runtime_named(runtime)
+    if len(texts) == 1 and is_table(texts[0]) and similar is None and rank is None:
+        if as_json:
+            raise UserError("--json belongs to texts: a file is written in its own format")
+        label_table(run, Path(texts[0]), output, column or [], prefix, kind)
+        return
+    check_options(texts, column or [], output)
     if similar is not None:
         lines = _lines_of(texts, "--similar")
         _print_ordered(_similarities(run, similar, lines, kind), lines, "similarity", as_json)

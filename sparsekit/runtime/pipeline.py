@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit.errors import UserError
-from sparsekit.runtime.answers import BATCH, predict_outputs
+from sparsekit.runtime.answers import BATCH
 from sparsekit.runtime.base import check_threads
 from sparsekit.runtime.choice import runtime_named
-from sparsekit.runtime.encoder import TextEncoder
-from sparsekit.runtime.tasks.file import read_task
-from sparsekit.system import cores
+from sparsekit.runtime.deployment import Deployment
 
 Row = str | tuple[str, str] | Mapping[str, str]
 
@@ -61,13 +59,12 @@ class Pipeline:
         deployment = inner if inner.is_dir() else outer
         kind = runtime_named(runtime)
         self.batch_size = batch_size
-        self._answers, self._encoder = read_task(deployment), TextEncoder(deployment)
-        self._runtime = kind(deployment / "model.onnx", threads or cores())
+        self._deployment = Deployment(deployment, kind, threads)
 
     @property
     def labels(self) -> list[str]:
         """The names of the labels, in the order of the model's logits."""
-        return list(self._encoder.labels)
+        return list(self._deployment.encoder.labels)
 
     def __call__(
         self, inputs: Row | Sequence[Row], *, top_k: int | None = 1, batch_size: int | None = None
@@ -93,12 +90,9 @@ class Pipeline:
         if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size is {batch_size}, it must be at least 1")
         rows = [_text_and_pair(row, f"row {i}") for i, row in enumerate(_rows(inputs), 1)]
-        texts, pairs = [text for text, _ in rows], [pair for _, pair in rows]
-        encodings = self._answers.encode(self._encoder, texts, pairs)
-        size = batch_size or self.batch_size
-        outputs = predict_outputs(self._runtime, self._answers, self._encoder, encodings, size)
-        answers = self._answers.answers(self._encoder, rows, encodings, outputs)
-        return [self._answers.ranked(answer, top_k) for answer in answers]
+        encodings = self._deployment.encode(rows)
+        answers = self._deployment.answers(rows, encodings, batch_size or self.batch_size)
+        return [self._deployment.task.ranked(answer, top_k) for answer in answers]
 
 
 def _rows(inputs: object) -> Iterable[object]:
