@@ -1,23 +1,60 @@
 /* Attention of each head: scores of query and key, softmax over the keys, weighted sum of the
-values. */
+values.
+
+Keys are processed in blocks. As in Rabe & Staats, "Self-attention Does Not Need O(n^2) Memory", and
+in FlashAttention, e^x is computed relative to the largest score so far, and what was added up is
+rescaled when a block has a larger one. Probabilities that are quantized have to be complete before
+that, so their numerators are kept, and a second pass over the blocks weights the values. */
 
 #ifndef SPARSEKIT_ENCODER_ATTENTION_H
 #define SPARSEKIT_ENCODER_ATTENTION_H
+
+#include <float.h>
 
 #include "attention_matmul.h"
 #include "tensors.h"
 #include "vectors.h"
 
-/* In place, scores [keys][n] = e^(score * scale + mask - largest); sums [n]: their sums over the
-   keys. */
-INLINE void softmax_numerators(vector *scores, long keys, float scale, const float *mask,
-                               vector *sums, const int n) {
-    vector largest[QUERIES];
-#pragma GCC unroll 2
-    for (int j = 0; j < n; j++) {
-        largest[j] = broadcast(-__builtin_inff());
-        sums[j] = broadcast(0.0f);
+/* Memory of a worker for one part of a head. out [features][n]: the weighted sums, int32 for int8
+   matmuls; largest [blocks][n]: the largest score up to each block; scores [keys][n]. */
+typedef struct {
+    vector *out, *largest, *scores;
+} attention_scratch;
+
+/* The vectors of memory for sequences of up to `vectors`. */
+INLINE long attention_scratch_vectors(long features, long vectors) {
+    return QUERIES * (features + vectors + LANES * vectors);
+}
+
+INLINE attention_scratch allocate_attention(vector *memory, long features, long vectors) {
+    vector *largest = memory + QUERIES * features;
+    return (attention_scratch){memory, largest, largest + QUERIES * vectors};
+}
+
+/* In place, scores [keys][n] = e^(score - largest) of one or two keys, added to sums [n]. */
+INLINE void add_numerators(vector *scores, const vector *largest, vector *sums, const int keys,
+                           const int n) {
+    vector x[2 * QUERIES];
+#pragma GCC unroll 4
+    for (int i = 0; i < keys * n; i++)
+        x[i] = scores[i] - largest[i % n];
+    exponentiate(x, keys * n);
+#pragma GCC unroll 4
+    for (int i = 0; i < keys * n; i++) {
+        scores[i] = x[i];
+        sums[i % n] += x[i];
     }
+}
+
+/* In place, scores [keys][n] = e^(score * scale + mask - largest); sums [n]: their sums over all
+   keys so far. largest [n] is raised to the largest score; rescale [n]: e^(its old value - its new
+   value), which `sums` is multiplied by. */
+INLINE void softmax_block(vector *scores, long keys, float scale, const float *mask,
+                          vector *largest, vector *sums, vector *rescale, const int n) {
+    vector previous[QUERIES];
+#pragma GCC unroll 2
+    for (int j = 0; j < n; j++)
+        previous[j] = largest[j];
     for (long t = 0; t < keys; t++) {
 #pragma GCC unroll 2
         for (int j = 0; j < n; j++) {
@@ -25,98 +62,153 @@ INLINE void softmax_numerators(vector *scores, long keys, float scale, const flo
             largest[j] = maximum(largest[j], scores[t * n + j]);
         }
     }
-    for (long t = 0; t < keys; t++) {
 #pragma GCC unroll 2
-        for (int j = 0; j < n; j++) {
-            scores[t * n + j] = exponential(scores[t * n + j] - largest[j]);
-            sums[j] += scores[t * n + j];
-        }
+    for (int j = 0; j < n; j++) {
+        rescale[j] = exponential(previous[j] - largest[j]);
+        sums[j] *= rescale[j];
     }
+    long t = 0;
+    for (; t + 2 <= keys; t += 2)
+        add_numerators(scores + t * n, largest, sums, 2, n);
+    if (t < keys)
+        add_numerators(scores + t * n, largest, sums, 1, n);
 }
 
-/* scores [keys][n] for n vectors of queries from v on. */
-INLINE void compute_scores(const attention *a, long head, const columns *query, long query_vectors,
-                           long v, const columns *key, long vectors, const sequence *seq,
+/* scores [keys][n] of `keys` keys from `lane` on. query_terms: see sum_queries. */
+INLINE void compute_scores(const head_part *part, const integers *query_terms, long lane, long keys,
                            vector *scores, const int n) {
+    (void)query_terms; /* Used with int8 only. */
 #ifdef INT8_DOT_PRODUCTS
-    if (a->query.format == PACKED) {
-        score_int8(a, head, query, query_vectors, v, key, vectors, seq, scores, n);
+    if (part->attention->query.format == PACKED) {
+        score_int8(part, query_terms, lane, keys, scores, n);
         return;
     }
 #endif
-    for (long t = 0; t < seq->tokens; t += BLOCK)
-        score_block(query, query_vectors, v, key, vectors, seq->first * LANES + t,
-                    head * a->features, a->features, scores + t * n, n);
+    for (long t = 0; t < keys; t += BLOCK)
+        score_block(part, lane + t, scores + t * n, n);
 }
 
-/* Turns the numerators of softmax into the weights that weighted_sum takes, quantized if the
-   probabilities are. The weighted sum is then to be multiplied by `sums`, which is 1 / sum or 1.
-   probability_sums: see pack_probabilities. */
-INLINE void finish_probabilities(const attention *a, vector *scores, long keys, vector *sums,
-                                 integers *probability_sums, const int n) {
-#pragma GCC unroll 2
-    for (int j = 0; j < n; j++)
-        sums[j] = 1.0f / sums[j];
+/* out [features][n] = out * rescale + the values of `keys` keys from `lane` on, weighted. */
+INLINE void add_values(const head_part *part, const vector *weights, long lane, long keys,
+                       const vector *rescale, vector *out, const int n) {
+    long features = part->attention->features, first = part->head * features, f = 0;
+    for (; f + BLOCK <= features; f += BLOCK)
+        weighted_sum_block(part, weights, lane, keys, first + f, rescale, out + f * n, BLOCK, n);
+    for (; f < features; f += 4)
+        weighted_sum_block(part, weights, lane, keys, first + f, rescale, out + f * n, 4, n);
+}
+
+#ifdef INT8_DOT_PRODUCTS
+/* As add_values, for the output of pack_probabilities; out are integers. */
+INLINE void add_values_int8(const head_part *part, const vector *packed, long lane, long keys,
+                            vector *out, const int n) {
+    long features = part->attention->features, first = part->head * features, f = 0;
+    const integers *weights = (const integers *)packed;
+    integers *sums = (integers *)out;
+    for (; f + BLOCK <= features; f += BLOCK)
+        weighted_sum_int8(part, weights, lane, keys, first + f, sums + f * n, BLOCK, n);
+    for (; f < features; f += 4)
+        weighted_sum_int8(part, weights, lane, keys, first + f, sums + f * n, 4, n);
+}
+
+/* out [features][n], in place: float32 values from their int32 sums; see pack_probabilities. */
+INLINE void scale_values(const attention *a, const integers *probability_sums, vector *out,
+                         const int n) {
+    const float scale = a->probabilities.scale * a->value.scale;
+    const int32_t zero = (int32_t)a->value.zero_point;
+    for (long f = 0; f < a->features; f++)
+        for (int j = 0; j < n; j++)
+            out[f * n + j] =
+                to_float(((integers *)out)[f * n + j] - probability_sums[j] * zero) * scale;
+}
+#endif
+
+/* The second pass with quantized probabilities: out [features][n] = the values weighted by the
+   numerators in `scores`, divided by `sums`, rounded. */
+INLINE void weight_values(const head_part *part, attention_scratch s, const vector *last_largest,
+                          const vector *sums, const int n) {
+    const attention *a = part->attention;
+    const long keys = part->sequence->tokens, first_lane = part->sequence->first * LANES;
+    integers probability_sums[QUERIES] = {0};
+    vector ones[QUERIES], factor[QUERIES];
     (void)probability_sums; /* Used with int8 only. */
-    if (a->probabilities.format == FLOAT32)
-        return;
+    for (long k = 0; k < keys; k += BLOCK_KEYS, s.largest += n, s.scores += BLOCK_KEYS * n) {
+        long count = min_long(BLOCK_KEYS, keys - k);
+        for (int j = 0; j < n; j++) {
+            ones[j] = broadcast(1.0f);
+            factor[j] = exponential(s.largest[j] - last_largest[j]) * (1.0f / sums[j]);
+        }
+#ifdef INT8_DOT_PRODUCTS
+        if (a->probabilities.format == PACKED) {
+            pack_probabilities(&a->probabilities, s.scores, count, factor, probability_sums, n);
+            add_values_int8(part, s.scores, first_lane + k, count, s.out, n);
+            continue;
+        }
+#endif
+        for (long t = 0; t < count; t++)
+            for (int j = 0; j < n; j++)
+                s.scores[t * n + j] =
+                    fake_quantize(s.scores[t * n + j] * factor[j], &a->probabilities);
+        add_values(part, s.scores, first_lane + k, count, ones, s.out, n);
+    }
 #ifdef INT8_DOT_PRODUCTS
     if (a->probabilities.format == PACKED)
-        pack_probabilities(&a->probabilities, scores, keys, sums, probability_sums, n);
+        scale_values(a, probability_sums, s.out, n);
 #endif
-    for (long t = 0; t < keys && a->probabilities.format == ROUNDED; t++)
-        for (int j = 0; j < n; j++)
-            scores[t * n + j] = fake_quantize(scores[t * n + j] * sums[j], &a->probabilities);
-    for (int j = 0; j < n; j++)
-        sums[j] = broadcast(1.0f);
 }
 
-/* out [count][n]: the weighted sums of `count` features of the values, from `feature` on. */
-INLINE void weighted_sum(const attention *a, const vector *weights, const columns *value,
-                         long vectors, const sequence *seq, long feature,
-                         const integers *probability_sums, vector *out, const int count,
-                         const int n) {
-    long lane = seq->first * LANES;
-    (void)a, (void)probability_sums; /* Used with int8 only. */
-#ifdef INT8_DOT_PRODUCTS
-    if (a->probabilities.format == PACKED) {
-        weighted_sum_int8(a, weights, value, vectors, lane, seq->tokens, feature, probability_sums,
-                          out, count, n);
-        return;
+/* s.out [features][n]: the weighted sums, still to be multiplied by `factor` [n]. */
+INLINE void attend(const head_part *part, attention_scratch s, vector *factor, const int n) {
+    const attention *a = part->attention;
+    const sequence *seq = part->sequence;
+    const int quantized = a->probabilities.format != FLOAT32;
+    vector largest[QUERIES], sums[QUERIES], rescale[QUERIES], *scores = s.scores;
+    integers query_terms[QUERIES];
+    memset(s.out, 0, a->features * n * sizeof *s.out);
+    for (int j = 0; j < n; j++) {
+        /* Not infinity: of a sequence whose keys are all masked by it, the average is computed. */
+        largest[j] = broadcast(-FLT_MAX);
+        sums[j] = broadcast(0.0f);
     }
+#ifdef INT8_DOT_PRODUCTS
+    if (a->query.format == PACKED)
+        sum_queries(part, query_terms, n);
 #endif
-    weighted_sum_block(weights, value, vectors, lane, seq->tokens, feature, out, count, n);
+    for (long k = 0; k < seq->tokens; k += BLOCK_KEYS) {
+        long keys = min_long(BLOCK_KEYS, seq->tokens - k), lane = seq->first * LANES + k;
+        compute_scores(part, query_terms, lane, keys, scores, n);
+        softmax_block(scores, keys, a->scale, seq->mask + k, largest, sums, rescale, n);
+        if (!quantized) {
+            add_values(part, scores, lane, keys, rescale, s.out, n);
+            continue;
+        }
+        for (int j = 0; j < n; j++)
+            s.largest[k / BLOCK_KEYS * n + j] = largest[j];
+        scores += BLOCK_KEYS * n;
+    }
+    for (int j = 0; j < n; j++)
+        factor[j] = quantized ? broadcast(1.0f) : 1.0f / sums[j];
+    if (quantized)
+        weight_values(part, s, largest, sums, n);
 }
 
-/* The output of one head for n vectors of queries from v on. */
-INLINE void attention_head(const attention *a, long head, const columns *query, long query_vectors,
-                           long v, const columns *key, const columns *value, long vectors,
-                           const sequence *seq, const columns *to, vector *scores, const int n) {
-    vector sums[QUERIES];
-    integers probability_sums[QUERIES];
-    compute_scores(a, head, query, query_vectors, v, key, vectors, seq, scores, n);
-    softmax_numerators(scores, seq->tokens, a->scale, seq->mask, sums, n);
-    finish_probabilities(a, scores, seq->tokens, sums, probability_sums, n);
-    integers *tile = tile_data(to, v / TILE);
-    long width = tile_width(query_vectors, v / TILE), feature = head * a->features;
-    for (long f = 0; f < a->features;) {
-        vector out[BLOCK * QUERIES], four[4][GROUP];
-        int count = a->features - f >= BLOCK ? BLOCK : 4;
-        if (count == BLOCK)
-            weighted_sum(a, scores, value, vectors, seq, feature + f, probability_sums, out, BLOCK,
-                         n);
-        else
-            weighted_sum(a, scores, value, vectors, seq, feature + f, probability_sums, out, 4, n);
-        for (int i = 0; i < count; i += 4) {
+/* The output of one head for n vectors of queries, stored in `to`. */
+INLINE void attention_head(const head_part *part, const columns *to, attention_scratch s,
+                           const int n) {
+    vector factor[QUERIES];
+    attend(part, s, factor, n);
+    long width = tile_width(part->query_vectors, part->v / TILE);
+    long features = part->attention->features;
+    for (long f = 0; f < features; f += 4) {
+        vector four[4][GROUP];
 #pragma GCC unroll 4
-            for (int m = 0; m < 4; m++) {
+        for (int m = 0; m < 4; m++) {
 #pragma GCC unroll 2
-                for (int j = 0; j < n; j++)
-                    four[m][j] = out[(i + m) * n + j] * sums[j];
-            }
-            store(to, tile, width, feature + f + i, v % TILE, four, n);
+            for (int j = 0; j < n; j++)
+                four[m][j] = s.out[(f + m) * n + j] * factor[j];
         }
-        f += count;
+        store(to, tile_data(to, part->v / TILE), width, part->head * features + f, part->v % TILE,
+              four, n);
     }
 }
 

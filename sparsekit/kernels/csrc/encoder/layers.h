@@ -62,8 +62,8 @@ static integers *allocate_tensors(tensors *t, const encoder *e, integers *memory
 }
 
 static long scratch_vectors(const encoder *e, long vectors) {
-    long sums = (PANEL + 4) * TILE, scores = QUERIES * LANES * vectors;
-    long largest = sums > scores ? sums : scores;
+    long sums = (PANEL + 4) * TILE, attention = attention_scratch_vectors(e->features, vectors);
+    long largest = sums > attention ? sums : attention;
     return largest > e->features ? largest : e->features;
 }
 
@@ -79,23 +79,24 @@ static columns with_rounding(columns tensor, const quantizer *rounding) {
 static void attention_heads(const attention *a, const tensors *t, long query_vectors, long vectors,
                             const sequence *sequences, long count, int first_only,
                             const columns *to, worker *self) {
-    vector *scores = (vector *)self->scratch;
+    attention_scratch scratch = allocate_attention((vector *)self->scratch, a->features, vectors);
     long pairs = 0;
     for (long s = 0; s < count; s++)
         pairs += first_only ? 1 : (vector_count(sequences + s) + 1) / 2;
     for (long i = claim_piece(self); i < a->heads * pairs; i = complete_and_claim(self)) {
-        long s = 0, pair = i % pairs, head = i / pairs;
+        long s = 0, pair = i % pairs;
         for (; !first_only && pair >= (vector_count(sequences + s) + 1) / 2; s++)
             pair -= (vector_count(sequences + s) + 1) / 2;
-        if (first_only)
-            attention_head(a, head, &t->query, query_vectors, pair, &t->key, &t->value, vectors,
-                           sequences + pair, to, scores, 1);
-        else if (vector_count(sequences + s) - 2 * pair > 1)
-            attention_head(a, head, &t->query, query_vectors, sequences[s].first + 2 * pair,
-                           &t->key, &t->value, vectors, sequences + s, to, scores, 2);
+        head_part part = {a,    &t->query,     &t->key, &t->value,       i / pairs,
+                          pair, query_vectors, vectors, sequences + pair};
+        if (!first_only) {
+            part.v = sequences[s].first + 2 * pair;
+            part.sequence = sequences + s;
+        }
+        if (!first_only && vector_count(sequences + s) - 2 * pair > 1)
+            attention_head(&part, to, scratch, 2);
         else
-            attention_head(a, head, &t->query, query_vectors, sequences[s].first + 2 * pair,
-                           &t->key, &t->value, vectors, sequences + s, to, scores, 1);
+            attention_head(&part, to, scratch, 1);
     }
     finish_phase(self, a->heads * pairs);
 }

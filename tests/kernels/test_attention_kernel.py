@@ -1,0 +1,242 @@
+"""The encoder's attention, for any lengths, masks and sizes of heads, against NumPy."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import shutil
+import subprocess
+from collections.abc import Sequence
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from sparsekit.kernels.compiler import FLAGS
+from sparsekit.runtime.sparse import native
+from sparsekit.runtime.sparse.c_structures import AttentionStruct, QuantizerStruct
+from sparsekit.runtime.sparse.operators import quantize
+from sparsekit.runtime.sparse.weights import Format
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+
+HEADS = 2
+PROBE = """
+#include "layers.h"
+long lanes(void) { return LANES; }
+int has_int8_dot_products(void) {
+#ifdef INT8_DOT_PRODUCTS
+    return 1;
+#else
+    return 0;
+#endif
+}
+/* Stores x [features][vectors] in the quantizer's format. */
+static void fill(columns *to, const vector *x, long vectors, const quantizer *rounding) {
+    long features = to->units;
+    *to = with_rounding(*to, rounding);
+    for (long v = 0; v < vectors; v++)
+        for (long f = 0; f < features; f += 4) {
+            vector four[4][GROUP];
+            for (int i = 0; i < 4; i++)
+                four[i][0] = x[(f + i) * vectors + v];
+            store(to, tile_data(to, v / TILE), tile_width(vectors, v / TILE), f, v % TILE, four, 1);
+        }
+}
+/* operands: query, key and value [features][vectors]; out [features][vectors]. */
+int attend_to(const attention *a, long count, const long *tokens, const float *masks, long length,
+              const vector *operands, long vectors, vector *out) {
+    long features = a->heads * a->features, first = 0;
+    encoder e = {.features = features, .intermediate_features = 4};
+    long memory_size = 64 * (TILE + vectors) * (16 * features + 4096);
+    integers *memory = aligned_alloc(64, memory_size);
+    if (!memory)
+        return 0;
+    memset(memory, 0, memory_size);
+    tensors t;
+    integers *scratch = allocate_tensors(&t, &e, memory, vectors > TILE ? vectors : TILE);
+    fill(&t.query, operands, vectors, &a->query);
+    fill(&t.key, operands + features * vectors, vectors, &a->key);
+    fill(&t.value, operands + 2 * features * vectors, vectors, &a->value);
+    sequence sequences[TILE];
+    for (long s = 0; s < count; s++) {
+        sequences[s] = (sequence){first, tokens[s], masks + s * length};
+        first += vector_count(sequences + s);
+    }
+    phase phases[1] = {0};
+    worker self = {phases, 1, scratch};
+    attention_heads(a, &t, vectors, vectors, sequences, count, 0, &t.context, &self);
+    for (long v = 0; v < vectors; v++)
+        for (long f = 0; f < features; f++)
+            out[f * vectors + v] = *(const vector *)token_data(&t.context, vectors, f, v * LANES);
+    free(memory);
+    return 1;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    folder = tmp_path_factory.mktemp("attention_probe")
+    (folder / "probe.c").write_text(PROBE)
+    include = f"-I{files('sparsekit.kernels') / 'csrc' / 'encoder'}"
+    flags = [*FLAGS, *native.KERNEL.flags, include, "-Wno-unused"]
+    target = str(folder / "probe.so")
+    subprocess.run(["cc", *flags, str(folder / "probe.c"), "-o", target], check=True)
+    return ctypes.CDLL(target)
+
+
+def quantizer(
+    format: Format, scale: float, zero_point: int, low: int, high: int
+) -> QuantizerStruct:
+    return QuantizerStruct(format, scale, 1 / scale, zero_point, low, high)
+
+
+FLOAT = [quantizer(Format.FLOAT32, 1, 0, 0, 0)] * 4
+
+
+def int8_operands(formats: Sequence[Format]) -> list[QuantizerStruct]:
+    """Quantizers of query, key, probabilities and value, in these formats."""
+    limits = [(0.03, 120, 0, 255), (0.04, -3, -128, 127), (1 / 255, 0, 0, 255)]
+    pairs = zip(formats, [*limits, (0.05, 5, -128, 127)], strict=True)
+    return [quantizer(format, *limit) for format, limit in pairs]
+
+
+ROUNDED = int8_operands([Format.ROUNDED] * 4)
+INT8 = int8_operands([Format.PACKED, Format.PACKED, Format.PACKED, Format.PLANES])
+
+
+def aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """A 64-byte aligned float32 array, as C's vectors require."""
+    memory = np.zeros(4 * math.prod(shape) + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + 4 * math.prod(shape)].view(np.float32).reshape(shape)
+
+
+def c_attention(
+    probe: ctypes.CDLL,
+    quantizers: Sequence[QuantizerStruct],
+    features: int,
+    texts: Sequence[np.ndarray],
+    masks: np.ndarray,
+) -> list[np.ndarray]:
+    """The output [tokens, all features] for each text, query, key and value [3, tokens, ...]."""
+    lanes = probe.lanes()
+    padded = [-(-text.shape[1] // lanes) * lanes for text in texts]
+    operands, out = (
+        aligned((3, HEADS * features, sum(padded))),
+        aligned((HEADS * features, sum(padded))),
+    )
+    starts = np.cumsum([0, *padded])
+    for text, start in zip(texts, starts, strict=False):
+        operands[:, :, start : start + text.shape[1]] = text.transpose(0, 2, 1)
+    struct = AttentionStruct(HEADS, features, features**-0.5, *quantizers)
+    tokens = np.array([text.shape[1] for text in texts])
+    addresses = [ctypes.c_void_p(x.ctypes.data) for x in (tokens, masks, operands, out)]
+    assert probe.attend_to(
+        ctypes.byref(struct),
+        ctypes.c_long(len(texts)),
+        *addresses[:2],
+        ctypes.c_long(masks.shape[1]),
+        addresses[2],
+        ctypes.c_long(sum(padded) // lanes),
+        addresses[3],
+    )
+    return [out[:, i : i + n].T for i, n in zip(starts, tokens, strict=False)]
+
+
+def dequantized(x: np.ndarray, rounding: QuantizerStruct) -> np.ndarray:
+    if rounding.format == Format.FLOAT32:
+        return x
+    dtype = np.int8 if rounding.low < 0 else np.uint8
+    zero_point = np.asarray(int(rounding.zero_point), dtype)
+    integers = quantize(x.astype(np.float32), np.asarray(np.float32(rounding.scale)), zero_point)
+    return (integers.astype(np.float64) - zero_point) * rounding.scale
+
+
+def numpy_attention(
+    quantizers: Sequence[QuantizerStruct], features: int, text: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
+    query, key, value = (
+        dequantized(x, rounding).reshape(len(x), HEADS, features).astype(np.float64)
+        for x, rounding in zip(text, (quantizers[0], quantizers[1], quantizers[3]), strict=True)
+    )
+    scores = np.einsum("qhf,khf->hqk", query, key) * features**-0.5
+    scores = scores.astype(np.float32) + mask  # rounds away small scores beside a large mask
+    numerators = np.exp((scores - scores.max(axis=2, keepdims=True)).astype(np.float64))
+    probabilities = numerators / numerators.sum(axis=2, keepdims=True)
+    weights = dequantized(probabilities, quantizers[2])
+    return np.einsum("hqk,khf->qhf", weights, value).reshape(len(value), -1)
+
+
+# One text, or several whose vectors fit into a tile, which is smaller without AVX-512.
+BATCHES = (
+    [1],
+    [3, 16, 17],
+    [63],
+    [64],
+    [65],
+    [128],
+    [129],
+    [250],
+    [
+        384,
+    ],
+    [511],
+    [512],
+)
+
+
+@pytest.mark.parametrize("features", [32, 48, 64, 80, 28])
+@pytest.mark.parametrize("quantizers", [FLOAT, ROUNDED, INT8], ids=["float32", "rounded", "int8"])
+def test_attention_is_exact(
+    probe: ctypes.CDLL, quantizers: list[QuantizerStruct], features: int
+) -> None:
+    if quantizers is INT8 and not probe.has_int8_dot_products():
+        pytest.skip("this processor has no int8 dot products")
+    random = np.random.default_rng(features)
+    for lengths in BATCHES:
+        texts = [
+            random.normal(0, 1.5, (3, n, HEADS * features)).astype(np.float32) for n in lengths
+        ]
+        masks = np.zeros((len(lengths), max(lengths)), np.float32)
+        for mask, tokens in zip(masks, lengths, strict=True):
+            mask[: tokens // 3] = np.finfo(np.float32).min  # padding on the left
+            mask[random.random(len(mask)) < 0.1] = -10000
+        actual = c_attention(probe, quantizers, features, texts, masks)
+        for text, mask, result in zip(texts, masks, actual, strict=True):
+            expected = numpy_attention(quantizers, features, text, mask[: text.shape[1]])
+            difference = np.abs(result - expected)
+            # A probability between two integers may be rounded to the other one.
+            limit = 1e-5 if quantizers is FLOAT else 6 / 255 * 6.4
+            assert difference.max() < limit, lengths
+            assert np.mean(difference) < (1e-6 if quantizers is FLOAT else 2e-5), lengths
+
+
+@pytest.mark.parametrize("quantizers", [FLOAT, INT8], ids=["float32", "int8"])
+@pytest.mark.parametrize("mask", [0.0, float(np.finfo(np.float32).min), -np.inf])
+def test_all_keys_alike_are_averaged(
+    probe: ctypes.CDLL, quantizers: list[QuantizerStruct], mask: float
+) -> None:
+    """Also where all of them are masked; the integers of their products are exact."""
+    if quantizers is INT8 and not probe.has_int8_dot_products():
+        pytest.skip("this processor has no int8 dot products")
+    for tokens in (5, 255):
+        text = np.random.default_rng(0).normal(0, 1.5, (3, tokens, HEADS * 32)).astype(np.float32)
+        text[1] = text[1, 0]
+        masks = np.full((1, tokens), mask, np.float32)
+        (actual,) = c_attention(probe, quantizers, 32, [text], masks)
+        value = dequantized(text[2], quantizers[3]).astype(np.float64)
+        np.testing.assert_allclose(actual, np.tile(value.mean(axis=0), (tokens, 1)), atol=1e-6)
+
+
+def test_late_large_scores_win(probe: ctypes.CDLL) -> None:
+    """Each block of keys has larger scores than all before it, up to e^80 times as large."""
+    tokens, features = 512, 32
+    text = np.random.default_rng(1).normal(0, 1, (3, tokens, HEADS * features)).astype(np.float32)
+    text[1] = np.linspace(-40, 40, tokens)[:, None] / features**0.5
+    text[0] = 1
+    masks = np.zeros((1, tokens), np.float32)
+    (actual,) = c_attention(probe, FLOAT, features, [text], masks)
+    expected = numpy_attention(FLOAT, features, text, masks[0])
+    np.testing.assert_allclose(actual, expected, atol=2e-5)
