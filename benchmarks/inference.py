@@ -3,10 +3,11 @@
     python benchmarks/inference.py                        # about three minutes
     python benchmarks/inference.py --json                 # the last line is one JSON object
     python benchmarks/inference.py --layers 2 --rounds 2  # the smallest one: seconds
+    python benchmarks/inference.py --threads 1 --sequence 512 --quantize-attention
 
 Speed does not depend on the values of the weights, so they are random and nothing is downloaded.
-Batch 1, sequence length 128; all runtimes alternate in one process, and a ratio is the median over
-the rounds.
+Batch 1 and sequence length 128 by default; all runtimes alternate in one process, and a ratio is
+the median over the rounds.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from sparsekit.models.pruning import prune
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.system import cores, cpu_name, cpu_units
+from sparsekit.tasks.text_classification import TextClassification
 
 
-def write_model(folder: Path, layers: int, sparsity: float) -> int:
+def write_model(folder: Path, layers: int, sparsity: float, quantize_attention: bool) -> int:
     """Save a random sparse BERT with quantizers; returns the size of its vocabulary."""
     torch.manual_seed(0)
     config = BertConfig(num_hidden_layers=layers, num_labels=2)
@@ -39,6 +41,7 @@ def write_model(folder: Path, layers: int, sparsity: float) -> int:
         disable_observer_epoch=1.0,
         submodules=["bert.embeddings", "bert.encoder", "bert.pooler", "classifier"],
         exclude_module_types=["LayerNorm", "Tanh"],
+        quantize_attention=quantize_attention,
     )
     quantization.attach(model)
     quantization.update(0.0)
@@ -54,6 +57,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--sparsity", type=float, default=0.9)
+    parser.add_argument(
+        "--quantize-attention", action="store_true", help="as recipe.quantize_attention=true"
+    )
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--sequence", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=20)
@@ -68,8 +74,11 @@ def main() -> None:
     )
     grid = grid.fitted(512)
     with tempfile.TemporaryDirectory() as scratch:
-        vocabulary = write_model(Path(scratch) / "model", options.layers, options.sparsity)
-        timed = candidates(Path(scratch) / "model", Path(scratch))
+        model = Path(scratch) / "model"
+        vocabulary = write_model(
+            model, options.layers, options.sparsity, options.quantize_attention
+        )
+        timed = candidates(model, TextClassification(), Path(scratch))
         file_sizes = sizes(timed)
         rows = time_all(timed, grid, vocabulary)
     print(f"{cpu_name()}, {options.threads} threads")
