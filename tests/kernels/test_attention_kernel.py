@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from sparsekit.kernels.compiler import FLAGS
-from sparsekit.runtime.sparse import native
+from sparsekit.kernels.sources import FLAGS as KERNEL_FLAGS
+from sparsekit.kernels.variants import NATIVE
 from sparsekit.runtime.sparse.c_structures import AttentionStruct, QuantizerStruct
 from sparsekit.runtime.sparse.operators import quantize
 from sparsekit.runtime.sparse.weights import Format
@@ -47,7 +48,7 @@ static void fill(columns *to, const vector *x, long vectors, const quantizer *ro
 int attend_to(const attention *a, long count, const long *tokens, const float *masks, long length,
               const vector *operands, long vectors, vector *out) {
     long features = a->heads * a->features, first = 0;
-    encoder e = {.features = features, .intermediate_features = 4};
+    encoder e = {.features = features, .attention_features = features, .intermediate_features = 4};
     long memory_size = 64 * (TILE + vectors) * (16 * features + 4096);
     integers *memory = aligned_alloc(64, memory_size);
     if (!memory)
@@ -80,7 +81,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("attention_probe")
     (folder / "probe.c").write_text(PROBE)
     include = f"-I{files('sparsekit.kernels') / 'csrc' / 'encoder'}"
-    flags = [*FLAGS, *native.KERNEL.flags, include, "-Wno-unused"]
+    flags = [*FLAGS, *NATIVE.flags, *KERNEL_FLAGS["encoder"], include, "-Wno-unused"]
     target = str(folder / "probe.so")
     subprocess.run(["cc", *flags, str(folder / "probe.c"), "-o", target], check=True)
     return ctypes.CDLL(target)

@@ -62,7 +62,8 @@ static integers *allocate_tensors(tensors *t, const encoder *e, integers *memory
 }
 
 static long scratch_vectors(const encoder *e, long vectors) {
-    long sums = (PANEL + 4) * TILE, attention = attention_scratch_vectors(e->features, vectors);
+    long sums = (PANEL + 4) * TILE,
+         attention = attention_scratch_vectors(e->attention_features, vectors);
     long largest = sums > attention ? sums : attention;
     return largest > e->features ? largest : e->features;
 }
