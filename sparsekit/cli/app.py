@@ -30,6 +30,7 @@ from sparsekit.cli.pull import pull
 from sparsekit.cli.recipe import recipes
 from sparsekit.cli.rerun import rerun
 from sparsekit.cli.resume import resume
+from sparsekit.cli.sensitivity import sensitivity
 from sparsekit.cli.shrink import shrink
 from sparsekit.cli.train import train
 from sparsekit.cli.verify import verify
@@ -100,6 +101,7 @@ app.command()(benchmark)
 app.command()(compare)
 app.command()(prune)
 app.command()(shrink)
+app.command()(sensitivity)
 app.command()(pull)
 app.command()(workspace)
 app.command()(doctor)

@@ -54,13 +54,18 @@ def calibration(
     model: PreTrainedModel,
     missing: list[str],
     data: Data,
-    method: str,
-    without_labels: str | None,
+    measured: str | None,
+    instead: str = "",
 ) -> Draw:
     """A function that draws batches from the file's rows, with labels in the model's order.
 
-    missing: weights that `model`, loaded from `folder`, lacks. without_labels: the method to use
-    instead where there are no labels; None if `method` itself needs none.
+    Args:
+        folder: the checkpoint.
+        model: the model that was loaded from it.
+        missing: the weights that the checkpoint lacks.
+        data: the file.
+        measured: what needs the loss of labels, in an error message; None needs no labels.
+        instead: what else there is without labels, in an error message.
     """
     limit = positions_of(model.config)
     max_length = min(128, limit or 128) if data.max_length is None else data.max_length
@@ -69,15 +74,15 @@ def calibration(
             f"--max-length {max_length} is more than the {limit} positions of {folder}; set "
             f"{limit} or less"
         )
-    labelled = without_labels is not None
+    labelled = measured is not None
     rows = read(data.file, data.text_columns, data.label_column, max_length, labelled)
     if labelled:
         kind = type(model).__name__
         if missing or not rows.task.is_head(kind):
             raise UserError(
-                f"--method {method} needs the loss of a trained classifier, and {folder} is "
+                f"{measured} needs the loss of a trained classifier, and {folder} is "
                 f"{'one without ' + ', '.join(missing[:3]) if missing else 'a ' + kind}; "
-                f"fine-tune it first, or use --method {without_labels}"
+                f"fine-tune it first{instead}"
             )
         theirs = id2label(model.config)
         order = matching_order(rows.label_names, theirs)

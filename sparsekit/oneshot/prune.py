@@ -43,8 +43,9 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
     batches = None
     if config.method != "magnitude":
         assert data is not None
-        without_labels = "wanda" if config.method == "obs" else None
-        batches = calibration(folder, model, missing, data, config.method, without_labels)
+        measured = "--method obs" if config.method == "obs" else None
+        instead = ", or use --method wanda"
+        batches = calibration(folder, model, missing, data, measured, instead)
     methods.prune(model, layers, batches, config)
     check_zeros(layers, config)
     record = {"source": source, **asdict(config), "data": str(data.file) if data else None}

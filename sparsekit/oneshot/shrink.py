@@ -91,7 +91,9 @@ def shrink_checkpoint(
     batches = None
     if config.method != "magnitude":
         assert data is not None
-        draw = calibration(folder, model, missing, data, config.method, "magnitude")
+        measured = f"--method {config.method}"
+        instead = ", or use --method magnitude"
+        draw = calibration(folder, model, missing, data, measured, instead)
         batches = draw(config.rows, config.seed, 1)
     try:
         shrink(model, config, batches)

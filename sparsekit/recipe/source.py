@@ -79,8 +79,8 @@ def values_of_mapping(values: Mapping[str, Any], variables: Mapping[str, Any]) -
 def native_config(file: Path) -> DictConfig:
     """A native recipe, unresolved, under the key `recipe`.
 
-    A recipe that builds on others of its folder (`defaults`) is composed by Hydra. Raises UserError
-    for a file that cannot be read, or is not a recipe.
+    A recipe that builds on others of its folder, or on sparsekit's (`defaults`), is composed by
+    Hydra. Raises UserError for a file that cannot be read, or is not a recipe.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -93,7 +93,9 @@ def native_config(file: Path) -> DictConfig:
     folder = file.absolute().parent
     try:
         with initialize_config_dir(str(folder.parent), version_base="1.3"):
-            return compose(overrides=[f"+{folder.name}@recipe={file.stem}"])
+            # It may build on sparsekit's own recipes, as in a run.
+            ours = f'hydra.searchpath=["file://{project_root() / "conf"}"]'
+            return compose(overrides=[ours, f"+{folder.name}@recipe={file.stem}"])
     except HydraException as error:
         raise UserError(f"cannot compose the recipe {file}: {error}") from error
 
