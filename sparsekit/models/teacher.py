@@ -90,7 +90,7 @@ class Self:
     """The student as it starts, before its first step: self-distillation."""
 
     teaches: ClassVar[bool] = True
-    is_baseline: ClassVar[bool] = False
+    is_baseline: ClassVar[bool] = True
 
     def folders(self, task: Task, label_names: list[str], finetune: Finetune) -> list[Path]:
         """No folder: the student is in memory already."""

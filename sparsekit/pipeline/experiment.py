@@ -25,6 +25,7 @@ from sparsekit.pipeline import stages
 from sparsekit.pipeline.data_figures import data_figures, record_figures, show_figures
 from sparsekit.pipeline.gating import gated_export, record_baseline
 from sparsekit.pipeline.plan import OWN_ENGINE, Inputs, Plan
+from sparsekit.pipeline.taught_texts import with_more_texts, without_more_texts
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker, TrackingConfig, track
@@ -51,7 +52,7 @@ def experiment(
 ) -> None:
     """The stages in order; each records its part of the summary as soon as it is known."""
     run.write_config(plan.values)
-    known = stages.identity(plan.values, names, plan.dataset.files_hash())
+    known = stages.identity(plan.values, names, plan.files_hash())
     tracker.record(known | {"environment": environment()})
     stages.check_architecture(plan)
     raw, data = stages.load_data(plan)
@@ -69,8 +70,11 @@ def experiment(
             show_figures(figures)
     finetune = functools.partial(finetuned_teacher, plan, data)
     teachers = functools.partial(plan.teacher.folders, data.task, data.label_names, finetune)
-    inputs = Inputs(student=student, data=data, rows=rows, teacher_folders=teachers)
-    record_baseline(plan.export, teachers, tracker.record)
+    taught = with_more_texts(data, plan.more_texts)
+    if taught is not data:
+        rows = tokenize(taught, student.tokenizer, student.tokenizer_hash)
+    inputs = Inputs(student=student, data=taught, rows=rows, teacher_folders=teachers)
+    record_baseline(plan.export, teachers, plan.student, tracker.record)
 
     trained = plan.engine.train(plan, inputs, run, tracker)
     if not FIRST_PROCESS:
@@ -134,6 +138,7 @@ def finetuned_teacher(plan: Plan, data: Data, teacher: Finetuned) -> Path:
         run = RunFolder(folder)
         child = {
             **plan.values,
+            "dataset": without_more_texts(plan.values["dataset"]),
             "student": {"_target_": "sparsekit.models.loading.Student", "checkpoint": teacher.base},
             "teacher": {"_target_": "sparsekit.models.teacher.NoTeacher"},
             "recipe": teacher.recipe,

@@ -15,6 +15,8 @@ from sparsekit.gate.gate import GateConfig, compare_with
 from sparsekit.gate.models import baseline_folder
 from sparsekit.gate.text import verdict
 from sparsekit.gate.write import write_gate, write_result
+from sparsekit.models.hub import fetch
+from sparsekit.models.loading import Student
 from sparsekit.models.teacher import Teacher
 from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.export import export as export_run
@@ -30,7 +32,8 @@ class ExportGate:
     """The config node `export.gate`.
 
     max_drop: the allowed drop, see `GateConfig`; null: no test;
-    against: the dense baseline: a run, a deployment or a model; null: the teacher;
+    against: the dense baseline: a run, a deployment or a model; null: the teacher, with
+    `teacher=self` the student's checkpoint;
     alpha: the probability of passing a model that drops by `max_drop`, at most;
     metrics: what is tested; empty: the first of `dataset.metrics`.
     """
@@ -78,12 +81,21 @@ def gate_problems(export: ExportConfig | None, teacher: Teacher | None) -> list[
 
 
 def record_baseline(
-    export: ExportConfig | None, teachers: Callable[[], Sequence[Path]], record: Record
+    export: ExportConfig | None,
+    teachers: Callable[[], Sequence[Path]],
+    student: Student,
+    record: Record,
 ) -> None:
-    """Keep in the summary which baseline a run is compared with, for a later export too."""
+    """Keep in the summary which baseline a run is compared with, for a later export too.
+
+    It is what the config names, else the teacher: with `teacher=self` the student's checkpoint.
+    """
     gate = ExportGate.of(export)
     if gate.max_drop is not None:
-        against = Path(gate.against) if gate.against is not None else teachers()[0]
+        if gate.against is not None:
+            against = Path(gate.against)
+        else:
+            against = next(iter(teachers()), None) or fetch(student.checkpoint, student.revision)
         record({"gate": {"against": str(against.absolute())}})
 
 

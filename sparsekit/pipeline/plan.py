@@ -10,19 +10,22 @@ from typing import Any, Protocol
 from datasets import Dataset
 
 from sparsekit.benchmark.requests import BenchmarkConfig
+from sparsekit.cache import content_hash
 from sparsekit.config.build import build
 from sparsekit.data.datasets import Source
+from sparsekit.data.more_texts import MoreTexts
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.loading import LoadedModel, Student
 from sparsekit.models.teacher import Teacher
 from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.hub import push_problem
 from sparsekit.pipeline.gating import gate_problems
+from sparsekit.pipeline.taught_texts import more_texts_problems
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker
 from sparsekit.tasks.base import Data, Task
-from sparsekit.tasks.config import build_source, build_task
+from sparsekit.tasks.config import build_more_texts, build_source, build_task
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.best import best_problems
@@ -65,6 +68,7 @@ class Plan:
     values: dict[str, Any]
     task: Task
     dataset: Source
+    more_texts: MoreTexts
     student: Student
     teacher: Teacher
     recipe: Recipe
@@ -125,6 +129,11 @@ class Plan:
             raise ConfigError(problems)
         return cls(**parts)
 
+    def files_hash(self) -> str | None:
+        """A hash of the local files that hold the data; None where the config alone names them."""
+        labelled, more = self.dataset.files_hash(), self.more_texts.hash()
+        return labelled if more is None else content_hash([labelled or "", more])
+
 
 def _task_problems(parts: Mapping[str, Any]) -> list[str]:
     """What is wrong with the task itself, and what does not fit it."""
@@ -137,6 +146,8 @@ def _task_problems(parts: Mapping[str, Any]) -> list[str]:
             problems.append(str(error))
     if "training" in parts:
         problems += loss_problems(parts["training"], task)
+    if "more_texts" in parts:
+        problems += more_texts_problems(parts["more_texts"], task, parts.get("teacher"), recipe)
     if recipe is not None:
         problems += recipe.task_problems(task)
     if recipe is not None and not problems and "training" in parts:
@@ -176,7 +187,9 @@ def _part(name: str, values: Mapping[str, Any], parts: Mapping[str, Any]) -> Any
     """The part called `name`; `parts` are those before it."""
     if name == "task":
         return build_task(values, trusted=True)
-    node = values[name]
+    node = values["dataset" if name == "more_texts" else name]
+    if name == "more_texts":
+        return build_more_texts(node)
     if name == "dataset":
         return build_source(node, parts.get("task") or TextClassification())
     if name == "recipe":

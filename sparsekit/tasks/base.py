@@ -57,6 +57,7 @@ class Task(ABC):
     first_token: whether the outputs depend on the last layer's output for the first token alone.
     learns_from_teacher: whether the teacher's outputs are all there is to learn. Rows then need no
         labels, every split is taught, and `loss` is the task's loss.
+    takes_more_texts: whether its rows are texts that a teacher can label, see `unlabelled`.
     weighs_classes: whether the loss is the cross entropy of one class a row, so that
         `training.class_weights` can weigh it.
     smooths_labels: whether the loss is a cross entropy of `logits` against `labels`, so that
@@ -73,6 +74,7 @@ class Task(ABC):
     head: ClassVar[type[Any]]
     first_token: ClassVar[bool] = False
     learns_from_teacher: ClassVar[bool] = False
+    takes_more_texts: ClassVar[bool] = False
     weighs_classes: ClassVar[bool] = False
     smooths_labels: ClassVar[bool] = False
     words: ClassVar[bool] = False

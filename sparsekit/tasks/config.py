@@ -15,6 +15,7 @@ from sparsekit.config.build import build, check_origin, locate
 from sparsekit.config.old_names import current_name
 from sparsekit.config.types import type_problems
 from sparsekit.data.datasets import Source
+from sparsekit.data.more_texts import MoreTexts
 from sparsekit.data.selection import RowSelection, SelectedRows
 from sparsekit.errors import ConfigError, UserError, first_line
 from sparsekit.runs.folder import RunFolder
@@ -97,7 +98,8 @@ def build_source(dataset: Mapping[str, Any], task: Task) -> Source:
     """
     own = {field.name for field in fields(task)}
     selected = {field.name for field in fields(RowSelection)}
-    node = {key: value for key, value in dataset.items() if key not in own | selected}
+    others = own | selected | {field.name for field in fields(MoreTexts)}
+    node = {key: value for key, value in dataset.items() if key not in others}
     chosen = {key: value for key, value in dataset.items() if key in selected}
     problems = type_problems(RowSelection, chosen, "dataset")
     if not problems:
@@ -112,11 +114,21 @@ def build_source(dataset: Mapping[str, Any], task: Task) -> Source:
     return SelectedRows(source, selection)
 
 
+def build_more_texts(dataset: Mapping[str, Any]) -> MoreTexts:
+    """What the node `dataset` says of texts without labels; raises ConfigError for wrong types."""
+    names = {field.name for field in fields(MoreTexts)}
+    node = {key: value for key, value in dataset.items() if key in names}
+    if problems := type_problems(MoreTexts, node, "dataset"):
+        raise ConfigError(problems)
+    return MoreTexts(**node)
+
+
 def _with_columns(problem: str, task: Task) -> str:
     """A problem of an unknown key, with the keys that the task reads."""
     if "is not a field of" not in problem:
         return problem
-    known = ", ".join(sorted(f.name for f in (*fields(task), *fields(RowSelection))))
+    kinds = (task, RowSelection, MoreTexts)
+    known = ", ".join(sorted(field.name for kind in kinds for field in fields(kind)))
     return f"{problem}; for {task.name} also {known}"
 
 

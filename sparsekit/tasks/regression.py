@@ -54,6 +54,7 @@ class Regression(Task):
 
     name: ClassVar[str] = KIND
     head: ClassVar[type[Any]] = AutoModelForSequenceClassification
+    takes_more_texts: ClassVar[bool] = True
     first_token: ClassVar[bool] = True
 
     text_columns: list[str] = field(default_factory=lambda: ["text"])

@@ -69,6 +69,7 @@ class TextClassification(Task):
 
     name: ClassVar[str] = "text classification"
     head: ClassVar[type[Any]] = AutoModelForSequenceClassification
+    takes_more_texts: ClassVar[bool] = True
     first_token: ClassVar[bool] = True
     weighs_classes: ClassVar[bool] = True
     smooths_labels: ClassVar[bool] = True

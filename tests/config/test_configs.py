@@ -60,7 +60,7 @@ def built(values: dict[str, Any]) -> Plan:
 
 
 def test_the_walk_finds_all_of_them() -> None:
-    assert len(CHOICES) == 73
+    assert len(CHOICES) == 75
     assert len(EXPERIMENTS) == 7
     assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml", "hydra"}
 
@@ -88,7 +88,9 @@ def test_a_choice_composes_and_builds(
     assert (plan.export is None) == (name == "export/none")
 
 
-@pytest.mark.parametrize("recipe", ["dense", "pruned90", "pruned90_quant", "gradual90_quant"])
+@pytest.mark.parametrize(
+    "recipe", ["dense", "pruned90", "pruned90_quant", "gradual90_quant", "from_dense"]
+)
 @pytest.mark.parametrize("task", sorted(p.stem for p in (ROOT / "conf" / "task").glob("*.yaml")))
 def test_a_task_takes_every_recipe(
     task: str, recipe: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -12,6 +12,7 @@ from project import CONF, ROOT
 
 from sparsekit.config.plain import plain
 from sparsekit.data.datasets import BuiltDataset, FileDataset, HubDataset
+from sparsekit.data.more_texts import MoreTexts
 from sparsekit.data.selection import RowSelection
 from sparsekit.tasks.config import build_source, build_task
 from sparsekit.tasks.text_classification import TextClassification
@@ -20,7 +21,14 @@ PAGE = (ROOT / "docs" / "how-to" / "own-data.md").read_text()
 KEYS = sorted(
     {
         field.name
-        for kind in (FileDataset, HubDataset, BuiltDataset, RowSelection, TextClassification)
+        for kind in (
+            FileDataset,
+            HubDataset,
+            BuiltDataset,
+            RowSelection,
+            MoreTexts,
+            TextClassification,
+        )
         for field in fields(kind)
     }
 )

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from sparsekit.cli.app import app
 from sparsekit.config.identity import identity_hash
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.loading import Student
 from sparsekit.models.teacher import Checkpoint, NoTeacher, Self
 from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.sums import check_sums
@@ -114,7 +115,8 @@ def test_the_gate_is_checked_before_training(run: RunFolder) -> None:
     assert gate_problems(None, NoTeacher()) == []
     one, several = Checkpoint(checkpoint="a"), Checkpoint(checkpoint=["a", "b"])
     assert gate_problems(gated(max_drop=1.0), one) == []
-    for teacher in (NoTeacher(), Self(), several):
+    assert gate_problems(gated(max_drop=1.0), Self()) == []
+    for teacher in (NoTeacher(), several):
         [problem] = gate_problems(gated(max_drop=1.0), teacher)
         assert "set export.gate.against=RUN_OR_MODEL" in problem
     assert gate_problems(gated(max_drop=1.0, against=str(run)), NoTeacher()) == []
@@ -128,9 +130,15 @@ def test_the_gate_is_checked_before_training(run: RunFolder) -> None:
         gate_problems(gated(max_drop=-1.0), one)
 
 
-def test_the_baseline_is_recorded_before_training(tmp_path: Path) -> None:
+def test_the_baseline_is_recorded_before_training(tmp_path: Path, student_folder: str) -> None:
     summary: dict[str, Any] = {}
-    record_baseline(ExportConfig(), lambda: pytest.fail("no baseline is needed"), summary.update)
+    student = Student(checkpoint=student_folder)
+    unused: Any = lambda: pytest.fail("no baseline is needed")  # noqa: E731
+    record_baseline(ExportConfig(), unused, student, summary.update)
     assert summary == {}
-    record_baseline(gated(max_drop=1.0), lambda: [tmp_path], summary.update)
+    record_baseline(gated(max_drop=1.0), lambda: [tmp_path], student, summary.update)
     assert summary == {"gate": {"against": str(tmp_path)}}
+    record_baseline(gated(max_drop=1.0), list, student, summary.update)  # teacher=self
+    assert summary == {"gate": {"against": student_folder}}
+    record_baseline(gated(max_drop=1.0, against="/dense"), unused, student, summary.update)
+    assert summary == {"gate": {"against": "/dense"}}

@@ -37,7 +37,7 @@ class SparsekitEngine:
     def train(self, plan: Plan, inputs: Inputs, run: RunFolder, tracker: Tracker) -> dict[str, Any]:
         """Train, save `model/` with its recipe, and check the masks in the saved file."""
         trainer = make_trainer(plan, inputs, teach(plan, inputs, tracker), run, tracker)
-        rows, files = inputs.data.fingerprint("train"), plan.dataset.files_hash()
+        rows, files = inputs.data.fingerprint("train"), plan.files_hash()
         trainer.trained_by = trained_by(plan.values, rows, files)
         resumed, allow = plan.training.resume_from_checkpoint, plan.training.resume_despite_changes
         check_unchanged(resumed, trainer.trained_by, allow)

@@ -63,6 +63,12 @@ class SparseML:
         found += _training_problems(values["training"])
         if isinstance(values["teacher"].get("checkpoint"), list):
             found.append("engine=sparseml takes one teacher; name one in teacher.checkpoint")
+        dataset = values.get("dataset") or {}
+        if dataset.get("unlabeled") or (dataset.get("augment") or {}).get("copies"):
+            found.append(
+                "engine=sparseml learns from the rows of the data set alone; leave out "
+                "dataset.unlabeled and dataset.augment"
+            )
         if (values.get("sweep") or {}).get("trial"):
             found.append("engine=sparseml cannot report to a search; remove hydra/sweeper=search")
         if PROCESSES > 1:

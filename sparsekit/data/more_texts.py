@@ -1,0 +1,86 @@
+"""Texts without labels: of files, and made from the training texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparsekit.config.build import build
+from sparsekit.data.augmentation import Augmentation
+from sparsekit.data.columns import values
+from sparsekit.data.fingerprint import files_hash
+from sparsekit.data.readers import read_files
+from sparsekit.data.schema import Column, lacking, listed
+from sparsekit.errors import ConfigError, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoreTexts:
+    """Texts that only the teacher labels, beside the rows of the data set.
+
+    Args:
+        unlabeled: a file of any kind, a folder of files, or a list of these, with the columns of
+            text of the data set; no labels are read.
+        augment: how many texts are made from those of the training rows and of `unlabeled`; see
+            `sparsekit.data.augmentation.Augmentation`.
+    """
+
+    unlabeled: str | list[str] | None = None
+    augment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[str]:
+        """The files and folders of `unlabeled`."""
+        given = self.unlabeled or []
+        return [given] if isinstance(given, str) else list(given)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What `augment` says; raises ConfigError for what is wrong in it."""
+        target = f"{Augmentation.__module__}.{Augmentation.__qualname__}"
+        made: Augmentation = build({**self.augment, "_target_": target}, "dataset.augment")
+        return made
+
+    @property
+    def any(self) -> bool:
+        """Whether there are any."""
+        return bool(self.files) or self.augmentation.copies > 0
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, each with its fix."""
+        try:
+            return self.augmentation.problems()
+        except ConfigError as error:
+            return error.problems
+
+    def hash(self) -> str | None:
+        """A hash of the files; None where there are none."""
+        named = {str(at): str(Path(name).expanduser()) for at, name in enumerate(self.files)}
+        return files_hash(named) if named else None
+
+    def read(self, columns: Sequence[Column]) -> list[list[str]]:
+        """The texts of the files, for each of `columns`; raises UserError where there are none."""
+        found: list[list[str]] = [[] for _ in columns]
+        for name in self.files:
+            path = Path(name).expanduser()
+            if not path.exists():
+                raise UserError(f"dataset.unlabeled: there is no file {path}")
+            rows = read_files(path, columns)
+            if absent := lacking(columns, rows.column_names):
+                raise UserError(
+                    f"dataset.unlabeled: {path} has no column {listed(absent)}; it has "
+                    f"{', '.join(rows.column_names)}"
+                )
+            for texts, column in zip(found, columns, strict=True):
+                texts += [_text(value, path, column) for value in values(rows, column.name)]
+        return found
+
+
+def _text(value: Any, path: Path, column: Column) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise UserError(
+        f"dataset.unlabeled: {path}, column {column.name!r} holds {type(value).__name__}, not text"
+    )

@@ -1,0 +1,84 @@
+"""Texts that the teacher alone labels, among the training rows: `dataset.unlabeled`, `augment`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from sparsekit.data.augmentation import augmented
+from sparsekit.data.columns import select, values
+from sparsekit.data.duplicates import repeated, text_keys
+from sparsekit.data.more_texts import MoreTexts
+from sparsekit.errors import UserError
+from sparsekit.models.teacher import Teacher
+from sparsekit.recipe.recipe import Recipe
+from sparsekit.tasks.base import Data, Task
+from sparsekit.tasks.texts import NAMES
+
+log = logging.getLogger(__name__)
+
+
+def without_more_texts(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """The config node `dataset` of a teacher that is trained on the labelled rows alone."""
+    return {**dataset, "unlabeled": None, "augment": {}}
+
+
+def more_texts_problems(
+    more: MoreTexts, task: Task, teacher: Teacher | None, recipe: Recipe | None
+) -> list[str]:
+    """Why the run cannot learn from texts without labels; empty where none are asked for."""
+    if problems := more.problems():
+        return problems
+    if not more.any:
+        return []
+    name = "dataset.unlabeled" if more.files else "dataset.augment.copies"
+    found = []
+    if not task.takes_more_texts:
+        found.append(f"{name} is for text classification and regression, not for {task.name}")
+    if teacher is not None and not teacher.teaches:
+        found.append(f"{name} adds texts for a teacher to label, but there is none: set teacher")
+    elif recipe is not None and recipe.replaces_task_loss is None:
+        found.append(
+            f"{name} adds texts without labels, but the recipe learns from labels too; let it "
+            "learn from the teacher alone: recipe.distill_hardness=1"
+        )
+    return found
+
+
+def with_more_texts(data: Data, more: MoreTexts) -> Data:
+    """`data` with the texts of `more` among its training rows, with labels that mean nothing.
+
+    Texts that occur already, in whatever split, are left out: the teacher would otherwise score
+    validation rows for the student to learn. Raises UserError for files that cannot be read.
+    """
+    if not more.any:
+        return data
+    train = data.splits["train"]
+    names = [name for name in NAMES if name in train.column_names]
+    labelled = [list(values(train, name)) for name in names]
+    read = more.read([column for column in data.task.columns() if column.is_text])
+    both = [ours + theirs for ours, theirs in zip(labelled, read, strict=True)]
+    made = augmented(both, more.augmentation)
+    rows = data.task.unlabelled([a + b for a, b in zip(read, made, strict=True)])
+    rows = _new(rows.cast(train.features), data, names)
+    if not len(rows):
+        raise UserError(
+            "dataset.unlabeled and dataset.augment add no text that is not in the data set already"
+        )
+    log.info("the teacher labels %d more texts, beside %d training rows", len(rows), len(train))
+    return replace(data, splits={**data.splits, "train": concatenate_datasets([train, rows])})
+
+
+def _new(rows: Dataset, data: Data, names: list[str]) -> Dataset:
+    """The rows whose texts are not empty, do not repeat, and are in no split."""
+    keys = text_keys(rows, names)
+    new = ~repeated(keys)
+    for split in data.splits.values():
+        new &= ~np.isin(keys, text_keys(split, names))
+    new &= np.array([bool(text.strip()) for text in values(rows, names[0])], dtype=bool)
+    return select(rows, new)

@@ -1,0 +1,124 @@
+"""Texts without labels that the teacher scores: which are added, and what a run makes of them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from launching import local, run_here
+
+from sparsekit.data.augmentation import Augmentation, augmented
+from sparsekit.data.more_texts import MoreTexts
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.teacher import NoTeacher, Self
+from sparsekit.pipeline.taught_texts import more_texts_problems, with_more_texts
+from sparsekit.recipe.recipe import Recipe
+from sparsekit.tasks.base import Data
+from sparsekit.tasks.text_classification import TextClassification
+from sparsekit.tasks.token_classification import TokenClassification
+
+TEXTS = ["a fine film indeed", "a dull and slow plot", "it moved me", ""]
+
+
+def data(**splits: list[str]) -> Data:
+    made = {
+        name: Dataset.from_dict({"text": texts, "label": [1] * len(texts)})
+        for name, texts in splits.items()
+    }
+    return Data(TextClassification(), made, ["bad", "good"])
+
+
+def written(folder: Path, texts: list[str]) -> str:
+    file = folder / "more.csv"
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([["text"], *([text] for text in texts)])
+    return str(file)
+
+
+def test_augmented_texts_depend_on_the_seed_alone() -> None:
+    config = Augmentation(copies=3)
+    [made] = augmented([TEXTS], config)
+    assert [made] == augmented([TEXTS], config)
+    assert [made] != augmented([TEXTS], Augmentation(copies=3, seed=1))
+    # The empty text has no words to change.
+    assert len(made) == 3 * 3
+    known = {word for text in TEXTS for word in text.split()}
+    assert {word for text in made for word in text.split()} <= known
+    assert all(made)
+
+
+def test_of_a_pair_one_text_is_changed() -> None:
+    first, second = ["one two three"] * 20, ["four five six"] * 20
+    made = augmented([first, second], Augmentation(copies=1, methods=["ngrams"]))
+    changed = [(a != "one two three", b != "four five six") for a, b in zip(*made, strict=True)]
+    assert not any(a and b for a, b in changed)
+    assert any(a for a, _ in changed) and any(b for _, b in changed)
+
+
+def test_deletion_leaves_a_word() -> None:
+    texts, config = ["one"] * 30 + ["one two"] * 30, Augmentation(copies=1, methods=["deletion"])
+    [made] = augmented([texts], config)
+    assert set(made[:30]) == {"one"}
+    assert set(made[30:]) <= {"one two", "one", "two"}
+
+
+def test_what_is_in_a_split_is_not_added(tmp_path: Path) -> None:
+    """The teacher's scores of validation texts would teach the student what it is tested on."""
+    known = data(train=["seen already"], validation=["held back"])
+    file = written(tmp_path, ["Seen already!", "HELD back", "new", "New.", "", "newer"])
+    added = with_more_texts(known, MoreTexts(unlabeled=file))
+    assert list(added.splits["train"]["text"]) == ["seen already", "new", "newer"]
+    assert added.splits["validation"] is known.splits["validation"]
+    assert with_more_texts(known, MoreTexts()) is known
+    with pytest.raises(UserError, match="add no text that is not in the data set already"):
+        with_more_texts(known, MoreTexts(unlabeled=written(tmp_path, ["held back"])))
+
+
+def test_files_without_the_texts_are_refused(tmp_path: Path) -> None:
+    known = data(train=["seen"], validation=["held back"])
+    file = tmp_path / "more.csv"
+    file.write_text("body\nx\n")
+    with pytest.raises(UserError, match="has no column text; it has body"):
+        with_more_texts(known, MoreTexts(unlabeled=[str(file)]))
+    with pytest.raises(UserError, match="there is no file nowhere"):
+        with_more_texts(known, MoreTexts(unlabeled="nowhere"))
+
+
+def test_what_cannot_learn_from_texts_without_labels_is_refused(tmp_path: Path) -> None:
+    more, task = MoreTexts(unlabeled=written(tmp_path, ["new"])), TextClassification()
+    labels_too = {
+        "_target_": "sparsekit.modifiers.distillation.logits.Distillation",
+        "hardness": 0.5,
+    }
+    half = Recipe.build({"num_epochs": 1, "modifiers": {"distillation": labels_too}})
+    whole = Recipe.build(
+        {"num_epochs": 1, "modifiers": {"distillation": {**labels_too, "hardness": 1.0}}}
+    )
+    assert more_texts_problems(more, task, Self(), whole) == []
+    assert more_texts_problems(MoreTexts(), task, NoTeacher(), half) == []
+    for problem, arguments in (
+        ("dataset.unlabeled adds texts for a teacher", (more, task, NoTeacher(), whole)),
+        ("recipe.distill_hardness=1", (more, task, Self(), half)),
+        ("not for token classification", (more, TokenClassification(), Self(), whole)),
+        ("copies is -1", (MoreTexts(augment={"copies": -1}), task, Self(), whole)),
+        ("name some of ngrams", (MoreTexts(augment={"methods": ["x"]}), task, Self(), whole)),
+        ("copeis is not a field", (MoreTexts(augment={"copeis": 1}), task, Self(), whole)),
+    ):
+        [found] = more_texts_problems(*arguments)  # type: ignore[arg-type]
+        assert problem in found
+
+
+def test_a_run_learns_from_more_texts(
+    tmp_path: Path, csv_files: dict[str, str], student_folder: str
+) -> None:
+    choices: list[Any] = [*local(csv_files, student_folder), "export=none", "student.sparsity=0.5"]
+    more = [f"dataset.unlabeled={written(tmp_path, TEXTS)}", "dataset.augment.copies=1"]
+    with pytest.raises(ConfigError, match="but there is none"):
+        run_here(tmp_path / "untaught", *choices, *more)
+    summary = run_here(tmp_path / "run", *choices, *more, "teacher=self")
+    assert summary["status"] == "completed"
+    log = (tmp_path / "run" / "data.json").read_text()
+    assert '"rows": 96' in log  # statistics are of the labelled rows
