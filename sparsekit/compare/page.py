@@ -83,9 +83,9 @@ def page_data(comparison: Comparison, folder: Path) -> dict[str, Any]:
 
 
 def _shown(measure: str, comparison: Comparison) -> bool:
-    """Whether the table has the measure as a column before all measures are asked for.
+    """Whether the table shows the measure before the reader asks for all of them.
 
-    So many fit into a window: the metrics of the split that ranks, the costs and the sparsity.
+    These fit into a window: the metrics of the ranking split, the costs and the sparsity.
     """
     metric = comparison.metric or ""
     split = metric.partition(" ")[0]

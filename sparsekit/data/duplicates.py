@@ -1,4 +1,4 @@
-"""Texts that say the same: equal but for case, blanks and punctuation."""
+"""Duplicate texts: equal except for case, blanks and punctuation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def row_texts(rows: Dataset, columns: Sequence[str]) -> Iterator[str]:
 
 
 def text_keys(rows: Dataset, columns: Sequence[str]) -> Keys:
-    """A key for each row, equal for rows whose texts in `columns` say the same, [rows]."""
+    """A key for each row, equal for rows with duplicate texts in `columns`, [rows]."""
     return np.fromiter(map(_key, row_texts(rows, columns)), np.uint64)
 
 

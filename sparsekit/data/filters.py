@@ -1,4 +1,4 @@
-"""Rows that are left out: those without a text or label, and those of unwanted labels."""
+"""Filters for rows without a text or label, and for rows with unwanted labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def empty_rows(rows: Dataset, columns: Sequence[Column]) -> Mask:
 
 
 def is_blank(value: Any) -> bool:
-    """Whether a value says nothing: None, nan, an empty list, or a text of blanks."""
+    """Whether a value is empty: None, nan, an empty list, or a text of blanks."""
     if isinstance(value, list):
         return not value
     text = value_text(value)

@@ -1,4 +1,4 @@
-"""Where a row comes from: the file and line that an error message names.
+"""The origin of a row: the file and line that an error message names.
 
 Readers add two columns to the rows of a file, which stay with a row when others are dropped or
 rows move to another split.

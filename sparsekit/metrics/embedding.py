@@ -1,4 +1,4 @@
-"""Metrics of embeddings: similarities against scores of people, neighbours against a teacher's."""
+"""Metrics of embeddings: agreement with human scores, and with a teacher's nearest neighbours."""
 
 from __future__ import annotations
 

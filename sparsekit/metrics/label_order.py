@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-# Standard deviations below chance at which an accuracy is no accident.
+# An accuracy this many standard deviations below chance cannot be an accident.
 SURE = 4.0
 
 

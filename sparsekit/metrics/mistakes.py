@@ -1,4 +1,4 @@
-"""The wrong answers that a classifier is most sure of, which often are wrong labels in the data."""
+"""The most confident mistakes of a classifier, which are often wrong labels in the data."""
 
 from __future__ import annotations
 

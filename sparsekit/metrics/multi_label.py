@@ -105,7 +105,7 @@ def report(
 
 
 def _counts(probabilities: Array, true: Array, threshold: float) -> tuple[Counts, ...]:
-    """Of each label the rows where it is found, predicted and true, each [labels]."""
+    """Counts of true positives, predicted rows and true rows of each label, each [labels]."""
     predicted, wanted = probabilities >= threshold, true.astype(bool)
     hits = predicted & wanted
     return hits.sum(axis=0), predicted.sum(axis=0), wanted.sum(axis=0)

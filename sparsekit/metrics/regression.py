@@ -1,4 +1,4 @@
-"""Metrics of numbers against numbers."""
+"""Regression metrics of predicted values against targets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = npt.NDArray[np.floating]
 def compute(names: list[str], predicted: Array, true: Array) -> dict[str, float]:
     """The named metrics of `METRICS`, both arrays [rows].
 
-    Raises UserError where a correlation is undefined, and for numbers that are not finite.
+    Raises UserError where a correlation is undefined, and for values that are not finite.
 
     >>> compute(["pearson", "mse"], np.array([1.0, 2.0, 3.0]), np.array([2.0, 3.0, 4.0]))
     {'pearson': 1.0, 'mse': 1.0}

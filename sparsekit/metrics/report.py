@@ -1,4 +1,4 @@
-"""A classifier's scores class by class, and which classes it takes for which."""
+"""Per-class scores of a classifier, and its confusion matrix."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def class_report(
     """Precision, recall, F1 and support of each class, the confusion matrix, the calibration error.
 
     logits: [rows, classes], labels: [rows]. In `confusion` row i counts the rows of class i, column
-    j what was predicted. None is what is undefined: the precision of a class that is never
-    predicted, the recall of a class without rows.
+    j what was predicted. Undefined values are None: the precision of a class that is
+    never predicted, the recall of a class without rows.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 

@@ -32,7 +32,7 @@ def exact_match(predicted: str, true: str) -> float:
 
 
 def f1(predicted: str, true: str) -> float:
-    """The harmonic mean of the shares of common words; of empty answers whether both are empty.
+    """The harmonic mean of the precision and recall of words; 1 where both answers are empty.
 
     >>> f1("the big dog", "a dog"), f1("", ""), f1("dog", "")
     (0.6666666666666666, 1.0, 0.0)

@@ -92,9 +92,9 @@ ALIASES = {
 }
 
 
-# The values of these are not shares, so that a percentage would say the wrong thing.
+# The values of these are not shares, so a percentage would be wrong.
 _NO_SHARES = ("log_loss", "brier_score", "mse", "loss", "perplexity")
-# The limits of metrics of other tasks, as far as they are not called as those of classification.
+# The limits of other tasks' metrics, except those that share a name with one of classification.
 _OTHER_LIMITS = {
     "exact_match": (0.0, 1.0),
     "neighbours": (0.0, 1.0),

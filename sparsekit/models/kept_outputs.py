@@ -1,4 +1,4 @@
-"""What a teacher answered, kept on disk and brought to the rows of a student."""
+"""A teacher's outputs, stored on disk and added to the rows of a student."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datasets import Dataset
 from sparsekit.runtime.tasks.base import Output, Outputs
 from sparsekit.tasks.base import Task
 
-# Of each output its values for each row of the data set, by the output's name.
+# The values of each output for each row of the data set, by the output's name.
 Kept = dict[str, Output]
 
 

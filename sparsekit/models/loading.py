@@ -176,7 +176,7 @@ def load_weights(
 
 
 def embedded_tokens(model: PreTrainedModel) -> int:
-    """How many tokens the model has an embedding for."""
+    """The number of tokens that the model has an embedding for."""
     return len(cast(nn.Embedding, model.get_input_embeddings()).weight)
 
 

@@ -1,4 +1,4 @@
-"""The prunable layers of a model: pruned by magnitude, measured."""
+"""Magnitude pruning of a model's prunable layers, and their sparsity."""
 
 from __future__ import annotations
 

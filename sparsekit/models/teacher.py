@@ -69,7 +69,7 @@ class Checkpoint:
 
 @dataclass(kw_only=True)
 class Finetuned:
-    """`base`, fine-tuned with `recipe` on this very data set first, once, and kept.
+    """`base`, fine-tuned once with `recipe` on the run's own data set, and cached.
 
     Its `seed` is its own, so that runs of several seeds share one teacher.
     """
@@ -145,7 +145,7 @@ def load_teacher(folder: Path, task: Task, label_names: list[str]) -> LoadedMode
 
 
 def live_teacher(folders: Sequence[Path], student: LoadedModel, data: Data) -> PreTrainedModel:
-    """The teacher as a model, for layers to imitate: of no folder, a copy of the student.
+    """The teacher as a model, for layers to imitate; without folders, a copy of the student.
 
     Raises UserError for several teachers, and for one with another vocabulary: it reads the
     student's own tokens.
@@ -170,7 +170,7 @@ def live_teacher(folders: Sequence[Path], student: LoadedModel, data: Data) -> P
 def averaged_outputs(
     folders: Sequence[Path], student: LoadedModel, data: Data, splits: Sequence[str]
 ) -> dict[str, Kept]:
-    """The mean of the teachers' outputs by split, for the student's rows; of no folder, its own.
+    """The mean of the teachers' outputs by split, for the student's rows; without folders, its own.
 
     Raises UserError for a teacher that does worse on the validation split than guessing.
     """

@@ -91,8 +91,9 @@ def model_card(
 ) -> str:
     """The card of the deployment in `folder`, made from the run `source`.
 
-    answers: of the model's task; result: the `summary.export` dict. What the run folder has no
-    file of, as those of earlier versions, is left out: figures of the data, scores by class, steps.
+    answers: of the model's task; result: the `summary.export` dict. Sections
+    whose file the run folder lacks, as those of earlier versions do, are left out: figures of the
+    data, scores by class, steps.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     settings = source.config
@@ -178,7 +179,7 @@ def _training(source: RunFolder) -> str:
 
 
 def _steps(source: RunFolder) -> str | None:
-    """The steps that were really made, and the share of the data that they are."""
+    """The number of optimizer steps, and the share of the data that they cover."""
     saved = _read(source.model_recipe).get("metadata") or {}
     steps = saved.get("steps")
     if not isinstance(steps, int):
@@ -197,7 +198,7 @@ def _steps(source: RunFolder) -> str | None:
 
 
 def _data(source: RunFolder) -> str:
-    """The section on the data: where they are from, rows and classes of each split."""
+    """The section on the data: its source, and the rows and classes of each split."""
     figures = _figures(source)
     if not figures:
         return ""

@@ -31,7 +31,7 @@ from sparsekit.tasks.config import build_source, build_task
 from sparsekit.tasks.tokens import tokenize
 
 SPLITS = ("train", "validation", "test")
-# What lets a data set with the most frequent problems be read.
+# Settings with which a data set that has the most frequent problems can be read.
 MENDED = {"drop_empty": True, "label_case": "ignore"}
 
 

@@ -53,7 +53,7 @@ def _rows(file: Path, columns: list[str]) -> list[tuple[str, ...]]:
 
 
 def _usable(text: object) -> bool:
-    """Whether a shell and a reader take the text as it is: one line that is no option."""
+    """Whether the text can be typed as an argument: one line that does not look like an option."""
     if not isinstance(text, str) or text != printable(text):
         return False
     return len(text.strip()) >= 3 and not text.startswith("-") and "\n" not in text

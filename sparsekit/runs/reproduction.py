@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from sparsekit.runs.folder import RunFolder
 
-# Of the summary: what a run measured of time, and where it ran, differs between equal runs.
+# Keys of the summary that are equal in equal runs; timings and the environment may differ.
 _COMPARED = ("metrics", "teacher", "sparsity", "quantization")
 
 

@@ -11,7 +11,7 @@ from sparsekit.errors import UserError
 
 
 def describe(error: BaseException) -> str:
-    """The text for `summary.error`: a user's mistake as it reads, anything else with its type."""
+    """The text for `summary.error`: a UserError's message, and any other error with its type."""
     if isinstance(error, KeyboardInterrupt):
         return f"stopped by {str(error) or 'SIGINT'}"
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

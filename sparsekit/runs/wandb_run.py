@@ -63,7 +63,7 @@ def start(
 ) -> wandb.Run | None:
     """The W&B run that mirrors the run in `folder`; None where W&B is disabled.
 
-    Its id is kept in `wandb/run.json`, from where a resumed run takes it. With `tracking.mode=auto`
+    Its id is kept in `wandb/run.json`, where a resumed run finds it. With `tracking.mode=auto`
     the run goes on, with a warning, offline or without W&B where that does not start. Raises
     UserError where it does not start in a mode that was asked for by name.
     """
@@ -94,8 +94,8 @@ def start(
         folder.wandb_id.write_text(json.dumps({"id": run.id}) + "\n", encoding="utf-8")
         return run
 
-    # Any exception: some of W&B's own, as for a process of its that cannot be reached, are no
-    # wandb.Error.
+    # Any exception: not all of W&B's own are a wandb.Error, such as that for an unreachable
+    # service process.
     try:
         return init(mode)
     except Exception as error:
