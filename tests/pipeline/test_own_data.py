@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import re
@@ -98,13 +100,14 @@ def test_the_fixes_that_are_named_work(
     assert not any("fewer than" in warning for warning in found["warnings"])
 
 
-def test_a_run_of_it_reports_what_it_read(
-    tickets: tuple[Path, dict[str, list[int]]],
-    tmp_path: Path,
-    student_folder: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    path, _ = tickets
+@pytest.fixture(scope="module")
+def messy_run(
+    tmp_path_factory: pytest.TempPathFactory, student_folder: str
+) -> tuple[Path, list[str], RunFolder, str]:
+    """The file, the overrides, the run and what it printed to stderr."""
+    folder = tmp_path_factory.mktemp("messy")
+    path = folder / "tickets.csv"
+    write_tickets(path)
     words = [
         f"dataset.data_files.train={path}",
         COLUMNS,
@@ -113,11 +116,18 @@ def test_a_run_of_it_reports_what_it_read(
         "dataset.max_length=32",
         f"student.checkpoint={student_folder}",
     ]
-    run = RunFolder(tmp_path / "run")
+    run = RunFolder(folder / "run")
     short = ["recipe=dense", "recipe.num_epochs=1", "runtime=none"]
-    summary = run_here(run.path, "dataset=files", *words, *short)
+    with contextlib.redirect_stderr(io.StringIO()) as shown:
+        summary = run_here(run.path, "dataset=files", *words, *short)
     assert summary["status"] == "completed"
-    shown = capsys.readouterr().err
+    return path, words, run, shown.getvalue()
+
+
+def test_a_run_of_it_reports_what_it_read(
+    messy_run: tuple[Path, list[str], RunFolder, str],
+) -> None:
+    _, words, run, shown = messy_run
     assert "class billing" in shown
     assert "warning: classes with fewer than 10 training rows" in shown
     figures = json.loads(run.data.read_text())
@@ -126,14 +136,49 @@ def test_a_run_of_it_reports_what_it_read(
     counts = figures["splits"]["validation"]["classes"]
     assert [labels.count(index) for index in range(4)] == list(counts.values())
 
+
+def test_its_reports_show_what_the_model_cannot_do(
+    messy_run: tuple[Path, list[str], RunFolder, str],
+) -> None:
+    _, _, run, _ = messy_run
+    report = json.loads((run.evaluations / "validation_report.json").read_text())
+    assert set(report["classes"]) == set(CLASSES)
+    # An epoch does not teach the class with six tickets.
+    never = [name for name, each in report["classes"].items() if each["recall"] == 0]
+    assert "other" in never
+    card = (run.deployment / "README.md").read_text()
+    assert "Class 'other' is never recognized: recall 0 of 1 rows" in card
+    assert "| class other |" in card
+    assert "| near-duplicates of texts in train | - | 0 |" in card
+    with (run.evaluations / "validation_mistakes.csv").open(newline="") as file:
+        mistakes = list(csv.DictReader(file))
+    assert mistakes
+    assert {"label", "answer", "text", "text_pair"} <= set(mistakes[0])
+
+
+def test_the_file_itself_is_labelled(
+    messy_run: tuple[Path, list[str], RunFolder, str], tmp_path: Path
+) -> None:
+    path, _, run, _ = messy_run
     with path.open(newline="", encoding="utf-8-sig") as file:
-        texts = [row[:2] for row in csv.reader(file, delimiter=";")][1:4]
-    pairs = [text for row in texts for text in row]
+        rows = list(csv.reader(file, delimiter=";"))
+    labelled = tmp_path / "labelled.csv"
+    result = CliRunner().invoke(app, ["predict", str(run), str(path), "--output", str(labelled)])
+    assert result.exit_code == 0, result.output
+    with labelled.open(newline="", encoding="utf-8-sig") as file:
+        header, *answers = csv.reader(file, delimiter=";")
+    assert header == [*rows[0], "predicted_label", "predicted_score", "predicted_scores"]
+    assert [row[:3] for row in answers] == rows[1:]
+    # Only the tickets without a subject, which training leaves out, have no answer.
+    assert {not row[0].strip() for row in answers if row[3] not in CLASSES} == {True}
+    assert "2 rows have no text, and so no answer" in result.stderr
+
+    pairs = [text for row in rows[1:4] for text in row[:2]]
     result = CliRunner().invoke(app, ["predict", str(run), "--pairs", *pairs])
     assert result.exit_code == 0, result.output
-    answers = [line.split("\t")[0] for line in result.output.splitlines()]
-    assert len(answers) == 3
-    assert set(answers) <= set(counts)
+    assert [line.split("\t")[0] for line in result.output.splitlines()] == [
+        row[3] for row in answers[:3]
+    ]
 
 
 @pytest.mark.parametrize(
