@@ -16,6 +16,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from project import ROOT
+from quantized_training import trained
 from sklearn.metrics import average_precision_score, f1_score
 
 import sparsekit
@@ -35,7 +36,6 @@ from sparsekit.tasks.multi_label import KIND, MultiLabel
 from sparsekit.tasks.regression import Regression
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.class_weights import loss_problems
-from sparsekit.training.trainer import SparseTrainer
 
 NAMES = ["plot", "positive", "shows"]
 TASK = MultiLabel(max_length=32)
@@ -198,40 +198,8 @@ def test_the_whole_path(tmp_path: Path, student: LoadedModel) -> None:
         own = Dataset.from_dict({"text": texts, **tokens, "labels": flags})
         return own.cast_column("labels", List(Value("float32")))
 
-    modifiers = {
-        "rate": {
-            "_target_": "sparsekit.modifiers.optimizer.LearningRateFunction",
-            "init_lr": 5e-3,
-            "final_lr": 0.0,
-        },
-        "distillation": {
-            "_target_": "sparsekit.modifiers.distillation.logits.Distillation",
-            "hardness": 0.1,
-        },
-        "quantization": {
-            "_target_": "sparsekit.modifiers.quantization.qat.Quantization",
-            "start": 3.0,
-            "disable_observer_epoch": 4.5,
-        },
-    }
-    trainer = SparseTrainer(
-        student.model,
-        {"num_epochs": 5, "modifiers": modifiers},
-        task=TASK,
-        teacher="self",
-        args=SparseTrainingArguments(
-            output_dir=str(tmp_path / "run"),
-            use_cpu=True,
-            per_device_train_batch_size=16,
-            save_strategy="no",
-        ),
-        train_dataset=made(rows(160, 0)),
-        eval_dataset=made(rows(64, 5)),
-        processing_class=student.tokenizer,
-    )
-    trainer.train()
-    trainer.save_model()
     run = RunFolder(tmp_path / "run")
+    trainer = trained(run.path, student, TASK, made(rows(160, 0)), made(rows(64, 5)))
     scores = run.summary["metrics"]["validation"]
     assert set(scores) == set(multi_label.METRICS)
     assert scores["f1_micro"] > 0.6

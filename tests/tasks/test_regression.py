@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from quantized_training import trained
 from typer.testing import CliRunner
 
 import sparsekit
@@ -23,8 +24,6 @@ from sparsekit.pipeline.verification import verify_run
 from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.base import Data
 from sparsekit.tasks.regression import Regression
-from sparsekit.training.arguments import SparseTrainingArguments
-from sparsekit.training.trainer import SparseTrainer
 
 TASK = Regression(text_columns=["first", "second"], label_column="score", max_length=32)
 
@@ -97,39 +96,8 @@ def test_the_whole_path(tmp_path: Path, student: LoadedModel) -> None:
             lambda row: {**student.tokenizer(row["first"], row["second"]), "labels": row["score"]}
         )
 
-    rate = {
-        "_target_": "sparsekit.modifiers.optimizer.LearningRateFunction",
-        "init_lr": 5e-3,
-        "final_lr": 0.0,
-    }
-    distillation = {
-        "_target_": "sparsekit.modifiers.distillation.logits.Distillation",
-        "hardness": 0.1,
-    }
-    quantization = {
-        "_target_": "sparsekit.modifiers.quantization.qat.Quantization",
-        "start": 3.0,
-        "disable_observer_epoch": 4.5,
-    }
-    modifiers = {"rate": rate, "distillation": distillation, "quantization": quantization}
-    trainer = SparseTrainer(
-        student.model,
-        {"num_epochs": 5, "modifiers": modifiers},
-        task=TASK,
-        teacher="self",
-        args=SparseTrainingArguments(
-            output_dir=str(tmp_path / "run"),
-            use_cpu=True,
-            per_device_train_batch_size=16,
-            save_strategy="no",
-        ),
-        train_dataset=made(rows(96, 0)),
-        eval_dataset=made(rows(48, 5)),
-        processing_class=student.tokenizer,
-    )
-    trainer.train()
-    trainer.save_model()
     run = RunFolder(tmp_path / "run")
+    trainer = trained(run.path, student, TASK, made(rows(96, 0)), made(rows(48, 5)))
     assert run.summary["metrics"]["validation"]["spearman"] > 0.5
     exported = sparsekit.export(trainer, max_metric_drop=0.2)
     assert exported["verified"]
