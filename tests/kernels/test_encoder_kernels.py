@@ -49,6 +49,12 @@ void exponentials(const vector *x, vector *y, long n) {
 void gelus(const vector *x, vector *y, long n) {
     for (long i = 0; i < n; i++) y[i] = gelu(x[i]);
 }
+void gelu_tanhs(const vector *x, vector *y, long n) {
+    for (long i = 0; i < n; i++) y[i] = gelu_tanh(x[i]);
+}
+void silus(const vector *x, vector *y, long n) {
+    for (long i = 0; i < n; i++) y[i] = silu(x[i]);
+}
 /* Stores x [4][vectors] as a tile of a tensor of four features, n vectors at a time. */
 void store_four(const quantizer *rounding, const vector *x, integers *stored, long vectors,
                 long n) {
@@ -186,6 +192,19 @@ def test_gelu(probe: ctypes.CDLL) -> None:
     assert result[-1] == 50 and abs(result[-2]) < 1e-4
     near = np.abs(x) < 1
     np.testing.assert_allclose(result[near], exact[near], atol=3e-7)
+
+
+@pytest.mark.parametrize("name", ["gelu_tanh", "silu"])
+def test_activations_by_the_sigmoid(probe: ctypes.CDLL, name: str) -> None:
+    x = np.concatenate([np.linspace(-12, 12, 1 << 16), [-1e30, 1e30, -50, 50] * 4])
+    x = x.astype(np.float32)
+    wide = x.astype(np.float64)
+    with np.errstate(over="ignore"):
+        exact = gelu(wide, b"tanh") if name == "gelu_tanh" else wide / (1 + np.exp(-wide))
+    result = map_vectors(probe, f"{name}s", x)
+    np.testing.assert_allclose(result[: 1 << 16], exact[: 1 << 16], atol=1e-6, rtol=1e-6)
+    assert np.isfinite(result).all()
+    np.testing.assert_allclose(result[-4:], [0, 1e30, 0, 50], atol=1e-6)
 
 
 @pytest.fixture(scope="module")

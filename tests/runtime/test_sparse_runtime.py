@@ -200,10 +200,30 @@ def test_masks_of_nothing_and_of_gaps(berts: dict[str, Path]) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "model", ["bert_relu", "roberta", "camembert", "xlm_roberta", "electra", "distilbert"]
+    "model",
+    [
+        "bert_relu",
+        "bert_tanh",
+        "bert_silu",
+        "roberta",
+        "camembert",
+        "xlm_roberta",
+        "electra",
+        "albert",
+        "distilbert",
+    ],
 )
 def test_encoders_of_other_names(tmp_path: Path, model: str) -> None:
     check_answers(write_graph(tmp_path, model), 2, [(1, 1), (3, 17), (2, 140)])
+
+
+@needs_compiler
+def test_shared_layers_are_packed_once(tmp_path: Path) -> None:
+    encoder = SparseRuntime(write_graph(tmp_path, "albert"), threads=1)._encoder._struct
+    layers = [encoder.layer[index] for index in range(encoder.layers)]
+    assert len(layers) == 4
+    assert len({layer.projection.values for layer in layers}) == 1
+    assert len({layer.output.values for layer in layers}) == 1
 
 
 @needs_compiler
@@ -245,10 +265,14 @@ def test_an_instruction_set_that_this_cpu_lacks(
 
 @needs_compiler
 def test_an_unsupported_node_is_named(tmp_path: Path, berts: dict[str, Path]) -> None:
-    tanh = write_graph(tmp_path, "bert_tanh")
-    with pytest.raises(UserError, match=r"cannot run \w+ '\S+': .*with runtime=onnxruntime"):
-        SparseRuntime(tanh, threads=1)
-    assert "runtime=onnxruntime" in str(refusal(tanh)) and refusal(berts["int8"]) is None
+    quick = write_graph(tmp_path, "bert_quick_gelu")
+    with pytest.raises(
+        UserError,
+        match=r"cannot run \w+ '\S+': no summand is a Linear layer after an activation: gelu, "
+        r"gelu_tanh, relu, silu; run this model with runtime=onnxruntime",
+    ):
+        SparseRuntime(quick, threads=1)
+    assert "runtime=onnxruntime" in str(refusal(quick)) and refusal(berts["int8"]) is None
     odd = write_graph(tmp_path, "bert_odd_heads")
     with pytest.raises(UserError, match=r"its heads have 6 features, not a multiple of 4"):
         SparseRuntime(odd, threads=1)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     CamembertConfig,
@@ -50,6 +52,10 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "bert_tanh": lambda: BertForSequenceClassification(
         BertConfig(**SMALL, hidden_act="gelu_pytorch_tanh")
     ),
+    "bert_silu": lambda: BertForSequenceClassification(BertConfig(**SMALL, hidden_act="silu")),
+    "bert_quick_gelu": lambda: BertForSequenceClassification(
+        BertConfig(**SMALL, hidden_act="quick_gelu")
+    ),
     "bert_odd_heads": lambda: BertForSequenceClassification(
         BertConfig(**SMALL | {"hidden_size": 36, "num_attention_heads": 6})
     ),
@@ -57,6 +63,10 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "camembert": lambda: CamembertForSequenceClassification(CamembertConfig(**SMALL)),
     "xlm_roberta": lambda: XLMRobertaForSequenceClassification(XLMRobertaConfig(**SMALL)),
     "electra": lambda: ElectraForSequenceClassification(ElectraConfig(**SMALL, embedding_size=16)),
+    # One layer's weights four times, and GELU by tanh as eight nodes.
+    "albert": lambda: AlbertForSequenceClassification(
+        AlbertConfig(**SMALL | {"num_hidden_layers": 4}, embedding_size=16)
+    ),
     "distilbert": lambda: DistilBertForSequenceClassification(
         DistilBertConfig(vocab_size=VOCABULARY, dim=32, n_layers=2, n_heads=2, hidden_dim=64)
     ),

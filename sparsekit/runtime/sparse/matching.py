@@ -1,7 +1,7 @@
 """Finds the encoder in a graph by how its nodes are connected, whatever their names.
 
     x -> Linear (query, key, value) -> attention -> Linear -> + x -> LayerNormalization -> y
-    y -> Linear -> Gelu or Relu -> Linear -> + y -> LayerNormalization -> the next layer's x
+    y -> Linear -> activation -> Linear -> + y -> LayerNormalization -> the next layer's x
 
 A layer without heads adds a constant in place of attention, one without neurons in place of the
 feed-forward layers.
@@ -12,17 +12,18 @@ every token.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 
 from sparsekit.errors import UserError
+from sparsekit.runtime.sparse.activations import ACTIVATIONS, find_activation
 from sparsekit.runtime.sparse.graph import Array, Graph, Node, every_token, refused
 from sparsekit.runtime.sparse.operators import dequantize
 from sparsekit.runtime.sparse.structure import Attention, Encoder, Layer, Linear, Norm, Quantizer
 
-ACTIVATIONS = ("Gelu", "Relu")
 _HEADS_FIRST, _TRANSPOSED = [0, 2, 1, 3], [0, 2, 3, 1]
 _FLOAT32 = np.dtype(np.float32)
 # Scales with a reciprocal in float32.
@@ -86,11 +87,8 @@ class _Matcher:
             output, normalized = constant
             attention_norm, added = self.norm(normalized)
         else:
-            output, node, normalized = self.residual(added, ACTIVATIONS)
-            intermediate, source = self.linear(node.inputs[0])
-            activation = node.op
-            if node.attributes.get("approximate", b"none") != b"none":
-                raise refused(node, "its approximation by tanh is not supported")
+            output, activation, activated, normalized = self.feed_forward(added)
+            intermediate, source = self.linear(activated)
             attention_norm, added = self.norm(normalized)
             if source != normalized:
                 raise refused(added, "it does not add the input of the Linear layers before it")
@@ -100,7 +98,7 @@ class _Matcher:
             self.heads.append(None)
             self.context.append(None)
         else:
-            attention_output, context, source = self.residual(added, ("Reshape",))
+            attention_output, context, source = self.attention_residual(added)
             attention, read, mask = self.attention(context)
             if read != source:
                 raise refused(added, "it does not add the input of query, key and value")
@@ -216,17 +214,30 @@ class _Matcher:
         linear, read = self.linear(split.inputs[0])
         return linear, read, features, quantizer, split.outputs[0]
 
-    def residual(self, added: Node, sources: tuple[str, ...]) -> tuple[Linear, Node, str]:
-        """The summands of `added`: a Linear layer, with the node of a type in `sources` that it
-        reads, and the name of the other."""
-        for name, other in permutations(added.inputs):
-            if not self.is_linear(name):
-                continue
-            linear, source = self.linear(name)
+    def feed_forward(self, added: Node) -> tuple[Linear, str, str, str]:
+        """The summands of `added`: a Linear layer after an activation, with the names of the
+        activation and of its input, and the other summand."""
+        for linear, source, other in self.residuals(added):
+            if found := find_activation(self.graph, source):
+                return linear, *found, other
+        raise refused(
+            added, f"no summand is a Linear layer after an activation: {', '.join(ACTIVATIONS)}"
+        )
+
+    def attention_residual(self, added: Node) -> tuple[Linear, Node, str]:
+        """The summands of `added`: a Linear layer, with the node that concatenates the heads that
+        it reads, and the name of the other."""
+        for linear, source, other in self.residuals(added):
             node = self.graph.producers.get(source)
-            if node is not None and node.op in sources:
+            if node is not None and node.op == "Reshape":
                 return linear, node, other
-        raise refused(added, f"no summand is a Linear layer after {' or '.join(sources)}")
+        raise refused(added, "no summand is a Linear layer after the heads of attention")
+
+    def residuals(self, added: Node) -> Iterator[tuple[Linear, str, str]]:
+        """Each summand of `added` that is a Linear layer, its input, and the other summand."""
+        for name, other in permutations(added.inputs):
+            if self.is_linear(name):
+                yield *self.linear(name), other
 
     def is_linear(self, name: str) -> bool:
         node = self.graph.producers.get(name)

@@ -34,7 +34,7 @@ KERNEL = Kernel(
 )
 # As in the C files.
 VECTOR_BYTES = 64
-ACTIVATIONS = {None: 0, "Gelu": 1, "Relu": 2}
+ACTIVATIONS = {None: 0, "gelu": 1, "relu": 2, "gelu_tanh": 3, "silu": 4}
 TABLES: dict[type, int] = {np.float32: 0, np.uint8: 1, np.int8: 2}
 
 
@@ -57,6 +57,7 @@ class Encoder:
         self.int8 = bool(self._library.has_int8_dot_products())
         # The structures store addresses only: the arrays must live as long.
         self._arrays: list[Array] = []
+        self._weights: dict[object, tuple[WeightStruct, Format, int]] = {}
         self._values = 0
         self._workspace = np.empty(0, np.uint8)
         self.features = len(layers[0].attention_output.bias)
@@ -149,15 +150,26 @@ class Encoder:
         ]
 
     def _weight(self, *linears: Linear) -> tuple[WeightStruct, QuantizerStruct]:
-        """The weights of layers with the same input, and the quantizer of that input."""
+        """The weights of layers with the same input, and the quantizer of that input.
+
+        Layers that share their weights, as ALBERT's do, share the packed ones.
+        """
+        key = tuple(_identity(linear) for linear in linears)
+        if key not in self._weights:
+            self._weights[key] = self._pack(linears)
+        weight, format, values = self._weights[key]
+        self._values += values
+        return weight, _quantizer(linears[0].inputs, format)
+
+    def _pack(self, linears: Sequence[Linear]) -> tuple[WeightStruct, Format, int]:
+        """The packed weights, the format of their input, and the number of their values."""
         packed = pack(linears, fastest_format(linears) if self.int8 else Format.FLOAT32)
-        self._values += len(packed.values)
         arrays = [packed.pointers, packed.indices, packed.values]
         arrays += [packed.initial_sums, packed.scales, packed.biases]
         addresses = [self.address(array) for array in arrays]
         format = Format.ROUNDED if packed.format == Format.FLOAT32 else packed.format
         weight = WeightStruct(packed.rows, packed.chunks, packed.format, *addresses)
-        return weight, _quantizer(linears[0].inputs, format)
+        return weight, format, len(packed.values)
 
     def norm(self, norm: Norm) -> NormStruct:
         """The structure of a LayerNorm, whose arrays live as long as this encoder."""
@@ -169,6 +181,13 @@ class Encoder:
         contiguous = np.ascontiguousarray(array)
         self._arrays.append(contiguous)
         return _address(contiguous)
+
+
+def _identity(linear: Linear) -> object:
+    """What two layers with the same weights share: their arrays, and what is folded into those."""
+    scale = None if linear.scale is None else linear.scale.ctypes.data
+    weight = (linear.weight.ctypes.data, linear.weight.shape)
+    return weight, scale, linear.bias.tobytes(), linear.inputs
 
 
 def _quantizer(quantizer: Quantizer | None, format: Format) -> QuantizerStruct:

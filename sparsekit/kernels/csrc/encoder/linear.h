@@ -13,7 +13,7 @@ cache. */
    for a tile. */
 #define PANEL 192
 
-enum { NONE, GELU, RELU };
+enum { NONE, GELU, RELU, GELU_TANH, SILU };
 
 /* Four rows from their sums [4][width], n vectors of them: scaled, plus bias, through the
    activation, plus the residual, which is indexed by the rows of the whole layer; then stored at
@@ -33,6 +33,10 @@ INLINE void epilogue_block(const weight *w, long r, const integers *sums, long a
                 x = gelu(x);
             if (activation == RELU)
                 x = maximum(x, broadcast(0.0f));
+            if (activation == GELU_TANH)
+                x = gelu_tanh(x);
+            if (activation == SILU)
+                x = silu(x);
             y[i][j] = residual ? x + residual[(r + i) * width + v + j] : x;
         }
     }

@@ -130,4 +130,16 @@ INLINE vector gelu(vector x) {
     return x * (clamped * sum + 0.5f);
 }
 
+/* 1 / (1 + e^-x). */
+INLINE vector sigmoid(vector x) {
+    vector power = exponential(minimum(x, -x));
+    return where(x < 0.0f, power, broadcast(1.0f)) / (1.0f + power);
+}
+
+INLINE vector silu(vector x) { return x * sigmoid(x); }
+
+/* The approximation x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), as (1 + tanh(y)) / 2 is
+   sigmoid(2 y). */
+INLINE vector gelu_tanh(vector x) { return x * sigmoid(1.59576912f * (x + 0.044715f * x * x * x)); }
+
 #endif
