@@ -31,6 +31,7 @@ from sparsekit.cli.recipe import recipes
 from sparsekit.cli.rerun import rerun
 from sparsekit.cli.resume import resume
 from sparsekit.cli.sensitivity import sensitivity
+from sparsekit.cli.serve import serve
 from sparsekit.cli.shrink import shrink
 from sparsekit.cli.train import train
 from sparsekit.cli.verify import verify
@@ -93,6 +94,7 @@ app.command()(rerun)
 app.command()(data)
 app.command()(init)
 app.command()(predict)
+app.command()(serve)
 app.command()(inspect)
 app.command()(export)
 app.command()(verify)

@@ -11,6 +11,7 @@ EXTRAS = {
         ),
         "train",
     ),
+    **dict.fromkeys(("starlette", "uvicorn", "prometheus_client"), "serve"),
     "matplotlib": "plot",
     "openvino": "openvino",
     "optuna": "optuna",

@@ -77,6 +77,14 @@ class Answers(ABC):
         """What `sparsekit.Pipeline` returns of an answer: the best `top_k` where it has scores."""
         return answer
 
+    def predictions(self, answer: Answer) -> list[Any]:
+        """What `/predict` of `sparsekit serve` answers: labels with their `score`, or others."""
+        return [answer]
+
+    def collected(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        """What `sparsekit serve` answers as DeepSparse Server does: lists with an entry a text."""
+        return {"predictions": list(answers)}
+
     def similarities(self, query: Answer, others: Sequence[Answer]) -> list[float]:
         """How similar the text of each answer is to that of `query`, larger for more similar."""
         raise UserError(

@@ -55,6 +55,9 @@ class EmbeddingAnswers(Answers):
         cosines: list[float] = (vectors @ np.array(query["embedding"])).tolist()
         return cosines
 
+    def collected(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        return {"embeddings": [answer["embedding"] for answer in answers]}
+
     def columns_of(self, answer: Answer) -> list[str]:
         return [" ".join(f"{value:.6g}" for value in answer["embedding"])]
 

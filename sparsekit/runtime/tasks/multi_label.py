@@ -21,6 +21,7 @@ from sparsekit.runtime.tasks.text_classification import (
     PAIR_INPUTS,
 )
 
+KEYS = ("label", "score")
 CODE = """\
 labels = {labels}
 for row in 1 / (1 + np.exp(-outputs[0])):
@@ -58,6 +59,14 @@ class MultiLabelAnswers(Answers):
     def ranked(self, answer: Answer, top_k: int | None) -> Any:
         """The labels above the threshold for `top_k=1`, the default, as they may be any number."""
         return answer["labels"] if top_k == 1 else _ranked(answer["scores"])[:top_k]
+
+    def predictions(self, answer: Answer) -> list[Any]:
+        """All labels: what is above the threshold is for the client to choose."""
+        return _ranked(answer["scores"])
+
+    def collected(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        found = [answer["labels"] for answer in answers]
+        return {key + "s": [[each[key] for each in row] for row in found] for key in KEYS}
 
     def columns_of(self, answer: Answer) -> list[str]:
         found = [f"{each['label']} {each['score']:.3f}" for each in answer["labels"]]

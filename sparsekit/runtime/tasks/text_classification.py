@@ -40,6 +40,16 @@ class TextClassificationAnswers(Answers):
         best = sorted(scores, key=scores.__getitem__, reverse=True)[:top_k]
         return [{"label": label, "score": scores[label]} for label in best]
 
+    def predictions(self, answer: Answer) -> list[Any]:
+        ranked: list[Any] = self.ranked(answer, None)
+        return ranked
+
+    def collected(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        return {
+            "labels": [answer["label"] for answer in answers],
+            "scores": [answer["score"] for answer in answers],
+        }
+
     def columns_of(self, answer: Answer) -> list[str]:
         return [answer["label"], f"{answer['score']:.3f}"]
 

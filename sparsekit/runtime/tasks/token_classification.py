@@ -66,6 +66,13 @@ class TokenClassificationAnswers(Answers):
             raise UserError(f"top_k is {top_k}; this model finds entities, which have one type")
         return answer["entities"]
 
+    def predictions(self, answer: Answer) -> list[Any]:
+        found: list[Any] = answer["entities"]
+        return found
+
+    def collected(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        return {"predictions": [answer["entities"] for answer in answers]}
+
     def columns_of(self, answer: Answer) -> list[str]:
         found = [
             f"{e['entity']} {e['start']}:{e['end']} {e['score']:.3f} {e['text']}"

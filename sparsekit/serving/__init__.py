@@ -1,0 +1,1 @@
+"""An HTTP server of deployments: dynamic batches, three dialects, metrics. Imports no torch."""

@@ -1,0 +1,83 @@
+"""The models that a server answers with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparsekit.errors import UserError
+from sparsekit.runtime.base import Runtime
+from sparsekit.runtime.deployment import Deployment
+from sparsekit.runtime.tasks.base import Answer, Row
+from sparsekit.serving.batcher import Batcher
+from sparsekit.serving.limits import Limits
+from sparsekit.serving.metrics import Metrics
+from sparsekit.serving.refusals import Refusal
+
+
+class ServedModel:
+    """A deployment with a name, and the batches of its requests."""
+
+    def __init__(self, name: str, deployment: Deployment, limits: Limits, metrics: Metrics) -> None:
+        self.name, self.deployment, self.limits = name, deployment, limits
+        self.batcher = Batcher(deployment, limits, metrics.of(name))
+
+    async def answers(self, rows: Sequence[Row]) -> list[Answer]:
+        """The answer to each row. Raises Refusal for texts beyond the limits, or wrong ones."""
+        limits = self.limits
+        if not rows:
+            raise Refusal(422, "there are no texts: send at least one")
+        if len(rows) > limits.max_texts:
+            raise Refusal(
+                413, f"the request has {len(rows)} texts; send at most {limits.max_texts} at once"
+            )
+        longest = max(len(text or "") for row in rows for text in row)
+        if longest > limits.max_characters:
+            raise Refusal(
+                413,
+                f"a text has {longest} characters; send at most {limits.max_characters} "
+                f"(the model reads {self.deployment.encoder.max_length} tokens)",
+            )
+        pairs = self.deployment.task.pairs
+        if pairs is not None and any((pair is not None) != pairs for _, pair in rows):
+            kind = "pairs of texts" if pairs else "single texts"
+            raise Refusal(422, f"the model {self.name} reads {kind}: send {kind}")
+        return await self.batcher.answers(rows)
+
+
+def named_folders(runs: Sequence[str]) -> dict[str, Path]:
+    """The deployment folder of each run by the model's name, which is NAME of NAME=RUN.
+
+    Without NAME it is that of the run folder. Raises UserError for two models of one name.
+    """
+    found: dict[str, Path] = {}
+    for run in runs:
+        name, separator, folder = run.partition("=")
+        path = Path(folder if separator and "/" not in name else run).expanduser()
+        inner = path / "deployment"
+        if not separator or "/" in name:
+            absolute = Path(os.path.abspath(path))
+            name = (absolute.parent if absolute.name == "deployment" else absolute).name
+        if not name or name in found:
+            raise UserError(
+                f"two models are named {name!r}; give each another name, as in other={path}"
+            )
+        found[name] = inner if inner.is_dir() else path
+    return found
+
+
+def load(
+    folders: dict[str, Path], kind: type[Runtime], threads: int, limits: Limits, metrics: Metrics
+) -> list[ServedModel]:
+    """Load every model, and let it answer a text, so that the first request is not slow.
+
+    Raises UserError for a folder without a deployment, and for a model that cannot be run.
+    """
+    models = []
+    for name, folder in folders.items():
+        deployment = Deployment(folder, kind, threads)
+        row: Row = ("text", "text" if deployment.task.pairs else None)
+        deployment.answers([row], deployment.encode([row]))
+        models.append(ServedModel(name, deployment, limits, metrics))
+    return models

@@ -1,0 +1,111 @@
+"""The addresses that the server answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sparsekit.serving.bodies import json_body
+from sparsekit.serving.dialects import deepsparse, embeddings_inference, open_inference
+from sparsekit.serving.metrics import Metrics
+from sparsekit.serving.models import ServedModel
+from sparsekit.serving.openapi import document
+from sparsekit.serving.refusals import Refusal
+
+Answering = Callable[[ServedModel, dict[str, Any]], Awaitable[Any]]
+
+
+class Endpoints:
+    """The handlers of all addresses; those without a model's name mean the first model."""
+
+    def __init__(self, models: Sequence[ServedModel], metrics: Metrics) -> None:
+        self._models: Mapping[str, ServedModel] = {model.name: model for model in models}
+        self._first, self._metrics = models[0], metrics
+
+    def routes(self) -> list[Route]:
+        """Every address. Those under /models/NAME speak to one of several models."""
+        posts = {
+            "predict": self._answer(_predict),
+            "embed": self._answer(embeddings_inference.embed),
+            "rerank": self._answer(embeddings_inference.rerank),
+        }
+        routes = [
+            Route(f"{start}/{name}", handler, methods=["POST"], name=name)
+            for start in ("", "/models/{model}")
+            for name, handler in posts.items()
+        ]
+        infer = self._answer(_infer)
+        gets = {
+            "/info": self.info,
+            "/models/{model}/info": self.info,
+            "/health": self.health,
+            "/ready": self.health,
+            "/metrics": self.metrics,
+            "/openapi.json": self.openapi,
+            "/v2": self.server,
+            "/v2/health/live": self.health,
+            "/v2/health/ready": self.health,
+            "/v2/models/{model}": self.metadata,
+            "/v2/models/{model}/ready": self.model_ready,
+        }
+        return [
+            *routes,
+            Route("/v2/models/{model}/infer", infer, methods=["POST"], name="infer"),
+            *(Route(path, handler, methods=["GET"], name=path) for path, handler in gets.items()),
+        ]
+
+    def model(self, request: Request) -> ServedModel:
+        """The model that the address names. Raises Refusal for an unknown one."""
+        name = request.path_params.get("model")
+        if name is None:
+            return self._first
+        if name not in self._models:
+            raise Refusal(404, f"there is no model {name!r}; there are {', '.join(self._models)}")
+        return self._models[name]
+
+    def _answer(self, answer: Answering) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            model = self.model(request)
+            return JSONResponse(await answer(model, await json_body(request, model.limits)))
+
+        return handle
+
+    async def info(self, request: Request) -> Response:
+        return JSONResponse(embeddings_inference.info(self.model(request)))
+
+    async def health(self, request: Request) -> Response:
+        """Models are loaded before the server listens: who answers is ready."""
+        return JSONResponse({"live": True, "ready": True})
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, request: Request) -> Response:
+        return JSONResponse(document(list(self._models)))
+
+    async def server(self, request: Request) -> Response:
+        return JSONResponse(open_inference.server())
+
+    async def metadata(self, request: Request) -> Response:
+        return JSONResponse(open_inference.metadata(self.model(request)))
+
+    async def model_ready(self, request: Request) -> Response:
+        return JSONResponse({"name": self.model(request).name, "ready": True})
+
+
+async def _predict(model: ServedModel, body: dict[str, Any]) -> Any:
+    """The dialect is that of the body's keys."""
+    if any(key in body for key in deepsparse.KEYS):
+        return await deepsparse.predict(model, body)
+    return await embeddings_inference.predict(model, body)
+
+
+async def _infer(model: ServedModel, body: dict[str, Any]) -> Any:
+    """DeepSparse Server answers at this address too."""
+    if any(key in body for key in deepsparse.KEYS):
+        return await deepsparse.predict(model, body)
+    return await open_inference.infer(model, body)

@@ -1,0 +1,79 @@
+"""The process that listens: its socket, its log, and its end."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import signal
+import socket
+import sys
+import time
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from sparsekit.errors import UserError
+
+# Seconds that answers may take after the signal to end.
+GRACE = 30
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and the fields of the record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        written = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{written}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises UserError where the address cannot be had."""
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port is {port}, it must be 0 to 65535; 0 chooses a free one")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        used = error.errno == errno.EADDRINUSE
+        fix = "another server has it: choose another --port" if used else "choose --host and --port"
+        raise UserError(f"cannot listen on {host} port {port}: {error}; {fix}") from error
+
+
+def run(app: ASGIApp, listening: socket.socket) -> None:
+    """Answer requests until SIGTERM or Ctrl-C; then answer what was accepted, and return."""
+    _log_json()
+    # uvicorn raises the signal again once it has ended.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ended)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _log_json() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    for name in ("sparsekit", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+
+
+def _ended(number: int, frame: FrameType | None) -> None:
+    """The server has ended already."""

@@ -1,0 +1,85 @@
+"""The process of `sparsekit serve`: its start, its log and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import GOLDEN
+from serving import post
+from typer.testing import CliRunner
+
+from sparsekit.cli.app import app
+
+
+def serve(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["serve", *map(str, arguments)])
+
+
+def test_a_server_answers_logs_json_and_ends_on_sigterm(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "old_run", tmp_path / "reviews")
+    command = [sys.executable, "-m", "sparsekit", "serve", "mine=reviews", "--port", "0"]
+    server = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stderr is not None
+        started = re.fullmatch(r"mine: http://127.0.0.1:(\d+)\n", server.stderr.readline())
+        assert started is not None
+        port = int(started[1])
+        assert post(port, "/v2/models/mine/infer", {"sequences": "fine"})[0] == 200
+        refused = serve(tmp_path / "reviews", "--port", port)
+        assert refused.exit_code == 1
+        assert "another server has it: choose another --port" in refused.stderr
+        assert post(port, "/predict", {"inputs": "fine"})[0] == 200
+        server.send_signal(signal.SIGTERM)
+        rest = server.communicate(timeout=20)[1]
+    finally:
+        server.kill()
+    assert server.returncode == 0, rest
+    lines = [json.loads(line) for line in rest.splitlines()]
+    requests = [line for line in lines if line["message"] == "request"]
+    assert [line["path"] for line in requests] == ["/v2/models/mine/infer", "/predict"]
+    assert {"time", "level", "status", "seconds"} <= requests[0].keys()
+
+
+def test_no_torch_is_imported(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "import sparsekit.serving.server\n"
+        "from sparsekit.serving import app, models\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'hydra'} & sys.modules.keys()\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["nowhere"], "nowhere"),
+        (["run", "run"], "two models are named 'run'; give each another name"),
+        (["run", "--runtime", "torch"], "there is no runtime 'torch'"),
+        (["run", "--threads", "0"], "--threads is 0"),
+        (["run", "--max-batch", "0", "--max-queue", "0"], "- --max-queue is 0"),
+        (["run", "--max-wait-ms", "-1"], "--max-wait-ms is -1.0, it must be 0 to 10000"),
+        (["run", "--port", "70000"], "--port is 70000, it must be 0 to 65535"),
+        (["run", "--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
+    ],
+)
+def test_mistakes_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.symlink(GOLDEN / "old_run", "run")
+    port = [] if "--port" in options else ["--port", "0"]
+    refused = serve(*options, *port)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("error: ") and message in refused.stderr
