@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 import sparsekit
 from sparsekit.cli.benchmark import benchmark
 from sparsekit.cli.compare import compare
+from sparsekit.cli.compress import compress
 from sparsekit.cli.data import data
 from sparsekit.cli.doctor import doctor
 from sparsekit.cli.export import export
@@ -101,6 +102,7 @@ app.command()(verify)
 app.command()(gate)
 app.command()(benchmark)
 app.command()(compare)
+app.command()(compress)
 app.command()(prune)
 app.command()(shrink)
 app.command()(sensitivity)

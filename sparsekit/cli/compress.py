@@ -1,0 +1,137 @@
+"""`sparsekit compress`: the sparsest int8 model that is shown to be as good as the dense one."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sparsekit.sweep.compression import Trial
+
+
+def compress(
+    model: Annotated[str, typer.Argument(help="A fine-tuned model: a run, a folder or a Hub id.")],
+    data: Annotated[Path, typer.Option(help="A file of labelled rows to train on.")],
+    max_drop: Annotated[float, typer.Option(help="The allowed drop of the metric, in points.")],
+    validation: Annotated[
+        Path | None, typer.Option(help="A file of rows to compare on. [default: a tenth of --data]")
+    ] = None,
+    max_latency: Annotated[
+        float | None, typer.Option(help="The longest median latency, in milliseconds.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="No trial begins that would end later: 90m, 2h.")
+    ] = None,
+    epochs: Annotated[float, typer.Option(help="Of each trial.")] = 20,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder of the search.")
+    ] = Path("compressed"),
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Overrides of `sparsekit train` for every trial.")
+    ] = None,
+) -> None:
+    """Compress a fine-tuned model as far as its answers stay as good, and deploy it.
+
+    Trains with recipe=from_dense at 90, 80, 70, 50 % sparsity, at last in int8 alone, until one is
+    shown by the gate to lose less than --max-drop. Every trial is a run folder; called again, it
+    goes on where it stopped. Exit code 1: none was good enough.
+    """
+    from sparsekit.compare.write import write_comparison
+    from sparsekit.errors import printable
+    from sparsekit.runs.report import show
+    from sparsekit.sweep.compression import Search, closest, search
+
+    asked = Search(
+        model=str(_fine_tuned(model)),
+        data=str(_file(data)),
+        validation=None if validation is None else str(_file(validation)),
+        max_drop=max_drop,
+        max_latency=max_latency,
+        epochs=epochs,
+        overrides=overrides or [],
+    )
+    seconds = None if budget is None else _seconds(budget)
+    trials = list(search(asked, output.absolute(), _train, seconds))
+    if trials:
+        show(_table(trials))
+        _, files = write_comparison([output], None, None)
+        typer.echo("compare: " + " ".join(map(str, files)))
+    best = closest(trials, max_latency)
+    if best is not None and best.fits(max_latency):
+        typer.echo(f"deployment: {printable(str(best.run.deployment))}")
+        return
+    reason = "none was compared" if best is None else f"the closest is {best.run}"
+    typer.echo(printable(f"no trial meets what was asked: {reason}"), err=True)
+    raise typer.Exit(1)
+
+
+def _train(words: Sequence[str]) -> None:
+    """Run one trial in a process of its own; how it ended is in its run folder."""
+    ended = subprocess.run([sys.executable, "-m", "sparsekit", "train", *words], check=False)
+    if ended.returncode < 0 or ended.returncode > 128:
+        # Stopped by a signal, as the search is to be.
+        raise typer.Exit(ended.returncode if ended.returncode > 0 else 128 - ended.returncode)
+
+
+def _fine_tuned(model: str) -> Path:
+    """The folder of the model; raises UserError for a checkpoint without a trained head."""
+    from sparsekit.errors import UserError
+    from sparsekit.models.hub import fetch
+    from sparsekit.models.loading import read_config
+    from sparsekit.runs.folder import RunFolder
+
+    run = RunFolder(Path(model).expanduser())
+    folder = fetch(str(run.model) if run.weights.is_file() else model).absolute()
+    heads = read_config(folder).architectures or []
+    if not any("For" in head and "MaskedLM" not in head for head in heads):
+        raise UserError(
+            f"{model} is {', '.join(heads) or 'no model'}, not fine-tuned for a task; fine-tune it "
+            f"first: sparsekit train student.checkpoint={model} recipe=dense teacher=none"
+        )
+    return folder
+
+
+def _file(path: Path) -> Path:
+    from sparsekit.errors import UserError
+
+    if not path.expanduser().exists():
+        raise UserError(f"there is no file {path}")
+    return path.expanduser().absolute()
+
+
+def _seconds(text: str) -> float:
+    """A duration such as 90m, 2h or 30s, in seconds.
+
+    >>> _seconds("90m"), _seconds("1.5h")
+    (5400.0, 5400.0)
+    """
+    from sparsekit.errors import UserError
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if found is None:
+        raise UserError(f"--budget is {text!r}; write a number with s, m or h, such as 90m")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _table(trials: Sequence[Trial]) -> Table:
+    """The trials, a line each."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    view = Table("sparsity", "drop shown below", "difference", "latency", "", box=box.SIMPLE_HEAD)
+    for trial in trials:
+        drop = "-" if trial.lower is None else f"{max(-trial.lower, 0):.2f} points"
+        difference = "-" if trial.difference is None else f"{trial.difference:+.2f} points"
+        latency = "-" if trial.latency is None else f"{trial.latency:.2f} ms"
+        state = "passed" if trial.passed else trial.stopped or "did not pass"
+        view.add_row(f"{trial.sparsity:.0%}", drop, difference, latency, Text(state))
+    return view

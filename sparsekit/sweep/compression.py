@@ -1,0 +1,169 @@
+"""The search of `sparsekit compress`: the sparsest model that passes its gate, trial by trial."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparsekit.errors import UserError
+from sparsekit.runs.folder import RunFolder
+
+# Tried from the sparsest on, which is the smallest and the fastest; 0: int8 alone.
+SPARSITIES = (0.9, 0.8, 0.7, 0.5, 0.0)
+SETTINGS = "compress.json"
+
+# Runs `sparsekit train` with the given overrides, and returns when it has ended.
+Train = Callable[[Sequence[str]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is asked for.
+
+    model: the folder of a fine-tuned dense model;
+    data, validation: files of labelled rows; validation may be None;
+    max_drop: the allowed drop, in points;
+    max_latency: of one text in milliseconds, the median; None: any;
+    epochs: of each trial;
+    overrides: further overrides of `sparsekit train`, the same for every trial.
+    """
+
+    model: str
+    data: str
+    validation: str | None
+    max_drop: float
+    max_latency: float | None = None
+    epochs: float = 20
+    overrides: list[str] = field(default_factory=list)
+
+    def words(self, sparsity: float, folder: Path) -> list[str]:
+        """The overrides of the trial with this sparsity, whose run folder is `folder`."""
+        rows = {"train": self.data, "validation": self.validation}
+        pruned = "~recipe.modifiers.pruning" if sparsity == 0 else ""
+        return [
+            "dataset=files",
+            *(f"dataset.data_files.{split}={file}" for split, file in rows.items() if file),
+            f"student.checkpoint={self.model}",
+            "teacher=self",
+            "recipe=from_dense",
+            f"recipe.num_epochs={self.epochs:g}",
+            pruned or f"recipe.final_sparsity={sparsity:g}",
+            f"export.gate.max_drop={self.max_drop:g}",
+            "tracking=none",
+            *self.overrides,
+            f"hydra.run.dir={folder}",
+            "training.resume_from_checkpoint=auto",
+        ]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of the search and how it ended; `difference` and `lower` are in points.
+
+    stopped: the run's error where it did not even come to its gate.
+    """
+
+    sparsity: float
+    run: RunFolder
+    difference: float | None = None
+    lower: float | None = None
+    latency: float | None = None
+    passed: bool = False
+    stopped: str | None = None
+
+    @classmethod
+    def of(cls, sparsity: float, run: RunFolder) -> Trial:
+        """The trial as its summary tells it."""
+        ending = run.ending
+        summary = ending.summary or {}
+        gate = summary.get("gate") or {}
+        tested = next(iter((gate.get("metrics") or {}).values()), None)
+        if tested is None:
+            return cls(sparsity, run, stopped=ending.error or ending.status)
+        timings = list((summary.get("runtime") or {}).values())
+        return cls(
+            sparsity,
+            run,
+            difference=100 * tested["difference"],
+            lower=100 * tested["lower"],
+            latency=timings[0]["latency_ms_p50"] if timings else None,
+            passed=gate["passed"] and ending.status == "completed",
+            stopped=ending.error if gate["passed"] and ending.status != "completed" else None,
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do for it."""
+        return self.passed or (self.difference is not None and self.stopped is None)
+
+    def fits(self, max_latency: float | None) -> bool:
+        """Whether it passed its gate and is fast enough."""
+        fast = max_latency is None or (self.latency is not None and self.latency <= max_latency)
+        return self.passed and fast
+
+
+def search(
+    asked: Search, folder: Path, train: Train, budget: float | None = None
+) -> Iterator[Trial]:
+    """Run the trials one after the other, until one fits or breaks off; yield each as it ends.
+
+    A trial that has ended in an earlier call is not repeated, an unfinished one is resumed.
+
+    Args:
+        asked: what to look for.
+        folder: of the search; each trial has a run folder in it.
+        train: runs a trial.
+        budget: seconds; no trial begins that, taking as long as the longest of this call, would
+            not end in time. None: no limit.
+
+    Raises:
+        UserError: `folder` is that of a search for something else.
+    """
+    _claim(asked, folder)
+    began, longest = time.monotonic(), 0.0
+    for sparsity in SPARSITIES:
+        run = RunFolder(folder / f"sparsity-{sparsity:g}")
+        trial = Trial.of(sparsity, run)
+        if not trial.ended:
+            start = time.monotonic()
+            if budget is not None and start - began + longest > budget:
+                return
+            train(asked.words(sparsity, run.path))
+            longest = max(longest, time.monotonic() - start)
+            trial = Trial.of(sparsity, run)
+        yield trial
+        if trial.fits(asked.max_latency) or not trial.ended:
+            return
+
+
+def closest(trials: Sequence[Trial], max_latency: float | None) -> Trial | None:
+    """The trial that fits, else the one that came closest: with the highest lower bound."""
+    if fitting := [trial for trial in trials if trial.fits(max_latency)]:
+        return fitting[0]
+    compared = [trial for trial in trials if trial.lower is not None]
+    return max(compared, key=lambda trial: (trial.passed, trial.lower or 0.0), default=None)
+
+
+def _claim(asked: Search, folder: Path) -> None:
+    """Write what is looked for in `folder`; raises UserError where it was something else."""
+    file, settings = folder / SETTINGS, asdict(asked)
+    if file.exists():
+        try:
+            known: Any = json.loads(file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {file}: {error}; choose another --output") from error
+        if known != settings:
+            changed = [name for name in settings if (known or {}).get(name) != settings[name]]
+            raise UserError(
+                f"{folder} holds a search with another {', '.join(changed)}; choose another "
+                "--output, or repeat it as it was"
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and holds no search; choose another --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

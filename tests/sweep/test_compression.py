@@ -1,0 +1,152 @@
+"""The search of `sparsekit compress`, with runs that only write their summaries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sparsekit.cli import compress as command
+from sparsekit.cli.app import app
+from sparsekit.errors import UserError
+from sparsekit.sweep import compression
+from sparsekit.sweep.compression import SPARSITIES, Search, closest, search
+
+ASKED = Search(model="dense", data="train.csv", validation="v.csv", max_drop=1.0)
+
+
+def ended(folder: Path, lower: float, *, passed: bool, latency: float = 2.0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = {"accuracy": {"difference": lower + 0.01, "lower": lower}}
+    summary = {
+        "status": "completed" if passed else "failed",
+        "error": None if passed else "the gate stopped the deployment",
+        "gate": {"passed": passed, "metrics": metrics},
+    }
+    if passed:
+        summary["runtime"] = {"onnxruntime": {"latency_ms_p50": latency}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+class Trainer:
+    """Trains nothing; a trial passes up to a sparsity, and denser ones answer more slowly."""
+
+    def __init__(self, up_to: float) -> None:
+        self.up_to = up_to
+        self.trials: list[float] = []
+
+    def __call__(self, words: Sequence[str]) -> None:
+        given = dict(word.split("=", 1) for word in words if "=" in word)
+        sparsity = float(given.get("recipe.final_sparsity", 0))
+        self.trials.append(sparsity)
+        folder = Path(given["hydra.run.dir"])
+        ended(folder, -sparsity / 10, passed=sparsity <= self.up_to, latency=4 - 2 * sparsity)
+
+
+def test_the_sparsest_that_passes_ends_the_search(tmp_path: Path) -> None:
+    train = Trainer(0.8)
+    found = list(search(ASKED, tmp_path / "s", train))
+    assert train.trials == [0.9, 0.8]
+    assert [trial.passed for trial in found] == [False, True]
+    assert closest(found, None) == found[1]
+    assert found[1].difference == pytest.approx(-7.0) and found[1].lower == pytest.approx(-8.0)
+    # Called again, nothing is trained again.
+    assert list(search(ASKED, tmp_path / "s", train)) == found
+    assert train.trials == [0.9, 0.8]
+
+
+def test_a_trial_that_broke_off_is_resumed(tmp_path: Path) -> None:
+    def broken(words: Sequence[str]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(search(ASKED, tmp_path / "s", broken))
+    train = Trainer(0.9)
+    assert len(list(search(ASKED, tmp_path / "s", train))) == 1
+    assert train.trials == [0.9]
+    # A run that failed before its gate is tried again, one whose gate failed is not.
+    (tmp_path / "s" / "sparsity-0.9" / "summary.json").write_text(
+        json.dumps({"status": "failed", "error": "no space"})
+    )
+    [trial] = search(ASKED, tmp_path / "s", lambda words: None)
+    assert not trial.ended and trial.stopped == "no space"
+
+
+def test_without_a_fitting_trial_the_closest_is_named(tmp_path: Path) -> None:
+    found = list(search(ASKED, tmp_path / "s", Trainer(-1)))
+    assert [trial.sparsity for trial in found] == list(SPARSITIES)
+    best = closest(found, None)
+    assert best is not None and best.sparsity == 0 and not best.fits(None)
+    assert closest([], None) is None
+
+
+def test_the_latency_is_a_condition_too(tmp_path: Path) -> None:
+    asked = Search(**{**vars(ASKED), "max_latency": 2.0})
+    found = list(search(asked, tmp_path / "s", Trainer(0.8)))
+    # 2.4 ms at 80 %, slower where denser.
+    assert [trial.fits(2.0) for trial in found] == [False] * 5
+    best = closest(found, 2.0)
+    assert best is not None and best.passed
+
+
+def test_the_budget_ends_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, now = Trainer(-1), [0.0]
+    monkeypatch.setattr(compression.time, "monotonic", lambda: now[0])
+
+    def hour(words: Sequence[str]) -> None:
+        train(words)
+        now[0] += 3600
+
+    assert len(list(search(ASKED, tmp_path / "s", hour, budget=3 * 3600))) == 3
+
+
+def test_a_folder_of_another_search_is_refused(tmp_path: Path) -> None:
+    list(search(ASKED, tmp_path / "s", Trainer(0.9)))
+    other = Search(**{**vars(ASKED), "max_drop": 2.0})
+    with pytest.raises(UserError, match="another max_drop"):
+        list(search(other, tmp_path / "s", Trainer(0.9)))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(UserError, match="is not empty and holds no search"):
+        list(search(ASKED, tmp_path / "mine", Trainer(0.9)))
+
+
+def test_int8_alone_prunes_nothing(tmp_path: Path) -> None:
+    assert "~recipe.modifiers.pruning" in ASKED.words(0.0, tmp_path)
+    assert "recipe.final_sparsity=0.9" in ASKED.words(0.9, tmp_path)
+
+
+def test_the_command(
+    tmp_path: Path, teacher_folder: str, monkeypatch: pytest.MonkeyPatch, csv_files: dict[str, str]
+) -> None:
+    rows = ["--data", csv_files["train"], "--validation", csv_files["validation"]]
+    words = ["compress", teacher_folder, *rows, "--max-drop", "1", "-o", str(tmp_path / "s")]
+    for wrong, message in (
+        (["--budget", "soon"], "such as 90m"),
+        (["--data", "nowhere.csv"], "there is no file nowhere.csv"),
+    ):
+        refused = CliRunner().invoke(app, [*words, *wrong])
+        assert refused.exit_code == 1 and message in refused.output
+    monkeypatch.setattr(command, "_train", Trainer(0.8))
+    monkeypatch.setattr("sparsekit.compare.write.write_comparison", comparison)
+    passed = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert passed.exit_code == 0, passed.output
+    assert f"deployment: {tmp_path / 's' / 'sparsity-0.8' / 'deployment'}" in passed.output
+    assert "did not pass" in passed.output or "gate stopped" in passed.output
+    monkeypatch.setattr(command, "_train", Trainer(-1))
+    failed = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "t")])
+    assert failed.exit_code == 1 and "the closest is" in failed.output
+
+
+def comparison(folders: Sequence[Path], out: None, metric: None) -> tuple[Any, list[str]]:
+    return None, [f"{folders[0]}/compare.html"]
+
+
+def test_a_checkpoint_without_a_head_is_refused(student_folder: str) -> None:
+    words = ["compress", student_folder, "--data", __file__, "--max-drop", "1"]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 1 and "not fine-tuned for a task" in refused.output
