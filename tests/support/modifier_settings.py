@@ -145,6 +145,7 @@ SETTINGS = [
         {"init_lr": 0.01, "final_lr": 0.0, "lr_func": "cyclic_linear", "cycle_epochs": 0.75},
     ),
     Setting("set rate", "optimizer.SetLearningRate", {"learning_rate": 0.01}),
+    Setting("rate range", "rate_range.LearningRateRange", {"lowest": 1e-4, "highest": 0.01}),
     Setting(
         "steps",
         _LR,

@@ -1,0 +1,93 @@
+"""The learning rate range test: what follows from its losses, and the command."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sparsekit.cli.app import app
+from sparsekit.modifiers.rate_range import LearningRateRange
+from sparsekit.training.range_test import RangeTest, smoothed
+
+
+def test_the_rate_grows_exponentially_to_the_last_step() -> None:
+    modifier = LearningRateRange(lowest=1e-6, highest=1e-2)
+    rates = [modifier.lr(step / 50, 1.0, 50) for step in range(50)]
+    assert rates[0] == 1e-6 and rates[-1] == pytest.approx(1e-2)
+    ratios = [after / before for before, after in pairwise(rates)]
+    assert max(ratios) == pytest.approx(min(ratios))
+    problems = LearningRateRange(lowest=1e-2, highest=1e-6).problems(1.0)
+    assert problems == ["lowest 0.01 must be above 0 and below highest 1e-06"]
+
+
+def test_the_suggestion_lies_where_the_loss_falls_fastest() -> None:
+    rates = [10 ** (-6 + step / 25) for step in range(101)]
+    # Falls by a step around 1e-4, is lowest at 1e-3, and rises from there.
+    losses = [
+        0.7 - 0.5 / (1 + math.exp(-8 * (math.log10(rate) + 4))) + max(0.0, rate - 1e-3) * 100
+        for rate in rates
+    ]
+    found = RangeTest(rates, losses)
+    assert found.steepest == pytest.approx(1e-4, rel=0.2)
+    assert found.lowest == pytest.approx(1e-3, rel=0.2)
+    assert found.suggested == pytest.approx(1e-4, rel=0.2)
+    assert found.falls
+
+
+def test_the_average_has_no_bias_and_ends_where_the_loss_diverges() -> None:
+    rates = [10.0**-i for i in range(9, 1, -1)]
+    assert smoothed(rates, [0.5] * 8).losses == pytest.approx([0.5] * 8)
+    assert not smoothed(rates, [0.5] * 8).falls
+    diverged = smoothed(rates, [0.5, 0.5, 0.5, 90.0, 90.0, 90.0, 90.0, 90.0])
+    assert len(diverged.rates) == len(diverged.losses) == 4
+    assert len(smoothed(rates, [0.5, 0.4, math.nan, 0.3, 0.3, 0.3, 0.3, 0.3]).losses) == 2
+
+
+def command(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["lr-find", *words])
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def words(csv_files: dict[str, str], teacher_folder: str) -> list[str]:
+    return [
+        "dataset=csv",
+        *(f"dataset.data_files.{split}={csv_files[split]}" for split in ("train", "validation")),
+        f"student.checkpoint={teacher_folder}",
+        "student.sparsity=0.5",
+        "dataset.max_length=32",
+    ]
+
+
+def test_the_command(words: list[str], tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    code, text = command(*words, "--steps", "24", "--highest", "1e-3", "-o", str(target))
+    assert code == 0, text
+    assert "suggested: recipe.init_lr=" in text and text.endswith(f"lr-find: {target}\n")
+    found = json.loads((target / "lr-find.json").read_text())
+    assert len(found["rates"]) == len(found["losses"]) == 24
+    assert found["rates"][0] == pytest.approx(1e-6) and found["rates"][-1] == pytest.approx(1e-3)
+    assert f"{found['suggested']:.2g}" in text
+    assert (target / "lr-find.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--lowest", "1"], "--lowest 1 must be above 0 and below --highest 0.01"),
+        (["--steps", "3"], "--steps 3 must be 20 or more"),
+        (["task=embedding"], "embedding learns from its teacher alone"),
+        (["recipe.epochs=3"], "recipe.epochs"),
+        (["student.sparsity=2"], "student.sparsity 2 lies outside of [0, 1)"),
+    ],
+)
+def test_mistakes(more: list[str], message: str, words: list[str], tmp_path: Path) -> None:
+    code, text = command(*words, *more, "-o", str(tmp_path / "out"))
+    assert code == 1, text
+    assert message in text
+    assert not (tmp_path / "out").exists()
