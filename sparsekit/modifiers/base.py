@@ -251,9 +251,10 @@ def match_parameters(model: nn.Module, patterns: str | Sequence[str]) -> dict[st
     parameters, stack = dict(model.named_parameters()), prunable(model)
     # A decoder tied to the embeddings has their parameter, which is named after them alone.
     layers: dict[str, nn.Parameter] = {
-        f"{name}.weight": cast(nn.Parameter, module.weight)
+        weight: cast(nn.Parameter, module.weight)
         for name, module in model.named_modules()
-        if isinstance(module, PRUNABLE_LAYERS) and f"{name}.weight" in parameters
+        if isinstance(module, PRUNABLE_LAYERS)
+        and (weight := f"{name}.weight".removeprefix(".")) in parameters
     }
     found: dict[str, nn.Parameter] = {}
     problems = []
