@@ -16,6 +16,7 @@ from sparsekit.compare.statistics import (
     less_is_better,
     limits_of,
     noise_of,
+    varied_keys,
 )
 from sparsekit.compare.text import marks
 
@@ -36,8 +37,7 @@ def page_data(comparison: Comparison, folder: Path) -> dict[str, Any]:
     """What the page's scripts read; of the configs only the keys that differ between runs."""
     runs = [run for group in comparison.groups for run in group.runs]
     number = {id(run): index for index, run in enumerate(runs)}
-    keys = dict.fromkeys(key for run in runs for key in run.config)
-    varied = [key for key in keys if len({str(run.config.get(key)) for run in runs}) > 1]
+    varied = varied_keys([run.config for run in runs])
     return {
         "folder": "/".join(folder.resolve().parts[-2:]),
         "axes": comparison.axes,

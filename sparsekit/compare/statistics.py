@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from sparsekit.compare.load import Run
 from sparsekit.config.identity import config_hash
@@ -139,8 +142,7 @@ def find_axes(groups: Sequence[Sequence[Run]], seeds: Collection[str] = ()) -> l
     names.
     """
     configs = [_without(members[0], seeds) for members in groups]
-    keys = dict.fromkeys(key for config in configs for key in config)
-    varied = [key for key in keys if len({str(config.get(key)) for config in configs}) > 1]
+    varied = varied_keys(configs)
     given = {
         text.lstrip("+~").partition("=")[0]
         for members in groups
@@ -156,6 +158,22 @@ def find_axes(groups: Sequence[Sequence[Run]], seeds: Collection[str] = ()) -> l
             kept.append(key)
             cells = finer
     return kept
+
+
+def varied_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys whose values, as text, are not the same in all configs.
+
+    >>> varied_keys([{"seed": 1, "epochs": 3}, {"seed": 2, "epochs": 3}])
+    ['seed']
+    """
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [key for key in keys if _varies([config.get(key) for config in configs])]
+
+
+def _varies(values: Sequence[Any]) -> bool:
+    first, text = values[0], str(values[0])
+    # Most values are one object in all configs, and need not become text.
+    return any(value is not first and str(value) != text for value in values)
 
 
 def differ(first: Statistic, second: Statistic) -> bool | None:
@@ -189,16 +207,23 @@ def pareto(points: Sequence[Sequence[float]], noise: Sequence[float] = ()) -> li
     >>> pareto([(0.1, 1.01), (0.4, 1.0)]), pareto([(0.1, 1.01), (0.4, 1.0)], [0.05])
     ([True, True], [True, False])
     """
-    noise = noise or [0.0] * (len(points[0]) - 1 if points else 0)
-    return [not any(_beats(other, point, noise) for other in points) for point in points]
-
-
-def _beats(other: Sequence[float], point: Sequence[float], noise: Sequence[float]) -> bool:
-    if other[0] < point[0]:
-        costs = zip(other[1:], point[1:], noise, strict=True)
-        return all(a <= b * (1 + share) for a, b, share in costs)
-    as_good = all(a <= b for a, b in zip(other, point, strict=True))
-    return as_good and tuple(other) != tuple(point)
+    if not points:
+        return []
+    order = sorted(range(len(points)), key=lambda index: points[index][0])
+    metric = [points[index][0] for index in order]
+    # [costs, points], by the metric, which no later point betters.
+    costs = np.array([points[index][1:] for index in order]).T
+    # By how much each cost may rise by chance.
+    slack = 1 + np.array(noise or [0.0] * len(costs))
+    front = []
+    for point in points:
+        cost = np.array(point[1:])[:, None]
+        first, end = bisect_left(metric, point[0]), bisect_right(metric, point[0])
+        better, equal = costs[:, :first], costs[:, first:end]
+        beaten = (better <= cost * slack[:, None]).all(axis=0).any()
+        beaten |= ((equal <= cost).all(axis=0) & (equal != cost).any(axis=0)).any()
+        front.append(not beaten)
+    return front
 
 
 def noise_of(measure: str) -> float:

@@ -8,18 +8,12 @@ import yaml
 
 from sparsekit.errors import UserError
 
-# libyaml where PyYAML has it: ten times as fast, and a sweep has a thousand files.
+# libyaml where PyYAML has it: ten times as fast.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Far more than any config or recipe holds; aliases within aliases reach it at once.
 MOST_VALUES = 100_000
 # Deeper ones end Python's recursion, or that of libyaml.
 MOST_LEVELS = 100
-
-
-def load_yaml(text: str | bytes, name: str) -> Any:
-    """The value of a YAML text, after `check_yaml`; raises yaml.YAMLError for other text."""
-    check_yaml(text, name)
-    return yaml.load(text, _Loader)
 
 
 def check_yaml(text: str | bytes, name: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from sparsekit.config.yaml_limits import load_yaml
+from sparsekit.config.plain_yaml import load_yaml
 from sparsekit.errors import UserError, first_line, printable
 from sparsekit.runs.paths import MARKER, RunPaths
 from sparsekit.runs.summary import plain_json

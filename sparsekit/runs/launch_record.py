@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from sparsekit.config.yaml_limits import load_yaml
+from sparsekit.config.plain_yaml import load_yaml
 from sparsekit.errors import UserError, first_line
 from sparsekit.runs.paths import RunPaths
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
 import subprocess
 import sys
 import time
@@ -76,6 +77,23 @@ def test_the_front_is_what_nothing_beats(sweep: Path) -> None:
         )
         assert group.front == (not beaten)
     assert 0 < sum(group.front for group in comparison.groups) < 8
+
+
+def test_the_front_is_what_comparing_each_two_points_gives() -> None:
+    chance = random.Random(0)
+    for costs in (0, 1, 2):
+        noise = [0.05] * costs
+        # Few values, so that points share some, or lie within the noise.
+        points = [[chance.choice([1, 1.04, 1.2, 2]) for _ in range(1 + costs)] for _ in range(40)]
+        expected = [not any(_beats(other, point, noise) for other in points) for point in points]
+        assert pareto(points, noise) == expected
+
+
+def _beats(other: list[float], point: list[float], noise: list[float]) -> bool:
+    if other[0] < point[0]:
+        costs = zip(other[1:], point[1:], noise, strict=True)
+        return all(a <= b * (1 + share) for a, b, share in costs)
+    return all(a <= b for a, b in zip(other, point, strict=True)) and other != point
 
 
 def test_a_quiet_moment_puts_no_poor_model_on_the_front(tmp_path: Path) -> None:
