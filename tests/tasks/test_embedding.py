@@ -14,6 +14,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from hydra import compose, initialize_config_dir
 from project import CONF
+from serving import post, serving
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, TrainingArguments
 from typer.testing import CliRunner
 
@@ -154,6 +155,23 @@ def test_pipeline_returns_vectors_of_length_one(run: Path) -> None:
     np.testing.assert_allclose((vectors**2).sum(axis=1), 1, atol=1e-5)
     with pytest.raises(UserError, match="single texts"):
         Pipeline(run)([("one text", "another")])
+
+
+def test_the_server_gives_the_pipelines_vectors(run: Path) -> None:
+    texts = [str(row["text"]) for row in hub_seed.reviews(5, seed=5)]
+    expected = Pipeline(run)(texts)
+    with serving([str(run)]) as port:
+        status, vectors = post(port, "/embed", {"inputs": texts, "normalize": True})
+        assert status == 200
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+        [collected] = post(port, "/predict", {"sequences": texts})[1].values()
+        np.testing.assert_allclose(collected, expected, atol=1e-5)
+        assert "length 1" in post(port, "/embed", {"inputs": "a", "normalize": False})[1]["error"]
+        assert "single texts" in post(port, "/predict", {"inputs": ["a", "b"]})[1]["error"]
+        tensor = {"name": "text", "shape": [5], "datatype": "BYTES", "data": texts}
+        [output] = post(port, f"/v2/models/{run.name}/infer", {"inputs": [tensor]})[1]["outputs"]
+        assert output["shape"] == [5, 32]
+        np.testing.assert_allclose(np.reshape(output["data"], (5, 32)), expected, atol=1e-5)
 
 
 def test_verify_finds_the_recorded_metrics(run: Path) -> None:

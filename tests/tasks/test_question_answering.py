@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from serving import post, serving
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoTokenizer,
@@ -205,6 +206,19 @@ def test_predict_needs_pairs_and_prints_an_answer(run: Path) -> None:
     [answer] = json.loads(result.output)
     assert answer.keys() >= {"answer", "score", "start", "end"}
     assert Pipeline(run)([tuple(texts)])[0]["answer"] == answer["answer"]
+
+
+def test_the_server_gives_the_pipelines_answers(run: Path) -> None:
+    rows = questions(3)
+    pairs = [(row["question"], row["context"]) for row in rows]
+    expected = Pipeline(run)(pairs)
+    with serving([str(run)]) as port:
+        for row, answer in zip(rows, expected, strict=True):
+            body = {"question": row["question"], "context": row["context"]}
+            assert post(port, "/predict", body)[1]["answer"] == answer["answer"]
+        batch = post(port, "/predict", {"inputs": [list(pair) for pair in pairs]})[1]
+        assert [each["answer"] for [each] in batch] == [each["answer"] for each in expected]
+        assert "pairs of texts" in post(port, "/predict", {"inputs": "a"})[1]["error"]
 
 
 @pytest.mark.parametrize(
