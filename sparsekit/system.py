@@ -26,7 +26,18 @@ PACKAGES = (
 )
 # About 2 ms.
 SPIN_COUNT = "40000"
-UNITS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+# Of x86, and of ARM: dot products of int8, and those of unsigned by signed bytes.
+UNITS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimddp",
+    "i8mm",
+)
 
 
 def bound_spinning() -> None:
@@ -92,7 +103,8 @@ def cpu_units() -> dict[str, bool] | None:
 
 def cpu_flags() -> str | None:
     """The features of the CPU as Linux lists them; None on other systems."""
-    return _cpuinfo().get("flags")
+    info = _cpuinfo()
+    return info.get("flags") or info.get("Features")  # on x86, and on ARM
 
 
 def cores() -> int:

@@ -9,9 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from sparsekit.system import SPIN_COUNT, command
+from sparsekit.system import SPIN_COUNT, command, cpu_units
 
 PROBE = "from sparsekit.system import bound_spinning; bound_spinning(); import torch"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "unit"),
+    [("flags\t\t: fpu avx2 avx512_vnni", "avx512_vnni"), ("Features\t: fp asimddp", "asimddp")],
+    ids=["x86", "arm"],
+)
+def test_units_are_read_from_cpuinfo(
+    cpuinfo: str, unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"processor\t: 0\n{cpuinfo}\n\n")
+    units = cpu_units()
+    assert units is not None and units[unit] and not units["i8mm"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch has GNU OpenMP on Linux")

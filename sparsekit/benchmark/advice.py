@@ -12,7 +12,13 @@ SPARSE_KERNELS = ("deepsparse", "sparse")
 FEW_ZEROS = 0.01
 # Milliseconds below which what surrounds the model (tokenizing, the network) takes as long.
 SMALL_MS = 1.0
-_INT8 = {"amx_int8": "AMX", "avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI"}
+_INT8 = {
+    "amx_int8": "AMX",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "i8mm": "NEON i8mm",
+    "asimddp": "NEON dotprod",
+}
 
 Row = Mapping[str, Any]
 Sizes = Mapping[str, Mapping[str, int]]
@@ -159,6 +165,11 @@ def _units(units: Mapping[str, bool] | None) -> str:
         return "Which int8 units this CPU has is unknown: the system does not list them."
     present = [name for flag, name in _INT8.items() if units.get(flag)]
     if present:
-        without = "" if units.get("amx_int8") else "; it has no AMX, which would be faster still"
+        on_arm = units.get("asimddp")
+        without = "; it has no AMX, which would be faster still"
+        without = "" if on_arm or units.get("amx_int8") else without
         return f"This CPU multiplies int8 with {' and '.join(present)}{without}."
-    return "This CPU has no int8 units (VNNI, AMX): int8 makes the file smaller more than faster."
+    return (
+        "This CPU has no int8 units (VNNI, AMX, dotprod): int8 makes the file smaller more than "
+        "faster."
+    )

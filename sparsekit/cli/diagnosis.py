@@ -21,7 +21,7 @@ from sparsekit.runtime.openvino import OpenVinoRuntime
 from sparsekit.system import cores, cpu_name, cpu_units, versions
 
 HUB_SECONDS = 3.0
-INT8_UNITS = ("amx_int8", "avx512_vnni", "avx_vnni")
+INT8_UNITS = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
 BF16_UNITS = ("amx_bf16", "avx512_bf16")
 # Of the packages that are listed, those that every installation needs.
 REQUIRED = ("sparsekit", "onnx", "onnxruntime")

@@ -340,6 +340,8 @@ def test_advice() -> None:
     sentences = advice(rows, units, 0.9)
     assert sentences[0].startswith("Ship export.form=deepsparse and run it with deepsparse: 9.00")
     assert "AVX512-VNNI; it has no AMX" in sentences[1]
+    on_arm = advice(rows, {"asimddp": True, "i8mm": True}, 0.9)
+    assert on_arm[1] == "This CPU multiplies int8 with NEON i8mm and NEON dotprod."
     assert sentences[2].startswith("On deepsparse the zeros bring speed")
     assert sentences[3].startswith("On onnxruntime the zeros reduce the size only")
     sentences = advice([*rows, sparse], units, 0.9)

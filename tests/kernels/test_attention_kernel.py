@@ -11,17 +11,15 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+from attention_reference import FLOAT, HEADS, INT8, ROUNDED, dequantized, numpy_attention
 
 from sparsekit.kernels.compiler import FLAGS
 from sparsekit.kernels.sources import FLAGS as KERNEL_FLAGS
 from sparsekit.kernels.variants import NATIVE
 from sparsekit.runtime.sparse.c_structures import AttentionStruct, QuantizerStruct
-from sparsekit.runtime.sparse.operators import quantize
-from sparsekit.runtime.sparse.weights import Format
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
-HEADS = 2
 PROBE = """
 #include "layers.h"
 long lanes(void) { return LANES; }
@@ -87,26 +85,6 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return ctypes.CDLL(target)
 
 
-def quantizer(
-    format: Format, scale: float, zero_point: int, low: int, high: int
-) -> QuantizerStruct:
-    return QuantizerStruct(format, scale, 1 / scale, zero_point, low, high)
-
-
-FLOAT = [quantizer(Format.FLOAT32, 1, 0, 0, 0)] * 4
-
-
-def int8_operands(formats: Sequence[Format]) -> list[QuantizerStruct]:
-    """Quantizers of query, key, probabilities and value, in these formats."""
-    limits = [(0.03, 120, 0, 255), (0.04, -3, -128, 127), (1 / 255, 0, 0, 255)]
-    pairs = zip(formats, [*limits, (0.05, 5, -128, 127)], strict=True)
-    return [quantizer(format, *limit) for format, limit in pairs]
-
-
-ROUNDED = int8_operands([Format.ROUNDED] * 4)
-INT8 = int8_operands([Format.PACKED, Format.PACKED, Format.PACKED, Format.PLANES])
-
-
 def aligned(shape: tuple[int, ...]) -> np.ndarray:
     """A 64-byte aligned float32 array, as C's vectors require."""
     memory = np.zeros(4 * math.prod(shape) + 64, np.uint8)
@@ -144,30 +122,6 @@ def c_attention(
         addresses[3],
     )
     return [out[:, i : i + n].T for i, n in zip(starts, tokens, strict=False)]
-
-
-def dequantized(x: np.ndarray, rounding: QuantizerStruct) -> np.ndarray:
-    if rounding.format == Format.FLOAT32:
-        return x
-    dtype = np.int8 if rounding.low < 0 else np.uint8
-    zero_point = np.asarray(int(rounding.zero_point), dtype)
-    integers = quantize(x.astype(np.float32), np.asarray(np.float32(rounding.scale)), zero_point)
-    return (integers.astype(np.float64) - zero_point) * rounding.scale
-
-
-def numpy_attention(
-    quantizers: Sequence[QuantizerStruct], features: int, text: np.ndarray, mask: np.ndarray
-) -> np.ndarray:
-    query, key, value = (
-        dequantized(x, rounding).reshape(len(x), HEADS, features).astype(np.float64)
-        for x, rounding in zip(text, (quantizers[0], quantizers[1], quantizers[3]), strict=True)
-    )
-    scores = np.einsum("qhf,khf->hqk", query, key) * features**-0.5
-    scores = scores.astype(np.float32) + mask  # rounds away small scores beside a large mask
-    numerators = np.exp((scores - scores.max(axis=2, keepdims=True)).astype(np.float64))
-    probabilities = numerators / numerators.sum(axis=2, keepdims=True)
-    weights = dequantized(probabilities, quantizers[2])
-    return np.einsum("hqk,khf->qhf", weights, value).reshape(len(value), -1)
 
 
 # One text, or several whose vectors fit into a tile, which is smaller without AVX-512.

@@ -35,11 +35,11 @@ INLINE attention_scratch allocate_attention(vector *memory, long features, long 
 INLINE void add_numerators(vector *scores, const vector *largest, vector *sums, const int keys,
                            const int n) {
     vector x[2 * QUERIES];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < keys * n; i++)
         x[i] = scores[i] - largest[i % n];
     exponentiate(x, keys * n);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < keys * n; i++) {
         scores[i] = x[i];
         sums[i % n] += x[i];
@@ -52,17 +52,17 @@ INLINE void add_numerators(vector *scores, const vector *largest, vector *sums, 
 INLINE void softmax_block(vector *scores, long keys, float scale, const float *mask,
                           vector *largest, vector *sums, vector *rescale, const int n) {
     vector previous[QUERIES];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int j = 0; j < n; j++)
         previous[j] = largest[j];
     for (long t = 0; t < keys; t++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; j < n; j++) {
             scores[t * n + j] = scores[t * n + j] * scale + mask[t];
             largest[j] = maximum(largest[j], scores[t * n + j]);
         }
     }
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int j = 0; j < n; j++) {
         rescale[j] = exponential(previous[j] - largest[j]);
         sums[j] *= rescale[j];
@@ -163,7 +163,7 @@ INLINE void attend(const head_part *part, attention_scratch s, vector *factor, c
     const sequence *seq = part->sequence;
     const int quantized = a->probabilities.format != FLOAT32;
     vector largest[QUERIES], sums[QUERIES], rescale[QUERIES], *scores = s.scores;
-    integers query_terms[QUERIES];
+    integers query_terms[QUERIES] = {0};
     memset(s.out, 0, a->features * n * sizeof *s.out);
     for (int j = 0; j < n; j++) {
         /* Not infinity: of a sequence whose keys are all masked by it, the average is computed. */
@@ -203,7 +203,7 @@ INLINE void attention_head(const head_part *part, const columns *to, attention_s
         vector four[4][GROUP];
 #pragma GCC unroll 4
         for (int m = 0; m < 4; m++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int j = 0; j < n; j++)
                 four[m][j] = s.out[(f + m) * n + j] * factor[j];
         }

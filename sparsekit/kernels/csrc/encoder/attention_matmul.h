@@ -10,10 +10,15 @@ where all four operands are quantized, in int8 with four features or keys at onc
 #include "vectors.h"
 
 /* Scores are computed for QUERIES vectors of queries and BLOCK_KEYS keys at a time, so that they
-   stay in the L1 cache from the first matmul to the second: 16 KB, or 4 KB. BLOCK keys, or BLOCK
-   features of the values, are in registers at once. */
+   stay in the L1 cache from the first matmul to the second: 16 KB, or 4 KB. For that, BLOCK keys,
+   at most a vector of them, or BLOCK features of the values are in registers at once. */
+#if LANES == 4
+#define QUERIES 4
+#define BLOCK 4
+#else
 #define QUERIES 2
 #define BLOCK (4 * ACCUMULATORS)
+#endif
 /* A tile: a sequence of several blocks begins with a tile, since it is a group of its own. */
 #define BLOCK_KEYS (TILE * LANES)
 
@@ -54,14 +59,14 @@ INLINE void score_block(const head_part *part, long lane, vector *scores, const 
     for (long f = 0; f < part->attention->features; f++, q += width, k += key_width) {
 #pragma GCC unroll 8
         for (int i = 0; i < BLOCK; i++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int j = 0; j < n; j++)
                 sums[i][j] += k[i] * q[j];
         }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < BLOCK; i++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; j < n; j++)
             scores[i * n + j] = sums[i][j];
     }
@@ -77,21 +82,21 @@ INLINE void weighted_sum_block(const head_part *part, const vector *weights, lon
     const float *values = token_data(part->value, part->vectors, feature, lane);
 #pragma GCC unroll 8
     for (int i = 0; i < count; i++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; j < n; j++)
             sums[i][j] = out[i * n + j] * rescale[j];
     }
     for (long t = 0; t < keys; t++, weights += n) {
 #pragma GCC unroll 8
         for (int i = 0; i < count; i++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int j = 0; j < n; j++)
                 sums[i][j] += values[i * width + t] * weights[j];
         }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < count; i++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; j < n; j++)
             out[i * n + j] = sums[i][j];
     }
@@ -131,21 +136,21 @@ INLINE void score_block_int8(const head_part *part, const integers *query_terms,
     integers sums[BLOCK][QUERIES];
 #pragma GCC unroll 8
     for (int i = 0; i < BLOCK; i++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; j < n; j++)
             sums[i][j] = query_terms[j];
     }
     for (long u = 0; u < units; u++, k += key_width, q += width) {
 #pragma GCC unroll 8
         for (int i = 0; i < BLOCK; i++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int j = 0; j < n; j++)
                 sums[i][j] = (integers)DOT_PRODUCT_ADD(sums[i][j], q[j], (k[i] - (integers){0}));
         }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < BLOCK; i++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; j < n; j++)
             scores[i * n + j] = to_float(sums[i][j] - key_terms[i]) * scale;
     }
@@ -194,13 +199,13 @@ INLINE void pack_probabilities(const quantizer *rounding, vector *scores, long k
             scores[t * n + j] = broadcast(0.0f);
     for (long t = 0; t < keys; t += 4) {
         integers four[QUERIES];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; j < n; j++) {
             four[j] = pack_four(rounding, scores + t * n + j, factor[j], n);
             probability_sums[j] = (integers)DOT_PRODUCT_ADD(probability_sums[j], four[j],
                                                             (0x01010101 - (integers){0}));
         }
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; j < n; j++)
             scores[t / 4 * n + j] = (vector)four[j];
     }
@@ -216,7 +221,7 @@ INLINE void weighted_sum_int8(const head_part *part, const integers *packed, lon
     const int32_t *values = (const int32_t *)tile_data(part->value, tile) + feature * plane;
 #pragma GCC unroll 8
     for (int i = 0; i < count; i++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; j < n; j++)
             sums[i][j] = out[i * n + j];
     }
@@ -226,7 +231,7 @@ INLINE void weighted_sum_int8(const head_part *part, const integers *packed, lon
         const int32_t *four = values + v / GROUP * LANES + token % LANES + v % GROUP;
 #pragma GCC unroll 8
         for (int i = 0; i < count; i++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int j = 0; j < n; j++)
                 sums[i][j] = (integers)DOT_PRODUCT_ADD(sums[i][j], packed[j],
                                                        (four[i * plane] - (integers){0}));
@@ -234,7 +239,7 @@ INLINE void weighted_sum_int8(const head_part *part, const integers *packed, lon
     }
 #pragma GCC unroll 8
     for (int i = 0; i < count; i++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; j < n; j++)
             out[i * n + j] = sums[i][j];
     }

@@ -76,30 +76,37 @@ static columns with_rounding(columns tensor, const quantizer *rounding) {
     return tensor;
 }
 
+/* The number of pieces of a sequence's queries, QUERIES vectors each. */
+INLINE long query_parts(const sequence *seq) { return (vector_count(seq) + QUERIES - 1) / QUERIES; }
+
 /* All heads, for all queries, or with first_only for the first vector of each sequence. */
 static void attention_heads(const attention *a, const tensors *t, long query_vectors, long vectors,
                             const sequence *sequences, long count, int first_only,
                             const columns *to, worker *self) {
     attention_scratch scratch = allocate_attention((vector *)self->scratch, a->features, vectors);
-    long pairs = 0;
+    long parts = 0;
     for (long s = 0; s < count; s++)
-        pairs += first_only ? 1 : (vector_count(sequences + s) + 1) / 2;
-    for (long i = claim_piece(self); i < a->heads * pairs; i = complete_and_claim(self)) {
-        long s = 0, pair = i % pairs;
-        for (; !first_only && pair >= (vector_count(sequences + s) + 1) / 2; s++)
-            pair -= (vector_count(sequences + s) + 1) / 2;
-        head_part part = {a,    &t->query,     &t->key, &t->value,       i / pairs,
-                          pair, query_vectors, vectors, sequences + pair};
-        if (!first_only) {
-            part.v = sequences[s].first + 2 * pair;
-            part.sequence = sequences + s;
+        parts += first_only ? 1 : query_parts(sequences + s);
+    for (long i = claim_piece(self); i < a->heads * parts; i = complete_and_claim(self)) {
+        long s = 0, index = i % parts, head = i / parts;
+        if (first_only) {
+            head_part part = {a,     &t->query,     &t->key, &t->value,        head,
+                              index, query_vectors, vectors, sequences + index};
+            attention_head(&part, to, scratch, 1);
+            continue;
         }
-        if (!first_only && vector_count(sequences + s) - 2 * pair > 1)
-            attention_head(&part, to, scratch, 2);
-        else
+        for (; index >= query_parts(sequences + s); s++)
+            index -= query_parts(sequences + s);
+        long v = sequences[s].first + QUERIES * index;
+        long end = min_long(v + QUERIES, sequences[s].first + vector_count(sequences + s));
+        head_part part = {a, &t->query,     &t->key, &t->value,    head,
+                          v, query_vectors, vectors, sequences + s};
+        for (; part.v + QUERIES <= end; part.v += QUERIES)
+            attention_head(&part, to, scratch, QUERIES);
+        for (; part.v < end; part.v++)
             attention_head(&part, to, scratch, 1);
     }
-    finish_phase(self, a->heads * pairs);
+    finish_phase(self, a->heads * parts);
 }
 
 /* Query, key and value of `features` each; the query from its query_vectors input. */

@@ -81,7 +81,7 @@ INLINE void add_planes(integers *sum, const integers *x[4], long group, integers
     for (int i = 0; i < 4; i++) {
         loaded[i] = x[i][group];
         /* Without this the compiler loads each of them twice. */
-        __asm__("" : "+v"(loaded[i]));
+        __asm__("" : "+" VECTOR_REGISTER(loaded[i]));
     }
     integers front = INTERLEAVE(lo, 8, loaded[0], loaded[1]),
              back = INTERLEAVE(lo, 8, loaded[2], loaded[3]);

@@ -59,17 +59,24 @@ INLINE integers pack(const integers q[GROUP]) {
     __m512i low = _mm512_packus_epi32((__m512i)q[0], (__m512i)q[1]);
     __m512i high = _mm512_packus_epi32((__m512i)q[2], (__m512i)q[3]);
     return (integers)_mm512_packus_epi16(low, high);
-#else
+#elif LANES == 8
     __m256i low = _mm256_packus_epi32((__m256i)q[0], (__m256i)q[1]);
     __m256i high = _mm256_packus_epi32((__m256i)q[2], (__m256i)q[3]);
     return (integers)_mm256_packus_epi16(low, high);
+#else
+    int16x8_t low = vcombine_s16(vmovn_s32((int32x4_t)q[0]), vmovn_s32((int32x4_t)q[1]));
+    int16x8_t high = vcombine_s16(vmovn_s32((int32x4_t)q[2]), vmovn_s32((int32x4_t)q[3]));
+    return (integers)vcombine_s8(vmovn_s16(low), vmovn_s16(high));
 #endif
 }
 
 /* Stores the lanes of n vectors of `packed` from `first` on, and leaves the rest, which other
    threads may be writing. */
 INLINE void store_vectors(integers *to, integers packed, long first, const int n) {
-#if LANES == 16
+#if LANES == 4
+    for (int i = 0; i < n; i++)
+        ((int32_t *)to)[first + i] = packed[first + i];
+#elif LANES == 16
     _mm512_mask_storeu_epi32(to, (__mmask16)((((1 << n) - 1) << first) * 0x1111), (__m512i)packed);
 #else
     integers lane_index = (integers){0, 1, 2, 3, 0, 1, 2, 3} - (int32_t)first;

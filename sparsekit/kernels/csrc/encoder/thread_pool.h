@@ -37,6 +37,8 @@ typedef struct {
 INLINE void spin(long *spins) {
 #ifdef __x86_64__
     __builtin_ia32_pause();
+#elif defined __aarch64__
+    __asm__ volatile("yield");
 #endif
     if (++*spins > SPIN_LIMIT)
         sched_yield();

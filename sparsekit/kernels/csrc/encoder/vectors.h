@@ -1,9 +1,9 @@
 /* Vectors of tokens and float32 functions of them; CPU only.
 
-Between Linear layers activations are stored by feature: a vector has one feature of 16 tokens, or
-of 8 without AVX-512. So sums over features (LayerNorm), keys (softmax) and inputs (Linear) never
-cross lanes, and one weight is multiplied with all lanes. The vector types are extensions of GCC and
-Clang, which compile them to the processor's instructions. */
+Between Linear layers activations are stored by feature: a vector has one feature of 16 tokens with
+AVX-512, of 4 with NEON, or of 8. So sums over features (LayerNorm), keys (softmax) and inputs
+(Linear) never cross lanes, and one weight is multiplied with all lanes. The vector types are
+extensions of GCC and Clang, which compile them to the processor's instructions. */
 
 #ifndef SPARSEKIT_ENCODER_VECTORS_H
 #define SPARSEKIT_ENCODER_VECTORS_H
@@ -12,26 +12,39 @@ Clang, which compile them to the processor's instructions. */
 #include <string.h>
 #if defined __AVX512F__ || defined __AVX2__
 #include <immintrin.h>
+#elif defined __aarch64__
+#include <arm_neon.h>
 #endif
 
 /* The ABI of vector arguments does not matter: they are passed within one file only. */
 #pragma GCC diagnostic ignored "-Wpsabi"
 
+#define INLINE static inline __attribute__((always_inline))
 /* Tokens per vector, and sums per output that fit into the 32 or 16 registers. */
-#ifdef __AVX512F__
+#if defined __AVX512F__
 #define LANES 16
+#define ACCUMULATORS 2
+#elif defined __aarch64__
+#define LANES 4
 #define ACCUMULATORS 2
 #else
 #define LANES 8
 #define ACCUMULATORS 1
 #endif
-/* Whether the processor adds four int8 products at once to each int32 sum (VNNI). */
-#if defined __AVX512VNNI__ && defined __AVX512BW__ || defined __AVXVNNI__ && LANES == 8
+/* The constraint of inline assembly that means any vector register. */
+#ifdef __aarch64__
+#define VECTOR_REGISTER "w"
+#else
+#define VECTOR_REGISTER "v"
+#endif
+/* Whether the processor adds four int8 products at once to each int32 sum: with VNNI on x86, with
+   dotprod or i8mm on ARM. */
+#if defined __AVX512VNNI__ && defined __AVX512BW__ || defined __AVXVNNI__ && LANES == 8 ||         \
+    defined __aarch64__ && defined __ARM_FEATURE_DOTPROD
 #define INT8_DOT_PRODUCTS
 #endif
-/* Vectors per tile, the tokens for which a weight is read once: 128 or 64. */
+/* Vectors per tile, the tokens for which a weight is read once: 128, 64 or 32. */
 #define TILE 8
-#define INLINE static inline __attribute__((always_inline))
 /* Adding 1.5 * 2^23 to a value of up to 2^22 rounds it to an integer, halves to even. */
 #define ROUNDING_SHIFT 12582912.0f
 
@@ -39,15 +52,42 @@ typedef float vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t integers __attribute__((vector_size(4 * LANES)));
 
 #ifdef INT8_DOT_PRODUCTS
+/* DOT_PRODUCT_ADD(sum, x, value): each sum plus four unsigned bytes of x times four signed bytes.
+   INTERLEAVE(half, bits, a, b): the elements of the lower (lo) or upper (hi) half of each 128 bits
+   of a and b in turns. */
 #if LANES == 16
 #define DOT_PRODUCT_ADD(sum, x, value) _mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)value)
 #define INTERLEAVE(half, bits, a, b)                                                               \
     ((integers)_mm512_unpack##half##_epi##bits((__m512i)a, (__m512i)b))
-#else
+#elif LANES == 8
 #define DOT_PRODUCT_ADD(sum, x, value)                                                             \
     _mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)value)
 #define INTERLEAVE(half, bits, a, b)                                                               \
     ((integers)_mm256_unpack##half##_epi##bits((__m256i)a, (__m256i)b))
+#else
+#define DOT_PRODUCT_ADD(sum, x, value) neon_dot_product_add(sum, x, value)
+#define NEON_ZIP_lo(bits, a, b) vzip1q_s##bits(a, b)
+#define NEON_ZIP_hi(bits, a, b) vzip2q_s##bits(a, b)
+#define INTERLEAVE(half, bits, a, b)                                                               \
+    ((integers)NEON_ZIP_##half(bits, vreinterpretq_s##bits##_s32((int32x4_t)(a)),                  \
+                               vreinterpretq_s##bits##_s32((int32x4_t)(b))))
+
+/* dotprod multiplies bytes of one sign only: x - 128 is signed, and 128 times the sum of the values
+   is added, as 64 times twice. Where one value meets several vectors, or one vector several values,
+   the compiler computes that part once. */
+INLINE integers neon_dot_product_add(integers sum, integers x, integers value) {
+    int8x16_t signed_value = vreinterpretq_s8_s32((int32x4_t)value);
+#ifdef __ARM_FEATURE_MATMUL_INT8
+    uint8x16_t unsigned_x = vreinterpretq_u8_s32((int32x4_t)x);
+    return (integers)vusdotq_s32((int32x4_t)sum, unsigned_x, signed_value);
+#else
+    int8x16_t centered =
+        vreinterpretq_s8_u8(veorq_u8(vreinterpretq_u8_s32((int32x4_t)x), vdupq_n_u8(128)));
+    int32x4_t offset = vdotq_s32(vdupq_n_s32(0), signed_value, vdupq_n_s8(64));
+    offset = vdotq_s32(offset, signed_value, vdupq_n_s8(64));
+    return sum + (integers)vdotq_s32(offset, centered, signed_value);
+#endif
+}
 #endif
 #endif
 
@@ -64,6 +104,8 @@ INLINE vector minimum(vector a, vector b) {
     return (vector)_mm512_min_ps((__m512)a, (__m512)b);
 #elif defined __AVX2__
     return (vector)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined __aarch64__
+    return (vector)vminnmq_f32((float32x4_t)a, (float32x4_t)b);
 #else
     return where(a < b, a, b);
 #endif
@@ -74,23 +116,25 @@ INLINE vector maximum(vector a, vector b) {
     return (vector)_mm512_max_ps((__m512)a, (__m512)b);
 #elif defined __AVX2__
     return (vector)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined __aarch64__
+    return (vector)vmaxnmq_f32((float32x4_t)a, (float32x4_t)b);
 #else
     return where(a > b, a, b);
 #endif
 }
 
-/* In place, e^x of n vectors, for x <= 0, with a relative error of about 2e-7; below -87, near the
-   smallest normal float32, e^-87. Each step is done for all of them before the next: a processor
-   looks only some 60 instructions ahead for one that need not wait. */
+/* In place, e^x of n vectors, up to 8, for x <= 0, with a relative error of about 2e-7; below -87,
+   near the smallest normal float32, e^-87. Each step is done for all of them before the next: a
+   processor looks only some 60 instructions ahead for one that need not wait. */
 INLINE void exponentiate(vector *x, const int n) {
     static const float coefficients[] = {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
-    vector shifted[4], power[4];
-#pragma GCC unroll 4
+    vector shifted[8], power[8];
+#pragma GCC unroll 8
     for (int i = 0; i < n; i++) {
         x[i] = maximum(x[i], broadcast(-87.0f));
         shifted[i] = x[i] * 1.44269504f + ROUNDING_SHIFT;
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < n; i++) {
         vector integer = shifted[i] - ROUNDING_SHIFT;
         x[i] = x[i] - integer * 0.693359375f + integer * 2.12194440e-4f;
@@ -98,11 +142,11 @@ INLINE void exponentiate(vector *x, const int n) {
     }
 #pragma GCC unroll 6
     for (int k = 0; k < 6; k++) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int i = 0; i < n; i++)
             power[i] = power[i] * x[i] + coefficients[k];
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < n; i++)
         x[i] = (vector)((integers)power[i] +
                         (((integers)shifted[i] - (integers)broadcast(ROUNDING_SHIFT)) << 23));
