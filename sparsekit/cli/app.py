@@ -25,6 +25,7 @@ from sparsekit.cli.extras import install_hint
 from sparsekit.cli.gate import gate
 from sparsekit.cli.init import init
 from sparsekit.cli.inspect import inspect
+from sparsekit.cli.latency_table import latency_table
 from sparsekit.cli.lr_find import lr_find
 from sparsekit.cli.predict import predict
 from sparsekit.cli.prune import prune
@@ -106,6 +107,7 @@ app.command()(compare)
 app.command()(compress)
 app.command()(prune)
 app.command()(shrink)
+app.command()(latency_table)
 app.command()(sensitivity)
 app.command()(lr_find)
 app.command()(pull)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +41,19 @@ Ranked = Annotated[
         "--global/--layer", help="Rank all layers together: each keeps another number of heads."
     ),
 ]
+MaxLatency = Annotated[
+    list[str] | None,
+    typer.Option(help="Find the heads and neurons for a latency, such as 3ms; repeatable."),
+]
+Table = Annotated[
+    Path | None, typer.Option(help="What sparsekit latency-table wrote, for --max-latency.")
+]
+Sparsity = Annotated[
+    float, typer.Option(help="Zeros that the weights will have, for --max-latency.")
+]
+AnyMachine = Annotated[
+    bool, typer.Option("--any-machine", help="Use a latency table of another machine.")
+]
 Rows = Annotated[int, typer.Option(help="Number of texts to measure on.")]
 
 
@@ -49,6 +63,10 @@ def shrink(
     neurons: Neurons = 0.0,
     layers: Layers = 0.0,
     hidden: Hidden = 0.0,
+    max_latency: MaxLatency = None,
+    latency_table: Table = None,
+    sparsity: Sparsity = 0.0,
+    any_machine: AnyMachine = False,
     method: How = Method.magnitude,
     data: Texts = None,
     text_column: TextColumns = None,
@@ -60,10 +78,12 @@ def shrink(
     seed: Seed = 0,
 ) -> None:
     """Remove structures of a checkpoint: its matrices become smaller, for every runtime."""
+    from sparsekit.errors import UserError
     from sparsekit.oneshot.checkpoint import Data
     from sparsekit.oneshot.shrink import Shrink, shrink_checkpoint
     from sparsekit.runs.progress import quiet_libraries
     from sparsekit.shape.choice import Shares
+    from sparsekit.shape.target import Target
 
     config = Shrink(
         shares=Shares(heads=heads, neurons=neurons, hidden=hidden, layers=layers),
@@ -72,6 +92,25 @@ def shrink(
         rows=rows,
         seed=seed,
     )
+    folder = output or Path(f"{Path(model).resolve().name}-shrunk")
+    outputs = {folder: config}
+    if max_latency:
+        if latency_table is None:
+            raise UserError(
+                "--max-latency needs --latency-table FILE, which sparsekit latency-table writes"
+            )
+        outputs = {
+            folder if len(max_latency) == 1 else Path(f"{folder}-{longest}"): replace(
+                config,
+                target=Target(
+                    max_latency=longest,
+                    table=latency_table,
+                    sparsity=sparsity,
+                    any_machine=any_machine,
+                ),
+            )
+            for longest in max_latency
+        }
     calibration = None
     if data is not None:
         calibration = Data(
@@ -80,14 +119,13 @@ def shrink(
             label_column=label_column,
             max_length=max_length,
         )
-    target = output or Path(f"{Path(model).resolve().name}-shrunk")
     quiet_libraries()
-    changed = shrink_checkpoint(model, target, config, calibration)
-    for name in ("layers", "heads", "neurons", "hidden", "parameters"):
-        typer.echo(
-            f"{name:<11}{_shown(changed['before'], name)} -> {_shown(changed['after'], name)}"
-        )
-    typer.echo(f"shrunk: {target}")
+    found = shrink_checkpoint(model, outputs, calibration)
+    for each, changed in zip(outputs, found, strict=True):
+        for name in ("layers", "heads", "neurons", "hidden", "parameters"):
+            before, after = (_shown(changed[when], name) for when in ("before", "after"))
+            typer.echo(f"{name:<11}{before} -> {after}")
+        typer.echo(f"shrunk: {each}")
 
 
 def _shown(sizes: dict[str, Any], name: str) -> str:

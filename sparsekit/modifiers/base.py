@@ -199,6 +199,14 @@ class Modifier:
     def detach(self, model: nn.Module) -> None:
         """Remove what `attach` added for training only, before the model is saved."""
 
+    @property
+    def resizes(self) -> bool:
+        """Whether `detach` makes parameters smaller, so that `resized` is called on the others."""
+        return False
+
+    def resized(self, model: nn.Module) -> None:
+        """Take the parameters anew, after another modifier's `detach` made some smaller."""
+
     def logs(self) -> Mapping[str, float]:
         """Values by name for the training log, gathered since the last call."""
         return {}

@@ -112,7 +112,9 @@ def write_copy(
                     shutil.copyfile(path, target / path.name)
         with own_names(model):
             model.cpu().save_pretrained(target)
-        (target / name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (target / name).write_text(
+            json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8"
+        )
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from sparsekit.errors import ConfigError, UserError
@@ -20,21 +20,24 @@ from sparsekit.shape.blocks import blocks
 from sparsekit.shape.choice import Shares, choose
 from sparsekit.shape.config import describe
 from sparsekit.shape.kept import hidden_width
-from sparsekit.shape.ranking import METHODS, compensate, rank
+from sparsekit.shape.ranking import METHODS, Rankings, compensate, rank
 from sparsekit.shape.removal import remove
-from sparsekit.shape.statistics import measure
+from sparsekit.shape.statistics import Statistics, measure
+from sparsekit.shape.target import Target, within_latency
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shrink:
     """The settings of one-shot shrinking.
 
-    shares: what is removed. method: one of `sparsekit.shape.ranking.METHODS`.
+    shares: what is removed. target: a latency instead, which heads and neurons are removed for.
+    method: one of `sparsekit.shape.ranking.METHODS`.
     global_ranking: whether the heads and neurons of all layers are ranked together.
     rows: number of rows on which `first_order` and `obs` measure.
     """
 
-    shares: Shares
+    shares: Shares = field(default_factory=Shares)
+    target: Target | None = None
     method: str = "magnitude"
     global_ranking: bool = False
     rows: int = 512
@@ -42,7 +45,14 @@ class Shrink:
 
     def problems(self) -> list[str]:
         """Problems of the settings, each with the option, its limit and the fix."""
-        found = self.shares.problems("--")
+        found = [] if self.target and self.shares == Shares() else self.shares.problems("--")
+        if self.target is not None and self.shares != Shares():
+            found.append(
+                "--max-latency finds the heads and neurons by itself: leave out the shares; for "
+                "fewer layers or a narrower model, shrink twice, with a table of the first result"
+            )
+        if self.target is not None:
+            found += [f"--max-latency: {problem}" for problem in self.target.problems()]
         if self.method not in METHODS:
             found.append(f"--method {self.method} is not one of {', '.join(METHODS)}")
         if self.rows < 1:
@@ -51,15 +61,16 @@ class Shrink:
 
 
 def shrink(
-    model: PreTrainedModel, config: Shrink, batches: Iterable[Mapping[str, Tensor]] | None
+    model: PreTrainedModel, config: Shrink, rankings: Rankings, statistics: Statistics | None
 ) -> None:
     """Remove structures from `model` in place, and write its sizes into its config.
 
-    batches: batches with labels, which all methods but magnitude need.
+    rankings: of the config's method; statistics: what they were computed of, None for magnitude.
     """
-    statistics = None if batches is None else measure(model, batches)
-    rankings = rank(model, config.method, statistics)
-    kept = choose(model, rankings, config.shares, config.global_ranking)
+    if config.target is None:
+        kept = choose(model, rankings, config.shares, config.global_ranking)
+    else:
+        kept = within_latency(model, rankings, config.target)
     if config.method == "obs":
         assert statistics is not None
         compensate(model, statistics, kept.heads, kept.neurons)
@@ -68,41 +79,53 @@ def shrink(
 
 
 def shrink_checkpoint(
-    source: str, output: Path, config: Shrink, data: Data | None
-) -> dict[str, Any]:
-    """Write a smaller copy of `source` (run folder, model folder, Hub id) to the folder `output`.
+    source: str, outputs: Mapping[Path, Shrink], data: Data | None
+) -> list[dict[str, Any]]:
+    """Write smaller copies of `source` (run folder, model folder, Hub id) to new folders.
 
-    Returns the sizes before and after. Raises UserError, for wrong settings before anything is
-    read; `output` then does not exist.
+    outputs: the settings for each folder, which share method, rows and seed: structures are scored
+    once. Returns the sizes before and after for each. Raises UserError, for wrong settings before
+    anything is read; the folder concerned then does not exist.
     """
-    problems = config.problems()
-    if config.method != "magnitude" and data is None:
-        problems.append(f"--method {config.method} measures on texts: add --data FILE.csv")
-    if output.exists():
-        problems.append(f"--output {output} exists already; remove it or choose another folder")
-    if problems:
-        raise ConfigError(problems)
+    config = next(iter(outputs.values()))
+    _check(outputs, config, data)
     folder = _unquantized_folder(source)
     architecture = read_config(folder)
     check_encoder(folder, architecture)
     model, missing = load_weights(folder, architecture_of(architecture), "shrinking")
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    before = sizes(model)
-    batches = None
+    statistics = None
     if config.method != "magnitude":
         assert data is not None
         measured = f"--method {config.method}"
         instead = ", or use --method magnitude"
         draw = calibration(folder, model, missing, data, measured, instead)
-        batches = draw(config.rows, config.seed, 1)
-    try:
-        shrink(model, config, batches)
-    except ConfigError as error:
-        raise ConfigError([f"--{problem}" for problem in error.problems]) from error
-    changed = {"before": before, "after": sizes(model)}
-    record = {"source": source, **asdict(config), "data": str(data.file) if data else None}
-    write_copy(model, folder, output, "shrinking.json", record | changed)
-    return changed
+        statistics = measure(model, draw(config.rows, config.seed, 1))
+    rankings, found = rank(model, config.method, statistics), []
+    for output, settings in outputs.items():
+        made = copy.deepcopy(model)
+        try:
+            shrink(made, settings, rankings, statistics)
+        except ConfigError as error:
+            raise ConfigError([f"--{problem}" for problem in error.problems]) from error
+        changed = {"before": sizes(model), "after": sizes(made)}
+        record = {"source": source, **asdict(settings), "data": str(data.file) if data else None}
+        write_copy(made, folder, output, "shrinking.json", record | changed)
+        found.append(changed)
+    return found
+
+
+def _check(outputs: Mapping[Path, Shrink], config: Shrink, data: Data | None) -> None:
+    problems = [problem for each in outputs.values() for problem in each.problems()]
+    if config.method != "magnitude" and data is None:
+        problems.append(f"--method {config.method} measures on texts: add --data FILE.csv")
+    problems += [
+        f"--output {output} exists already; remove it or choose another folder"
+        for output in outputs
+        if output.exists()
+    ]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
 
 
 def sizes(model: PreTrainedModel) -> dict[str, Any]:

@@ -117,6 +117,9 @@ class ModifierGroup:
         """Remove from the model what was added for training only."""
         for modifier in self.modifiers.values():
             modifier.detach(model)
+        if any(modifier.resizes for modifier in self.modifiers.values()):
+            for modifier in self.modifiers.values():
+                modifier.resized(model)
 
     def logs(self) -> dict[str, float]:
         """Values for the training log; the mean where several modifiers log under one name."""

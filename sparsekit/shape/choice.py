@@ -11,11 +11,8 @@ from transformers import PreTrainedModel
 
 from sparsekit.errors import ConfigError
 from sparsekit.shape.blocks import blocks
-from sparsekit.shape.kept import Kept, hidden_width
+from sparsekit.shape.kept import MULTIPLE, Kept, hidden_width
 from sparsekit.shape.ranking import Ranking, Rankings
-
-# Widths are multiples of this: of 4 for the kernels of runtime=sparse, and half a vector of floats.
-MULTIPLE = 8
 
 
 @dataclass(frozen=True)
@@ -53,10 +50,9 @@ def choose(
     would be removed.
     """
     layers, hidden = blocks(model), hidden_width(model)
+    heads, neurons = heads_and_neurons(rankings, shares, ranks_globally)
     left = len(layers) - round(shares.layers * len(layers))
     features = rounded(hidden * (1 - shares.hidden), hidden)
-    heads = _kept(rankings.heads, shares.heads, 1, ranks_globally)
-    neurons = _kept(rankings.neurons, shares.neurons, MULTIPLE, ranks_globally)
     kept = Kept(
         layers=rankings.layers.kept(max(left, 1)),
         heads=tuple(heads),
@@ -77,6 +73,16 @@ def choose(
     if problems:
         raise ConfigError(problems)
     return kept
+
+
+def heads_and_neurons(
+    rankings: Rankings, shares: Shares, ranks_globally: bool
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The heads and the neurons of each layer that stay, as `choose` has them."""
+    return (
+        _kept(rankings.heads, shares.heads, 1, ranks_globally),
+        _kept(rankings.neurons, shares.neurons, MULTIPLE, ranks_globally),
+    )
 
 
 def rounded(width: float, limit: int) -> int:

@@ -10,6 +10,9 @@ from transformers import PreTrainedModel
 
 from sparsekit.shape.blocks import blocks
 
+# Widths are multiples of this: of 4 for the kernels of runtime=sparse, and half a vector of floats.
+MULTIPLE = 8
+
 
 @dataclass(frozen=True, eq=False)
 class Kept:
@@ -41,3 +44,14 @@ def hidden_width(model: PreTrainedModel) -> int:
     first = blocks(model)[0]
     norm = first.part(first.layout.output_norm)
     return len(norm.weight)  # type: ignore[arg-type]
+
+
+def largest_sizes(model: PreTrainedModel) -> dict[str, int]:
+    """The number of layers, the most heads and neurons that a layer has, and the hidden width."""
+    layers = blocks(model)
+    return {
+        "layers": len(layers),
+        "heads": max(block.heads for block in layers),
+        "neurons": max(block.neurons for block in layers),
+        "hidden": hidden_width(model),
+    }

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sparsekit.shape.blocks import Block, blocks
-from sparsekit.shape.kept import Kept
+from sparsekit.shape.kept import MULTIPLE, Kept
 from sparsekit.shape.removal import head_features
 
 
@@ -28,6 +28,34 @@ def structure_masks(model: PreTrainedModel, kept: Kept) -> dict[str, Tensor]:
             units = _mask(neurons, block.neurons)
             masks |= _of_units(block, (layout.intermediate,), layout.output, units)
     return masks
+
+
+def kept_by_zeros(model: PreTrainedModel) -> Kept:
+    """All structures but the heads and neurons that no weight reads."""
+    everything = Kept.all(model)
+    heads, neurons = [], []
+    for block, own in zip(blocks(model), everything.heads, strict=True):
+        read = own
+        if block.heads:
+            weight = block.linear(block.layout.attention_output).weight.detach()
+            read = weight.ne(0).any(0).view(-1, block.head_size).any(1).nonzero()[:, 0].cpu()
+        heads.append(read)
+    for block, own in zip(blocks(model), everything.neurons, strict=True):
+        read = own
+        if block.neurons:
+            weight = block.linear(block.layout.output).weight.detach()
+            read = _in_multiples(weight.ne(0).any(0).nonzero()[:, 0].cpu(), block.neurons)
+        neurons.append(read)
+    return Kept(everything.layers, tuple(heads), tuple(neurons), everything.hidden)
+
+
+def _in_multiples(kept: Tensor, size: int) -> Tensor:
+    """`kept`, and as many others of `size` as make it a multiple of MULTIPLE if there are any."""
+    missing = min(-len(kept) % MULTIPLE, size - len(kept))
+    if not missing:
+        return kept
+    others = (~_mask(kept, size)).nonzero()[:missing, 0]
+    return torch.cat([kept, others]).sort().values
 
 
 def _mask(indices: Tensor, size: int) -> Tensor:

@@ -132,11 +132,10 @@ def _add(
     layers = {name: model.get_submodule(name) for name in (*writers, *readers)}
     linears = {name: layer for name, layer in layers.items() if isinstance(layer, nn.Linear)}
     with recorded(linears) as calls, torch.enable_grad():
-        loss = model(**batch).loss
+        # The loss is the mean over the rows; wanted is the gradient of each row's own.
+        loss = model(**batch).loss * len(batch["labels"])
     (names, pairs) = zip(*((name, pair) for name in calls for pair in calls[name]), strict=True)
-    # The loss is the mean over the rows; what is wanted is the gradient of each row's own.
-    rows = len(batch["labels"])
-    gradients = torch.autograd.grad(loss * rows, [output for _, output in pairs])
+    gradients = torch.autograd.grad(loss, [output for _, output in pairs])
     read = torch.zeros(0)
     for name, (inputs, _), gradient in zip(names, pairs, gradients, strict=True):
         inputs, grad_output = inputs.float(), gradient.float()

@@ -99,10 +99,12 @@ def record_model(
             len(unobserved),
             unobserved[0],
         )
+    left = {name for name, _ in model.named_modules()}
     return {
         "train": measured,
         "sparsity": sparsity(model),
-        "quantization": {"modules": recipe.quantized_modules},
+        # Those of removed heads are gone.
+        "quantization": {"modules": [name for name in recipe.quantized_modules if name in left]},
     }
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sparsekit.shape.blocks import blocks
+
 State = Mapping[str, Tensor]
 Invariant = Callable[[State, PreTrainedModel], None]
 # The Linear weights of the encoder.
@@ -77,6 +79,35 @@ def two_of_four(before: State, model: PreTrainedModel) -> None:
         assert (zeros.reshape(-1, 4).sum(dim=1) == 2).all(), name
 
 
+def shape(heads: list[int], neurons: list[int]) -> Invariant:
+    """The heads and neurons of each layer."""
+
+    def check(before: State, model: PreTrainedModel) -> None:
+        assert [block.heads for block in blocks(model)] == heads
+        assert [block.neurons for block in blocks(model)] == neurons
+        assert "structured_pruning_state" not in model.state_dict()
+
+    return check
+
+
+def shape_of_all(heads: int, neurons: range) -> Invariant:
+    """The heads and neurons of all layers together; widths are rounded up."""
+
+    def check(before: State, model: PreTrainedModel) -> None:
+        assert sum(block.heads for block in blocks(model)) == heads
+        assert sum(block.neurons for block in blocks(model)) in neurons
+
+    return check
+
+
+def remaining_zeros(share: float) -> Invariant:
+    def check(before: State, model: PreTrainedModel) -> None:
+        shape(heads=[1, 1], neurons=[32, 32])(before, model)
+        each_layer(share)(before, model)
+
+    return check
+
+
 def frozen(part: str) -> Invariant:
     def check(before: State, model: PreTrainedModel) -> None:
         for name, weight in model.named_parameters():
@@ -127,6 +158,14 @@ def both(*checks: Invariant) -> Invariant:
 
 # A measurement of the Fisher information costs many steps.
 _FEW = {"num_grads": 16, "update_frequency": 1.0}
+
+
+def _structured(name: str, invariant: Invariant, **fields: Any) -> Setting:
+    """Half of the heads and neurons, from 0.25 to 2 of 3 epochs."""
+    window = {"start": 0.25, "end": 2.0, "update_frequency": 0.5}
+    half = {"heads": 0.5, "neurons": 0.5, "method": "magnitude"}
+    target = "pruning.structured.StructuredPruning"
+    return Setting(name, target, {**window, **half, **fields}, invariant, dense_student=True)
 
 
 def _gradual(kind: str, invariant: Invariant, name: str = "", **fields: Any) -> Setting:
@@ -191,6 +230,17 @@ SETTINGS = [
     _gradual(_MAGNITUDE, whole_blocks(1, 4), "block4", mask_type="block4"),
     _gradual(_MAGNITUDE, whole_blocks(4, 2), "4 x 2 blocks", mask_type=[4, 2]),
     _gradual(_MAGNITUDE, two_of_four, "2:4", mask_type="2:4", final_sparsity=0.5),
+    _structured("structured", shape(heads=[1, 1], neurons=[32, 32])),
+    _structured(
+        "structured, all layers together",
+        shape_of_all(heads=2, neurons=range(64, 73, 8)),
+        method="first_order",
+        global_ranking=True,
+        rows=16,
+    ),
+    _structured(
+        "structured and zeros", remaining_zeros(0.75), method="obs", rows=16, sparsity=0.75
+    ),
     _gradual("pruning.magnitude.GlobalMagnitudePruning", over_all_layers(0.75)),
     _gradual("pruning.obs.OBSPruning", over_all_layers(0.75), **_FEW),
     _gradual(

@@ -9,12 +9,15 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from sparsekit.errors import ConfigError
+from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.loss_mean import LossMean
+from sparsekit.shape.blocks import blocks
 
 PROJECTIONS = "layer_projections"
+LAYERS = "__LAYERS__"
 
 
 def feature_distance(
@@ -38,7 +41,8 @@ class PerLayerDistillation(Modifier):
     """Adds `gain` times the distance between layers of the student and of the teacher to the loss.
 
     student_layer_names, teacher_layer_names: modules, paired in order; one list is used for both
-        models; null for both pairs all Linear layers.
+        models; null for both pairs all Linear layers. `__LAYERS__` alone in student_layer_names
+        pairs the hidden states after each layer with those at the same depth of the teacher.
     project_features: multiply the student's outputs by a trained matrix of the teacher's width. It
         starts as the identity where the widths are equal, and is not part of the saved model.
     normalize, epsilon: divide each distance by the teacher's mean square + epsilon.
@@ -68,6 +72,10 @@ class PerLayerDistillation(Modifier):
         if not self.epsilon > 0:
             found.append(f"epsilon {self.epsilon:g} must be more than 0")
         student, teacher = self.student_layer_names, self.teacher_layer_names
+        if LAYERS in (student or []) + (teacher or []) and (student != [LAYERS] or teacher):
+            found.append(
+                f"{LAYERS} stands alone in student_layer_names, and teacher_layer_names null"
+            )
         if student is not None and teacher is not None and len(student) != len(teacher):
             found.append(
                 f"{len(student)} student_layer_names for {len(teacher)} teacher_layer_names; "
@@ -121,6 +129,8 @@ class PerLayerDistillation(Modifier):
             setattr(model, PROJECTIONS, projections.to(_device(model)))
 
     def _pair(self, model: nn.Module) -> list[tuple[str, str]]:
+        if self.student_layer_names == [LAYERS]:
+            return _pair_layers(model, self._teacher)
         students = self.student_layer_names or self.teacher_layer_names or _linears(model)
         teachers = self.teacher_layer_names or self.student_layer_names or _linears(self._teacher)
         problems = [
@@ -208,6 +218,18 @@ class PerLayerDistillation(Modifier):
             self._unhook()
         if hasattr(model, PROJECTIONS):
             delattr(model, PROJECTIONS)
+
+
+def _pair_layers(student: nn.Module, teacher: nn.Module) -> list[tuple[str, str]]:
+    """Each layer of the student with the one at the same depth of the teacher."""
+    assert isinstance(student, PreTrainedModel) and isinstance(teacher, PreTrainedModel)
+    try:
+        own, theirs = ([block.name for block in blocks(model)] for model in (student, teacher))
+    except UserError as error:
+        raise ConfigError([f"student_layer_names: {LAYERS}: {error}"]) from error
+    # The last of the student's is paired with the last of the teacher's.
+    ends = [(index + 1) * len(theirs) // len(own) for index in range(len(own))]
+    return [(name, theirs[max(end, 1) - 1]) for name, end in zip(own, ends, strict=True)]
 
 
 def _projection(width: int, teacher_width: int) -> nn.Parameter:

@@ -112,6 +112,13 @@ class Pruning(Modifier):
         if self._on:
             self._masked.apply()
 
+    def resized(self, model: nn.Module) -> None:
+        left = dict(model.named_parameters())
+        masked = set(self._masked.masks)
+        self._masked = MaskedWeights({n: left[n] for n in self._masked.weights if n in left})
+        zeros = {n: left[n].detach() != 0 for n in masked if n in left}
+        self._masked.set(zeros)
+
 
 def mask_type_problems(mask_type: str | Sequence[int], targets: Mapping[str, float]) -> list[str]:
     """Problems of a mask_type, and of target sparsities by name that it cannot have."""

@@ -119,7 +119,7 @@ class SurgeonPruning(GradualPruning):
         # The seed depends on the sparsity alone, so a resumed run draws the same rows.
         seed, each = self._masked.zeros(), self.batch_size
         batches = self._rows(self.gradients(sparsity) * each, seed, each)
-        with torch.enable_grad(), _without_unseen_ranges(self._model):
+        with torch.enable_grad(), without_unseen_ranges(self._model):
             self._fishers = measure(self._model, self._layers, batches, self.empty, each)
         super().reach(targets, kept)
         self._fishers = {}
@@ -153,7 +153,7 @@ class SurgeonPruning(GradualPruning):
 
 
 @contextmanager
-def _without_unseen_ranges(model: nn.Module) -> Iterator[None]:
+def without_unseen_ranges(model: nn.Module) -> Iterator[None]:
     """Turn off quantizers that have no range yet: quantization may start at this step."""
     unseen = [
         module

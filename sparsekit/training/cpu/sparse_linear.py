@@ -105,7 +105,11 @@ class SparseLinears:
                 followed.layers.append(layer)
 
     def _sparse_layer(self, name: str, mask: Tensor) -> MaskedLinear | QuantLinear | None:
-        if not self._sparse_products or mask.sum() > (1 - MIN_SPARSITY) * mask.numel():
+        if (
+            mask.ndim != 2
+            or not self._sparse_products
+            or mask.sum() > (1 - MIN_SPARSITY) * mask.numel()
+        ):
             return None
         module = self._model.get_submodule(name.rpartition(".")[0])
         if type(module) is nn.Linear:

@@ -1,0 +1,247 @@
+"""Measures how long each size of a layer takes: models of random weights, timed in turns."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from sparsekit.errors import ConfigError
+from sparsekit.models.loading import positions_of
+from sparsekit.models.pruning import prune
+from sparsekit.onnx.layers import read_layers
+from sparsekit.onnx.write import write_graphs
+from sparsekit.runtime.base import Inputs, Runtime
+from sparsekit.shape.blocks import blocks
+from sparsekit.shape.kept import MULTIPLE, Kept, largest_sizes
+from sparsekit.shape.latency import Costs, LatencyTable, machine
+from sparsekit.shape.removal import remove
+from sparsekit.tasks.text_classification import TextClassification
+
+log = logging.getLogger(__name__)
+
+# Looking up a token costs the same in a table of any size.
+TOKENS = 1000
+TASK = TextClassification()
+# The widths that are measured: each is this much of the next larger one, as in ZipLM.
+WIDTH_RATIO = 0.6
+NARROWEST = 1 / 32
+
+Point = tuple[tuple[int, int], tuple[int, int]]  # heads and neurons of the layers, of the last one
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyGrid:
+    """What is measured.
+
+    sparsities: shares of zeros in the weights of the layers. int8: weights and inputs quantized.
+    rounds, repetitions: in each round each model is timed `repetitions` times.
+    """
+
+    threads: int
+    batch: int = 1
+    sequence: int = 128
+    sparsities: tuple[float, ...] = (0.0,)
+    int8: bool = True
+    rounds: int = 8
+    repetitions: int = 5
+
+    def problems(self) -> list[str]:
+        """Problems of the settings, each with the option, its limit and the fix."""
+        found = [
+            f"--{name} {value} must be 1 or more"
+            for name, value in (
+                ("threads", self.threads),
+                ("batch", self.batch),
+                ("sequence", self.sequence),
+                ("rounds", self.rounds),
+                ("repetitions", self.repetitions),
+            )
+            if value < 1
+        ]
+        return found + [
+            f"--sparsity {share:g} must be at least 0 and less than 1"
+            for share in self.sparsities
+            if not 0 <= share < 1
+        ]
+
+
+def measure_table(
+    config: PreTrainedConfig, runtime: type[Runtime], grid: LatencyGrid
+) -> LatencyTable:
+    """The latency table of classifiers of this config.
+
+    Raises UserError for settings that do not fit, and for a model that the runtime cannot run.
+    """
+    problems = grid.problems()
+    limit = positions_of(config)
+    if limit is not None and grid.sequence > limit:
+        problems.append(f"--sequence {grid.sequence} is more than the {limit} positions; set less")
+    if problems:
+        raise ConfigError(problems)
+    model = random_model(config)
+    layers = blocks(model)
+    sizes = largest_sizes(model)
+    heads = list(range(sizes["heads"] + 1))
+    widths = widths_up_to(sizes["neurons"])
+    points = _points(heads, widths)
+    costs = {}
+    for sparsity in grid.sparsities:
+        seconds = _time(model, runtime, grid, points, sparsity)
+        costs[f"{sparsity:g}"] = _costs(seconds, heads, widths, len(layers))
+    return LatencyTable(
+        machine=machine(),
+        model=sizes,
+        runtime=runtime.name,
+        threads=grid.threads,
+        batch=grid.batch,
+        sequence=grid.sequence,
+        int8=grid.int8,
+        costs=costs,
+    )
+
+
+def widths_up_to(width: int) -> list[int]:
+    """The feed-forward widths that are measured, from 0 to `width`.
+
+    >>> widths_up_to(128)
+    [0, 8, 16, 24, 48, 80, 128]
+    """
+    found, current = {0, width}, float(width)
+    while (current := current * WIDTH_RATIO) > width * NARROWEST:
+        found.add(max(MULTIPLE, round(current / MULTIPLE) * MULTIPLE))
+    return sorted(found)
+
+
+def _points(heads: Iterable[int], widths: Iterable[int]) -> list[Point]:
+    most_heads, most_neurons = max(heads), max(widths)
+    # The smallest that every runtime takes: one head in the last layer.
+    found: list[Point] = [((0, 0), (1, 0))]
+    found += [((count, 0), (1, 0)) for count in heads if count]
+    found += [((0, width), (1, 0)) for width in widths if width]
+    found += [((0, 0), (most_heads, 0)), ((0, 0), (1, most_neurons))]
+    return list(dict.fromkeys(found))
+
+
+def _costs(
+    seconds: Mapping[Point, float], heads: list[int], widths: list[int], layers: int
+) -> Costs:
+    smallest = seconds[(0, 0), (1, 0)]
+    others = max(layers - 1, 1)
+    of_heads = {n: max(0.0, seconds[(n, 0), (1, 0)] - smallest) / others for n in heads}
+    of_neurons = {n: max(0.0, seconds[(0, n), (1, 0)] - smallest) / others for n in widths}
+    more = max(0.0, seconds[(0, 0), (heads[-1], 0)] - smallest)
+    # What a head of the last layer costs is known from the difference between one and all.
+    per_head = more / max(heads[-1] - 1, 1)
+    last_neurons = max(0.0, seconds[(0, 0), (1, widths[-1])] - smallest)
+    return Costs(
+        base=smallest - per_head,
+        heads=_increasing(of_heads),
+        neurons=_increasing(of_neurons),
+        last_heads={n: per_head * n for n in heads},
+        last_neurons={n: last_neurons * n / widths[-1] for n in widths},
+    )
+
+
+def _increasing(costs: Mapping[int, float]) -> dict[int, float]:
+    """More units do not cost less: what says so is noise."""
+    values = np.maximum.accumulate(list(costs.values())).tolist()
+    return dict(zip(costs, values, strict=True))
+
+
+def random_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """A classifier of random weights with few tokens, which is as fast as a trained one."""
+    config = copy.deepcopy(config)
+    config.vocab_size = min(config.vocab_size, max(TOKENS, (config.pad_token_id or 0) + 1))
+    config._attn_implementation = "eager"
+    torch.manual_seed(0)
+    model: PreTrainedModel = TASK.head.from_config(config)
+    model.eval()
+    return model
+
+
+def _time(
+    model: PreTrainedModel,
+    runtime: type[Runtime],
+    grid: LatencyGrid,
+    points: list[Point],
+    sparsity: float,
+) -> dict[Point, float]:
+    """The seconds of the model at each point, in turns: the least, since noise only adds."""
+    loaded: dict[Point, Runtime] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, point in enumerate(points, 1):
+            log.info("%d of %d: sparsity %g, %s", number, len(points), sparsity, point)
+            file = Path(scratch) / f"{number}.onnx"
+            sizes = [*[point[0]] * (len(blocks(model)) - 1), point[1]]
+            write_size(model, sizes, file, runtime.forms[0], sparsity=sparsity, int8=grid.int8)
+            loaded[point] = runtime(file, grid.threads)
+        inputs = random_inputs(grid.batch, grid.sequence, model.config.vocab_size)
+        times: dict[Point, list[float]] = {point: [] for point in points}
+        for _ in range(grid.rounds):
+            for point, each in loaded.items():
+                # The first run after another model's finds cold caches.
+                each.seconds(inputs)
+                times[point] += [each.seconds(inputs) for _ in range(grid.repetitions)]
+    return {point: min(found) for point, found in times.items()}
+
+
+def write_size(
+    model: PreTrainedModel,
+    sizes: Sequence[tuple[int, int]],
+    file: Path,
+    form: str,
+    *,
+    sparsity: float,
+    int8: bool,
+) -> None:
+    """Write the graph of a classifier, cut to the heads and neurons of each layer, in a form.
+
+    sparsity: zeros in what is left of the layers' weights; int8: weights and inputs of all Linear
+    layers.
+    """
+    made, kept = copy.deepcopy(model), Kept.all(model)
+    kept = Kept(
+        layers=kept.layers,
+        heads=tuple(torch.arange(heads) for heads, _ in sizes),
+        neurons=tuple(torch.arange(neurons) for _, neurons in sizes),
+        hidden=kept.hidden,
+    )
+    remove(made, kept)
+    if sparsity:
+        prune(made, sparsity)
+    state: dict[str, Tensor] = dict(made.state_dict())
+    if int8:
+        state |= _quantizers(made)
+    layers = read_layers(made, state)
+    write_graphs(made, TASK, layers, file, file.with_suffix(".traced"), form)
+    file.with_suffix(".traced").unlink()
+
+
+def _quantizers(model: nn.Module) -> dict[str, Tensor]:
+    """Plausible quantizers of each Linear layer's weight and input, by their names in a state."""
+    found: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            found[f"{name}.weight_quantizer.scale"] = module.weight.detach().abs().max() / 127
+            found[f"{name}.weight_quantizer.zero_point"] = torch.tensor(0)
+            found[f"{name}.input_quantizer.scale"] = torch.tensor(8 / 255)
+            found[f"{name}.input_quantizer.zero_point"] = torch.tensor(128)
+    return found
+
+
+def random_inputs(batch: int, sequence: int, tokens: int) -> Inputs:
+    """Random tokens [batch, sequence] without padding."""
+    shape = (batch, sequence)
+    ids = np.random.default_rng(0).integers(0, tokens, shape)
+    zeros: Any = np.zeros(shape, np.int64)
+    return {"input_ids": ids, "attention_mask": zeros + 1, "token_type_ids": zeros}

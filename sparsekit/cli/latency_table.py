@@ -1,0 +1,85 @@
+"""`sparsekit latency-table`: how long each size of a model's layers takes on this machine."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Argument(help="A run folder, a model folder or a Hub id.")]
+Name = Annotated[str, typer.Option("--runtime", help="onnxruntime, openvino, sparse, deepsparse.")]
+Threads = Annotated[int | None, typer.Option(help="Threads. [default: every core]")]
+Batch = Annotated[int, typer.Option(help="Texts in each call.")]
+Sequence = Annotated[int, typer.Option(help="Tokens of each text.")]
+Sparsities = Annotated[
+    list[float], typer.Option("--sparsity", help="Zeros in the layers' weights; repeatable.")
+]
+Int8 = Annotated[bool, typer.Option("--int8/--float32", help="Weights and inputs of layers.")]
+Rounds = Annotated[int, typer.Option(help="Rounds, in which each size has one turn.")]
+Repetitions = Annotated[int, typer.Option(help="Timed runs in each turn.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="New file. [default: latency-RUNTIME.json]")
+]
+
+
+def latency_table(
+    model: Model,
+    runtime: Name = "onnxruntime",
+    threads: Threads = None,
+    batch: Batch = 1,
+    sequence: Sequence = 128,
+    sparsity: Sparsities = [0.0],  # noqa: B006
+    int8: Int8 = True,
+    rounds: Rounds = 8,
+    repetitions: Repetitions = 5,
+    output: Output = None,
+) -> None:
+    """Time the sizes that a classifier's layers may be shrunk to, on this machine.
+
+    Writes a table for `sparsekit shrink --max-latency` and `recipe.max_latency`.
+    """
+    from sparsekit.benchmark.latency import LatencyGrid, measure_table
+    from sparsekit.errors import UserError
+    from sparsekit.models.hub import fetch
+    from sparsekit.models.loading import check_encoder, read_config
+    from sparsekit.runs.progress import quiet_libraries
+    from sparsekit.runtime.base import check_threads
+    from sparsekit.runtime.choice import runtime_named
+    from sparsekit.system import cores
+
+    target = output or Path(f"latency-{runtime}.json")
+    if target.exists():
+        raise UserError(f"--output {target} exists already; remove it or choose another file")
+    count = cores() if threads is None else threads
+    check_threads(count, "--threads")
+    grid = LatencyGrid(
+        threads=count,
+        batch=batch,
+        sequence=sequence,
+        sparsities=tuple(dict.fromkeys(sparsity)),
+        int8=int8,
+        rounds=rounds,
+        repetitions=repetitions,
+    )
+    kind = runtime_named(runtime)
+    quiet_libraries()
+    inner = Path(model).expanduser() / "model"
+    folder = fetch(str(inner) if inner.is_dir() else model, weights=False)
+    config = read_config(folder)
+    check_encoder(folder, config)
+    logging.getLogger("sparsekit.onnx").setLevel(logging.WARNING)
+    table = measure_table(config, kind, grid)
+    table.save(target)
+    for share, costs in table.costs.items():
+        whole = costs.predict(*_full(table.model))
+        typer.echo(
+            f"sparsity {share}: {whole * 1e3:.3g} ms, {costs.base * 1e3:.3g} ms without heads and "
+            "neurons"
+        )
+    typer.echo(f"measured: {target}")
+
+
+def _full(sizes: dict[str, int]) -> tuple[list[int], list[int]]:
+    return [sizes["heads"]] * sizes["layers"], [sizes["neurons"]] * sizes["layers"]

@@ -1,0 +1,133 @@
+"""The sizes of each layer that cost the least loss within a latency (ZipLM, Kurtic et al. 2023).
+
+Latencies of layers add up, and so do the estimates of the loss: a knapsack whose items are the
+heads and the neurons of each layer, solved by dynamic programming over steps of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsekit.errors import UserError
+from sparsekit.shape.latency import Costs
+from sparsekit.shape.ranking import Ranking
+
+# The budget is divided into so many steps.
+STEPS = 4000
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The heads and neurons of each layer, the seconds predicted, and the estimate of the loss."""
+
+    heads: list[int]
+    neurons: list[int]
+    seconds: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class _Option:
+    """A size of a layer's part. has_heads: whether it is a number of heads above 0."""
+
+    size: int
+    seconds: float
+    loss: float
+    has_heads: bool
+
+
+def solve(
+    heads: Sequence[Ranking], neurons: Sequence[Ranking], costs: Costs, max_seconds: float
+) -> Solution:
+    """The solution with the least loss; at least one layer keeps a head.
+
+    Sizes are those that were measured. Raises UserError, naming what is reachable, where even the
+    smallest sizes take longer.
+    """
+    parts = _parts(heads, neurons, costs)
+    fastest = _fastest(parts, costs.base)
+    if fastest > max_seconds:
+        raise UserError(
+            f"a latency of {max_seconds * 1e3:.3g} ms is out of reach: the smallest shape takes "
+            f"{fastest * 1e3:.3g} ms. "
+            "It has a single head in one layer, no neurons, and the embeddings and the head of the "
+            "model; ask for more time, or narrow the model first (sparsekit shrink --hidden, "
+            "--layers)"
+        )
+    chosen = _knapsack(parts, max_seconds - costs.base)
+    sizes = [option.size for option in chosen]
+    found_heads, found_neurons = sizes[::2], sizes[1::2]
+    return Solution(
+        heads=found_heads,
+        neurons=found_neurons,
+        seconds=costs.predict(found_heads, found_neurons),
+        loss=sum(option.loss for option in chosen),
+    )
+
+
+def _parts(
+    heads: Sequence[Ranking], neurons: Sequence[Ranking], costs: Costs
+) -> list[list[_Option]]:
+    """The options of each layer's heads and of its neurons, in turn."""
+    parts = []
+    for index, pair in enumerate(zip(heads, neurons, strict=True)):
+        measured = costs.of_layer(index == len(heads) - 1)
+        for ranking, seconds, is_heads in zip(pair, measured, (True, False), strict=True):
+            units = len(ranking.order)
+            losses = ranking.losses.tolist()
+            parts.append(
+                [
+                    _Option(size, cost, losses[units - size], is_heads and size > 0)
+                    for size, cost in sorted(seconds.items())
+                    if size <= units
+                ]
+            )
+    return parts
+
+
+def _fastest(parts: Sequence[Sequence[_Option]], base: float) -> float:
+    none = sum(min(option.seconds for option in part) for part in parts)
+    heads = [
+        min(option.seconds for option in part if option.has_heads)
+        - min(option.seconds for option in part)
+        for part in parts
+        if any(option.has_heads for option in part)
+    ]
+    return base + none + min(heads, default=0.0)
+
+
+def _knapsack(parts: Sequence[Sequence[_Option]], budget: float) -> list[_Option]:
+    """One option of each part, which together take at most `budget` seconds."""
+    step = max(budget, 1e-12) / STEPS
+    # The least loss of the parts so far within each number of steps, without and with any head.
+    least = np.full((2, STEPS + 1), np.inf)
+    least[0] = 0.0
+    choices: list[npt.NDArray[np.int16]] = []
+    for part in parts:
+        found = np.full_like(least, np.inf)
+        choice = np.full((2, 2, STEPS + 1), -1, np.int16)
+        for index, option in enumerate(part):
+            # Rounded to the nearest, so that errors of many parts do not add up to one side.
+            taken = round(option.seconds / step)
+            if taken > STEPS:
+                continue
+            for before in (0, 1):
+                after = 1 if option.has_heads or before else 0
+                candidate = least[before, : STEPS + 1 - taken] + option.loss
+                better = candidate < found[after, taken:]
+                found[after, taken:][better] = candidate[better]
+                choice[after, 0, taken:][better] = index
+                choice[after, 1, taken:][better] = before
+        choices.append(choice)
+        least = found
+    chosen: list[_Option] = []
+    flag, position = 1, STEPS
+    for part, choice in zip(reversed(parts), reversed(choices), strict=True):
+        option = part[choice[flag, 0, position]]
+        flag, position = int(choice[flag, 1, position]), position - round(option.seconds / step)
+        chosen.append(option)
+    return chosen[::-1]

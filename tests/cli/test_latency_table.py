@@ -1,0 +1,89 @@
+"""The command `sparsekit latency-table`, and what reads its tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sparsekit.benchmark import latency
+from sparsekit.cli.app import app
+from sparsekit.shape.latency import LatencyTable
+
+FAST = ["--rounds", "1", "--repetitions", "2", "--threads", "1", "--sequence", "16"]
+
+
+def command(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(words))
+    return result.exit_code, result.output
+
+
+@pytest.mark.slow
+def test_a_table_is_measured_and_a_model_shrunk_to_it(teacher_folder: str, tmp_path: Path) -> None:
+    file = tmp_path / "table.json"
+    words = ["--runtime", "sparse", "--sparsity", "0", "--sparsity", "0.8", *FAST]
+    code, text = command("latency-table", teacher_folder, *words, "-o", str(file))
+    assert code == 0, text
+    table = LatencyTable.load(file)
+    assert table.model == {"layers": 2, "heads": 2, "neurons": 64, "hidden": 32}
+    for costs in table.costs.values():
+        assert list(costs.heads) == [0, 1, 2]
+        assert list(costs.neurons)[:2] == [0, 8] and list(costs.neurons)[-1] == 64
+        assert sorted(costs.neurons.values()) == list(costs.neurons.values())
+    whole = table.at(0).predict([2, 2], [64, 64])
+    targets = [f"{share * whole * 1e6:.0f}us" for share in (0.97, 0.9)]
+    words = [word for target in targets for word in ("--max-latency", target)]
+    output = tmp_path / "small"
+    words += ["--latency-table", str(file), "-o", str(output)]
+    code, text = command("shrink", teacher_folder, *words)
+    assert code == 0, text
+    sizes = [
+        json.loads(Path(f"{output}-{target}", "shrinking.json").read_text()) for target in targets
+    ]
+    assert sizes[0]["after"]["parameters"] >= sizes[1]["after"]["parameters"]
+    code, text = command(
+        "shrink", teacher_folder, "--max-latency", "1us", "--latency-table", str(file)
+    )
+    assert code == 1
+    assert "a latency of 0.001 ms is out of reach: the smallest shape takes" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--runtime", "nothing"], "there is no runtime 'nothing'"),
+        (["--sequence", "4096"], "--sequence 4096 is more than the 512 positions"),
+        (["--sparsity", "1.0"], "--sparsity 1 must be at least 0 and less than 1"),
+        (["--rounds", "0"], "--rounds 0 must be 1 or more"),
+    ],
+)
+def test_bad_settings_are_named(
+    teacher_folder: str, tmp_path: Path, words: list[str], message: str
+) -> None:
+    file = tmp_path / "table.json"
+    code, text = command("latency-table", teacher_folder, *words, "-o", str(file))
+    assert code == 1
+    assert message in text
+    assert not file.exists()
+
+
+def test_a_target_needs_a_table(teacher_folder: str) -> None:
+    code, text = command("shrink", teacher_folder, "--max-latency", "3ms")
+    assert code == 1
+    assert "--max-latency needs --latency-table FILE" in text
+
+
+def test_costs_are_differences_between_models() -> None:
+    heads, widths = [0, 1, 2], [0, 8, 64]
+    seconds = {
+        point: 5.0 + 3 * (point[0][0] + point[0][1] / 8) + point[1][0] + point[1][1] / 64
+        for point in latency._points(heads, widths)
+    }
+    costs = latency._costs(seconds, heads, widths, layers=4)
+    assert costs.base == pytest.approx(5.0)
+    assert costs.heads == pytest.approx({0: 0, 1: 1, 2: 2})
+    assert costs.neurons == pytest.approx({0: 0, 8: 1, 64: 8})
+    assert costs.last_heads == pytest.approx({0: 0, 1: 1, 2: 2})
+    assert costs.last_neurons == pytest.approx({0: 0, 8: 0.125, 64: 1})
