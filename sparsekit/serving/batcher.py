@@ -37,16 +37,18 @@ class Batcher:
     def __init__(self, deployment: Deployment, limits: Limits, metrics: ModelMetrics) -> None:
         self._deployment, self._limits, self._metrics = deployment, limits, metrics
         self._queue: asyncio.Queue[Waiting | None] = asyncio.Queue()
-        self._waiting = 0
+        self._waiting, self._open = 0, False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to answer; within the event loop."""
+        self._open = True
         self._task = asyncio.get_running_loop().create_task(self._serve())
 
     async def stop(self) -> None:
         """Answer what was accepted, and end."""
+        self._open = False
         self._queue.put_nowait(None)
         if self._task is not None:
             await self._task
@@ -54,7 +56,7 @@ class Batcher:
 
     async def answers(self, rows: Sequence[Row]) -> list[Answer]:
         """The answer to each row. Raises Refusal where the queue is full or a text is wrong."""
-        if self._task is None or self._task.done():
+        if not self._open:
             raise Refusal(503, "the server is stopping or starting; send the request again")
         if self._waiting + len(rows) > self._limits.max_queue:
             raise Refusal(

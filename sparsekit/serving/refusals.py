@@ -8,14 +8,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-# The status of a refused request, and its name in Text Embeddings Inference.
-KINDS: Mapping[int, str] = {
-    413: "Validation",
-    422: "Validation",
-    400: "Validation",
-    503: "Overloaded",
-}
-
 
 class Refusal(Exception):
     """A request that is answered by an error."""
@@ -37,6 +29,7 @@ def refuse(request: Request, error: Exception) -> JSONResponse:
 
 
 def _response(status: int, message: str, headers: Mapping[str, str] | None) -> JSONResponse:
-    kind = KINDS.get(status, "Backend" if status >= 500 else "Unhealthy")
+    # The names of Text Embeddings Inference.
+    kind = {500: "Backend", 503: "Overloaded"}.get(status, "Validation")
     content = {"error": message, "error_type": kind}
     return JSONResponse(content, status, headers=dict(headers or {}))
