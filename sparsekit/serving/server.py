@@ -43,11 +43,15 @@ def bound_socket(host: str, port: int) -> socket.socket:
         raise UserError(f"--port is {port}, it must be 0 to 65535; 0 chooses a free one")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listening = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         used = error.errno == errno.EADDRINUSE
         fix = "another server has it: choose another --port" if used else "choose --host and --port"
         raise UserError(f"cannot listen on {host} port {port}: {error}; {fix}") from error
+    # asyncio does so only for sockets that name their protocol; without it an answer, whose head
+    # and body are sent apart, waits 40 ms for the client's delayed acknowledgement.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def run(app: ASGIApp, listening: socket.socket) -> None:

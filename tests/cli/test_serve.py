@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from serving import post
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
+from sparsekit.serving.server import bound_socket
 
 
 def serve(*arguments: object) -> Any:
@@ -83,3 +85,11 @@ def test_mistakes_are_named(
     refused = serve(*options, *port)
     assert refused.exit_code == 1
     assert refused.stderr.startswith("error: ") and message in refused.stderr
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    with bound_socket("127.0.0.1", 0) as listening:
+        client = socket.create_connection(listening.getsockname())
+        accepted, _ = listening.accept()
+        with client, accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
