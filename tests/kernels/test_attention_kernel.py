@@ -59,12 +59,13 @@ int attend_to(const attention *a, long count, const long *tokens, const float *m
     fill(&t.value, operands + 2 * features * vectors, vectors, &a->value);
     sequence sequences[TILE];
     for (long s = 0; s < count; s++) {
-        sequences[s] = (sequence){first, tokens[s], masks + s * length};
+        sequences[s] = (sequence){first, tokens[s], s};
         first += vector_count(sequences + s);
     }
+    score_terms terms = {.masks = masks, .length = length, .padded = length};
     phase phases[1] = {0};
     worker self = {phases, 1, scratch};
-    attention_heads(a, &t, vectors, vectors, sequences, count, 0, &t.context, &self);
+    attention_heads(a, &terms, &t, vectors, vectors, sequences, count, 0, &t.context, &self);
     for (long v = 0; v < vectors; v++)
         for (long f = 0; f < features; f++)
             out[f * vectors + v] = *(const vector *)token_data(&t.context, vectors, f, v * LANES);

@@ -129,7 +129,7 @@ void normalized(const float *weight, const float *bias, float epsilon, long feat
     norm params = {weight, bias, epsilon};
     quantizer float32 = {FLOAT32, 1, 1, 0, 0, 0};
     columns to = {(integers *)stored, features, &float32};
-    normalize(&params, features, x, y, &to, (integers *)stored, 2, 0, 2);
+    normalize(&params, features, x, y, 0, &to, (integers *)stored, 2, 0, 2);
 }
 """
 

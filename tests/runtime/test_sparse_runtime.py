@@ -211,10 +211,46 @@ def test_masks_of_nothing_and_of_gaps(berts: dict[str, Path]) -> None:
         "electra",
         "albert",
         "distilbert",
+        "mpnet",
+        "roberta_prelayernorm",
+        "megatron_bert",
     ],
 )
 def test_encoders_of_other_names(tmp_path: Path, model: str) -> None:
     check_answers(write_graph(tmp_path, model), 2, [(1, 1), (3, 17), (2, 140)])
+
+
+@needs_compiler
+@pytest.mark.parametrize("model", ["modernbert", "modernbert_mean", "mpnet"])
+def test_positions_in_float32(tmp_path: Path, model: str) -> None:
+    """Rotations, windows and terms of pairs, for lengths around the window and in batches."""
+    file = write_graph(tmp_path, model, quantized=False)
+    reference, sparse = OnnxRuntime(file, threads=1), SparseRuntime(file, threads=2)
+    for batch, length in ((1, 1), (1, 8), (1, 9), (2, 17), (5, 40), (3, 130), (2, POSITIONS)):
+        for padded in (False, True):
+            inputs = texts(batch, length, seed=length, padded=padded)
+            expected, actual = reference.run(inputs), sparse.run(inputs)
+            np.testing.assert_allclose(actual, expected, atol=1e-5, rtol=1e-5)
+    assert np.ptp(expected, axis=0).min() > 1e-3, "the texts get different logits"
+
+
+@needs_compiler
+@pytest.mark.parametrize("quantize_attention", [False, True])
+def test_a_quantized_modernbert(tmp_path: Path, quantize_attention: bool) -> None:
+    file = write_graph(tmp_path, "modernbert", quantize_attention=quantize_attention)
+    check_answers(file, 2, [(1, 1), (3, 17), (2, 140)])
+
+
+@needs_compiler
+def test_what_depends_on_the_size_alone_is_kept(tmp_path: Path) -> None:
+    """It must not be that of another size, nor keep what depends on the texts."""
+    sparse = SparseRuntime(write_graph(tmp_path, "modernbert", quantized=False), threads=1)
+    inputs = [texts(2, length, seed) for seed in (0, 1) for length in (20, 33, 20)]
+    expected = [SparseRuntime(tmp_path / "model.onnx", threads=1).run(each) for each in inputs]
+    assert all(np.array_equal(sparse.run(x), y) for x, y in zip(inputs, expected, strict=True))
+    with ThreadPoolExecutor(3) as pool:
+        actual = list(pool.map(sparse.run, inputs * 3))
+    assert all(np.array_equal(*pair) for pair in zip(actual, expected * 3, strict=True))
 
 
 @needs_compiler

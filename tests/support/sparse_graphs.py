@@ -18,9 +18,17 @@ from transformers import (
     DistilBertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    MegatronBertConfig,
+    MegatronBertForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
     PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
+    RobertaPreLayerNormConfig,
+    RobertaPreLayerNormForSequenceClassification,
     XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
 )
@@ -67,10 +75,32 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "albert": lambda: AlbertForSequenceClassification(
         AlbertConfig(**SMALL | {"num_hidden_layers": 4}, embedding_size=16)
     ),
+    # Terms of pairs of tokens.
+    "mpnet": lambda: MPNetForSequenceClassification(MPNetConfig(**SMALL)),
+    # Pre-norm, with a norm before the first layer, and without one after the embeddings.
+    "roberta_prelayernorm": lambda: RobertaPreLayerNormForSequenceClassification(
+        RobertaPreLayerNormConfig(**SMALL)
+    ),
+    "megatron_bert": lambda: MegatronBertForSequenceClassification(MegatronBertConfig(**SMALL)),
+    # Pre-norm, gated, rotated; windows of 8 tokens to either side in one layer of two.
+    "modernbert": lambda: modernbert(),
+    "modernbert_mean": lambda: modernbert(classifier_pooling="mean"),
     "distilbert": lambda: DistilBertForSequenceClassification(
         DistilBertConfig(vocab_size=VOCABULARY, dim=32, n_layers=2, n_heads=2, hidden_dim=64)
     ),
 }
+
+
+def modernbert(**settings: str) -> PreTrainedModel:
+    config = ModernBertConfig(
+        **SMALL | {"num_hidden_layers": 3, "intermediate_size": 72},
+        local_attention=16,
+        global_attn_every_n_layers=2,
+        **dict.fromkeys(("pad_token_id", "cls_token_id", "bos_token_id"), 0),
+        **dict.fromkeys(("sep_token_id", "eos_token_id"), 1),
+        **settings,
+    )
+    return ModernBertForSequenceClassification(config)
 
 
 def write_graph(

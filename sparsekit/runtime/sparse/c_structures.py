@@ -60,6 +60,7 @@ class LayerStruct(Structure):
         ("attention_norm", NormStruct),
         ("output_norm", NormStruct),
         ("activation", c_long),
+        ("terms", c_long),
     )
 
 
@@ -71,6 +72,7 @@ class EncoderStruct(Structure):
         ("intermediate_features", c_long),
         ("values", c_long),
         ("all_tokens", c_long),
+        ("pre_norm", c_long),
         ("layer", POINTER(LayerStruct)),
     )
 
@@ -89,8 +91,22 @@ class EmbeddingStruct(Structure):
     _fields_ = (
         ("tables", c_long),
         ("length", c_long),
+        ("keep_sums", c_long),
         ("table", TableStruct * 4),
         ("norm", NormStruct),
+    )
+
+
+class ScoreTermsStruct(Structure):
+    _fields_ = (
+        ("masks", c_void_p),
+        ("pairs", c_void_p),
+        ("cosines", c_void_p),
+        ("sines", c_void_p),
+        ("length", c_long),
+        ("padded", c_long),
+        ("pair_row", c_long),
+        ("pair_head", c_long),
     )
 
 
@@ -104,4 +120,5 @@ STRUCTURES: dict[str, type[Structure]] = {
     "encoder": EncoderStruct,
     "table": TableStruct,
     "embedding": EmbeddingStruct,
+    "score_terms": ScoreTermsStruct,
 }

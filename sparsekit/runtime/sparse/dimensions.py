@@ -25,17 +25,21 @@ def check_dimensions(encoder: Encoder, embedding: Embedding | None) -> None:
     `matching` checks.
     """
     features = len(encoder.layers[0].attention_output.weight)
+    heads = [x.attention.head_features for x in encoder.layers if x.attention is not None]
     for layer in encoder.layers:
         query, head = _query(layer)
-        if query is not None and len(query.weight) % head:
+        if query is not None and (len(query.weight) % head or head != heads[0]):
             raise UserError(
                 f"runtime=sparse cannot run {query.name!r}: heads of {head} features do not divide "
-                f"the width {len(query.weight)}; export the run again"
+                f"the width {len(query.weight)}, or differ from the {heads[0]} of another layer; "
+                "export the run again"
             )
         for name, array, shape in _weights(layer, features):
             _check(name, array, shape)
         _check_norm(layer.attention_norm, features)
         _check_norm(layer.output_norm, features)
+    if encoder.input_norm is not None:
+        _check_norm(encoder.input_norm, features)
     if embedding is not None:
         for table in embedding.tables:
             if table.rows.shape[1] != features or not len(table.rows):
@@ -66,7 +70,6 @@ def check_shapes(
         _expect(context, shapes, (BATCH, length, width))
         for name in others:
             _expect(name, shapes, (BATCH, LENGTH, width // head, head))
-    _expect(encoder.mask, shapes, (BATCH, 1, 1, LENGTH))
     read = (BATCH, LENGTH) if encoder.all_tokens else (BATCH,)
     _expect(encoder.output, shapes, (*read, features))
     if embedding is None:
@@ -92,8 +95,9 @@ def _weights(layer: Layer, features: int) -> Iterator[tuple[str, Array, tuple[in
     linears.append((layer.attention_output, (features, width)))
     width = 0
     if layer.intermediate is not None:
-        width = len(layer.intermediate.weight)
-        linears.append((layer.intermediate, (width, features)))
+        rows = len(layer.intermediate.weight)
+        width = rows // 2 if layer.gated else rows
+        linears.append((layer.intermediate, (rows, features)))
     linears.append((layer.output, (features, width)))
     for linear, shape in linears:
         yield f"the weight of {linear.name!r}, as [out, in],", linear.weight, shape

@@ -43,10 +43,11 @@ def find_embedding(graph: Graph, source: str) -> Embedding | None:
         return None
     tables = _tables(graph, node.inputs[0])
     constants = [graph.constants.get(name) for name in node.inputs[1:]]
-    if tables is None or len(tables) > MOST_TABLES or len(constants) != 2:
+    weight = constants[0]
+    bias = constants[1] if len(constants) > 1 else np.zeros_like(weight)
+    if tables is None or len(tables) > MOST_TABLES or weight is None or bias is None:
         return None
-    weight, bias = constants
-    if weight is None or bias is None or node.attributes.get("axis", -1) not in (-1, 2):
+    if node.attributes.get("axis", -1) not in (-1, 2):
         return None
     epsilon = float(node.attributes.get("epsilon", 1e-5))
     return Embedding(tables, Norm(weight, bias, epsilon, node.name))

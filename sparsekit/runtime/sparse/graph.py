@@ -105,8 +105,16 @@ def every_token(graph: Graph) -> Graph:
     The C encoder makes that selection itself, so it needs layers that are all alike.
     """
 
+    def added_to_scores(node: Node) -> bool:
+        """Whether it is a term of pairs of tokens, of which only the first query's is selected."""
+        sums = graph.consumers.get(node.outputs[0], [])
+        while sums and all(each.op in ("Add", "Sum") for each in sums):
+            sums = [each for node in sums for each in graph.consumers.get(node.outputs[0], [])]
+        return bool(sums) and all(each.op == "Softmax" for each in sums)
+
     def is_selection(node: Node) -> bool:
-        if node.op != "Gather" or node.attributes.get("axis", 0) != 1:
+        axis = node.attributes.get("axis", 0)
+        if node.op != "Gather" or (axis != 1 and not (axis == 2 and added_to_scores(node))):
             return False
         index = graph.constants.get(node.inputs[1])
         return index is not None and index.tolist() == [0]

@@ -12,6 +12,7 @@ from sparsekit.runtime.sparse.embeddings import Embedding, find_embedding
 from sparsekit.runtime.sparse.graph import Graph, Node, graph_of, read_model
 from sparsekit.runtime.sparse.inference import check_model, infer_shapes
 from sparsekit.runtime.sparse.matching import find_encoder
+from sparsekit.runtime.sparse.score_terms import distinct_terms
 from sparsekit.runtime.sparse.structure import Encoder
 
 
@@ -29,6 +30,11 @@ class LoadedGraph:
     after: list[Node]
 
 
+def _embedding(graph: Graph, encoder: Encoder) -> Embedding | None:
+    """The embedding that the kernels compute, which may have one norm."""
+    return find_embedding(graph, encoder.source) if encoder.input_norm is None else None
+
+
 def load_graph(file: Path) -> LoadedGraph:
     """The graph in `file`, with everything checked that the C kernels rely on.
 
@@ -39,11 +45,12 @@ def load_graph(file: Path) -> LoadedGraph:
     check_model(model)
     graph = graph_of(model)
     encoder = find_encoder(graph)
-    embedding = find_embedding(graph, encoder.source)
+    embedding = _embedding(graph, encoder)
     check_dimensions(encoder, embedding)
     check_shapes(encoder, embedding, graph.outputs, infer_shapes(model))
     sources = [encoder.source] if embedding is None else [t.ids for t in embedding.tables]
-    before = graph.needed([*sources, encoder.mask], graph.constants)
+    terms = {name for each in distinct_terms(encoder.layers) for name in each.names}
+    before = graph.needed([*sources, *terms], graph.constants)
     after = graph.needed(graph.outputs, [*graph.constants, encoder.output])
     operators.check([*before, *after])
     return LoadedGraph(graph, encoder, embedding, before, after)

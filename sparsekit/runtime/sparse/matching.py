@@ -3,6 +3,11 @@
     x -> Linear (query, key, value) -> attention -> Linear -> + x -> LayerNormalization -> y
     y -> Linear -> activation -> Linear -> + y -> LayerNormalization -> the next layer's x
 
+or, where layers normalize their inputs (pre-norm),
+
+    x -> LayerNormalization -> Linear (query, key, value) -> attention -> Linear -> + x -> y
+    y -> LayerNormalization -> Linear -> activation -> Linear -> + y -> the next layer's x
+
 A layer without heads adds a constant in place of attention, one without neurons in place of the
 feed-forward layers.
 
@@ -13,21 +18,16 @@ every token.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 
 from sparsekit.errors import UserError
 from sparsekit.runtime.sparse.activations import ACTIVATIONS, find_activation
-from sparsekit.runtime.sparse.graph import Array, Graph, Node, every_token, refused
-from sparsekit.runtime.sparse.operators import dequantize
-from sparsekit.runtime.sparse.structure import Attention, Encoder, Layer, Linear, Norm, Quantizer
-
-_HEADS_FIRST, _TRANSPOSED = [0, 2, 1, 3], [0, 2, 3, 1]
-_FLOAT32 = np.dtype(np.float32)
-# Scales with a reciprocal in float32.
-_SMALLEST_SCALE, _LARGEST_SCALE = 1e-37, 1e37
+from sparsekit.runtime.sparse.attention_matching import AttentionReader, FoundAttention
+from sparsekit.runtime.sparse.graph import Graph, Node, every_token, refused
+from sparsekit.runtime.sparse.structure import Encoder, Layer, Linear
 
 
 def find_encoder(graph: Graph) -> Encoder:
@@ -35,42 +35,76 @@ def find_encoder(graph: Graph) -> Encoder:
     return _Matcher(every_token(graph)).encoder()
 
 
-class _Matcher:
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.heads: list[tuple[str, str, str] | None] = []
-        self.context: list[str | None] = []
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A layer, and names of tensors of the graph.
 
+    hidden: the hidden state before it, which attention's result is added to; context: the
+    concatenated heads. attention and context are None where the layer has no heads.
+    """
+
+    layer: Layer
+    pre_norm: bool
+    hidden: str
+    attention: FoundAttention | None
+    context: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class _FeedForward:
+    """The Linear layers around an activation; `source` is their input, `other` what is added.
+
+    Without neurons output is a bias alone, and there is no intermediate.
+    """
+
+    intermediate: Linear | None
+    activation: str | None
+    gated: bool
+    output: Linear
+    source: str
+    other: str
+
+
+class _Matcher(AttentionReader):
     def encoder(self) -> Encoder:
         selects = [node for node in self.graph.nodes if self.is_first_token(node)]
+        if len(selects) > 1:
+            raise _no_encoder()
+        if selects:
+            return self.encoder_before(selects[0].inputs[0], selects[0].outputs[0], False)
+        # Without a selection the head reads every token of what the last layer computes, with
+        # norms of its own after it, perhaps.
         norms = [node for node in self.graph.nodes if node.op == "LayerNormalization"]
-        if len(selects) > 1 or not norms:
-            raise UserError(
-                "runtime=sparse cannot run this graph: its head reads neither the first token of "
-                "an encoder's output nor all of them; run this model with runtime=onnxruntime"
-            )
-        # Without a selection the head reads what the last layer computes, of every token.
-        last = selects[0] if selects else norms[-1]
+        problem = _no_encoder()
+        for node in reversed(norms):
+            try:
+                return self.encoder_before(node.outputs[0], node.outputs[0], True)
+            except UserError as error:
+                problem = error if node is norms[-1] else problem
+        raise problem
+
+    def encoder_before(self, name: str, output: str, all_tokens: bool) -> Encoder:
+        """The encoder whose last norm has the output `name`."""
         count = sum(node.op == "Softmax" for node in self.graph.nodes)
-        layers: list[Layer] = []
-        masks: set[str] = set()
-        name = last.inputs[0] if selects else last.outputs[0]
-        while len(masks) <= 1 and (count or self.has_no_attention(name)):
-            layer, name, mask = self.layer(name)
-            layers.append(layer)
-            if mask is not None:
-                masks.add(mask)
-                count -= 1
-        if len(masks) != 1:
-            raise refused(last, "the layers before it have different masks, or no mask")
+        found: list[_Found] = []
+        while count or self.has_no_attention(name):
+            layer = self.layer(name, found[0].hidden if found and found[0].pre_norm else None)
+            found.insert(0, layer)
+            count -= layer.attention is not None
+            name = layer.hidden if layer.attention is None else layer.attention.source
+        if not any(x.attention for x in found) or len({x.pre_norm for x in found}) != 1:
+            raise _no_encoder()
+        first = found[0]
+        input_norm = self.norm(name)[0] if first.hidden != name else None
         return Encoder(
-            layers=layers[::-1],
-            source=name,
-            mask=masks.pop(),
-            output=last.outputs[0],
-            all_tokens=not selects,
-            heads=self.heads[::-1],
-            context=self.context[::-1],
+            layers=[each.layer for each in found],
+            pre_norm=first.pre_norm,
+            input_norm=input_norm,
+            source=first.hidden,
+            output=output,
+            all_tokens=all_tokens,
+            heads=[None if x.attention is None else x.attention.heads for x in found],
+            context=[each.context for each in found],
         )
 
     def is_first_token(self, node: Node) -> bool:
@@ -79,39 +113,42 @@ class _Matcher:
         index = self.graph.constants.get(node.inputs[1])
         return index is not None and index.ndim == 0 and int(index) == 0
 
-    def layer(self, name: str) -> tuple[Layer, str, str | None]:
-        """The layer with the output `name`, with the names of its input, and of its mask if any."""
-        output_norm, added = self.norm(name)
-        intermediate, activation = None, None
+    def layer(self, name: str, hidden: str | None) -> _Found:
+        """The layer before the norm with the output `name`, which reads `hidden`, where known."""
+        output_norm, summed = self.norm(name)
+        if hidden not in (None, summed):
+            raise _no_encoder()
+        added = self.expect(summed, "Add", "Sum")
+        feed_forward = self.feed_forward(added)
+        pre_norm = feed_forward.source != feed_forward.other
+        attention_norm, summed = self.norm(feed_forward.source)
+        if pre_norm and summed != feed_forward.other:
+            raise refused(added, "it does not add the input of the Linear layers before it")
+        added, attention, context = self.expect(summed, "Add", "Sum"), None, None
         if constant := self.constant_summand(added):
-            output, normalized = constant
-            attention_norm, added = self.norm(normalized)
+            attention_output, residual = constant
         else:
-            output, activation, activated, normalized = self.feed_forward(added)
-            intermediate, source = self.linear(activated)
-            attention_norm, added = self.norm(normalized)
-            if source != normalized:
-                raise refused(added, "it does not add the input of the Linear layers before it")
-        attention, mask = None, None
-        if constant := self.constant_summand(added):
-            attention_output, source = constant
-            self.heads.append(None)
-            self.context.append(None)
-        else:
-            attention_output, context, source = self.attention_residual(added)
-            attention, read, mask = self.attention(context)
-            if read != source:
-                raise refused(added, "it does not add the input of query, key and value")
+            attention_output, context, residual = self.attention_residual(added)
+            attention = self.attention(context)
+            self.check_residual(added, attention.source, residual, pre_norm)
         layer = Layer(
-            attention,
+            None if attention is None else attention.attention,
             attention_output,
             attention_norm,
-            intermediate,
-            activation,
-            output,
+            feed_forward.intermediate,
+            feed_forward.activation,
+            feed_forward.gated,
+            feed_forward.output,
             output_norm,
+            None if attention is None else attention.terms,
         )
-        return layer, source, mask
+        name_of_context = None if context is None else context.outputs[0]
+        return _Found(layer, pre_norm, residual, attention, name_of_context)
+
+    def check_residual(self, added: Node, read: str, residual: str, pre_norm: bool) -> None:
+        """Refuse `added` unless attention, which reads `read`, is added to the layer's input."""
+        if read != residual and not (pre_norm and self.norm(read)[1] == residual):
+            raise refused(added, "it does not add the input of query, key and value")
 
     def has_no_attention(self, name: str) -> bool:
         """Whether `name` is the output of a layer that adds a constant in place of attention."""
@@ -148,81 +185,55 @@ class _Matcher:
                 return Linear(weight, None, bias, None, added.name), other
         return None
 
-    def attention(self, context: Node) -> tuple[Attention, str, str]:
-        """The attention whose heads `context` concatenates, with its input and its mask."""
-        sizes = self.graph.constants.get(context.inputs[1])
-        if sizes is not None and sizes.ndim != 1:
-            raise refused(context, f"its sizes are {_described(sizes)}, expected one dimension")
-        heads = self.expect(context.inputs[0], "Transpose")
-        matmul = self.expect(heads.inputs[0], "MatMul")
-        probabilities, quantizer = self.unquantized(matmul.inputs[0])
-        softmax = self.expect(probabilities, "Softmax")
-        if softmax.attributes.get("axis", -1) not in (-1, 3):
-            raise refused(softmax, "it is not over the last axis, the keys")
-        masked = self.expect(softmax.inputs[0], "Add")
-        scores, scale, mask = self.scores(masked)
-        sides = [
-            self.head(scores.inputs[0], _HEADS_FIRST),
-            self.head(scores.inputs[1], _TRANSPOSED),
-        ]
-        sides.append(self.head(matmul.inputs[1], _HEADS_FIRST))
-        self.check_axes(heads, _HEADS_FIRST)
-        (query, read, features, _, query_heads), (key, *_), (value, *_) = sides
-        self.heads.append((query_heads, sides[1][4], sides[2][4]))
-        self.context.append(context.outputs[0])
-        kinds = {(side[0].inputs, side[0].scale is None, side[1], side[2]) for side in sides}
-        if len(kinds) != 1:
-            raise refused(
-                scores, "query, key and value have different inputs, quantizers or head sizes"
-            )
-        quantizers = [side[3] for side in sides]
-        operands = (quantizers[0], quantizers[1], quantizer, quantizers[2])
-        return Attention(query, key, value, features, scale, operands), read, mask
-
-    def scores(self, masked: Node) -> tuple[Node, float, str]:
-        """The matmul of query and key, its scale, and the mask that `masked` adds."""
-        for scaled, mask in permutations(masked.inputs):
-            node = self.graph.producers.get(scaled)
-            if node is None:
-                continue
-            if node.op == "MatMul":
-                return node, 1.0, mask
-            for scores, factor in permutations(node.inputs) if node.op == "Mul" else ():
-                matmul = self.graph.producers.get(scores)
-                constant = self.graph.constants.get(factor)
-                if matmul is not None and matmul.op == "MatMul" and constant is not None:
-                    self.check_array(node, factor, constant, ())
-                    return matmul, float(constant), mask
-        raise refused(
-            masked, "it adds no mask to the scores, query times key, scaled by a constant"
-        )
-
-    def head(self, name: str, axes: list[int]) -> tuple[Linear, str, int, Quantizer | None, str]:
-        """The Linear layer with the heads `name`, its input, the features of a head, the heads'
-        quantizer, and the name of the heads [batch, length, heads, features]."""
-        source, quantizer = self.unquantized(name)
-        transpose = self.expect(source, "Transpose")
-        self.check_axes(transpose, axes)
-        split = self.expect(transpose.inputs[0], "Reshape")
-        sizes = self.graph.constants.get(split.inputs[1])
-        if sizes is None:
-            concat = self.expect(split.inputs[1], "Concat")
-            sizes = self.constant(concat, concat.inputs[-1])
-        features = int(sizes[-1]) if sizes.ndim == 1 and len(sizes) else 0
-        if features < 1 or features % 4:
-            raise refused(split, f"its heads have {features} features, not a multiple of 4")
-        linear, read = self.linear(split.inputs[0])
-        return linear, read, features, quantizer, split.outputs[0]
-
-    def feed_forward(self, added: Node) -> tuple[Linear, str, str, str]:
-        """The summands of `added`: a Linear layer after an activation, with the names of the
-        activation and of its input, and the other summand."""
-        for linear, source, other in self.residuals(added):
+    def feed_forward(self, added: Node) -> _FeedForward:
+        """The two Linear layers whose result `added` adds to another tensor."""
+        if constant := self.constant_summand(added):
+            output, other = constant
+            return _FeedForward(None, None, False, output, other, other)
+        for output, source, other in self.residuals(added):
             if found := find_activation(self.graph, source):
-                return linear, *found, other
+                intermediate, read = self.linear(found[1])
+                return _FeedForward(intermediate, found[0], False, output, read, other)
+            if gated := self.gated(source):
+                return _FeedForward(*gated[:2], True, output, gated[2], other)
         raise refused(
             added, f"no summand is a Linear layer after an activation: {', '.join(ACTIVATIONS)}"
         )
+
+    def gated(self, name: str) -> tuple[Linear, str, str] | None:
+        """The Linear layer of a gate and what its activation is multiplied by (GLU Variants,
+        arXiv:2002.05202), the activation, and the input; None where `name` is no such product."""
+        node = self.graph.producers.get(name)
+        if node is None or node.op != "Mul":
+            return None
+        for activated, factor in permutations(node.inputs):
+            found = find_activation(self.graph, activated)
+            if found is None:
+                continue
+            (gate, read), (factors, other) = self.half(found[1]), self.half(factor)
+            if read != other or gate.inputs != factors.inputs or len(gate.bias) % 4:
+                raise refused(node, "the gate and its factor have different inputs")
+            if (gate.scale is None) != (factors.scale is None):
+                raise refused(node, "the gate and its factor are quantized differently")
+            return _interleaved(gate, factors), found[0], read
+        return None
+
+    def half(self, name: str) -> tuple[Linear, str]:
+        """The Linear layer with the output `name`, or the half of one, and its input."""
+        node = self.graph.producers.get(name)
+        if node is None or node.op != "Split":
+            return self.linear(name)
+        linear, read = self.linear(node.inputs[0])
+        if len(node.outputs) != 2 or node.attributes.get("axis", 0) not in (2, -1):
+            raise refused(node, "it does not halve the features")
+        if len(node.inputs) > 1 and len({*self.constant(node, node.inputs[1]).tolist()}) != 1:
+            raise refused(node, "it does not halve the features")
+        first, count = node.outputs.index(name), len(linear.bias) // 2
+        rows = slice(first * count, (first + 1) * count)
+        scale = None if linear.scale is None else linear.scale[rows]
+        return replace(
+            linear, weight=linear.weight[rows], scale=scale, bias=linear.bias[rows]
+        ), read
 
     def attention_residual(self, added: Node) -> tuple[Linear, Node, str]:
         """The summands of `added`: a Linear layer, with the node that concatenates the heads that
@@ -239,118 +250,27 @@ class _Matcher:
             if self.is_linear(name):
                 yield *self.linear(name), other
 
-    def is_linear(self, name: str) -> bool:
-        node = self.graph.producers.get(name)
-        if node is not None and node.op in ("Add", "Sum"):
-            node = self.graph.producers.get(node.inputs[0])
-        return node is not None and node.op == "MatMul"
 
-    def linear(self, name: str) -> tuple[Linear, str]:
-        """The Linear layer with the output `name`, and its input."""
-        node = self.expect(name, "Add", "Sum", "MatMul")
-        bias = None
-        if node.op != "MatMul":
-            bias = self.constant(node, node.inputs[1])
-            node = self.expect(node.inputs[0], "MatMul")
-        source, quantizer = self.unquantized(node.inputs[0])
-        weight, scale = self.weight(node)
-        rows = len(weight)
-        if bias is None:
-            bias = np.zeros(rows, np.float32)
-        self.check_array(node, "its bias", bias, (rows,))
-        if rows % 4 or weight.shape[1] % 4:
-            raise refused(node, f"its weight has shape {list(weight.T.shape)}, not multiples of 4")
-        return Linear(weight, scale, bias, quantizer, node.name), source
+def _interleaved(gate: Linear, factors: Linear) -> Linear:
+    """Rows of both in turns, four at a time."""
 
-    def weight(self, matmul: Node) -> tuple[Array, Array | None]:
-        """The weight [out, in], and the scales [out] where it is int8."""
-        stored = self.graph.producers.get(matmul.inputs[1])
-        if stored is None:
-            weight = self.constant(matmul, matmul.inputs[1])
-            if weight.ndim != 2 or weight.dtype != np.float32 or not weight.size:
-                raise refused(matmul, f"its weight is {_described(weight)}, not float32 [in, out]")
-            return weight.T, None
-        if stored.op != "DequantizeLinear":
-            raise refused(stored, "the weight of a Linear layer has to be a constant")
-        integers, scale = (self.constant(stored, name) for name in stored.inputs[:2])
-        if integers.ndim != 2 or integers.dtype not in (np.int8, np.uint8) or not integers.size:
-            raise refused(stored, f"its weight is {_described(integers)}, not int8 [in, out]")
-        per_channel = (integers.shape[1],) if scale.ndim else ()
-        if stored.attributes.get("axis", 1) not in (1, -1) or stored.attributes.get("block_size"):
-            raise refused(stored, "its weight needs one scale, or one for each output")
-        self.check_array(stored, stored.inputs[1], scale, per_channel)
-        zero_point = np.zeros_like(scale, integers.dtype)
-        if len(stored.inputs) > 2:
-            zero_point = self.constant(stored, stored.inputs[2])
-            self.check_array(stored, stored.inputs[2], zero_point, per_channel, integers.dtype)
-        if integers.dtype != np.int8 or zero_point.any():
-            return dequantize(integers, scale, zero_point).T, None
-        return integers.T, np.broadcast_to(scale, integers.shape[1:])
+    def turns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        blocks = [x.reshape(-1, 4, *x.shape[1:]) for x in (first, second)]
+        return np.stack(blocks, axis=1).reshape(-1, *first.shape[1:])
 
-    def unquantized(self, name: str) -> tuple[str, Quantizer | None]:
-        """The tensor before a pair of QuantizeLinear and DequantizeLinear, and its quantizer."""
-        node = self.graph.producers.get(name)
-        if node is None or node.op != "DequantizeLinear":
-            return name, None
-        pair = self.expect(node.inputs[0], "QuantizeLinear")
-        if len(pair.inputs) != 3 or pair.inputs[1:] != node.inputs[1:]:
-            raise refused(
-                node, "QuantizeLinear and DequantizeLinear need the same scale and zero point"
-            )
-        scale, zero_point = (self.constant(pair, part) for part in pair.inputs[1:3])
-        self.check_array(pair, pair.inputs[1], scale, ())
-        if zero_point.ndim or zero_point.dtype not in (np.uint8, np.int8):
-            raise refused(
-                pair, f"its zero point is {_described(zero_point)}, not one uint8 or int8 value"
-            )
-        if not _SMALLEST_SCALE <= scale <= _LARGEST_SCALE:
-            raise refused(pair, f"its scale is {scale}, not a positive float32")
-        return pair.inputs[0], Quantizer(float(scale), int(zero_point), zero_point.dtype)
-
-    def norm(self, name: str) -> tuple[Norm, Node]:
-        """The LayerNormalization with the output `name`, and the sum that it reads."""
-        node = self.expect(name, "LayerNormalization")
-        if node.attributes.get("axis", -1) not in (-1, 2):
-            raise refused(node, "it is not over the last axis, the features")
-        weight = self.constant(node, node.inputs[1])
-        bias = np.zeros_like(weight)
-        if len(node.inputs) > 2:
-            bias = self.constant(node, node.inputs[2])
-        epsilon = float(node.attributes.get("epsilon", 1e-5))
-        return Norm(weight, bias, epsilon, node.name), self.expect(node.inputs[0], "Add", "Sum")
-
-    def check_axes(self, node: Node, axes: list[int]) -> None:
-        order = list(node.attributes.get("perm", []))
-        if order != axes:
-            raise refused(node, f"it permutes axes to {order}, not {axes}")
-
-    def constant(self, node: Node, name: str) -> Array:
-        if name not in self.graph.constants:
-            raise refused(node, f"its input {name!r} is not a constant")
-        return self.graph.constants[name]
-
-    def check_array(
-        self,
-        node: Node,
-        name: str,
-        array: Array,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any] = _FLOAT32,
-    ) -> None:
-        if array.shape != shape or array.dtype != dtype:
-            raise refused(node, f"{name} is {_described(array)}; expected {dtype} {list(shape)}")
-
-    def expect(self, name: str, *ops: str) -> Node:
-        node = self.graph.producers.get(name)
-        if node is None or node.outputs[0] != name:
-            raise UserError(
-                f"runtime=sparse cannot run this graph: the encoder has {' or '.join(ops)} in "
-                f"place of {name!r}; run this model with runtime=onnxruntime"
-            )
-        if node.op not in ops:
-            raise refused(node, f"the encoder has {' or '.join(ops)} here")
-        return node
+    scale = None
+    if gate.scale is not None and factors.scale is not None:
+        scale = turns(gate.scale, factors.scale)
+    return replace(
+        gate,
+        weight=turns(gate.weight, factors.weight),
+        scale=scale,
+        bias=turns(gate.bias, factors.bias),
+    )
 
 
-def _described(array: Array) -> str:
-    return f"{array.dtype} {list(array.shape)}"
+def _no_encoder() -> UserError:
+    return UserError(
+        "runtime=sparse cannot run this graph: its head reads neither the first token of an "
+        "encoder's output nor all of them; run this model with runtime=onnxruntime"
+    )

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsekit.kernels.library import Kernel, library, variant
+from sparsekit.runtime.sparse import structure
 from sparsekit.runtime.sparse.c_structures import (
     STRUCTURES,
     AttentionStruct,
@@ -18,12 +19,14 @@ from sparsekit.runtime.sparse.c_structures import (
     LayerStruct,
     NormStruct,
     QuantizerStruct,
+    ScoreTermsStruct,
     TableStruct,
     WeightStruct,
 )
 from sparsekit.runtime.sparse.embeddings import Embedding
 from sparsekit.runtime.sparse.graph import Array
-from sparsekit.runtime.sparse.structure import Attention, Layer, Linear, Norm, Quantizer
+from sparsekit.runtime.sparse.score_terms import ScoreTerms, distinct_terms
+from sparsekit.runtime.sparse.structure import Attention, Layer, Linear, Norm, Quantizer, Terms
 from sparsekit.runtime.sparse.threads import Threads
 from sparsekit.runtime.sparse.weights import CHUNK_INPUTS, CHUNK_UNITS, Format, fastest_format, pack
 
@@ -34,6 +37,7 @@ KERNEL = Kernel(
 )
 # As in the C files.
 VECTOR_BYTES = 64
+GATED = 8
 ACTIVATIONS = {None: 0, "gelu": 1, "relu": 2, "gelu_tanh": 3, "silu": 4}
 TABLES: dict[type, int] = {np.float32: 0, np.uint8: 1, np.int8: 2}
 
@@ -44,12 +48,10 @@ def compiled() -> ctypes.CDLL:
 
 
 class Encoder:
-    """The layers of an encoder, packed for the C kernels.
+    """The layers of an encoder, packed for the C kernels."""
 
-    all_tokens: whether the last layer is computed for all tokens, not for the first alone.
-    """
-
-    def __init__(self, layers: Sequence[Layer], threads: int, all_tokens: bool = False) -> None:
+    def __init__(self, source: structure.Encoder, threads: int) -> None:
+        layers = source.layers
         self._library = compiled()
         self.variant = variant().name
         self._threads = Threads(self._library, threads)
@@ -61,17 +63,19 @@ class Encoder:
         self._values = 0
         self._workspace = np.empty(0, np.uint8)
         self.features = len(layers[0].attention_output.bias)
+        # The distinct terms of the layers, in the order in which `run` takes them.
+        self.terms = distinct_terms(layers)
         array = (LayerStruct * len(layers))(*[self._layer(layer) for layer in layers])
         attentions = [len(x.attention.query.bias) for x in layers if x.attention is not None]
-        intermediates = [len(x.intermediate.bias) for x in layers if x.intermediate is not None]
-        self.all_tokens = all_tokens
+        self.all_tokens = source.all_tokens
         self._struct = EncoderStruct(
             len(layers),
             self.features,
             max(attentions, default=0),
-            max(intermediates, default=0),
+            max(layer.output.weight.shape[1] for layer in layers),
             self._values,
-            all_tokens,
+            source.all_tokens,
+            source.pre_norm,
             array,
         )
 
@@ -79,16 +83,16 @@ class Encoder:
         self,
         embedding: EmbeddingStruct,
         tokens: npt.NDArray[np.int64],
-        mask: npt.NDArray[np.float32],
+        terms: Sequence[ScoreTerms],
     ) -> npt.NDArray[np.float32]:
         """The last layer's output for the first token of each sequence, [batch, features].
 
         With `all_tokens` [batch, length, features], zeros for padding.
 
         tokens: [batch], the number of tokens of each sequence; the rest is padding.
-        mask: [batch, length], added to the scores of each key.
+        terms: the values of `self.terms`.
         """
-        batch, length = mask.shape
+        batch, length = terms[0].masks.shape
         encoder, pool = ctypes.byref(self._struct), self._threads.pool
         vectors = self._library.workspace_vectors(encoder, c_long(length), pool)
         if self._workspace.nbytes < (vectors + 1) * VECTOR_BYTES:
@@ -101,7 +105,7 @@ class Encoder:
             ctypes.byref(embedding),
             c_long(batch),
             _address(tokens),
-            _address(mask),
+            (ScoreTermsStruct * len(terms))(*map(_score_terms, terms)),
             _address(out),
             _address(self._workspace[start:]),
             pool,
@@ -115,7 +119,9 @@ class Encoder:
         if a is not None:
             projection, inputs = self._weight(a.query, a.key, a.value)
             heads = len(a.query.bias) // a.head_features
-            attention = AttentionStruct(heads, a.head_features, a.scale, *self._operands(a))
+            attention = AttentionStruct(
+                heads, a.head_features, a.scale, *self._operands(a, layer.terms)
+            )
         attention_output, context = self._weight(layer.attention_output)
         if layer.intermediate is not None:
             intermediate, normalized = self._weight(layer.intermediate)
@@ -132,17 +138,26 @@ class Encoder:
             attention,
             self.norm(layer.attention_norm),
             self.norm(layer.output_norm),
-            ACTIVATIONS[layer.activation],
+            ACTIVATIONS[layer.activation] | (GATED if layer.gated else 0),
+            0 if layer.terms is None else list(self.terms).index(layer.terms),
         )
 
-    def _operands(self, attention: Attention) -> list[QuantizerStruct]:
-        """Quantizers of query, key, probabilities and value: int8 where all of them can be."""
+    def _operands(self, attention: Attention, terms: Terms | None) -> list[QuantizerStruct]:
+        """Quantizers of query, key, probabilities and value: int8 where all of them can be.
+
+        Rotated ones are multiplied as float32: the rotation follows the projection, which would
+        have to store bytes.
+        """
         formats = [Format.ROUNDED] * 4
         types = [None if x is None else x.dtype.type for x in attention.operands]
         probabilities = attention.operands[2]
         # The instruction multiplies unsigned by signed bytes. A zero point of the probabilities
         # would have to be subtracted from every sum.
-        int8 = self.int8 and types == [np.uint8, np.int8, np.uint8, np.int8]
+        int8 = (
+            self.int8
+            and (terms is None or terms.rotation is None)
+            and types == [np.uint8, np.int8, np.uint8, np.int8]
+        )
         if int8 and probabilities is not None and probabilities.zero_point == 0:
             formats = [Format.PACKED, Format.PACKED, Format.PACKED, Format.PLANES]
         return [
@@ -204,19 +219,42 @@ def _address(array: Array) -> c_void_p:
     return c_void_p(array.ctypes.data)
 
 
+def _score_terms(terms: ScoreTerms) -> ScoreTermsStruct:
+    rows, heads, length, padded = (1, 1, *terms.masks.shape)
+    if terms.pairs is not None:
+        rows, heads, length, padded = terms.pairs.shape
+    elif terms.rotation is not None:
+        padded = terms.rotation[0].shape[1]
+    pairs, cosines, sines = (
+        None if array is None else _address(array)
+        for array in (terms.pairs, *(terms.rotation or (None, None)))
+    )
+    size = length * padded
+    strides = (size * heads if rows > 1 else 0, size if heads > 1 else 0)
+    return ScoreTermsStruct(
+        _address(terms.masks), pairs, cosines, sines, terms.masks.shape[1], padded, *strides
+    )
+
+
 class EncoderInput:
     """The input of the encoder, as the C structure `embedding`.
 
     embedding: None if the input is the embeddings themselves, [batch, length, features].
+    input_norm: the norm of the first layer's input, where layers normalize their inputs.
     """
 
-    def __init__(self, encoder: Encoder, embedding: Embedding | None) -> None:
-        self.struct = EmbeddingStruct(tables=1)
+    def __init__(
+        self, encoder: Encoder, embedding: Embedding | None, input_norm: Norm | None
+    ) -> None:
+        self.struct = EmbeddingStruct(tables=1, keep_sums=input_norm is not None)
         self.struct.table[0].scale = 1
+        if input_norm is not None:
+            self.struct.norm = encoder.norm(input_norm)
         if embedding is None:
             return
         self.struct.tables = len(embedding.tables)
-        self.struct.norm = encoder.norm(embedding.norm)
+        if input_norm is None:
+            self.struct.norm = encoder.norm(embedding.norm)
         for i, table in enumerate(embedding.tables):
             type_ = TABLES[table.rows.dtype.type]
             rows = encoder.address(table.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -194,6 +195,12 @@ def _squeeze(x: Array, axes: Array | None = None) -> Array:
     return np.squeeze(x, None if axes is None else tuple(int(a) for a in np.atleast_1d(axes)))
 
 
+def _gather_nd(x: Array, indices: Array, batch_dims: int = 0) -> Array:
+    if batch_dims:
+        raise ValueError(f"batch_dims is {batch_dims}, only 0 is supported")
+    return np.asarray(x[tuple(np.moveaxis(indices, -1, 0))])
+
+
 def _sum(*terms: Array) -> Array:
     total = terms[0]
     for term in terms[1:]:
@@ -202,28 +209,41 @@ def _sum(*terms: Array) -> Array:
 
 
 OPERATORS: dict[str, Operator] = {
+    "Abs": np.abs,
     "Add": np.add,
+    "And": np.logical_and,
     "Cast": lambda x, to: x.astype(_TYPES[to]),
     "Concat": lambda *x, axis: np.concatenate(x, axis=axis),
+    "Cos": np.cos,
     "CumSum": _cumsum,
     "DequantizeLinear": dequantize,
     "Div": np.divide,
     "Equal": np.equal,
+    "Expand": lambda x, shape: np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(shape))),
     "Gather": lambda x, indices, axis=0: np.take(x, indices, axis=axis),
+    "GatherND": _gather_nd,
     "Gelu": gelu,
     "Gemm": _gemm,
+    "GreaterOrEqual": np.greater_equal,
     "LayerNormalization": layer_norm,
+    "Less": np.less,
+    "LessOrEqual": np.less_equal,
+    "Log": np.log,
     "MatMul": _matmul,
+    "Max": lambda *x: functools.reduce(np.maximum, x),
+    "Min": lambda *x: functools.reduce(np.minimum, x),
     "Mul": np.multiply,
     "Neg": np.negative,
     "Not": np.logical_not,
     "Pow": np.power,
     "QuantizeLinear": quantize,
+    "Range": np.arange,
     "ReduceSum": _reduce_sum,
     "Relu": lambda x: np.maximum(x, 0),
     "Reshape": _reshape,
     "Shape": _shape,
     "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "Sin": np.sin,
     "Slice": _slice,
     "Split": _split,
     "Sqrt": np.sqrt,
@@ -233,4 +253,5 @@ OPERATORS: dict[str, Operator] = {
     "Tanh": np.tanh,
     "Transpose": lambda x, perm: x.transpose(perm),
     "Unsqueeze": _unsqueeze,
+    "Where": np.where,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -17,12 +19,23 @@ from sparsekit.runtime.sparse.embeddings import checked_ids
 from sparsekit.runtime.sparse.graph import Array, Node
 from sparsekit.runtime.sparse.loading import load_graph
 from sparsekit.runtime.sparse.native import Encoder, EncoderInput, compiled
+from sparsekit.runtime.sparse.score_terms import score_terms, unmasked
 from sparsekit.system import versions
 
 # Scores to which this or less is added get the probability 0.
 MASKED = -1e30
 # Larger batches are split: the kernels keep an index for each row on the stack.
 MOST_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class _Sized:
+    """Values of the graph that depend on the inputs' size (batch, length) alone, by name, and those
+    of the scores' terms as the kernels read them."""
+
+    size: tuple[int, int]
+    values: dict[str, Array]
+    kept: dict[str, Array | None]
 
 
 class SparseRuntime:
@@ -45,13 +58,16 @@ class SparseRuntime:
         loaded = load_graph(model)
         graph, encoder, self._embedding = loaded.graph, loaded.encoder, loaded.embedding
         self._threads, self._inputs, self._outputs = threads, graph.inputs, graph.outputs
-        self._mask, self._source, self._read = encoder.mask, encoder.source, encoder.output
-        self._encoder = Encoder(encoder.layers, threads, encoder.all_tokens)
-        self._encoder_input = EncoderInput(self._encoder, self._embedding)
+        self._source, self._read = encoder.source, encoder.output
+        self._encoder = Encoder(encoder, threads)
+        self._encoder_input = EncoderInput(self._encoder, self._embedding, encoder.input_norm)
         self._values = graph.constants
         self._before, self._after = self._fold(loaded.before), self._fold(loaded.after)
+        self._by_size = _of_sizes(self._before, self._inputs)
+        self._sized = _Sized((0, 0), {}, {})
         # The encoder has its own copy of its weights.
         read = {name for node in [*self._before, *self._after] for name in node.inputs}
+        read |= {name for terms in self._encoder.terms for name in terms.names}
         self._values = {name: x for name, x in self._values.items() if name in read}
         # The encoder has a single workspace.
         self._lock = Lock()
@@ -69,11 +85,15 @@ class SparseRuntime:
         return tuple(np.concatenate(each) for each in zip(*pieces, strict=True))
 
     def _run(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
-        values = self._values | dict(inputs)
-        operators.run(self._before, values)
         batch, length = inputs[self._inputs[0]].shape
-        mask = _contiguous(self._mask, values[self._mask], (batch, 1, 1, length))
-        mask = mask.reshape(batch, length)
+        sized = self._of_size(inputs, (batch, length))
+        values = self._values | dict(inputs) | sized.values
+        operators.run([node for node in self._before if node not in self._by_size], values)
+        terms = [
+            score_terms(each, values, heads, (batch, length), sized.kept)
+            for each, heads in self._encoder.terms.items()
+        ]
+        tokens = text_tokens(np.logical_or.reduce([unmasked(each, MASKED) for each in terms]))
         if self._embedding is None:
             shape = (batch, length, self._encoder.features)
             embedded = [_contiguous(self._source, values[self._source], shape)]
@@ -83,11 +103,21 @@ class SparseRuntime:
             ]
         with self._lock:
             self._encoder_input.fill(embedded)
-            values[self._read] = self._encoder.run(
-                self._encoder_input.struct, text_tokens(mask), mask
-            )
+            values[self._read] = self._encoder.run(self._encoder_input.struct, tokens, terms)
         operators.run(self._after, values)
         return tuple(values[name] for name in self._outputs)
+
+    def _of_size(self, inputs: Inputs, size: tuple[int, int]) -> _Sized:
+        """What depends on the inputs' size alone; that of the last one is kept."""
+        sized = self._sized
+        if sized.size != size:
+            values = self._values | dict(inputs)
+            operators.run(self._by_size, values)
+            made = {name: values[name] for node in self._by_size for name in node.outputs}
+            names = {name for terms in self._encoder.terms for name in terms.names}
+            kept = dict.fromkeys(names & {*made, *self._values})
+            sized = self._sized = _Sized(size, made, kept)
+        return sized
 
     def seconds(self, inputs: Inputs) -> float:
         return clock(self.run, inputs)
@@ -120,6 +150,19 @@ def refusal(model: Path) -> str | None:
     return None
 
 
+def _of_sizes(nodes: Sequence[Node], inputs: Sequence[str]) -> list[Node]:
+    """Those of `nodes` that depend on the shapes of `inputs` alone."""
+    varying, found = set(inputs), []
+    for node in nodes:
+        if node.op == "Shape" and node.inputs[0] in inputs:
+            found.append(node)
+        elif varying & {*node.inputs}:
+            varying |= {*node.outputs}
+        else:
+            found.append(node)
+    return found
+
+
 def _contiguous(name: str, array: Array, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """The array, contiguous for the kernels; raises UserError unless it is float32 of `shape`."""
     if array.shape != shape or array.dtype != np.float32:
@@ -130,17 +173,16 @@ def _contiguous(name: str, array: Array, shape: tuple[int, ...]) -> npt.NDArray[
     return np.ascontiguousarray(array)
 
 
-def text_tokens(mask: Array) -> npt.NDArray[np.int64]:
-    """The number of tokens of each row of `mask` [batch, length], up to the last unmasked one.
+def text_tokens(unmasked: Array) -> npt.NDArray[np.int64]:
+    """The number of tokens of each row of `unmasked` [batch, length], up to the last True.
 
     Later tokens have the probability 0, so they need not be computed. Of a row that is masked
     completely all tokens count, since softmax gives them equal probabilities.
 
-    >>> text_tokens(np.array([[0, -2e38, 0, -3e38], [-3e38, -3e38, -3e38, -3e38]])).tolist()
+    >>> text_tokens(np.array([[True, False, True, False], [False] * 4])).tolist()
     [3, 4]
     """
-    unmasked = mask > MASKED
-    length = mask.shape[1]
+    length = unmasked.shape[1]
     last = length - np.argmax(unmasked[:, ::-1], axis=1)
     tokens: npt.NDArray[np.int64] = np.where(unmasked.any(axis=1), last, length).astype(np.int64)
     return tokens

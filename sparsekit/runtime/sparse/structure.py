@@ -44,7 +44,7 @@ class Norm:
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """softmax(query x key * scale + mask) x value, with one or more heads.
+    """softmax(query x key * scale + terms) x value, with one or more heads.
 
     operands: quantizers of query, key, probabilities and value.
     """
@@ -57,12 +57,34 @@ class Attention:
     operands: tuple[Quantizer | None, Quantizer | None, Quantizer | None, Quantizer | None]
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What attention reads besides activations, as names of tensors of the graph.
+
+    added: what is added to the scores: masks [batch, 1, 1, length], or terms of pairs of tokens
+        [batch or 1, heads or 1, length, length].
+    rotation: the cosines and sines [1, 1, length, head_features] that rotate query and key, if any.
+    """
+
+    added: frozenset[str]
+    rotation: tuple[str, str] | None
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, in a fixed order."""
+        return [*sorted(self.added), *(self.rotation or ())]
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """One layer of the encoder.
 
-    attention: None where it has no heads; intermediate, activation: None where the feed-forward
-    layer has no neurons. The Linear layer behind is then a bias alone: its weight is [out, 0].
+    intermediate: where it is gated, rows are alternately four of the gate, which the activation is
+        applied to, and four that it is multiplied by.
+    output_norm: where layers normalize their inputs, that of the next layer, or the encoder's last.
+    attention, terms: None where it has no heads; intermediate, activation: None where the
+        feed-forward layer has no neurons. The Linear layer behind is then a bias alone: its weight
+        is [out, 0].
     """
 
     attention: Attention | None
@@ -70,24 +92,30 @@ class Layer:
     attention_norm: Norm
     intermediate: Linear | None
     activation: str | None
+    gated: bool
     output: Linear
     output_norm: Norm
+    terms: Terms | None
 
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
     """The layers in order, and names of tensors of the graph.
 
-    source: the first layer's input; mask: what is added to the attention scores; output: the
-    encoder's output for the first token [batch, features], or for all [batch, length, features]
-    where `all_tokens`; heads: for each layer, query, key and value [batch, length, heads,
-    head_features]; context: for each layer, its attention's result [batch, length, heads *
-    head_features], which the attention output layer reads; both None where a layer has no heads.
+    pre_norm: whether layers normalize their inputs; input_norm: then the norm of the first one's,
+        None where it reads the hidden state itself.
+    source: the hidden state before the first layer.
+    output: the encoder's output for the first token [batch, features], or for all [batch, length,
+        features] where `all_tokens`.
+    heads: for each layer, query, key and value [batch, length, heads, head_features].
+    context: for each layer, its attention's result [batch, length, heads * head_features], which
+        the attention output layer reads; both None where a layer has no heads.
     """
 
     layers: list[Layer]
+    pre_norm: bool
+    input_norm: Norm | None
     source: str
-    mask: str
     output: str
     all_tokens: bool
     heads: list[tuple[str, str, str] | None]

@@ -12,6 +12,7 @@ that, so their numerators are kept, and a second pass over the blocks weights th
 #include <float.h>
 
 #include "attention_matmul.h"
+#include "score_terms.h"
 #include "tensors.h"
 #include "vectors.h"
 
@@ -46,11 +47,12 @@ INLINE void add_numerators(vector *scores, const vector *largest, vector *sums, 
     }
 }
 
-/* In place, scores [keys][n] = e^(score * scale + mask - largest); sums [n]: their sums over all
-   keys so far. largest [n] is raised to the largest score; rescale [n]: e^(its old value - its new
-   value), which `sums` is multiplied by. */
+/* In place, scores [keys][n] = e^(score * scale + mask + pairs - largest); sums [n]: their sums
+   over all keys so far. pairs: NULL, or [keys][padded]. largest [n] is raised to the largest score;
+   rescale [n]: e^(its old value - its new value), which `sums` is multiplied by. */
 INLINE void softmax_block(vector *scores, long keys, float scale, const float *mask,
-                          vector *largest, vector *sums, vector *rescale, const int n) {
+                          const float *pairs, long padded, vector *largest, vector *sums,
+                          vector *rescale, const int n) {
     vector previous[QUERIES];
 #pragma GCC unroll 4
     for (int j = 0; j < n; j++)
@@ -59,6 +61,8 @@ INLINE void softmax_block(vector *scores, long keys, float scale, const float *m
 #pragma GCC unroll 4
         for (int j = 0; j < n; j++) {
             scores[t * n + j] = scores[t * n + j] * scale + mask[t];
+            if (pairs)
+                scores[t * n + j] += load(pairs + t * padded + j * LANES);
             largest[j] = maximum(largest[j], scores[t * n + j]);
         }
     }
@@ -161,6 +165,11 @@ INLINE void weight_values(const head_part *part, attention_scratch s, const vect
 INLINE void attend(const head_part *part, attention_scratch s, vector *factor, const int n) {
     const attention *a = part->attention;
     const sequence *seq = part->sequence;
+    const score_terms *terms = part->terms;
+    const long padded = terms->padded;
+    const float *mask = terms->masks + seq->row * terms->length,
+                *pairs =
+                    pair_terms(terms, seq->row, part->head, (part->v - part->first_vector) * LANES);
     const int quantized = a->probabilities.format != FLOAT32;
     vector largest[QUERIES], sums[QUERIES], rescale[QUERIES], *scores = s.scores;
     integers query_terms[QUERIES] = {0};
@@ -177,7 +186,8 @@ INLINE void attend(const head_part *part, attention_scratch s, vector *factor, c
     for (long k = 0; k < seq->tokens; k += BLOCK_KEYS) {
         long keys = min_long(BLOCK_KEYS, seq->tokens - k), lane = seq->first * LANES + k;
         compute_scores(part, query_terms, lane, keys, scores, n);
-        softmax_block(scores, keys, a->scale, seq->mask + k, largest, sums, rescale, n);
+        softmax_block(scores, keys, a->scale, mask + k, pairs ? pairs + k * padded : 0, padded,
+                      largest, sums, rescale, n);
         if (!quantized) {
             add_values(part, scores, lane, keys, rescale, s.out, n);
             continue;

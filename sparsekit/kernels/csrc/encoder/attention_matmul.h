@@ -6,6 +6,7 @@ where all four operands are quantized, in int8 with four features or keys at onc
 #ifndef SPARSEKIT_ENCODER_ATTENTION_MATMUL_H
 #define SPARSEKIT_ENCODER_ATTENTION_MATMUL_H
 
+#include "score_terms.h"
 #include "tensors.h"
 #include "vectors.h"
 
@@ -31,11 +32,12 @@ typedef struct {
 } attention;
 
 /* The work on one head for n vectors of queries, from vector v on. value holds `vectors` vectors,
-   as key does, and query `query_vectors`. */
+   as key does, and query `query_vectors`, of which first_vector has the sequence's first token. */
 typedef struct {
     const attention *attention;
+    const score_terms *terms;
     const columns *query, *key, *value;
-    long head, v, query_vectors, vectors;
+    long head, v, query_vectors, vectors, first_vector;
     const sequence *sequence;
 } head_part;
 

@@ -16,9 +16,10 @@ typedef struct {
     const int64_t *ids;
 } table;
 
-/* The sum of rows of tables, with LayerNorm if `norm.weight` is not NULL. */
+/* The sum of rows of tables, with LayerNorm if `norm.weight` is not NULL. keep_sums: whether the
+   hidden state is the sum, and its norm the first layer's input. */
 typedef struct {
-    long tables, length;
+    long tables, length, keep_sums;
     table table[4];
     norm norm;
 } embedding;
@@ -53,8 +54,8 @@ static void embed(const embedding *source, long features, long position, const s
         for (int t = 0; t < LANES; t++)
             hidden_tile[f * width + v][t] = rows[t * features + f];
     if (source->norm.weight) {
-        normalize(&source->norm, features, hidden_tile, hidden_tile, to, tile_data(to, tile), width,
-                  v, 1);
+        normalize(&source->norm, features, hidden_tile, hidden_tile, source->keep_sums, to,
+                  tile_data(to, tile), width, v, 1);
         return;
     }
     for (long f = 0; f < features; f += 4) {

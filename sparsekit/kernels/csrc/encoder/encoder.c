@@ -16,6 +16,7 @@ first vector is computed, unless all tokens are asked for. */
 #include "layers.h"
 #include "layouts.h"
 #include "phases.h"
+#include "score_terms.h"
 #include "tensors.h"
 #include "thread_pool.h"
 #include "vectors.h"
@@ -26,7 +27,7 @@ first vector is computed, unless all tokens are asked for. */
 #define MIN_PARALLEL_WORK 450000
 
 /* The phases of all layers, of the embeddings and of the output. */
-static long phase_count(const encoder *e) { return 8 * e->layers + 2; }
+static long phase_count(const encoder *e) { return 10 * e->layers + 2; }
 
 /* The vectors of memory for one thread, or for what all threads share, for groups of up to
    `vectors`. */
@@ -61,7 +62,7 @@ typedef struct {
     const encoder *encoder;
     const embedding *embeddings;
     const long *tokens, *group_starts;
-    const float *masks;
+    const score_terms *terms;
     float *y;
     integers *workspace;
     long *next_group;
@@ -79,7 +80,7 @@ static phase *group_phases(integers *scratch, const batch *b) {
 }
 
 static void run_batch_group(const batch *b, long group, tensors t, worker self) {
-    run_group(b->encoder, b->embeddings, b->tokens, b->masks, b->group_starts[group],
+    run_group(b->encoder, b->embeddings, b->tokens, b->terms, b->group_starts[group],
               b->group_starts[group + 1] - b->group_starts[group], t, b->y, self);
 }
 
@@ -98,10 +99,10 @@ static void run_worker(const void *argument, long worker_index) {
 }
 
 /* y: the last layer's output for the first token of each sequence, [rows, features], or for all
-   tokens, [rows, length, features]. tokens [rows]: the number of tokens per row; masks [rows,
-   length]: added to each key's scores. */
+   tokens, [rows, length, features]. tokens [rows]: the number of tokens per row. terms: those that
+   layers name by index. */
 void encode(const encoder *e, const embedding *embeddings, long rows, const long *tokens,
-            const float *masks, float *y, integers *workspace, pool *p) {
+            const score_terms *terms, float *y, integers *workspace, pool *p) {
     long group_starts[rows + 1], groups = 0, tile_vectors = TILE, longest = TILE, next_group = 0,
                                  all_vectors = 0;
     for (long row = 0; row < rows; row++) {
@@ -120,7 +121,7 @@ void encode(const encoder *e, const embedding *embeddings, long rows, const long
                embeddings,
                tokens,
                group_starts,
-               masks,
+               terms,
                y,
                workspace,
                &next_group,

@@ -13,9 +13,10 @@ typedef struct {
 } norm;
 
 /* LayerNorm of n vectors of tokens of one tile, from v on: x [features][width] to `hidden` and to
-   `to`. */
+   `to`. With keep_sums, as where layers normalize their input, `hidden` becomes x itself. */
 INLINE void normalize(const norm *params, long features, const vector *x, vector *hidden,
-                      const columns *to, integers *tile, long width, long v, const int n) {
+                      int keep_sums, const columns *to, integers *tile, long width, long v,
+                      const int n) {
     vector mean[GROUP], scale[GROUP], four[4][GROUP];
     for (int j = 0; j < n; j++)
         mean[j] = scale[j] = broadcast(0.0f);
@@ -33,9 +34,9 @@ INLINE void normalize(const norm *params, long features, const vector *x, vector
     for (long f = 0; f < features; f += 4) {
         for (int i = 0; i < 4; i++) {
             for (int j = 0; j < n; j++) {
-                vector y = (x[(f + i) * width + v + j] - mean[j]) * scale[j];
+                vector sum = x[(f + i) * width + v + j], y = (sum - mean[j]) * scale[j];
                 four[i][j] = y * params->weight[f + i] + params->bias[f + i];
-                hidden[(f + i) * width + v + j] = four[i][j];
+                hidden[(f + i) * width + v + j] = keep_sums ? sum : four[i][j];
             }
         }
         store(to, tile, width, f, v, four, n);
@@ -44,7 +45,7 @@ INLINE void normalize(const norm *params, long features, const vector *x, vector
 
 /* LayerNorm of all vectors, divided among the workers. */
 static void layer_norm(const norm *params, long features, const columns *x, long vectors,
-                       const columns *hidden, const columns *to, worker *self) {
+                       const columns *hidden, int keep_sums, const columns *to, worker *self) {
     long pieces = piece_count(vectors, 4, self);
     for (long i = claim_piece(self); i < pieces; i = complete_and_claim(self)) {
         long last = part_begin(vectors, i + 1, pieces);
@@ -55,13 +56,14 @@ static void layer_norm(const norm *params, long features, const columns *x, long
             integers *target_tile = tile_data(to, tile);
             n = min_long(last - first, width - v);
             if (n >= 4)
-                n = 4,
-                normalize(params, features, source, hidden_tile, to, target_tile, width, v, 4);
+                n = 4, normalize(params, features, source, hidden_tile, keep_sums, to, target_tile,
+                                 width, v, 4);
             else if (n >= 2)
-                n = 2,
-                normalize(params, features, source, hidden_tile, to, target_tile, width, v, 2);
+                n = 2, normalize(params, features, source, hidden_tile, keep_sums, to, target_tile,
+                                 width, v, 2);
             else
-                normalize(params, features, source, hidden_tile, to, target_tile, width, v, 1);
+                normalize(params, features, source, hidden_tile, keep_sums, to, target_tile, width,
+                          v, 1);
         }
     }
     finish_phase(self, pieces);

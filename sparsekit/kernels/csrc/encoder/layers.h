@@ -8,6 +8,8 @@
 #include "layer_norm.h"
 #include "linear.h"
 #include "phases.h"
+#include "rotary.h"
+#include "score_terms.h"
 #include "sparse_matmul.h"
 #include "tensors.h"
 #include "vectors.h"
@@ -15,21 +17,23 @@
 /* projection: query, key and value. The quantizers are those of the inputs of Linear layers: of the
    projection, of attention_output, of intermediate and of output. A layer without heads has no
    projection, and one without neurons has an intermediate without rows: attention_output and output
-   then are biases alone, which read no input. */
+   then are biases alone, which read no input. With pre-norm, output_norm is the norm of the next
+   layer's input. terms: the index of the terms of its scores. */
 typedef struct {
     weight projection, attention_output, intermediate, output;
     quantizer input, context, normalized, activated;
     attention attention;
     norm attention_norm, output_norm;
-    long activation;
+    long activation, terms;
 } layer;
 
 /* attention_features, intermediate_features: the most features of all heads of a layer, and the
    most outputs of an intermediate. values: the number of units and steps of all weights.
    all_tokens: whether the last layer is computed for all tokens, not for each sequence's first
-   vector alone. */
+   vector alone. pre_norm: whether layers normalize their inputs, and sums are kept as the hidden
+   state. */
 typedef struct {
-    long layers, features, attention_features, intermediate_features, values, all_tokens;
+    long layers, features, attention_features, intermediate_features, values, all_tokens, pre_norm;
     const layer *layer;
 } encoder;
 
@@ -80,9 +84,9 @@ static columns with_rounding(columns tensor, const quantizer *rounding) {
 INLINE long query_parts(const sequence *seq) { return (vector_count(seq) + QUERIES - 1) / QUERIES; }
 
 /* All heads, for all queries, or with first_only for the first vector of each sequence. */
-static void attention_heads(const attention *a, const tensors *t, long query_vectors, long vectors,
-                            const sequence *sequences, long count, int first_only,
-                            const columns *to, worker *self) {
+static void attention_heads(const attention *a, const score_terms *terms, const tensors *t,
+                            long query_vectors, long vectors, const sequence *sequences, long count,
+                            int first_only, const columns *to, worker *self) {
     attention_scratch scratch = allocate_attention((vector *)self->scratch, a->features, vectors);
     long parts = 0;
     for (long s = 0; s < count; s++)
@@ -90,8 +94,8 @@ static void attention_heads(const attention *a, const tensors *t, long query_vec
     for (long i = claim_piece(self); i < a->heads * parts; i = complete_and_claim(self)) {
         long s = 0, index = i % parts, head = i / parts;
         if (first_only) {
-            head_part part = {a,     &t->query,     &t->key, &t->value,        head,
-                              index, query_vectors, vectors, sequences + index};
+            head_part part = {a,     terms,         &t->query, &t->key, &t->value,        head,
+                              index, query_vectors, vectors,   index,   sequences + index};
             attention_head(&part, to, scratch, 1);
             continue;
         }
@@ -99,8 +103,17 @@ static void attention_heads(const attention *a, const tensors *t, long query_vec
             index -= query_parts(sequences + s);
         long v = sequences[s].first + QUERIES * index;
         long end = min_long(v + QUERIES, sequences[s].first + vector_count(sequences + s));
-        head_part part = {a, &t->query,     &t->key, &t->value,    head,
-                          v, query_vectors, vectors, sequences + s};
+        head_part part = {a,
+                          terms,
+                          &t->query,
+                          &t->key,
+                          &t->value,
+                          head,
+                          v,
+                          query_vectors,
+                          vectors,
+                          sequences[s].first,
+                          sequences + s};
         for (; part.v + QUERIES <= end; part.v += QUERIES)
             attention_head(&part, to, scratch, QUERIES);
         for (; part.v < end; part.v++)
@@ -109,12 +122,17 @@ static void attention_heads(const attention *a, const tensors *t, long query_vec
     finish_phase(self, a->heads * parts);
 }
 
-/* Query, key and value of `features` each; the query from its query_vectors input. */
+/* Query, key and value of `features` each; the query from its query_vectors input. Those to be
+   rotated are still float32. */
 static void project(const weight *w, long features, const columns *query_input, long query_vectors,
-                    const columns *input, long vectors, const tensors *t, worker *self) {
+                    const columns *input, long vectors, int rotated, const tensors *t,
+                    worker *self) {
+    columns query = t->query, key = t->key;
+    if (rotated)
+        query.rounding = key.rounding = &float32;
     long pieces = piece_count(features / 4, PANEL / 4, self);
     for (long i = claim_piece(self); i < 3 * pieces; i = complete_and_claim(self)) {
-        const columns *to[] = {&t->query, &t->key, &t->value};
+        const columns *to[] = {&query, &key, &t->value};
         long operand = i / pieces;
         linear(w, operand * features, features, operand ? input : query_input,
                operand ? vectors : query_vectors, NONE, 0, to[operand], self->scratch, i % pieces,
@@ -126,7 +144,11 @@ static void project(const weight *w, long features, const columns *query_input, 
 /* One layer for a group of `vectors`. Its output is hidden and, quantized as next_input, input;
    without next_input it is the last layer, and only each sequence's first vector is computed. */
 static void run_layer(const encoder *e, const layer *l, const quantizer *next_input, tensors t,
-                      long vectors, const sequence *sequences, long count, worker *self) {
+                      const score_terms *all_terms, long vectors, const sequence *sequences,
+                      long count, worker *self) {
+    const score_terms *terms = all_terms + l->terms;
+    const attention *a = &l->attention;
+    int last = l == e->layer + e->layers - 1;
     long features = e->features, query_vectors = vectors;
     long attention_features = l->attention.heads * l->attention.features;
     columns input = with_rounding(t.input, &l->input), hidden = t.hidden, query_input = input;
@@ -145,21 +167,28 @@ static void run_layer(const encoder *e, const layer *l, const quantizer *next_in
     }
     columns context = with_rounding(t.context, &l->context),
             activated = with_rounding(t.activated, &l->activated);
-    if (attention_features) {
+    if (attention_features)
         project(&l->projection, attention_features, &query_input, query_vectors, &input, vectors,
-                &t, self);
-        attention_heads(&l->attention, &t, query_vectors, vectors, sequences, count, !next_input,
-                        &context, self);
+                terms->cosines != 0, &t, self);
+    if (attention_features && terms->cosines) {
+        rotate(terms, &t.query, &a->query, a->heads, a->features, query_vectors, sequences, count,
+               !next_input, self);
+        rotate(terms, &t.key, &a->key, a->heads, a->features, vectors, sequences, count, 0, self);
     }
+    if (attention_features)
+        attention_heads(a, terms, &t, query_vectors, vectors, sequences, count, !next_input,
+                        &context, self);
     linear_layer(&l->attention_output, &context, query_vectors, NONE, &hidden, &t.sums, self);
     columns normalized = with_rounding(t.input, &l->normalized);
-    layer_norm(&l->attention_norm, features, &t.sums, query_vectors, &hidden, &normalized, self);
+    layer_norm(&l->attention_norm, features, &t.sums, query_vectors, &hidden, e->pre_norm,
+               &normalized, self);
     if (l->intermediate.rows)
         linear_layer(&l->intermediate, &normalized, query_vectors, l->activation, 0, &activated,
                      self);
     linear_layer(&l->output, &activated, query_vectors, NONE, &hidden, &t.sums, self);
     columns output = next_input ? with_rounding(t.input, next_input) : hidden;
-    layer_norm(&l->output_norm, features, &t.sums, query_vectors, &hidden, &output, self);
+    layer_norm(&l->output_norm, features, &t.sums, query_vectors, &hidden, e->pre_norm && !last,
+               &output, self);
 }
 
 /* Copies one sequence of the hidden states to y [tokens, features]. */
@@ -173,13 +202,12 @@ static void store_tokens(const encoder *e, const tensors *t, long vectors, const
 
 /* Runs the encoder for `count` sequences from row `first` of the batch on. */
 static void run_group(const encoder *e, const embedding *embeddings, const long *tokens,
-                      const float *masks, long first, long count, tensors t, float *y,
+                      const score_terms *terms, long first, long count, tensors t, float *y,
                       worker self) {
     sequence sequences[TILE];
     long vectors = 0;
     for (long s = 0; s < count; s++) {
-        sequences[s] =
-            (sequence){vectors, tokens[first + s], masks + (first + s) * embeddings->length};
+        sequences[s] = (sequence){vectors, tokens[first + s], first + s};
         vectors += vector_count(sequences + s);
     }
     columns input = with_rounding(t.input, &e->layer[0].input);
@@ -194,7 +222,7 @@ static void run_group(const encoder *e, const embedding *embeddings, const long 
     const quantizer *last_output = e->all_tokens ? &float32 : 0;
     for (long i = 0; i < e->layers; i++)
         run_layer(e, e->layer + i, i + 1 < e->layers ? &e->layer[i + 1].input : last_output, t,
-                  vectors, sequences, count, &self);
+                  terms, vectors, sequences, count, &self);
     if (e->all_tokens) {
         for (long s = claim_piece(&self); s < count; s = complete_and_claim(&self))
             store_tokens(e, &t, vectors, sequences + s,

@@ -8,6 +8,7 @@
 #include "embedding.h"
 #include "layer_norm.h"
 #include "layers.h"
+#include "score_terms.h"
 #include "sparse_matmul.h"
 #include "tensors.h"
 #include "vectors.h"
@@ -66,6 +67,7 @@ const layout_entry layer_layout[] = {
     FIELD(layer, attention_norm),
     FIELD(layer, output_norm),
     FIELD(layer, activation),
+    FIELD(layer, terms),
     END,
 };
 const layout_entry encoder_layout[] = {
@@ -76,6 +78,7 @@ const layout_entry encoder_layout[] = {
     FIELD(encoder, intermediate_features),
     FIELD(encoder, values),
     FIELD(encoder, all_tokens),
+    FIELD(encoder, pre_norm),
     FIELD(encoder, layer),
     END,
 };
@@ -89,8 +92,25 @@ const layout_entry table_layout[] = {
     END,
 };
 const layout_entry embedding_layout[] = {
-    SIZE(embedding),         FIELD(embedding, tables), FIELD(embedding, length),
-    FIELD(embedding, table), FIELD(embedding, norm),   END,
+    SIZE(embedding),
+    FIELD(embedding, tables),
+    FIELD(embedding, length),
+    FIELD(embedding, keep_sums),
+    FIELD(embedding, table),
+    FIELD(embedding, norm),
+    END,
+};
+const layout_entry score_terms_layout[] = {
+    SIZE(score_terms),
+    FIELD(score_terms, masks),
+    FIELD(score_terms, pairs),
+    FIELD(score_terms, cosines),
+    FIELD(score_terms, sines),
+    FIELD(score_terms, length),
+    FIELD(score_terms, padded),
+    FIELD(score_terms, pair_row),
+    FIELD(score_terms, pair_head),
+    END,
 };
 
 #endif

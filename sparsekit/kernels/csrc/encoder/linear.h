@@ -13,56 +13,70 @@ cache. */
    for a tile. */
 #define PANEL 192
 
-enum { NONE, GELU, RELU, GELU_TANH, SILU };
+/* With GATED, rows are alternately four of the gate and four that its activation is multiplied by:
+   half as many outputs. */
+enum { NONE, GELU, RELU, GELU_TANH, SILU, GATED = 8 };
 
-/* Four rows from their sums [4][width], n vectors of them: scaled, plus bias, through the
-   activation, plus the residual, which is indexed by the rows of the whole layer; then stored at
-   row r - row. */
+INLINE vector activate(vector x, long activation) {
+    switch (activation & ~GATED) {
+    case GELU: return gelu(x);
+    case RELU: return maximum(x, broadcast(0.0f));
+    case GELU_TANH: return gelu_tanh(x);
+    case SILU: return silu(x);
+    }
+    return x;
+}
+
+INLINE vector scaled(const weight *w, long r, integers sum) {
+    vector x = w->format == FLOAT32 ? (vector)sum : to_float(sum);
+    return x * broadcast(w->scales[r]) + broadcast(w->biases[r]);
+}
+
+/* Four outputs from the sums of row r on, [4 or with GATED 8][width], n vectors of them: scaled,
+   plus bias, through the activation, plus the residual, which is indexed by the rows of the whole
+   layer; then stored from `feature` on. */
 INLINE void epilogue_block(const weight *w, long r, const integers *sums, long activation,
-                           const vector *residual, const columns *to, integers *tile, long row,
+                           const vector *residual, const columns *to, integers *tile, long feature,
                            long width, long v, const int n) {
     vector y[4][GROUP];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
-        vector scale = broadcast(w->scales[r + i]), bias = broadcast(w->biases[r + i]);
 #pragma GCC unroll 4
         for (int j = 0; j < n; j++) {
-            integers sum = sums[i * width + v + j];
-            vector x = (w->format == FLOAT32 ? (vector)sum : to_float(sum)) * scale + bias;
-            if (activation == GELU)
-                x = gelu(x);
-            if (activation == RELU)
-                x = maximum(x, broadcast(0.0f));
-            if (activation == GELU_TANH)
-                x = gelu_tanh(x);
-            if (activation == SILU)
-                x = silu(x);
+            vector x = activate(scaled(w, r + i, sums[i * width + v + j]), activation);
+            if (activation & GATED)
+                x *= scaled(w, r + 4 + i, sums[(4 + i) * width + v + j]);
             y[i][j] = residual ? x + residual[(r + i) * width + v + j] : x;
         }
     }
-    store(to, tile, width, r - row, v, y, n);
+    store(to, tile, width, feature, v, y, n);
 }
 
-/* Rows `first` to `last` from their sums. */
+/* The rows that make four outputs. */
+INLINE long rows_of_four(long activation) { return activation & GATED ? 8 : 4; }
+
+/* Rows `first` to `last` from their sums; row `row` makes feature 0. */
 static void epilogue(const weight *w, long first, long last, const integers *sums, long activation,
                      const vector *residual, const columns *to, integers *tile, long row,
                      long width) {
-    for (long r = first; r < last; r += 4, sums += 4 * width) {
-        long v = 0;
+    long step = rows_of_four(activation);
+    for (long r = first; r < last; r += step, sums += step * width) {
+        long v = 0, feature = (r - row) / step * 4;
         for (; v + GROUP <= width; v += GROUP)
-            epilogue_block(w, r, sums, activation, residual, to, tile, row, width, v, GROUP);
+            epilogue_block(w, r, sums, activation, residual, to, tile, feature, width, v, GROUP);
         for (; v < width; v++)
-            epilogue_block(w, r, sums, activation, residual, to, tile, row, width, v, 1);
+            epilogue_block(w, r, sums, activation, residual, to, tile, feature, width, v, 1);
     }
 }
 
 /* to = rows `row` to `row + rows` of a Linear layer for `vectors` vectors of x: piece i of
-   `pieces`. Rows are multiples of four. */
+   `pieces`. Rows are multiples of four, with GATED of eight. */
 static void linear(const weight *w, long row, long rows, const columns *x, long vectors,
                    long activation, const columns *residual, const columns *to, integers *sums,
                    long i, long pieces) {
-    long first = row + 4 * part_begin(rows / 4, i, pieces),
-         last = row + 4 * part_begin(rows / 4, i + 1, pieces);
+    long step = rows_of_four(activation);
+    long first = row + step * part_begin(rows / step, i, pieces),
+         last = row + step * part_begin(rows / step, i + 1, pieces);
     for (long tile = 0; tile * TILE < vectors; tile++) {
         long width = tile_width(vectors, tile);
         const integers *input = tile_data(x, tile);
@@ -77,7 +91,8 @@ static void linear(const weight *w, long row, long rows, const columns *x, long 
 /* All rows of a Linear layer, divided among the workers. */
 static void linear_layer(const weight *w, const columns *x, long vectors, long activation,
                          const columns *residual, const columns *to, worker *self) {
-    long pieces = piece_count(w->rows / 4, PANEL / 4, self);
+    long step = rows_of_four(activation);
+    long pieces = piece_count(w->rows / step, PANEL / step, self);
     for (long i = claim_piece(self); i < pieces; i = complete_and_claim(self))
         linear(w, 0, w->rows, x, vectors, activation, residual, to, self->scratch, i, pieces);
     finish_phase(self, pieces);

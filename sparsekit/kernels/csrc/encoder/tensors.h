@@ -141,11 +141,9 @@ INLINE void store(const columns *to, integers *tile, long width, long feature, l
     }
 }
 
-/* A sequence: its first vector, its number of tokens, and the mask that is added to each key's
-   scores. */
+/* A sequence: its first vector, its number of tokens, and its row in the batch. */
 typedef struct {
-    long first, tokens;
-    const float *mask;
+    long first, tokens, row;
 } sequence;
 
 INLINE long vector_count(const sequence *seq) { return (seq->tokens + LANES - 1) / LANES; }

@@ -50,6 +50,7 @@ extensions of GCC and Clang, which compile them to the processor's instructions.
 
 typedef float vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t integers __attribute__((vector_size(4 * LANES)));
+typedef float unaligned_vector __attribute__((vector_size(4 * LANES), aligned(4)));
 
 #ifdef INT8_DOT_PRODUCTS
 /* DOT_PRODUCT_ADD(sum, x, value): each sum plus four unsigned bytes of x times four signed bytes.
@@ -92,6 +93,7 @@ INLINE integers neon_dot_product_add(integers sum, integers x, integers value) {
 #endif
 
 INLINE long min_long(long a, long b) { return a < b ? a : b; }
+INLINE vector load(const float *x) { return *(const unaligned_vector *)x; }
 INLINE vector broadcast(float x) { return x - (vector){0}; }
 INLINE vector to_float(integers x) { return __builtin_convertvector(x, vector); }
 

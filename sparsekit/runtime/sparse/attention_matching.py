@@ -1,0 +1,223 @@
+"""Finds the attention of a layer.
+
+    x -> Linear (query, key, value) -> heads -> query and key rotated, if at all
+    softmax(query x key * scale + terms) x value -> heads concatenated
+
+Query, key and value may be three Linear layers, or the thirds of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import permutations
+
+from sparsekit.runtime.sparse.graph import Node, refused
+from sparsekit.runtime.sparse.reading import GraphReader, described
+from sparsekit.runtime.sparse.structure import Attention, Linear, Quantizer, Terms
+
+_HEADS_FIRST, _TRANSPOSED, _SWAPPED = [0, 2, 1, 3], [0, 2, 3, 1], [0, 1, 3, 2]
+
+
+@dataclass(frozen=True, eq=False)
+class FoundAttention:
+    """An attention, and names of tensors of the graph.
+
+    source: the input of query, key and value; heads: query, key and value [batch, length, heads,
+    head_features].
+    """
+
+    attention: Attention
+    terms: Terms
+    source: str
+    heads: tuple[str, str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class _Operand:
+    """Query, key or value: its Linear layer, which reads `source`, and its heads."""
+
+    linear: Linear
+    source: str
+    features: int
+    quantizer: Quantizer | None
+    heads: str
+    rotation: tuple[str, str] | None
+
+
+class AttentionReader(GraphReader):
+    """Finds attention by how its nodes are connected, whatever their names."""
+
+    def attention(self, context: Node) -> FoundAttention:
+        """The attention whose heads `context` concatenates."""
+        sizes = self.graph.constants.get(context.inputs[1])
+        if sizes is not None and sizes.ndim != 1:
+            raise refused(context, f"its sizes are {described(sizes)}, expected one dimension")
+        heads = self.expect(context.inputs[0], "Transpose")
+        self.check_axes(heads, _HEADS_FIRST)
+        matmul = self.expect(heads.inputs[0], "MatMul")
+        probabilities, quantizer = self.unquantized(matmul.inputs[0])
+        softmax = self.expect(probabilities, "Softmax")
+        if softmax.attributes.get("axis", -1) not in (-1, 3):
+            raise refused(softmax, "it is not over the last axis, the keys")
+        scores, scale, added = self.scores(softmax)
+        query = self.operand(scores.inputs[0], transposed=False)
+        key = self.operand(scores.inputs[1], transposed=True)
+        value = self.operand(matmul.inputs[1], transposed=False)
+        kinds = {
+            (x.linear.inputs, x.linear.scale is None, x.source, x.features)
+            for x in (query, key, value)
+        }
+        if len(kinds) != 1:
+            raise refused(
+                scores, "query, key and value have different inputs, quantizers or head sizes"
+            )
+        if query.rotation != key.rotation or value.rotation:
+            raise refused(scores, "query and key are not rotated alike, or the values are rotated")
+        attention = Attention(
+            query.linear,
+            key.linear,
+            value.linear,
+            query.features,
+            scale,
+            (query.quantizer, key.quantizer, quantizer, value.quantizer),
+        )
+        names = (query.heads, key.heads, value.heads)
+        return FoundAttention(attention, Terms(added, query.rotation), query.source, names)
+
+    def scores(self, softmax: Node) -> tuple[Node, float, frozenset[str]]:
+        """The matmul of query and key, its scale, and the tensors that are added to it."""
+        added: set[str] = set()
+        name = softmax.inputs[0]
+        while not (found := self.scaled(name)):
+            node = self.graph.producers.get(name)
+            if node is None or node.op not in ("Add", "Sum") or len(node.inputs) != 2:
+                raise refused(softmax, "it reads no product of query and key, scaled by a constant")
+            first, second = node.inputs
+            name, term = (first, second) if self.leads_to_scores(first) else (second, first)
+            added.add(term)
+        if not added:
+            raise refused(softmax, "no mask is added to its scores")
+        return *found, frozenset(added)
+
+    def leads_to_scores(self, name: str) -> bool:
+        """Whether `name` is the scaled matmul, or a sum of it with other tensors."""
+        if self.scaled(name):
+            return True
+        node = self.graph.producers.get(name)
+        return (
+            node is not None
+            and node.op in ("Add", "Sum")
+            and any(self.leads_to_scores(each) for each in node.inputs)
+        )
+
+    def scaled(self, name: str) -> tuple[Node, float] | None:
+        """The matmul that `name` is a multiple of, and the factor."""
+        node = self.graph.producers.get(name)
+        if node is None or node.op == "MatMul":
+            return None if node is None else (node, 1.0)
+        for scores, factor in permutations(node.inputs) if node.op in ("Mul", "Div") else ():
+            matmul = self.graph.producers.get(scores)
+            constant = self.graph.constants.get(factor)
+            if matmul is not None and matmul.op == "MatMul" and constant is not None:
+                self.check_array(node, factor, constant, ())
+                if node.op == "Mul":
+                    return matmul, float(constant)
+                if scores == node.inputs[0] and constant:
+                    return matmul, 1 / float(constant)
+        return None
+
+    def operand(self, name: str, transposed: bool) -> _Operand:
+        """The operand `name` of a matmul: [batch, heads, length, features], or transposed."""
+        source, quantizer = self.unquantized(name)
+        rotation, axes = None, _TRANSPOSED if transposed else _HEADS_FIRST
+        transpose = self.expect(source, "Transpose", "Add")
+        if transposed and transpose.op == "Transpose":
+            before = self.graph.producers.get(transpose.inputs[0])
+            if before is not None and before.op == "Add":
+                self.check_axes(transpose, _SWAPPED)
+                transpose = before
+        if transpose.op == "Add":
+            source, *rotation_names = self.rotated(transpose)
+            rotation, axes = (rotation_names[0], rotation_names[1]), _HEADS_FIRST
+            transpose = self.expect(source, "Transpose")
+        self.check_axes(transpose, axes)
+        linear, read, features = self.heads(transpose.inputs[0])
+        return _Operand(linear, read, features, quantizer, transpose.inputs[0], rotation)
+
+    def rotated(self, node: Node) -> tuple[str, str, str]:
+        """What `node` rotates, x * cosines + (-second half of x, first half) * sines, with both."""
+        for plain, turned in permutations(map(self.graph.producers.get, node.inputs)):
+            if plain is None or turned is None or {plain.op, turned.op} != {"Mul"}:
+                continue
+            for (x, cosines), (halves, sines) in (
+                (first, second)
+                for first in permutations(plain.inputs)
+                for second in permutations(turned.inputs)
+            ):
+                if self.is_half_turn(halves, x):
+                    return x, cosines, sines
+        raise refused(node, "it does not rotate the halves of each head")
+
+    def is_half_turn(self, name: str, x: str) -> bool:
+        """Whether `name` concatenates the negated second half of x and its first half."""
+        node = self.graph.producers.get(name)
+        if node is None or node.op != "Concat" or node.attributes.get("axis") not in (-1, 3):
+            return False
+        negated, front = map(self.graph.producers.get, node.inputs)
+        if negated is None or negated.op != "Neg" or front is None:
+            return False
+        back = self.graph.producers.get(negated.inputs[0])
+        if back is None or {back.op, front.op} != {"Slice"}:
+            return False
+        (first, half), (middle, end) = self.bounds(front), self.bounds(back)
+        halves = first == 0 and half == middle and end >= 2 * half
+        return halves and front.inputs[0] == back.inputs[0] == x
+
+    def bounds(self, node: Node) -> tuple[int, int]:
+        """The first index of a Slice along its only axis, and that after its last."""
+        start, end = (self.constant(node, name) for name in node.inputs[1:3])
+        if start.size != 1 or end.size != 1:
+            raise refused(node, "it slices several axes")
+        if len(node.inputs) > 4 and (self.constant(node, node.inputs[4]) != 1).any():
+            raise refused(node, "it does not take each index")
+        return int(start.item()), int(end.item())
+
+    def heads(self, name: str) -> tuple[Linear, str, int]:
+        """The Linear layer with the heads `name` [batch, length, heads, features], its input, and
+        the features of a head."""
+        split, third = self.expect(name, "Reshape", "Squeeze"), None
+        if split.op == "Squeeze":
+            part = self.expect(split.inputs[0], "Slice")
+            third, end = self.bounds(part)
+            split = self.expect(part.inputs[0], "Reshape")
+            self.check_thirds(split, part, third, end)
+        sizes = self.sizes(split)
+        features = sizes[-1] if sizes else 0
+        if features < 1 or features % 4:
+            raise refused(split, f"its heads have {features} features, not a multiple of 4")
+        linear, read = self.linear(split.inputs[0])
+        return linear if third is None else _third(linear, third), read, features
+
+    def check_thirds(self, split: Node, part: Node, third: int, end: int) -> None:
+        """Refuse `part` unless it is one of query, key and value in [batch, length, 3, ...]."""
+        axes = self.constant(part, part.inputs[3]).reshape(-1).tolist()
+        sizes = self.sizes(split)
+        linear, _ = self.linear(split.inputs[0])
+        known = axes in ([2], [-3]) and 0 <= third == end - 1 < 3
+        if not known or len(sizes) != 5 or sizes[2] != 3 or len(linear.bias) % 12:
+            raise refused(part, "it is not query, key or value of one Linear layer")
+
+    def sizes(self, reshape: Node) -> list[int]:
+        """The sizes of a Reshape; 0 for those that are not constant."""
+        constant = self.graph.constants.get(reshape.inputs[1])
+        if constant is not None:
+            return [int(size) for size in constant] if constant.ndim == 1 else []
+        concat = self.expect(reshape.inputs[1], "Concat")
+        parts = [self.graph.constants.get(name) for name in concat.inputs]
+        return [0 if part is None else int(part.reshape(-1)[0]) for part in parts]
+
+
+def _third(linear: Linear, index: int) -> Linear:
+    rows = slice(index * len(linear.bias) // 3, (index + 1) * len(linear.bias) // 3)
+    scale = None if linear.scale is None else linear.scale[rows]
+    return replace(linear, weight=linear.weight[rows], scale=scale, bias=linear.bias[rows])
