@@ -62,11 +62,11 @@ class SparseRuntime:
         self._encoder = Encoder(encoder, threads)
         self._encoder_input = EncoderInput(self._encoder, self._embedding, encoder.input_norm)
         self._values = graph.constants
-        self._before, self._after = self._fold(loaded.before), self._fold(loaded.after)
-        self._by_size = _of_sizes(self._before, self._inputs)
+        before, self._after = self._fold(loaded.before), self._fold(loaded.after)
+        self._by_size, self._by_text = _by_size(before, self._inputs)
         self._sized = _Sized((0, 0), {}, {})
         # The encoder has its own copy of its weights.
-        read = {name for node in [*self._before, *self._after] for name in node.inputs}
+        read = {name for node in [*before, *self._after] for name in node.inputs}
         read |= {name for terms in self._encoder.terms for name in terms.names}
         self._values = {name: x for name, x in self._values.items() if name in read}
         # The encoder has a single workspace.
@@ -88,7 +88,7 @@ class SparseRuntime:
         batch, length = inputs[self._inputs[0]].shape
         sized = self._of_size(inputs, (batch, length))
         values = self._values | dict(inputs) | sized.values
-        operators.run([node for node in self._before if node not in self._by_size], values)
+        operators.run(self._by_text, values)
         terms = [
             score_terms(each, values, heads, (batch, length), sized.kept)
             for each, heads in self._encoder.terms.items()
@@ -150,17 +150,16 @@ def refusal(model: Path) -> str | None:
     return None
 
 
-def _of_sizes(nodes: Sequence[Node], inputs: Sequence[str]) -> list[Node]:
-    """Those of `nodes` that depend on the shapes of `inputs` alone."""
-    varying, found = set(inputs), []
+def _by_size(nodes: Sequence[Node], inputs: Sequence[str]) -> tuple[list[Node], list[Node]]:
+    """The nodes that depend on the shapes of `inputs` alone, and the others."""
+    varying, by_size, by_text = set(inputs), [], []
     for node in nodes:
-        if node.op == "Shape" and node.inputs[0] in inputs:
-            found.append(node)
-        elif varying & {*node.inputs}:
+        if varying & {*node.inputs} and not (node.op == "Shape" and node.inputs[0] in inputs):
             varying |= {*node.outputs}
+            by_text.append(node)
         else:
-            found.append(node)
-    return found
+            by_size.append(node)
+    return by_size, by_text
 
 
 def _contiguous(name: str, array: Array, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
