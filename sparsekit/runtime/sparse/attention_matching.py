@@ -213,8 +213,10 @@ class AttentionReader(GraphReader):
         if constant is not None:
             return [int(size) for size in constant] if constant.ndim == 1 else []
         concat = self.expect(reshape.inputs[1], "Concat")
-        parts = [self.graph.constants.get(name) for name in concat.inputs]
-        return [0 if part is None else int(part.reshape(-1)[0]) for part in parts]
+        sizes: list[int] = []
+        for part in map(self.graph.constants.get, concat.inputs):
+            sizes += [0] if part is None else [int(size) for size in part.reshape(-1)]
+        return sizes
 
 
 def _third(linear: Linear, index: int) -> Linear:
