@@ -59,5 +59,5 @@ def gate(
         typer.echo(printable(line))
     for test in found["metrics"]:
         typer.echo(verdict(test, found["rows"], alpha))
-    typer.echo(f"gate: {printable(str(folder.gate))}")
+    typer.echo(f"gate: {printable(str(folder.gate))} {printable(str(folder.gate_page))}")
     raise typer.Exit(0 if found["passed"] else 1)

@@ -38,7 +38,7 @@ def summary_table(gate: Mapping[str, Any]) -> Table:
     for test in gate["metrics"]:
         metric = test["metric"]
         values = [as_text(metric, test[key]) for key in ("model", "against")]
-        view.add_row(metric, *values, _interval(metric, test))
+        view.add_row(metric, *values, interval(metric, test))
     if calibration := gate["calibration"]:
         ours, theirs = calibration["model"], calibration["against"]
         view.add_row("calibration error", f"{ours:.4f}", f"{theirs:.4f}", f"{ours - theirs:+.4f}")
@@ -53,7 +53,7 @@ def slices_table(gate: Mapping[str, Any]) -> Table:
     for kind, lines in gate["slices"].items():
         for line in lines:
             name = Text(f"{kind}: {line['slice']}", overflow="fold")
-            view.add_row(name, str(line["rows"]), _interval(metric, line))
+            view.add_row(name, str(line["rows"]), interval(metric, line))
     return view
 
 
@@ -78,7 +78,7 @@ def card_section(gate: Mapping[str, Any]) -> str:
         metric = test["metric"]
         lines.append(
             f"- {verdict(test, gate['rows'], gate['alpha'])}: {as_text(metric, test['model'])}, "
-            f"dense {as_text(metric, test['against'])}, difference {_interval(metric, test)}, "
+            f"dense {as_text(metric, test['against'])}, difference {interval(metric, test)}, "
             f"{gate['rows']:,} {gate['split']} rows, {test['method']}."
         )
     sums = ", ".join(
@@ -88,9 +88,9 @@ def card_section(gate: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"- SHA-256 sums: {sums}."])
 
 
-def _interval(metric: str, values: Mapping[str, Any]) -> str:
+def interval(metric: str, values: Mapping[str, Any]) -> str:
     """
-    >>> _interval("accuracy", {"difference": -0.01, "lower": -0.02, "upper": 0.0})
+    >>> interval("accuracy", {"difference": -0.01, "lower": -0.02, "upper": 0.0})
     '-1.00 (-2.00 to +0.00) points'
     """
     scale, name = unit(metric), " points" if is_share(metric) else ""

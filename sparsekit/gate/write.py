@@ -1,4 +1,4 @@
-"""`gate.json`, and the certificate in the model card of the deployment."""
+"""`gate.json` and its page, and the certificate in the model card of the deployment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit.errors import UserError
+from sparsekit.gate.page import page
 from sparsekit.gate.text import card_section
 from sparsekit.onnx.sums import write_sums
 from sparsekit.runs.folder import RunFolder
@@ -20,7 +21,7 @@ _NEXT = "## Run it\n"
 
 
 def write_gate(run: RunFolder, gate: Mapping[str, Any]) -> None:
-    """Write `gate.json`, and the section of the model card with its new sum.
+    """Write `gate.json`, its page, and the section of the model card with its new sum.
 
     Raises UserError for a model card that sparsekit did not write.
     """
@@ -39,7 +40,8 @@ def write_gate(run: RunFolder, gate: Mapping[str, Any]) -> None:
 
 
 def write_result(run: RunFolder, gate: Mapping[str, Any]) -> None:
-    """Write `gate.json` alone, for a run whose deployment is not kept."""
+    """Write `gate.json` and `gate.html` alone, for a run whose deployment is not kept."""
+    _replace(run.gate_page, page(gate))
     _replace(run.gate, json.dumps(gate, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -114,7 +114,8 @@ def gated_export(run: RunFolder, config: ExportConfig, against: str | None, reco
     Raises:
         UserError: the deployment did not pass; `gate.json` says by how much.
     """
-    run.gate.unlink(missing_ok=True)
+    for earlier in (run.gate, run.gate_page):
+        earlier.unlink(missing_ok=True)
     exported = export_run(run.path, config)
     gate = ExportGate.of(config)
     if (test := gate.config()) is not None:

@@ -73,6 +73,11 @@ class RunPaths:
         return self.path / "gate.json"
 
     @property
+    def gate_page(self) -> Path:
+        """`gate.html`, the same comparison to look at."""
+        return self.path / "gate.html"
+
+    @property
     def reserve(self) -> Path:
         """`.reserve`, which keeps space for the summary while a run is at work."""
         return self.path / ".reserve"

@@ -24,6 +24,7 @@ NAMES = (
     "benchmark.json",
     "benchmark.png",
     "gate.json",
+    "gate.html",
     "SHA256SUMS",
     "model",
     "checkpoints",
@@ -69,7 +70,14 @@ def remove_results(run: RunFolder, resumed_step: int | None) -> None:
 
     `model/` stays until training overwrites it: it may be the next run's student.
     """
-    results = (run.summary_file, run.benchmark, run.gate, run.sparseml_recipe, run.sparseml_log)
+    results = (
+        run.summary_file,
+        run.benchmark,
+        run.gate,
+        run.gate_page,
+        run.sparseml_recipe,
+        run.sparseml_log,
+    )
     for file in results:
         file.unlink(missing_ok=True)
     if resumed_step is None:

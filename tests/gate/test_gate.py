@@ -128,6 +128,8 @@ def test_the_command_writes_the_certificate(int8: RunFolder, runs: dict[str, Run
     assert card.count("## Compared with the dense model") == 1
     assert graph in card and file_sum(runs["dense"].graph) in card
     assert str(int8.path) not in card
+    page = int8.gate_page.read_text()
+    assert "PASSED: accuracy drops by less than 40 points" in page and graph in page
     check_sums(int8.deployment)
     failed = CliRunner().invoke(app, [*command, "0.01"], env={"COLUMNS": "200"})
     assert failed.exit_code == 1
