@@ -109,6 +109,8 @@ def _stop(folder: Path, inputs: list[str], name: str, moment: str) -> str | None
     _, shown = process.communicate()
     if process.returncode != 128 + signal.Signals[name]:
         return f"exit code {process.returncode}: {shown[-400:]}"
+    if not (folder / "summary.json").is_file():
+        return "no summary.json"
     summary = json.loads((folder / "summary.json").read_text())
     if summary["error"] != f"stopped by {name}":
         return f"error {summary['error']}"

@@ -11,17 +11,30 @@ from pathlib import Path
 
 from fault_parts.base import ROOT, command, start
 
+# Runs are killed when one of these appears, in the order in which a run writes them.
+MOMENTS = (
+    ".hydra/overrides.yaml",
+    "schedule.json",
+    "checkpoints/checkpoint-2",
+    "checkpoints/checkpoint-4",
+    "checkpoints/checkpoint-6",
+    "model/model.safetensors",
+    "evaluation/validation.parquet",
+    "deployment/model.onnx",
+)
 SAME = ("model/model.safetensors", "deployment/model.onnx")
 
 
 def try_kills(run: Path, scratch: Path, inputs: list[str], count: int) -> dict[str, int]:
-    """Kill `count` runs, each at a later moment between its first and its last file."""
+    """Kill `count` runs, each when another file appears; a second round kills a little later."""
     counts = {"tried": 0, "bit_equal": 0}
-    seconds = _time(scratch, inputs)
     for number in range(count):
         folder = scratch / f"killed-{number}"
         process = start(folder, inputs)
-        time.sleep(seconds * (number + 1) / (count + 1))
+        later, moment = divmod(number, len(MOMENTS))
+        while not (folder / MOMENTS[moment]).exists() and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(0.1 * later)
         process.send_signal(signal.SIGKILL)
         process.wait()
         begun = sorted(path.name for path in folder.glob("checkpoints/checkpoint-*"))
@@ -38,16 +51,9 @@ def try_kills(run: Path, scratch: Path, inputs: list[str], count: int) -> dict[s
             (folder / name).read_bytes() == (run / name).read_bytes() for name in SAME
         )
         counts["bit_equal"] += equal
-        print(f"killed with {', '.join(begun) or 'no checkpoint'}: bit equal: {equal}", flush=True)
+        shown = ", ".join(begun) or "no checkpoint"
+        print(f"killed at {MOMENTS[moment]} with {shown}: bit equal: {equal}", flush=True)
         if not equal:
             print(resumed.stderr[-1000:])
         shutil.rmtree(folder, ignore_errors=True)
     return counts
-
-
-def _time(scratch: Path, inputs: list[str]) -> float:
-    """The seconds of a whole run, its tokens in the cache."""
-    begin = time.monotonic()
-    start(scratch / "timed", inputs).communicate()
-    shutil.rmtree(scratch / "timed")
-    return time.monotonic() - begin
