@@ -23,7 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from sparsekit.cli.stopping import handle_signals
+from sparsekit.cli.stopping import COMPOSING, handle_signals
 from sparsekit.config.build import build
 from sparsekit.config.identity import identity_hash
 from sparsekit.config.mistakes import explained
@@ -88,10 +88,11 @@ class ResumingSweeper(Sweeper):
         """Run the sweep; exits with the failed jobs' names as the message if there are any."""
         if PROCESSES > 1:
             sys.exit("error: torchrun trains one job; a sweep starts its jobs itself")
-        handled = (signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.getsignal(number) for number in handled}
-        handle_signals()
+        before: dict[int, Any] = {}
         try:
+            COMPOSING.end()
+            before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+            handle_signals()
             failed = self._sweep([*(f"{k}={v}" for k, v in self.params.items()), *arguments])
         except UserError as error:
             sys.exit(f"error: {error}")

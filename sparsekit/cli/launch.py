@@ -17,11 +17,10 @@ from typing import NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sparsekit.cli.stopping import deferred, handle_signals
+from sparsekit.cli.stopping import COMPOSING, deferred, handle_signals
 from sparsekit.config.command_line import arranged
 from sparsekit.config.mistakes import explained
 from sparsekit.config.root import project_root
@@ -66,16 +65,19 @@ def launch(words: Sequence[str]) -> None:
     in_full = FULL_ERROR in os.environ
     # Otherwise Hydra would report mistakes itself, in its own words.
     os.environ[FULL_ERROR] = "1"
+    COMPOSING.begin()
     try:
         main()
+        COMPOSING.end()
     except (HydraException, OmegaConfBaseException) as error:
         if in_full:
             raise
         raise UserError(explained(error, words)) from error
     except KeyboardInterrupt as stopped:
-        # Before the job took over. A folder that Hydra wrote to is recorded as stopped too.
-        begun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN
-        end_stopped(HydraConfig.get().runtime.output_dir if begun else None, stopped)
+        # No job began: there is no run to record it in.
+        end_stopped(None, stopped)
+    finally:
+        COMPOSING.restore()
 
 
 def this_command() -> str:
@@ -86,10 +88,11 @@ def this_command() -> str:
 
 def job(cfg: DictConfig) -> None:
     """Run one composed config and print its run folder."""
-    handle_signals()
     # A log that cannot be written, as on a full disk, must not add tracebacks to the run's error.
     logging.raiseExceptions = False
     try:
+        COMPOSING.end()
+        handle_signals()
         with deferred():
             from sparsekit.pipeline.run import run  # takes seconds
 

@@ -296,9 +296,9 @@ def test_a_run_that_is_stopped_while_it_imports_has_a_summary(
         stderr=subprocess.PIPE,
         text=True,
     )
-    # Hydra writes it right before the imports.
-    while not (tmp_path / "run" / ".hydra" / "overrides.yaml").exists() and process.poll() is None:
-        time.sleep(0.01)
+    # Hydra writes there right before the job, which begins with its imports.
+    while not (tmp_path / "run" / ".hydra").exists() and process.poll() is None:
+        time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
     try:
         _, shown = process.communicate(timeout=60)
