@@ -91,6 +91,7 @@ def native_config(file: Path) -> DictConfig:
     if not re.search(r"^defaults:", text, re.MULTILINE):
         return _under_recipe(node, str(file))
     folder = file.absolute().parent
+    register_resolvers()
     try:
         with initialize_config_dir(str(folder.parent), version_base="1.3"):
             # It may build on sparsekit's own recipes, as in a run.

@@ -43,6 +43,7 @@ NEEDED = {
     "dataset/files": ["dataset.data_files.train=a.tsv", "dataset.data_files.validation=b.tsv"],
     "dataset/hub": ["dataset.path=me/tickets"],
     "dataset/conll": ["dataset.data_files.train=a.conll", "dataset.data_files.validation=b.conll"],
+    "task/masked_lm": ["export=none", "runtime=none"],
     "teacher/checkpoint": ["teacher.checkpoint=folder"],
     "recipe/sparseml": [f"recipe.path={ROOT / 'tests' / 'sparseml_recipes' / 'transfer_qat.yaml'}"],
 }
@@ -85,7 +86,7 @@ def test_a_choice_composes_and_builds(
     plan = built(values)
     assert plan.recipe.modifiers
     assert plan.training.num_train_epochs == plan.recipe.num_epochs
-    assert (plan.export is None) == (name == "export/none")
+    assert (plan.export is None) == (name in ("export/none", "task/masked_lm"))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,8 @@ def test_a_task_takes_every_recipe(
 ) -> None:
     teacher = "self" if task == "embedding" else "none"
     chosen = [f"task={task}", f"recipe={recipe}", f"teacher={teacher}", "dataset=json"]
-    cfg = composed(monkeypatch, tmp_path, [*chosen, *NEEDED["dataset/json"]])
+    needed = [*NEEDED["dataset/json"], *NEEDED.get(f"task/{task}", [])]
+    cfg = composed(monkeypatch, tmp_path, [*chosen, *needed])
     assert unread_keys(cfg) == []
     if recipe == "dense" and task == "embedding":
         with pytest.raises(ConfigError, match="teacher"):

@@ -22,7 +22,8 @@ def launch(
     return subprocess.run(
         [sys.executable, str(ROOT / "launch.py"), *arguments.split()],
         cwd=folder,
-        env=environment,
+        # W&B in an earlier test of this process leaves the address of its own process there.
+        env={key: value for key, value in environment.items() if key != "WANDB_SERVICE"},
         capture_output=True,
         text=True,
         timeout=timeout,
