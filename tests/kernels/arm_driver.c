@@ -72,10 +72,11 @@ static void attention_output(void) {
     fill(&t.value, operands + 2 * features * vectors, features, vectors);
     sequence sequences[TILE];
     for (long s = 0; s < sizes[0]; s++)
-        sequences[s] = (sequence){starts[s] / LANES, tokens[s], masks + s * sizes[2]};
+        sequences[s] = (sequence){starts[s] / LANES, tokens[s], s};
+    score_terms terms = {.masks = masks, .length = sizes[2]};
     phase phases[1] = {0};
     worker self = {phases, 1, scratch};
-    attention_heads(a, &t, vectors, vectors, sequences, sizes[0], 0, &t.context, &self);
+    attention_heads(a, &terms, &t, vectors, vectors, sequences, sizes[0], 0, &t.context, &self);
     for (long f = 0; f < features; f++)
         for (long v = 0; v < vectors; v++)
             fwrite(token_data(&t.context, vectors, f, v * LANES), sizeof(vector), 1, stdout);
