@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def compress(
     model: Annotated[str, typer.Argument(help="A fine-tuned model: a run, a folder or a Hub id.")],
     data: Annotated[Path, typer.Option(help="A file of labelled rows to train on.")],
-    max_drop: Annotated[float, typer.Option(help="The allowed drop of the metric, in points.")],
+    max_drop: Annotated[
+        float, typer.Option(help="The allowed drop, in points; of a loss in its own unit.")
+    ],
     validation: Annotated[
         Path | None, typer.Option(help="A file of rows to compare on. [default: a tenth of --data]")
     ] = None,
@@ -127,10 +129,15 @@ def _table(trials: Sequence[Trial]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from sparsekit.gate.text import amount
+
     view = Table("sparsity", "drop shown below", "difference", "latency", "", box=box.SIMPLE_HEAD)
     for trial in trials:
-        drop = "-" if trial.lower is None else f"{max(-trial.lower, 0):.2f} points"
-        difference = "-" if trial.difference is None else f"{trial.difference:+.2f} points"
+        metric, drop, difference = trial.metric, "-", "-"
+        if metric is not None and trial.lower is not None:
+            drop = amount(metric, max(-trial.lower, 0.0))
+        if metric is not None and trial.difference is not None:
+            difference = amount(metric, trial.difference, "+.3g")
         latency = "-" if trial.latency is None else f"{trial.latency:.2f} ms"
         state = "passed" if trial.passed else trial.stopped or "did not pass"
         view.add_row(f"{trial.sparsity:.0%}", drop, difference, latency, Text(state))

@@ -17,7 +17,7 @@ from sparsekit.metrics.table import as_text, is_share
 def verdict(test: Mapping[str, Any], rows: int, alpha: float) -> str:
     """One sentence on a tested metric, and what more rows would show where it is not shown."""
     metric = test["metric"]
-    limit = _amount(metric, test["max_drop"])
+    limit = amount(metric, test["max_drop"])
     if test["passed"]:
         return f"PASSED: {metric} drops by less than {limit} (confidence {1 - alpha:.0%})"
     if test["upper"] <= -test["max_drop"]:
@@ -27,7 +27,7 @@ def verdict(test: Mapping[str, Any], rows: int, alpha: float) -> str:
         return text
     return (
         f"{text}; {rows:,} rows are too few: they can show "
-        f"{_amount(metric, test['detectable_drop'])}, {limit} takes about "
+        f"{amount(metric, test['detectable_drop'])}, {limit} takes about "
         f"{test['rows_needed']:,} rows (with a chance of {POWER:.0%}, if both are equally good)"
     )
 
@@ -102,5 +102,10 @@ def interval(metric: str, values: Mapping[str, Any]) -> str:
     return f"{difference} ({values['lower'] * scale:+.2f} to {values['upper'] * scale:+.2f}){name}"
 
 
-def _amount(metric: str, value: float) -> str:
-    return f"{value * unit(metric):.3g}" + " points" * is_share(metric)
+def amount(metric: str, value: float, style: str = ".3g") -> str:
+    """A value or a difference in the unit that users see.
+
+    >>> amount("accuracy", 0.01), amount("mse", 0.01), amount("f1", 0.01, "+.2f")
+    ('1 points', '0.01', '+1.00 points')
+    """
+    return f"{value * unit(metric):{style}}" + " points" * is_share(metric)

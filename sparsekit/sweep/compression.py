@@ -26,7 +26,7 @@ class Search:
 
     model: the folder of a fine-tuned dense model;
     data, validation: files of labelled rows; validation may be None;
-    max_drop: the allowed drop, in points;
+    max_drop: the allowed drop, in the unit of the gate: points of shares, else the metric's own;
     max_latency: of one text in milliseconds, the median; None: any;
     epochs: of each trial;
     overrides: further overrides of `sparsekit train`, the same for every trial.
@@ -62,13 +62,17 @@ class Search:
 
 @dataclass(frozen=True)
 class Trial:
-    """A run of the search and how it ended; `difference` and `lower` are in points.
+    """A run of the search and how it ended.
 
+    metric: the one that its gate tested; the first, where it tested several;
+    difference, lower: of the metric against the dense model, and the lower bound of it, as the
+    gate gives them: 0.01 is a point of a share;
     stopped: the run's error where it did not even come to its gate.
     """
 
     sparsity: float
     run: RunFolder
+    metric: str | None = None
     difference: float | None = None
     lower: float | None = None
     latency: float | None = None
@@ -81,15 +85,17 @@ class Trial:
         ending = run.ending
         summary = ending.summary or {}
         gate = summary.get("gate") or {}
-        tested = next(iter((gate.get("metrics") or {}).values()), None)
-        if tested is None:
+        metrics = gate.get("metrics") or {}
+        if not metrics:
             return cls(sparsity, run, stopped=ending.error or ending.status)
+        metric, tested = next(iter(metrics.items()))
         timings = list((summary.get("runtime") or {}).values())
         return cls(
             sparsity,
             run,
-            difference=100 * tested["difference"],
-            lower=100 * tested["lower"],
+            metric=metric,
+            difference=tested["difference"],
+            lower=tested["lower"],
             latency=timings[0]["latency_ms_p50"] if timings else None,
             passed=gate["passed"] and ending.status == "completed",
             stopped=ending.error if gate["passed"] and ending.status != "completed" else None,

@@ -13,15 +13,18 @@ from typer.testing import CliRunner
 from sparsekit.cli import compress as command
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
+from sparsekit.runs.folder import RunFolder
 from sparsekit.sweep import compression
 from sparsekit.sweep.compression import SPARSITIES, Search, closest, search
 
 ASKED = Search(model="dense", data="train.csv", validation="v.csv", max_drop=1.0)
 
 
-def ended(folder: Path, lower: float, *, passed: bool, latency: float = 2.0) -> None:
+def ended(
+    folder: Path, lower: float, *, passed: bool, latency: float = 2.0, metric: str = "accuracy"
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    metrics = {"accuracy": {"difference": lower + 0.01, "lower": lower}}
+    metrics = {metric: {"difference": lower + 0.01, "lower": lower}}
     summary = {
         "status": "completed" if passed else "failed",
         "error": None if passed else "the gate stopped the deployment",
@@ -53,7 +56,7 @@ def test_the_sparsest_that_passes_ends_the_search(tmp_path: Path) -> None:
     assert train.trials == [0.9, 0.8]
     assert [trial.passed for trial in found] == [False, True]
     assert closest(found, None) == found[1]
-    assert found[1].difference == pytest.approx(-7.0) and found[1].lower == pytest.approx(-8.0)
+    assert found[1].difference == pytest.approx(-0.07) and found[1].lower == pytest.approx(-0.08)
     # Called again, nothing is trained again.
     assert list(search(ASKED, tmp_path / "s", train)) == found
     assert train.trials == [0.9, 0.8]
@@ -140,6 +143,20 @@ def test_the_command(
     monkeypatch.setattr(command, "_train", Trainer(-1))
     failed = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "t")])
     assert failed.exit_code == 1 and "the closest is" in failed.output
+
+
+def test_differences_have_the_unit_of_their_metric(tmp_path: Path) -> None:
+    """Points of shares, and a loss in its own unit, as `sparsekit gate` shows them."""
+    shown = {}
+    for metric in ("accuracy", "mse"):
+        folder = tmp_path / metric
+        ended(folder, -0.03, passed=False, metric=metric)
+        trial = compression.Trial.of(0.8, RunFolder(folder))
+        assert trial.metric == metric
+        table = command._table([trial])
+        shown[metric] = [next(iter(column.cells)) for column in table.columns]
+    assert shown["accuracy"][1:3] == ["3 points", "-2 points"]
+    assert shown["mse"][1:3] == ["0.03", "-0.02"]
 
 
 def comparison(folders: Sequence[Path], out: None, metric: None) -> tuple[Any, list[str]]:
