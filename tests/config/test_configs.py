@@ -61,7 +61,7 @@ def built(values: dict[str, Any]) -> Plan:
 
 
 def test_the_walk_finds_all_of_them() -> None:
-    assert len(CHOICES) == 76
+    assert len(CHOICES) == 80
     assert len(EXPERIMENTS) == 7
     assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml", "hydra"}
 

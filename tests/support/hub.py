@@ -23,13 +23,14 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 API = re.compile(r"/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+)(?P<rest>/.*)?")
-INFO = re.compile(r"(?:/revision/(?P<revision>[^/]+))?")
-TREE = re.compile(r"/tree/(?P<revision>[^/]+)(?:/(?P<under>.*))?")
-PATHS = re.compile(r"/paths-info/(?P<revision>[^/]+)")
+# The branch to which the Hub converts data sets that are scripts.
+CONVERTED = "refs/convert/parquet"
+REVISION = rf"(?P<revision>{CONVERTED}|[^/]+)"
+INFO = re.compile(rf"(?:/revision/{REVISION})?")
+TREE = re.compile(rf"/tree/{REVISION}(?:/(?P<under>.*))?")
+PATHS = re.compile(rf"/paths-info/{REVISION}")
 UPLOAD = re.compile(r"/(preupload|commit)/[^/]+")
-FILE = re.compile(
-    r"/(?P<dataset>datasets/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
-)
+FILE = re.compile(rf"/(?P<dataset>datasets/)?(?P<id>[^/]+/[^/]+)/resolve/{REVISION}/(?P<path>.+)")
 
 
 class NotFound(Exception):
@@ -192,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
         if ".." in name or not folder.is_dir():
             raise NotFound("RepoNotFound")
         repository = Repository(folder, name)
-        if revision not in (None, "main", repository.commit):
+        if revision not in (None, "main", CONVERTED, repository.commit):
             raise NotFound("RevisionNotFound")
         return repository
 

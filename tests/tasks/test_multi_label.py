@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import hub
 import hub_seed
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
-from project import ROOT
+from datasets import Dataset, DatasetDict, List, Value
 from quantized_training import trained
 from sklearn.metrics import average_precision_score, f1_score
 
@@ -220,45 +215,3 @@ def test_the_whole_path(tmp_path: Path, student: LoadedModel) -> None:
     assert len(ranked) == 3
     [best] = pipeline(text)
     assert [each["label"] for each in best] == [each["label"] for each in answer["labels"]]
-
-
-EMOTIONS = ["admiration", "joy", "neutral"]
-PROGRAM = """
-import json, sys
-from hydra import compose, initialize_config_dir
-from sparsekit.config.plain import plain
-from sparsekit.tasks.config import build_source, build_task
-from sparsekit.sparseml.recipes.load import register_resolvers
-register_resolvers()
-with initialize_config_dir(sys.argv[1], version_base="1.3"):
-    cfg = compose("config", ["dataset=go_emotions"])
-values = {"task": plain(cfg.task), "dataset": plain(cfg.dataset)}
-task = build_task(values, trusted=True)
-data = task.load(build_source(values["dataset"], task))
-print(json.dumps([data.label_names, data.splits["test"]["label"][:]]))
-"""
-
-
-def test_go_emotions_is_read_from_the_hub(tmp_path: Path) -> None:
-    """A few rows in the schema of the real data set."""
-    folder = tmp_path / "datasets" / "google-research-datasets" / "go_emotions" / "simplified"
-    folder.mkdir(parents=True)
-    labels = List(ClassLabel(names=EMOTIONS))
-    features = Features({"text": Value("string"), "labels": labels, "id": Value("string")})
-    listed = ""
-    for split in ("train", "validation", "test"):
-        made = {"text": ["So good!", "Hm."], "labels": [[0, 1], [2]], "id": ["a", "b"]}
-        Dataset.from_dict(made, features=features).to_parquet(folder / f"{split}.parquet")
-        listed += f"  - split: {split}\n    path: simplified/{split}.parquet\n"
-    card = f"---\nconfigs:\n- config_name: simplified\n  data_files:\n{listed}---\n"
-    (folder.parent / "README.md").write_text(card)
-    with hub.serve(tmp_path) as server:
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(ROOT / "conf")],
-            env=os.environ | server.environment(tmp_path / "home"),
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [EMOTIONS, [[1, 1, 0], [0, 0, 1]]]
