@@ -32,8 +32,8 @@ class QuestionAnsweringAnswers(Answers):
     """`answer`, its `score`, and `start` and `end`, its characters in the context.
 
     They are what the question-answering pipeline of transformers 4 returns: starts and ends are
-    normalized by softmax over the tokens of each window, spans begin and end with words, and the
-    scores of spans of equal text add up.
+    normalized by softmax over the context's tokens of each window and its first token, which stands
+    for no answer; spans begin and end with words, and the scores of spans of equal text add up.
 
     doc_stride: the tokens that two successive windows share.
     max_answer_tokens: the tokens of the longest answer.
@@ -104,9 +104,11 @@ class QuestionAnsweringAnswers(Answers):
         found: dict[str, Answer] = {}
         nothing = 1.0
         for start_logits, end_logits, spans in windows:
-            starts, ends = _softmax(start_logits), _softmax(end_logits)
-            nothing = min(nothing, float(starts[0] * ends[0]))
             outside = spans[:, 0] < 0
+            counted = ~outside
+            counted[0] = True
+            starts, ends = _softmax(start_logits, counted), _softmax(end_logits, counted)
+            nothing = min(nothing, float(starts[0] * ends[0]))
             starts[outside] = ends[outside] = 0.0
             for first, last, score in best_spans(starts, ends, self.max_answer_tokens):
                 if outside[first] or outside[last]:
@@ -177,7 +179,9 @@ def best_spans(
     ]
 
 
-def _softmax(logits: Array) -> Probabilities:
-    powers = np.exp(logits.astype(np.float64) - logits.max())
+def _softmax(logits: Array, counted: npt.NDArray[np.bool_]) -> Probabilities:
+    """Probabilities over the tokens that are counted, 0 of all others."""
+    known = np.where(counted, logits.astype(np.float64), -np.inf)
+    powers = np.exp(known - known.max())
     probabilities: Probabilities = powers / powers.sum()
     return probabilities
