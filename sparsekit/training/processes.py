@@ -58,13 +58,15 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def loss_weight(items: int, device: torch.device) -> Tensor:
-    """The factor that makes the mean of all processes' losses the mean over all their items.
+def loss_weight(items: int, step_items: int, batches: int, device: torch.device) -> Tensor:
+    """The factor that makes the mean of all losses of a step the mean over all their items.
 
-    items: the rows, or labelled tokens, of this process.
+    items: the rows, or labelled tokens, of a batch of this process; step_items: of all its batches
+    of the step, of which there are `batches`.
     """
     counted = torch.tensor(float(items), device=device)
-    return counted * dist.get_world_size() / shared_sum(counted)
+    total = shared_sum(torch.tensor(float(step_items), device=device))
+    return counted * (dist.get_world_size() * batches) / total
 
 
 def same_length(inputs: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,6 +55,8 @@ class TaskTrainer(Trainer):
         # The task's loss since the last log, and the rows that this process trained on.
         self._task_loss = LossMean()
         self._rows_seen = 0
+        # Of the current optimizer step: its batches, and the items that they have together.
+        self._step_batches = self._step_items = 0
         super().__init__(
             model=model,
             processing_class=processing_class,
@@ -99,6 +101,24 @@ class TaskTrainer(Trainer):
         """Another data set than the trainer's own, as the model reads it; `name` is for errors."""
         return dataset
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The batches of an optimizer step, whose items are counted."""
+        batches, counted = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._step_batches = len(batches)
+        self._step_items = sum(self.task.loss_items(batch["labels"]) for batch in batches)
+        return batches, counted
+
+    def _weight(self, items: int, device: torch.device) -> Tensor | float:
+        """The factor of a batch's loss, so that a step's loss is a mean over its items.
+
+        Batches of one step, and of several processes, may have different numbers of items.
+        """
+        if self.args.world_size > 1:
+            return loss_weight(items, self._step_items, self._step_batches, device)
+        return items * self._step_batches / self._step_items
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -123,9 +143,9 @@ class TaskTrainer(Trainer):
             loss, outputs = super().compute_loss(model, inputs, True)
         if model.training:
             self._rows_seen += len(batch["labels"])
-            items = self.task.loss_items(batch["labels"])
-            weight = loss_weight(items, loss.device) if several else 1.0
+            weight = self._weight(self.task.loss_items(batch["labels"]), loss.device)
             self._task_loss.add(loss * weight)
+            batch["loss_weight"] = torch.as_tensor(weight, dtype=torch.float32, device=loss.device)
             loss = self._training_loss(loss, batch, outputs) * weight
         return (loss, outputs) if return_outputs else loss
 

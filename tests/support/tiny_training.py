@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from sparsekit.models.loading import LoadedModel, Student
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
-from sparsekit.tasks.base import Data
+from sparsekit.tasks.base import Data, Task
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.tasks.tokens import tokenize
 from sparsekit.training.arguments import SparseTrainingArguments
@@ -56,6 +56,7 @@ def trainer(
     rows: Rows,
     recipe: Recipe,
     callbacks: list[TrainerCallback] | None = None,
+    task: Task = TASK,
     **arguments: Any,
 ) -> SparseTrainer:
     """A trainer of 8 steps an epoch, which attaches `recipe`."""
@@ -79,6 +80,7 @@ def trainer(
     return SparseTrainer(
         student.model,
         recipe,
+        task=task,
         args=args,
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],

@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tagged
 import torch
+from datasets import Dataset
 from tiny_training import load_student, make_rows, recipe, trainer
 
+from sparsekit.data.collator import IGNORED
+from sparsekit.models.loading import LoadedModel, load_for_task
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.tasks.token_classification import TokenClassification
 
 EFFECTIVE = 16
 
@@ -54,6 +59,50 @@ def train(
     return dict(loaded.model.state_dict()), events
 
 
+TAGGER = TokenClassification(max_length=64)
+
+
+def tagger_rows(loaded: LoadedModel) -> Dataset:
+    """70 sentences with a teacher's logits; the last batch of an epoch is smaller than others."""
+    made = tagged.rows(70, seed=0)
+    own = {
+        "tokens": [row["tokens"] for row in made],
+        "tags": [[tagged.NAMES.index(tag) for tag in row["tags"]] for row in made],
+    }
+    columns = TAGGER.tokenize(Dataset.from_dict(own), loaded.tokenizer)
+    generator = torch.Generator().manual_seed(0)
+    columns["teacher_logits"] = [
+        torch.randn(sum(tag != IGNORED for tag in row), 4, generator=generator).tolist()
+        for row in columns["labels"]
+    ]
+    return Dataset.from_dict(columns)
+
+
+def train_tagger(
+    student_folder: str, folder: Path, parts: int
+) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    torch.manual_seed(1)
+    loaded, _ = load_for_task(Path(student_folder), TAGGER, tagged.NAMES)
+    for module in loaded.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    rows = tagger_rows(loaded)
+    made = trainer(
+        folder,
+        loaded,
+        {"train": rows, "validation": rows},
+        recipe(num_epochs=1, qat_start=None),
+        task=TAGGER,
+        seed=3,
+        per_device_train_batch_size=EFFECTIVE // parts,
+        gradient_accumulation_steps=parts,
+        optim="sgd",
+    )
+    made.train()
+    events = [event for event in made.state.log_history if "loss" in event]
+    return dict(loaded.model.state_dict()), events
+
+
 def assert_same(
     whole: tuple[dict[str, torch.Tensor], list[dict[str, float]]],
     parts: tuple[dict[str, torch.Tensor], list[dict[str, float]]],
@@ -76,6 +125,15 @@ def test_parts_of_a_batch_train_as_the_whole(
     for parts in (2, 4):
         same = train(student_folder, tmp_path, parts, strategy, recipe(qat_start=None))
         assert_same(whole, same)
+
+
+def test_batches_of_different_numbers_of_labelled_tokens_weigh_by_them(
+    tmp_path: Path, student_folder: str
+) -> None:
+    whole = train_tagger(student_folder, tmp_path, 1)
+    assert len(whole[1]) == 5
+    for parts in (2, 4):
+        assert_same(whole, train_tagger(student_folder, tmp_path, parts))
 
 
 def test_quantized_training_is_the_same_once_ranges_are_frozen(

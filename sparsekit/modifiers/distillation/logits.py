@@ -75,7 +75,8 @@ class Distillation(Modifier):
             ),
             start=loss.new_zeros(()),
         )
-        self._kd_loss.add(kd)
+        # The batch may be a part of an optimizer step's.
+        self._kd_loss.add(kd * inputs.get("loss_weight", 1.0))
         return (1 - self.hardness) * loss + self.hardness * kd
 
     def logs(self) -> Mapping[str, float]:
