@@ -113,7 +113,7 @@ def test_the_deployment_labels_texts(run: Run) -> None:
     folder, _ = run
     assert {file.name for file in (folder / "deployment").iterdir()} == {
         *("README.md", "SHA256SUMS", "config.json", "model.onnx"),
-        *("tokenizer.json", "tokenizer_config.json"),
+        *("task.json", "tokenizer.json", "tokenizer_config.json"),
     }
     texts = ["a moving , beautifully acted film .", "a dull , lifeless and badly acted mess ."]
     done = subprocess.run(
