@@ -101,6 +101,17 @@ def cpu_units() -> dict[str, bool] | None:
     return None if flags is None else {unit: unit in flags.split() for unit in UNITS}
 
 
+def int8_sums_overflow() -> bool:
+    """Whether the CPU adds pairs of uint8 x int8 products in 16 bits, which can overflow.
+
+    So it is on x86 without VNNI. Runtimes that use those instructions saturate: a sum of 40,000
+    becomes 32,767.
+    """
+    units = cpu_units() or {}
+    has_vnni = units.get("avx512_vnni", False) or units.get("avx_vnni", False)
+    return units.get("avx2", False) and not has_vnni
+
+
 def cpu_flags() -> str | None:
     """The features of the CPU as Linux lists them; None on other systems."""
     info = _cpuinfo()

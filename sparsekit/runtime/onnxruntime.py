@@ -22,7 +22,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 from sparsekit.errors import UserError, first_line
 from sparsekit.runtime.base import Inputs, checked_inputs, clock
 from sparsekit.runtime.onnx_file import check_file
-from sparsekit.system import cpu_units
+from sparsekit.system import int8_sums_overflow
 
 # Its exceptions for a file or inputs that it cannot run; they have no common base class.
 ERRORS = (
@@ -55,14 +55,14 @@ class OnnxRuntime:
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", FLOAT32_INPUTS)
         # Otherwise its threads spin on after a run, on cores that the next one needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        if sums_overflow():
+        overflow = int8_sums_overflow()
+        if overflow:
+            # uint8 weights, to which onnxruntime then converts, are exact without VNNI, and slower.
             options.add_session_config_entry("session.x64quantprecision", "1")
         if optimized is not None:
             options.optimized_model_filepath = str(optimized)
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(model), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = _session(model, options, may_convert=overflow)
         except ERRORS as error:
             raise UserError(
                 f"onnxruntime cannot load {model}: {first_line(error)}; the file was changed: "
@@ -92,11 +92,16 @@ class OnnxRuntime:
         return {"version": onnxruntime.__version__, "threads": self._threads}
 
 
-def sums_overflow() -> bool:
-    """Whether the CPU sums pairs of uint8 x int8 products in 16 bits: x86 without VNNI.
+def _session(
+    model: Path, options: onnxruntime.SessionOptions, may_convert: bool
+) -> onnxruntime.InferenceSession:
+    """may_convert: whether weights are converted, which fails where layers share them."""
+    providers = ["CPUExecutionProvider"]
+    try:
+        return onnxruntime.InferenceSession(str(model), options, providers=providers)
+    except Fail:
+        if not may_convert:
+            raise
+    from sparsekit.runtime.shared_weights import with_own_weights
 
-    onnxruntime is then exact with uint8 weights, to which it converts on request; with VNNI, int8
-    weights are exact and faster.
-    """
-    units = cpu_units() or {}
-    return units.get("avx2", False) and not (units["avx512_vnni"] or units["avx_vnni"])
+    return onnxruntime.InferenceSession(with_own_weights(model), options, providers=providers)

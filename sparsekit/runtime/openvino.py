@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sparsekit.errors import UserError, first_line
 from sparsekit.runtime.base import Inputs, checked_inputs, clock
 from sparsekit.runtime.onnx_file import check_file
-from sparsekit.system import cpu_units
+from sparsekit.system import cpu_units, int8_sums_overflow
 
 # On CPUs with AMX, OpenVINO can store int8 weights without their zeros and unpack them in the
 # matmul: less memory to read, more to compute. Layers with at least this share of zeros are packed.
@@ -24,7 +24,8 @@ TRIALS = 10
 class OpenVinoRuntime:
     """A compiled model for one request at a time, with dynamic shapes.
 
-    With AMX it is compiled with packed weights too, and the first inputs show which is faster.
+    Where int8 sums overflow (see `system.int8_sums_overflow`) it multiplies in float32. With AMX it
+    is compiled with packed weights too, and the first inputs show which is faster.
     """
 
     name = "openvino"
@@ -49,6 +50,10 @@ class OpenVinoRuntime:
             # AVX512-BF16, where float32 was measured to be faster.
             "INFERENCE_PRECISION_HINT": "bf16" if units.get("amx_bf16") else "f32",
         }
+        self._int8 = not int8_sums_overflow()
+        if not self._int8:
+            # Its int8 matmuls saturate; without them it computes the rounded values in float32.
+            self._settings["LP_TRANSFORMS_MODE"] = "NO"
         packed = {"CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE": PACKED_FROM}
         variants = [{}, packed] if units.get("amx_int8") else [{}]
         try:
@@ -91,6 +96,7 @@ class OpenVinoRuntime:
         return {
             "version": self._version,
             "threads": self._settings["INFERENCE_NUM_THREADS"],
+            "int8": self._int8,
             "precision": self._settings["INFERENCE_PRECISION_HINT"],
             "packed_weights": bool(self._chosen),
         }

@@ -19,8 +19,9 @@ from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.runtime.answers import predict
 from sparsekit.runtime.encoder import TextEncoder
-from sparsekit.runtime.onnxruntime import OnnxRuntime, sums_overflow
+from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.tasks.text_classification import softmax
+from sparsekit.system import int8_sums_overflow
 
 TEXTS = ["the plot is dull .", "this film is truly warm , and it shows ."]
 
@@ -132,13 +133,13 @@ def test_damaged_config(deployment: Path) -> None:
 def test_overflow_setting_follows_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     units = {"avx2": True, "avx512_vnni": False, "avx_vnni": False}
     for flags, expected in ((units, True), ({**units, "avx_vnni": True}, False), (None, False)):
-        monkeypatch.setattr("sparsekit.runtime.onnxruntime.cpu_units", lambda flags=flags: flags)
-        assert sums_overflow() is expected
+        monkeypatch.setattr("sparsekit.system.cpu_units", lambda flags=flags: flags)
+        assert int8_sums_overflow() is expected
 
 
 def test_uint8_weights_answer_alike(deployment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = predict(deployment, TEXTS)
-    monkeypatch.setattr("sparsekit.runtime.onnxruntime.sums_overflow", lambda: True)
+    monkeypatch.setattr("sparsekit.runtime.onnxruntime.int8_sums_overflow", lambda: True)
     for actual, wanted in zip(predict(deployment, TEXTS), expected, strict=True):
         assert actual["scores"] == pytest.approx(wanted["scores"], abs=1e-5)
 
