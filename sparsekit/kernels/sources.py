@@ -13,7 +13,8 @@ _VECTORIZED = ("-fno-math-errno", "-fno-trapping-math")
 FLAGS: dict[str, tuple[str, ...]] = {
     "adamw": _VECTORIZED,
     "dropout": _VECTORIZED,
-    "encoder": ("-fno-openmp", "-pthread"),  # It has its own thread pool, see thread_pool.h.
+    # It has its own thread pool, see thread_pool.h, and names what is rounded once, see vectors.h.
+    "encoder": ("-fno-openmp", "-pthread", "-ffp-contract=off"),
     # A multiplication and an addition are rounded separately, as in torch.
     "quantize": ("-ffp-contract=off", *_VECTORIZED),
     "sparse_linear": (),

@@ -48,6 +48,11 @@ _LEVEL_4 = _LEVEL_3 | frozenset(["avx512f", "avx512bw", "avx512cd", "avx512dq", 
 NATIVE = Variant("native", ("-march=native",))
 # The fastest first. A CPU with both int8 instructions multiplies more bytes at once with AVX-512.
 VARIANTS = (
+    Variant(
+        "amx",
+        ("-march=x86-64-v4", "-mavx512vnni", "-mamx-tile", "-mamx-int8"),
+        _LEVEL_4 | {"avx512_vnni", "amx_tile", "amx_int8"},
+    ),
     Variant("avx512_vnni", ("-march=x86-64-v4", "-mavx512vnni"), _LEVEL_4 | {"avx512_vnni"}),
     Variant("avx512", ("-march=x86-64-v4",), _LEVEL_4),
     Variant("avx_vnni", ("-march=x86-64-v3", "-mavxvnni"), _LEVEL_3 | {"avx_vnni"}),

@@ -43,9 +43,13 @@ CPUS = {
     "Skylake-X": (LEVEL_4, ["avx512", "avx2"]),
     "Zen 4": ([*LEVEL_4, "avx512_vnni"], ["avx512_vnni", "avx512", "avx2"]),
     "Alder Lake": ([*LEVEL_3, "avx_vnni"], ["avx_vnni", "avx2"]),
-    "Sapphire Rapids": (
+    "Sapphire Rapids, of which a host hides AMX": (
         [*LEVEL_4, "avx512_vnni", "avx_vnni"],
         ["avx512_vnni", "avx512", "avx_vnni", "avx2"],
+    ),
+    "Sapphire Rapids with its tiles": (
+        [*LEVEL_4, "avx512_vnni", "avx_vnni", "amx_tile", "amx_int8"],
+        ["amx", "avx512_vnni", "avx512", "avx_vnni", "avx2"],
     ),
 }
 
@@ -82,7 +86,7 @@ def test_a_variant_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         chosen(CPUS["Zen 4"][0], VARIANTS)
     monkeypatch.setenv("SPARSEKIT_KERNELS", "AVX2")
     with pytest.raises(
-        KernelError, match="SPARSEKIT_KERNELS=AVX2 is unknown; choose one of avx512"
+        KernelError, match="SPARSEKIT_KERNELS=AVX2 is unknown; choose one of amx"
     ):
         chosen(CPUS["Zen 4"][0], VARIANTS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,6 +53,7 @@ SIZES = {
     "intermediate_size": 900,
     "max_position_embeddings": POSITIONS + 2,
 }
+TILED = SIZES | {"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 320}
 SMALL = SIZES | {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
@@ -85,20 +87,22 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     # Pre-norm, gated, rotated; windows of 8 tokens to either side in one layer of two.
     "modernbert": lambda: modernbert(),
     "modernbert_mean": lambda: modernbert(classifier_pooling="mean"),
+    # Multiples of 64: of whole tiles of AMX.
+    "bert_tiles": lambda: BertForSequenceClassification(BertConfig(**TILED)),
+    "modernbert_tiles": lambda: modernbert(**TILED),
     "distilbert": lambda: DistilBertForSequenceClassification(
         DistilBertConfig(vocab_size=VOCABULARY, dim=32, n_layers=2, n_heads=2, hidden_dim=64)
     ),
 }
 
 
-def modernbert(**settings: str) -> PreTrainedModel:
+def modernbert(**settings: Any) -> PreTrainedModel:
     config = ModernBertConfig(
-        **SMALL | {"num_hidden_layers": 3, "intermediate_size": 72},
+        **SMALL | {"num_hidden_layers": 3, "intermediate_size": 72} | settings,
         local_attention=16,
         global_attn_every_n_layers=2,
         **dict.fromkeys(("pad_token_id", "cls_token_id", "bos_token_id"), 0),
         **dict.fromkeys(("sep_token_id", "eos_token_id"), 1),
-        **settings,
     )
     return ModernBertForSequenceClassification(config)
 

@@ -28,7 +28,14 @@ from sparsekit.runtime.sparse.graph import Array
 from sparsekit.runtime.sparse.score_terms import ScoreTerms, distinct_terms
 from sparsekit.runtime.sparse.structure import Attention, Layer, Linear, Norm, Quantizer, Terms
 from sparsekit.runtime.sparse.threads import Threads
-from sparsekit.runtime.sparse.weights import CHUNK_INPUTS, CHUNK_UNITS, Format, fastest_format, pack
+from sparsekit.runtime.sparse.weights import (
+    CHUNK_INPUTS,
+    CHUNK_UNITS,
+    TILE_ROWS,
+    Format,
+    fastest_format,
+    pack,
+)
 
 KERNEL = Kernel(
     "encoder",
@@ -57,6 +64,7 @@ class Encoder:
         self._threads = Threads(self._library, threads)
         self._library.workspace_vectors.restype = c_long
         self.int8 = bool(self._library.has_int8_dot_products())
+        self.tiles = bool(self._library.has_int8_tiles())
         # The structures store addresses only: the arrays must live as long.
         self._arrays: list[Array] = []
         self._weights: dict[object, tuple[WeightStruct, Format, int]] = {}
@@ -178,13 +186,16 @@ class Encoder:
 
     def _pack(self, linears: Sequence[Linear]) -> tuple[WeightStruct, Format, int]:
         """The packed weights, the format of their input, and the number of their values."""
-        packed = pack(linears, fastest_format(linears) if self.int8 else Format.FLOAT32)
+        format = fastest_format(linears, self.tiles) if self.int8 else Format.FLOAT32
+        packed = pack(linears, format)
         arrays = [packed.pointers, packed.indices, packed.values]
         arrays += [packed.initial_sums, packed.scales, packed.biases]
         addresses = [self.address(array) for array in arrays]
-        format = Format.ROUNDED if packed.format == Format.FLOAT32 else packed.format
+        inputs = {Format.FLOAT32: Format.ROUNDED, Format.TILES: Format.PACKED}.get(format, format)
         weight = WeightStruct(packed.rows, packed.chunks, packed.format, *addresses)
-        return weight, format, len(packed.values)
+        # With tiles the work is that of as many values as one instruction replaces.
+        values = packed.values.size // (TILE_ROWS if format == Format.TILES else 1)
+        return weight, inputs, values
 
     def norm(self, norm: Norm) -> NormStruct:
         """The structure of a LayerNorm, whose arrays live as long as this encoder."""

@@ -15,13 +15,14 @@ from sparsekit.runtime.sparse.structure import Linear
 class Format(IntEnum):
     """How activations, and the weights that they are multiplied by, are stored.
 
-    See csrc/encoder/tensors.h.
+    TILES are weights whose inputs are PACKED. See csrc/encoder/tensors.h.
     """
 
     FLOAT32 = 0
     ROUNDED = 1
     PACKED = 2
     PLANES = 3
+    TILES = 4
 
 
 # As in csrc/encoder/sparse_matmul.h: 32-bit units per chunk of a row; inputs per chunk with PLANES.
@@ -30,6 +31,12 @@ CHUNK_INPUTS = 768
 # The time of a step of PLANES relative to a unit of PACKED: for whole tiles 1.5 on a processor with
 # one 64-byte load a cycle, more with two loads and one shuffle.
 STEP_COST = 2.5
+# The outputs and the inputs of a tile, as in csrc/encoder/tile_matmul.h.
+TILE_ROWS, TILE_INPUTS = 16, 64
+# The time of a unit of TILES, zeros included, relative to a unit of PACKED. An estimate, since no
+# CPU with AMX was there to measure it: its peak is 8 to 16 times that of dot products, but a weight
+# with its zeros takes more memory accesses.
+TILE_COST = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +54,10 @@ class PackedWeight:
     biases: Array
 
 
-def fastest_format(linears: Sequence[Linear]) -> Format:
+def fastest_format(linears: Sequence[Linear], tiles: bool = False) -> Format:
     """The fastest format for layers with the same input, on a CPU with int8 dot products.
+
+    tiles: whether the CPU has int8 tiles too, which take layers of whole tiles only.
 
     FLOAT32 for layers that are not quantized.
     """
@@ -56,7 +65,11 @@ def fastest_format(linears: Sequence[Linear]) -> Format:
         return Format.FLOAT32
     nonzeros = sum(np.count_nonzero(linear.weight) for linear in linears)
     units = sum(np.count_nonzero(_units(linear.weight)) for linear in linears)
-    return Format.PLANES if STEP_COST * nonzeros / 4 < units else Format.PACKED
+    size = sum(linear.weight.size for linear in linears)
+    costs = {Format.PACKED: units, Format.PLANES: STEP_COST * nonzeros / 4}
+    if tiles and size and all(_has_whole_tiles(linear.weight) for linear in linears):
+        costs[Format.TILES] = TILE_COST * size / 4
+    return min(costs, key=lambda format: costs[format])
 
 
 def pack(linears: Sequence[Linear], format: Format) -> PackedWeight:
@@ -73,11 +86,16 @@ def pack(linears: Sequence[Linear], format: Format) -> PackedWeight:
         initial_sums = -quantizer.zero_point * weight.sum(axis=1, dtype=np.int32)
         scale = np.float32(quantizer.scale)
         scales = np.concatenate([scale * _scale(linear) for linear in linears])
-    layout = steps(weight) if format == Format.PLANES else compress(_units(weight))
-    pointers, indices, values = layout
+    if format == Format.TILES:
+        pointers, indices, values = np.empty(0, np.int32), np.empty(0, np.uint8), tiles_of(weight)
+        chunks = weight.shape[1] // TILE_INPUTS
+    else:
+        layout = steps(weight) if format == Format.PLANES else compress(_units(weight))
+        pointers, indices, values = layout
+        chunks = len(pointers)
     return PackedWeight(
         rows=len(weight),
-        chunks=len(pointers),
+        chunks=chunks,
         format=format,
         pointers=pointers,
         indices=indices,
@@ -136,6 +154,16 @@ def steps(weight: Array) -> tuple[Array, Array, Array]:
     return np.stack(pointers), np.concatenate(indices), np.concatenate(values)
 
 
+def tiles_of(weight: Array) -> Array:
+    """An int8 weight as tiles [outputs / 16, inputs / 64, 16 outputs, 16 units of four inputs].
+
+    A unit is one int32. Zeros are kept.
+    """
+    rows, inputs = weight.shape
+    units = _units(weight).reshape(rows // TILE_ROWS, TILE_ROWS, inputs // TILE_INPUTS, -1)
+    return np.ascontiguousarray(units.transpose(0, 2, 1, 3))
+
+
 def _ends(counts: Array) -> Array:
     """The cumulative sum of counts, beginning with 0."""
     ends: Array = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
@@ -147,6 +175,10 @@ def _is_int8(linear: Linear) -> bool:
     return (
         linear.scale is not None and linear.inputs is not None and linear.inputs.dtype == np.uint8
     )
+
+
+def _has_whole_tiles(weight: Array) -> bool:
+    return weight.shape[0] % TILE_ROWS == 0 and weight.shape[1] % TILE_INPUTS == 0
 
 
 def _units(weight: Array) -> Array:

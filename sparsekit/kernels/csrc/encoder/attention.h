@@ -60,7 +60,8 @@ INLINE void softmax_block(vector *scores, long keys, float scale, const float *m
     for (long t = 0; t < keys; t++) {
 #pragma GCC unroll 4
         for (int j = 0; j < n; j++) {
-            scores[t * n + j] = scores[t * n + j] * scale + mask[t];
+            scores[t * n + j] =
+                multiply_add_floats(scores[t * n + j], broadcast(scale), broadcast(mask[t]));
             if (pairs)
                 scores[t * n + j] += load(pairs + t * padded + j * LANES);
             largest[j] = maximum(largest[j], scores[t * n + j]);

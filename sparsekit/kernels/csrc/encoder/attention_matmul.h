@@ -63,7 +63,7 @@ INLINE void score_block(const head_part *part, long lane, vector *scores, const 
         for (int i = 0; i < BLOCK; i++) {
 #pragma GCC unroll 4
             for (int j = 0; j < n; j++)
-                sums[i][j] += k[i] * q[j];
+                sums[i][j] = multiply_add_floats(broadcast(k[i]), q[j], sums[i][j]);
         }
     }
 #pragma GCC unroll 8
@@ -93,7 +93,8 @@ INLINE void weighted_sum_block(const head_part *part, const vector *weights, lon
         for (int i = 0; i < count; i++) {
 #pragma GCC unroll 4
             for (int j = 0; j < n; j++)
-                sums[i][j] += values[i * width + t] * weights[j];
+                sums[i][j] =
+                    multiply_add_floats(broadcast(values[i * width + t]), weights[j], sums[i][j]);
         }
     }
 #pragma GCC unroll 8

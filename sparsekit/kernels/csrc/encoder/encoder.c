@@ -54,6 +54,15 @@ int has_int8_dot_products(void) {
 #endif
 }
 
+/* Whether weights may be stored as TILES; asks the system for them. */
+int has_int8_tiles(void) {
+#ifdef INT8_TILES
+    return allow_tiles();
+#else
+    return 0;
+#endif
+}
+
 /* A batch. Group g has the rows group_starts[g] to group_starts[g + 1]. The first `unshared` groups
    are processed by one thread each, which claims the next one from `next_group`; all threads share
    the remaining ones, fewer than there are threads. longest: the vectors of the longest group.

@@ -27,7 +27,8 @@ INLINE void normalize(const norm *params, long features, const vector *x, vector
         mean[j] /= (float)features;
     for (long f = 0; f < features; f++)
         for (int j = 0; j < n; j++)
-            scale[j] += (x[f * width + v + j] - mean[j]) * (x[f * width + v + j] - mean[j]);
+            scale[j] = multiply_add_floats(x[f * width + v + j] - mean[j],
+                                           x[f * width + v + j] - mean[j], scale[j]);
     for (int j = 0; j < n; j++)
         for (int lane = 0; lane < LANES; lane++)
             scale[j][lane] = 1.0f / __builtin_sqrtf(scale[j][lane] / features + params->epsilon);
@@ -35,7 +36,8 @@ INLINE void normalize(const norm *params, long features, const vector *x, vector
         for (int i = 0; i < 4; i++) {
             for (int j = 0; j < n; j++) {
                 vector sum = x[(f + i) * width + v + j], y = (sum - mean[j]) * scale[j];
-                four[i][j] = y * params->weight[f + i] + params->bias[f + i];
+                four[i][j] = multiply_add_floats(y, broadcast(params->weight[f + i]),
+                                                 broadcast(params->bias[f + i]));
                 hidden[(f + i) * width + v + j] = keep_sums ? sum : four[i][j];
             }
         }

@@ -7,6 +7,7 @@ cache. */
 #include "phases.h"
 #include "sparse_matmul.h"
 #include "tensors.h"
+#include "tile_matmul.h"
 #include "vectors.h"
 
 /* The largest number of outputs per piece, whose sums stay in the cache for all chunks: up to 96 KB
@@ -29,7 +30,7 @@ INLINE vector activate(vector x, long activation) {
 
 INLINE vector scaled(const weight *w, long r, integers sum) {
     vector x = w->format == FLOAT32 ? (vector)sum : to_float(sum);
-    return x * broadcast(w->scales[r]) + broadcast(w->biases[r]);
+    return multiply_add_floats(x, broadcast(w->scales[r]), broadcast(w->biases[r]));
 }
 
 /* Four outputs from the sums of row r on, [4 or with GATED 8][width], n vectors of them: scaled,
@@ -69,19 +70,35 @@ static void epilogue(const weight *w, long first, long last, const integers *sum
     }
 }
 
+/* Pieces have a multiple of so many rows, as the layer has: of whole outputs, or of whole tiles. */
+INLINE long rows_per_step(const weight *w, long activation) {
+    return w->format == TILES ? TILE_ROWS : rows_of_four(activation);
+}
+
+/* sums [last - first][width] = the rows times a tile of x. */
+static void multiply_rows(const weight *w, long first, long last, const integers *x, integers *sums,
+                          long width) {
+#ifdef INT8_TILES
+    if (w->format == TILES) {
+        multiply_tiles(w, first, last, x, sums, width);
+        return;
+    }
+#endif
+    for (long chunk = 0; chunk < w->chunks; chunk++)
+        multiply(w, chunk, first, last, x + chunk * chunk_vectors(w, width), sums, width);
+}
+
 /* to = rows `row` to `row + rows` of a Linear layer for `vectors` vectors of x: piece i of
-   `pieces`. Rows are multiples of four, with GATED of eight. */
+   `pieces`. Rows are multiples of `rows_per_step`. */
 static void linear(const weight *w, long row, long rows, const columns *x, long vectors,
                    long activation, const columns *residual, const columns *to, integers *sums,
                    long i, long pieces) {
-    long step = rows_of_four(activation);
+    long step = rows_per_step(w, activation);
     long first = row + step * part_begin(rows / step, i, pieces),
          last = row + step * part_begin(rows / step, i + 1, pieces);
     for (long tile = 0; tile * TILE < vectors; tile++) {
         long width = tile_width(vectors, tile);
-        const integers *input = tile_data(x, tile);
-        for (long chunk = 0; chunk < w->chunks; chunk++)
-            multiply(w, chunk, first, last, input + chunk * chunk_vectors(w, width), sums, width);
+        multiply_rows(w, first, last, tile_data(x, tile), sums, width);
         epilogue(w, first, last, sums, activation,
                  residual ? (const vector *)tile_data(residual, tile) : 0, to, tile_data(to, tile),
                  row, width);
@@ -91,7 +108,7 @@ static void linear(const weight *w, long row, long rows, const columns *x, long 
 /* All rows of a Linear layer, divided among the workers. */
 static void linear_layer(const weight *w, const columns *x, long vectors, long activation,
                          const columns *residual, const columns *to, worker *self) {
-    long step = rows_of_four(activation);
+    long step = rows_per_step(w, activation);
     long pieces = piece_count(w->rows / step, PANEL / step, self);
     for (long i = claim_piece(self); i < pieces; i = complete_and_claim(self))
         linear(w, 0, w->rows, x, vectors, activation, residual, to, self->scratch, i, pieces);

@@ -19,8 +19,8 @@ static void rotate_vector(const score_terms *terms, const columns *x, const quan
         const float *cosine = terms->cosines + f * terms->padded + first,
                     *sine = terms->sines + f * terms->padded + first;
         long second = half * terms->padded;
-        vector y = a * load(cosine) - b * load(sine),
-               z = b * load(cosine + second) + a * load(sine + second);
+        vector y = multiply_add_floats(a, load(cosine), -(b * load(sine))),
+               z = multiply_add_floats(b, load(cosine + second), a * load(sine + second));
         data[f * width] = rounding->format == FLOAT32 ? y : fake_quantize(y, rounding);
         data[(f + half) * width] = rounding->format == FLOAT32 ? z : fake_quantize(z, rounding);
     }

@@ -5,7 +5,7 @@ output side by side, consist of units of 32 bits; units of zeros are skipped. At
 more, most PACKED units have a single nonzero value, and three multiplications are wasted. With
 PLANES, nonzero values are stored one by one: any four of an output make a step, and their input
 bytes are interleaved on the fly, with two instructions per multiply-add. So PACKED is for dense
-weights.
+weights. TILES, for processors with AMX, are in tile_matmul.h.
 
 int8 sums are exact; float32 values are added in the order of the units, in ACCUMULATORS sums. */
 
@@ -25,7 +25,7 @@ int8 sums are exact; float32 values are added in the order of the units, in ACCU
 /* The units or steps of row r in chunk c begin at pointers[c * (rows + 1) + r] and end at the next
    pointer. indices: of inputs within the chunk, one uint8 per unit or four uint16 per step. A sum
    starts at initial_sums[r], which subtracts the input's zero point; y = sum * scales[r] +
-   biases[r]. */
+   biases[r]. TILES have no pointers and indices, and as many chunks as tiles in a row. */
 typedef struct {
     long rows, chunks, format;
     const int32_t *pointers;
@@ -40,7 +40,7 @@ INLINE integers multiply_add(integers sum, integers x, integers value, const int
         return (integers)DOT_PRODUCT_ADD(sum, x, value);
 #endif
     (void)format;
-    return (integers)((vector)sum + (vector)x * (vector)value);
+    return (integers)multiply_add_floats((vector)x, (vector)value, (vector)sum);
 }
 
 /* sum [width] += the unit at `index` of x [CHUNK_UNITS][width] times four int8 or one float. */

@@ -32,9 +32,9 @@ extensions of GCC and Clang, which compile them to the processor's instructions.
 #define ACCUMULATORS 1
 #endif
 /* The constraint of inline assembly that means any vector register. */
-#ifdef __aarch64__
+#if defined __aarch64__
 #define VECTOR_REGISTER "w"
-#else
+#elif !defined VECTOR_REGISTER
 #define VECTOR_REGISTER "v"
 #endif
 /* Whether the processor adds four int8 products at once to each int32 sum: with VNNI on x86, with
@@ -97,6 +97,21 @@ INLINE vector load(const float *x) { return *(const unaligned_vector *)x; }
 INLINE vector broadcast(float x) { return x - (vector){0}; }
 INLINE vector to_float(integers x) { return __builtin_convertvector(x, vector); }
 
+/* x * y + sum, rounded once. Written out, because the encoder is compiled without contraction: a
+   compiler decides on that anew wherever a function is inlined, and results would depend on which
+   thread computes what. Without such an instruction it is rounded twice. */
+INLINE vector multiply_add_floats(vector x, vector y, vector sum) {
+#if defined __AVX512F__
+    return (vector)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)sum);
+#elif defined __FMA__
+    return (vector)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)sum);
+#elif defined __aarch64__
+    return (vector)vfmaq_f32((float32x4_t)sum, (float32x4_t)x, (float32x4_t)y);
+#else
+    return x * y + sum;
+#endif
+}
+
 INLINE vector where(integers condition, vector a, vector b) {
     return (vector)((condition & (integers)a) | (~condition & (integers)b));
 }
@@ -134,19 +149,20 @@ INLINE void exponentiate(vector *x, const int n) {
 #pragma GCC unroll 8
     for (int i = 0; i < n; i++) {
         x[i] = maximum(x[i], broadcast(-87.0f));
-        shifted[i] = x[i] * 1.44269504f + ROUNDING_SHIFT;
+        shifted[i] = multiply_add_floats(x[i], broadcast(1.44269504f), broadcast(ROUNDING_SHIFT));
     }
 #pragma GCC unroll 8
     for (int i = 0; i < n; i++) {
         vector integer = shifted[i] - ROUNDING_SHIFT;
-        x[i] = x[i] - integer * 0.693359375f + integer * 2.12194440e-4f;
+        x[i] = multiply_add_floats(integer, broadcast(-0.693359375f), x[i]);
+        x[i] = multiply_add_floats(integer, broadcast(2.12194440e-4f), x[i]);
         power[i] = broadcast(1.0f / 720);
     }
 #pragma GCC unroll 6
     for (int k = 0; k < 6; k++) {
 #pragma GCC unroll 8
         for (int i = 0; i < n; i++)
-            power[i] = power[i] * x[i] + coefficients[k];
+            power[i] = multiply_add_floats(power[i], x[i], broadcast(coefficients[k]));
     }
 #pragma GCC unroll 8
     for (int i = 0; i < n; i++)
@@ -169,11 +185,13 @@ INLINE vector gelu(vector x) {
                                          3.209639581e-02f,  -3.959817294e-02f, 4.926343125e-02f,
                                          -6.651824208e-02f, 1.333925673e-01f};
     vector clamped = minimum(maximum(x, broadcast(-5.3f)), broadcast(5.3f));
-    vector u = clamped * clamped * (2 / (5.3f * 5.3f)) - 1.0f, sum = broadcast(coefficients[0]);
+    vector u = multiply_add_floats(clamped * clamped, broadcast(2 / (5.3f * 5.3f)),
+                                   broadcast(-1.0f)),
+           sum = broadcast(coefficients[0]);
 #pragma GCC unroll 16
     for (int i = 1; i < 14; i++)
-        sum = sum * u + coefficients[i];
-    return x * (clamped * sum + 0.5f);
+        sum = multiply_add_floats(sum, u, broadcast(coefficients[i]));
+    return x * multiply_add_floats(clamped, sum, broadcast(0.5f));
 }
 
 /* 1 / (1 + e^-x). */
