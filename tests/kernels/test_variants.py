@@ -85,9 +85,7 @@ def test_a_variant_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         chosen(CPUS["Zen 4"][0], VARIANTS)
     monkeypatch.setenv("SPARSEKIT_KERNELS", "AVX2")
-    with pytest.raises(
-        KernelError, match="SPARSEKIT_KERNELS=AVX2 is unknown; choose one of amx"
-    ):
+    with pytest.raises(KernelError, match="SPARSEKIT_KERNELS=AVX2 is unknown; choose one of amx"):
         chosen(CPUS["Zen 4"][0], VARIANTS)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
-from tiny_training import LABELS, TASK, load_student, recipe, trainer
+from tiny_training import LABELS, TASK, load_student, make_rows, recipe, trainer
 from transformers import TrainerCallback
 
 from sparsekit.errors import ConfigError, UserError
@@ -193,24 +194,20 @@ class Stop(TrainerCallback):
         control.should_training_stop = state.global_step == self.step
 
 
-@pytest.mark.parametrize(
-    "sampling",
-    [
-        {"train_sampling_strategy": "random"},
-        {"train_sampling_strategy": "group_by_length"},
-        {"train_sampling_strategy": "group_by_length", "tokens_per_batch": 100},
-    ],
-    ids=["random", "by-length", "by-tokens"],
-)
-@pytest.mark.parametrize("stop", [6, 8, 12], ids=["before-qat", "at-the-end-of-an-epoch", "in-qat"])
-def test_a_resumed_run_ends_where_an_unbroken_one_does(
-    tmp_path: Path,
-    student_folder: str,
-    rows: dict[str, Dataset],
-    stop: int,
-    sampling: dict[str, Any],
-) -> None:
-    def run(folder: Path, callbacks: list[TrainerCallback], resume: str | None) -> dict[str, Any]:
+SAMPLING: dict[str, dict[str, Any]] = {
+    "random": {"train_sampling_strategy": "random"},
+    "by-length": {"train_sampling_strategy": "group_by_length"},
+    "by-tokens": {"train_sampling_strategy": "group_by_length", "tokens_per_batch": 100},
+}
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module", params=SAMPLING)
+def resumable(request: pytest.FixtureRequest, student_folder: str) -> Run:
+    """Trains in a folder, from a checkpoint if one is given; returns the state of the model."""
+    rows = make_rows(load_student(student_folder))
+
+    def run(folder: Path, resume: Path | None = None, stop: int | None = None) -> dict[str, Any]:
         loaded = load_student(student_folder)
         for module in loaded.model.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -220,21 +217,38 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
             loaded,
             rows,
             recipe(),
-            callbacks,
+            [] if stop is None else [Stop(stop)],
             eval_strategy="epoch",
             save_strategy="steps",
             save_steps=2,
             seed=5,
-            **sampling,
+            **SAMPLING[request.param],
         )
-        made.train(resume_from_checkpoint=resume)
+        made.train(resume_from_checkpoint=None if resume is None else str(resume))
         return {name: value.clone() for name, value in loaded.model.state_dict().items()}
 
-    unbroken = run(tmp_path / "unbroken", [], None)
-    run(tmp_path / "broken", [Stop(stop)], None)
-    resumed = run(tmp_path / "broken", [], str(tmp_path / "broken" / f"checkpoint-{stop}"))
-    assert unbroken.keys() == resumed.keys()
-    for name, value in unbroken.items():
+    return run
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    resumable: Run, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    return folder, resumable(folder)
+
+
+@pytest.mark.parametrize("stop", [6, 8, 12], ids=["before-qat", "at-the-end-of-an-epoch", "in-qat"])
+def test_a_resumed_run_ends_where_an_unbroken_one_does(
+    resumable: Run, unbroken: tuple[Path, dict[str, Any]], tmp_path: Path, stop: int
+) -> None:
+    folder, expected = unbroken
+    if stop == 12:
+        resumable(tmp_path, stop=stop)
+        folder = tmp_path
+    resumed = resumable(tmp_path / "resumed", folder / f"checkpoint-{stop}")
+    assert expected.keys() == resumed.keys()
+    for name, value in expected.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
 
 
