@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
-from sparsekit.runs.launch_record import launched_from, overrides_of
+from sparsekit.runs.launch_record import launched_from
 
 
 def relaunch(run: RunFolder, changes: Sequence[str]) -> None:
@@ -18,18 +18,18 @@ def relaunch(run: RunFolder, changes: Sequence[str]) -> None:
     """
     from sparsekit.cli.launch import launch
 
-    directory, added = launched_from(run)
+    launched = launched_from(run)
     replaced = {_key(change) for change in changes}
-    words = [word for word in overrides_of(run) if _key(word) not in replaced]
-    for configs in added:
+    words = [word for word in launched.overrides if _key(word) not in replaced]
+    for configs in launched.config_dirs:
         words += ["--config-dir", str(configs)]
     try:
         # Overrides may name files relative to where the run was started.
-        os.chdir(directory)
+        os.chdir(launched.directory)
     except OSError as error:
         raise UserError(
-            f"{run} was started in {directory}, which cannot be entered ({error.strerror}); make "
-            "that folder again: relative paths of the run begin there"
+            f"{run} was started in {launched.directory}, which cannot be entered "
+            f"({error.strerror}); make that folder again: relative paths of the run begin there"
         ) from error
     launch([*words, *changes])
 

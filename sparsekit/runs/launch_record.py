@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -26,22 +27,42 @@ def overrides_of(run: RunPaths) -> list[str]:
     return [str(word) for word in words] if isinstance(words, list) else []
 
 
-def launched_from(run: RunPaths) -> tuple[Path, list[Path]]:
-    """The working directory of the launcher, and the folders that `--config-dir` added.
+@dataclass(frozen=True)
+class Launch:
+    """How the launcher was called.
 
-    Raises UserError where Hydra left no settings that can be read.
+    directory: its working directory. overrides: those of the command line, without Hydra's own.
+    config_dirs: the folders that `--config-dir` added.
+    """
+
+    directory: Path
+    overrides: list[str]
+    config_dirs: list[Path]
+
+
+def launched_from(run: RunPaths) -> Launch:
+    """How `run` was launched.
+
+    Raises UserError where Hydra left no settings that can be read, or only the beginning of them.
     """
     if not run.path.is_dir():
         raise UserError(f"there is no run folder {run}")
+    # Hydra writes this file before overrides.yaml, which a run that was killed may lack.
     file = run.path / ".hydra" / "hydra.yaml"
     try:
-        runtime = load_yaml(file.read_bytes(), str(file))["hydra"]["runtime"]
-        added = [
-            Path(source["path"])
-            for source in runtime["config_sources"]
-            if source["provider"] == "command-line"
-        ]
-        return Path(runtime["cwd"]), added
+        settings = load_yaml(file.read_bytes(), str(file))["hydra"]
+        runtime = settings["runtime"]
+        # The last key that Hydra writes: without it the file was cut.
+        _ = settings["verbose"]
+        return Launch(
+            Path(runtime["cwd"]),
+            [str(word) for word in settings["overrides"]["task"]],
+            [
+                Path(source["path"])
+                for source in runtime["config_sources"]
+                if source["provider"] == "command-line"
+            ],
+        )
     except FileNotFoundError as error:
         raise UserError(
             f"{run} does not say how it was launched: there is no {file}; {_AGAIN}"

@@ -11,7 +11,7 @@ import pytest
 
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
-from sparsekit.runs.launch_record import overrides_of
+from sparsekit.runs.launch_record import Launch, launched_from, overrides_of
 from sparsekit.runs.replacement import check_replaceable, mark, remove_results
 
 NESTED = "[" * 100_000
@@ -200,3 +200,43 @@ def test_overrides_that_cannot_be_read_are_none(tmp_path: Path, content: bytes) 
     assert overrides_of(RunFolder(tmp_path)) == []
     file.write_text("- seed=1\n")
     assert overrides_of(RunFolder(tmp_path)) == ["seed=1"]
+
+
+HYDRA = """\
+hydra:
+  overrides:
+    hydra: []
+    task:
+    - dataset=csv
+    - seed=3
+  runtime:
+    cwd: /where
+    config_sources:
+    - path: hydra.conf
+      schema: pkg
+      provider: hydra
+    - path: /added
+      schema: file
+      provider: command-line
+    output_dir: /where/run
+  verbose: false
+"""
+
+
+def test_a_killed_run_is_resumed_with_all_of_its_overrides(tmp_path: Path) -> None:
+    """Hydra writes overrides.yaml last: a run that was killed then has an empty one, or none."""
+    folder = tmp_path / ".hydra"
+    folder.mkdir()
+    (folder / "hydra.yaml").write_text(HYDRA)
+    (folder / "overrides.yaml").touch()
+    launched = launched_from(RunFolder(tmp_path))
+    assert launched == Launch(Path("/where"), ["dataset=csv", "seed=3"], [Path("/added")])
+
+
+@pytest.mark.parametrize("end", range(0, len(HYDRA) - 20, 9))
+def test_a_launch_that_is_recorded_in_part_is_refused(tmp_path: Path, end: int) -> None:
+    folder = tmp_path / ".hydra"
+    folder.mkdir()
+    (folder / "hydra.yaml").write_text(HYDRA[:end])
+    with pytest.raises(UserError, match="start the run again"):
+        launched_from(RunFolder(tmp_path))
