@@ -137,6 +137,9 @@ class SparseTrainingArguments(TrainingArguments):
             self.precision = "bf16" if fast else "fp32"
         self.bf16 = on_gpu and self.precision == "bf16"
         self.fp16 = self.precision == "fp16"
+        if on_gpu:
+            # It waits for the loss of every step; a loss that is not finite ends our training.
+            self.logging_nan_inf_filter = False
 
     def _choose_best_metric(self) -> None:
         """Set by which metric checkpoints are compared, and whether higher is better."""

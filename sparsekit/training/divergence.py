@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import Tensor
 
@@ -14,6 +15,35 @@ from sparsekit.training.checkpoints import newest_whole
 
 # Row numbers in the message.
 SHOWN = 16
+
+
+def losses_per_look(device: torch.device) -> int:
+    """How many losses are looked at together: a look waits until an accelerator has computed them,
+    which otherwise works while Python prepares the next steps."""
+    return 1 if device.type == "cpu" else 32
+
+
+class Losses:
+    """The losses of the last batches, which nobody has looked at yet, and their batches."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Tensor, int, Mapping[str, Any]]] = []
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def add(self, loss: Tensor, step: int, inputs: Mapping[str, Any]) -> None:
+        """Keep a scalar `loss`, without waiting for its value; see `divergence` for the others."""
+        self._waiting.append((loss, step, inputs))
+
+    def first_not_finite(self) -> tuple[Tensor, int, Mapping[str, Any]] | None:
+        """What was given to `add` with the first loss that is NaN or infinite; forgets all."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return None
+        finite = torch.isfinite(torch.stack([loss for loss, _, _ in waiting])).tolist()
+        return None if all(finite) else waiting[finite.index(False)]
 
 
 def divergence(

@@ -19,7 +19,7 @@ from sparsekit.modifiers.loss_mean import LossMean
 from sparsekit.tasks.base import Task
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.checkpoints import written_whole
-from sparsekit.training.divergence import divergence
+from sparsekit.training.divergence import Losses, divergence, losses_per_look
 from sparsekit.training.processes import loss_weight, same_length
 from sparsekit.training.samplers import lengths_in_memory, order_by_epoch
 
@@ -57,6 +57,7 @@ class TaskTrainer(Trainer):
         self._rows_seen = 0
         # Of the current optimizer step: its batches, and the items that they have together.
         self._step_batches = self._step_items = 0
+        self._losses = Losses()
         super().__init__(
             model=model,
             processing_class=processing_class,
@@ -154,12 +155,22 @@ class TaskTrainer(Trainer):
         return task_loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any) -> Tensor:
-        """Raise UserError instead of stepping on with a loss that is NaN or infinite."""
+        """Raise UserError instead of going on with a loss that is NaN or infinite."""
         loss = super().training_step(model, inputs, *args)
-        if not torch.isfinite(loss):
-            step, folder = self.state.global_step + 1, Path(str(self.args.output_dir))
-            raise divergence(loss, step, inputs, cast(Dataset, self.train_dataset), folder)
+        self._losses.add(loss.detach(), self.state.global_step + 1, inputs)
+        if self._losses.waiting >= losses_per_look(loss.device):
+            self._check_losses()
         return loss
+
+    def _check_losses(self) -> None:
+        """Raise UserError if a loss since the last look was NaN or infinite."""
+        if found := self._losses.first_not_finite():
+            folder = Path(str(self.args.output_dir))
+            raise divergence(*found, cast(Dataset, self.train_dataset), folder)
+
+    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
+        self._check_losses()
+        return super().evaluate(*args, **options)
 
     def prediction_step(
         self,
@@ -192,6 +203,7 @@ class TaskTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
         """Count the rows of the training speed: the Trainer assumes batches of one size."""
+        self._check_losses()
         if "train_samples_per_second" in logs:
             # Changed in place: `train` returns the dict that it logs.
             rows = self._rows_seen * self.args.world_size
@@ -200,10 +212,12 @@ class TaskTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save weights under the names of the model's modules, which masks and resuming use."""
+        self._check_losses()
         with own_names(cast(PreTrainedModel, self.model)):
             super()._save(output_dir, state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._check_losses()
         with written_whole(self, self.trained_by):
             super()._save_checkpoint(model, trial)
 

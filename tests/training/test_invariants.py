@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from sparsekit.errors import UserError
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.training import task_trainer
 
 LAYERS = r"re:.*\.layer\.\d+\..*(query|key|value|dense)\.weight"
 ROOM = "sparsekit.modifiers"
@@ -166,10 +167,19 @@ class Break(TrainerCallback):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("together", [1, 32])
 def test_a_loss_that_is_not_finite_ends_the_run(
-    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], value: float
+    tmp_path: Path,
+    student: LoadedModel,
+    rows: dict[str, Dataset],
+    value: float,
+    together: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Also where losses are looked at together, as on a GPU: at the latest before a checkpoint."""
     from tiny_training import recipe
+
+    monkeypatch.setattr(task_trainer, "losses_per_look", lambda device: together)
 
     made = trainer(
         tmp_path,
