@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,18 +18,22 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 LOG = logging.getLogger(__name__)
 # Signals that leave time to save: those of schedulers, and of a terminal that is closed.
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+# Seconds within which one stop may arrive twice: a scheduler signals all processes of a job, and
+# torchrun passes on what it receives.
+REPEATED = 2.0
 
 
 class StopAfterCheckpoint(TrainerCallback):
     """Ends training on SIGTERM and SIGHUP once the current step or evaluation has ended.
 
     A checkpoint is saved first, whatever `save_strategy` says, and KeyboardInterrupt with the
-    signal's name is raised. A second signal raises it at once. Of several processes all stop after
-    the same step.
+    signal's name is raised. A second signal raises it at once, unless it follows the first within
+    REPEATED seconds. Of several processes all stop after the same step.
     """
 
     def __init__(self) -> None:
         self._received = 0
+        self._since = 0.0
         self._saving = False
 
     @contextmanager
@@ -49,9 +54,10 @@ class StopAfterCheckpoint(TrainerCallback):
             raise self._stop()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._received:
+        if not self._received:
+            self._received, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since > REPEATED:
             raise self._stop()
-        self._received = number
 
     def _stop(self) -> KeyboardInterrupt:
         return KeyboardInterrupt(signal.Signals(self._received).name)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ import torch
 from launching import local, run_here
 from project import ROOT
 from safetensors.torch import load_file
+
+from sparsekit.training.checkpoints import newest_whole
 
 
 def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -64,6 +68,41 @@ def test_two_processes_train_one_model_into_one_folder(
     chosen = logits[np.arange(len(logits)), rows["label"]]
     expected = float(np.mean(np.logaddexp.reduce(logits, axis=1) - chosen))
     assert evaluated[-1] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_stopped_job_of_two_processes_saves_a_checkpoint(
+    tmp_path: Path, csv_files: dict[str, str], student_folder: str
+) -> None:
+    """Also where every process gets the signal, and torchrun's a second time from torchrun."""
+    (tmp_path / "tmp").mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    settings = [*local(csv_files, student_folder), "training.max_steps=100000", "export=none"]
+    process = subprocess.Popen(
+        [*command, str(ROOT / "launch.py"), *settings, f"output_dir={tmp_path}/run"],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "tmp")},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while not (metrics.is_file() and '"loss"' in metrics.read_text()) and process.poll() is None:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        _, shown = process.communicate(timeout=200)
+    finally:
+        process.kill()
+    assert process.returncode != 0
+    assert "saving a checkpoint after step" in shown, shown[-3000:]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["error"]) == ("failed", "stopped by SIGTERM")
+    newest = newest_whole(tmp_path / "run" / "checkpoints")
+    assert newest is not None
+    state = json.loads((newest / "trainer_state.json").read_text())
+    assert newest.name == f"checkpoint-{state['global_step']}"
+    assert f"saving a checkpoint after step {state['global_step']}" in shown
 
 
 @pytest.mark.slow
