@@ -1,21 +1,37 @@
-"""BERT-base with fewer heads and neurons, int8, on every runtime, against dense fp32 onnxruntime.
+"""Shaped models on every runtime: how fast, and whether the latency table knows it before.
 
-    python benchmarks/shape.py                        # some ten minutes
-    python benchmarks/shape.py --layers 2 --rounds 2  # the smallest one
+    python benchmarks/shape.py                                      # some eight minutes
+    python benchmarks/shape.py --only bert --predict bert           # some fifteen minutes
+    python benchmarks/shape.py --only minilm --layers 1 --rounds 1  # the smallest one
+
+BERT-base's shape with fewer heads and neurons, in int8 and with zeros, against dense float32
+onnxruntime (target: 20x on runtime=sparse). MiniLM's shape with fewer heads and neurons, in int8,
+against all of them in int8 on the same runtime (targets: 2.5x on onnxruntime and OpenVINO; on
+runtime=sparse 1.5x of 80 % zeros alone).
 
 Speed does not depend on the values of the weights, so they are random. One text of 128 tokens, one
-thread; all models alternate in one process, and a ratio is that of the fastest runs.
+thread; the files of a model alternate in one process, and a ratio is that of the fastest runs. A
+prediction is made as `recipe.max_latency` makes it: from a table of differences between other
+models, measured in the same process (target: within 10 %).
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import BertConfig
+from transformers import BertConfig, PreTrainedConfig
 
-from sparsekit.benchmark.latency import random_inputs, random_model, write_size
+from sparsekit.benchmark.latency import (
+    LatencyGrid,
+    measure_table,
+    random_inputs,
+    random_model,
+    write_size,
+)
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.runtime.base import Runtime
 from sparsekit.runtime.onnxruntime import OnnxRuntime
@@ -23,52 +39,154 @@ from sparsekit.runtime.openvino import OpenVinoRuntime
 from sparsekit.runtime.sparse.runtime import SparseRuntime
 from sparsekit.system import cpu_name
 
-# Heads and neurons of each layer, zeros in what is left.
-SHAPES = {
-    "all": (12, 3072, 0.0),
-    "all, 80 % zeros": (12, 3072, 0.8),
-    "1,024 neurons": (12, 1024, 0.0),
-    "6 heads, 1,024 neurons": (6, 1024, 0.0),
-    "6 heads, 1,024 neurons, 80 % zeros": (6, 1024, 0.8),
-    "4 heads, 512 neurons, 80 % zeros": (4, 512, 0.8),
-}
 RUNTIMES: tuple[type[Runtime], ...] = (OnnxRuntime, OpenVinoRuntime, SparseRuntime)
+ZEROS = 0.8
+
+
+@dataclass(frozen=True)
+class Size:
+    """Heads and neurons of each layer, and the zeros in what is left."""
+
+    heads: int
+    neurons: int
+    zeros: float = 0.0
+
+
+# By model: its config, and its sizes by name. The first two are whole.
+SIZES: dict[str, tuple[BertConfig, dict[str, Size]]] = {
+    "bert": (
+        BertConfig(num_labels=2),
+        {
+            "all": Size(12, 3072),
+            "all, 80 % zeros": Size(12, 3072, ZEROS),
+            "1,024 neurons": Size(12, 1024),
+            "6 heads, 1,024 neurons": Size(6, 1024),
+            "6 heads, 1,024 neurons, 80 % zeros": Size(6, 1024, ZEROS),
+            "4 heads, 512 neurons, 80 % zeros": Size(4, 512, ZEROS),
+            "2 heads, 512 neurons, 80 % zeros": Size(2, 512, ZEROS),
+        },
+    ),
+    "minilm": (
+        BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536, num_labels=2),
+        {
+            "all": Size(12, 1536),
+            "all, 80 % zeros": Size(12, 1536, ZEROS),
+            "6 heads, 512 neurons": Size(6, 512),
+            "4 heads, 256 neurons": Size(4, 256),
+            "2 heads, 128 neurons": Size(2, 128),
+            "6 heads, 512 neurons, 80 % zeros": Size(6, 512, ZEROS),
+            "4 heads, 256 neurons, 80 % zeros": Size(4, 256, ZEROS),
+        },
+    ),
+}
+
+Times = dict[tuple[str, str], float]  # the least seconds, by size and runtime
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", type=int, default=12)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", choices=list(SIZES), help="one of the two models")
+    parser.add_argument("--layers", type=int, help="so many of each model's layers")
     parser.add_argument("--sequence", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument(
+        "--predict", nargs="*", choices=list(SIZES), default=["minilm"], help="models with tables"
+    )
     arguments = parser.parse_args()
     quiet_libraries()
-    model = random_model(BertConfig(num_hidden_layers=arguments.layers, num_labels=2))
-    inputs = random_inputs(1, arguments.sequence, model.config.vocab_size)
+    logging.getLogger("sparsekit").setLevel(logging.WARNING)
+    print(f"{cpu_name()}, 1 thread, 1 x {arguments.sequence}")
+    for name, (config, sizes) in SIZES.items():
+        if arguments.only not in (None, name):
+            continue
+        if arguments.layers is not None:
+            config.num_hidden_layers = arguments.layers
+        base, times = measure(config, sizes, arguments.sequence, arguments.rounds)
+        predicted: Times = {}
+        if name in arguments.predict:
+            predicted = predict(config, sizes, arguments.sequence, max(arguments.rounds // 2, 1))
+        show(name, config, sizes, base, times, predicted)
+
+
+def measure(
+    config: PreTrainedConfig, sizes: dict[str, Size], sequence: int, rounds: int
+) -> tuple[float, Times]:
+    """The least seconds of dense float32 onnxruntime, and those of every size in int8."""
+    model, layers = random_model(config), config.num_hidden_layers
+    inputs = random_inputs(1, sequence, model.config.vocab_size)
     loaded: dict[tuple[str, str], Runtime] = {}
     with tempfile.TemporaryDirectory() as folder:
         dense, file = Path(folder) / "dense.onnx", Path(folder) / "model.onnx"
-        whole = [(12, 3072)] * arguments.layers
-        write_size(model, whole, dense, "qdq", sparsity=0.0, int8=False)
+        whole = next(iter(sizes.values()))
+        write_size(
+            model, [(whole.heads, whole.neurons)] * layers, dense, "qdq", sparsity=0.0, int8=False
+        )
         baseline = OnnxRuntime(dense, 1)
-        for name, (heads, neurons, sparsity) in SHAPES.items():
-            sizes = [(heads, neurons)] * arguments.layers
-            write_size(model, sizes, file, "qdq", sparsity=sparsity, int8=True)
+        for name, size in sizes.items():
+            cut = [(size.heads, size.neurons)] * layers
+            write_size(model, cut, file, "qdq", sparsity=size.zeros, int8=True)
             for runtime in RUNTIMES:
                 loaded[name, runtime.name] = runtime(file, 1)
     times: dict[tuple[str, str], list[float]] = {key: [] for key in loaded}
     base: list[float] = []
-    for _ in range(arguments.rounds):
+    for _ in range(rounds):
         base += [baseline.seconds(inputs) for _ in range(3)]
         for key, each in loaded.items():
             each.seconds(inputs)
             times[key] += [each.seconds(inputs) for _ in range(4)]
-    print(f"{cpu_name()}, 1 thread, 1 x {arguments.sequence}, {arguments.layers} layers")
-    print(f"dense float32, onnxruntime: {min(base) * 1e3:.1f} ms")
-    print("| int8 | " + " | ".join(runtime.name for runtime in RUNTIMES) + " |")
-    for name in SHAPES:
-        found = [min(times[name, runtime.name]) for runtime in RUNTIMES]
-        cells = [f"{each * 1e3:.1f} ms, {min(base) / each:.1f}x" for each in found]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+    return min(base), {key: min(found) for key, found in times.items()}
+
+
+def predict(config: PreTrainedConfig, sizes: dict[str, Size], sequence: int, rounds: int) -> Times:
+    """What the tables of each runtime say of every size; zeros are measured where they count."""
+    found: Times = {}
+    layers = config.num_hidden_layers
+    for runtime in RUNTIMES:
+        zeros = (0.0, ZEROS) if runtime is SparseRuntime else (0.0,)
+        grid = LatencyGrid(
+            threads=1, sequence=sequence, sparsities=zeros, rounds=rounds, repetitions=3
+        )
+        table = measure_table(config, runtime, grid)
+        for name, size in sizes.items():
+            costs = table.at(size.zeros if size.zeros in zeros else 0.0)
+            found[name, runtime.name] = costs.predict(
+                [size.heads] * layers, [size.neurons] * layers
+            )
+    return found
+
+
+def show(
+    name: str,
+    config: PreTrainedConfig,
+    sizes: dict[str, Size],
+    base: float,
+    times: Times,
+    predicted: Times,
+) -> None:
+    print(f"\n{name}, {config.num_hidden_layers} layers of {config.hidden_size}")
+    print(f"dense float32, onnxruntime: {base * 1e3:.1f} ms; times as fast as that, in int8,")
+    print("as all heads and neurons in int8 on the same runtime, and as these with 80 % zeros:")
+    print("| | " + " | ".join(runtime.name for runtime in RUNTIMES) + " |")
+    print("|---" * (len(RUNTIMES) + 1) + "|")
+    for size in sizes:
+        cells = []
+        for runtime in RUNTIMES:
+            seconds = times[size, runtime.name]
+            whole, zeros = (times[each, runtime.name] for each in list(sizes)[:2])
+            ratios = [f"{each / seconds:.1f}x" for each in (base, whole, zeros)]
+            cell = f"{seconds * 1e3:.2f} ms: {', '.join(ratios)}"
+            if predicted:
+                expected = predicted[size, runtime.name]
+                cell += f"; predicted {expected * 1e3:.2f} ({expected / seconds - 1:+.0%})"
+            cells.append(cell)
+        print(f"| {size} | " + " | ".join(cells) + " |", flush=True)
+    if predicted:
+        # The largest difference, between the sizes that are measured in both.
+        for runtime in RUNTIMES:
+            each = [predicted[size, runtime.name] / times[size, runtime.name] - 1 for size in sizes]
+            print(f"{runtime.name}: predictions differ by up to {max(map(abs, each)):.0%}")
 
 
 if __name__ == "__main__":

@@ -142,6 +142,9 @@ def _measures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield f"{split} {name}", float(value)
     if overall := summary.get("sparsity"):
         yield "sparsity", float(overall["overall"])
+    if shape := summary.get("shape"):
+        for name in ("heads", "neurons"):
+            yield f"{name} left", sum(shape[name]) / sum(shape["before"][name])
     for name, timing in (summary.get("runtime") or {}).items():
         yield f"{name} latency ms", float(timing["latency_ms_p50"])
         yield f"{name} items/s", float(timing["items_per_second"])

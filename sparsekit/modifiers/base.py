@@ -6,11 +6,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 from torch import Tensor, nn
 
 from sparsekit.errors import ConfigError
+from sparsekit.shape.target import Target
 from sparsekit.sparsity.prunable import nothing_prunable, prunable
 from sparsekit.sparsity.surgeon import Draw
 from sparsekit.tasks.base import Task
@@ -58,9 +60,10 @@ class Modifier:
 
     A subclass overrides what it needs. The recipe and the trainer know a modifier by these methods
     alone, so a class of any module can be named as `_target_`. The order of calls is: `problems`,
-    `task_problems` and `conflict` (before anything is downloaded), `use_task`, `use_teacher`,
-    `attach`, `conflict` again, `use_rows`; then, for each optimizer step, `update`, `loss`,
-    `before_step`, `constrain`; at the end of training `update` once more, and `detach`.
+    `task_problems` and `conflict` (before anything is downloaded), `use_latency_table`,
+    `use_task`, `use_teacher`, `attach`, `conflict` again, `use_rows`; then, for each optimizer
+    step, `update`, `loss`, `before_step`, `constrain`; at the end of training `update` once more,
+    `detach`, and `results`.
     """
 
     start: float = 0.0
@@ -164,6 +167,14 @@ class Modifier:
         """
         return {}
 
+    @property
+    def latency_target(self) -> Target | None:
+        """The latency that the exported model is to have; None: no matter how long it takes."""
+        return None
+
+    def use_latency_table(self, file: Path) -> None:
+        """Take the table that was measured for `latency_target`, where that has none."""
+
     def use_teacher(self, teacher: nn.Module) -> None:
         """Take the teacher's model, if `takes_teacher` is "model" and `needs_teacher`."""
 
@@ -206,6 +217,10 @@ class Modifier:
 
     def resized(self, model: nn.Module) -> None:
         """Take the parameters anew, after another modifier's `detach` made some smaller."""
+
+    def results(self, model: nn.Module) -> Mapping[str, Any]:
+        """Parts of `summary.json` on the trained model, after `detach`."""
+        return {}
 
     def logs(self) -> Mapping[str, float]:
         """Values by name for the training log, gathered since the last call."""

@@ -16,12 +16,11 @@ from sparsekit.models.hub import fetch
 from sparsekit.models.inspection import inspect
 from sparsekit.models.loading import check_encoder, load_weights, read_config
 from sparsekit.oneshot.checkpoint import Data, architecture_of, calibration, write_copy
-from sparsekit.shape.blocks import blocks
 from sparsekit.shape.choice import Shares, choose
 from sparsekit.shape.config import describe
-from sparsekit.shape.kept import hidden_width
 from sparsekit.shape.ranking import METHODS, Rankings, compensate, rank
 from sparsekit.shape.removal import remove
+from sparsekit.shape.sizes import sizes
 from sparsekit.shape.statistics import Statistics, measure
 from sparsekit.shape.target import Target, within_latency
 
@@ -126,17 +125,6 @@ def _check(outputs: Mapping[Path, Shrink], config: Shrink, data: Data | None) ->
     ]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-
-
-def sizes(model: PreTrainedModel) -> dict[str, Any]:
-    """The heads and neurons of each layer, the hidden width, and the number of parameters."""
-    layers = blocks(model)
-    return {
-        "heads": [block.heads for block in layers],
-        "neurons": [block.neurons for block in layers],
-        "hidden": hidden_width(model),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-    }
 
 
 def _unquantized_folder(source: str) -> Path:

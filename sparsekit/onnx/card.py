@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ CARD = """\
 
 {checks}
 
-{data}{classes}## Run it
+{shape}{data}{classes}## Run it
 
 ```sh
 sparsekit predict {run} {example}
@@ -117,6 +118,7 @@ def model_card(
         training=_training(source),
         table="\n".join(f"| {name} | {value} |" for name, value in _facts(layers, result).items()),
         checks=_checks(result),
+        shape=_shape(folder, source),
         data=_data(source),
         classes=f"{class_tables(report)}\n\n" if report else "",
         run="RUN",
@@ -204,6 +206,31 @@ def _data(source: RunFolder) -> str:
         return ""
     name = cell(dataset_name(source.config))
     return "\n\n".join([f"## Data\n\nTrained on {name}:", "\n".join(markdown(figures)), ""])
+
+
+def _shape(folder: Path, source: RunFolder) -> str:
+    """The section on what is left of the layers of a shaped model; copies its picture to `folder`.
+
+    The summary of a run that is exported for the first time is that of its training.
+    """
+    shape = source.summary.get("shape") if source.summary_file.is_file() else None
+    if not shape:
+        return ""
+    picture = ""
+    if source.shape_picture.is_file():
+        shutil.copyfile(source.shape_picture, folder / source.shape_picture.name)
+        picture = f"\n\n![What is left of each layer]({source.shape_picture.name})"
+    columns = [range(1, len(shape["heads"]) + 1), shape["heads"], shape["neurons"]]
+    zeros = [f"{share:.1%}" for share in shape["zeros"]]
+    rows = "\n".join(
+        f"| {' | '.join(map(str, row))} |" for row in zip(*columns, zeros, strict=True)
+    )
+    before = shape["before"]
+    return (
+        f"## Shape\n\nOf {max(before['heads'])} heads and {max(before['neurons'])} neurons in each "
+        f"layer are left:\n\n| layer | heads | neurons | zeros |\n|---|---|---|---|\n{rows}"
+        f"{picture}\n\n"
+    )
 
 
 def _figures(source: RunFolder) -> dict[str, Any]:

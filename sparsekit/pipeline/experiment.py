@@ -25,6 +25,7 @@ from sparsekit.pipeline import stages
 from sparsekit.pipeline.data_figures import data_figures, record_figures, show_figures
 from sparsekit.pipeline.gating import gated_export, record_baseline
 from sparsekit.pipeline.plan import OWN_ENGINE, Inputs, Plan
+from sparsekit.pipeline.shaping import use_latency_tables, with_measured_latency
 from sparsekit.pipeline.taught_texts import with_more_texts, without_more_texts
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
@@ -60,6 +61,7 @@ def experiment(
     student = plan.student.load(data.task, data.label_names)
     if plan.export is not None and FIRST_PROCESS:
         check_exportable(student.model, data.task, plan.export.form)
+    use_latency_tables(plan.recipe, plan.runtime, student.model, data.task, run)
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
     if FIRST_PROCESS:
         figures = data_figures(
@@ -89,6 +91,8 @@ def experiment(
     if plan.runtime is not None:
         tracker.save()
         tracker.record({"runtime": benchmark(run.path, plan.runtime)})
+        if shape := tracker.recorded("shape"):
+            tracker.record({"shape": with_measured_latency(run, shape)})
     if plan.export.push_to_hub is not None:
         tracker.save()
         # Last, so that an unreachable Hub cannot affect the summary.

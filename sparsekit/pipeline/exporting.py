@@ -17,6 +17,7 @@ from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.hub import push
 from sparsekit.pipeline.completion import completed
 from sparsekit.pipeline.gating import gated_export
+from sparsekit.pipeline.shaping import with_measured_latency
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.runs.summary import describe
@@ -87,6 +88,8 @@ def export_folder(run: RunFolder, settings: dict[str, Any]) -> tuple[dict[str, A
         unfinished = before.get("status") != "completed" and before.get("metrics")
         if unfinished and (timing := requests_of(run)):
             summary["runtime"] = benchmark(run.path, timing)
+            if shape := summary.get("shape"):
+                summary["shape"] = with_measured_latency(run, shape)
             run.write_summary(summary)
         if config.push_to_hub is not None:
             summary["pushed"] = push(run.deployment, config.push_to_hub)

@@ -20,6 +20,7 @@ from sparsekit.models.teacher import Teacher
 from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.hub import push_problem
 from sparsekit.pipeline.gating import gate_problems
+from sparsekit.pipeline.shaping import latency_problems
 from sparsekit.pipeline.taught_texts import more_texts_problems
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
@@ -104,6 +105,8 @@ class Plan:
             # A short trial run without an export may use any schedule.
             if steps > 0 and parts.get("export"):
                 problems += parts["recipe"].step_problems(steps)
+            if "runtime" in parts:
+                problems += latency_problems(parts["recipe"], parts["runtime"])
         if "engine" in parts and "recipe" in parts:
             problems += parts["engine"].problems(parts["recipe"], values)
         if "student" in parts:

@@ -121,6 +121,13 @@ class ModifierGroup:
             for modifier in self.modifiers.values():
                 modifier.resized(model)
 
+    def results(self, model: nn.Module) -> dict[str, Any]:
+        """Parts of `summary.json` on the trained model, after `detach`."""
+        found: dict[str, Any] = {}
+        for modifier in self.modifiers.values():
+            found |= modifier.results(model)
+        return found
+
     def logs(self) -> dict[str, float]:
         """Values for the training log; the mean where several modifiers log under one name."""
         values: dict[str, list[float]] = {}

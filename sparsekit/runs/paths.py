@@ -68,6 +68,16 @@ class RunPaths:
         return self.path / "benchmark.json"
 
     @property
+    def latency(self) -> Path:
+        """`latency.json`, the latency table that a shaped student was solved by."""
+        return self.path / "latency.json"
+
+    @property
+    def shape_picture(self) -> Path:
+        """`shape.png`, what is left of each layer of a shaped student."""
+        return self.path / "shape.png"
+
+    @property
     def gate(self) -> Path:
         """`gate.json`, the comparison with the dense baseline that `sparsekit gate` made."""
         return self.path / "gate.json"

@@ -23,6 +23,8 @@ NAMES = (
     "summary.json",
     "benchmark.json",
     "benchmark.png",
+    "latency.json",
+    "shape.png",
     "gate.json",
     "gate.html",
     "SHA256SUMS",
@@ -73,6 +75,7 @@ def remove_results(run: RunFolder, resumed_step: int | None) -> None:
     results = (
         run.summary_file,
         run.benchmark,
+        run.shape_picture,
         run.gate,
         run.gate_page,
         run.sparseml_recipe,
@@ -82,6 +85,7 @@ def remove_results(run: RunFolder, resumed_step: int | None) -> None:
         file.unlink(missing_ok=True)
     if resumed_step is None:
         run.metrics.unlink(missing_ok=True)
+        run.latency.unlink(missing_ok=True)
     else:
         _drop_events(run, resumed_step)
     if run.deployment.is_symlink():

@@ -91,6 +91,7 @@ def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _metrics("teacher ", summary.get("teacher", {}))
     if "sparsity" in summary:
         yield "sparsity", f"{summary['sparsity']['overall']:.2%}"
+    yield from _shape(summary.get("shape") or {})
     if export := summary.get("export"):
         # Absent where the export left the comparison with torch out.
         yield from _metrics("exported ", {"validation": export.get("metrics") or {}})
@@ -127,6 +128,20 @@ def _metrics(prefix: str, metrics: Mapping[str, Mapping[str, float]]) -> Iterato
     for split in SPLITS:
         for name, value in metrics.get(split, {}).items():
             yield f"{prefix}{name}, {split}", as_text(name, value)
+
+
+def _shape(shape: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is left of a shaped student, and its latency as its table predicts it and as it is."""
+    for name in ("heads", "neurons") if shape else ():
+        left, before = sum(shape[name]), sum(shape["before"][name])
+        yield f"{name} left", f"{left:,} of {before:,}"
+    if latency := shape.get("latency"):
+        found = [f"{latency['predicted_ms']:.3g} ms"]
+        if "measured_ms" in latency:
+            found.append(f"{latency['measured_ms']:.3g} ms")
+        names = " latency predicted, measured"[: None if len(found) == 2 else -len(", measured")]
+        size = f"{latency['batch']} x {latency['sequence']} tokens"
+        yield f"{latency['runtime']}{names}", f"{', '.join(found)} ({size})"
 
 
 def _change(metric: str, change: Mapping[str, float]) -> str:

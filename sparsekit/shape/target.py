@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 
-from sparsekit.errors import UserError
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.shape.blocks import blocks
 from sparsekit.shape.kept import Kept, largest_sizes
 from sparsekit.shape.latency import LatencyTable, duration
 from sparsekit.shape.ranking import Rankings
@@ -18,12 +20,13 @@ from sparsekit.shape.search import Solution, solve
 class Target:
     """The longest latency by a table.
 
-    max_latency: as it is written, such as 3ms. sparsity: the zeros that the layers' weights will
-    have, of which the table must have latencies. any_machine: whether it may be of another machine.
+    max_latency: as it is written, such as 3ms. table: None as long as it is to be measured.
+    sparsity: the zeros that the layers' weights will have, of which the table must have latencies.
+    any_machine: whether it may be of another machine.
     """
 
     max_latency: float | str
-    table: Path
+    table: Path | None
     sparsity: float = 0.0
     any_machine: bool = False
 
@@ -31,13 +34,21 @@ class Target:
         """What is wrong with the target or its table."""
         try:
             duration(self.max_latency)
-            self.read()
+            if self.table is not None:
+                self.read()
         except UserError as error:
             return [str(error)]
         return []
 
     def read(self) -> LatencyTable:
         """The table, with the sparsity; raises UserError where it cannot be used."""
+        if self.table is None:
+            raise ConfigError(
+                [
+                    "max_latency needs latency_table, a file that sparsekit latency-table writes: "
+                    "set recipe.latency_table; with a runtime sparsekit train measures one itself"
+                ]
+            )
         table = LatencyTable.load(self.table, self.any_machine)
         table.at(self.sparsity)
         return table
@@ -48,6 +59,25 @@ class Target:
         table.check_model(largest_sizes(model))
         seconds = duration(self.max_latency)
         return solve(rankings.heads, rankings.neurons, table.at(self.sparsity), seconds)
+
+
+def expected(model: PreTrainedModel, target: Target) -> dict[str, Any]:
+    """What the table says of `model` as it is, and where it was measured.
+
+    max_ms, predicted_ms: of one call, in milliseconds; runtime, threads, batch and sequence are
+    those of the table.
+    """
+    table, layers = target.read(), blocks(model)
+    costs = table.at(target.sparsity)
+    heads, neurons = [block.heads for block in layers], [block.neurons for block in layers]
+    return {
+        "max_ms": duration(target.max_latency) * 1e3,
+        "predicted_ms": costs.predict(heads, neurons) * 1e3,
+        "runtime": table.runtime,
+        "threads": table.threads,
+        "batch": table.batch,
+        "sequence": table.sequence,
+    }
 
 
 def within_latency(model: PreTrainedModel, rankings: Rankings, target: Target) -> Kept:

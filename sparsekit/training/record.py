@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from importlib.util import find_spec
 from typing import Any
 
 from datasets import Dataset
@@ -74,7 +75,8 @@ def record_model(
 ) -> dict[str, Any]:
     """Save the recipe in `model/` and check the masks of its weights.
 
-    `measured` is `summary.train`. Returns this and the summary's `sparsity` and `quantization`.
+    `measured` is `summary.train`. Returns this, the summary's `sparsity` and `quantization`, and
+    what the modifiers add to it; draws the shape of a model that became smaller.
     """
     recipe.save(
         run.model_recipe,
@@ -99,12 +101,18 @@ def record_model(
             len(unobserved),
             unobserved[0],
         )
+    results = recipe.results(model)
+    if (shape := results.get("shape")) and find_spec("matplotlib"):
+        from sparsekit.shape.picture import draw
+
+        draw(shape, run.shape_picture)
     left = {name for name, _ in model.named_modules()}
     return {
         "train": measured,
         "sparsity": sparsity(model),
         # Those of removed heads are gone.
         "quantization": {"modules": [name for name in recipe.quantized_modules if name in left]},
+        **results,
     }
 
 

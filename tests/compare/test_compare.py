@@ -186,6 +186,47 @@ def test_a_ranking_by_latency_names_each_runtime(tmp_path: Path) -> None:
     assert headings[4:] == ["onnxruntime\nms", "zeros", "MB", "rank"]
 
 
+def test_students_of_different_runtimes_share_a_front(tmp_path: Path) -> None:
+    """Sparse students ran on runtime=sparse, shaped and dense ones on others."""
+    for number, (kind, accuracy, runtimes) in enumerate(
+        (
+            ("dense", 0.90, {"onnxruntime": 9.0, "openvino": 8.0}),
+            ("sparse", 0.89, {"sparse": 2.0}),
+            ("shaped", 0.88, {"openvino": 1.0}),
+            ("slow", 0.87, {"onnxruntime": 9.5}),
+        )
+    ):
+        folder = write_made_run(tmp_path / kind, number / 10, 0.0, 2, 1, accuracy)
+        summary = json.loads((folder / "summary.json").read_text())
+        usual = summary["runtime"]["onnxruntime"]
+        summary["runtime"] = {
+            name: usual | {"latency_ms_p50": latency} for name, latency in runtimes.items()
+        }
+        summary["export"]["bytes"] = int(min(runtimes.values()) * 1e6)
+        if kind == "shaped":
+            sizes = {"heads": [1, 0], "neurons": [16, 32]}
+            summary["shape"] = sizes | {"before": {"heads": [2, 2], "neurons": [64, 64]}}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    found = compare(load([tmp_path]))
+    assert found.costs == ["fastest latency ms", "size MB"]
+    front = {group.runs[0].folder.name for group in found.groups if group.front}
+    assert front == {"dense", "sparse", "shaped"}
+    latencies = [group.statistics["fastest latency ms"].mean for group in found.groups]
+    assert latencies == [8.0, 2.0, 1.0, 9.5]
+    (shaped,) = (g for g in found.groups if g.runs[0].folder.name == "shaped")
+    assert shaped.statistics["heads left"].mean == 0.25
+    assert shaped.statistics["neurons left"].mean == 0.375
+
+
+def test_a_runtime_that_all_were_timed_on_is_compared(tmp_path: Path) -> None:
+    write_made_run(tmp_path / "0", 0.5, 0.0, 2, 1, 0.8)
+    folder = write_made_run(tmp_path / "1", 0.8, 0.0, 2, 1, 0.8)
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["runtime"]["sparse"] = summary["runtime"]["onnxruntime"] | {"latency_ms_p50": 0.1}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert compare(load([tmp_path])).costs == ["onnxruntime latency ms", "size MB"]
+
+
 def test_a_table_too_wide_for_the_terminal_keeps_its_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ import torch
 from shaped import batch, classifier, some
 from transformers import PreTrainedModel
 
+from sparsekit.errors import UserError
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.onnx.check import check_structure
 from sparsekit.onnx.layers import other_bytes, read_layers
@@ -70,6 +71,42 @@ def inputs(folder: Path, make=lambda array: array):  # type: ignore[no-untyped-d
 def test_every_runtime_computes_the_logits(made: Path, runtime: type[Runtime]) -> None:
     outputs = runtime(made / "model.onnx", 1).run(inputs(made))
     np.testing.assert_allclose(outputs, np.load(made / "logits.npy"), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("width", [4, 6, 13])
+def test_a_width_that_a_kernel_does_not_take_is_refused_by_it_alone(
+    tmp_path: Path, width: int
+) -> None:
+    """Sparsekit removes in multiples of 8; a checkpoint of another tool has any width."""
+    model, kept = classifier(), Kept.all(classifier())
+    neurons = (*kept.neurons[:1], torch.arange(width), *kept.neurons[2:])
+    remove(model, Kept(kept.layers, kept.heads, neurons, kept.hidden))
+    file = tmp_path / "model.onnx"
+    export(model, file)
+    with torch.no_grad():
+        expected = model(**inputs(tmp_path, torch.from_numpy)).logits.numpy()
+    for runtime in RUNTIMES:
+        if runtime is SparseRuntime and width % 4:
+            with pytest.raises(UserError, match=rf"shape \[{width}, 32\], not multiples of 4; run"):
+                runtime(file, 1)
+            continue
+        np.testing.assert_allclose(
+            runtime(file, 1).run(inputs(tmp_path)), expected, rtol=0, atol=2e-5
+        )
+
+
+def test_no_heads_in_any_layer(tmp_path: Path) -> None:
+    """Onnxruntime and OpenVINO run it; a shape found by sparsekit keeps one head of all."""
+    model, kept = classifier(layers=2), Kept.all(classifier(layers=2))
+    remove(model, Kept(kept.layers, (NONE, NONE), kept.neurons, kept.hidden))
+    export(model, tmp_path / "model.onnx")
+    with torch.no_grad():
+        expected = model(**inputs(tmp_path, torch.from_numpy)).logits.numpy()
+    for runtime in (OnnxRuntime, OpenVinoRuntime):
+        outputs = runtime(tmp_path / "model.onnx", 1).run(inputs(tmp_path))
+        np.testing.assert_allclose(outputs, expected, rtol=0, atol=2e-5)
+    with pytest.raises(UserError, match="runtime=sparse cannot run"):
+        SparseRuntime(tmp_path / "model.onnx", 1)
 
 
 def test_int8_runs_alike_in_all_runtimes(tmp_path: Path) -> None:

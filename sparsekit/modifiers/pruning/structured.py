@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,9 @@ from sparsekit.shape.kept import Kept
 from sparsekit.shape.masking import kept_by_zeros, structure_masks
 from sparsekit.shape.ranking import METHODS, Rankings, rank
 from sparsekit.shape.removal import remove
+from sparsekit.shape.sizes import sizes, zeros_by_layer
 from sparsekit.shape.statistics import measure
-from sparsekit.shape.target import Target
+from sparsekit.shape.target import Target, expected
 from sparsekit.sparsity.masks import magnitude_mask
 from sparsekit.sparsity.prunable import prunable
 from sparsekit.sparsity.surgeon import Draw
@@ -47,8 +48,8 @@ class StructuredPruning(Modifier):
     heads, neurons: the shares that are removed, without `max_latency`.
     max_latency: the longest latency, such as 3ms: at `start` the heads and neurons of each layer
         are chosen that cost the least loss within it.
-    latency_table: a file that `sparsekit latency-table` wrote, which this needs; of this machine,
-        unless `any_machine`.
+    latency_table: a file that `sparsekit latency-table` wrote; of this machine, unless
+        `any_machine`. `sparsekit train` measures one where it is null.
     sparsity: the share of what remains of the layers' weights that becomes zero besides, the
         smallest of each layer, along the same curve.
     method: magnitude, first_order or obs; the last two measure the loss on `rows` training rows
@@ -75,20 +76,14 @@ class StructuredPruning(Modifier):
     def __post_init__(self) -> None:
         self._masked = MaskedWeights({})
         self._on = self._over = False
+        self._table = None if self.latency_table is None else Path(self.latency_table)
 
     def problems(self, num_epochs: float) -> list[str]:
         found = super().problems(num_epochs)
         if self.end is None:
             found.append("end is null; set the epoch at which the final shape is reached")
-        if self.max_latency is None:
-            found += self._shares.problems()
-        elif self.latency_table is None:
-            found.append(
-                "max_latency needs latency_table, a file that sparsekit latency-table writes: set "
-                "recipe.latency_table"
-            )
-        elif target := self._target:
-            found += target.problems()
+        target = self.latency_target
+        found += self._shares.problems() if target is None else target.problems()
         for name, value, allowed in (
             ("method", self.method, METHODS),
             ("inter_func", self.inter_func, tuple(INTER_FUNCTIONS)),
@@ -108,15 +103,18 @@ class StructuredPruning(Modifier):
         return Shares(heads=self.heads, neurons=self.neurons)
 
     @property
-    def _target(self) -> Target | None:
-        if self.max_latency is None or self.latency_table is None:
+    def latency_target(self) -> Target | None:
+        if self.max_latency is None:
             return None
         return Target(
             max_latency=self.max_latency,
-            table=Path(self.latency_table),
+            table=self._table,
             sparsity=self.sparsity,
             any_machine=self.any_machine,
         )
+
+    def use_latency_table(self, file: Path) -> None:
+        self._table = file
 
     def task_problems(self, task: Task) -> list[str]:
         if task.learns_from_teacher and self.method != "magnitude":
@@ -138,12 +136,14 @@ class StructuredPruning(Modifier):
         assert isinstance(model, PreTrainedModel)
         try:
             layers = blocks(model)
-            if target := self._target:
+            if target := self.latency_target:
                 # An unreachable target is named now, by scores that do not decide what goes.
                 target.solve(model, rank(model, "magnitude"))
+        except ConfigError:
+            raise
         except UserError as error:
             raise ConfigError([str(error)]) from error
-        self._model = model
+        self._model, self._before = model, sizes(model)
         self._draw: Draw | None = None
         everything = structure_masks(model, Kept.all(model))
         parameters = dict(model.named_parameters())
@@ -226,7 +226,7 @@ class StructuredPruning(Modifier):
 
     def _kept(self, rankings: Rankings, done: float) -> tuple[list[Tensor], list[Tensor]]:
         """The heads and neurons of each layer that stay once the share `done` is done."""
-        target = self._target
+        target = self.latency_target
         if target is None:
             shares = Shares(heads=self.heads * done, neurons=self.neurons * done)
             return heads_and_neurons(rankings, shares, self.global_ranking)
@@ -274,6 +274,13 @@ class StructuredPruning(Modifier):
             describe(model)
         self._on, self._over = False, True
         self._masked = MaskedWeights({})
+
+    def results(self, model: nn.Module) -> Mapping[str, Any]:
+        assert isinstance(model, PreTrainedModel)
+        shape = {**sizes(model), "zeros": zeros_by_layer(model), "before": self._before}
+        if target := self.latency_target:
+            shape["latency"] = expected(model, target)
+        return {"shape": shape}
 
     @property
     def resizes(self) -> bool:
