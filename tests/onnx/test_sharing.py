@@ -18,7 +18,8 @@ from sparsekit.cli.app import app
 from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.hub import pull_deployment, push_problem
-from sparsekit.onnx.sums import write_sums
+from sparsekit.onnx.layouts.write import write_layout
+from sparsekit.onnx.sums import check_sums, write_sums
 
 PUSH = """
 import sys, pathlib
@@ -49,8 +50,10 @@ def test_push_and_pull(deployment: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         pushed = tmp_path / "hub" / "models" / "me" / "reviews"
         names = {file.name for file in deployment.iterdir()}
-        assert {file.name for file in pushed.iterdir()} == names
-        assert (pushed / "model.onnx").read_bytes() == (deployment / "model.onnx").read_bytes()
+        # transformers.js reads onnx/.
+        assert {file.name for file in pushed.iterdir()} == names | {"onnx"}
+        for graph in ("model.onnx", "onnx/model.onnx"):
+            assert (pushed / graph).read_bytes() == (deployment / "model.onnx").read_bytes()
 
         done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "here")
         assert done.returncode == 0, done.stderr
@@ -60,6 +63,13 @@ def test_push_and_pull(deployment: Path, tmp_path: Path) -> None:
 
         done = on_hub(served, tmp_path, *verb, "pull", "me/reviews", "-o", "here")
         assert "error: here exists" in done.stderr
+        # A folder of `sparsekit export --layout transformers.js`, uploaded as it is.
+        browsers = tmp_path / "hub" / "models" / "me"
+        write_layout(deployment, "transformers.js", browsers, name="browsers")
+        done = on_hub(served, tmp_path, *verb, "pull", "me/browsers")
+        assert done.returncode == 0, done.stderr
+        assert {file.name for file in (tmp_path / "browsers").iterdir()} == names
+        assert check_sums(tmp_path / "browsers") == len(names) - 1
         # A file without a sum was not pushed by us: it is not downloaded.
         (pushed / "pytorch_model.bin").write_bytes(b"large")
         asked = len(served.requests)

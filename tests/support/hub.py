@@ -184,7 +184,9 @@ class Handler(BaseHTTPRequestHandler):
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
                 content = base64.b64decode(line["value"]["content"])
-                (repository.folder / line["value"]["path"]).write_bytes(content)
+                file = repository.folder / line["value"]["path"]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
         url = f"{self.hub.url}/{match['id']}/commit/{repository.commit}"
         return {"commitUrl": url, "commitOid": repository.commit}
 

@@ -1,0 +1,1 @@
+"""Deployments in the folders that other servers and clients expect."""
