@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -63,7 +64,7 @@ class Modifier:
     `task_problems` and `conflict` (before anything is downloaded), `use_latency_table`,
     `use_task`, `use_teacher`, `attach`, `conflict` again, `use_rows`; then, for each optimizer
     step, `update`, `loss`, `before_step`, `constrain`; at the end of training `update` once more,
-    `detach`, and `results`.
+    `detach`, and `results`. An evaluation in between runs within `as_saved`.
     """
 
     start: float = 0.0
@@ -72,7 +73,7 @@ class Modifier:
 
     # What it does, which groups modifiers in plots: optimizer, pruning, quantization, distillation.
     kind: ClassVar[str] = "other"
-    # Modifiers of a lower order are attached and updated first.
+    # Modifiers of a lower order are attached and updated first, and detached last.
     order: ClassVar[int] = 0
     # What it takes from a teacher: the logits, as `teacher_logits` in each batch, or the model
     # itself, through `use_teacher`.
@@ -206,6 +207,13 @@ class Modifier:
 
     def constrain(self) -> None:
         """Restore what the optimizer step may have broken, such as the zeros of a mask."""
+
+    def as_saved(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which the model has the weights that it would be saved with now.
+
+        For evaluations during training.
+        """
+        return contextlib.nullcontext()
 
     def detach(self, model: nn.Module) -> None:
         """Remove what `attach` added for training only, before the model is saved."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -113,9 +114,17 @@ class ModifierGroup:
         for modifier in self.modifiers.values():
             modifier.constrain()
 
+    @contextlib.contextmanager
+    def as_saved(self) -> Iterator[None]:
+        """A context in which the model has the weights that it would be saved with now."""
+        with contextlib.ExitStack() as stack:
+            for modifier in self.modifiers.values():
+                stack.enter_context(modifier.as_saved())
+            yield
+
     def detach(self, model: nn.Module) -> None:
-        """Remove from the model what was added for training only."""
-        for modifier in self.modifiers.values():
+        """Remove from the model what was added for training only, the last thing first."""
+        for modifier in sorted(self.modifiers.values(), key=lambda modifier: -modifier.order):
             modifier.detach(model)
         if any(modifier.resizes for modifier in self.modifiers.values()):
             for modifier in self.modifiers.values():

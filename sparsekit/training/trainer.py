@@ -194,8 +194,11 @@ class SparseTrainer(TaskTrainer):
         return self.model.training and not self.recipe.reads_all_tokens
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
-        """Evaluate without drawing from training's random state, as a data loader does."""
-        with torch.random.fork_rng(devices=[]), self._naming():
+        """Evaluate the model as it would be saved, with the recipe's averages of weights.
+
+        Nothing is drawn from training's random state, as a data loader does.
+        """
+        with torch.random.fork_rng(devices=[]), self._naming(), self.recipe.as_saved():
             return super().evaluate(*args, **options)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:

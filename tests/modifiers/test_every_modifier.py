@@ -82,8 +82,8 @@ def test_it_trains_and_keeps_its_word(
         # The Fisher is measured through the rounding, whichever comes first.
         ("OBSPruning", "distillation", "quantization"),
         ("quantization", "MFACPruning"),
-        # Structures, single weights and int8 in one recipe.
-        ("structured and zeros", "distillation", "quantization"),
+        # Structures, single weights and int8 in one recipe; the mean is taken before they go.
+        ("structured and zeros", "distillation", "quantization", "averaging"),
     ],
     ids=" + ".join,
 )

@@ -148,6 +148,10 @@ def no_training_aids(before: State, model: PreTrainedModel) -> None:
     assert not [n for n in model.state_dict() if "projection" in n or n.endswith("_movement")]
 
 
+def no_averages(before: State, model: PreTrainedModel) -> None:
+    assert not [name for name in model.state_dict() if name.startswith("weight_averages")]
+
+
 def both(*checks: Invariant) -> Invariant:
     def check(before: State, model: PreTrainedModel) -> None:
         for each in checks:
@@ -216,6 +220,12 @@ SETTINGS = [
         "trainable.TrainableParams",
         {"params": "re:bert.*", "trainable": False, "end": 1.25},
         moved("bert.encoder"),
+    ),
+    Setting(
+        "averaging",
+        "weight_averaging.WeightAveraging",
+        {"start": 1.0, "update_frequency": 0.3},
+        both(moved("query"), no_averages),
     ),
     Setting("constant", "pruning.constant.ConstantPruning", {}, same_zeros),
     Setting(
