@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sparsekit.modifiers.quantization.fake_quantize import quantization_parameters
 from sparsekit.modifiers.quantization.rounding import INT8, UINT8, fake_quantize
+from sparsekit.modifiers.quantization.scales import quantization_parameters
 from sparsekit.sparsity.masks import magnitude_mask
 from sparsekit.sparsity.surgeon import Batch, Layers
 

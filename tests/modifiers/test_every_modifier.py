@@ -145,8 +145,8 @@ def test_the_list_names_every_modifier() -> None:
         "pruning.masked",
         "pruning.gradual",
     }
-    parts = ("attention", "fake_quantize", "observation", "overrides", "rounding", "scheme")
-    bases |= {f"quantization.{part}" for part in parts}
+    parts = ("attention", "fake_quantize", "observation", "observers", "overrides", "rounding")
+    bases |= {f"quantization.{part}" for part in (*parts, "scales", "scheme")}
     files = [p.relative_to(folder).with_suffix("") for p in Path(folder).rglob("*.py")]
     modules = {".".join(path.parts) for path in files if path.name != "__init__"}
     assert {setting.target.rpartition(".")[0] for setting in SETTINGS} == modules - bases

@@ -17,9 +17,9 @@ from sparsekit.modifiers.quantization.fake_quantize import (
     FakeQuantizer,
     QuantEmbedding,
     QuantLinear,
-    quantization_parameters,
 )
 from sparsekit.modifiers.quantization.qat import Quantization
+from sparsekit.modifiers.quantization.scales import quantization_parameters
 from sparsekit.sparsity.masks import magnitude_mask
 from sparsekit.tasks.distances import kl_divergence
 from sparsekit.tasks.text_classification import TextClassification

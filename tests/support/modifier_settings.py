@@ -309,6 +309,18 @@ SETTINGS = [
         finite_ranges,
     ),
     Setting(
+        "quantization by other observers",
+        "quantization.qat.Quantization",
+        {
+            "start": 1.0,
+            "disable_observer_epoch": 2.5,
+            "per_channel_weights": True,
+            "weight_observer": "mse",
+            "activation_observer": "percentile",
+        },
+        finite_ranges,
+    ),
+    Setting(
         "quantization by scheme",
         "quantization.qat.Quantization",
         {"start": 1.0, "scheme": "tensorrt", "scheme_overrides": {"classifier": "default"}},

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sparsekit.kernels import quantize
 from sparsekit.kernels.sparse_linear import SparsePattern, sparse_linear
 from sparsekit.modifiers.processes import several, shared_range
+from sparsekit.modifiers.quantization.observers import MINMAX
 from sparsekit.modifiers.quantization.rounding import (
     INT8,
     UINT8,
@@ -21,32 +22,17 @@ from sparsekit.modifiers.quantization.rounding import (
     quantized_linear,
     takes_kernels,
 )
+from sparsekit.modifiers.quantization.scales import EPSILON, quantization_parameters
 from sparsekit.modifiers.quantization.scheme import Activations, Scheme, Weights
 
 # The weight of a new range in the moving average: SparseML's and torch's default.
 AVERAGING = 0.01
-EPSILON = float(torch.finfo(torch.float32).eps)
-
-
-def quantization_parameters(
-    low: Tensor, high: Tensor, limits: tuple[int, int], symmetric: bool
-) -> tuple[Tensor, Tensor]:
-    """Scale (float32) and zero point (int32) that map the range [low, high] onto `limits`.
-
-    The range is first extended to include 0, so that zero is represented exactly.
-    """
-    low, high = low.clamp(max=0.0), high.clamp(min=0.0)
-    if symmetric:
-        scale = torch.maximum(-low, high) / ((limits[1] - limits[0]) / 2)
-        middle = (limits[0] + limits[1] + 1) // 2
-        return scale.clamp(min=EPSILON), torch.full_like(scale, middle, dtype=torch.int32)
-    scale = ((high - low) / (limits[1] - limits[0])).clamp(min=EPSILON)
-    zero_point = (limits[0] - torch.round(low / scale)).clamp(*limits)
-    return scale, zero_point.to(torch.int32)
 
 
 class FakeQuantizer(nn.Module):
     """Observes the range of values as a moving average, and rounds values within it to integers.
+
+    The range of one step is what `observer` finds, by default the smallest and the largest value.
 
     limits: the smallest and the largest integer.
     symmetric: fix the zero point in the middle of the limits.
@@ -69,6 +55,7 @@ class FakeQuantizer(nn.Module):
         self.register_buffer("scale", torch.ones(shape))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
         self.enabled = self.observing = False
+        self.observer = MINMAX
 
     @torch.no_grad()
     def observe(self, values: Tensor) -> None:
@@ -77,15 +64,14 @@ class FakeQuantizer(nn.Module):
         No value is read back from the device.
         """
         in_kernel = values.device.type == "cpu" and takes_kernels(values) and not several()
-        if in_kernel and not self.per_channel:
+        if in_kernel and not self.per_channel and self.observer.name == "minmax":
             state = (self.min_val, self.max_val, self.scale, self.zero_point)
             quantize.observe(values, state, self.limits, self.symmetric, AVERAGING, EPSILON)
             return
-        if self.per_channel:
-            low, high = torch.aminmax(values.flatten(1), dim=1)
-        else:
-            low, high = shared_range(*torch.aminmax(values))
-        low, high = low.float(), high.float()
+        rows = values.flatten(1) if self.per_channel else values.reshape(1, -1)
+        low, high = self.observer.range(rows, self.limits, self.symmetric)
+        if not self.per_channel:
+            low, high = shared_range(low[0], high[0])
         # The first observed range replaces the infinite one.
         seen = torch.isfinite(self.min_val)
         self.min_val.copy_(torch.where(seen, self.min_val + AVERAGING * (low - self.min_val), low))

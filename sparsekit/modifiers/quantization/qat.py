@@ -18,6 +18,7 @@ from sparsekit.modifiers.quantization.fake_quantize import (
     QuantLinear,
 )
 from sparsekit.modifiers.quantization.observation import unobserved
+from sparsekit.modifiers.quantization.observers import Observer, observer_problems
 from sparsekit.modifiers.quantization.overrides import Overrides
 from sparsekit.modifiers.quantization.scheme import Activations, Scheme, Weights, parse_scheme
 from sparsekit.sparsity.used import used_layers
@@ -31,6 +32,12 @@ class Quantization(Modifier):
     or the end of training. Ranges are moving averages, frozen at `disable_observer_epoch` (null:
     never). Logs `quantizers_on` and `observers_on`, 0 or 1.
 
+    weight_observer, activation_observer: what is averaged of each step: minmax, the smallest and
+        the largest value; mse, the part of that range whose rounding has the least squared error;
+        percentile (activations only), without the outermost values.
+    observer_percentile: of percentile, the share of values within the range on each side, in
+        percent.
+
     Layers that the model's outputs do not depend on are left out, and so are subclasses of Linear
     and Embedding, such as Gemma's scaled embedding: they do more than a matmul or a lookup.
 
@@ -43,7 +50,7 @@ class Quantization(Modifier):
     quantize_embedding_activations: quantize the output of each Embedding.
     quantize_linear_activations: quantize the output of each Linear.
     per_channel_weights: a scale for each output channel.
-    quantize_attention: the two matmuls of attention too.
+    quantize_attention: the two matmuls of attention too; their observer is minmax.
 
     As in SparseML, the ranges of a layer that `submodules` names itself, such as `classifier`, are
     never frozen.
@@ -63,6 +70,9 @@ class Quantization(Modifier):
     order: ClassVar[int] = -1
 
     disable_observer_epoch: float | None = None
+    weight_observer: str = "minmax"
+    activation_observer: str = "minmax"
+    observer_percentile: float = 99.99
     submodules: list[str] = field(default_factory=list)
     exclude_module_types: list[str] = field(default_factory=list)
     quantize_embeddings: bool = True
@@ -97,6 +107,9 @@ class Quantization(Modifier):
                 f"{self.start:g}, so no range would ever be observed; set it (in our recipes "
                 f"recipe.observer_epoch) > {self.start:g}"
             )
+        found += observer_problems(
+            self.weight_observer, self.activation_observer, self.observer_percentile
+        )
         legacy = ("submodules", "exclude_module_types", "quantize_linear_activations")
         mixed = [name for name in (*legacy, "per_channel_weights") if getattr(self, name)]
         if not self.quantize_embedding_activations:
@@ -241,8 +254,16 @@ class Quantization(Modifier):
         quantized.to(module.weight.device)
         setattr(model.get_submodule(parent), attribute, quantized)
         quantizers = self._never_frozen if name in self.submodules else self._frozen
-        quantizers += [m for m in quantized.modules() if isinstance(m, FakeQuantizer)]
+        for child, each in quantized.named_children():
+            if isinstance(each, FakeQuantizer):
+                each.observer = self._observer(child)
+                quantizers.append(each)
         self.modules.append(name)
+
+    def _observer(self, quantizer: str) -> Observer:
+        of_weights = quantizer == "weight_quantizer"
+        name = self.weight_observer if of_weights else self.activation_observer
+        return Observer(name, self.observer_percentile)
 
     def active(self, epoch: float) -> bool:
         # At the end of training too, where the model is evaluated.

@@ -1,0 +1,105 @@
+"""Observers: how a quantizer finds the range of the values that it sees in one step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparsekit.modifiers.quantization.rounding import fake_quantize
+from sparsekit.modifiers.quantization.scales import quantization_parameters
+
+ACTIVATION_OBSERVERS = ("minmax", "percentile", "mse")
+# Most weights of a pruned layer are zero, so a percentile of them says nothing.
+WEIGHT_OBSERVERS = ("minmax", "mse")
+# More values than this change a percentile or a mean error by less than rounding does.
+SAMPLES = 2**18
+# The shares of the full range that `mse` tries.
+SHARES = tuple(1 - step / 20 for step in range(15))
+
+
+@dataclass(frozen=True)
+class Observer:
+    """The range of values by one method.
+
+    name: minmax, the smallest and the largest value; percentile, which leaves out the lowest and
+        the highest values; mse, the share of the full range whose rounding has the least squared
+        error.
+    percentile: the share of values within the range on each side, in percent.
+    """
+
+    name: str = "minmax"
+    percentile: float = 99.99
+
+    def range(
+        self, rows: Tensor, limits: tuple[int, int], symmetric: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The lower and the upper end for each row of `rows` [channels, values], in float32."""
+        if self.name == "minmax":
+            low, high = torch.aminmax(rows, dim=1)
+            return low.float(), high.float()
+        rows = sampled(rows).float()
+        if self.name == "percentile":
+            return percentile_range(rows, self.percentile)
+        return least_error_range(rows, limits, symmetric)
+
+
+MINMAX = Observer()
+
+
+def observer_problems(weights: str, activations: str, percentile: float) -> list[str]:
+    """What is wrong with the fields of Quantization that choose observers."""
+    found = [
+        f"{field} {name!r} is not one of {', '.join(known)}"
+        for field, name, known in (
+            ("weight_observer", weights, WEIGHT_OBSERVERS),
+            ("activation_observer", activations, ACTIVATION_OBSERVERS),
+        )
+        if name not in known
+    ]
+    if not 50 < percentile <= 100:
+        found.append(
+            f"observer_percentile {percentile:g} must be above 50 and at most 100, such as 99.99"
+        )
+    return found
+
+
+def sampled(rows: Tensor, limit: int = SAMPLES) -> Tensor:
+    """At most about `limit` values of each row, evenly spaced.
+
+    The distance has no factor in common with powers of 2, 3 and 5, which widths of layers are made
+    of: otherwise the same features of every token would be taken.
+    """
+    distance = max(1, math.ceil(rows.shape[1] / limit))
+    while math.gcd(distance, 30) > 1:
+        distance += 1
+    return rows[:, ::distance]
+
+
+def percentile_range(rows: Tensor, percentile: float) -> tuple[Tensor, Tensor]:
+    """The values below and above which `100 - percentile` percent of each row lie."""
+    count = rows.shape[1]
+    outside = min(round(count * (1 - percentile / 100)), (count - 1) // 2)
+    low = rows.kthvalue(1 + outside, dim=1).values
+    return low, rows.kthvalue(count - outside, dim=1).values
+
+
+def least_error_range(
+    rows: Tensor, limits: tuple[int, int], symmetric: bool
+) -> tuple[Tensor, Tensor]:
+    """The share of each row's full range with the least mean squared error of its rounding."""
+    full_low, full_high = torch.aminmax(rows, dim=1)
+    best_low, best_high = full_low, full_high
+    least = torch.full_like(full_low, torch.inf)
+    for share in SHARES:
+        low, high = full_low * share, full_high * share
+        scale, zero_point = quantization_parameters(low, high, limits, symmetric)
+        # `fake_quantize` takes one scale, or one for each index of dimension 0.
+        error = (fake_quantize(rows, scale, zero_point, limits) - rows).square().mean(dim=1)
+        better = error < least
+        least = torch.where(better, error, least)
+        best_low = torch.where(better, low, best_low)
+        best_high = torch.where(better, high, best_high)
+    return best_low, best_high
