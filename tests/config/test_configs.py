@@ -16,6 +16,7 @@ from sparsekit.config.unread import unread_keys
 from sparsekit.errors import ConfigError
 from sparsekit.pipeline.experiment import CHOOSES_CHECKPOINTS, teacher_arguments
 from sparsekit.pipeline.plan import Plan
+from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.tracking import TrackingConfig
 from sparsekit.sparseml import peer
 
@@ -106,6 +107,24 @@ def test_a_task_takes_every_recipe(
             built(plain(cfg))
     else:
         built(plain(cfg))
+
+
+def test_the_ingredients_of_from_dense(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def recipe(*overrides: str) -> Recipe:
+        chosen = ["dataset=sst2", "teacher=self", "recipe=from_dense", "recipe.num_epochs=6"]
+        return built(plain(composed(monkeypatch, tmp_path, [*chosen, *overrides]))).recipe
+
+    plainly = recipe()
+    assert not {"averaging", "hidden_states"} & set(plainly.modifiers)
+    assert plainly.lr(3.0, 100) == pytest.approx(0.5e-4)
+    assert recipe("recipe.averaged_epochs=1.5").modifiers["averaging"].start == 4.5
+    assert recipe("recipe.hidden_gain=0.5").needs_teacher("model")
+    cycles = recipe("recipe.lr_func=cyclic_linear", "recipe.lr_cycle_epochs=3")
+    assert cycles.lr(3.0, 100) == pytest.approx(1e-4)
+    observers = recipe("recipe.weight_observer=mse", "recipe.activation_observer=percentile")
+    assert vars(observers.modifiers["quantization"])["weight_observer"] == "mse"
+    with pytest.raises(ConfigError, match="averaging starts at epoch 7 but training ends at 6"):
+        recipe("recipe.averaged_epochs=-1")
 
 
 def test_a_form_that_the_runtime_cannot_run_is_a_problem(

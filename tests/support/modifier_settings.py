@@ -279,6 +279,13 @@ SETTINGS = [
         live_teacher=True,
     ),
     Setting(
+        "hidden states of every layer",
+        "distillation.layers.PerLayerDistillation",
+        {"student_layer_names": ["__LAYERS__"], "gain": 0.1, "end": 2.0},
+        no_training_aids,
+        live_teacher=True,
+    ),
+    Setting(
         "every Linear, as it is",
         "distillation.layers.PerLayerDistillation",
         {"project_features": False, "normalize": False, "gain": 0.1, "end": 2.0},

@@ -64,6 +64,7 @@ class PerLayerDistillation(Modifier):
 
     def __post_init__(self) -> None:
         self._layer_loss = LossMean()
+        self._pairs = list[tuple[str, str]]()
 
     def problems(self, num_epochs: float) -> list[str]:
         found = super().problems(num_epochs)
@@ -212,6 +213,14 @@ class PerLayerDistillation(Modifier):
     def logs(self) -> Mapping[str, float]:
         mean = self._layer_loss.take()
         return {} if mean is None else {"layer_loss": mean}
+
+    @property
+    def note(self) -> str:
+        if self.student_layer_names != [LAYERS] or not self._pairs:
+            return f"{len(self._pairs)} pairs" if self._pairs else ""
+        # A student with fewer layers skips some of the teacher's; they are counted from 0.
+        taught = ", ".join(teacher.rpartition(".")[2] for _, teacher in self._pairs)
+        return f"{len(self._pairs)} layers, from the teacher's {taught}"
 
     def detach(self, model: nn.Module) -> None:
         if self._hooks:

@@ -1,0 +1,76 @@
+"""Hidden states after each layer, paired by depth."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from sparsekit.errors import ConfigError
+from sparsekit.modifiers.distillation.layers import PerLayerDistillation
+
+
+def classifier(layers: int, width: int = 16) -> BertForSequenceClassification:
+    torch.manual_seed(layers)
+    config = BertConfig(
+        vocab_size=20,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=width,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return BertForSequenceClassification(config)
+
+
+def attached(
+    student: BertForSequenceClassification, teacher: BertForSequenceClassification
+) -> PerLayerDistillation:
+    modifier = PerLayerDistillation(gain=1.0, student_layer_names=["__LAYERS__"])
+    modifier.use_teacher(teacher)
+    modifier.attach(student)
+    modifier.update(0.0)
+    return modifier
+
+
+def layer_loss(modifier: PerLayerDistillation, student: BertForSequenceClassification) -> float:
+    batch = {"input_ids": torch.tensor([[1, 2, 3]]), "attention_mask": torch.ones(1, 3)}
+    return float(modifier.loss(torch.zeros(()), batch, student.train()(**batch)).detach())
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "taught"),
+    [(2, 4, "1, 3"), (3, 6, "1, 3, 5"), (2, 2, "0, 1"), (2, 3, "0, 2"), (4, 2, "0, 0, 0, 1")],
+)
+def test_layers_are_paired_by_depth(own: int, theirs: int, taught: str) -> None:
+    """The last of the student's learns from the last of the teacher's, and the schedule says so."""
+    modifier = attached(classifier(own), classifier(theirs))
+    assert modifier.note == f"{own} layers, from the teacher's {taught}"
+
+
+def test_a_student_equal_to_its_teacher_has_no_distance() -> None:
+    student = classifier(2)
+    modifier = attached(student, classifier(2))
+    assert layer_loss(modifier, student) == pytest.approx(0.0, abs=1e-6)
+    other = classifier(2)
+    torch.nn.init.normal_(other.get_parameter("bert.encoder.layer.1.output.dense.weight"))
+    student = classifier(2)
+    assert layer_loss(attached(student, other), student) > 1e-3
+
+
+def test_widths_may_differ() -> None:
+    student = classifier(2)
+    modifier = attached(student, classifier(4, width=32))
+    assert layer_loss(modifier, student) > 0
+    modifier.detach(student)
+    assert not [name for name in student.state_dict() if "projection" in name]
+
+
+def test_models_without_known_layers_are_refused() -> None:
+    student = PerLayerDistillation(student_layer_names=["__LAYERS__"], teacher_layer_names=["a"])
+    assert "stands alone" in student.problems(1)[0]
+    other = classifier(2)
+    other.config.model_type = "unknown"
+    with pytest.raises(ConfigError, match="__LAYERS__"):
+        attached(classifier(2), other)
