@@ -31,7 +31,7 @@ class Observer:
     """
 
     name: str = "minmax"
-    percentile: float = 99.99
+    percentile: float = 99.999
 
     def range(
         self, rows: Tensor, limits: tuple[int, int], symmetric: bool
@@ -61,7 +61,7 @@ def observer_problems(weights: str, activations: str, percentile: float) -> list
     ]
     if not 50 < percentile <= 100:
         found.append(
-            f"observer_percentile {percentile:g} must be above 50 and at most 100, such as 99.99"
+            f"observer_percentile {percentile:g} must be above 50 and at most 100, such as 99.999"
         )
     return found
 

@@ -72,7 +72,7 @@ class Quantization(Modifier):
     disable_observer_epoch: float | None = None
     weight_observer: str = "minmax"
     activation_observer: str = "minmax"
-    observer_percentile: float = 99.99
+    observer_percentile: float = 99.999
     submodules: list[str] = field(default_factory=list)
     exclude_module_types: list[str] = field(default_factory=list)
     quantize_embeddings: bool = True
