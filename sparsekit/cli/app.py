@@ -38,6 +38,7 @@ from sparsekit.cli.serve import serve
 from sparsekit.cli.shrink import shrink
 from sparsekit.cli.train import train
 from sparsekit.cli.verify import verify
+from sparsekit.cli.web import web
 from sparsekit.cli.workspace import workspace
 from sparsekit.errors import UserError, printable
 from sparsekit.system import bound_spinning
@@ -98,6 +99,7 @@ app.command()(data)
 app.command()(init)
 app.command()(predict)
 app.command()(serve)
+app.command()(web)
 app.command()(inspect)
 app.command()(export)
 app.command()(verify)

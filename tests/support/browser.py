@@ -74,15 +74,25 @@ class Page:
             height = self.evaluate("document.documentElement.scrollHeight")
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 
-    def problems(self) -> list[str]:
-        """Exceptions and console errors of the page that is open, and what it fetched from afar."""
+    def wait(self, expression: str) -> None:
+        """Wait until a JavaScript expression is true."""
+        deadline = time.monotonic() + SECONDS
+        while not self.evaluate(f"Boolean({expression})"):
+            assert time.monotonic() < deadline, f"{expression} stays false"
+            time.sleep(0.05)
+
+    def problems(self, own: str = "file:") -> list[str]:
+        """Exceptions and console errors of the page that is open, and what it fetched from afar.
+
+        own: how the addresses of its own files begin.
+        """
         found = []
         for event in self.events:
             url = event.get("params", {}).get("request", {}).get("url", "file:")
             level = event.get("params", {}).get("entry", {}).get("level")
             if event.get("method") == "Runtime.exceptionThrown" or level == "error":
                 found.append(json.dumps(event["params"])[:500])
-            elif not url.startswith("file:"):
+            elif not url.startswith(("file:", "data:", own)):
                 found.append(f"fetched {url}")
         return found
 

@@ -34,6 +34,7 @@ from sparsekit.runtime.sparse.weights import (
     TILE_ROWS,
     Format,
     fastest_format,
+    operand_formats,
     pack,
 )
 
@@ -122,7 +123,7 @@ class Encoder:
 
     def _layer(self, layer: Layer) -> LayerStruct:
         a = layer.attention
-        projection, inputs = WeightStruct(), _quantizer(None, Format.ROUNDED)
+        projection, inputs = WeightStruct(), quantizer_struct(None, Format.ROUNDED)
         intermediate, normalized, attention = projection, inputs, AttentionStruct()
         if a is not None:
             projection, inputs = self._weight(a.query, a.key, a.value)
@@ -151,25 +152,11 @@ class Encoder:
         )
 
     def _operands(self, attention: Attention, terms: Terms | None) -> list[QuantizerStruct]:
-        """Quantizers of query, key, probabilities and value: int8 where all of them can be.
-
-        Rotated ones are multiplied as float32: the rotation follows the projection, which would
-        have to store bytes.
-        """
-        formats = [Format.ROUNDED] * 4
-        types = [None if x is None else x.dtype.type for x in attention.operands]
-        probabilities = attention.operands[2]
-        # The instruction multiplies unsigned by signed bytes. A zero point of the probabilities
-        # would have to be subtracted from every sum.
-        int8 = (
-            self.int8
-            and (terms is None or terms.rotation is None)
-            and types == [np.uint8, np.int8, np.uint8, np.int8]
-        )
-        if int8 and probabilities is not None and probabilities.zero_point == 0:
-            formats = [Format.PACKED, Format.PACKED, Format.PACKED, Format.PLANES]
+        """Quantizers of query, key, probabilities and value."""
+        formats = operand_formats(attention.operands, terms, self.int8)
         return [
-            _quantizer(x, format) for x, format in zip(attention.operands, formats, strict=True)
+            quantizer_struct(x, format)
+            for x, format in zip(attention.operands, formats, strict=True)
         ]
 
     def _weight(self, *linears: Linear) -> tuple[WeightStruct, QuantizerStruct]:
@@ -182,7 +169,7 @@ class Encoder:
             self._weights[key] = self._pack(linears)
         weight, format, values = self._weights[key]
         self._values += values
-        return weight, _quantizer(linears[0].inputs, format)
+        return weight, quantizer_struct(linears[0].inputs, format)
 
     def _pack(self, linears: Sequence[Linear]) -> tuple[WeightStruct, Format, int]:
         """The packed weights, the format of their input, and the number of their values."""
@@ -216,7 +203,7 @@ def _identity(linear: Linear) -> object:
     return weight, scale, linear.bias.tobytes(), linear.inputs
 
 
-def _quantizer(quantizer: Quantizer | None, format: Format) -> QuantizerStruct:
+def quantizer_struct(quantizer: Quantizer | None, format: Format) -> QuantizerStruct:
     if quantizer is None:
         return QuantizerStruct(Format.FLOAT32, 1, 1, 0, 0, 0)
     limits = np.iinfo(quantizer.dtype)

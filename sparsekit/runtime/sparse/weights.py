@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 
 from sparsekit.runtime.sparse.graph import Array
-from sparsekit.runtime.sparse.structure import Linear
+from sparsekit.runtime.sparse.structure import Linear, Quantizer, Terms
 
 
 class Format(IntEnum):
@@ -70,6 +70,28 @@ def fastest_format(linears: Sequence[Linear], tiles: bool = False) -> Format:
     if tiles and size and all(_has_whole_tiles(linear.weight) for linear in linears):
         costs[Format.TILES] = TILE_COST * size / 4
     return min(costs, key=lambda format: costs[format])
+
+
+def operand_formats(
+    operands: Sequence[Quantizer | None], terms: Terms | None, int8: bool
+) -> list[Format]:
+    """The formats of query, key, probabilities and value: int8 where all of them can be.
+
+    Rotated ones are multiplied as float32: the rotation follows the projection, which would have
+    to store bytes. int8: whether the kernels multiply bytes.
+    """
+    types = [None if x is None else x.dtype.type for x in operands]
+    probabilities = operands[2]
+    # The instruction multiplies unsigned by signed bytes. A zero point of the probabilities would
+    # have to be subtracted from every sum.
+    int8 = (
+        int8
+        and (terms is None or terms.rotation is None)
+        and types == [np.uint8, np.int8, np.uint8, np.int8]
+    )
+    if int8 and probabilities is not None and probabilities.zero_point == 0:
+        return [Format.PACKED, Format.PACKED, Format.PACKED, Format.PLANES]
+    return [Format.ROUNDED] * 4
 
 
 def pack(linears: Sequence[Linear], format: Format) -> PackedWeight:

@@ -72,7 +72,30 @@ INLINE void add_units(const weight *w, long k, long end, const integers *x, inte
                                    : sum[v] + second_sums[v];
 }
 
-#ifdef INT8_DOT_PRODUCTS
+#ifdef __wasm_simd128__
+/* sum [n] += two planes, of a group of n vectors, times the two int16 of each element of `pair`:
+   there are no products of bytes to add up, and so no need to interleave four planes. */
+INLINE void add_two_planes(integers *sum, integers first, integers second, v128_t pair,
+                           const int n) {
+    v128_t low = (v128_t)INTERLEAVE(lo, 8, first, second),
+           high = (v128_t)INTERLEAVE(hi, 8, first, second);
+    sum[0] += (integers)wasm_i32x4_dot_i16x8(wasm_u16x8_extend_low_u8x16(low), pair);
+    if (n > 1)
+        sum[1] += (integers)wasm_i32x4_dot_i16x8(wasm_u16x8_extend_high_u8x16(low), pair);
+    if (n > 2)
+        sum[2] += (integers)wasm_i32x4_dot_i16x8(wasm_u16x8_extend_low_u8x16(high), pair);
+    if (n > 3)
+        sum[3] += (integers)wasm_i32x4_dot_i16x8(wasm_u16x8_extend_high_u8x16(high), pair);
+}
+
+/* sum [n] += four planes, of a group of n vectors, times the four bytes of `value`. */
+INLINE void add_planes(integers *sum, const integers *x[4], long group, integers value,
+                       const int n) {
+    v128_t four = wasm_i16x8_extend_low_i8x16((v128_t)value);
+    add_two_planes(sum, x[0][group], x[1][group], wasm_i32x4_shuffle(four, four, 0, 0, 0, 0), n);
+    add_two_planes(sum, x[2][group], x[3][group], wasm_i32x4_shuffle(four, four, 1, 1, 1, 1), n);
+}
+#elif defined INT8_DOT_PRODUCTS
 /* sum [n] += four planes, of a group of n vectors, times the four bytes of `value`. */
 INLINE void add_planes(integers *sum, const integers *x[4], long group, integers value,
                        const int n) {
@@ -96,7 +119,9 @@ INLINE void add_planes(integers *sum, const integers *x[4], long group, integers
     if (n > 3)
         sum[3] = (integers)DOT_PRODUCT_ADD(sum[3], INTERLEAVE(hi, 16, front, back), value);
 }
+#endif
 
+#ifdef INT8_DOT_PRODUCTS
 /* Multiply-adds of a row's steps of one chunk with x [CHUNK_INPUTS][groups]. */
 INLINE void add_steps(const weight *w, long k, long end, const integers *x, integers *sum,
                       const int width) {

@@ -63,6 +63,9 @@ INLINE integers pack(const integers q[GROUP]) {
     __m256i low = _mm256_packus_epi32((__m256i)q[0], (__m256i)q[1]);
     __m256i high = _mm256_packus_epi32((__m256i)q[2], (__m256i)q[3]);
     return (integers)_mm256_packus_epi16(low, high);
+#elif defined __wasm_simd128__
+    return (integers)wasm_u8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4((v128_t)q[0], (v128_t)q[1]),
+                                             wasm_i16x8_narrow_i32x4((v128_t)q[2], (v128_t)q[3]));
 #else
     int16x8_t low = vcombine_s16(vmovn_s32((int32x4_t)q[0]), vmovn_s32((int32x4_t)q[1]));
     int16x8_t high = vcombine_s16(vmovn_s32((int32x4_t)q[2]), vmovn_s32((int32x4_t)q[3]));

@@ -1,9 +1,9 @@
 /* Vectors of tokens and float32 functions of them; CPU only.
 
 Between Linear layers activations are stored by feature: a vector has one feature of 16 tokens with
-AVX-512, of 4 with NEON, or of 8. So sums over features (LayerNorm), keys (softmax) and inputs
-(Linear) never cross lanes, and one weight is multiplied with all lanes. The vector types are
-extensions of GCC and Clang, which compile them to the processor's instructions. */
+AVX-512, of 4 with NEON and WebAssembly, or of 8. So sums over features (LayerNorm), keys (softmax)
+and inputs (Linear) never cross lanes, and one weight is multiplied with all lanes. The vector types
+are extensions of GCC and Clang, which compile them to the processor's instructions. */
 
 #ifndef SPARSEKIT_ENCODER_VECTORS_H
 #define SPARSEKIT_ENCODER_VECTORS_H
@@ -14,6 +14,8 @@ extensions of GCC and Clang, which compile them to the processor's instructions.
 #include <immintrin.h>
 #elif defined __aarch64__
 #include <arm_neon.h>
+#elif defined __wasm_simd128__
+#include <wasm_simd128.h>
 #endif
 
 /* The ABI of vector arguments does not matter: they are passed within one file only. */
@@ -27,6 +29,9 @@ extensions of GCC and Clang, which compile them to the processor's instructions.
 #elif defined __aarch64__
 #define LANES 4
 #define ACCUMULATORS 2
+#elif defined __wasm_simd128__
+#define LANES 4
+#define ACCUMULATORS 1
 #else
 #define LANES 8
 #define ACCUMULATORS 1
@@ -38,9 +43,10 @@ extensions of GCC and Clang, which compile them to the processor's instructions.
 #define VECTOR_REGISTER "v"
 #endif
 /* Whether the processor adds four int8 products at once to each int32 sum: with VNNI on x86, with
-   dotprod or i8mm on ARM. */
+   dotprod or i8mm on ARM. WebAssembly adds two products of int16, which is still faster than
+   float32. */
 #if defined __AVX512VNNI__ && defined __AVX512BW__ || defined __AVXVNNI__ && LANES == 8 ||         \
-    defined __aarch64__ && defined __ARM_FEATURE_DOTPROD
+    defined __aarch64__ && defined __ARM_FEATURE_DOTPROD || defined __wasm_simd128__
 #define INT8_DOT_PRODUCTS
 #endif
 /* Vectors per tile, the tokens for which a weight is read once: 128, 64 or 32. */
@@ -65,6 +71,23 @@ typedef float unaligned_vector __attribute__((vector_size(4 * LANES), aligned(4)
     _mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)value)
 #define INTERLEAVE(half, bits, a, b)                                                               \
     ((integers)_mm256_unpack##half##_epi##bits((__m256i)a, (__m256i)b))
+#elif defined __wasm_simd128__
+#define DOT_PRODUCT_ADD(sum, x, value) wasm_dot_product_add(sum, x, value)
+#define WASM_ZIP_lo_8(a, b)                                                                        \
+    wasm_i8x16_shuffle(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define WASM_ZIP_hi_8(a, b)                                                                        \
+    wasm_i8x16_shuffle(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#define INTERLEAVE(half, bits, a, b) ((integers)WASM_ZIP_##half##_##bits((v128_t)(a), (v128_t)(b)))
+
+/* Bytes become int16, of which pairs are multiplied and added, then sums of neighbours. */
+INLINE integers wasm_dot_product_add(integers sum, integers x, integers value) {
+    v128_t a = wasm_i32x4_dot_i16x8(wasm_u16x8_extend_low_u8x16((v128_t)x),
+                                    wasm_i16x8_extend_low_i8x16((v128_t)value));
+    v128_t b = wasm_i32x4_dot_i16x8(wasm_u16x8_extend_high_u8x16((v128_t)x),
+                                    wasm_i16x8_extend_high_i8x16((v128_t)value));
+    return sum + (integers)wasm_i32x4_shuffle(a, b, 0, 2, 4, 6) +
+           (integers)wasm_i32x4_shuffle(a, b, 1, 3, 5, 7);
+}
 #else
 #define DOT_PRODUCT_ADD(sum, x, value) neon_dot_product_add(sum, x, value)
 #define NEON_ZIP_lo(bits, a, b) vzip1q_s##bits(a, b)
@@ -123,6 +146,8 @@ INLINE vector minimum(vector a, vector b) {
     return (vector)_mm256_min_ps((__m256)a, (__m256)b);
 #elif defined __aarch64__
     return (vector)vminnmq_f32((float32x4_t)a, (float32x4_t)b);
+#elif defined __wasm_simd128__
+    return (vector)wasm_f32x4_pmin((v128_t)b, (v128_t)a);
 #else
     return where(a < b, a, b);
 #endif
@@ -135,6 +160,8 @@ INLINE vector maximum(vector a, vector b) {
     return (vector)_mm256_max_ps((__m256)a, (__m256)b);
 #elif defined __aarch64__
     return (vector)vmaxnmq_f32((float32x4_t)a, (float32x4_t)b);
+#elif defined __wasm_simd128__
+    return (vector)wasm_f32x4_pmax((v128_t)b, (v128_t)a);
 #else
     return where(a > b, a, b);
 #endif
