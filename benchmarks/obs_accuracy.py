@@ -62,10 +62,11 @@ def quickstart() -> Data:
 
 
 def files(train: Path, validation: Path, max_length: int = 128) -> Data:
-    parts = [read_file(path, ["text"], "label", max_length) for path in (train, validation)]
+    task = TextClassification(max_length=max_length)
+    parts = [read_file(path, task) for path in (train, validation)]
     assert parts[0].label_names == parts[1].label_names
     splits = {"train": parts[0].splits["train"], "validation": parts[1].splits["train"]}
-    return Data(TextClassification(max_length=max_length), splits, parts[0].label_names)
+    return Data(task, splits, parts[0].label_names)
 
 
 def learning_rate(init: float) -> dict[str, Any]:

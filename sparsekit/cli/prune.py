@@ -46,15 +46,21 @@ Seed = Annotated[int, typer.Option(help="Seed for drawing texts.")]
 
 # Calibration texts of wanda and obs.
 Texts = Annotated[
-    Path | None, typer.Option(help="A data file: texts for wanda; texts and labels for obs.")
+    Path | None,
+    typer.Option(
+        help="A data file of the model's task: texts for wanda; texts and labels for obs."
+    ),
 ]
-TextColumns = Annotated[list[str] | None, typer.Option(help="Column of the text; twice for pairs.")]
-LabelColumn = Annotated[str, typer.Option(help="Column of the label.")]
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option(help="Column of the text; twice for pairs. [default: that of the model's task]"),
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="Column of the label. [default: that of the model's task]")
+]
 MaxLength = Annotated[
     int | None,
-    typer.Option(
-        help="Texts are truncated to this many tokens. [default: 128, or the model's limit]"
-    ),
+    typer.Option(help="Texts are truncated to this many tokens. [default: as in the model's task]"),
 ]
 Rows = Annotated[int, typer.Option(help="wanda: number of calibration texts.")]
 
@@ -77,7 +83,7 @@ def prune(
     pattern: Pattern = "unstructured",
     data: Texts = None,
     text_column: TextColumns = None,
-    label_column: LabelColumn = "label",
+    label_column: LabelColumn = None,
     max_length: MaxLength = None,
     output: Output = None,
     global_sparsity: Ranked = None,
@@ -115,7 +121,10 @@ def prune(
 
 
 def _calibration(
-    file: Path | None, text_columns: list[str] | None, label_column: str, max_length: int | None
+    file: Path | None,
+    text_columns: list[str] | None,
+    label_column: str | None,
+    max_length: int | None,
 ) -> Data | None:
     from sparsekit.oneshot.checkpoint import Data
 
@@ -123,7 +132,7 @@ def _calibration(
         return None
     return Data(
         file=file,
-        text_columns=text_columns or ["text"],
+        text_columns=text_columns or None,
         label_column=label_column,
         max_length=max_length,
     )

@@ -27,12 +27,15 @@ def sensitivity(
         typer.Option(help="A share of zeros to try, repeatable. [default: 0.5 0.7 0.8 0.9 0.95]"),
     ] = None,
     text_column: Annotated[
-        list[str] | None, typer.Option(help="Column of the text; twice for pairs.")
+        list[str] | None,
+        typer.Option(help="Column of the text; twice for pairs. [default: that of the task]"),
     ] = None,
-    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of the label. [default: that of the model's task]")
+    ] = None,
     max_length: Annotated[
         int | None,
-        typer.Option(help="Texts are truncated to this many tokens. [default: 128]"),
+        typer.Option(help="Texts are truncated to this many tokens. [default: as in the task]"),
     ] = None,
     rows: Annotated[int, typer.Option(help="Rows on which the loss is measured.")] = 256,
     seed: Annotated[int, typer.Option(help="Seed for drawing rows.")] = 0,
@@ -54,7 +57,7 @@ def sensitivity(
     quiet_libraries()
     file = Data(
         file=data,
-        text_columns=text_column or ["text"],
+        text_columns=text_column or None,
         label_column=label_column,
         max_length=max_length,
     )

@@ -70,7 +70,7 @@ def shrink(
     method: How = Method.magnitude,
     data: Texts = None,
     text_column: TextColumns = None,
-    label_column: LabelColumn = "label",
+    label_column: LabelColumn = None,
     max_length: MaxLength = None,
     output: Output = None,
     global_ranking: Ranked = False,
@@ -115,7 +115,7 @@ def shrink(
     if data is not None:
         calibration = Data(
             file=data,
-            text_columns=text_column or ["text"],
+            text_columns=text_column or None,
             label_column=label_column,
             max_length=max_length,
         )

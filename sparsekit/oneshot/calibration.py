@@ -8,69 +8,53 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import Dataset, DatasetDict
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from sparsekit.data.columns import values
 from sparsekit.data.datasets import FileDataset
 from sparsekit.data.delimited import UNLESS_HEADER
 from sparsekit.data.schema import Column
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.tasks.base import Data, Task
-from sparsekit.tasks.text_classification import TextClassification
+from sparsekit.tasks.checks import checked_splits
+from sparsekit.tasks.texts import column_problems
 
 # Rows of one forward and backward pass; one layer's gradients of all of them are in memory.
 ROWS = 32
-# The column of labels that are not used.
-NO_LABEL = "(no label)"
 # Errors of data sets name keys of the launcher's config; the command has options instead.
 _OPTIONS = {
     "dataset.data_files.train": "--data",
     "dataset.text_columns": "--text-column",
+    "dataset.token_column": "--text-column",
+    "dataset.question_column": "--text-column",
+    "dataset.context_column": "--text-column",
     "dataset.label_column": "--label-column",
+    "dataset.tag_column": "--label-column",
+    "dataset.answers_column": "--label-column",
     "dataset.max_length": "--max-length",
 }
 
 
 @dataclass(kw_only=True)
 class CalibrationFile(FileDataset):
-    """A file whose rows are all calibration data.
-
-    Without `labelled` it has no labels, and each row gets one that is not used.
-    """
-
-    labelled: bool = True
+    """A file whose rows are all calibration data."""
 
     def raw(self, columns: Sequence[Column]) -> DatasetDict:
-        rows = super().raw([column for column in columns if column.name != NO_LABEL])["train"]
-        if not self.labelled:
-            # Every data set has at least two labels.
-            rows = rows.add_column(NO_LABEL, [0] * len(rows), feature=ClassLabel(names=["0", "1"]))
+        rows = super().raw(columns)["train"]
         return DatasetDict(train=rows, validation=rows)
 
 
-def read(
-    path: Path,
-    text_columns: list[str],
-    label_column: str,
-    max_length: int,
-    labelled: bool = True,
-) -> Data:
+def read(path: Path, task: Task, labelled: bool = True) -> Data:
     """The rows of a file as the split `train`; raises UserError for unusable ones.
 
-    Without `labelled` every label is 0, whatever `label_column` holds.
+    Without `labelled` only texts are read, and each row has a label that means nothing. Words have
+    no sense without their tags, so that these are read anyway.
     """
-    source = CalibrationFile(
-        data_files={"train": str(path)},
-        labelled=labelled,
-    )
-    task = TextClassification(
-        text_columns=text_columns,
-        label_column=label_column if labelled else NO_LABEL,
-        max_length=max_length,
-    )
+    source = CalibrationFile(data_files={"train": str(path)})
     try:
-        return task.load(source)
+        return task.load(source) if labelled or task.words else _texts(source, task)
     except UserError as error:
         problems = error.problems if isinstance(error, ConfigError) else [str(error)]
         # Both splits have the same rows.
@@ -78,8 +62,19 @@ def read(
         problems = [text.partition(UNLESS_HEADER)[0] for text in problems]
         for key, option in _OPTIONS.items():
             problems = [text.replace(key, option) for text in problems]
-        problems = [text.replace(f", {NO_LABEL}", "") for text in problems]
-        raise ConfigError(problems) from error
+        raise ConfigError(list(dict.fromkeys(problems))) from error
+
+
+def _texts(source: CalibrationFile, task: Task) -> Data:
+    """The columns of text alone."""
+    if problems := task.problems():
+        raise ConfigError(problems)
+    columns = [column for column in task.columns() if column.is_text]
+    splits = checked_splits(source, columns)
+    if problems := column_problems(splits, columns):
+        raise ConfigError(problems)
+    texts = [[text or "" for text in values(splits["train"], column.name)] for column in columns]
+    return Data(task, {"train": task.unlabelled(texts)}, [])
 
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
@@ -113,7 +108,11 @@ def _length(row: Mapping[str, Any]) -> int:
 
 @dataclass
 class TextCollator:
-    """Makes batches of a model's inputs and `labels` from rows in the task's form."""
+    """Makes batches of a model's inputs and `labels` from rows in the task's form.
+
+    Where a row becomes several, such as the windows of a context, as many as there were rows are
+    kept, from all over the batch.
+    """
 
     task: Task
     tokenizer: PreTrainedTokenizerBase
@@ -125,5 +124,6 @@ class TextCollator:
         tokens = [
             dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
         ]
-        batch = self.task.collator(self.tokenizer)(tokens)
+        kept = [tokens[index * len(tokens) // len(rows)] for index in range(len(rows))]
+        batch = self.task.collator(self.tokenizer)(kept)
         return {name: values.to(self.device) for name, values in batch.items()}

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ from sparsekit.models.loading import embedded_tokens, positions_of
 from sparsekit.models.saving import own_names
 from sparsekit.models.tokenizer import load_tokenizer
 from sparsekit.oneshot.calibration import TextCollator, draw, read
+from sparsekit.oneshot.checkpoint_task import task_of_checkpoint, with_file_columns
 from sparsekit.sparsity.surgeon import Draw
+from sparsekit.tasks.base import Task
+from sparsekit.tasks.text_classification import TextClassification
 
 # The files of a checkpoint besides its weights: tokenizer, settings of generation and pooling.
 _BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
@@ -31,12 +34,13 @@ _BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
 class Data:
     """A csv or json file for calibration.
 
-    max_length: null truncates texts to 128 tokens, or to the model's positions if it has fewer.
+    text_columns, label_column: None reads the columns of the checkpoint's task.
+    max_length: None truncates texts as the task does, or to the model's positions if it has fewer.
     """
 
     file: Path
-    text_columns: list[str]
-    label_column: str = "label"
+    text_columns: list[str] | None = None
+    label_column: str | None = None
     max_length: int | None = None
 
 
@@ -50,6 +54,7 @@ def architecture_of(config: PreTrainedConfig) -> type[PreTrainedModel] | type[Au
 
 
 def calibration(
+    source: str,
     folder: Path,
     model: PreTrainedModel,
     missing: list[str],
@@ -60,6 +65,7 @@ def calibration(
     """A function that draws batches from the file's rows, with labels in the model's order.
 
     Args:
+        source: the run folder, model folder or Hub id that the user gave.
         folder: the checkpoint.
         model: the model that was loaded from it.
         missing: the weights that the checkpoint lacks.
@@ -67,23 +73,23 @@ def calibration(
         measured: what needs the loss of labels, in an error message; None needs no labels.
         instead: what else there is without labels, in an error message.
     """
-    limit = positions_of(model.config)
-    max_length = min(128, limit or 128) if data.max_length is None else data.max_length
-    if limit is not None and max_length > limit:
-        raise UserError(
-            f"--max-length {max_length} is more than the {limit} positions of {folder}; set "
-            f"{limit} or less"
-        )
+    kind = type(model).__name__
+    task = task_of_checkpoint(source, model.config, kind)
     labelled = measured is not None
-    rows = read(data.file, data.text_columns, data.label_column, max_length, labelled)
-    if labelled:
-        kind = type(model).__name__
-        if missing or not rows.task.is_head(kind):
-            raise UserError(
-                f"{measured} needs the loss of a trained classifier, and {folder} is "
-                f"{'one without ' + ', '.join(missing[:3]) if missing else 'a ' + kind}; "
-                f"fine-tune it first{instead}"
-            )
+    headless = task is None or task.learns_from_teacher
+    if labelled and (headless or missing):
+        state = f"a {kind}" if headless else f"one without {', '.join(missing[:3])}"
+        raise UserError(
+            f"{measured} needs the loss of a model trained for its task, and {folder} is {state}; "
+            f"fine-tune it first{instead}"
+        )
+    task = task or TextClassification()
+    # Words are read with their tags.
+    label_column = data.label_column if labelled or task.words else None
+    task = with_file_columns(task, data.text_columns, label_column)
+    task = replace(task, max_length=_max_length(folder, model, data, task))
+    rows = read(data.file, task, labelled)
+    if labelled and rows.label_names:
         theirs = id2label(model.config)
         order = matching_order(rows.label_names, theirs)
         if order is not None:
@@ -93,9 +99,22 @@ def calibration(
                 f"--data {data.file} has the labels {', '.join(rows.label_names)}, but "
                 f"{folder} has {', '.join(theirs.values())}; use the data of its task"
             )
-    tokenizer = load_tokenizer(folder, max_length, embedded_tokens(model))
+    tokenizer = load_tokenizer(folder, task.max_length, embedded_tokens(model))
     collate = TextCollator(rows.task, tokenizer, model.device)
     return partial(draw, rows.splits["train"], collate)
+
+
+def _max_length(folder: Path, model: PreTrainedModel, data: Data, task: Task) -> int:
+    """Tokens after which a row is truncated."""
+    limit = positions_of(model.config)
+    if data.max_length is None:
+        return task.max_length if limit is None else min(task.max_length, limit)
+    if limit is not None and data.max_length > limit:
+        raise UserError(
+            f"--max-length {data.max_length} is more than the {limit} positions of {folder}; set "
+            f"{limit} or less"
+        )
+    return data.max_length
 
 
 def write_copy(

@@ -45,7 +45,7 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
         assert data is not None
         measured = "--method obs" if config.method == "obs" else None
         instead = ", or use --method wanda"
-        batches = calibration(folder, model, missing, data, measured, instead)
+        batches = calibration(source, folder, model, missing, data, measured, instead)
     methods.prune(model, layers, batches, config)
     check_zeros(layers, config)
     record = {"source": source, **asdict(config), "data": str(data.file) if data else None}

@@ -85,7 +85,8 @@ def measure(
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     if problem := nothing_prunable(model):
         raise UserError(problem)
-    batches = list(calibration(folder, model, missing, data, "sensitivity")(rows, seed, 1))
+    draw = calibration(source, folder, model, missing, data, "sensitivity")
+    batches = list(draw(rows, seed, 1))
     layers = prunable(model)
     measured = list(shown(sensitivities(model, layers, batches, shares), len(layers)))
     loss = mean_loss(model, batches)

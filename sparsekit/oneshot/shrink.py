@@ -98,7 +98,7 @@ def shrink_checkpoint(
         assert data is not None
         measured = f"--method {config.method}"
         instead = ", or use --method magnitude"
-        draw = calibration(folder, model, missing, data, measured, instead)
+        draw = calibration(source, folder, model, missing, data, measured, instead)
         statistics = measure(model, draw(config.rows, config.seed, 1))
     rankings, found = rank(model, config.method, statistics), []
     for output, settings in outputs.items():

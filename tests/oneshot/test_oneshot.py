@@ -268,12 +268,14 @@ def test_texts_are_truncated_to_the_positions_of_a_model(
     assert "no column text; it has review, label; set --text-column" in stderr
 
 
-def test_obs_needs_a_trained_classifier(
-    student_folder: str, csv_files: dict[str, str], tmp_path: Path
-) -> None:
+def test_obs_needs_a_trained_model(csv_files: dict[str, str], tmp_path: Path) -> None:
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(tmp_path / "bert")
     code, stderr = command(
-        student_folder, "--method", "obs", "--sparsity", "0.95", "--data", csv_files["train"],
-        "-o", str(tmp_path / "pruned"),
+        str(tmp_path / "bert"), "--method", "obs", "--sparsity", "0.95",
+        "--data", csv_files["train"], "-o", str(tmp_path / "pruned"),
     )  # fmt: skip
     assert code == 1
-    assert "fine-tune it first, or use --method wanda" in stderr
+    assert "is a BertModel; fine-tune it first, or use --method wanda" in stderr
