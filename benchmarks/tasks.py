@@ -179,12 +179,15 @@ def sparse_recipe(args: argparse.Namespace) -> list[str]:
 
 
 def train(folder: Path, overrides: Sequence[str]) -> None:
-    """A run in `folder`, unless it is there already; an unfinished one is begun again."""
+    """A run in `folder`, unless it is there already; an unfinished one goes on."""
     if RunFolder(folder).ending.status == "completed":
         return
-    shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, str(ROOT / "launch.py"), *overrides]
-    command.append(f"hydra.run.dir={folder.resolve()}")
+    if any((folder / "checkpoints").glob("checkpoint-*")):
+        command = [sys.executable, "-m", "sparsekit", "resume", str(folder.resolve())]
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        command = [sys.executable, str(ROOT / "launch.py"), *overrides]
+        command.append(f"hydra.run.dir={folder.resolve()}")
     print(" ".join(command), flush=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
