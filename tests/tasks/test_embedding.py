@@ -15,7 +15,14 @@ from datasets import Dataset, DatasetDict
 from hydra import compose, initialize_config_dir
 from project import CONF
 from serving import post, serving
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, TrainingArguments
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    FeatureExtractionPipeline,
+    TrainingArguments,
+)
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
@@ -123,6 +130,50 @@ def test_vectors_are_those_of_transformers_and_mean_pooling(run: Path) -> None:
     for row, mask in enumerate(batch["attention_mask"].bool()):
         mean = hidden[row][mask].mean(0)
         np.testing.assert_allclose(ours[row], (mean / mean.norm()).numpy(), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def float_run(encoder_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without quantization, timed with OpenVINO."""
+    folder = tmp_path_factory.mktemp("float_embedding")
+    files = {s: pairs_file(folder / f"{s}.jsonl", 16) for s in ("train", "validation")}
+    launching.run_here(
+        folder / "run",
+        "task=embedding",
+        "dataset=json",
+        *(f"dataset.data_files.{split}={file}" for split, file in files.items()),
+        "dataset.text_columns=[a,b]",
+        "dataset.score_column=relatedness",
+        f"student.checkpoint={encoder_folder}",
+        "student.sparsity=0.5",
+        "teacher=self",
+        "training=smoke",
+        "training.max_steps=2",
+        "recipe=pruned90",
+        "recipe.num_epochs=1",
+        "runtime=openvino",
+        "runtime.requests=2",
+        "runtime.batches=1",
+    )
+    return folder / "run"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_vectors_are_those_of_the_feature_extraction_pipeline(
+    float_run: Path, runtime: str
+) -> None:
+    """Of 200 texts: the mean of the pipeline's vectors of tokens, divided by its length."""
+    texts = [str(row["text"]) for row in hub_seed.reviews(180, seed=7)]
+    texts += [f"Unbelievable! {text.title()} (it's lifelessness...)" for text in texts[:20]]
+    reference = FeatureExtractionPipeline(
+        model=AutoModel.from_pretrained(float_run / "model", add_pooling_layer=False).eval(),
+        tokenizer=AutoTokenizer.from_pretrained(float_run / "model"),
+    )
+    ours = Pipeline(float_run, runtime=runtime)(texts)
+    assert len(ours) == 200
+    for vector, [tokens] in zip(ours, reference(texts), strict=True):
+        mean = np.mean(tokens, axis=0)
+        np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-5)
 
 
 def test_our_own_runtime_computes_the_mean_of_all_tokens(run: Path) -> None:
