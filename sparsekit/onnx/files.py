@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from sparsekit.onnx.layouts.transformers_js import add_settings
 from sparsekit.runs.folder import RunFolder
 
 # The files of model/ that a runtime needs: no weights, recipe or pickled training arguments.
@@ -28,12 +27,8 @@ def source_files(run: RunFolder) -> list[Path]:
 
 
 def copy_folder(model: Path, folder: Path) -> None:
-    """Copy the config and the tokenizer's files, which a runtime needs besides the graph.
-
-    The config also says how transformers.js loads it.
-    """
+    """Copy the config and the tokenizer's files, which a runtime needs besides the graph."""
     folder.mkdir()
     for file in sorted(model.iterdir()):
         if file.name in DEPLOYED:
             shutil.copyfile(file, folder / file.name)
-    add_settings(folder / "config.json")
