@@ -46,7 +46,8 @@ worker.onmessage = ({ data: { ready, found, error } }) => {
     answers.replaceChildren();
     status.textContent = error;
     status.className = "error";
-    busy = Boolean(!found && !ready && document.body.dataset.state !== "ready");
+    // A text that failed is done; a model that failed to load answers none.
+    if (document.body.dataset.state === "ready") idle();
     return;
   }
   status.className = "";
