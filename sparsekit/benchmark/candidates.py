@@ -7,6 +7,7 @@ int8 by onnxruntime's dynamic quantization, which needs no training.
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,8 @@ def candidates(model: Path, task: Task, scratch: Path) -> list[Candidate]:
     for form in sorted({runtime.forms[0] for runtime in runtimes}):
         write_graphs(loaded, task, layers, scratch / f"{form}.onnx", scratch / "traced.onnx", form)
     (scratch / "traced.onnx").unlink()
+    # Beside the graphs, as in a deployment: it tells a runtime which architecture they are of.
+    shutil.copyfile(model / "config.json", scratch / "config.json")
     if SparseRuntime in runtimes and (
         reason := refusal(scratch / f"{SparseRuntime.forms[0]}.onnx")
     ):

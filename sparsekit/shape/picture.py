@@ -42,6 +42,7 @@ def _left(axes: Axes, left: Sequence[int], before: Sequence[int], name: str) -> 
     axes.bar(layers, before[: len(left)], color=REMOVED)
     axes.bar(layers, left, color=LEFT)
     axes.set_ylim(0, 1.15 * max(before))
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel(f"{name} left\nof {max(before):,}")
     _annotate(axes, left, [f"{count:,}" for count in left], max(before))
 

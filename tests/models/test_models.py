@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from families import FAMILIES, write_checkpoint
+from families import FAMILIES, SPECIAL, write_checkpoint
 from tiny_training import load_student, make_rows, trainer
-from transformers import RobertaConfig, T5Config, ViTConfig
+from transformers import AutoTokenizer, RobertaConfig, T5Config, ViTConfig
 
 from sparsekit.errors import UserError
 from sparsekit.models.hub import fetch, weight_files
@@ -305,6 +305,34 @@ def test_a_missing_padding_token_is_the_end_token(
     assert loaded.tokenizer.pad_token == "[SEP]"
     # The head finds each row's last token by it.
     assert loaded.model.config.pad_token_id == loaded.tokenizer.convert_tokens_to_ids("[SEP]")
+
+
+def test_a_tokenizer_of_a_vocabulary_alone_becomes_a_fast_one(
+    student_folder: str, tmp_path: Path
+) -> None:
+    """As checkpoints of slow tokenizers have it: vocab.txt, and no tokenizer.json."""
+    folder = Path(student_folder)
+    assert (folder / "vocab.txt").is_file() and not (folder / "tokenizer.json").exists()
+    made = Student(checkpoint=student_folder).load(TASK, LABELS).tokenizer
+    assert made.is_fast
+    made.save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").is_file()
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("A warm and funny film.", "unbelievably dull", ""):
+        ids = made(text)["input_ids"]
+        assert ids == again(text)["input_ids"]
+        assert ids[0] == made.cls_token_id and ids[-1] == made.sep_token_id
+
+
+def test_a_tokenizer_without_a_fast_form_is_refused(student_folder: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(student_folder, tmp_path / "student"))
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in [*SPECIAL, "a", "film"]))
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "basic", '
+        '"subword_tokenizer_type": "wordpiece"}'
+    )
+    with pytest.raises(UserError, match=r"BertJapaneseTokenizer, is not a fast tokenizer, which"):
+        Student(checkpoint=str(folder)).load(TASK, LABELS)
 
 
 def test_no_limit_of_positions(tmp_path: Path) -> None:

@@ -81,9 +81,24 @@ def padded_on_the_left(ids: Tensor, mask: Tensor, logits: Tensor) -> Tensor:
     return logits + (1.0 - mask[:, :1])
 
 
+def of_two_tokens(ids: Tensor, mask: Tensor, logits: Tensor) -> Tensor:
+    return logits + 1.0 * (ids.shape[1] == 2)
+
+
+def of_several_rows(ids: Tensor, mask: Tensor, logits: Tensor) -> Tensor:
+    return logits + 1.0 * (ids.shape[0] > 1)
+
+
+def padded_on_the_right(ids: Tensor, mask: Tensor, logits: Tensor) -> Tensor:
+    return logits + (1.0 - mask[:, -1:])
+
+
 @pytest.mark.parametrize(
     ("fault", "rows"),
     [
+        (of_two_tokens, "rows of 2 tokens"),
+        (of_several_rows, "rows of 40, 20, 5 tokens,"),
+        (padded_on_the_right, "rows of 40, 20, 5 tokens,"),
         (lambda *values: longer_than(LONGEST - 1, *values), f"rows of {LONGEST} tokens"),
         (of_one_token, "rows of 1 tokens"),
         (of_one_row, "rows of 1 tokens"),
@@ -108,6 +123,33 @@ def test_a_planted_fault_is_seen(
     with pytest.raises(UserError, match="check 'trace' failed") as caught:
         check_probes(model, TASK, Faulty(), probes(model, LONGEST))  # type: ignore[arg-type]
     assert rows in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [15, 17])
+def test_a_fault_beside_the_window_is_seen(tmp_path: Path, length: int) -> None:
+    """One token less and one more than the window of 16, at which the validation has no row."""
+    model = loaded("ModernBERT, Ettin", tmp_path)
+
+    class Faulty:
+        def outputs(self, inputs: dict[str, object]) -> tuple[object, ...]:
+            batch = {name: torch.as_tensor(values) for name, values in inputs.items()}
+            with torch.inference_mode():
+                logits = model(**batch).logits
+            return ((logits + 1.0 * (batch["input_ids"].shape[1] == length)).numpy(),)
+
+    with pytest.raises(UserError, match=rf"check 'trace' failed.* on rows of {length} tokens"):
+        check_probes(model, TASK, Faulty(), probes(model, LONGEST))  # type: ignore[arg-type]
+
+
+def test_a_graph_without_the_causal_mask_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder whose tokens see those after them."""
+    monkeypatch.setattr(tracing, "masks_padding_only", lambda *_: True)
+    model = loaded("Llama", tmp_path)
+    graph = traced(model, tmp_path)
+    with pytest.raises(UserError, match=r"check 'trace' failed.* on rows of 2 tokens"):
+        check_probes(model, TASK, graph, probes(model, LONGEST))
 
 
 def test_lengths_surround_each_window(tmp_path: Path) -> None:

@@ -300,6 +300,24 @@ def test_an_instruction_set_that_this_cpu_lacks(
 
 
 @needs_compiler
+def test_an_unsupported_architecture_is_named(tmp_path: Path) -> None:
+    """By its config beside the graph; a supported one keeps the name of its node."""
+    quick = write_graph(tmp_path, "bert_quick_gelu")
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "deberta-v2"}')
+    with pytest.raises(
+        UserError,
+        match=r"does not support the architecture deberta-v2: its disentangled attention .*; run "
+        r"this model with runtime=openvino or runtime=onnxruntime",
+    ):
+        SparseRuntime(quick, threads=1)
+    for text in ('{"model_type": "bert"}', "[]", "{", '{"model_type": []}'):
+        config.write_text(text)
+        with pytest.raises(UserError, match=r"cannot run \w+ '\S+': no summand"):
+            SparseRuntime(quick, threads=1)
+
+
+@needs_compiler
 def test_an_unsupported_node_is_named(tmp_path: Path, berts: dict[str, Path]) -> None:
     quick = write_graph(tmp_path, "bert_quick_gelu")
     with pytest.raises(

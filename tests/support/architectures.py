@@ -32,9 +32,8 @@ refusal makes impossible is "-". The page is written by `make architectures`, an
 `tests/pipeline/test_architecture_table.py` compares each row with a new walk.
 """
 NOTE = """\
-`runtime=sparse` names the node that it does not support; such a model runs with
-`runtime=onnxruntime` or `runtime=openvino`. With `export=none` a model that cannot be exported is
-trained all the same.
+A model that `runtime=sparse` does not support runs with `runtime=onnxruntime` or
+`runtime=openvino`. With `export=none` a model that cannot be exported is trained all the same.
 """
 
 
@@ -48,10 +47,10 @@ def row(family: Family, result: Walk) -> str:
 
 
 def refusals(family: Family, result: Walk) -> list[str]:
-    """A line for each sentence with which a step was refused, except those that name a node."""
+    """A line for each sentence with which a step was refused."""
     steps: dict[str, list[str]] = {}
     for column, text in result.cells.items():
-        if _cell(text) == REFUSED and column != "sparse":
+        if _cell(text) == REFUSED:
             steps.setdefault(_plain(text), []).append(column)
     return [f"- {family.name}, {', '.join(names)}: {text}" for text, names in steps.items()]
 
@@ -73,9 +72,15 @@ def read() -> dict[str, tuple[str, list[str]]]:
     for family in FAMILIES:
         for line in lines:
             if line.startswith(f"| {family.name} |"):
-                said = [each for each in lines if each.startswith(f"- {family.name}, ")]
+                said = [each for each in lines if _owner(each) == family.name]
                 found[family.name] = line, said
     return found
+
+
+def _owner(line: str) -> str | None:
+    """The family whose refusal a line is: "Llama" begins "Llama, padded on the left" too."""
+    names = [family.name for family in FAMILIES if line.startswith(f"- {family.name}, ")]
+    return max(names, key=len, default=None)
 
 
 def write(entries: dict[str, tuple[str, list[str]]]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sparsekit.errors import UserError
 from sparsekit.runtime.onnx_file import check_file
 from sparsekit.runtime.sparse import operators
+from sparsekit.runtime.sparse.architectures import unsupported
 from sparsekit.runtime.sparse.dimensions import check_dimensions, check_shapes
 from sparsekit.runtime.sparse.embeddings import Embedding, find_embedding
 from sparsekit.runtime.sparse.graph import Graph, Node, graph_of, read_model
@@ -14,6 +17,9 @@ from sparsekit.runtime.sparse.inference import check_model, infer_shapes
 from sparsekit.runtime.sparse.matching import find_encoder
 from sparsekit.runtime.sparse.score_terms import distinct_terms
 from sparsekit.runtime.sparse.structure import Encoder
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +49,16 @@ def load_graph(file: Path) -> LoadedGraph:
     check_file(file)
     model = read_model(file)
     check_model(model)
+    try:
+        return _load(model)
+    except UserError as error:
+        # A graph of a known kind is described by that, any other by the node that does not fit.
+        if reason := unsupported(file):
+            raise UserError(reason) from error
+        raise
+
+
+def _load(model: ModelProto) -> LoadedGraph:
     graph = graph_of(model)
     encoder = find_encoder(graph)
     embedding = _embedding(graph, encoder)

@@ -1,0 +1,47 @@
+"""Why graphs of architectures are not supported, in words of the architecture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+_ROTARY = "its rotary positions do not have the form that the kernels compute, ModernBERT's"
+_RMS = "its norms divide by the root mean square alone, of which there is no kernel"
+_DISENTANGLED = (
+    "its disentangled attention compares tokens with relative positions by matmuls of their own"
+)
+# By `model_type`.
+_REASONS = {
+    "deberta": _DISENTANGLED,
+    "deberta-v2": _DISENTANGLED,
+    "xmod": "each of its layers has an adapter after the feed-forward part",
+    "nomic_bert": _ROTARY,
+    "gte": _ROTARY,
+    "jina_embeddings_v3": _ROTARY,
+    "roformer": _ROTARY,
+    "esm": _ROTARY,
+    "mobilebert": "its layers have a bottleneck around several feed-forward parts",
+    "convbert": "part of its attention is a convolution whose kernel depends on the text",
+    "xlnet": "its attention compares tokens with relative positions by matmuls of their own",
+    "eurobert": _RMS,
+    "llama": _RMS,
+    "qwen2": _RMS,
+    "qwen3": _RMS,
+    "gemma3_text": _RMS,
+}
+
+
+def unsupported(model: Path) -> str | None:
+    """The reason for the graph in `model`, a file beside its `config.json`; None: not known."""
+    try:
+        config = json.loads(model.with_name("config.json").read_bytes())
+        model_type = config["model_type"]
+        reason = _REASONS.get(model_type)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if reason is None:
+        return None
+    return (
+        f"runtime=sparse does not support the architecture {model_type}: {reason}; run this model "
+        "with runtime=openvino or runtime=onnxruntime"
+    )
