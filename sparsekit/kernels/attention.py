@@ -75,6 +75,8 @@ def attention(
 ) -> tuple[Tensor, Tensor]:
     """dropout(softmax(query @ key.T * scale + mask)) @ value, and the probabilities before dropout.
 
+    query, key, value: contiguous float32 [batch, tokens, heads, size], `size` a multiple of
+        VECTOR_LANES.
     mask: float32, [batch or 1, 1, tokens or 1, tokens].
     seed, keep_steps: as for `dropout.drop`.
     """

@@ -166,6 +166,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.sanitizer
 @pytest.mark.skipif(sys.platform != "linux", reason="the sanitizer is preloaded as on Linux")
 @pytest.mark.parametrize("form", ["int8", "float32"])
 def test_kernels_stay_within_memory(

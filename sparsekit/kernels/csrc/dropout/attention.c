@@ -93,17 +93,18 @@ static void transpose(const attention_call *p, const float *values, float *restr
 
 /* e^x for LOWEST <= x <= 0, with a relative error of 1e-7, and 0 for LOWEST. The power of two goes
    into the exponent bits, the rest through a polynomial. */
-#define LOWEST -88.0f
+#define LOWEST (-88.0f)
 static inline float exponential(float x) {
     int32_t power = (int32_t)(x * 1.44269504f - 0.5f);
-    float rest = x - power * 0.693359375f + power * 2.12194440e-4f;
+    float rest = x - (float)power * 0.693359375f + (float)power * 2.12194440e-4f;
     float sum = 1.3981999507e-3f + rest * 1.9875691500e-4f;
     sum = 8.3334519073e-3f + rest * sum;
     sum = 4.1665795894e-2f + rest * sum;
     sum = 1.6666665459e-1f + rest * sum;
     sum = 5.0000001201e-1f + rest * sum;
     sum = 1.0f + rest + rest * rest * sum;
-    int32_t bits = (power + 127) << 23;
+    /* Unsigned: NaN becomes the lowest integer. The result is NaN by `sum`. */
+    uint32_t bits = (uint32_t)(power + 127) << 23;
     float power_of_two;
     memcpy(&power_of_two, &bits, sizeof bits);
     return sum * power_of_two;

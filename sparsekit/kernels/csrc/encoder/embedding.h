@@ -33,8 +33,9 @@ static void embed_token(const embedding *source, long features, long position, f
         const uint8_t *bytes = (const uint8_t *)t->rows + start;
         for (long f = 0; f < features; f++) {
             float x = t->type == TABLE_FLOAT32 ? floats[f]
-                      : t->type == TABLE_UINT8 ? (bytes[f] - t->zero_point) * t->scale
-                                               : ((int8_t)bytes[f] - t->zero_point) * t->scale;
+                      : t->type == TABLE_UINT8
+                          ? ((float)bytes[f] - t->zero_point) * t->scale
+                          : ((float)(int8_t)bytes[f] - t->zero_point) * t->scale;
             row[f] = i ? row[f] + x : x;
         }
     }
@@ -54,7 +55,7 @@ static void embed(const embedding *source, long features, long position, const s
         for (int t = 0; t < LANES; t++)
             hidden_tile[f * width + v][t] = rows[t * features + f];
     if (source->norm.weight) {
-        normalize(&source->norm, features, hidden_tile, hidden_tile, source->keep_sums, to,
+        normalize(&source->norm, features, hidden_tile, hidden_tile, source->keep_sums != 0, to,
                   tile_data(to, tile), width, v, 1);
         return;
     }

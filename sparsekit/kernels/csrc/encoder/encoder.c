@@ -10,6 +10,7 @@ number of threads.
 Of the last layer of a classifier only the output for each sequence's first token is used: only its
 first vector is computed, unless all tokens are asked for. */
 
+#include <stdint.h>
 #include <string.h>
 
 #include "embedding.h"
@@ -34,7 +35,8 @@ static long phase_count(const encoder *e) { return 10 * e->layers + 2; }
 static long part_vectors(const encoder *e, long vectors, long threads) {
     tensors t;
     long largest = vectors > TILE ? vectors : TILE;
-    return allocate_tensors(&t, e, 0, largest) - (integers *)0 + scratch_vectors(e, largest) +
+    long end = (long)((uintptr_t)allocate_tensors(&t, e, 0, largest) / sizeof(integers));
+    return end + scratch_vectors(e, largest) +
            threads * phase_count(e) * (long)(sizeof(phase) / sizeof(integers));
 }
 
@@ -89,6 +91,7 @@ static phase *group_phases(integers *scratch, const batch *b) {
 }
 
 static void run_batch_group(const batch *b, long group, tensors t, worker self) {
+    /* Groups are counted from 0. NOLINTNEXTLINE(clang-analyzer-security.ArrayBound) */
     run_group(b->encoder, b->embeddings, b->tokens, b->terms, b->group_starts[group],
               b->group_starts[group + 1] - b->group_starts[group], t, b->y, self);
 }

@@ -31,7 +31,8 @@ INLINE void normalize(const norm *params, long features, const vector *x, vector
                                            x[f * width + v + j] - mean[j], scale[j]);
     for (int j = 0; j < n; j++)
         for (int lane = 0; lane < LANES; lane++)
-            scale[j][lane] = 1.0f / __builtin_sqrtf(scale[j][lane] / features + params->epsilon);
+            scale[j][lane] =
+                1.0f / __builtin_sqrtf(scale[j][lane] / (float)features + params->epsilon);
     for (long f = 0; f < features; f += 4) {
         for (int i = 0; i < 4; i++) {
             for (int j = 0; j < n; j++) {

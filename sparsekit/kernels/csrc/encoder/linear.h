@@ -16,7 +16,7 @@ cache. */
 
 /* With GATED, rows are alternately four of the gate and four that its activation is multiplied by:
    half as many outputs. */
-enum { NONE, GELU, RELU, GELU_TANH, SILU, GATED = 8 };
+enum { NONE = 0, GELU = 1, RELU = 2, GELU_TANH = 3, SILU = 4, GATED = 8 };
 
 INLINE vector activate(vector x, long activation) {
     switch (activation & ~GATED) {
@@ -24,8 +24,8 @@ INLINE vector activate(vector x, long activation) {
     case RELU: return maximum(x, broadcast(0.0f));
     case GELU_TANH: return gelu_tanh(x);
     case SILU: return silu(x);
+    default: return x;
     }
-    return x;
 }
 
 INLINE vector scaled(const weight *w, long r, integers sum) {

@@ -193,7 +193,9 @@ INLINE void multiply_chunk(const weight *w, long chunk, long first, long last, c
 
 static void multiply(const weight *w, long chunk, long first, long last, const integers *x,
                      integers *sums, long width) {
-    switch (width) { WIDTH(1) WIDTH(2) WIDTH(3) WIDTH(4) WIDTH(5) WIDTH(6) WIDTH(7) WIDTH(8) }
+    switch (width) {
+        WIDTH(1) WIDTH(2) WIDTH(3) WIDTH(4) WIDTH(5) WIDTH(6) WIDTH(7) WIDTH(8) default : break;
+    }
 }
 
 /* The vectors that a chunk of the inputs has in a tile of that width. */

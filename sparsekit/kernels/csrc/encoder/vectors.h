@@ -63,14 +63,15 @@ typedef float unaligned_vector __attribute__((vector_size(4 * LANES), aligned(4)
    INTERLEAVE(half, bits, a, b): the elements of the lower (lo) or upper (hi) half of each 128 bits
    of a and b in turns. */
 #if LANES == 16
-#define DOT_PRODUCT_ADD(sum, x, value) _mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)value)
+#define DOT_PRODUCT_ADD(sum, x, value)                                                             \
+    _mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(value))
 #define INTERLEAVE(half, bits, a, b)                                                               \
-    ((integers)_mm512_unpack##half##_epi##bits((__m512i)a, (__m512i)b))
+    ((integers)_mm512_unpack##half##_epi##bits((__m512i)(a), (__m512i)(b)))
 #elif LANES == 8
 #define DOT_PRODUCT_ADD(sum, x, value)                                                             \
-    _mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)value)
+    _mm256_dpbusd_avx_epi32((__m256i)(sum), (__m256i)(x), (__m256i)(value))
 #define INTERLEAVE(half, bits, a, b)                                                               \
-    ((integers)_mm256_unpack##half##_epi##bits((__m256i)a, (__m256i)b))
+    ((integers)_mm256_unpack##half##_epi##bits((__m256i)(a), (__m256i)(b)))
 #elif defined __wasm_simd128__
 #define DOT_PRODUCT_ADD(sum, x, value) wasm_dot_product_add(sum, x, value)
 #define WASM_ZIP_lo_8(a, b)                                                                        \

@@ -64,7 +64,7 @@ void observe(const float *values, long count, float averaging_constant, float ep
     for (long i = 0; i < count; i++) {
         minimum = values[i] < minimum ? values[i] : minimum;
         maximum = values[i] > maximum ? values[i] : maximum;
-        has_nan |= values[i] != values[i];
+        has_nan |= values[i] != values[i]; /* NOLINT(misc-redundant-expression) */
     }
     if (has_nan)
         minimum = maximum = NAN;

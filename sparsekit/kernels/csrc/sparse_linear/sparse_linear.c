@@ -75,8 +75,9 @@ void sparse_weight_gradient(const sparse_rows *weight, const float *factors, con
 #pragma omp for schedule(static)
         for (int part = 0; part < threads; part++)
             /* The last part includes the rows after the last entry. */
-            correlate_part(weight, factors, x, zero_point, packed, tokens, entries * part / threads,
-                           part + 1 < threads ? entries * (part + 1) / threads : entries + 1, sums,
-                           gradient);
+            correlate_part(
+                weight, factors, x, zero_point, packed, tokens, (int32_t)(entries * part / threads),
+                (int32_t)(part + 1 < threads ? entries * (part + 1) / threads : entries + 1), sums,
+                gradient);
     }
 }
