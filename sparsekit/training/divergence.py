@@ -15,6 +15,8 @@ from sparsekit.training.checkpoints import newest_whole
 
 # Row numbers in the message.
 SHOWN = 16
+# The inputs by which the rows of a batch are found.
+TOKENS = ("input_ids", "attention_mask")
 
 
 def losses_per_look(device: torch.device) -> int:
@@ -35,10 +37,12 @@ class Losses:
 
     def add(self, loss: Tensor, step: int, inputs: Mapping[str, Any]) -> None:
         """Keep a scalar `loss`, without waiting for its value; see `divergence` for the others."""
-        self._waiting.append((loss, step, inputs))
+        # Not the rest: a teacher's outputs may be large.
+        tokens = {name: inputs[name] for name in TOKENS}
+        self._waiting.append((loss, step, tokens))
 
     def first_not_finite(self) -> tuple[Tensor, int, Mapping[str, Any]] | None:
-        """What was given to `add` with the first loss that is NaN or infinite; forgets all."""
+        """The first loss that is NaN or infinite, its step, and its tokens; forgets all losses."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return None
@@ -67,7 +71,7 @@ def divergence(
 
 def rows_of(inputs: Mapping[str, Any], rows: Dataset) -> list[int]:
     """The numbers of the rows of a batch, without its padding; of equal rows the first."""
-    ids, masks = inputs["input_ids"].tolist(), inputs["attention_mask"].tolist()
+    ids, masks = (inputs[name].tolist() for name in TOKENS)
     wanted = {
         tuple(token for token, real in zip(row, mask, strict=True) if real)
         for row, mask in zip(ids, masks, strict=True)
