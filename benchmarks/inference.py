@@ -1,9 +1,12 @@
-"""BERT-base, 90 % sparse and int8, on every installed runtime, against dense fp32 on onnxruntime.
+"""A base encoder, 90 % sparse and int8, on each installed runtime, beside dense fp32 onnxruntime.
 
     python benchmarks/inference.py                        # about three minutes
     python benchmarks/inference.py --json                 # the last line is one JSON object
     python benchmarks/inference.py --layers 2 --rounds 2  # the smallest one: seconds
     python benchmarks/inference.py --threads 1 --sequence 512 --quantize-attention
+    python benchmarks/inference.py --threads 1 --family modernbert --family mpnet --family albert
+
+BERT-base by default; `--family` names others of about that size, one after the other.
 
 Speed does not depend on the values of the weights, so they are random and nothing is downloaded.
 Batch 1 and sequence length 128 by default; all runtimes alternate in one process, and a ratio is
@@ -16,9 +19,10 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from sparsekit.benchmark.advice import advice
 from sparsekit.benchmark.candidates import DENSE, DYNAMIC, candidates, missing, sizes
@@ -29,17 +33,47 @@ from sparsekit.runs.progress import quiet_libraries
 from sparsekit.system import cores, cpu_name, cpu_units
 from sparsekit.tasks.text_classification import TextClassification
 
+# The settings of a base model where those that transformers has by default are of another size.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "albert": {
+        **{"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
+        "hidden_act": "gelu_new",
+    },
+    "deberta-v2": {
+        **{"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
+        **{"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True},
+        **{"position_buckets": 256, "norm_rel_ebd": "layer_norm", "type_vocab_size": 0},
+    },
+    "distilbert": {},
+    "electra": {
+        **{"embedding_size": 768, "hidden_size": 768, "num_attention_heads": 12},
+        "intermediate_size": 3072,
+    },
+    "modernbert": {},
+    "mpnet": {},
+    "roberta": {"max_position_embeddings": 514},
+}
+# Every family has positions for this many tokens.
+POSITIONS = 512
 
-def write_model(folder: Path, layers: int, sparsity: float, quantize_attention: bool) -> int:
-    """Save a random sparse BERT with quantizers; returns the size of its vocabulary."""
+
+def write_model(
+    folder: Path, family: str, layers: int | None, sparsity: float, quantize_attention: bool
+) -> int:
+    """Save a random sparse model with quantizers; returns the size of its vocabulary.
+
+    layers: None for as many as its base model has.
+    """
     torch.manual_seed(0)
-    config = BertConfig(num_hidden_layers=layers, num_labels=2)
-    model = BertForSequenceClassification(config).eval()
+    settings = FAMILIES[family] | ({} if layers is None else {"num_hidden_layers": layers})
+    config = AutoConfig.for_model(family, num_labels=2, **settings)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
     prune(model, sparsity)
     quantization = Quantization(
         start=0.0,
         disable_observer_epoch=1.0,
-        submodules=["bert.embeddings", "bert.encoder", "bert.pooler", "classifier"],
+        submodules=[],
         exclude_module_types=["LayerNorm", "Tanh"],
         quantize_attention=quantize_attention,
     )
@@ -55,7 +89,8 @@ def write_model(folder: Path, layers: int, sparsity: float, quantize_attention: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--family", action="append", choices=list(FAMILIES))
+    parser.add_argument("--layers", type=int, help="so many, instead of those of the base model")
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument(
         "--quantize-attention", action="store_true", help="as recipe.quantize_attention=true"
@@ -72,11 +107,22 @@ def main() -> None:
         rounds=options.rounds,
         threads=options.threads,
     )
-    grid = grid.fitted(512)
+    grid = grid.fitted(POSITIONS)
+    families = options.family or ["bert"]
+    if options.json and len(families) > 1:
+        parser.error("--json prints one family: give --family once")
+    for family in families:
+        if len(families) > 1:
+            print(f"\n{family}")
+        measure(family, grid, options)
+
+
+def measure(family: str, grid: Grid, options: argparse.Namespace) -> None:
+    """Time one family, and print a line for each candidate."""
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model"
         vocabulary = write_model(
-            model, options.layers, options.sparsity, options.quantize_attention
+            model, family, options.layers, options.sparsity, options.quantize_attention
         )
         timed = candidates(model, TextClassification(), Path(scratch))
         file_sizes = sizes(timed)
