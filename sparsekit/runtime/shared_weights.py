@@ -29,7 +29,8 @@ def with_own_weights(file: Path) -> bytes:
         copy.CopyFrom(shared[name])
         copy.name = f"{name}.reader{index}"
         node.input[i] = copy.name
-    return model.SerializeToString()
+    data: bytes = model.SerializeToString()
+    return data
 
 
 def _readers(graph: GraphProto, names: set[str]) -> Iterator[tuple[NodeProto, int]]:

@@ -200,7 +200,9 @@ def _is_int8(linear: Linear) -> bool:
 
 
 def _has_whole_tiles(weight: Array) -> bool:
-    return weight.shape[0] % TILE_ROWS == 0 and weight.shape[1] % TILE_INPUTS == 0
+    rows, inputs = weight.shape
+    whole: bool = rows % TILE_ROWS == 0 and inputs % TILE_INPUTS == 0
+    return whole
 
 
 def _units(weight: Array) -> Array:
