@@ -13,10 +13,9 @@ import yaml
 from sparsekit.config.yaml_limits import check_yaml
 from sparsekit.data.profile_table import markdown
 from sparsekit.errors import UserError, first_line
-from sparsekit.metrics.report import read_report
 from sparsekit.onnx.card_metadata import dataset_name, metadata
 from sparsekit.onnx.check import read_graph
-from sparsekit.onnx.class_tables import cell, class_tables
+from sparsekit.onnx.class_tables import cell, class_section
 from sparsekit.onnx.layers import Layers
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.encoder import TextEncoder, label_names
@@ -104,7 +103,6 @@ def model_card(
     kinds = ["sparse"] * sparse + ["int8"] * int8
     title = ", ".join([config["architectures"][0], *kinds])
     tags = ["sparsekit", "onnx", "onnxruntime", *kinds]
-    report = read_report(source.evaluations, "validation")
     [opset] = read_graph(folder / "model.onnx").opset_import
     return CARD.format(
         metadata=metadata(
@@ -120,7 +118,7 @@ def model_card(
         checks=_checks(result),
         shape=_shape(folder, source),
         data=_data(source),
-        classes=f"{class_tables(report)}\n\n" if report else "",
+        classes=class_section(source),
         run="RUN",
         example=parts.example,
         rows=parts.inputs,

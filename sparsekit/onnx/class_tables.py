@@ -1,16 +1,37 @@
-"""The section of a model card on classes: scores, confusion matrix, most frequent errors."""
+"""The section of a model card on classes: scores, confusion matrix, most frequent errors.
+
+Or on the types of entities, or on labels of which a text may have several: their scores.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparsekit.metrics.report import confusions, unrecognized, worst_class
+from sparsekit.metrics.report import confusions, read_report, unrecognized, worst_class
+from sparsekit.runs.folder import RunFolder
 
 # A wider matrix does not fit on a page; the most frequent errors are always listed.
 WIDEST_MATRIX = 12
 LISTED = 5
+# The reports of tasks that are no classification of whole texts: title and kind of the table, and
+# the key of a number of entities or rows.
+_SCORED = {"entities": ("Entities", "type", "support"), "labels": ("Labels", "label", "rows")}
+
+
+def class_section(source: RunFolder) -> str:
+    """The section on classes, on types of entities or on labels; empty without a report of them."""
+    report = read_report(source.evaluations, "validation")
+    if report:
+        return f"{class_tables(report)}\n\n"
+    for name, (title, kind, count) in _SCORED.items():
+        file = source.evaluations / f"validation_{name}.json"
+        if file.is_file():
+            found = json.loads(file.read_text(encoding="utf-8"))
+            return f"{score_table(title, kind, found['rows'], found[name], count)}\n\n"
+    return ""
 
 
 def class_tables(report: dict[str, Any]) -> str:
@@ -36,6 +57,36 @@ def class_tables(report: dict[str, Any]) -> str:
             _table(["", *names], matrix),
         ]
     return "\n\n".join(parts)
+
+
+def score_table(
+    title: str, kind: str, rows: int, scores: Mapping[str, Mapping[str, Any]], count: str
+) -> str:
+    """A Markdown section on entity types, or on labels of which a text may have several.
+
+    title: of the section; kind: what a row of the table is about; rows: of the validation split;
+    scores: of each type or label; count: their key for the number of entities or rows.
+    """
+    keys = [
+        key
+        for key in ("precision", "recall", "f1", "average_precision")
+        if any(key in each for each in scores.values())
+    ]
+    names = {"f1": "F1", "average_precision": "average precision"}
+    table = _table(
+        [kind, *(names.get(key, key) for key in keys), title.lower() if count != "rows" else count],
+        [
+            [cell(name), *(_share(each[key]) for key in keys), each[count]]
+            for name, each in scores.items()
+        ],
+    )
+    return "\n\n".join(
+        [
+            f"## {title}",
+            f"On the {rows:,} rows of the validation split, before the export:",
+            table,
+        ]
+    )
 
 
 def cell(text: str) -> str:

@@ -203,6 +203,8 @@ def test_the_whole_path(tmp_path: Path, student: LoadedModel) -> None:
     exported = sparsekit.export(trainer, max_metric_drop=0.2)
     assert exported["verified"]
     assert exported["int8_matmuls"]
+    card = (run.deployment / "README.md").read_text()
+    assert "| label | precision | recall | F1 | average precision | rows |" in card
     assert verify_run(run, run.summary)["f1_micro"]
     threshold = json.loads((run.deployment / "task.json").read_text())["threshold"]
     assert threshold == report["threshold"] == task_of(run).answers.threshold

@@ -295,6 +295,12 @@ def test_the_whole_path(tmp_path: Path, student: LoadedModel) -> None:
     assert set(report["entities"]) == {"aspect", "opinion"}
     exported = sparsekit.export(trainer, max_metric_drop=0.1)
     assert exported["verified"]
+    card = (run.deployment / "README.md").read_text()
+    assert "## Entities\n\nOn the 64 rows of the validation split" in card
+    assert "| type | precision | recall | F1 | entities |" in card
+    found = report["entities"]["opinion"]
+    shares = " | ".join(f"{found[name]:.4f}" for name in ("precision", "recall", "f1"))
+    assert f"| opinion | {shares} | {found['support']} |" in card
     assert exported["int8_matmuls"] == 13
     assert verify_run(run, run.summary)["logits"]
     assert "token labels equal" in verify_files(run, run.summary)["logits"]
