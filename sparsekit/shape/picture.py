@@ -38,11 +38,13 @@ def draw(shape: dict[str, Any], target: Path) -> None:
 
 
 def _left(axes: Axes, left: Sequence[int], before: Sequence[int], name: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     layers = range(len(left))
     axes.bar(layers, before[: len(left)], color=REMOVED)
     axes.bar(layers, left, color=LEFT)
     axes.set_ylim(0, 1.15 * max(before))
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"{name} left\nof {max(before):,}")
     _annotate(axes, left, [f"{count:,}" for count in left], max(before))
 

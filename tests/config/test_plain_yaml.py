@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparsekit.config.plain_yaml import _plain, load_yaml
@@ -67,6 +67,8 @@ def test_the_limits_hold() -> None:
         load_yaml(f"[{'1,' * (MOST_VALUES + 1)}]", "it")
 
 
+# A busy machine generates them slowly.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES)
 def test_what_is_written_is_read(value: Any) -> None:
     text = yaml.safe_dump(value)
