@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from csv_files import write_csv
 from hub_seed import reviews
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
@@ -103,8 +104,11 @@ def test_bad_settings_are_named(
 def test_a_model_without_a_trained_head_is_refused(
     student_folder: str, data: str, tmp_path: Path
 ) -> None:
+    encoder = tmp_path / "encoder"
+    shutil.copytree(student_folder, encoder)
+    AutoModel.from_pretrained(student_folder).save_pretrained(encoder)
     words = ["--heads", "0.5", "--method", "obs", "--data", data, "-o", str(tmp_path / "small")]
-    code, text = command(student_folder, *words)
+    code, text = command(str(encoder), *words)
     assert code == 1
-    assert "needs the loss of a trained classifier" in text
+    assert "needs the loss of a model trained for its task" in text
     assert "or use --method magnitude" in text

