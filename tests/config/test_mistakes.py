@@ -29,9 +29,12 @@ def mistake(*words: str) -> str:
         (
             ["dataset=rotten_tomatos"],
             "dataset=rotten_tomatos: the group dataset has no rotten_tomatos; did you mean "
-            "rotten_tomatoes? choose from conll, conll2003, csv, ",
+            "rotten_tomatoes? choose from conll, conll2003, ",
         ),
-        (["dataset=imdb"], "dataset=imdb: the group dataset has no imdb; choose from conll, conll2003, csv, "),
+        (
+            ["dataset=imdb"],
+            "dataset=imdb: the group dataset has no imdb; choose from conll, conll2003, ",
+        ),
         (
             ["experiments=quickstrt"],
             "experiments=quickstrt: the group experiments has no quickstrt",
@@ -88,7 +91,9 @@ def test_a_mistake_is_explained(words: list[str], message: str) -> None:
 
 
 def test_a_data_set_that_is_not_chosen() -> None:
-    assert mistake().startswith("dataset is not set: add dataset=NAME; choose from conll, conll2003, csv, ")
+    assert mistake().startswith(
+        "dataset is not set: add dataset=NAME; choose from conll, conll2003, "
+    )
 
 
 def test_what_the_advice_for_a_file_says_works(tmp_path: Path) -> None:
