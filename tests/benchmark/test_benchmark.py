@@ -232,6 +232,7 @@ def test_baselines_have_no_zeros(
     assert (numpy_helper.to_array(query) == 0).mean() > 0.89
 
 
+@pytest.mark.slow
 def test_benchmark_command(qdq: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(qdq, tmp_path / "run"))
     node = {"_target_": "sparsekit.benchmark.requests.BenchmarkConfig", "requests": 3, "batches": 2}

@@ -60,6 +60,7 @@ def roberta(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "linears"),
     [

@@ -32,6 +32,7 @@ def sparsekit(*words: object) -> tuple[str, str]:
     return result.stdout, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
 @pytest.mark.parametrize("stage", ["gating.export_run", "experiment.benchmark"])
 def test_one_command_completes_what_a_run_lacked(

@@ -172,6 +172,7 @@ def test_what_is_no_run(trained: SparseTrainer, tmp_path: Path) -> None:
 # Runs whose evaluation split has no text, or that have none
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["without text", "none"])
 def test_commands_on_a_run_that_cannot_be_timed(
     student_folder: str, tmp_path: Path, split: str

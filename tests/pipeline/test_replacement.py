@@ -56,6 +56,7 @@ def test_a_second_run_leaves_the_files_of_the_one_at_work(tmp_path: Path) -> Non
         assert contents(run.path) == before
 
 
+@pytest.mark.slow
 def test_a_refused_config_leaves_an_earlier_runs_results(
     tmp_path: Path, csv_files: dict[str, str], student_folder: str
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from launching import launch, local
 
 KEYS = {
@@ -15,6 +16,7 @@ KEYS = {
 }
 
 
+@pytest.mark.slow
 def test_planted_keys_are_in_no_file(
     tmp_path: Path, csv_files: dict[str, str], student_folder: str
 ) -> None:

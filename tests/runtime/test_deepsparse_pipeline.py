@@ -39,6 +39,7 @@ def pipeline_labels(folder: Path, texts: list[str]) -> list[str]:
     return labels
 
 
+@pytest.mark.slow
 def test_the_pipeline_answers_as_we_do(tmp_path: Path, student_folder: str) -> None:
     (tmp_path / "run").mkdir()
     run = write_run(tmp_path / "run", student_folder, quantization())

@@ -54,6 +54,7 @@ def test_each_reader_gets_its_own_copy(albert: Path) -> None:
     assert len(read) == len(set(read)) > 40
 
 
+@pytest.mark.slow
 def test_openvino_does_not_saturate(tmp_path: Path) -> None:
     """Its int8 matmuls would: logits of this ModernBERT differed by 1.2 without VNNI."""
     pytest.importorskip("openvino")

@@ -220,6 +220,7 @@ def test_encoders_of_other_names(tmp_path: Path, model: str) -> None:
     check_answers(write_graph(tmp_path, model), 2, [(1, 1), (3, 17), (2, 140)])
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("model", ["modernbert", "modernbert_mean", "mpnet"])
 def test_positions_in_float32(tmp_path: Path, model: str) -> None:
@@ -234,6 +235,7 @@ def test_positions_in_float32(tmp_path: Path, model: str) -> None:
     assert np.ptp(expected, axis=0).min() > 1e-3, "the texts get different logits"
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("quantize_attention", [False, True])
 def test_a_quantized_modernbert(tmp_path: Path, quantize_attention: bool) -> None:

@@ -73,6 +73,7 @@ def test_every_runtime_computes_the_logits(made: Path, runtime: type[Runtime]) -
     np.testing.assert_allclose(outputs, np.load(made / "logits.npy"), rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [4, 6, 13])
 def test_a_width_that_a_kernel_does_not_take_is_refused_by_it_alone(
     tmp_path: Path, width: int

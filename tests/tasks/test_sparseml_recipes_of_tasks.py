@@ -45,6 +45,7 @@ def trained(folder: Path, rows: list[dict[str, Any]], recipe: str, *overrides: s
     return summary, [event for event in map(json.loads, lines) if "kd_loss" in event]
 
 
+@pytest.mark.slow
 def test_question_answering(teacher_folder: str, tmp_path: Path) -> None:
     """oBERT from 60 to 80 %, and the teacher's starts and ends alone as the loss."""
     summary, events = trained(
@@ -66,6 +67,7 @@ def test_question_answering(teacher_folder: str, tmp_path: Path) -> None:
     assert summary["export"]["verified"] is True
 
 
+@pytest.mark.slow
 def test_token_classification(student_folder: str, tmp_path: Path) -> None:
     """The student's zeros stay, half of the loss is the teacher's, int8 at the end."""
     summary, events = trained(
