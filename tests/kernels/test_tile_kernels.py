@@ -57,8 +57,11 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_tiles_do_not_change_a_bit(
     tiles: ctypes.CDLL, graphs: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without = SparseRuntime(graphs[name], threads=1)
     monkeypatch.setattr(native, "compiled", lambda: tiles)
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "fastest_format", lambda linears, tiles: fastest_format(linears))
+        without = SparseRuntime(graphs[name], threads=1)
+    assert without._encoder._struct.layer[0].intermediate.format == Format.PACKED
     runtimes = [SparseRuntime(graphs[name], threads) for threads in (1, 3)]
     layer = runtimes[0]._encoder._struct.layer[0]
     assert layer.intermediate.format == layer.projection.format == Format.TILES
