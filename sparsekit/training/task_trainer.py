@@ -118,6 +118,8 @@ class TaskTrainer(Trainer):
         """
         if self.args.world_size > 1:
             return loss_weight(items, self._step_items, self._step_batches, device)
+        if not self._step_items:
+            return 1.0  # The loss is a mean of nothing, NaN, which ends training with its step.
         return items * self._step_batches / self._step_items
 
     def compute_loss(

@@ -59,6 +59,16 @@ def train(
     return dict(loaded.model.state_dict()), events
 
 
+def test_a_step_without_labels_is_left_to_the_check_of_losses(
+    student: LoadedModel, rows: dict[str, Dataset], tmp_path: Path
+) -> None:
+    made = trainer(tmp_path, student, rows, recipe())
+    made._step_batches, made._step_items = 2, 0
+    assert made._weight(0, torch.device("cpu")) == 1.0
+    made._step_items = 8
+    assert made._weight(2, torch.device("cpu")) == 0.5
+
+
 TAGGER = TokenClassification(max_length=64)
 
 
