@@ -271,8 +271,11 @@ class Task(ABC):
         """What `score` reads, of the labels that the collator's batches of `rows` had, in order."""
         return np.asarray(gathered)
 
-    def loss_items(self, labels: Tensor) -> int:
-        """Over how many items of a batch the model's loss is a mean: its rows by default."""
+    def loss_items(self, labels: Tensor) -> int | Tensor:
+        """Over how many items of a batch the model's loss is a mean: its rows by default.
+
+        What has to be counted on the device is a scalar tensor there: it is never waited for.
+        """
         return len(labels)
 
     @property

@@ -233,8 +233,8 @@ class MaskedLM(Task):
         student = likely_and_others(outputs[name][hidden].float(), words)
         return kl_divergence(student, teacher[:, OTHERS : WORDS + count], temperature)
 
-    def loss_items(self, labels: Tensor) -> int:
-        return int((labels != IGNORED).sum())
+    def loss_items(self, labels: Tensor) -> Tensor:
+        return (labels != IGNORED).sum()
 
     def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
         found = np.concatenate(_of_hidden(outputs["logits"], labels))

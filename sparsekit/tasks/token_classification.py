@@ -196,8 +196,8 @@ class TokenClassification(Task):
         known = ~teacher.isnan().any(dim=1)
         return kl_divergence(student[known], teacher[known], temperature)
 
-    def loss_items(self, labels: Tensor) -> int:
-        return int((labels != IGNORED).sum())
+    def loss_items(self, labels: Tensor) -> Tensor:
+        return (labels != IGNORED).sum()
 
     def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
         true, predicted = _tags(outputs["logits"], labels, label_names)

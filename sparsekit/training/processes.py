@@ -58,14 +58,16 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def loss_weight(items: int, step_items: int, batches: int, device: torch.device) -> Tensor:
+def loss_weight(
+    items: int | Tensor, step_items: int | Tensor, batches: int, device: torch.device
+) -> Tensor:
     """The factor that makes the mean of all losses of a step the mean over all their items.
 
     items: the rows, or labelled tokens, of a batch of this process; step_items: of all its batches
     of the step, of which there are `batches`.
     """
-    counted = torch.tensor(float(items), device=device)
-    total = shared_sum(torch.tensor(float(step_items), device=device))
+    counted = torch.as_tensor(items, dtype=torch.float32, device=device)
+    total = shared_sum(torch.as_tensor(step_items, dtype=torch.float32, device=device))
     return counted * (dist.get_world_size() * batches) / total
 
 

@@ -56,7 +56,8 @@ class TaskTrainer(Trainer):
         self._task_loss = LossMean()
         self._rows_seen = 0
         # Of the current optimizer step: its batches, and the items that they have together.
-        self._step_batches = self._step_items = 0
+        self._step_batches = 0
+        self._step_items: int | Tensor = 0
         self._losses = Losses()
         super().__init__(
             model=model,
@@ -111,16 +112,18 @@ class TaskTrainer(Trainer):
         self._step_items = sum(self.task.loss_items(batch["labels"]) for batch in batches)
         return batches, counted
 
-    def _weight(self, items: int, device: torch.device) -> Tensor | float:
+    def _weight(self, items: int | Tensor, device: torch.device) -> Tensor | float:
         """The factor of a batch's loss, so that a step's loss is a mean over its items.
 
         Batches of one step, and of several processes, may have different numbers of items.
         """
         if self.args.world_size > 1:
             return loss_weight(items, self._step_items, self._step_batches, device)
-        if not self._step_items:
-            return 1.0  # The loss is a mean of nothing, NaN, which ends training with its step.
-        return items * self._step_batches / self._step_items
+        weight = items * self._step_batches
+        # Without items the loss is a mean of nothing, NaN, which ends training with its step.
+        if isinstance(self._step_items, Tensor):
+            return torch.where(self._step_items > 0, weight / self._step_items, 1.0)
+        return weight / self._step_items if self._step_items else 1.0
 
     def compute_loss(
         self,

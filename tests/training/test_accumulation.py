@@ -19,6 +19,8 @@ from tiny_training import load_student, make_rows, recipe, trainer
 from sparsekit.data.collator import IGNORED
 from sparsekit.models.loading import LoadedModel, load_for_task
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.tasks.base import Task
+from sparsekit.tasks.masked_lm import MaskedLM
 from sparsekit.tasks.token_classification import TokenClassification
 
 EFFECTIVE = 16
@@ -67,6 +69,10 @@ def test_a_step_without_labels_is_left_to_the_check_of_losses(
     assert made._weight(0, torch.device("cpu")) == 1.0
     made._step_items = 8
     assert made._weight(2, torch.device("cpu")) == 0.5
+    made._step_items = torch.tensor(0)
+    assert made._weight(torch.tensor(0), torch.device("cpu")) == 1.0
+    made._step_items = torch.tensor(8)
+    assert made._weight(torch.tensor(2), torch.device("cpu")) == 0.5
 
 
 TAGGER = TokenClassification(max_length=64)
@@ -111,6 +117,20 @@ def train_tagger(
     made.train()
     events = [event for event in made.state.log_history if "loss" in event]
     return dict(loaded.model.state_dict()), events
+
+
+@pytest.mark.parametrize("task", [TAGGER, MaskedLM(max_length=64)], ids=lambda task: task.name)
+def test_labelled_tokens_are_counted_without_waiting_for_the_device(
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], task: Task
+) -> None:
+    """Tensors on the meta device have no values: whoever looks at one gets an error."""
+    made = trainer(tmp_path, student, rows, recipe(), task=task)
+    device = torch.device("meta")
+    labels = torch.full((4, 8), IGNORED, device=device)
+    batches = iter([{"labels": labels}, {"labels": labels}])
+    found, _ = made.get_batch_samples(batches, 2, device)
+    assert len(found) == 2
+    assert torch.as_tensor(made._weight(task.loss_items(labels), device)).device == device
 
 
 def assert_same(
