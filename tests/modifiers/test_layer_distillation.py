@@ -67,6 +67,21 @@ def test_widths_may_differ() -> None:
     assert not [name for name in student.state_dict() if "projection" in name]
 
 
+def test_the_logged_loss_weighs_parts_of_a_step_by_their_rows() -> None:
+    """With gradient accumulation: three rows and one row of a step have weights 1.5 and 0.5."""
+    student = classifier(2)
+    modifier, values = attached(student, classifier(4)), []
+    for weight, rows in ((1.5, 3), (0.5, 1)):
+        ids = torch.arange(3 * rows).reshape(rows, 3)
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        inputs = {**batch, "loss_weight": torch.tensor(weight)}
+        total = modifier.loss(torch.zeros(()), inputs, student.train()(**batch))
+        values.append(float(total.detach()))
+    mean = (1.5 * values[0] + 0.5 * values[1]) / 2
+    assert modifier.logs() == {"layer_loss": pytest.approx(mean)}
+    assert values[0] != pytest.approx(values[1], rel=1e-3)
+
+
 def test_models_without_known_layers_are_refused() -> None:
     student = PerLayerDistillation(student_layer_names=["__LAYERS__"], teacher_layer_names=["a"])
     assert "stands alone" in student.problems(1)[0]

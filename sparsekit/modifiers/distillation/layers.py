@@ -207,7 +207,7 @@ class PerLayerDistillation(Modifier):
                 value, target, self._mask, self.normalize, self.epsilon
             )
         self._outputs.clear()
-        self._layer_loss.add(total)
+        self._layer_loss.add(total * inputs.get("loss_weight", 1.0))
         return loss + self.gain * total
 
     def logs(self) -> Mapping[str, float]:
