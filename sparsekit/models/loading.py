@@ -110,7 +110,7 @@ def load_for_task(
     model, missing = load_weights(
         folder, task.head, task.name, ignore_mismatched_sizes=True, **options
     )
-    tokenizer = load_tokenizer(folder, task.max_length, embedded_tokens(model))
+    tokenizer = load_tokenizer(folder, config, task.max_length, embedded_tokens(model))
     pad_as_expected(tokenizer, model)
     # Hashed before its first use, which writes truncation settings into it.
     tokenizer_hash = content_hash([tokenizer.backend_tokenizer.to_str()])

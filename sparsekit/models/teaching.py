@@ -134,7 +134,7 @@ def _from_folder(
     limit = positions_of(config)
     # Its own tokens may be more than the student's: both truncate at the student's limit.
     most = student.tokenizer.model_max_length
-    tokenizer = load_tokenizer(folder, min(most, limit or most), config.vocab_size)
+    tokenizer = load_tokenizer(folder, config, min(most, limit or most), config.vocab_size)
     tokenizer.padding_side = padding_side(config)
     same = tokenizer.get_vocab() == student.tokenizer.get_vocab()
     if same and limit is not None and longest > limit:

@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 
 # Architectures whose head reads the last position, whatever the mask says.
 _READS_LAST_POSITION = ("xlnet",)
+_TYPES = "token_type_ids"
 # Architectures whose positions start after the id of the padding token.
 COUNTED_FROM_PADDING = (
     *("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "mpnet", "roberta"),
@@ -20,11 +21,13 @@ COUNTED_FROM_PADDING = (
 )
 
 
-def load_tokenizer(folder: Path, max_length: int, embeddings: int) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    folder: Path, config: PreTrainedConfig, max_length: int, embeddings: int
+) -> PreTrainedTokenizerBase:
     """The tokenizer in `folder`, which truncates at `max_length` tokens.
 
-    embeddings: the number of tokens that the model embeds. Raises UserError if the tokenizer cannot
-    be read, has special tokens only, or has more tokens than the model.
+    config: the model's; embeddings: the number of tokens that the model embeds. Raises UserError if
+    the tokenizer cannot be read, has special tokens only, or has more tokens than the model.
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -48,7 +51,23 @@ def load_tokenizer(folder: Path, max_length: int, embeddings: int) -> PreTrained
             "tokenizer.json that the model was trained with beside its weights"
         )
     tokenizer.model_max_length = max_length
+    leave_out_types(tokenizer, config)
     return tokenizer
+
+
+def leave_out_types(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+    """Let `tokenizer` give no token types to a model that has only one, or where it gives none.
+
+    A RoBERTa has one type, and another model's tokenizer may give the second text of a pair type 1.
+    The names of the inputs are saved with the tokenizer, so that a deployment reads the same
+    inputs as training did.
+    """
+    names = list(tokenizer.model_input_names)
+    if getattr(config, "type_vocab_size", None) == 1:
+        names = [name for name in names if name != _TYPES]
+    if _TYPES not in names:
+        tokenizer.model_input_names = names
+        tokenizer.init_kwargs["model_input_names"] = names
 
 
 def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> str | None:

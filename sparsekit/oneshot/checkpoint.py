@@ -99,7 +99,7 @@ def calibration(
                 f"--data {data.file} has the labels {', '.join(rows.label_names)}, but "
                 f"{folder} has {', '.join(theirs.values())}; use the data of its task"
             )
-    tokenizer = load_tokenizer(folder, task.max_length, embedded_tokens(model))
+    tokenizer = load_tokenizer(folder, model.config, task.max_length, embedded_tokens(model))
     collate = TextCollator(rows.task, tokenizer, model.device)
     return partial(draw, rows.splits["train"], collate)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from sparsekit.data.labels import id2label
 from sparsekit.data.tokenized import tokenized_rows
 from sparsekit.errors import ConfigError, UserError, suggestion
 from sparsekit.models.pruning import sparsity
+from sparsekit.models.tokenizer import leave_out_types
 from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.oneshot import methods
 from sparsekit.oneshot.calibration import draw
@@ -146,6 +148,8 @@ def _calibration(
     labels = len(id2label(model.config))
     check = partial(task.check_rows, labels)
     labelled = not task.learns_from_teacher
+    tokenizer = copy.deepcopy(tokenizer)
+    leave_out_types(tokenizer, model.config)
     inputs = tokenizer.model_input_names
     rows = tokenized_rows(dataset, inputs, check, "train_dataset", labelled=labelled)
     collate = task.collator(tokenizer)

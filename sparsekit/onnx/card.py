@@ -57,7 +57,7 @@ session = onnxruntime.InferenceSession("model.onnx")
 rows = tokenizer.encode_batch({rows})
 inputs = {{"input_ids": [row.ids for row in rows],
           "attention_mask": [row.attention_mask for row in rows],
-          "token_type_ids": [row.type_ids for row in rows]}}
+          "token_type_ids": [{types} for row in rows]}}
 names = [value.name for value in session.get_inputs()]
 outputs = session.run(None, {{name: np.array(inputs[name]) for name in names}})
 {code}
@@ -103,6 +103,7 @@ def model_card(
     kinds = ["sparse"] * sparse + ["int8"] * int8
     title = ", ".join([config["architectures"][0], *kinds])
     tags = ["sparsekit", "onnx", "onnxruntime", *kinds]
+    encoder = TextEncoder(folder)
     [opset] = read_graph(folder / "model.onnx").opset_import
     return CARD.format(
         metadata=metadata(
@@ -124,7 +125,8 @@ def model_card(
         rows=parts.inputs,
         code=parts.code,
         outputs=parts.outputs,
-        max_length=TextEncoder(folder).max_length,
+        max_length=encoder.max_length,
+        types="row.type_ids" if encoder.typed else "[0] * len(row.ids)",
         pad=config.get("pad_token_id") or 0,
         opset=opset.version,
     )

@@ -151,7 +151,7 @@ def _tokenizer(
     built = build(dict(student), "student", kind=Student, trusted=True)
     folder = fetch(built.checkpoint, built.revision, weights=False)
     config = read_config(folder)
-    tokenizer = load_tokenizer(folder, data.task.max_length, config.vocab_size)
+    tokenizer = load_tokenizer(folder, config, data.task.max_length, config.vocab_size)
     return tokenizer, positions_of(config)
 
 

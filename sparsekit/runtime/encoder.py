@@ -13,6 +13,9 @@ from tokenizers import Encoding, Tokenizer
 from sparsekit.errors import UserError, first_line
 from sparsekit.runtime.base import Inputs
 
+# The inputs of a tokenizer whose settings name none.
+_TYPED = ("token_type_ids",)
+
 
 class TextEncoder:
     """The tokenizer in `folder` (`tokenizer.json`, `tokenizer_config.json`, `config.json`).
@@ -31,7 +34,8 @@ class TextEncoder:
             self.labels = label_names(config)
             self.max_length = int(min(settings["model_max_length"], _positions(config)))
             self._padding = int(config.get("pad_token_id") or 0)
-            self._padding_type = int(settings.get("pad_token_type_id") or 0)
+            self.typed = "token_type_ids" in settings.get("model_input_names", _TYPED)
+            self._padding_type = int(settings.get("pad_token_type_id") or 0) * self.typed
             self._left = settings.get("padding_side") == "left"
             self._tokenizer = Tokenizer.from_file(str(file))
             self._tokenizer.enable_truncation(
@@ -108,7 +112,11 @@ class TextEncoder:
         return [[encoding, *encoding.overflowing] for encoding in found]
 
     def batch(self, encodings: Sequence[Encoding]) -> Inputs:
-        """The three inputs of BERT-like models, int64 [batch, longest]."""
+        """The three inputs of BERT-like models, int64 [batch, longest].
+
+        Every token has type 0 where the tokenizer's settings leave token types out of
+        `model_input_names`.
+        """
         shape = (len(encodings), max(len(encoding) for encoding in encodings))
         ids = np.full(shape, self._padding, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
@@ -117,7 +125,8 @@ class TextEncoder:
             tokens = self.tokens(len(encoding), shape[1])
             ids[row, tokens] = encoding.ids
             mask[row, tokens] = encoding.attention_mask
-            types[row, tokens] = encoding.type_ids
+            if self.typed:
+                types[row, tokens] = encoding.type_ids
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
     def tokens(self, length: int, width: int) -> slice:

@@ -19,7 +19,7 @@ from sparsekit.errors import UserError
 from sparsekit.models.kept_outputs import add_outputs
 from sparsekit.models.loading import LoadedModel, positions_of
 from sparsekit.models.teaching import SELF, Source, Teacher, mean_outputs, sources, teacher_model
-from sparsekit.models.tokenizer import pad_as_expected
+from sparsekit.models.tokenizer import leave_out_types, pad_as_expected
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.base import Task
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
@@ -117,6 +117,7 @@ def _student(
     """The model with a copy of the tokenizer that truncates as the data sets were truncated."""
     own = copy.deepcopy(tokenizer)
     pad_as_expected(own, model)
+    leave_out_types(own, model.config)
     limits = [own.model_max_length, positions_of(model.config) or own.model_max_length]
     if columns and split.longest == longest and _truncated(split, task, tokenizer, columns):
         limits.append(longest)

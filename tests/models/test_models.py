@@ -12,7 +12,13 @@ import torch
 from datasets import Dataset
 from families import FAMILIES, SPECIAL, write_checkpoint
 from tiny_training import load_student, make_rows, trainer
-from transformers import AutoTokenizer, RobertaConfig, T5Config, ViTConfig
+from transformers import (
+    AutoTokenizer,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    T5Config,
+    ViTConfig,
+)
 
 from sparsekit.errors import UserError
 from sparsekit.models.hub import fetch, weight_files
@@ -30,6 +36,7 @@ from sparsekit.oneshot.checkpoint import Data as PruningData
 from sparsekit.oneshot.methods import OneShot
 from sparsekit.oneshot.prune import prune_checkpoint
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.sparsity.prunable import prunable
 from sparsekit.tasks.base import Data
 from sparsekit.tasks.text_classification import TextClassification
@@ -122,6 +129,48 @@ def test_a_student_with_half_of_its_weights(teacher_folder: str, tmp_path: Path)
     torch.save({k: v for k, v in weights.items() if "layer.1" not in k}, file)
     with pytest.raises(UserError, match=r"lacks the weights bert\.encoder\.layer\.1"):
         Student(checkpoint=str(folder)).load(TASK, LABELS)
+
+
+@pytest.mark.parametrize("settings", [{}, {"model_input_names": ["input_ids", "attention_mask"]}])
+def test_a_model_of_one_token_type_reads_no_others(
+    teacher_folder: str, tmp_path: Path, settings: dict[str, list[str]]
+) -> None:
+    """A RoBERTa with the tokenizer of a BERT, which gives the second text of a pair type 1."""
+    folder = tmp_path / "roberta"
+    shutil.copytree(teacher_folder, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = RobertaConfig(
+        **{**shape, "vocab_size": len(tokenizer), "type_vocab_size": 1, "intermediate_size": 32}
+    )
+    model = RobertaForSequenceClassification(config)
+    model.save_pretrained(folder)
+    (folder / "pytorch_model.bin").unlink()
+    tokenizer.save_pretrained(folder)
+    written = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(written | settings))
+    task = TextClassification(max_length=32)
+    loaded, _ = load_for_task(folder, task, LABELS)
+    loaded.model.save_pretrained(tmp_path / "saved")
+    loaded.tokenizer.save_pretrained(tmp_path / "saved")
+    plain = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert set(plain("a film", "it was good")) == {"input_ids", "attention_mask"}
+    encoder = TextEncoder(tmp_path / "saved")
+    [encoding] = encoder.encode(["a film"], ["it was good"])
+    assert 1 in encoding.type_ids
+    assert not encoder.batch([encoding])["token_type_ids"].any()
+    with torch.inference_mode():
+        loaded.model(**loaded.tokenizer("a film", "it was good", return_tensors="pt"))
+
+
+def test_token_types_of_a_bert_are_read(teacher_folder: str, tmp_path: Path) -> None:
+    loaded, _ = load_for_task(Path(teacher_folder), TextClassification(max_length=32), LABELS)
+    loaded.model.save_pretrained(tmp_path)
+    loaded.tokenizer.save_pretrained(tmp_path)
+    encoder = TextEncoder(tmp_path)
+    encodings = encoder.encode(["a film"], ["it was good"])
+    assert encoder.batch(encodings)["token_type_ids"].any()
+    assert "token_type_ids" in loaded.tokenizer("a film", "it was good")
 
 
 def test_a_folder_without_tokenizer(teacher_folder: str, tmp_path: Path) -> None:
