@@ -69,11 +69,7 @@ class Student:
         """The model with the task's head for `label_names`, new where the checkpoint has none."""
         folder = fetch(self.checkpoint, self.revision)
         loaded, missing = load_for_task(folder, task, label_names)
-        if body := [name for name in missing if _BODY.search(name)]:
-            raise UserError(
-                f"the student in {folder} lacks the weights {', '.join(body[:4])}, so they would "
-                "start at random; choose a complete checkpoint"
-            )
+        check_body(folder, missing)
         if self.sparsity is not None:
             prune(loaded.model, self.sparsity)
         return loaded
@@ -115,6 +111,15 @@ def load_for_task(
     # Hashed before its first use, which writes truncation settings into it.
     tokenizer_hash = content_hash([tokenizer.backend_tokenizer.to_str()])
     return LoadedModel(model, tokenizer, tokenizer_hash), missing
+
+
+def check_body(folder: Path, missing: Sequence[str]) -> None:
+    """Raise UserError where `missing`, the weights that `folder` lacks, are not those of a head."""
+    if body := [name for name in missing if _BODY.search(name)]:
+        raise UserError(
+            f"the checkpoint in {folder} lacks the weights {', '.join(body[:4])}, so they would be "
+            "random; choose a complete checkpoint"
+        )
 
 
 def check_encoder(folder: Path, config: PreTrainedConfig) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -118,11 +118,17 @@ def _max_length(folder: Path, model: PreTrainedModel, data: Data, task: Task) ->
 
 
 def write_copy(
-    model: PreTrainedModel, folder: Path, output: Path, name: str, record: Mapping[str, Any]
+    model: PreTrainedModel,
+    missing: Sequence[str],
+    folder: Path,
+    output: Path,
+    name: str,
+    record: Mapping[str, Any],
 ) -> None:
     """Write `model` to the new folder `output`, with the tokenizer of the checkpoint in `folder`.
 
-    Beside it the file `name` has the values in `record`.
+    The weights `missing`, which the checkpoint lacks, are random, and are left out. The file `name`
+    has the values in `record`.
     """
     with _whole(output) as target:
         for pattern in _BESIDE_WEIGHTS:
@@ -130,7 +136,8 @@ def write_copy(
                 if not path.name.endswith(".index.json"):
                     shutil.copyfile(path, target / path.name)
         with own_names(model):
-            model.cpu().save_pretrained(target)
+            weights = {n: w for n, w in model.cpu().state_dict().items() if n not in missing}
+            model.save_pretrained(target, state_dict=weights)
         (target / name).write_text(
             json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8"
         )

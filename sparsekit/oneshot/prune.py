@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.hub import fetch
 from sparsekit.models.inspection import inspect
-from sparsekit.models.loading import check_encoder, load_weights, read_config
+from sparsekit.models.loading import check_body, check_encoder, load_weights, read_config
 from sparsekit.oneshot import methods
 from sparsekit.oneshot.checkpoint import Data, architecture_of, calibration, write_copy
 from sparsekit.oneshot.methods import OneShot
@@ -37,6 +37,7 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
         # Its decoder would need texts too.
         check_encoder(folder, architecture)
     model, missing = load_weights(folder, architecture_of(architecture), "pruning")
+    check_body(folder, missing)
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     layers = prunable(model)
     check_layers(model, layers, config)
@@ -49,7 +50,7 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
     methods.prune(model, layers, batches, config)
     check_zeros(layers, config)
     record = {"source": source, **asdict(config), "data": str(data.file) if data else None}
-    write_copy(model, folder, output, "pruning.json", record)
+    write_copy(model, missing, folder, output, "pruning.json", record)
 
 
 def _dense_folder(source: str, config: OneShot) -> Path:

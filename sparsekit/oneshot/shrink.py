@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.hub import fetch
 from sparsekit.models.inspection import inspect
-from sparsekit.models.loading import check_encoder, load_weights, read_config
+from sparsekit.models.loading import check_body, check_encoder, load_weights, read_config
 from sparsekit.oneshot.checkpoint import Data, architecture_of, calibration, write_copy
 from sparsekit.shape.choice import Shares, choose
 from sparsekit.shape.config import describe
@@ -92,6 +92,7 @@ def shrink_checkpoint(
     architecture = read_config(folder)
     check_encoder(folder, architecture)
     model, missing = load_weights(folder, architecture_of(architecture), "shrinking")
+    check_body(folder, missing)
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     statistics = None
     if config.method != "magnitude":
@@ -109,7 +110,7 @@ def shrink_checkpoint(
             raise ConfigError([f"--{problem}" for problem in error.problems]) from error
         changed = {"before": sizes(model), "after": sizes(made)}
         record = {"source": source, **asdict(settings), "data": str(data.file) if data else None}
-        write_copy(made, folder, output, "shrinking.json", record | changed)
+        write_copy(made, missing, folder, output, "shrinking.json", record | changed)
         found.append(changed)
     return found
 

@@ -175,17 +175,35 @@ def test_obs_is_repeatable_and_nearer_to_the_dense_model(
     assert (logits[1] - logits[0]).norm() < (logits[2] - logits[0]).norm()
 
 
-def test_a_checkpoint_without_a_classifier_keeps_its_own_head(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pooler", [True, False])
+def test_a_pruned_copy_has_the_weights_of_its_checkpoint(tmp_path: Path, pooler: bool) -> None:
+    """No classifier, and no pooler where the checkpoint has none: both would be random."""
     config = BertConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )
-    BertModel(config).save_pretrained(tmp_path / "bert")
+    BertModel(config, add_pooling_layer=pooler).save_pretrained(tmp_path / "bert")
     code, stderr = command(
         str(tmp_path / "bert"), "--sparsity", "0.5", "-o", str(tmp_path / "pruned")
     )
     assert code == 0, stderr
     before = load_file(tmp_path / "bert" / "model.safetensors")
     assert load_file(tmp_path / "pruned" / "model.safetensors").keys() == before.keys()
+    assert any("pooler" in name for name in before) == pooler
+
+
+def test_a_checkpoint_without_a_layer_is_not_pruned(tmp_path: Path) -> None:
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    model = BertModel(config)
+    kept = {name: w for name, w in model.state_dict().items() if "layer.1." not in name}
+    model.save_pretrained(tmp_path / "bert", state_dict=kept)
+    code, stderr = command(
+        str(tmp_path / "bert"), "--sparsity", "0.5", "-o", str(tmp_path / "pruned")
+    )
+    assert code == 1
+    assert "lacks the weights encoder.layer.1" in stderr
+    assert not (tmp_path / "pruned").exists()
 
 
 @pytest.mark.parametrize(
