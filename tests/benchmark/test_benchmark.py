@@ -25,6 +25,7 @@ from sparsekit.benchmark import candidates as candidates_module
 from sparsekit.benchmark.advice import advice, size_advice
 from sparsekit.benchmark.candidates import DENSE, DYNAMIC, candidates
 from sparsekit.benchmark.grid import Grid, example
+from sparsekit.benchmark.requests import BenchmarkConfig, benchmark
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export
@@ -76,6 +77,19 @@ def check_answers(run: Path, runtime: Any) -> None:
     actual = np.asarray(outputs["logits"])
     assert np.abs(actual - expected).mean() < 0.2 * expected.std(axis=0).min()
     assert np.corrcoef(actual[:, 0], expected[:, 0])[0, 1] > 0.95
+
+
+def test_a_run_without_its_texts_is_not_timed(qdq: Path, tmp_path: Path) -> None:
+    """A SparseTrainer whose eval_dataset had tokens alone."""
+    run = tmp_path / "run"
+    shutil.copytree(qdq, run)
+    file = run / "evaluation" / "validation.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["text", "text_pair"]), file)
+    with pytest.raises(UserError, match="has no texts to time: eval_dataset was tokenized without"):
+        benchmark(run, BenchmarkConfig())
+    file.unlink()
+    with pytest.raises(UserError, match="benchmark a run that has a validation split"):
+        benchmark(run, BenchmarkConfig())
 
 
 @needs_openvino
