@@ -41,6 +41,7 @@ VARIANTS: dict[str, list[str]] = {
     "mse ranges": ["recipe.weight_observer=mse", "recipe.activation_observer=mse"],
     "percentile ranges": ["recipe.activation_observer=percentile"],
     "hidden states": ["recipe.hidden_gain=1.0"],
+    "attention": ["recipe.attention_gain=1.0"],
     "augmented": ["dataset.augment.copies=1"],
 }
 

@@ -115,10 +115,11 @@ def test_the_ingredients_of_from_dense(monkeypatch: pytest.MonkeyPatch, tmp_path
         return built(plain(composed(monkeypatch, tmp_path, [*chosen, *overrides]))).recipe
 
     plainly = recipe()
-    assert not {"averaging", "hidden_states"} & set(plainly.modifiers)
+    assert not {"averaging", "hidden_states", "attention"} & set(plainly.modifiers)
     assert plainly.lr(3.0, 100) == pytest.approx(0.5e-4)
     assert recipe("recipe.averaged_epochs=1.5").modifiers["averaging"].start == 4.5
     assert recipe("recipe.hidden_gain=0.5").needs_teacher("model")
+    assert vars(recipe("recipe.attention_gain=0.5").modifiers["attention"])["gain"] == 0.5
     cycles = recipe("recipe.lr_func=cyclic_linear", "recipe.lr_cycle_epochs=3")
     assert cycles.lr(3.0, 100) == pytest.approx(1e-4)
     observers = recipe("recipe.weight_observer=mse", "recipe.activation_observer=percentile")

@@ -293,6 +293,18 @@ SETTINGS = [
         live_teacher=True,
     ),
     Setting(
+        "attention of the last layer",
+        "distillation.attention.AttentionDistillation",
+        {"gain": 0.5},
+        live_teacher=True,
+    ),
+    Setting(
+        "attention of every layer",
+        "distillation.attention.AttentionDistillation",
+        {"layers": "all", "relation_heads": 1, "end": 2.0},
+        live_teacher=True,
+    ),
+    Setting(
         "quantization",
         "quantization.qat.Quantization",
         {"start": 1.0, "disable_observer_epoch": 2.5},

@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.distillation.pairing import same_depth
+from sparsekit.modifiers.distillation.recording import PairedOutputs, device_of
 from sparsekit.modifiers.loss_mean import LossMean
 from sparsekit.shape.blocks import blocks
 
@@ -65,6 +67,7 @@ class PerLayerDistillation(Modifier):
     def __post_init__(self) -> None:
         self._layer_loss = LossMean()
         self._pairs = list[tuple[str, str]]()
+        self._recorded: PairedOutputs | None = None
 
     def problems(self, num_epochs: float) -> list[str]:
         found = super().problems(num_epochs)
@@ -97,25 +100,15 @@ class PerLayerDistillation(Modifier):
         self._teacher = teacher.eval().requires_grad_(False)
 
     def attach(self, model: nn.Module) -> None:
-        self._model, self._hooks = model, list[Any]()
+        self._model = model
         if not self.needs_teacher:
             return
         self._pairs = self._pair(model)
-        self._outputs: dict[tuple[str, str], Tensor] = {}
-        self._mask: Tensor | None = None
-        # A forward pass measures the widths. The hooks are registered again in `update`, since
-        # other modifiers may replace modules after this one is attached.
-        self._hook()
-        ids = torch.zeros((1, 2), dtype=torch.long)
-        with torch.no_grad():
-            model(input_ids=ids.to(_device(model)))
-            self._teacher(input_ids=ids.to(_device(self._teacher)))
-        widths = {key: output.shape[-1] for key, output in self._outputs.items()}
-        self._unhook()
+        self._recorded = PairedOutputs(model, self._teacher, self._pairs)
+        widths = self._recorded.widths()
         problems = []
         projections = nn.ParameterDict()
-        for student, teacher in self._pairs:
-            width, teacher_width = widths["student", student], widths["teacher", teacher]
+        for (student, teacher), (width, teacher_width) in zip(self._pairs, widths, strict=True):
             if self.project_features:
                 # The name of a parameter cannot contain the dots of a module's name.
                 projections[student.replace(".", "/")] = _projection(width, teacher_width)
@@ -127,7 +120,7 @@ class PerLayerDistillation(Modifier):
         if problems:
             raise ConfigError(problems)
         if self.project_features:
-            setattr(model, PROJECTIONS, projections.to(_device(model)))
+            setattr(model, PROJECTIONS, projections.to(device_of(model)))
 
     def _pair(self, model: nn.Module) -> list[tuple[str, str]]:
         if self.student_layer_names == [LAYERS]:
@@ -152,61 +145,24 @@ class PerLayerDistillation(Modifier):
             raise ConfigError(problems)
         return list(zip(students, teachers, strict=True))
 
-    def _hook(self) -> None:
-        for student, teacher in self._pairs:
-            for who, of, name in (
-                ("student", self._model, student),
-                ("teacher", self._teacher, teacher),
-            ):
-                hook = self._recorder((who, name))
-                self._hooks.append(of.get_submodule(name).register_forward_hook(hook))
-        self._hooks.append(self._model.register_forward_hook(self._run_teacher, with_kwargs=True))
-
-    def _unhook(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-        self._outputs.clear()
-
-    def _recorder(self, key: tuple[str, str]) -> Any:
-        def record(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._outputs[key] = output if isinstance(output, Tensor) else output[0]
-
-        return record
-
-    def _run_teacher(
-        self, model: nn.Module, args: Any, inputs: dict[str, Any], output: Any
-    ) -> None:
-        # After the student's forward pass, on the same batch.
-        if not model.training:
-            return
-        self._mask = inputs.get("attention_mask")
-        if _device(self._teacher) != _device(model):
-            self._teacher.to(_device(model))
-        with torch.no_grad():
-            self._teacher(**{name: value for name, value in inputs.items() if name != "labels"})
-
     def update(self, epoch: float) -> None:
-        on = self.needs_teacher and self.active(epoch)
-        if on and not self._hooks:
-            self._hook()
-        elif not on and self._hooks:
-            self._unhook()
+        # Not before: other modifiers may replace modules after this one is attached.
+        if self._recorded is not None:
+            self._recorded.switch(self.active(epoch))
 
     def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
-        if not self._hooks:
+        recorded = self._recorded
+        if recorded is None or not recorded.on:
             return loss
         total = loss.new_zeros(())
-        for student, teacher in self._pairs:
-            value = self._outputs["student", student]
+        for (student, _), (value, target) in zip(self._pairs, recorded.outputs(), strict=True):
             if self.project_features:
                 matrix = getattr(self._model, PROJECTIONS)[student.replace(".", "/")]
                 value = F.linear(value.float(), matrix)
-            target = self._outputs["teacher", teacher]
             total = total + feature_distance(
-                value, target, self._mask, self.normalize, self.epsilon
+                value, target, recorded.mask, self.normalize, self.epsilon
             )
-        self._outputs.clear()
+        recorded.clear()
         self._layer_loss.add(total * inputs.get("loss_weight", 1.0))
         return loss + self.gain * total
 
@@ -223,8 +179,8 @@ class PerLayerDistillation(Modifier):
         return f"{len(self._pairs)} layers, from the teacher's {taught}"
 
     def detach(self, model: nn.Module) -> None:
-        if self._hooks:
-            self._unhook()
+        if self._recorded is not None:
+            self._recorded.switch(False)
         if hasattr(model, PROJECTIONS):
             delattr(model, PROJECTIONS)
 
@@ -236,9 +192,7 @@ def _pair_layers(student: nn.Module, teacher: nn.Module) -> list[tuple[str, str]
         own, theirs = ([block.name for block in blocks(model)] for model in (student, teacher))
     except UserError as error:
         raise ConfigError([f"student_layer_names: {LAYERS}: {error}"]) from error
-    # The last of the student's is paired with the last of the teacher's.
-    ends = [(index + 1) * len(theirs) // len(own) for index in range(len(own))]
-    return [(name, theirs[max(end, 1) - 1]) for name, end in zip(own, ends, strict=True)]
+    return same_depth(own, theirs)
 
 
 def _projection(width: int, teacher_width: int) -> nn.Parameter:
@@ -249,7 +203,3 @@ def _projection(width: int, teacher_width: int) -> nn.Parameter:
 
 def _linears(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
