@@ -25,7 +25,12 @@ ADDED: Mapping[tuple[str, ...], Any] = {
     ("dataset", "columns"): None,
     ("dataset", "quotes"): True,
     ("dataset", "unlabeled"): None,
-    ("dataset", "augment"): {"copies": 0, "methods": ["ngrams", "deletion"], "seed": 0},
+    ("dataset", "augment"): {
+        "copies": 0,
+        "methods": ["ngrams", "deletion"],
+        "masked_lm": None,
+        "seed": 0,
+    },
     ("export", "gate"): {"max_drop": None, "against": None, "alpha": 0.05, "metrics": []},
 }
 

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 
-from sparsekit.data.augmentation import augmented
+from sparsekit.cache import cached, content_hash
+from sparsekit.data.augmentation import Augmentation, augmented
 from sparsekit.data.columns import select, values
 from sparsekit.data.duplicates import repeated, text_keys
 from sparsekit.data.more_texts import MoreTexts
 from sparsekit.errors import UserError
+from sparsekit.models.hub import fetch
+from sparsekit.models.loading import weights_hash
+from sparsekit.models.masked_words import MaskedWords
 from sparsekit.models.teacher import Teacher
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.base import Data, Task
 from sparsekit.tasks.texts import NAMES
 
 log = logging.getLogger(__name__)
+
+# In a cache entry of augmented texts: one column for each column of texts.
+TEXTS = "texts.parquet"
 
 
 def without_more_texts(dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,7 +74,7 @@ def with_more_texts(data: Data, more: MoreTexts) -> Data:
     labelled = [list(values(train, name)) for name in names]
     read = more.read([column for column in data.task.columns() if column.is_text])
     both = [ours + theirs for ours, theirs in zip(labelled, read, strict=True)]
-    made = augmented(both, more.augmentation)
+    made = _augmented(both, more.augmentation)
     rows = data.task.unlabelled([a + b for a, b in zip(read, made, strict=True)])
     rows = _new(rows.cast(train.features), data, names)
     if not len(rows):
@@ -72,6 +83,27 @@ def with_more_texts(data: Data, more: MoreTexts) -> Data:
         )
     log.info("the teacher labels %d more texts, beside %d training rows", len(rows), len(train))
     return replace(data, splits={**data.splits, "train": concatenate_datasets([train, rows])})
+
+
+def _augmented(columns: list[list[str]], config: Augmentation) -> list[list[str]]:
+    """The augmented texts of `columns`; those that a model helps to make are made once."""
+    if not config.masks:
+        return augmented(columns, config)
+    assert config.masked_lm is not None
+    checkpoint = weights_hash(fetch(config.masked_lm))
+    parts = [*(text for column in columns for text in column), checkpoint]
+    described = json.dumps([len(columns), config.copies, config.methods, config.seed])
+
+    def make(folder: Path) -> None:
+        texts = augmented(columns, config, MaskedWords(str(config.masked_lm)))
+        pq.write_table(pa.Table.from_arrays(texts, names=_numbers(columns)), folder / TEXTS)
+
+    stored = cached("augmented-texts", content_hash([described, *parts]), make) / TEXTS
+    return [column.to_pylist() for column in pq.read_table(stored).columns]
+
+
+def _numbers(columns: list[list[str]]) -> list[str]:
+    return [str(index) for index in range(len(columns))]
 
 
 def _new(rows: Dataset, data: Data, names: list[str]) -> Dataset:

@@ -6,13 +6,17 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from launching import local, run_here
+from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
 from sparsekit.data.augmentation import Augmentation, augmented
 from sparsekit.data.more_texts import MoreTexts
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.masked_words import MaskedWords
 from sparsekit.models.teacher import NoTeacher, Self
 from sparsekit.pipeline.taught_texts import more_texts_problems, with_more_texts
 from sparsekit.recipe.recipe import Recipe
@@ -20,6 +24,8 @@ from sparsekit.tasks.base import Data
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.tasks.token_classification import TokenClassification
 
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = ["a", "fine", "film", "dull", "slow", "plot", "it", "moved", "me", "and", "the", "good"]
 TEXTS = ["a fine film indeed", "a dull and slow plot", "it moved me", ""]
 
 
@@ -29,6 +35,10 @@ def data(**splits: list[str]) -> Data:
         for name, texts in splits.items()
     }
     return Data(TextClassification(), made, ["bad", "good"])
+
+
+def _masked(checkpoint: str | None) -> MoreTexts:
+    return MoreTexts(augment={"methods": ["masked_words"], "masked_lm": checkpoint})
 
 
 def written(folder: Path, texts: list[str]) -> str:
@@ -63,6 +73,61 @@ def test_deletion_leaves_a_word() -> None:
     [made] = augmented([texts], config)
     assert set(made[:30]) == {"one"}
     assert set(made[30:]) <= {"one two", "one", "two"}
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT with a masked-LM head, whose words are those of WORDS."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *WORDS, "##ing", "7"]))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    sizes = {"vocab_size": len(SPECIAL) + len(WORDS) + 2, "hidden_size": 16}
+    config = BertConfig(**sizes, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    torch.manual_seed(0)
+    BertForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_masked_lm_head_replaces_words(pretrained: Path) -> None:
+    fill = MaskedWords(str(pretrained))
+    texts: list[list[str | None]] = [["fine", None, "film"], [None], [None, "plot", None]]
+    made = fill(texts, np.random.default_rng(0))
+    assert made == fill(texts, np.random.default_rng(0))
+    assert [len(words) for words in made] == [3, 1, 3]
+    # Whole words alone: no special token, no piece of a word, no number.
+    assert {word for words in made for word in words} <= set(WORDS)
+    assert made[0][0] == "fine" and made[0][2] == "film" and made[2][1] == "plot"
+
+
+def test_the_likeliest_words_are_drawn(pretrained: Path) -> None:
+    fill = MaskedWords(str(pretrained))
+    bias = fill._model.get_output_embeddings().bias
+    with torch.no_grad():
+        bias[len(SPECIAL) + WORDS.index("moved")] += 50
+        bias[len(SPECIAL) + len(WORDS)] += 100  # A piece of a word, however likely.
+    assert fill([["a", None]] * 9, np.random.default_rng(0)) == [["a", "moved"]] * 9
+
+
+def test_texts_of_a_masked_lm_are_made_once(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARSEKIT_CACHE", str(tmp_path / "cache"))
+    known = data(train=["a fine film", "a dull plot", "it moved me"], validation=["held back"])
+    augment = {"copies": 4, "methods": ["masked_words"], "masked_lm": str(pretrained)}
+    more = MoreTexts(augment=augment)
+    added = list(with_more_texts(known, more).splits["train"]["text"])
+    assert len(added) > 3
+    assert all(set(text.split()) <= set(WORDS) for text in added)
+    monkeypatch.setattr(MaskedWords, "__init__", None)  # A second one would be called.
+    assert list(with_more_texts(known, more).splits["train"]["text"]) == added
+    mixed = MoreTexts(augment={**augment, "seed": 1})
+    with pytest.raises(TypeError):
+        with_more_texts(known, mixed)
+
+
+def test_a_checkpoint_without_a_masked_lm_head_is_refused(teacher_folder: str) -> None:
+    with pytest.raises(UserError, match="has no masked-LM head"):
+        MaskedWords(teacher_folder)
 
 
 def test_what_is_in_a_split_is_not_added(tmp_path: Path) -> None:
@@ -105,6 +170,8 @@ def test_what_cannot_learn_from_texts_without_labels_is_refused(tmp_path: Path) 
         ("not for token classification", (more, TokenClassification(), Self(), whole)),
         ("copies is -1", (MoreTexts(augment={"copies": -1}), task, Self(), whole)),
         ("name some of ngrams", (MoreTexts(augment={"methods": ["x"]}), task, Self(), whole)),
+        ("so set both or neither", (_masked(None), task, Self(), whole)),
+        ("so set both or neither", (MoreTexts(augment={"masked_lm": "x"}), task, Self(), whole)),
         ("copeis is not a field", (MoreTexts(augment={"copeis": 1}), task, Self(), whole)),
     ):
         [found] = more_texts_problems(*arguments)  # type: ignore[arg-type]
