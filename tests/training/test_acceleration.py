@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import resource
+import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from sparsekit.models.loading import Student
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.cpu import attention
-from sparsekit.training.cpu.allocator import reuse_freed_memory
 from sparsekit.training.cpu.dropout import BitDropout
 from sparsekit.training.cpu.sparse_linear import MaskedLinear
 from sparsekit.training.trainer import SparseTrainer
@@ -145,39 +145,58 @@ def test_a_trainer_trains_once(
     assert norms and all(norm > 0 for norm in norms)
 
 
-def faults(times: int = 24) -> int:
-    """Pages that the system had to map for tensors of 64 MiB that are freed at once."""
+# What a process of its own does: the heap of this one has free blocks of earlier tests.
+FAULTS = """
+import resource
+import torch
+from sparsekit.training.cpu.allocator import reuse_freed_memory
+
+def faults(times=24):
+    'Pages that the system had to map for tensors of 64 MiB that are freed at once.'
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):
         torch.empty(16 * 2**20).fill_(1)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-
-@pytest.fixture
-def plain_malloc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(InterruptedError), reuse_freed_memory():
-        raise InterruptedError
-    yield
+torch.empty(16 * 2**20).fill_(1)
+"""
 
 
-@pytest.mark.usefixtures("plain_malloc")
+def printed_faults(script: str, **environment: str) -> list[int]:
+    names = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+    plain = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS + script],
+        env=plain | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [int(word) for word in done.stdout.split()]
+
+
 def test_freed_memory_is_reused_within_the_context_alone() -> None:
-    outside = faults()
-    with reuse_freed_memory():
-        with reuse_freed_memory():
-            faults(1)
-        # The inner context's end leaves the outer one's setting.
-        inside = faults()
-    assert inside < outside / 4
-    assert faults() > 2 * inside
-
-
-@pytest.mark.usefixtures("plain_malloc")
-def test_thresholds_of_the_environment_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")
-    outside = faults()
+    outside, inside, afterwards = printed_faults("""
+outside = faults()
+with reuse_freed_memory():
     with reuse_freed_memory():
         faults(1)
-        assert faults() > outside / 2
+    # The inner context's end leaves the outer one's setting.
+    inside = faults()
+print(outside, inside, faults())
+""")
+    assert inside < outside / 4
+    assert afterwards > outside / 2
+
+
+def test_thresholds_of_the_environment_stay() -> None:
+    outside, inside = printed_faults(
+        """
+outside = faults()
+with reuse_freed_memory():
+    faults(1)
+    print(outside, faults())
+""",
+        MALLOC_MMAP_THRESHOLD_="131072",
+    )
+    assert inside > outside / 2
