@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from datasets import Dataset
-from tokenizers import Encoding
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -24,11 +22,13 @@ from sparsekit.data.schema import Column
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import squad
 from sparsekit.runtime.tasks.base import Output, Outputs
-from sparsekit.runtime.tasks.question_answering import QuestionAnsweringAnswers, word_spans
+from sparsekit.runtime.tasks.question_answering import QuestionAnsweringAnswers
+from sparsekit.tasks.answer_checks import mistakes
 from sparsekit.tasks.base import Data, Labels, Scores, Task
 from sparsekit.tasks.checks import checked_splits, metric_problems, no_metrics
 from sparsekit.tasks.distances import kl_divergence
 from sparsekit.tasks.texts import column_problems
+from sparsekit.tasks.windows import QuestionCollator, windows
 
 # A logit that softmax turns into 0.
 EXCLUDED = -1e4
@@ -108,7 +108,7 @@ class QuestionAnswering(Task):
         found: dict[str, str] = {}
         contexts = values(rows, self.context_column)
         for row, (context, value) in enumerate(zip(contexts, self._answers(rows), strict=True)):
-            for kind, problem in _mistakes(context, value, self.unanswerable):
+            for kind, problem in mistakes(context, value, self.unanswerable):
                 found.setdefault(kind, f"{where(rows, [row])}: {problem}")
         return list(found.values())
 
@@ -137,37 +137,7 @@ class QuestionAnswering(Task):
         return [*super().tokens_key, str(self.doc_stride)]
 
     def tokenize(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-        self._check_questions(rows, tokenizer)
-        encoded = tokenizer(
-            rows["text"][:],
-            rows["text_pair"][:],
-            truncation="only_second",
-            max_length=self.max_length,
-            stride=self.doc_stride,
-            return_overflowing_tokens=True,
-        )
-        columns = dict(encoded)
-        questions = columns.pop("overflow_to_sample_mapping")
-        columns["length"] = [len(ids) for ids in columns["input_ids"]]
-        assert encoded.encodings is not None
-        labels, before, number = [], None, 0
-        for question, encoding in zip(questions, encoded.encodings, strict=True):
-            number = number + 1 if question == before else 0
-            before = question
-            labels.append(_label(rows[question], encoding, number))
-        return {**columns, "labels": labels}
-
-    def _check_questions(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
-        questions = tokenizer(rows["text"][:], add_special_tokens=False)["input_ids"]
-        most = self.max_length - self.doc_stride - tokenizer.num_special_tokens_to_add(pair=True)
-        longest = max(range(len(questions)), key=lambda row: len(questions[row]))
-        if len(questions[longest]) >= most:
-            raise UserError(
-                f"question {rows[longest]['index']} (from 0) has {len(questions[longest])} tokens, "
-                f"{rows[longest]['text']!r:.60}; dataset.max_length={self.max_length} and "
-                f"dataset.doc_stride={self.doc_stride} leave room for {most - 1}: shorten it, or "
-                "set a larger dataset.max_length or a smaller dataset.doc_stride"
-            )
+        return windows(rows, tokenizer, self.max_length, self.doc_stride)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
         return QuestionCollator(tokenizer, {f"teacher_{name}": EXCLUDED for name in self.outputs})
@@ -230,13 +200,13 @@ class QuestionAnswering(Task):
         )
 
     def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
-        windows: dict[int, list[Any]] = {}
+        by_question: dict[int, list[Any]] = {}
         for row, label in enumerate(labels):
             spans = np.array(label["spans"], dtype=np.int64)
             starts, ends = (np.asarray(outputs[n][row])[: len(spans)] for n in self.outputs)
-            windows.setdefault(label["index"], []).append((label, (starts, ends, spans)))
+            by_question.setdefault(label["index"], []).append((label, (starts, ends, spans)))
         predicted, true = [], []
-        for each in windows.values():
+        for each in by_question.values():
             label = each[0][0]
             best = self.answers.best(label["context"], [window for _, window in each])
             predicted.append(best[0]["answer"])
@@ -274,82 +244,3 @@ class QuestionAnswering(Task):
         for name, output in outputs.items():
             columns[name] = [row.tolist() for row in output]
         return Dataset.from_dict(columns)
-
-
-class QuestionCollator(Collator):
-    """Adds `start_positions` and `end_positions`, which the models' loss reads, to a batch.
-
-    `labels` are the numbers of question and window, [rows, 2].
-    """
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        plain = [{n: v for n, v in row.items() if n != "labels"} for row in rows]
-        batch = super().__call__(plain)
-        if "labels" in rows[0]:
-            labels = [row["labels"] for row in rows]
-            batch["start_positions"] = torch.tensor([label["first"] for label in labels])
-            batch["end_positions"] = torch.tensor([label["last"] for label in labels])
-            numbers = [[label["index"], label["window"]] for label in labels]
-            batch["labels"] = torch.tensor(numbers)
-        return batch
-
-
-def _label(row: Mapping[str, Any], encoding: Encoding, number: int) -> dict[str, Any]:
-    """How a window is trained and scored.
-
-    The target is the first answer, its `first` and `last` token; the first token of the row where
-    the window does not hold it.
-    """
-    spans = word_spans(encoding)
-    first = last = 0
-    if row["answers"]:
-        start = row["starts"][0]
-        end = start + len(row["answers"][0])
-        tokens = [
-            token
-            for token, (begin, stop) in enumerate(encoding.offsets)
-            if spans[token, 0] >= 0 and begin < end and stop > start
-        ]
-        context = np.flatnonzero(spans[:, 0] >= 0)
-        held = len(context) and (
-            encoding.offsets[context[0]][0] <= start and encoding.offsets[context[-1]][1] >= end
-        )
-        if tokens and held:
-            first, last = tokens[0], tokens[-1]
-    return {
-        "index": row["index"],
-        "question": row["text"],
-        "window": number,
-        "first": first,
-        "last": last,
-        "context": row["text_pair"],
-        "answers": row["answers"],
-        "spans": spans.tolist(),
-    }
-
-
-def _mistakes(context: str, value: Any, unanswerable: bool) -> Iterator[tuple[str, str]]:
-    """What is wrong with the answers of a row: the kind of mistake, and its description."""
-    texts = value.get("text") if isinstance(value, Mapping) else None
-    starts = value.get("answer_start") if isinstance(value, Mapping) else None
-    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-        yield (
-            "form",
-            f"the answers are {value!r:.80}, not an object with the lists text and answer_start of "
-            'one length, as in {"text": ["two"], "answer_start": [17]}',
-        )
-        return
-    if not texts and not unanswerable:
-        yield (
-            "none",
-            "the question has no answer; remove the row, or set dataset.unanswerable=true where "
-            "questions may have none",
-        )
-    for text, start in zip(texts, starts, strict=True):
-        at = context[int(start) : int(start) + len(text)]
-        if at != text or not text.strip():
-            yield (
-                "offset",
-                f"the answer {text!r:.60} is not at character {start} of the context, where "
-                f"{at!r:.60} is; correct answer_start, which counts characters from 0",
-            )
