@@ -19,6 +19,7 @@ from sparsekit.metrics.table import as_text
 from sparsekit.models.hub import fetch
 from sparsekit.models.loading import positions_of, weights_hash
 from sparsekit.models.teacher import Finetuned
+from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.hub import push
 from sparsekit.onnx.preflight import check_exportable
 from sparsekit.pipeline import stages
@@ -56,6 +57,20 @@ def experiment(
     known = stages.identity(plan.values, names, plan.files_hash())
     tracker.record(known | {"environment": environment()})
     stages.check_architecture(plan)
+    inputs = _inputs(plan, run, show_data)
+    record_baseline(plan.export, inputs.teacher_folders, plan.student, tracker.record)
+
+    trained = plan.engine.train(plan, inputs, run, tracker)
+    if not FIRST_PROCESS:
+        return
+    tracker.record(trained)
+    tracker.record(stages.evaluate(inputs, run))
+    if plan.export is not None:
+        _deploy(plan, plan.export, run, tracker)
+
+
+def _inputs(plan: Plan, run: RunFolder, show_data: bool) -> Inputs:
+    """The data, whose figures are recorded, and the student; teachers are fetched when needed."""
     raw, data = stages.load_data(plan)
     set_seed(plan.training.seed)
     student = plan.student.load(data.task, data.label_names)
@@ -75,28 +90,23 @@ def experiment(
     taught = with_more_texts(data, plan.more_texts)
     if taught is not data:
         rows = tokenize(taught, student.tokenizer, student.tokenizer_hash)
-    inputs = Inputs(student=student, data=taught, rows=rows, teacher_folders=teachers)
-    record_baseline(plan.export, teachers, plan.student, tracker.record)
+    return Inputs(student=student, data=taught, rows=rows, teacher_folders=teachers)
 
-    trained = plan.engine.train(plan, inputs, run, tracker)
-    if not FIRST_PROCESS:
-        return
-    tracker.record(trained)
-    tracker.record(stages.evaluate(inputs, run))
-    if plan.export is None:
-        return
+
+def _deploy(plan: Plan, config: ExportConfig, run: RunFolder, tracker: Tracker) -> None:
+    """Export the trained model, time it, and push it to the Hub where `config` names one."""
     tracker.save()
     against = tracker.recorded("gate").get("against")
-    gated_export(run, plan.export, against, tracker.record)
+    gated_export(run, config, against, tracker.record)
     if plan.runtime is not None:
         tracker.save()
         tracker.record({"runtime": benchmark(run.path, plan.runtime)})
         if shape := tracker.recorded("shape"):
             tracker.record({"shape": with_measured_latency(run, shape)})
-    if plan.export.push_to_hub is not None:
+    if config.push_to_hub is not None:
         tracker.save()
         # Last, so that an unreachable Hub cannot affect the summary.
-        tracker.record({"pushed": push(run.deployment, plan.export.push_to_hub)})
+        tracker.record({"pushed": push(run.deployment, config.push_to_hub)})
 
 
 def teacher_arguments(training: Mapping[str, Any], teacher: Finetuned) -> dict[str, Any]:
@@ -124,41 +134,45 @@ def finetuned_teacher(plan: Plan, data: Data, teacher: Finetuned) -> Path:
         [weights_hash(fetch(teacher.base)), json.dumps(identity, sort_keys=True)]
         + [data.fingerprint(split) for split in data.splits]
     )
-
-    def make(folder: Path) -> None:
-        if PROCESSES > 1:
-            # One process would train it while the others wait for each other's gradients.
-            raise UserError(
-                "teacher=finetuned is trained by one process: run this command once without "
-                "torchrun, and stop it (Ctrl-C) when the student's own schedule is printed; the "
-                "teacher is kept, and found by the same command from then on"
-            )
-        log.info(
-            "teacher=finetuned: first %s is fine-tuned on these data, once (epochs: %g); the "
-            "schedule that follows is the teacher's, the student's comes after it",
-            teacher.base if isinstance(teacher.base, str) else teacher.base["_target_"],
-            teacher.recipe["num_epochs"],
-        )
-        run = RunFolder(folder)
-        child = {
-            **plan.values,
-            "dataset": without_more_texts(plan.values["dataset"]),
-            "student": {"_target_": "sparsekit.models.loading.Student", "checkpoint": teacher.base},
-            "teacher": {"_target_": "sparsekit.models.teacher.NoTeacher"},
-            "recipe": teacher.recipe,
-            "training": training | {"output_dir": str(run.checkpoints)},
-            "engine": {"_target_": OWN_ENGINE},
-            "export": {},
-            "runtime": {},
-            "seed": teacher.seed,
-        }
-        with track(TrackingConfig(mode="disabled"), run, child, [], None) as tracker:
-            dense = Plan.build(child)
-            experiment(dense, {"teacher": "itself"}, run, tracker, show_data=False)
-        scores = run.summary["metrics"]["validation"]
-        log.info(
-            "the teacher is ready (%s on validation) and kept for later runs",
-            ", ".join(f"{name} {as_text(name, value)}" for name, value in scores.items()),
-        )
-
+    make = functools.partial(_train_teacher, plan, teacher, training)
     return RunFolder(cached("teachers", key, make)).model
+
+
+def _train_teacher(
+    plan: Plan, teacher: Finetuned, training: Mapping[str, Any], folder: Path
+) -> None:
+    """Fine-tune the teacher of `plan`'s run, with `training` as its arguments, in `folder`."""
+    if PROCESSES > 1:
+        # One process would train it while the others wait for each other's gradients.
+        raise UserError(
+            "teacher=finetuned is trained by one process: run this command once without "
+            "torchrun, and stop it (Ctrl-C) when the student's own schedule is printed; the "
+            "teacher is kept, and found by the same command from then on"
+        )
+    log.info(
+        "teacher=finetuned: first %s is fine-tuned on these data, once (epochs: %g); the "
+        "schedule that follows is the teacher's, the student's comes after it",
+        teacher.base if isinstance(teacher.base, str) else teacher.base["_target_"],
+        teacher.recipe["num_epochs"],
+    )
+    run = RunFolder(folder)
+    child = {
+        **plan.values,
+        "dataset": without_more_texts(plan.values["dataset"]),
+        "student": {"_target_": "sparsekit.models.loading.Student", "checkpoint": teacher.base},
+        "teacher": {"_target_": "sparsekit.models.teacher.NoTeacher"},
+        "recipe": teacher.recipe,
+        "training": {**training, "output_dir": str(run.checkpoints)},
+        "engine": {"_target_": OWN_ENGINE},
+        "export": {},
+        "runtime": {},
+        "seed": teacher.seed,
+    }
+    with track(TrackingConfig(mode="disabled"), run, child, [], None) as tracker:
+        dense = Plan.build(child)
+        experiment(dense, {"teacher": "itself"}, run, tracker, show_data=False)
+    scores = run.summary["metrics"]["validation"]
+    log.info(
+        "the teacher is ready (%s on validation) and kept for later runs",
+        ", ".join(f"{name} {as_text(name, value)}" for name, value in scores.items()),
+    )

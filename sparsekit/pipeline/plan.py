@@ -98,36 +98,17 @@ class Plan:
                     parts["recipe"] = parts["recipe"].taught(has_teacher)
                 except ConfigError as error:
                     problems += error.problems
-            problems += _without_effect(parts["recipe"], values["training"])
-            if "training" in parts:
-                problems += without_effect(parts["training"], parts["recipe"])
-            steps = parts["training"].max_steps if "training" in parts else -1
-            # A short trial run without an export may use any schedule.
-            if steps > 0 and parts.get("export"):
-                problems += parts["recipe"].step_problems(steps)
-            if "runtime" in parts:
-                problems += latency_problems(parts["recipe"], parts["runtime"])
+            problems += _recipe_problems(parts)
         if "engine" in parts and "recipe" in parts:
             problems += parts["engine"].problems(parts["recipe"], values)
         if "student" in parts:
             problems += parts["student"].problems()
         if "task" in parts:
             problems += _task_problems(parts)
-        try:
-            problems += gate_problems(parts.get("export"), parts.get("teacher"))
-        except UserError as error:
-            problems.append(str(error))
+        problems += _export_problems(parts)
         seed = parts["training"].seed if "training" in parts else 0
         if not 0 <= seed < 2**32:
             problems.append(f"seed is {seed}; set a whole number from 0 to {2**32 - 1}")
-        export, runtime = parts.get("export"), parts.get("runtime")
-        if export and runtime and export.form not in runtime.kind.forms:
-            problems.append(
-                f"export.form={export.form} does not run on runtime={runtime.kind.name}; set "
-                f"export.form={runtime.kind.forms[0]}"
-            )
-        if export and export.push_to_hub and (reason := push_problem()):
-            problems.append(f"export.push_to_hub={export.push_to_hub} would fail: {reason}")
         if problems:
             raise ConfigError(problems)
         return cls(**parts)
@@ -136,6 +117,37 @@ class Plan:
         """A hash of the local files that hold the data; None where the config alone names them."""
         labelled, more = self.dataset.files_hash(), self.more_texts.hash()
         return labelled if more is None else content_hash([labelled or "", more])
+
+
+def _recipe_problems(parts: Mapping[str, Any]) -> list[str]:
+    """What of the training arguments and of the timing does not fit the recipe."""
+    recipe, training = parts["recipe"], parts.get("training")
+    problems = _without_effect(recipe, parts["values"]["training"])
+    if training is not None:
+        problems += without_effect(training, recipe)
+        # A short trial run without an export may use any schedule.
+        if training.max_steps > 0 and parts.get("export"):
+            problems += recipe.step_problems(training.max_steps)
+    if "runtime" in parts:
+        problems += latency_problems(recipe, parts["runtime"])
+    return problems
+
+
+def _export_problems(parts: Mapping[str, Any]) -> list[str]:
+    """Why the model would not pass from its export to the gate, the runtime or the Hub."""
+    export, runtime = parts.get("export"), parts.get("runtime")
+    try:
+        problems = gate_problems(export, parts.get("teacher"))
+    except UserError as error:
+        problems = [str(error)]
+    if export and runtime and export.form not in runtime.kind.forms:
+        problems.append(
+            f"export.form={export.form} does not run on runtime={runtime.kind.name}; set "
+            f"export.form={runtime.kind.forms[0]}"
+        )
+    if export and export.push_to_hub and (reason := push_problem()):
+        problems.append(f"export.push_to_hub={export.push_to_hub} would fail: {reason}")
+    return problems
 
 
 def _task_problems(parts: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ import logging
 import netrc
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -94,13 +94,21 @@ def start(
         folder.wandb_id.write_text(json.dumps({"id": run.id}) + "\n", encoding="utf-8")
         return run
 
+    return _started(init, config.mode, mode)
+
+
+def _started(init: Callable[[str], wandb.Run], asked: str, mode: str) -> wandb.Run | None:
+    """The run that `init` begins in `mode`, which was `asked` for or stands for auto.
+
+    Where it does not start and auto was asked for: offline, and where that fails too, None.
+    """
     # Any exception: not all of W&B's own are a wandb.Error, such as that for an unreachable
     # service process.
     try:
         return init(mode)
     except Exception as error:
-        if config.mode != "auto":
-            instead = "offline" if config.mode == "online" else "disabled"
+        if asked != "auto":
+            instead = "offline" if asked == "online" else "disabled"
             raise UserError(
                 f"W&B did not start: {first_line(error)}; try tracking.mode={instead}"
             ) from error
