@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-Model = Annotated[str, typer.Argument(help="A run folder, a model folder or a Hub id.")]
+from sparsekit.cli.calibration import Model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 Name = Annotated[str, typer.Option("--runtime", help="onnxruntime, openvino, sparse, deepsparse.")]
 Threads = Annotated[int | None, typer.Option(help="Threads. [default: every core]")]
 Batch = Annotated[int, typer.Option(help="Texts in each call.")]
@@ -42,8 +46,6 @@ def latency_table(
     """
     from sparsekit.benchmark.latency import LatencyGrid, measure_table
     from sparsekit.errors import UserError
-    from sparsekit.models.hub import fetch
-    from sparsekit.models.loading import check_encoder, read_config
     from sparsekit.runs.progress import quiet_libraries
     from sparsekit.runtime.base import check_threads
     from sparsekit.runtime.choice import runtime_named
@@ -65,10 +67,7 @@ def latency_table(
     )
     kind = runtime_named(runtime)
     quiet_libraries()
-    inner = Path(model).expanduser() / "model"
-    folder = fetch(str(inner) if inner.is_dir() else model, weights=False)
-    config = read_config(folder)
-    check_encoder(folder, config)
+    config = _config(model)
     logging.getLogger("sparsekit.onnx").setLevel(logging.WARNING)
     table = measure_table(config, kind, grid)
     table.save(target)
@@ -79,6 +78,18 @@ def latency_table(
             "neurons"
         )
     typer.echo(f"measured: {target}")
+
+
+def _config(model: str) -> PreTrainedConfig:
+    """The config of the classifier; its weights do not matter for its latency."""
+    from sparsekit.models.hub import fetch
+    from sparsekit.models.loading import check_encoder, read_config
+
+    inner = Path(model).expanduser() / "model"
+    folder = fetch(str(inner) if inner.is_dir() else model, weights=False)
+    config = read_config(folder)
+    check_encoder(folder, config)
+    return config
 
 
 def _full(sizes: dict[str, int]) -> tuple[list[int], list[int]]:

@@ -22,38 +22,42 @@ if TYPE_CHECKING:
 # escape character itself.
 _BREAKS = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+Run = Annotated[Path, typer.Argument(help="A run folder, or its deployment folder.")]
+Texts = Annotated[
+    list[str],
+    typer.Argument(help="Texts to label, or a csv, jsonl or parquet file; - reads stdin."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Pairs = Annotated[
+    bool, typer.Option("--pairs", help="Two texts a row; in a line of stdin, a tab apart.")
+]
+RuntimeName = Annotated[str, typer.Option(help="onnxruntime, openvino, deepsparse or sparse.")]
+Similar = Annotated[
+    str | None,
+    typer.Option(help="Of an embedding model: order the texts by similarity to this one."),
+]
+Rank = Annotated[
+    str | None,
+    typer.Option(help="Of a regression on pairs: order the texts by their number beside this."),
+]
+Columns = Annotated[
+    list[str] | None, typer.Option(help="Of a file: the column of the texts; twice for pairs.")
+]
+Output = Annotated[Path | None, typer.Option(help="Of a file: where to write it with the answers.")]
+Prefix = Annotated[str, typer.Option(help="Of a file: begins the names of the new columns.")]
+
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run folder, or its deployment folder.")],
-    texts: Annotated[
-        list[str],
-        typer.Argument(help="Texts to label, or a csv, jsonl or parquet file; - reads stdin."),
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    pairs: Annotated[
-        bool, typer.Option("--pairs", help="Two texts a row; in a line of stdin, a tab apart.")
-    ] = False,
-    runtime: Annotated[
-        str, typer.Option(help="onnxruntime, openvino, deepsparse or sparse.")
-    ] = "onnxruntime",
-    similar: Annotated[
-        str | None,
-        typer.Option(help="Of an embedding model: order the texts by similarity to this one."),
-    ] = None,
-    rank: Annotated[
-        str | None,
-        typer.Option(help="Of a regression on pairs: order the texts by their number beside this."),
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(help="Of a file: the column of the texts; twice for pairs."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Of a file: where to write it with the answers.")
-    ] = None,
-    prefix: Annotated[
-        str, typer.Option(help="Of a file: begins the names of the new columns.")
-    ] = "predicted_",
+    run: Run,
+    texts: Texts,
+    as_json: AsJson = False,
+    pairs: Pairs = False,
+    runtime: RuntimeName = "onnxruntime",
+    similar: Similar = None,
+    rank: Rank = None,
+    column: Columns = None,
+    output: Output = None,
+    prefix: Prefix = "predicted_",
 ) -> None:
     """Label texts with a run's exported model: label, probability and text, tab-separated.
 
@@ -62,10 +66,8 @@ def predict(
     A csv, jsonl or parquet file, which may be compressed, is written again with the answers as
     further columns, to stdout or to `--output`, in memory that does not grow with it.
     """
-    from sparsekit.runtime.answers import predict
     from sparsekit.runtime.choice import runtime_named
     from sparsekit.runtime.tables.open import is_table
-    from sparsekit.runtime.tasks.file import read_task
 
     kind = runtime_named(runtime)
     if len(texts) == 1 and is_table(texts[0]) and similar is None and rank is None:
@@ -82,7 +84,17 @@ def predict(
         lines = _lines_of(texts, "--rank")
         _print_ordered(_relevances(run, rank, lines, kind), lines, "score", as_json)
         return
-    rows, deployment = _rows(run, texts, pairs), _deployment(run)
+    _print_answers(run, _rows(run, texts, pairs), pairs, kind, as_json)
+
+
+def _print_answers(
+    run: Path, rows: list[dict[str, Any]], pairs: bool, kind: type[Runtime], as_json: bool
+) -> None:
+    """Print the answer to each row beside its text, or its texts."""
+    from sparsekit.runtime.answers import predict
+    from sparsekit.runtime.tasks.file import read_task
+
+    deployment = _deployment(run)
     second = [row["text_pair"] for row in rows] if pairs else None
     answers = predict(deployment, [row["text"] for row in rows], second, kind)
     if as_json:

@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsekit.cli.calibration import (
+    LabelColumn,
+    MaxLength,
+    Model,
+    Seed,
+    TextColumns,
+    calibration_data,
+)
+
 if TYPE_CHECKING:
     from sparsekit.oneshot.checkpoint import Data
     from sparsekit.oneshot.methods import OneShot
@@ -21,7 +30,6 @@ class Method(StrEnum):
     wanda = "wanda"
 
 
-Model = Annotated[str, typer.Argument(help="A run folder, a model folder or a Hub id.")]
 Sparsity = Annotated[
     float | None, typer.Option(help="Share of zeros, such as 0.8; not used with N:M.")
 ]
@@ -42,7 +50,6 @@ Ranked = Annotated[
         "--global/--layer", help="Rank the weights of all layers together. [default: obs only]"
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed for drawing texts.")]
 
 # Calibration texts of wanda and obs.
 Texts = Annotated[
@@ -50,17 +57,6 @@ Texts = Annotated[
     typer.Option(
         help="A data file of the model's task: texts for wanda; texts and labels for obs."
     ),
-]
-TextColumns = Annotated[
-    list[str] | None,
-    typer.Option(help="Column of the text; twice for pairs. [default: that of the model's task]"),
-]
-LabelColumn = Annotated[
-    str | None, typer.Option(help="Column of the label. [default: that of the model's task]")
-]
-MaxLength = Annotated[
-    int | None,
-    typer.Option(help="Texts are truncated to this many tokens. [default: as in the model's task]"),
 ]
 Rows = Annotated[int, typer.Option(help="wanda: number of calibration texts.")]
 
@@ -115,27 +111,11 @@ def prune(
         seed=seed,
         **defaults,
     )
-    calibration = _calibration(data, text_column, label_column, max_length)
+    calibration = None
+    if data is not None:
+        calibration = calibration_data(data, text_column, label_column, max_length)
     target = output or Path(f"{Path(model).resolve().name}-{method.value}-{sparsity or pattern}")
     _prune(model, target, config, calibration)
-
-
-def _calibration(
-    file: Path | None,
-    text_columns: list[str] | None,
-    label_column: str | None,
-    max_length: int | None,
-) -> Data | None:
-    from sparsekit.oneshot.checkpoint import Data
-
-    if file is None:
-        return None
-    return Data(
-        file=file,
-        text_columns=text_columns or None,
-        label_column=label_column,
-        max_length=max_length,
-    )
 
 
 def _prune(model: str, target: Path, config: OneShot, calibration: Data | None) -> None:

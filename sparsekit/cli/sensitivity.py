@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsekit.cli.calibration import (
+    LabelColumn,
+    MaxLength,
+    Model,
+    Seed,
+    TextColumns,
+    calibration_data,
+)
+
 if TYPE_CHECKING:
     from sparsekit.oneshot.sensitivity import LayerSensitivity
     from sparsekit.oneshot.sensitivity_report import Sensitivity
@@ -16,7 +25,7 @@ SHARES = (0.5, 0.7, 0.8, 0.9, 0.95)
 
 
 def sensitivity(
-    model: Annotated[str, typer.Argument(help="A run folder, a model folder or a Hub id.")],
+    model: Model,
     data: Annotated[Path, typer.Option(help="A data file with texts and labels.")],
     sparsity: Annotated[
         float | None,
@@ -26,19 +35,11 @@ def sensitivity(
         list[float] | None,
         typer.Option(help="A share of zeros to try, repeatable. [default: 0.5 0.7 0.8 0.9 0.95]"),
     ] = None,
-    text_column: Annotated[
-        list[str] | None,
-        typer.Option(help="Column of the text; twice for pairs. [default: that of the task]"),
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Column of the label. [default: that of the model's task]")
-    ] = None,
-    max_length: Annotated[
-        int | None,
-        typer.Option(help="Texts are truncated to this many tokens. [default: as in the task]"),
-    ] = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumn = None,
+    max_length: MaxLength = None,
     rows: Annotated[int, typer.Option(help="Rows on which the loss is measured.")] = 256,
-    seed: Annotated[int, typer.Option(help="Seed for drawing rows.")] = 0,
+    seed: Seed = 0,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder to write to. [default: MODEL-sensitivity]"),
@@ -49,21 +50,14 @@ def sensitivity(
     Writes `sensitivity.json` and `sensitivity.png`. With `--sparsity` it chooses a share of zeros
     for each layer, measures all layers pruned so and uniformly, and writes a recipe.
     """
-    from sparsekit.oneshot.checkpoint import Data
     from sparsekit.oneshot.sensitivity_report import measure, table, write
     from sparsekit.runs.progress import quiet_libraries
     from sparsekit.runs.report import show
 
     quiet_libraries()
-    file = Data(
-        file=data,
-        text_columns=text_column or None,
-        label_column=label_column,
-        max_length=max_length,
-    )
     found = measure(
         model,
-        file,
+        calibration_data(data, text_column, label_column, max_length),
         shares=share or SHARES,
         sparsity=sparsity,
         rows=rows,

@@ -5,11 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsekit.cli.prune import LabelColumn, MaxLength, Model, Seed, TextColumns
+from sparsekit.cli.calibration import (
+    LabelColumn,
+    MaxLength,
+    Model,
+    Seed,
+    TextColumns,
+    calibration_data,
+)
+
+if TYPE_CHECKING:
+    from sparsekit.shape.target import Target
 
 
 class Method(StrEnum):
@@ -78,12 +88,9 @@ def shrink(
     seed: Seed = 0,
 ) -> None:
     """Remove structures of a checkpoint: its matrices become smaller, for every runtime."""
-    from sparsekit.errors import UserError
-    from sparsekit.oneshot.checkpoint import Data
     from sparsekit.oneshot.shrink import Shrink, shrink_checkpoint
     from sparsekit.runs.progress import quiet_libraries
     from sparsekit.shape.choice import Shares
-    from sparsekit.shape.target import Target
 
     config = Shrink(
         shares=Shares(heads=heads, neurons=neurons, hidden=hidden, layers=layers),
@@ -93,32 +100,18 @@ def shrink(
         seed=seed,
     )
     folder = output or Path(f"{Path(model).resolve().name}-shrunk")
+    targets = _targets(max_latency or [], latency_table, sparsity, any_machine)
     outputs = {folder: config}
-    if max_latency:
-        if latency_table is None:
-            raise UserError(
-                "--max-latency needs --latency-table FILE, which sparsekit latency-table writes"
-            )
+    if targets:
         outputs = {
-            folder if len(max_latency) == 1 else Path(f"{folder}-{longest}"): replace(
-                config,
-                target=Target(
-                    max_latency=longest,
-                    table=latency_table,
-                    sparsity=sparsity,
-                    any_machine=any_machine,
-                ),
+            folder if len(targets) == 1 else Path(f"{folder}-{target.max_latency}"): replace(
+                config, target=target
             )
-            for longest in max_latency
+            for target in targets
         }
     calibration = None
     if data is not None:
-        calibration = Data(
-            file=data,
-            text_columns=text_column or None,
-            label_column=label_column,
-            max_length=max_length,
-        )
+        calibration = calibration_data(data, text_column, label_column, max_length)
     quiet_libraries()
     found = shrink_checkpoint(model, outputs, calibration)
     for each, changed in zip(outputs, found, strict=True):
@@ -126,6 +119,23 @@ def shrink(
             before, after = (_shown(changed[when], name) for when in ("before", "after"))
             typer.echo(f"{name:<11}{before} -> {after}")
         typer.echo(f"shrunk: {each}")
+
+
+def _targets(
+    max_latency: list[str], table: Path | None, sparsity: float, any_machine: bool
+) -> list[Target]:
+    """What each latency asks for; raises UserError where no table tells the latency of sizes."""
+    from sparsekit.errors import UserError
+    from sparsekit.shape.target import Target
+
+    if max_latency and table is None:
+        raise UserError(
+            "--max-latency needs --latency-table FILE, which sparsekit latency-table writes"
+        )
+    return [
+        Target(max_latency=longest, table=table, sparsity=sparsity, any_machine=any_machine)
+        for longest in max_latency
+    ]
 
 
 def _shown(sizes: dict[str, Any], name: str) -> str:
