@@ -20,7 +20,6 @@ from project import ROOT
 from run_folder import MAX_LENGTH, quantization, write_run
 from transformers import (
     AutoTokenizer,
-    BertConfig,
     BertForQuestionAnswering,
     BertForTokenClassification,
     BertModel,
@@ -50,12 +49,8 @@ def deployments(folder: Path, student: str) -> dict[str, Path]:
         torch.manual_seed(0)
         labels = dict(enumerate(ENTITIES)) if name == "tokens" else {0: "LABEL_0", 1: "LABEL_1"}
         model = kind(
-            BertConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                intermediate_size=64,
+            hub_seed.small_bert(
+                tokenizer,
                 id2label=labels,
                 label2id={label: index for index, label in labels.items()},
             )

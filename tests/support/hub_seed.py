@@ -10,7 +10,9 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from collections.abc import Sized
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
@@ -74,13 +76,7 @@ def write(folder: Path) -> None:
     write_dataset(folder / "datasets" / DATASET, rows)
     vocabulary = train_vocabulary([str(row["text"]) for row in rows])
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-    )
+    config = small_bert(vocabulary)
     student = BertForMaskedLM(config)
     prune(student, 0.9)
     write_model(folder / "models" / STUDENT, student, vocabulary)
@@ -114,6 +110,15 @@ def prune(model: BertForMaskedLM, sparsity: float) -> None:
         if isinstance(module, torch.nn.Linear):
             flat = module.weight.view(-1)
             flat[flat.abs().argsort()[: round(flat.numel() * sparsity)]] = 0.0
+
+
+def small_bert(vocabulary: Sized, **changes: Any) -> BertConfig:
+    """A BERT of two narrow layers for as many tokens as `vocabulary` has."""
+    shape: dict[str, Any] = {
+        **{"hidden_size": 32, "num_hidden_layers": 2},
+        **{"num_attention_heads": 2, "intermediate_size": 64},
+    }
+    return BertConfig(vocab_size=len(vocabulary), **shape | changes)
 
 
 def write_model(folder: Path, model: torch.nn.Module, vocabulary: list[str]) -> None:

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from transformers import (
     AutoModelForMaskedLM,
     AutoTokenizer,
-    BertConfig,
     BertForMaskedLM,
     TrainingArguments,
 )
@@ -43,15 +42,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> str:
     # The special tokens, letters and a few pieces: most words are several tokens.
     vocabulary = hub_seed.train_vocabulary(TEXTS)[:80]
     torch.manual_seed(0)
-    model = BertForMaskedLM(
-        BertConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-        )
-    )
+    model = BertForMaskedLM(hub_seed.small_bert(vocabulary))
     folder = tmp_path_factory.mktemp("models") / "upstream"
     hub_seed.write_model(folder, model, vocabulary)
     return str(folder)

@@ -19,7 +19,6 @@ from serving import post, serving
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoTokenizer,
-    BertConfig,
     BertForQuestionAnswering,
 )
 from typer.testing import CliRunner
@@ -60,15 +59,7 @@ def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     texts = [text for row in questions(30) for text in (row["question"], row["context"])]
     vocabulary = hub_seed.train_vocabulary(texts)
     torch.manual_seed(0)
-    model = BertForQuestionAnswering(
-        BertConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-        )
-    )
+    model = BertForQuestionAnswering(hub_seed.small_bert(vocabulary))
     # Larger weights than those of a new head, so that answers are not a matter of rounding.
     torch.nn.init.normal_(model.qa_outputs.weight, std=0.5)
     folder = tmp_path_factory.mktemp("models") / "reader"
