@@ -21,6 +21,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sparsekit.errors import UserError, first_line
 from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason
+from sparsekit.onnx.layouts.token_vectors import remove_token_vectors
 from sparsekit.onnx.layouts.transformers_js import GRAPH
 from sparsekit.onnx.sums import NAME, check_sums, read_sums, write_sums
 
@@ -121,6 +122,7 @@ def _checked_copy(stored: Path, names: Iterable[str], copy: Path) -> int:
     files = check_sums(copy)
     if not (copy / MODEL).is_file():
         (copy / GRAPH).rename(copy / MODEL)
+        remove_token_vectors(copy / MODEL)
         (copy / GRAPH).parent.rmdir()
         write_sums(copy, [file for file in copy.iterdir() if file.name != NAME])
     return files

@@ -12,6 +12,7 @@ import numpy as np
 import openvino
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from onnx import TensorProto, helper, save
 from onnxruntime import InferenceSession
 from project import GOLDEN
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
 from sparsekit.onnx.layouts.source import Tensor, read_source
+from sparsekit.onnx.layouts.token_vectors import add_token_vectors
 from sparsekit.onnx.layouts.triton import config
 from sparsekit.onnx.layouts.write import LAYOUTS, write_layout
 from sparsekit.onnx.sums import check_sums, write_sums
@@ -248,6 +250,29 @@ def test_a_folder_for_transformers_js(run: Path, tmp_path: Path) -> None:
     assert check_sums(folder) == len(names) - 1
     with pytest.raises(UserError, match="exists; remove it, or choose another name: --name"):
         write_layout(run, "transformers.js", tmp_path / "models")
+
+
+def test_a_graph_of_first_tokens_has_no_vectors_of_the_others(tmp_path: Path) -> None:
+    """Its output is the first token of a row, divided by its length."""
+    size = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["hidden", "first"], ["row"], axis=1),
+            helper.make_node("ReduceL2", ["row", "last"], ["length"]),
+            helper.make_node("Div", ["row", "length"], ["sentence_embedding"]),
+        ],
+        "first",
+        [size("hidden", TensorProto.FLOAT, ["batch", "sequence", 4])],
+        [size("sentence_embedding", TensorProto.FLOAT, ["batch", 4])],
+        [
+            helper.make_tensor("first", TensorProto.INT64, [], [0]),
+            helper.make_tensor("last", TensorProto.INT64, [1], [-1]),
+        ],
+    )
+    save(helper.make_model(graph), tmp_path / "model.onnx")
+    before = (tmp_path / "model.onnx").read_bytes()
+    assert not add_token_vectors(tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == before
 
 
 def test_a_task_that_transformers_js_has_no_class_for(

@@ -13,12 +13,12 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from hydra import compose, initialize_config_dir
+from onnxruntime import InferenceSession
 from project import CONF
 from serving import post, serving
 from transformers import (
     AutoModel,
     AutoTokenizer,
-    BertConfig,
     BertModel,
     FeatureExtractionPipeline,
     TrainingArguments,
@@ -34,7 +34,10 @@ from sparsekit.models.pruning import sparsity
 from sparsekit.models.teacher import label_order
 from sparsekit.oneshot.in_memory import prune
 from sparsekit.onnx.export import ExportConfig, export
+from sparsekit.onnx.layouts.token_vectors import remove_token_vectors
+from sparsekit.onnx.layouts.write import write_layout
 from sparsekit.pipeline.plan import Plan
+from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.pipeline import Pipeline
 from sparsekit.tasks.embedding import Embedding, embedding_distance, pooled
 from sparsekit.training.trainer import SparseTrainer
@@ -65,25 +68,15 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A dense encoder with a pooler, as checkpoints of sentence-transformers have one."""
     vocabulary = hub_seed.train_vocabulary([str(r["text"]) for r in hub_seed.reviews(96, seed=0)])
     torch.manual_seed(0)
-    model = BertModel(
-        BertConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-        )
-    )
+    model = BertModel(hub_seed.small_bert(vocabulary))
     folder = tmp_path_factory.mktemp("models") / "encoder"
     hub_seed.write_model(folder, model, vocabulary)
     return str(folder)
 
 
-@pytest.fixture(scope="module")
-def run(encoder_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A completed run on pairs: pruned to 80 % by magnitude, taught by itself, quantized."""
-    folder = tmp_path_factory.mktemp("embedding")
-    files = {s: pairs_file(folder / f"{s}.jsonl", 40) for s in ("train", "validation")}
+def run_on_pairs(folder: Path, pairs: int, *words: str) -> Path:
+    """A completed run on as many scored pairs of texts, as `words` say."""
+    files = {s: pairs_file(folder / f"{s}.jsonl", pairs) for s in ("train", "validation")}
     launching.run_here(
         folder / "run",
         "task=embedding",
@@ -91,19 +84,29 @@ def run(encoder_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(f"dataset.data_files.{split}={file}" for split, file in files.items()),
         "dataset.text_columns=[a,b]",
         "dataset.score_column=relatedness",
+        "training=smoke",
+        "runtime.requests=2",
+        "runtime.batches=1",
+        *words,
+    )
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(encoder_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A completed run on pairs: pruned to 80 % by magnitude, taught by itself, quantized."""
+    return run_on_pairs(
+        tmp_path_factory.mktemp("embedding"),
+        40,
         f"student.checkpoint={encoder_folder}",
         "student.sparsity=0.8",
         "teacher=checkpoint",
         f"teacher.checkpoint={encoder_folder}",
-        "training=smoke",
         "training.max_steps=8",
         "recipe.num_epochs=2",
         "recipe.qat_epochs=1",
         "runtime=onnxruntime",
-        "runtime.requests=2",
-        "runtime.batches=1",
     )
-    return folder / "run"
 
 
 def test_a_run_is_scored_exported_and_timed(run: Path) -> None:
@@ -135,27 +138,17 @@ def test_vectors_are_those_of_transformers_and_mean_pooling(run: Path) -> None:
 @pytest.fixture(scope="module")
 def float_run(encoder_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run without quantization, timed with OpenVINO."""
-    folder = tmp_path_factory.mktemp("float_embedding")
-    files = {s: pairs_file(folder / f"{s}.jsonl", 16) for s in ("train", "validation")}
-    launching.run_here(
-        folder / "run",
-        "task=embedding",
-        "dataset=json",
-        *(f"dataset.data_files.{split}={file}" for split, file in files.items()),
-        "dataset.text_columns=[a,b]",
-        "dataset.score_column=relatedness",
+    return run_on_pairs(
+        tmp_path_factory.mktemp("float_embedding"),
+        16,
         f"student.checkpoint={encoder_folder}",
         "student.sparsity=0.5",
         "teacher=self",
-        "training=smoke",
         "training.max_steps=2",
         "recipe=pruned90",
         "recipe.num_epochs=1",
         "runtime=openvino",
-        "runtime.requests=2",
-        "runtime.batches=1",
     )
-    return folder / "run"
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -223,6 +216,25 @@ def test_the_server_gives_the_pipelines_vectors(run: Path) -> None:
         [output] = post(port, f"/v2/models/{run.name}/infer", {"inputs": [tensor]})[1]["outputs"]
         assert output["shape"] == [5, 32]
         np.testing.assert_allclose(np.reshape(output["data"], (5, 32)), expected, atol=1e-5)
+
+
+def test_the_layout_of_transformers_js_has_the_vectors_of_tokens(run: Path, tmp_path: Path) -> None:
+    graph = write_layout(run, "transformers.js", tmp_path) / "onnx" / "model.onnx"
+    encoder = TextEncoder(run / "deployment")
+    texts = [str(row["text"]) for row in hub_seed.reviews(8, seed=3)]
+    inputs = encoder.batch(encoder.encode(texts))
+    embeddings, tokens = InferenceSession(graph).run(
+        ["sentence_embedding", "last_hidden_state"], inputs
+    )
+    plain = InferenceSession(run / "deployment" / "model.onnx")
+    np.testing.assert_allclose(embeddings, plain.run(None, inputs)[0], atol=1e-6)
+    assert tokens.shape == (*inputs["input_ids"].shape, 32)
+    mask = torch.from_numpy(inputs["attention_mask"])
+    means = pooled(torch.from_numpy(tokens), mask, "mean").numpy()
+    np.testing.assert_allclose(means, embeddings, atol=1e-6)
+    # As `sparsekit pull` makes a deployment of it.
+    remove_token_vectors(graph)
+    assert [each.name for each in InferenceSession(graph).get_outputs()] == ["sentence_embedding"]
 
 
 def test_verify_finds_the_recorded_metrics(run: Path) -> None:

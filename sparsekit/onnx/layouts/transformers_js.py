@@ -4,7 +4,8 @@
                     tokenizer.json ...
                     onnx/model.onnx
 
-transformers.js reads `onnx/` and nothing else by default. Imports no torch.
+transformers.js reads `onnx/` and nothing else by default. The graph is that of the deployment; of
+an embedding model that averages tokens it also gives their vectors. Imports no torch.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from sparsekit.errors import UserError
 from sparsekit.onnx.layouts.source import Source
+from sparsekit.onnx.layouts.token_vectors import add_token_vectors
 from sparsekit.onnx.sums import NAME as SUMS
 from sparsekit.onnx.sums import write_sums
 
@@ -53,6 +55,9 @@ def write(source: Source, repository: Path) -> Path:
         add_settings(new / "config.json")
         (new / GRAPH).parent.mkdir()
         shutil.copyfile(source.graph, new / GRAPH)
+        if tag == "feature-extraction":
+            # The pipeline of that name pools the vectors of tokens itself.
+            add_token_vectors(new / GRAPH)
         write_sums(new, [file for file in new.rglob("*") if file.is_file()])
         new.rename(target)
     return target
