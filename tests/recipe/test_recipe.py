@@ -273,6 +273,13 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, text: str) -> None:
         Recipe.load(path)
 
 
+def test_a_recipe_without_modifiers_is_native_text() -> None:
+    """Not SparseML's, whose modifiers are a list."""
+    recipe = Recipe.from_text("num_epochs: 3\nmodifiers: {}\n")
+    assert recipe.num_epochs == 3
+    assert recipe.modifiers == {}
+
+
 def test_update_has_no_memory() -> None:
     def switches(recipe: Recipe, epochs: list[float]) -> list[Any]:
         model = small_bert()
