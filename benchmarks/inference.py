@@ -44,6 +44,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         **{"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
         **{"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True},
         **{"position_buckets": 256, "norm_rel_ebd": "layer_norm", "type_vocab_size": 0},
+        "position_biased_input": False,
     },
     "distilbert": {},
     "electra": {

@@ -82,7 +82,14 @@ def _before(loaded: LoadedGraph, length: int) -> tuple[dict[str, Array], dict[st
 
 def _check_terms(loaded: LoadedGraph) -> None:
     """Refuse what attention reads besides a mask, which is zero for a text without padding."""
+    attentions = [x.attention for x in loaded.encoder.layers if x.attention is not None]
+    if any(each.positions for each in attentions):
+        raise refused("its attention compares tokens with relative positions")
+    if any(each.has_value_apart for each in attentions):
+        raise refused("its values are quantized differently from queries and keys")
     terms = [layer.terms for layer in loaded.encoder.layers if layer.terms is not None]
+    if any(each.excluded for each in terms):
+        raise refused("its attention replaces the scores of padding, instead of adding a mask")
     if any(each.rotation for each in terms):
         raise refused("it rotates query and key by their positions")
     for length in _LENGTHS:

@@ -52,13 +52,16 @@ static void matmul_sums(void) {
     fwrite(sums, sizeof *sums, rows * width, stdout);
 }
 
-/* Arguments: attention, the number of texts, the first token and the tokens of each, masks [texts]
-   [length], and query, key and value [3][features][tokens of all]. Result: [features][tokens]. */
+/* Arguments: attention, sizes, the first token and the tokens of each text, masks [texts][length],
+   query, key and value [3][features][tokens of all], and keys and queries of distances [features]
+   [stride]. sizes: the number of texts, tokens of all, length, stride, center; without distances
+   the stride is 0. Result: [features][tokens]. */
 static void attention_output(void) {
     const attention *a = read_argument();
     const int64_t *sizes = read_argument(), *starts = read_argument(), *tokens = read_argument();
     const float *masks = read_argument();
     const vector *operands = read_argument();
+    const float *keys = read_argument(), *queries = read_argument();
     long features = a->heads * a->features, vectors = sizes[1] / LANES;
     encoder e = {.features = 4, .attention_features = features, .intermediate_features = 4};
     integers *memory = allocate_zeros(64 * (TILE + vectors) * (16 * features + 4096));
@@ -74,12 +77,34 @@ static void attention_output(void) {
     for (long s = 0; s < sizes[0]; s++)
         sequences[s] = (sequence){starts[s] / LANES, tokens[s], s};
     score_terms terms = {.masks = masks, .length = sizes[2]};
+    if (sizes[3]) {
+        terms.distance_keys = keys, terms.distance_queries = queries;
+        terms.distance_stride = sizes[3], terms.distance_center = sizes[4];
+    }
     phase phases[1] = {0};
     worker self = {phases, 1, scratch};
     attention_heads(a, &terms, &t, vectors, vectors, sequences, sizes[0], 0, &t.context, &self);
     for (long f = 0; f < features; f++)
         for (long v = 0; v < vectors; v++)
             fwrite(token_data(&t.context, vectors, f, v * LANES), sizeof(vector), 1, stdout);
+}
+
+/* Arguments: a quantizer, features and tokens, and x [features][tokens]. Result: whether x is
+   stored by `convert` as it is by the layers. */
+static void converted(void) {
+    const quantizer *rounding = read_argument();
+    const int64_t *sizes = read_argument();
+    const vector *x = read_argument();
+    long features = sizes[0], vectors = sizes[1] / LANES, size = 64 * features * (TILE + vectors);
+    columns floats = {allocate_zeros(size), features, &float32},
+            stored = with_rounding((columns){allocate_zeros(size), features, 0}, rounding),
+            expected = with_rounding((columns){allocate_zeros(size), features, 0}, rounding);
+    fill(&floats, x, features, vectors);
+    fill(&expected, x, features, vectors);
+    phase phases[1] = {0};
+    worker self = {phases, 1, 0};
+    convert(&floats, features, vectors, &stored, &self);
+    printf("%d", !memcmp(stored.data, expected.data, size));
 }
 
 /* Argument: x [4 * 4 * LANES]. Result: e^x, gelu(x). */
@@ -103,6 +128,8 @@ int main(int argc, char **argv) {
         matmul_sums();
     else if (argc == 2 && !strcmp(argv[1], "attention"))
         attention_output();
+    else if (argc == 2 && !strcmp(argv[1], "converted"))
+        converted();
     else if (argc == 2 && !strcmp(argv[1], "functions"))
         functions();
     else

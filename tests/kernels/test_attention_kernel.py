@@ -11,7 +11,17 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
-from attention_reference import FLOAT, HEADS, INT8, ROUNDED, dequantized, numpy_attention
+from attention_reference import (
+    FLOAT,
+    HEADS,
+    INT8,
+    NO_DISTANCES,
+    ROUNDED,
+    Distances,
+    dequantized,
+    numpy_attention,
+    random_distances,
+)
 
 from sparsekit.kernels.compiler import FLAGS
 from sparsekit.kernels.sources import FLAGS as KERNEL_FLAGS
@@ -44,7 +54,8 @@ static void fill(columns *to, const vector *x, long vectors, const quantizer *ro
 }
 /* operands: query, key and value [features][vectors]; out [features][vectors]. */
 int attend_to(const attention *a, long count, const long *tokens, const float *masks, long length,
-              const vector *operands, long vectors, vector *out) {
+              const vector *operands, long vectors, vector *out, const float *distance_keys,
+              const float *distance_queries, long stride, long center) {
     long features = a->heads * a->features, first = 0;
     encoder e = {.features = features, .attention_features = features, .intermediate_features = 4};
     long memory_size = 64 * (TILE + vectors) * (16 * features + 4096);
@@ -63,6 +74,10 @@ int attend_to(const attention *a, long count, const long *tokens, const float *m
         first += vector_count(sequences + s);
     }
     score_terms terms = {.masks = masks, .length = length, .padded = length};
+    if (stride) {
+        terms.distance_keys = distance_keys, terms.distance_queries = distance_queries;
+        terms.distance_stride = stride, terms.distance_center = center;
+    }
     phase phases[1] = {0};
     worker self = {phases, 1, scratch};
     attention_heads(a, &terms, &t, vectors, vectors, sequences, count, 0, &t.context, &self);
@@ -99,6 +114,7 @@ def c_attention(
     features: int,
     texts: Sequence[np.ndarray],
     masks: np.ndarray,
+    distances: Distances = NO_DISTANCES,
 ) -> list[np.ndarray]:
     """The output [tokens, all features] for each text, query, key and value [3, tokens, ...]."""
     lanes = probe.lanes()
@@ -121,6 +137,9 @@ def c_attention(
         addresses[2],
         ctypes.c_long(sum(padded) // lanes),
         addresses[3],
+        *(ctypes.c_void_p(x.ctypes.data) for x in (distances.keys, distances.queries)),
+        ctypes.c_long(distances.keys.shape[1]),
+        ctypes.c_long(distances.center),
     )
     return [out[:, i : i + n].T for i, n in zip(starts, tokens, strict=False)]
 
@@ -167,6 +186,23 @@ def test_attention_is_exact(
             limit = 1e-5 if quantizers is FLOAT else 6 / 255 * 6.4
             assert difference.max() < limit, lengths
             assert np.mean(difference) < (1e-6 if quantizers is FLOAT else 2e-5), lengths
+
+
+@pytest.mark.parametrize("features", [32, 28])
+def test_positions_are_compared_with_query_and_key(probe: ctypes.CDLL, features: int) -> None:
+    """At each distance, and at no other: those of other tokens are NaN."""
+    random = np.random.default_rng(features)
+    for lengths in BATCHES:
+        texts = [
+            random.normal(0, 0.5, (3, n, HEADS * features)).astype(np.float32) for n in lengths
+        ]
+        distances = random_distances(random, features, max(lengths))
+        masks = np.zeros((len(lengths), max(lengths)), np.float32)
+        masks[:, 1 : max(lengths) // 3] = np.finfo(np.float32).min
+        actual = c_attention(probe, FLOAT, features, texts, masks, distances)
+        for text, mask, result in zip(texts, masks, actual, strict=True):
+            expected = numpy_attention(FLOAT, features, text, mask[: text.shape[1]], distances)
+            np.testing.assert_allclose(result, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("quantizers", [FLOAT, INT8], ids=["float32", "int8"])

@@ -14,11 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from attention_reference import FLOAT, HEADS, INT8, ROUNDED, numpy_attention
+from attention_reference import (
+    FLOAT,
+    HEADS,
+    INT8,
+    NO_DISTANCES,
+    ROUNDED,
+    Distances,
+    numpy_attention,
+    random_distances,
+)
 
 import sparsekit.kernels
 from sparsekit.kernels.sources import FLAGS
-from sparsekit.runtime.sparse.c_structures import AttentionStruct
+from sparsekit.runtime.sparse.c_structures import AttentionStruct, QuantizerStruct
 from sparsekit.runtime.sparse.operators import gelu
 from sparsekit.runtime.sparse.structure import Linear, Quantizer
 from sparsekit.runtime.sparse.weights import CHUNK_INPUTS, CHUNK_UNITS, Format, pack
@@ -156,26 +165,61 @@ def test_attention(
 ) -> None:
     if quantizers is INT8 and target == "neon":
         pytest.skip("NEON alone multiplies no bytes by fours")
+    check_attention(driver, target, quantizers, lengths, features, NO_DISTANCES)
+
+
+@pytest.mark.parametrize(("lengths", "features"), [([3, 16], 28), ([33], 32), ([150], 48)], ids=str)
+def test_attention_of_positions(
+    driver: Driver, target: str, lengths: list[int], features: int
+) -> None:
+    distances = random_distances(np.random.default_rng(0), features, max(lengths))
+    check_attention(driver, target, FLOAT, lengths, features, distances)
+
+
+def check_attention(
+    driver: Driver,
+    target: str,
+    quantizers: list[QuantizerStruct],
+    lengths: list[int],
+    features: int,
+    distances: Distances,
+) -> None:
     random = np.random.default_rng(features)
     padded = [-(-tokens // 4) * 4 for tokens in lengths]
     starts = np.cumsum([0, *padded])
-    operands = random.normal(0, 1.5, (3, HEADS * features, starts[-1])).astype(np.float32)
+    operands = random.normal(
+        0, 0.5 if distances.keys.size else 1.5, (3, HEADS * features, starts[-1])
+    ).astype(np.float32)
     masks = np.zeros((len(lengths), max(lengths)), np.float32)
     masks[:, : max(lengths) // 4] = np.finfo(np.float32).min
     struct = AttentionStruct(HEADS, features, features**-0.5, *quantizers)
-    sizes = np.array([len(lengths), starts[-1], max(lengths)])
-    tokens = np.array(lengths)
-    result = driver(
-        "attention", as_in_c(struct, target), sizes, starts[:-1], tokens, masks, operands
-    )
+    stride, center = distances.keys.shape[1], distances.center
+    sizes = np.array([len(lengths), starts[-1], max(lengths), stride, center])
+    arrays = (sizes, starts[:-1], np.array(lengths), masks, operands)
+    arrays += (distances.keys, distances.queries)
+    result = driver("attention", as_in_c(struct, target), *arrays)
     out = np.frombuffer(result, np.float32).reshape(HEADS * features, -1)
     for start, n, mask in zip(starts, lengths, masks, strict=False):
         text = operands[:, :, start : start + n].transpose(0, 2, 1)
-        expected = numpy_attention(quantizers, features, text, mask[:n])
+        expected = numpy_attention(quantizers, features, text, mask[:n], distances)
         difference = np.abs(out[:, start : start + n].T - expected)
         # A probability between two integers may be rounded to the other one.
         assert difference.max() < (1e-5 if quantizers is FLOAT else 6 / 255 * 6.4)
         assert difference.mean() < (1e-6 if quantizers is FLOAT else 2e-5)
+
+
+@pytest.mark.parametrize("tokens", [4, 32, 36, 52])
+@pytest.mark.parametrize("format", [Format.ROUNDED, Format.PACKED, Format.PLANES])
+def test_the_input_of_values_quantized_apart(
+    driver: Driver, target: str, format: Format, tokens: int
+) -> None:
+    """It is stored as the other layers store their outputs."""
+    if format != Format.ROUNDED and target == "neon":
+        pytest.skip("NEON alone multiplies no bytes by fours")
+    x = np.random.default_rng(tokens).normal(0, 1, (20, tokens)).astype(np.float32)
+    rounding = QuantizerStruct(format, 0.02, 50, 120, 0, 255)
+    sizes = np.array([20, tokens])
+    assert driver("converted", as_in_c(rounding, target), sizes, x) == b"1"
 
 
 def test_functions(driver: Driver, target: str) -> None:

@@ -23,10 +23,12 @@ from sparsekit.kernels.library import is_available, library
 from sparsekit.kernels.variants import VARIANTS, runnable
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.sparse import native
+from sparsekit.runtime.sparse import runtime as runtime_module
 from sparsekit.runtime.sparse.c_structures import LayerStruct
 from sparsekit.runtime.sparse.runtime import SparseRuntime, refusal
 from sparsekit.runtime.sparse.weights import Format
 from sparsekit.system import cpu_flags
+from sparsekit.tasks.token_classification import TokenClassification
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 BERTS: dict[str, dict[str, Any]] = {
@@ -244,6 +246,90 @@ def test_a_quantized_modernbert(tmp_path: Path, quantize_attention: bool) -> Non
 
 
 @needs_compiler
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_deberta(tmp_path: Path, quantized: bool) -> None:
+    """Lengths around those at which a bucket holds several distances, and tables of them grow."""
+    file = write_graph(tmp_path, "deberta_v3", quantized=quantized)
+    cells = [(1, length) for length in (1, 2, 15, 16, 17, 31, 32, 33, 128, 129, 600)]
+    if quantized:
+        check_answers(file, 2, [*cells, (3, 17), (5, 40), (3, 130)])
+        return
+    runtimes = [SparseRuntime(file, threads) for threads in (1, 2, 3)]
+    reference = OnnxRuntime(file, threads=1)
+    for batch, length in (*cells, (3, 17), (5, 40), (3, 130), (32, 9)):
+        for padded in (False, True):
+            inputs = texts(batch, length, seed=length, padded=padded)
+            first, *others = [runtime.run(inputs) for runtime in runtimes]
+            np.testing.assert_allclose(first, reference.run(inputs), atol=1e-5, rtol=0)
+            assert all(np.array_equal(first, other) for other in others)
+    assert np.ptp(first, axis=0).min() > 0.1, "the texts get different logits"
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize(
+    "model",
+    [
+        "deberta_v2_keys",
+        "deberta_v2_queries",
+        "deberta_v2_content",
+        "deberta_v2_apart",
+        "deberta_v2_embeddings",
+        "deberta_v2_biased",
+    ],
+)
+def test_other_debertas(tmp_path: Path, model: str) -> None:
+    file = write_graph(tmp_path, model, quantized=False)
+    reference, sparse = OnnxRuntime(file, threads=1), SparseRuntime(file, threads=2)
+    for batch, length in ((1, 1), (2, 33), (3, 130)):
+        for padded in (False, True):
+            inputs = texts(batch, length, seed=length, padded=padded)
+            np.testing.assert_allclose(
+                sparse.run(inputs), reference.run(inputs), atol=1e-5, rtol=1e-5
+            )
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("quantized", [False, True])
+def test_all_tokens_of_a_deberta(tmp_path: Path, quantized: bool) -> None:
+    file = write_graph(
+        tmp_path, "deberta_v3_tokens", quantized=quantized, task=TokenClassification()
+    )
+    reference, sparse = OnnxRuntime(file, threads=1), SparseRuntime(file, threads=2)
+    differences = []
+    for batch, length in ((1, 1), (2, 33), (3, 130), (5, 200)):
+        inputs = texts(batch, length, seed=length)
+        real = np.asarray(inputs["attention_mask"], bool)
+        differences.append(np.abs(sparse.run(inputs) - reference.run(inputs))[real].ravel())
+    found = np.concatenate(differences)
+    assert np.median(found) < 1e-5 and found.max() < (0.05 if quantized else 1e-5)
+
+
+@needs_compiler
+def test_tokens_that_a_mask_leaves_out_in_the_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DeBERTa's own read all tokens alike, those of the padding too, and have no embedding."""
+    file = write_graph(tmp_path, "deberta_v3", quantized=False)
+    inputs = dict(texts(4, 24, padded=False))
+    mask = np.ones((4, 24), np.int64)
+    mask[0] = 0
+    mask[1, ::2] = 0
+    mask[2, :20] = 0
+    mask[3, 7:] = 0
+    inputs["attention_mask"] = mask
+    sparse = SparseRuntime(file, threads=1)
+    expected = OnnxRuntime(file, threads=1).run(inputs)
+    np.testing.assert_allclose(sparse.run(inputs), expected, atol=1e-5, rtol=0)
+    one = {name: ids[3:] for name, ids in inputs.items()}
+    np.testing.assert_allclose(sparse.run(one), expected[3:], atol=1e-5, rtol=0)
+    whole = sparse.run(inputs)
+    monkeypatch.setattr(runtime_module, "MOST_PAIRS", 2 * 24**2)
+    assert np.array_equal(sparse.run(inputs), whole)
+
+
+@needs_compiler
 def test_what_depends_on_the_size_alone_is_kept(tmp_path: Path) -> None:
     """It must not be that of another size, nor keep what depends on the texts."""
     sparse = SparseRuntime(write_graph(tmp_path, "modernbert", quantized=False), threads=1)
@@ -306,14 +392,17 @@ def test_an_unsupported_architecture_is_named(tmp_path: Path) -> None:
     """By its config beside the graph; a supported one keeps the name of its node."""
     quick = write_graph(tmp_path, "bert_quick_gelu")
     config = tmp_path / "config.json"
-    config.write_text('{"model_type": "deberta-v2"}')
+    config.write_text('{"model_type": "deberta"}')
     with pytest.raises(
         UserError,
-        match=r"does not support the architecture deberta-v2: its disentangled attention .*; run "
+        match=r"does not support the architecture deberta: one layer makes query, key .*; run "
         r"this model with runtime=openvino or runtime=onnxruntime",
     ):
         SparseRuntime(quick, threads=1)
-    for text in ('{"model_type": "bert"}', "[]", "{", '{"model_type": []}'):
+    config.write_text('{"model_type": "deberta-v2", "conv_kernel_size": 3}')
+    with pytest.raises(UserError, match=r"deberta-v2: a convolution is added to its first layer"):
+        SparseRuntime(quick, threads=1)
+    for text in ('{"model_type": "deberta-v2"}', "[]", "{", '{"model_type": []}'):
         config.write_text(text)
         with pytest.raises(UserError, match=r"cannot run \w+ '\S+': no summand"):
             SparseRuntime(quick, threads=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -42,14 +43,49 @@ def dequantized(x: np.ndarray, rounding: QuantizerStruct) -> np.ndarray:
     return (integers.astype(np.float64) - zero_point) * rounding.scale
 
 
+@dataclass(frozen=True, eq=False)
+class Distances:
+    """keys, queries: [HEADS * features, stride], of which element `center` is the distance 0."""
+
+    keys: np.ndarray
+    queries: np.ndarray
+    center: int
+
+
+NO_DISTANCES = Distances(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32), 0)
+
+
+def random_distances(random: np.random.Generator, features: int, length: int) -> Distances:
+    """Those of texts of up to `length` tokens, padded to whole vectors, as the runtime makes them;
+    distances that no query has are NaN."""
+    padded = -(-length // 16) * 16
+    shape = (2, HEADS * features, 2 * padded + 16)
+    keys, queries = random.normal(0, 1.5, shape).astype(np.float32)
+    keys[:, 2 * padded - 1 :] = queries[:, 2 * padded - 1 :] = np.nan
+    return Distances(keys, queries, padded - 1)
+
+
 def numpy_attention(
-    quantizers: Sequence[QuantizerStruct], features: int, text: np.ndarray, mask: np.ndarray
+    quantizers: Sequence[QuantizerStruct],
+    features: int,
+    text: np.ndarray,
+    mask: np.ndarray,
+    distances: Distances = NO_DISTANCES,
 ) -> np.ndarray:
     query, key, value = (
         dequantized(x, rounding).reshape(len(x), HEADS, features).astype(np.float64)
         for x, rounding in zip(text, (quantizers[0], quantizers[1], quantizers[3]), strict=True)
     )
-    scores = np.einsum("qhf,khf->hqk", query, key) * features**-0.5
+    scores = np.einsum("qhf,khf->hqk", query, key)
+    if distances.keys.size:
+        tokens = np.arange(len(query))
+        index = tokens[:, None] - tokens + distances.center
+        keys, queries = (
+            x.reshape(HEADS, features, -1)[:, :, index] for x in (distances.keys, distances.queries)
+        )
+        scores += np.einsum("qhf,hfqk->hqk", query, keys)
+        scores += np.einsum("khf,hfqk->hqk", key, queries)
+    scores *= features**-0.5
     scores = scores.astype(np.float32) + mask  # rounds away small scores beside a large mask
     numerators = np.exp((scores - scores.max(axis=2, keepdims=True)).astype(np.float64))
     probabilities = numerators / numerators.sum(axis=2, keepdims=True)

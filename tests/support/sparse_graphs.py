@@ -15,6 +15,9 @@ from transformers import (
     BertForSequenceClassification,
     CamembertConfig,
     CamembertForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    DebertaV2ForTokenClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     ElectraConfig,
@@ -40,6 +43,7 @@ from sparsekit.onnx.layers import read_layers
 from sparsekit.onnx.trace import load_model
 from sparsekit.onnx.write import write_graphs
 from sparsekit.runtime.base import Inputs
+from sparsekit.tasks.base import Task
 from sparsekit.tasks.text_classification import TextClassification
 
 VOCABULARY, POSITIONS = 120, 280
@@ -87,6 +91,20 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     # Pre-norm, gated, rotated; windows of 8 tokens to either side in one layer of two.
     "modernbert": lambda: modernbert(),
     "modernbert_mean": lambda: modernbert(classifier_pooling="mean"),
+    # Disentangled attention, as DeBERTa-v3 has it: positions in buckets of distances, whose keys
+    # and queries are those of the tokens' own layers.
+    "deberta_v3": lambda: deberta_v3(),
+    "deberta_v3_tokens": lambda: deberta_v3(DebertaV2ForTokenClassification),
+    # Either of both products, none of them, layers of their own for positions, and embeddings of
+    # another width, or with positions and types.
+    "deberta_v2_keys": lambda: deberta_v3(pos_att_type=["c2p"]),
+    "deberta_v2_queries": lambda: deberta_v3(pos_att_type=["p2c"], norm_rel_ebd="none"),
+    "deberta_v2_content": lambda: deberta_v3(relative_attention=False),
+    "deberta_v2_apart": lambda: deberta_v3(
+        share_att_key=False, position_buckets=-1, max_relative_positions=20
+    ),
+    "deberta_v2_embeddings": lambda: deberta_v3(embedding_size=16),
+    "deberta_v2_biased": lambda: deberta_v3(position_biased_input=True, type_vocab_size=2),
     # Multiples of 64: of whole tiles of AMX.
     "bert_tiles": lambda: BertForSequenceClassification(BertConfig(**TILED)),
     "modernbert_tiles": lambda: modernbert(**TILED),
@@ -107,6 +125,24 @@ def modernbert(**settings: Any) -> PreTrainedModel:
     return ModernBertForSequenceClassification(config)
 
 
+def deberta_v3(
+    kind: type[PreTrainedModel] = DebertaV2ForSequenceClassification, **settings: Any
+) -> PreTrainedModel:
+    defaults: dict[str, Any] = {
+        **SMALL,
+        "type_vocab_size": 0,
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 32,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        # Otherwise scores hardly depend on positions.
+        "initializer_range": 0.05,
+    }
+    return kind(DebertaV2Config(**defaults | settings))
+
+
 def write_graph(
     folder: Path,
     model: str,
@@ -114,6 +150,7 @@ def write_graph(
     sparsity: float = 0.8,
     quantized: bool = True,
     form: str = "qdq",
+    task: Task | None = None,
     **settings: bool,
 ) -> Path:
     """The exported graph of a random model with zeros; `settings` are Quantization's."""
@@ -130,7 +167,7 @@ def write_graph(
     if quantized:
         quantize(made, **settings)
     made.eval().save_pretrained(folder / "model")
-    task = TextClassification()
+    task = TextClassification() if task is None else task
     loaded, state = load_model(folder / "model", task)
     layers = read_layers(loaded, state)
     write_graphs(loaded, task, layers, folder / "model.onnx", folder / "traced.onnx", form)

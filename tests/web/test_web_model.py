@@ -147,6 +147,8 @@ def test_tensors_are_aligned_and_coded_as_what_is_smaller() -> None:
         ("modernbert", "normalize their inputs, or have gates"),
         ("modernbert_mean", "reads all tokens"),
         ("megatron_bert", "normalize their inputs"),
+        ("deberta_v3", "compares tokens with relative positions"),
+        ("deberta_v2_content", "replaces the scores of padding"),
         ("mpnet", "adds more to the scores of attention than a mask"),
     ],
 )

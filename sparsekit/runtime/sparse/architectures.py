@@ -7,13 +7,10 @@ from pathlib import Path
 
 _ROTARY = "its rotary positions do not have the form that the kernels compute, ModernBERT's"
 _RMS = "its norms divide by the root mean square alone, of which there is no kernel"
-_DISENTANGLED = (
-    "its disentangled attention compares tokens with relative positions by matmuls of their own"
-)
+_CONVOLUTION = "a convolution is added to its first layer (conv_kernel_size)"
 # By `model_type`.
 _REASONS = {
-    "deberta": _DISENTANGLED,
-    "deberta-v2": _DISENTANGLED,
+    "deberta": "one layer makes query, key and value head by head, and the norms are written out",
     "xmod": "each of its layers has an adapter after the feed-forward part",
     "nomic_bert": _ROTARY,
     "gte": _ROTARY,
@@ -37,6 +34,8 @@ def unsupported(model: Path) -> str | None:
         config = json.loads(model.with_name("config.json").read_bytes())
         model_type = config["model_type"]
         reason = _REASONS.get(model_type)
+        if model_type == "deberta-v2" and config.get("conv_kernel_size"):
+            reason = _CONVOLUTION
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     if reason is None:

@@ -8,14 +8,15 @@ Query, key and value may be three Linear layers, or the thirds of one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 
 from sparsekit.runtime.sparse.graph import Node, refused
+from sparsekit.runtime.sparse.inference import Known, Shapes
 from sparsekit.runtime.sparse.reading import GraphReader, described
 from sparsekit.runtime.sparse.structure import Attention, Linear, Quantizer, Terms
 
-_HEADS_FIRST, _TRANSPOSED, _SWAPPED = [0, 2, 1, 3], [0, 2, 3, 1], [0, 1, 3, 2]
+HEADS_FIRST, _TRANSPOSED, _SWAPPED = [0, 2, 1, 3], [0, 2, 3, 1], [0, 1, 3, 2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,17 +24,19 @@ class FoundAttention:
     """An attention, and names of tensors of the graph.
 
     source: the input of query, key and value; heads: query, key and value [batch, length, heads,
-    head_features].
+    head_features]; shapes, repeated: as of Encoder.
     """
 
     attention: Attention
     terms: Terms
     source: str
     heads: tuple[str, str, str]
+    shapes: Shapes = field(default_factory=dict)
+    repeated: dict[str, Known] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
-class _Operand:
+class Operand:
     """Query, key or value: its Linear layer, which reads `source`, and its heads."""
 
     linear: Linear
@@ -53,7 +56,7 @@ class AttentionReader(GraphReader):
         if sizes is not None and sizes.ndim != 1:
             raise refused(context, f"its sizes are {described(sizes)}, expected one dimension")
         heads = self.expect(context.inputs[0], "Transpose")
-        self.check_axes(heads, _HEADS_FIRST)
+        self.check_axes(heads, HEADS_FIRST)
         matmul = self.expect(heads.inputs[0], "MatMul")
         probabilities, quantizer = self.unquantized(matmul.inputs[0])
         softmax = self.expect(probabilities, "Softmax")
@@ -63,14 +66,7 @@ class AttentionReader(GraphReader):
         query = self.operand(scores.inputs[0], transposed=False)
         key = self.operand(scores.inputs[1], transposed=True)
         value = self.operand(matmul.inputs[1], transposed=False)
-        kinds = {
-            (x.linear.inputs, x.linear.scale is None, x.source, x.features)
-            for x in (query, key, value)
-        }
-        if len(kinds) != 1:
-            raise refused(
-                scores, "query, key and value have different inputs, quantizers or head sizes"
-            )
+        self.check_operands(scores, query, key, value)
         if query.rotation != key.rotation or value.rotation:
             raise refused(scores, "query and key are not rotated alike, or the values are rotated")
         attention = Attention(
@@ -83,6 +79,13 @@ class AttentionReader(GraphReader):
         )
         names = (query.heads, key.heads, value.heads)
         return FoundAttention(attention, Terms(added, query.rotation), query.source, names)
+
+    def check_operands(self, scores: Node, query: Operand, key: Operand, value: Operand) -> None:
+        """Refuse operands that the kernels cannot project from one input."""
+        if len({(x.source, x.features) for x in (query, key, value)}) != 1:
+            raise refused(scores, "query, key and value have different inputs or head sizes")
+        if len({(x.linear.inputs, x.linear.scale is None) for x in (query, key)}) != 1:
+            raise refused(scores, "query and key are quantized differently")
 
     def scores(self, softmax: Node) -> tuple[Node, float, frozenset[str]]:
         """The matmul of query and key, its scale, and the tensors that are added to it."""
@@ -126,10 +129,10 @@ class AttentionReader(GraphReader):
                     return matmul, 1 / float(constant)
         return None
 
-    def operand(self, name: str, transposed: bool) -> _Operand:
+    def operand(self, name: str, transposed: bool) -> Operand:
         """The operand `name` of a matmul: [batch, heads, length, features], or transposed."""
         source, quantizer = self.unquantized(name)
-        rotation, axes = None, _TRANSPOSED if transposed else _HEADS_FIRST
+        rotation, axes = None, _TRANSPOSED if transposed else HEADS_FIRST
         transpose = self.expect(source, "Transpose", "Add")
         if transposed and transpose.op == "Transpose":
             before = self.graph.producers.get(transpose.inputs[0])
@@ -138,11 +141,11 @@ class AttentionReader(GraphReader):
                 transpose = before
         if transpose.op == "Add":
             source, *rotation_names = self.rotated(transpose)
-            rotation, axes = (rotation_names[0], rotation_names[1]), _HEADS_FIRST
+            rotation, axes = (rotation_names[0], rotation_names[1]), HEADS_FIRST
             transpose = self.expect(source, "Transpose")
         self.check_axes(transpose, axes)
         linear, read, features = self.heads(transpose.inputs[0])
-        return _Operand(linear, read, features, quantizer, transpose.inputs[0], rotation)
+        return Operand(linear, read, features, quantizer, transpose.inputs[0], rotation)
 
     def rotated(self, node: Node) -> tuple[str, str, str]:
         """What `node` rotates, x * cosines + (-second half of x, first half) * sines, with both."""
@@ -193,9 +196,11 @@ class AttentionReader(GraphReader):
             self.check_thirds(split, part, third, end)
         sizes = self.sizes(split)
         features = sizes[-1] if sizes else 0
+        linear, read = self.linear(split.inputs[0])
+        if features == -1 and len(sizes) == 4 and sizes[2] > 0:
+            features = len(linear.bias) // sizes[2]
         if features < 1 or features % 4:
             raise refused(split, f"its heads have {features} features, not a multiple of 4")
-        linear, read = self.linear(split.inputs[0])
         return linear if third is None else _third(linear, third), read, features
 
     def check_thirds(self, split: Node, part: Node, third: int, end: int) -> None:

@@ -49,10 +49,12 @@ class NormStruct(Structure):
 class LayerStruct(Structure):
     _fields_ = (
         ("projection", WeightStruct),
+        ("value", WeightStruct),
         ("attention_output", WeightStruct),
         ("intermediate", WeightStruct),
         ("output", WeightStruct),
         ("input", QuantizerStruct),
+        ("value_input", QuantizerStruct),
         ("context", QuantizerStruct),
         ("normalized", QuantizerStruct),
         ("activated", QuantizerStruct),
@@ -94,6 +96,7 @@ class EmbeddingStruct(Structure):
         ("keep_sums", c_long),
         ("table", TableStruct * 4),
         ("norm", NormStruct),
+        ("factors", c_void_p),
     )
 
 
@@ -107,6 +110,10 @@ class ScoreTermsStruct(Structure):
         ("padded", c_long),
         ("pair_row", c_long),
         ("pair_head", c_long),
+        ("distance_keys", c_void_p),
+        ("distance_queries", c_void_p),
+        ("distance_stride", c_long),
+        ("distance_center", c_long),
     )
 
 

@@ -14,7 +14,7 @@ from sparsekit.errors import UserError
 from sparsekit.runtime.sparse.embeddings import Embedding
 from sparsekit.runtime.sparse.graph import Array
 from sparsekit.runtime.sparse.inference import BATCH, LENGTH, Shapes
-from sparsekit.runtime.sparse.structure import Encoder, Layer, Linear, Norm
+from sparsekit.runtime.sparse.structure import Attention, Encoder, Layer, Linear, Norm
 
 
 def check_dimensions(encoder: Encoder, embedding: Embedding | None) -> None:
@@ -34,6 +34,8 @@ def check_dimensions(encoder: Encoder, embedding: Embedding | None) -> None:
                 f"the width {len(query.weight)}, or differ from the {heads[0]} of another layer; "
                 "export the run again"
             )
+        if layer.attention is not None:
+            _check_positions(layer.attention)
         for name, array, shape in _weights(layer, features):
             _check(name, array, shape)
         _check_norm(layer.attention_norm, features)
@@ -67,9 +69,14 @@ def check_shapes(
         first_only = index == last and not encoder.all_tokens and shapes.get(query, ())[1:2] == (1,)
         length = 1 if first_only else LENGTH
         _expect(query, shapes, (BATCH, length, width // head, head))
+        # Or it selects that token behind attention.
+        if index == last and not encoder.all_tokens and shapes.get(context, ())[1:2] == (1,):
+            length = 1
         _expect(context, shapes, (BATCH, length, width))
         for name in others:
             _expect(name, shapes, (BATCH, LENGTH, width // head, head))
+    for name, shape in encoder.shapes.items():
+        _expect(name, shapes, shape)
     read = (BATCH, LENGTH) if encoder.all_tokens else (BATCH,)
     _expect(encoder.output, shapes, (*read, features))
     if embedding is None:
@@ -84,6 +91,16 @@ def check_shapes(
             or found[1:-1] != read[1 : len(found) - 1]
         ):
             raise _mismatch(output, found or None, (*read, "labels"))
+
+
+def _check_positions(attention: Attention) -> None:
+    positions, head = attention.positions, attention.head_features
+    if positions is None:
+        return
+    for name, array in (("keys", positions.keys), ("queries", positions.queries)):
+        if array is not None:
+            shape = (len(attention.query.bias) // head, *array.shape[1:2], head)
+            _check(f"the position {name} of {attention.query.name!r}", array, shape)
 
 
 def _weights(layer: Layer, features: int) -> Iterator[tuple[str, Array, tuple[int, ...]]]:

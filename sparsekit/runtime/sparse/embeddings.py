@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 
@@ -30,15 +31,23 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """The sum of rows of tables, normalized."""
+    """The sum of rows of tables, normalized.
+
+    factors: name of the tensor [batch, length, 1] that the result is multiplied by, if any.
+    """
 
     tables: Sequence[Table]
     norm: Norm
+    factors: str | None
 
 
 def find_embedding(graph: Graph, source: str) -> Embedding | None:
     """The embedding whose output is `source`; None for another form, which numpy computes."""
-    node = graph.producers.get(source)
+    node, factors = graph.producers.get(source), None
+    for normalized, factor in permutations(node.inputs) if node and node.op == "Mul" else ():
+        found = graph.producers.get(normalized)
+        if found is not None and found.op == "LayerNormalization":
+            node, factors = found, factor
     if node is None or node.op != "LayerNormalization":
         return None
     tables = _tables(graph, node.inputs[0])
@@ -50,7 +59,7 @@ def find_embedding(graph: Graph, source: str) -> Embedding | None:
     if node.attributes.get("axis", -1) not in (-1, 2):
         return None
     epsilon = float(node.attributes.get("epsilon", 1e-5))
-    return Embedding(tables, Norm(weight, bias, epsilon, node.name))
+    return Embedding(tables, Norm(weight, bias, epsilon, node.name), factors)
 
 
 def _tables(graph: Graph, name: str) -> list[Table] | None:
@@ -76,6 +85,16 @@ def _tables(graph: Graph, name: str) -> list[Table] | None:
     if rows is None or not known:
         return None
     return [Table(rows, scale, zero_point, node.inputs[1], node.inputs[0])]
+
+
+def checked_factors(name: str, factors: Array, batch: int, length: int) -> Array:
+    """`factors` as contiguous float32 [batch, length]; raises UserError for another shape."""
+    if factors.dtype != np.float32 or factors.shape not in ((batch, length, 1), (1, length, 1)):
+        raise UserError(
+            f"runtime=sparse: {name!r} is {factors.dtype} {list(factors.shape)}, expected float32 "
+            f"[{batch}, {length}, 1]; the graph was changed: export the run again"
+        )
+    return np.ascontiguousarray(np.broadcast_to(factors[..., 0], (batch, length)))
 
 
 def checked_ids(table: Table, ids: Array, batch: int, length: int) -> Array:

@@ -112,9 +112,25 @@ def every_token(graph: Graph) -> Graph:
             sums = [each for node in sums for each in graph.consumers.get(node.outputs[0], [])]
         return bool(sums) and all(each.op == "Softmax" for each in sums)
 
+    def is_weighted_sum(name: str) -> bool:
+        """Whether it is probabilities times values, however their heads are laid out."""
+        node = before_reshapes(name)
+        weights = before_reshapes(node.inputs[0]) if node and node.op == "MatMul" else None
+        return weights is not None and weights.op == "Softmax"
+
+    def before_reshapes(name: str) -> Node | None:
+        node = graph.producers.get(name)
+        while node is not None and node.op == "Reshape":
+            node = graph.producers.get(node.inputs[0])
+        return node
+
     def is_selection(node: Node) -> bool:
         axis = node.attributes.get("axis", 0)
-        if node.op != "Gather" or (axis != 1 and not (axis == 2 and added_to_scores(node))):
+        if node.op != "Gather":
+            return False
+        if axis == 2 and not (added_to_scores(node) or is_weighted_sum(node.inputs[0])):
+            return False
+        if axis not in (1, 2):
             return False
         index = graph.constants.get(node.inputs[1])
         return index is not None and index.tolist() == [0]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sparsekit.errors import UserError, first_line
 
@@ -17,6 +20,8 @@ SMALL = 1024
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 Shapes = dict[str, tuple[int, ...]]
+# The type and the shape of a tensor.
+Known = tuple[np.dtype[Any], tuple[int, ...]]
 
 
 def check_model(model: ModelProto) -> None:
@@ -46,16 +51,21 @@ def check_model(model: ModelProto) -> None:
         ) from error
 
 
-def infer_shapes(model: ModelProto) -> Shapes:
+def infer_shapes(model: ModelProto, known: Mapping[str, Known]) -> Shapes:
     """The shape of each tensor for inputs of [BATCH, LENGTH], where ONNX can infer it.
 
+    known: tensors of which it cannot.
     Raises UserError where types or shapes are inconsistent.
     """
-    from onnx import shape_inference
+    from onnx import helper, shape_inference
 
+    source = _without_weights(model)
+    for name, (dtype, shape) in known.items():
+        kind = helper.np_dtype_to_tensor_dtype(dtype)
+        source.graph.value_info.append(helper.make_tensor_value_info(name, kind, shape))
     try:
         inferred = shape_inference.infer_shapes(
-            _without_weights(model), check_type=True, strict_mode=True, data_prop=True
+            source, check_type=True, strict_mode=True, data_prop=True
         )
     except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise UserError(

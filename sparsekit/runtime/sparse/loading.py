@@ -13,7 +13,7 @@ from sparsekit.runtime.sparse.architectures import unsupported
 from sparsekit.runtime.sparse.dimensions import check_dimensions, check_shapes
 from sparsekit.runtime.sparse.embeddings import Embedding, find_embedding
 from sparsekit.runtime.sparse.graph import Graph, Node, graph_of, read_model
-from sparsekit.runtime.sparse.inference import check_model, infer_shapes
+from sparsekit.runtime.sparse.inference import BATCH, LENGTH, check_model, infer_shapes
 from sparsekit.runtime.sparse.matching import find_encoder
 from sparsekit.runtime.sparse.score_terms import distinct_terms
 from sparsekit.runtime.sparse.structure import Encoder
@@ -63,8 +63,14 @@ def _load(model: ModelProto) -> LoadedGraph:
     encoder = find_encoder(graph)
     embedding = _embedding(graph, encoder)
     check_dimensions(encoder, embedding)
-    check_shapes(encoder, embedding, graph.outputs, infer_shapes(model))
+    shapes = infer_shapes(model, encoder.repeated)
+    if embedding is not None and embedding.factors is not None:
+        # Factors of features, not of tokens, are left to numpy.
+        embedding = embedding if shapes.get(embedding.factors) == (BATCH, LENGTH, 1) else None
+    check_shapes(encoder, embedding, graph.outputs, shapes)
     sources = [encoder.source] if embedding is None else [t.ids for t in embedding.tables]
+    if embedding is not None and embedding.factors is not None:
+        sources.append(embedding.factors)
     terms = {name for each in distinct_terms(encoder.layers) for name in each.names}
     before = graph.needed([*sources, *terms], graph.constants)
     after = graph.needed(graph.outputs, [*graph.constants, encoder.output])

@@ -17,6 +17,7 @@ every token.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -25,7 +26,8 @@ import numpy as np
 
 from sparsekit.errors import UserError
 from sparsekit.runtime.sparse.activations import ACTIVATIONS, find_activation
-from sparsekit.runtime.sparse.attention_matching import AttentionReader, FoundAttention
+from sparsekit.runtime.sparse.attention_matching import FoundAttention
+from sparsekit.runtime.sparse.disentangled_matching import DisentangledReader
 from sparsekit.runtime.sparse.graph import Graph, Node, every_token, refused
 from sparsekit.runtime.sparse.structure import Encoder, Layer, Linear
 
@@ -65,7 +67,7 @@ class _FeedForward:
     other: str
 
 
-class _Matcher(AttentionReader):
+class _Matcher(DisentangledReader):
     def encoder(self) -> Encoder:
         selects = [node for node in self.graph.nodes if self.is_first_token(node)]
         if len(selects) > 1:
@@ -105,6 +107,8 @@ class _Matcher(AttentionReader):
             all_tokens=all_tokens,
             heads=[None if x.attention is None else x.attention.heads for x in found],
             context=[each.context for each in found],
+            shapes=dict(ChainMap(*[x.attention.shapes for x in found if x.attention])),
+            repeated=dict(ChainMap(*[x.attention.repeated for x in found if x.attention])),
         )
 
     def is_first_token(self, node: Node) -> bool:
@@ -131,6 +135,8 @@ class _Matcher(AttentionReader):
             attention_output, context, residual = self.attention_residual(added)
             attention = self.attention(context)
             self.check_residual(added, attention.source, residual, pre_norm)
+            if pre_norm and attention.attention.has_value_apart:
+                raise refused(added, "the value is quantized differently from query and key")
         layer = Layer(
             None if attention is None else attention.attention,
             attention_output,

@@ -25,8 +25,17 @@ from sparsekit.runtime.sparse.c_structures import (
 )
 from sparsekit.runtime.sparse.embeddings import Embedding
 from sparsekit.runtime.sparse.graph import Array
+from sparsekit.runtime.sparse.relative_positions import Distances
 from sparsekit.runtime.sparse.score_terms import ScoreTerms, distinct_terms
-from sparsekit.runtime.sparse.structure import Attention, Layer, Linear, Norm, Quantizer, Terms
+from sparsekit.runtime.sparse.structure import (
+    Attention,
+    Layer,
+    Linear,
+    Norm,
+    Positions,
+    Quantizer,
+    Terms,
+)
 from sparsekit.runtime.sparse.threads import Threads
 from sparsekit.runtime.sparse.weights import (
     CHUNK_INPUTS,
@@ -74,6 +83,10 @@ class Encoder:
         self.features = len(layers[0].attention_output.bias)
         # The distinct terms of the layers, in the order in which `run` takes them.
         self.terms = distinct_terms(layers)
+        # Those of the layers with relative positions, in the order in which `run` takes them.
+        self.positions: list[Positions] = []
+        # What the kernels' terms consist of: indices of `terms` and `positions`.
+        self._terms: list[tuple[int, int | None]] = []
         array = (LayerStruct * len(layers))(*[self._layer(layer) for layer in layers])
         attentions = [len(x.attention.query.bias) for x in layers if x.attention is not None]
         self.all_tokens = source.all_tokens
@@ -93,13 +106,14 @@ class Encoder:
         embedding: EmbeddingStruct,
         tokens: npt.NDArray[np.int64],
         terms: Sequence[ScoreTerms],
+        distances: Sequence[Distances],
     ) -> npt.NDArray[np.float32]:
         """The last layer's output for the first token of each sequence, [batch, features].
 
         With `all_tokens` [batch, length, features], zeros for padding.
 
         tokens: [batch], the number of tokens of each sequence; the rest is padding.
-        terms: the values of `self.terms`.
+        terms: the values of `self.terms`; distances: tables of `self.positions`.
         """
         batch, length = terms[0].masks.shape
         encoder, pool = ctypes.byref(self._struct), self._threads.pool
@@ -114,19 +128,38 @@ class Encoder:
             ctypes.byref(embedding),
             c_long(batch),
             _address(tokens),
-            (ScoreTermsStruct * len(terms))(*map(_score_terms, terms)),
+            self._term_structs(terms, distances),
             _address(out),
             _address(self._workspace[start:]),
             pool,
         )
         return out
 
+    def _term_structs(
+        self, terms: Sequence[ScoreTerms], distances: Sequence[Distances]
+    ) -> ctypes.Array[ScoreTermsStruct]:
+        structs = [_score_terms(each) for each in terms]
+        array = (ScoreTermsStruct * len(self._terms))()
+        for i, (term, position) in enumerate(self._terms):
+            array[i] = structs[term]
+            if position is not None:
+                table = distances[position]
+                array[i].distance_keys = _address(table.keys)
+                array[i].distance_queries = _address(table.queries)
+                array[i].distance_stride = table.keys.shape[1]
+                array[i].distance_center = table.center
+        return array
+
     def _layer(self, layer: Layer) -> LayerStruct:
         a = layer.attention
         projection, inputs = WeightStruct(), quantizer_struct(None, Format.ROUNDED)
         intermediate, normalized, attention = projection, inputs, AttentionStruct()
+        value, value_inputs = projection, inputs
         if a is not None:
-            projection, inputs = self._weight(a.query, a.key, a.value)
+            together = (a.query, a.key) if a.has_value_apart else (a.query, a.key, a.value)
+            projection, inputs = self._weight(*together)
+            if a.has_value_apart:
+                value, value_inputs = self._weight(a.value)
             heads = len(a.query.bias) // a.head_features
             attention = AttentionStruct(
                 heads, a.head_features, a.scale, *self._operands(a, layer.terms)
@@ -137,10 +170,12 @@ class Encoder:
         output, activated = self._weight(layer.output)
         return LayerStruct(
             projection,
+            value,
             attention_output,
             intermediate,
             output,
             inputs,
+            value_inputs,
             context,
             normalized,
             activated,
@@ -148,8 +183,21 @@ class Encoder:
             self.norm(layer.attention_norm),
             self.norm(layer.output_norm),
             ACTIVATIONS[layer.activation] | (GATED if layer.gated else 0),
-            0 if layer.terms is None else list(self.terms).index(layer.terms),
+            self._terms_index(layer),
         )
+
+    def _terms_index(self, layer: Layer) -> int:
+        """The index of the terms of a layer among those that the kernels take."""
+        if layer.attention is None or layer.terms is None:
+            return 0
+        position = None
+        if layer.attention.positions is not None:
+            position = len(self.positions)
+            self.positions.append(layer.attention.positions)
+        terms = (list(self.terms).index(layer.terms), position)
+        if terms not in self._terms:
+            self._terms.append(terms)
+        return self._terms.index(terms)
 
     def _operands(self, attention: Attention, terms: Terms | None) -> list[QuantizerStruct]:
         """Quantizers of query, key, probabilities and value."""
@@ -258,10 +306,14 @@ class EncoderInput:
             rows = encoder.address(table.rows)
             self.struct.table[i] = TableStruct(type_, table.scale, table.zero_point, rows)
 
-    def fill(self, arrays: Sequence[Array]) -> None:
-        """Set the next input: int64 ids [batch, length] for each table, or the embeddings."""
+    def fill(self, arrays: Sequence[Array], factors: Array | None) -> None:
+        """Set the next input: int64 ids [batch, length] for each table, or the embeddings.
+
+        factors: [batch, length], which the embedding of each token is multiplied by, or None.
+        """
         self.struct.length = arrays[0].shape[1]
-        self._arrays = arrays
+        self._arrays = [*arrays, *(() if factors is None else (factors,))]
+        self.struct.factors = None if factors is None else _address(factors)
         for i, array in enumerate(arrays):
             if array.dtype == np.int64:
                 self.struct.table[i].ids = _address(array)

@@ -15,17 +15,20 @@ from sparsekit.errors import UserError
 from sparsekit.kernels.errors import KernelError
 from sparsekit.runtime.base import Inputs, checked_inputs, clock
 from sparsekit.runtime.sparse import operators
-from sparsekit.runtime.sparse.embeddings import checked_ids
+from sparsekit.runtime.sparse.embeddings import checked_factors, checked_ids
 from sparsekit.runtime.sparse.graph import Array, Node
 from sparsekit.runtime.sparse.loading import load_graph
 from sparsekit.runtime.sparse.native import Encoder, EncoderInput, compiled
-from sparsekit.runtime.sparse.score_terms import score_terms, unmasked
+from sparsekit.runtime.sparse.relative_positions import DistanceTables
+from sparsekit.runtime.sparse.score_terms import score_terms, text_tokens, unmasked
 from sparsekit.system import versions
 
 # Scores to which this or less is added get the probability 0.
 MASKED = -1e30
 # Larger batches are split: the kernels keep an index for each row on the stack.
 MOST_ROWS = 4096
+# And so are those of which masks have more pairs of tokens, whose values take 8 bytes each.
+MOST_PAIRS = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,7 @@ class SparseRuntime:
         self._threads, self._inputs, self._outputs = threads, graph.inputs, graph.outputs
         self._source, self._read = encoder.source, encoder.output
         self._encoder = Encoder(encoder, threads)
+        self._distances = DistanceTables(graph, self._encoder.positions)
         self._encoder_input = EncoderInput(self._encoder, self._embedding, encoder.input_norm)
         self._values = graph.constants
         before, self._after = self._fold(loaded.before), self._fold(loaded.after)
@@ -68,6 +72,8 @@ class SparseRuntime:
         # The encoder has its own copy of its weights.
         read = {name for node in [*before, *self._after] for name in node.inputs}
         read |= {name for terms in self._encoder.terms for name in terms.names}
+        if self._embedding is not None and self._embedding.factors is not None:
+            read.add(self._embedding.factors)
         self._values = {name: x for name, x in self._values.items() if name in read}
         # The encoder has a single workspace.
         self._lock = Lock()
@@ -77,10 +83,13 @@ class SparseRuntime:
 
     def outputs(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
         feed = checked_inputs(inputs, self._inputs)
-        batch = len(feed[self._inputs[0]])
+        batch, length = feed[self._inputs[0]].shape
+        rows = MOST_ROWS
+        if any(terms.excluded for terms in self._encoder.terms):
+            rows = max(1, min(rows, MOST_PAIRS // length**2))
         pieces = [
-            self._run({name: ids[start : start + MOST_ROWS] for name, ids in feed.items()})
-            for start in range(0, batch, MOST_ROWS)
+            self._run({name: ids[start : start + rows] for name, ids in feed.items()})
+            for start in range(0, batch, rows)
         ]
         return tuple(np.concatenate(each) for each in zip(*pieces, strict=True))
 
@@ -101,11 +110,26 @@ class SparseRuntime:
             embedded = [
                 checked_ids(t, values[t.ids], batch, length) for t in self._embedding.tables
             ]
+        factors = self._factors(values, tokens, length)
         with self._lock:
-            self._encoder_input.fill(embedded)
-            values[self._read] = self._encoder.run(self._encoder_input.struct, tokens, terms)
+            self._encoder_input.fill(embedded, factors)
+            distances = self._distances.of(int(tokens.max()))
+            values[self._read] = self._encoder.run(
+                self._encoder_input.struct, tokens, terms, distances
+            )
         operators.run(self._after, values)
         return tuple(values[name] for name in self._outputs)
+
+    def _factors(
+        self, values: dict[str, Array], tokens: npt.NDArray[np.int64], length: int
+    ) -> Array | None:
+        """What embeddings are multiplied by, [batch, length]; None where that is 1."""
+        if self._embedding is None or self._embedding.factors is None:
+            return None
+        name = self._embedding.factors
+        factors = checked_factors(name, values[name], len(tokens), length)
+        padding = np.arange(length) >= tokens[:, None]
+        return None if (padding | (factors == 1)).all() else factors
 
     def _of_size(self, inputs: Inputs, size: tuple[int, int]) -> _Sized:
         """What depends on the inputs' size alone; that of the last one is kept."""
@@ -170,18 +194,3 @@ def _contiguous(name: str, array: Array, shape: tuple[int, ...]) -> npt.NDArray[
             f"{list(shape)}; the graph was changed: export the run again"
         )
     return np.ascontiguousarray(array)
-
-
-def text_tokens(unmasked: Array) -> npt.NDArray[np.int64]:
-    """The number of tokens of each row of `unmasked` [batch, length], up to the last True.
-
-    Later tokens have the probability 0, so they need not be computed. Of a row that is masked
-    completely all tokens count, since softmax gives them equal probabilities.
-
-    >>> text_tokens(np.array([[True, False, True, False], [False] * 4])).tolist()
-    [3, 4]
-    """
-    length = unmasked.shape[1]
-    last = length - np.argmax(unmasked[:, ::-1], axis=1)
-    tokens: npt.NDArray[np.int64] = np.where(unmasked.any(axis=1), last, length).astype(np.int64)
-    return tokens

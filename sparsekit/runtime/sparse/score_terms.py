@@ -14,6 +14,8 @@ from sparsekit.runtime.sparse.structure import Layer, Terms
 
 # Positions are padded to this, a multiple of the tokens in a vector.
 _MULTIPLE = 16
+# Scores that are excluded become this.
+_LOWEST = np.finfo(np.float32).min
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +24,14 @@ class ScoreTerms:
 
     masks: [batch, length]; pairs: [batch or 1, heads or 1, keys, queries], queries padded.
     rotation: cosines and sines [head_features, positions], padded.
+    whole: [batch], whether a token before the last one that is read reads all tokens of the row
+        alike, because it is excluded from each of them; None where no token is.
     """
 
     masks: npt.NDArray[np.float32]
     pairs: npt.NDArray[np.float32] | None
     rotation: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None
+    whole: npt.NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,12 @@ def score_terms(
             masks += array[:, 0, 0]
         else:
             pairs.append(made(name, _by_key, array))
+    whole = None
+    if terms.excluded is not None:
+        excluded = _checked_excluded(terms.excluded, values[terms.excluded], batch, length)
+        keys, pairs_of_keys, whole = _excluded(excluded)
+        masks += keys
+        pairs += [] if pairs_of_keys is None else [pairs_of_keys]
     rotation = None
     if terms.rotation is not None:
         allowed = [(1,), (1,), (length,), (heads.features,)]
@@ -89,7 +100,7 @@ def score_terms(
             for name in terms.rotation
         )
         rotation = cosines, sines
-    return ScoreTerms(masks, sum(pairs[1:], pairs[0]) if pairs else None, rotation)
+    return ScoreTerms(masks, sum(pairs[1:], pairs[0]) if pairs else None, rotation, whole)
 
 
 def unmasked(terms: ScoreTerms, limit: float) -> npt.NDArray[np.bool_]:
@@ -99,7 +110,55 @@ def unmasked(terms: ScoreTerms, limit: float) -> npt.NDArray[np.bool_]:
         length = added.shape[1]
         added = added + terms.pairs[..., :length].max(axis=(1, 3))
     found: npt.NDArray[np.bool_] = added > limit
-    return found
+    return found if terms.whole is None else found | terms.whole[:, None]
+
+
+def _excluded(
+    excluded: npt.NDArray[np.bool_],
+) -> tuple[Array, Array | None, npt.NDArray[np.bool_] | None]:
+    """Masks, pairs and `whole` of ScoreTerms, for excluded [batch, queries, keys].
+
+    A text that is padded at its end needs masks alone: the tokens that read nothing, and so all
+    tokens alike, are those of the padding, which are not computed.
+    """
+    no_key: Array = np.logical_and.reduce(excluded, axis=2)
+    no_query: Array = np.logical_and.reduce(excluded, axis=1)
+    tokens = text_tokens(~no_query)
+    earlier = np.arange(excluded.shape[2]) < tokens[:, None]
+    whole: npt.NDArray[np.bool_] = np.logical_or.reduce(no_key & earlier, axis=1)
+    # Of a text without any token all are computed anyway, and read all alike.
+    whole &= ~np.logical_and.reduce(no_query, axis=1)
+    masks = np.where(no_query, _LOWEST, np.float32(0))
+    if not whole.any() and (excluded == (no_key[:, :, None] | no_query[:, None])).all():
+        return masks, None, None
+    pairs = np.where(excluded[:, None], _LOWEST, np.float32(0))
+    return np.zeros_like(masks), _by_key(pairs), whole
+
+
+def _checked_excluded(name: str, array: Array, batch: int, length: int) -> Array:
+    """`array` as bool [batch, length, length]; raises UserError for another type or shape."""
+    shape = (batch, 1, length, length)
+    if array.dtype != np.bool_ or array.shape not in (shape, (1, *shape[1:])):
+        raise UserError(
+            f"runtime=sparse: {name!r} is {array.dtype} {list(array.shape)}, expected bool "
+            f"{list(shape)}; the graph was changed: export the run again"
+        )
+    return np.broadcast_to(array, shape)[:, 0]
+
+
+def text_tokens(unmasked: Array) -> npt.NDArray[np.int64]:
+    """The number of tokens of each row of `unmasked` [batch, length], up to the last True.
+
+    Later tokens have the probability 0, so they need not be computed. Of a row that is masked
+    completely all tokens count, since softmax gives them equal probabilities.
+
+    >>> text_tokens(np.array([[True, False, True, False], [False] * 4])).tolist()
+    [3, 4]
+    """
+    length = unmasked.shape[1]
+    last = length - np.argmax(unmasked[:, ::-1], axis=1)
+    tokens: npt.NDArray[np.int64] = np.where(unmasked.any(axis=1), last, length).astype(np.int64)
+    return tokens
 
 
 def _by_key(pairs: Array) -> Array:

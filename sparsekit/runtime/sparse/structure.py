@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsekit.runtime.sparse.graph import Array
+from sparsekit.runtime.sparse.inference import Known, Shapes
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,28 @@ class Norm:
 
 
 @dataclass(frozen=True, eq=False)
+class Positions:
+    """Keys and queries of relative positions (disentangled attention, arXiv:2006.03654).
+
+    keys, queries: [heads, rows, head_features].
+    key_rows, query_rows: names of tensors of the graph, the rows for each query and key, and for
+        each key and query, [1, length, length].
+    A model may have either of both; the other is None.
+    """
+
+    keys: Array | None
+    queries: Array | None
+    key_rows: str | None
+    query_rows: str | None
+
+
+@dataclass(frozen=True, eq=False)
 class Attention:
     """softmax(query x key * scale + terms) x value, with one or more heads.
 
     operands: quantizers of query, key, probabilities and value.
+    positions: where they are compared with query and key too:
+        (query x key + query x position key + key x position query) * scale.
     """
 
     query: Linear
@@ -55,6 +74,13 @@ class Attention:
     head_features: int
     scale: float
     operands: tuple[Quantizer | None, Quantizer | None, Quantizer | None, Quantizer | None]
+    positions: Positions | None = None
+
+    @property
+    def has_value_apart(self) -> bool:
+        """Whether the value's input is quantized differently from that of query and key."""
+        query, value = self.query, self.value
+        return (query.inputs, query.scale is None) != (value.inputs, value.scale is None)
 
 
 @dataclass(frozen=True)
@@ -64,15 +90,18 @@ class Terms:
     added: what is added to the scores: masks [batch, 1, 1, length], or terms of pairs of tokens
         [batch or 1, heads or 1, length, length].
     rotation: the cosines and sines [1, 1, length, head_features] that rotate query and key, if any.
+    excluded: whether a query does not read a key, bool [batch, 1, length, length], if any.
     """
 
     added: frozenset[str]
     rotation: tuple[str, str] | None
+    excluded: str | None = None
 
     @property
     def names(self) -> list[str]:
         """All of them, in a fixed order."""
-        return [*sorted(self.added), *(self.rotation or ())]
+        excluded = () if self.excluded is None else (self.excluded,)
+        return [*sorted(self.added), *(self.rotation or ()), *excluded]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +139,8 @@ class Encoder:
     heads: for each layer, query, key and value [batch, length, heads, head_features].
     context: for each layer, its attention's result [batch, length, heads * head_features], which
         the attention output layer reads; both None where a layer has no heads.
+    shapes: those that further tensors of attention must have for BATCH sequences of LENGTH tokens.
+    repeated: types and shapes of tensors that are known to be constants, repeated.
     """
 
     layers: list[Layer]
@@ -120,3 +151,5 @@ class Encoder:
     all_tokens: bool
     heads: list[tuple[str, str, str] | None]
     context: list[str | None]
+    shapes: Shapes
+    repeated: dict[str, Known]

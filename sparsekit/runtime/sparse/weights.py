@@ -98,7 +98,7 @@ def pack(linears: Sequence[Linear], format: Format) -> PackedWeight:
     """The weights of Linear layers with the same input, concatenated along their outputs."""
     biases = np.concatenate([linear.bias for linear in linears]).astype(np.float32)
     if format == Format.FLOAT32:
-        weight = np.concatenate([_floats(linear) for linear in linears])
+        weight = np.concatenate([float_weight(linear) for linear in linears])
         initial_sums = np.zeros(len(weight), np.int32)
         scales = np.ones(len(weight), np.float32)
     else:
@@ -219,7 +219,8 @@ def _scale(linear: Linear) -> Array:
     return linear.scale
 
 
-def _floats(linear: Linear) -> Array:
+def float_weight(linear: Linear) -> Array:
+    """The weight [out, in] as float32."""
     if linear.scale is None:
         return linear.weight.astype(np.float32)
     floats: Array = (linear.weight * linear.scale[:, None]).astype(np.float32)

@@ -12,6 +12,7 @@ that, so their numerators are kept, and a second pass over the blocks weights th
 #include <float.h>
 
 #include "attention_matmul.h"
+#include "disentangled.h"
 #include "score_terms.h"
 #include "tensors.h"
 #include "vectors.h"
@@ -89,6 +90,11 @@ INLINE void compute_scores(const head_part *part, const integers *query_terms, l
         return;
     }
 #endif
+    if (part->terms->distance_keys) {
+        for (long t = 0; t < keys; t += BLOCK)
+            score_block_distances(part, lane + t, scores + t * n, n);
+        return;
+    }
     for (long t = 0; t < keys; t += BLOCK)
         score_block(part, lane + t, scores + t * n, n);
 }

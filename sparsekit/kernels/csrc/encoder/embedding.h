@@ -17,11 +17,13 @@ typedef struct {
 } table;
 
 /* The sum of rows of tables, with LayerNorm if `norm.weight` is not NULL. keep_sums: whether the
-   hidden state is the sum, and its norm the first layer's input. */
+   hidden state is the sum, and its norm the first layer's input. factors: NULL, or [batch][length],
+   which each token's result is multiplied by. */
 typedef struct {
     long tables, length, keep_sums;
     table table[4];
     norm norm;
+    const float *factors;
 } embedding;
 
 /* row [features] = the embedding of the token at `position` of [batch, length]. */
@@ -57,7 +59,15 @@ static void embed(const embedding *source, long features, long position, const s
     if (source->norm.weight) {
         normalize(&source->norm, features, hidden_tile, hidden_tile, source->keep_sums != 0, to,
                   tile_data(to, tile), width, v, 1);
-        return;
+        if (!source->factors)
+            return;
+    }
+    if (source->factors) {
+        vector factor = broadcast(0.0f);
+        for (int t = 0; t < min_long(LANES, seq->tokens - i * LANES); t++)
+            factor[t] = source->factors[position + i * LANES + t];
+        for (long f = 0; f < features; f++)
+            hidden_tile[f * width + v] *= factor;
     }
     for (long f = 0; f < features; f += 4) {
         vector four[4][GROUP];

@@ -28,7 +28,7 @@ first vector is computed, unless all tokens are asked for. */
 #define MIN_PARALLEL_WORK 450000
 
 /* The phases of all layers, of the embeddings and of the output. */
-static long phase_count(const encoder *e) { return 10 * e->layers + 2; }
+static long phase_count(const encoder *e) { return 11 * e->layers + 2; }
 
 /* The vectors of memory for one thread, or for what all threads share, for groups of up to
    `vectors`. */

@@ -14,14 +14,16 @@
 #include "tensors.h"
 #include "vectors.h"
 
-/* projection: query, key and value. The quantizers are those of the inputs of Linear layers: of the
-   projection, of attention_output, of intermediate and of output. A layer without heads has no
-   projection, and one without neurons has an intermediate without rows: attention_output and output
-   then are biases alone, which read no input. With pre-norm, output_norm is the norm of the next
-   layer's input. terms: the index of the terms of its scores. */
+/* projection: query, key and value, or query and key where the value's input has a quantizer of its
+   own; value: then the value alone, otherwise without rows. The quantizers are those of the inputs
+   of Linear layers: of the projection, of value, of attention_output, of intermediate and of
+   output. A layer without heads has no projection, and one without neurons has an intermediate
+   without rows: attention_output and output then are biases alone, which read no input. With
+   pre-norm, output_norm is the norm of the next layer's input. terms: the index of the terms of its
+   scores. */
 typedef struct {
-    weight projection, attention_output, intermediate, output;
-    quantizer input, context, normalized, activated;
+    weight projection, value, attention_output, intermediate, output;
+    quantizer input, value_input, context, normalized, activated;
     attention attention;
     norm attention_norm, output_norm;
     long activation, terms;
@@ -123,11 +125,12 @@ static void attention_heads(const attention *a, const score_terms *terms, const 
     finish_phase(self, a->heads * parts);
 }
 
-/* Query, key and value of `features` each; the query from its query_vectors input. Those to be
-   rotated are still float32. */
-static void project(const weight *w, long features, const columns *query_input, long query_vectors,
-                    const columns *input, long vectors, int rotated, const tensors *t,
-                    worker *self) {
+/* Query, key and value of `features` each; the query from its query_vectors input, the value from
+   value_input. Those to be rotated are still float32. */
+static void project(const layer *l, long features, const columns *query_input, long query_vectors,
+                    const columns *input, const columns *value_input, long vectors, int rotated,
+                    const tensors *t, worker *self) {
+    const columns *inputs[] = {query_input, input, value_input};
     columns query = t->query, key = t->key;
     if (rotated)
         query.rounding = key.rounding = &float32;
@@ -135,11 +138,31 @@ static void project(const weight *w, long features, const columns *query_input, 
     for (long i = claim_piece(self); i < 3 * pieces; i = complete_and_claim(self)) {
         const columns *to[] = {&query, &key, &t->value};
         long operand = i / pieces;
-        linear(w, operand * features, features, operand ? input : query_input,
-               operand ? vectors : query_vectors, NONE, 0, to[operand], self->scratch, i % pieces,
-               pieces);
+        int apart = operand == 2 && l->value.rows;
+        linear(apart ? &l->value : &l->projection, apart ? 0 : operand * features, features,
+               inputs[operand], operand ? vectors : query_vectors, NONE, 0, to[operand],
+               self->scratch, i % pieces, pieces);
     }
     finish_phase(self, 3 * pieces);
+}
+
+/* Stores `features` of x [features][vectors], float32, in another format. */
+static void convert(const columns *x, long features, long vectors, const columns *to,
+                    worker *self) {
+    long pieces = piece_count(features / 4, PANEL / 4, self);
+    for (long i = claim_piece(self); i < pieces; i = complete_and_claim(self))
+        for (long f = 4 * part_begin(features / 4, i, pieces);
+             f < 4 * part_begin(features / 4, i + 1, pieces); f += 4)
+            for (long v = 0; v < vectors; v++) {
+                long width = tile_width(vectors, v / TILE);
+                const vector *source =
+                    (const vector *)tile_data(x, v / TILE) + f * width + v % TILE;
+                vector four[4][GROUP];
+                for (int m = 0; m < 4; m++)
+                    four[m][0] = source[m * width];
+                store(to, tile_data(to, v / TILE), width, f, v % TILE, four, 1);
+            }
+    finish_phase(self, pieces);
 }
 
 /* One layer for a group of `vectors`. Its output is hidden and, quantized as next_input, input;
@@ -168,8 +191,14 @@ static void run_layer(const encoder *e, const layer *l, const quantizer *next_in
     }
     columns context = with_rounding(t.context, &l->context),
             activated = with_rounding(t.activated, &l->activated);
+    columns value_input = input;
+    if (l->value.rows) {
+        /* Here the sums of the layer before have been read. */
+        value_input = with_rounding(t.sums, &l->value_input);
+        convert(&t.hidden, features, vectors, &value_input, self);
+    }
     if (attention_features)
-        project(&l->projection, attention_features, &query_input, query_vectors, &input, vectors,
+        project(l, attention_features, &query_input, query_vectors, &input, &value_input, vectors,
                 terms->cosines != 0, &t, self);
     if (attention_features && terms->cosines) {
         rotate(terms, &t.query, &a->query, a->heads, a->features, query_vectors, sequences, count,

@@ -56,10 +56,12 @@ const layout_entry norm_layout[] = {
 const layout_entry layer_layout[] = {
     SIZE(layer),
     FIELD(layer, projection),
+    FIELD(layer, value),
     FIELD(layer, attention_output),
     FIELD(layer, intermediate),
     FIELD(layer, output),
     FIELD(layer, input),
+    FIELD(layer, value_input),
     FIELD(layer, context),
     FIELD(layer, normalized),
     FIELD(layer, activated),
@@ -92,13 +94,10 @@ const layout_entry table_layout[] = {
     END,
 };
 const layout_entry embedding_layout[] = {
-    SIZE(embedding),
-    FIELD(embedding, tables),
-    FIELD(embedding, length),
-    FIELD(embedding, keep_sums),
-    FIELD(embedding, table),
-    FIELD(embedding, norm),
-    END,
+    SIZE(embedding),           FIELD(embedding, tables),
+    FIELD(embedding, length),  FIELD(embedding, keep_sums),
+    FIELD(embedding, table),   FIELD(embedding, norm),
+    FIELD(embedding, factors), END,
 };
 const layout_entry score_terms_layout[] = {
     SIZE(score_terms),
@@ -110,6 +109,10 @@ const layout_entry score_terms_layout[] = {
     FIELD(score_terms, padded),
     FIELD(score_terms, pair_row),
     FIELD(score_terms, pair_head),
+    FIELD(score_terms, distance_keys),
+    FIELD(score_terms, distance_queries),
+    FIELD(score_terms, distance_stride),
+    FIELD(score_terms, distance_center),
     END,
 };
 

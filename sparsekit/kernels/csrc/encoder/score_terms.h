@@ -9,10 +9,15 @@
    pairs: NULL, or [rows or 1][heads or 1][length][padded]: added to the scores of each key and
    query; pair_row and pair_head are the distances of two rows and of two heads, 0 for 1.
    cosines and sines: NULL, or [features of a head][padded], of each position.
-   padded: the length rounded up to whole vectors. */
+   padded: the length rounded up to whole vectors.
+   distance_keys and distance_queries: NULL, or [features of all heads][distances], the key and the
+   query of each distance that a query may have from a key; see disentangled.h. Rows of features
+   are distance_stride apart, of which element distance_center belongs to the distance 0. */
 typedef struct {
     const float *masks, *pairs, *cosines, *sines;
     long length, padded, pair_row, pair_head;
+    const float *distance_keys, *distance_queries;
+    long distance_stride, distance_center;
 } score_terms;
 
 /* The terms of one head for the vector of queries that begins at position `first` of a row. */
