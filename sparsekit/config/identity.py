@@ -24,6 +24,8 @@ ADDED: Mapping[tuple[str, ...], Any] = {
     ("dataset", "delimiter"): None,
     ("dataset", "columns"): None,
     ("dataset", "quotes"): True,
+    ("dataset", "streaming"): False,
+    ("dataset", "shuffle_buffer"): 10_000,
     ("dataset", "unlabeled"): None,
     ("dataset", "augment"): {
         "copies": 0,

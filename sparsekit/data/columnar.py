@@ -6,6 +6,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import DatasetDict
@@ -30,30 +31,30 @@ def read_parquet(path: Path) -> FileRows:
         with open_bytes(path) as stream:
             table = pq.read_table(pa.BufferReader(stream.read()))
     except pa.ArrowException as error:
-        raise _damaged(path, "parquet", error) from error
-    return _rows(path, table)
+        raise damaged(path, "parquet", error) from error
+    return file_rows(path, table)
 
 
 def read_arrow(path: Path) -> FileRows:
     """The rows of an Arrow file, in either of Arrow's formats, or of a folder of `datasets`."""
     if path.is_dir():
-        return _rows(path, _folder(path))
+        return file_rows(path, _folder(path))
     try:
         with open_bytes(path) as stream:
             content = pa.BufferReader(stream.read())
         is_file = bytes(content.read(6)) == b"ARROW1"
         content.seek(0)
         opened = pa.ipc.open_file(content) if is_file else pa.ipc.open_stream(content)
-        return _rows(path, opened.read_all())
+        return file_rows(path, opened.read_all())
     except pa.ArrowException as error:
-        raise _damaged(path, "Arrow", error) from error
+        raise damaged(path, "Arrow", error) from error
 
 
 def _folder(path: Path) -> pa.Table:
     try:
         stored = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise _damaged(path, "an Arrow folder", error) from error
+        raise damaged(path, "an Arrow folder", error) from error
     if isinstance(stored, DatasetDict):
         raise UserError(
             f"{path} holds the splits {', '.join(stored)}; give one folder for each, such as "
@@ -62,16 +63,24 @@ def _folder(path: Path) -> pa.Table:
     return stored.with_format("arrow")[:]
 
 
-def _rows(path: Path, table: pa.Table) -> FileRows:
-    """Columns of repeated texts as plain ones: `datasets` does not read dictionaries."""
+def file_rows(
+    path: Path, table: pa.Table, numbers: npt.NDArray[np.int64] | None = None
+) -> FileRows:
+    """The rows of a table, whose `numbers` in the file are those from 0 on by default.
+
+    Columns of repeated texts become plain ones: `datasets` does not read dictionaries.
+    """
     for index, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             plain = table.column(index).cast(field.type.value_type)
             table = table.set_column(index, field.name, plain)
-    return FileRows(table=table, numbers=np.arange(table.num_rows), template=f"{path}, {_TEMPLATE}")
+    if numbers is None:
+        numbers = np.arange(table.num_rows)
+    return FileRows(table=table, numbers=numbers, template=f"{path}, {_TEMPLATE}")
 
 
-def _damaged(path: Path, form: str, error: Exception) -> UserError:
+def damaged(path: Path, form: str, error: Exception) -> UserError:
+    """The error for a file or folder that does not hold what its form promises."""
     return UserError(
         f"cannot read {path} as {form}: {first_line(error)}; write or download it again"
     )

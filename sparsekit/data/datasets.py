@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import Dataset, DatasetDict
+import numpy as np
+from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from sparsekit.cache import cached
 from sparsekit.config.build import build
+from sparsekit.data.columns import BATCH
 from sparsekit.data.delimited import CsvFormat
+from sparsekit.data.file_blocks import file_blocks
 from sparsekit.data.file_kinds import Kind
 from sparsekit.data.fingerprint import files_hash
+from sparsekit.data.origin import add_origin
 from sparsekit.data.readers import read_files
-from sparsekit.data.schema import Column
+from sparsekit.data.schema import Column, lacking
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason
 
@@ -45,6 +50,30 @@ class Source(ABC):
         columns: those that the task reads; others need not be there.
         """
 
+    # --- Training rows that are not read at once ---------------------------------------------
+
+    def stream_problems(self) -> list[str]:
+        """Why `blocks` cannot be read, each with its fix."""
+        return [
+            "dataset.streaming=true reads files and data sets of the Hub, not "
+            f"{type(self).__name__}; set it to false"
+        ]
+
+    def without_train(self) -> Source:
+        """The source of the splits but `train`."""
+        raise NotImplementedError(f"{type(self).__name__} is not streamed")
+
+    def train_hash(self) -> str | None:
+        """A hash of the local files of `train`; None where the config alone names them."""
+        return None
+
+    def blocks(self, columns: Sequence[Column], size: int) -> Iterator[Dataset]:
+        """The rows of `train` in order, about `size` at a time, with their origin.
+
+        Raises UserError when they cannot be read.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not streamed")
+
 
 def check_splits(raw: Mapping[str, Dataset]) -> None:
     """Raise ConfigError unless every required split is there, and every split has rows."""
@@ -63,17 +92,80 @@ class HubDataset(Source):
     splits: dict[str, str | None] = field(default_factory=lambda: {s: s for s in SPLITS})
 
     def raw(self, columns: Sequence[Column]) -> DatasetDict:
+        with self._reached():
+            stored = datasets.load_dataset(self.path, self.name, revision=self.revision)
+        return DatasetDict(
+            {ours: stored[theirs] for ours, theirs in self.splits.items() if theirs in stored}
+        )
+
+    def stream_problems(self) -> list[str]:
+        if self.splits.get("train") and self.splits.get("validation"):
+            return []
+        return [
+            "dataset.streaming=true needs a validation table; set dataset.splits.validation to a "
+            "split of the data set"
+        ]
+
+    def without_train(self) -> StreamedTables:
+        others = {ours: theirs for ours, theirs in self.splits.items() if ours != "train"}
+        return StreamedTables(replace(self, splits=others))
+
+    def blocks(self, columns: Sequence[Column], size: int) -> Iterator[Dataset]:
+        yield from self.split_blocks("train", columns, size)
+
+    def split_blocks(self, split: str, columns: Sequence[Column], size: int) -> Iterator[Dataset]:
+        """The rows of one of our splits as `blocks`; none where the data set has no such split."""
+        theirs = self.splits[split]
+        with self._reached():
+            stored = datasets.load_dataset(
+                self.path, self.name, revision=self.revision, streaming=True
+            )
+            if theirs not in stored:
+                return
+            rows = stored[theirs]
+            if not lacking(columns, rows.column_names or []):
+                rows = rows.select_columns([column.name for column in columns])
+            batches = rows.iter(size)
+        first, template = 0, f"{self.path}, split {theirs!r}, row {{}} (from 0)"
+        while True:
+            with self._reached():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            block = Dataset.from_dict(batch, features=rows.features)
+            numbers = np.arange(first, first + len(block))
+            yield add_origin(block, [template], np.zeros(len(block), dtype=np.int64), numbers)
+            first += len(block)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Raise UserError where the Hub does not answer within the block."""
         try:
             with limited_waiting():
-                stored = datasets.load_dataset(self.path, self.name, revision=self.revision)
+                yield
         except (OSError, *NO_ANSWER) as error:
             raise UserError(
                 f"cannot load the dataset {self.path!r} from the Hub: {reason(error)}; check the "
                 "id and the connection, or use local files: dataset=csv "
                 "dataset.data_files.train=FILE dataset.data_files.validation=FILE"
             ) from error
+
+
+@dataclass(frozen=True)
+class StreamedTables(Source):
+    """Splits of a dataset of the Hub without a copy of its other splits on disk."""
+
+    source: HubDataset
+
+    def raw(self, columns: Sequence[Column]) -> DatasetDict:
+        """The splits, each a table in memory."""
+        read = {
+            split: list(self.source.split_blocks(split, columns, BATCH))
+            for split, theirs in self.source.splits.items()
+            if theirs
+        }
         return DatasetDict(
-            {ours: stored[theirs] for ours, theirs in self.splits.items() if theirs in stored}
+            {s: concatenate_datasets(blocks) for s, blocks in read.items() if blocks}
         )
 
 
@@ -114,7 +206,7 @@ class FileDataset(Source):
         if problems:
             raise ConfigError(problems)
         for split in files.keys() - {"train"}:
-            if files[split].samefile(files["train"]):
+            if "train" in files and files[split].samefile(files["train"]):
                 log.warning(
                     "dataset.data_files.%s is the training file: its scores say nothing about "
                     "unseen text",
@@ -123,9 +215,28 @@ class FileDataset(Source):
         return DatasetDict(read)
 
     def _split(self, split: str, path: Path, columns: Sequence[Column], form: CsvFormat) -> Dataset:
-        if not path.exists():
-            raise UserError(f"dataset.data_files.{split}: there is no file {path}")
+        _check_exists(split, path)
         return read_files(path, columns, self.format, form)
+
+    def stream_problems(self) -> list[str]:
+        if self.data_files.get("validation"):
+            return []
+        return [
+            "dataset.streaming=true cannot split a share of the training rows off; set "
+            "dataset.data_files.validation=FILE"
+        ]
+
+    def without_train(self) -> FileDataset:
+        return replace(self, data_files={**self.data_files, "train": None})
+
+    def train_hash(self) -> str:
+        return files_hash({"train": self.data_files["train"]})
+
+    def blocks(self, columns: Sequence[Column], size: int) -> Iterator[Dataset]:
+        path = Path(str(self.data_files["train"]))
+        _check_exists("train", path)
+        form = CsvFormat(delimiter=self.delimiter, columns=self.columns, quotes=self.quotes)
+        yield from file_blocks(path, columns, size, self.format, form)
 
 
 @dataclass(kw_only=True)
@@ -141,6 +252,11 @@ class BuiltDataset(Source):
 def kept_rows(kind: str, key: str, make: Callable[[Path], None]) -> Dataset:
     """The rows that `make` saves to a folder, from the cache if it has them undamaged."""
     return datasets.load_from_disk(str(cached(kind, key, make)))
+
+
+def _check_exists(split: str, path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"dataset.data_files.{split}: there is no file {path}")
 
 
 def _split_problem(raw: Mapping[str, Dataset], split: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 from sparsekit.data.columns import value_text
 from sparsekit.data.compression import first_bytes, open_text
 from sparsekit.data.schema import Column
-from sparsekit.data.table import FileRows, Row, text_table
+from sparsekit.data.table import FileRows, Row, text_table, text_tables
 from sparsekit.errors import ConfigError, UserError
 
 _LINES = "line {}"
@@ -24,13 +24,39 @@ def read_json(path: Path, columns: Sequence[Column]) -> FileRows:
     columns of objects become JSON text. Elsewhere lists and objects are refused in `columns`, and
     dropped from others. Raises UserError that names the line and the fix.
     """
+    if not _is_list(path):
+        return text_table(_rows(path, _lines(path), _LINES, columns), *_form(path, _LINES, columns))
+    rows = _rows(path, _objects(path), _OBJECTS, columns)
+    return text_table(rows, *_form(path, _OBJECTS, columns))
+
+
+def json_lines(path: Path, columns: Sequence[Column], size: int) -> Iterator[FileRows]:
+    """One object a line, `size` at a time; raises UserError for a list of objects too."""
+    if _is_list(path):
+        raise UserError(
+            f"dataset.streaming=true cannot read {path}, one list of objects, in parts; write one "
+            "object a line (jsonl)"
+        )
+    rows = _rows(path, _lines(path), _LINES, columns)
+    yield from text_tables(rows, *_form(path, _LINES, columns), size=size)
+
+
+def _is_list(path: Path) -> bool:
+    start = first_bytes(path, 4096).decode("utf-8-sig", errors="replace").lstrip()
+    return start.startswith("[")
+
+
+def _form(path: Path, template: str, columns: Sequence[Column]) -> tuple[str, list[str]]:
+    """What names a row by its number, and the columns of lists."""
+    return f"{path}, {template}", [column.name for column in columns if column.lists]
+
+
+def _rows(
+    path: Path, values: Iterator[tuple[int, Any]], template: str, columns: Sequence[Column]
+) -> Iterator[tuple[int, Row]]:
     read = {column.name: column for column in columns}
-    lists = [column.name for column in columns if column.lists]
-    start = first_bytes(path, 4096).decode("utf-8-sig", errors="replace").lstrip()[:1]
-    template = _OBJECTS if start == "[" else _LINES
-    values = _objects(path) if start == "[" else _lines(path)
-    rows = ((number, _row(path, template.format(number), value, read)) for number, value in values)
-    return text_table(rows, f"{path}, {template}", lists)
+    for number, value in values:
+        yield number, _row(path, template.format(number), value, read)
 
 
 def _objects(path: Path) -> Iterator[tuple[int, Any]]:

@@ -36,7 +36,7 @@ def markdown(figures: Mapping[str, Any]) -> list[str]:
 def _lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     """What each line is about, and its value for each split."""
     splits = list(figures["splits"].values())
-    yield "rows", [f"{split['rows']:,}" for split in splits]
+    yield "rows", [_count(split) for split in splits]
     yield from _class_lines(splits)
     if any("tokens" in split for split in splits):
         tokens = [split.get("tokens") for split in splits]
@@ -69,6 +69,11 @@ def _lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     if len(figures["scripts"]) > 1:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in figures["scripts"].items())
         yield "scripts of train", [shares, *["-"] * (len(splits) - 1)]
+
+
+def _count(split: Mapping[str, Any]) -> str:
+    """The number of rows; of a stream those that its figures are of."""
+    return f"the first {split['rows']:,}" if split.get("streamed") else f"{split['rows']:,}"
 
 
 def _class_lines(splits: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:

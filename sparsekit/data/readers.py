@@ -7,7 +7,8 @@ file that was rewritten is read again whatever its modification time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from datasets import Dataset
@@ -72,10 +73,7 @@ def members(path: Path) -> list[Path]:
 
 
 def _read(path: Path, columns: Sequence[Column], kind: Kind | None, form: CsvFormat) -> FileRows:
-    found = kind
-    try:
-        if path.is_file() and not first_bytes(path, 4096).strip():
-            raise UserError(f"{path} is empty")
+    with readable(path, kind):
         found = kind_of(path, kind)
         if found == "parquet":
             return read_parquet(path)
@@ -83,16 +81,31 @@ def _read(path: Path, columns: Sequence[Column], kind: Kind | None, form: CsvFor
             return read_arrow(path)
         if found == "json":
             return read_json(path, columns)
-        if lists := [column.name for column in columns if column.lists]:
-            raise UserError(
-                f"{path} is a csv file, which holds no lists for {' and '.join(lists)}; write json "
-                "with a list in each row; words and tags may be in a CoNLL file (dataset=conll), "
-                "and labels in one text, such as 'joy,love' (dataset.label_separator=,)"
-            )
+        refuse_lists(path, columns)
         with open_text(path) as file:
             return text_table(csv_rows(path, file, form, columns), f"{path}, line {{}}")
+
+
+def refuse_lists(path: Path, columns: Sequence[Column]) -> None:
+    """Raise UserError where a csv file would have to hold lists."""
+    if lists := [column.name for column in columns if column.lists]:
+        raise UserError(
+            f"{path} is a csv file, which holds no lists for {' and '.join(lists)}; write json "
+            "with a list in each row; words and tags may be in a CoNLL file (dataset=conll), "
+            "and labels in one text, such as 'joy,love' (dataset.label_separator=,)"
+        )
+
+
+@contextmanager
+def readable(path: Path, kind: Kind | None) -> Iterator[None]:
+    """Raise UserError for an empty file, and for one that cannot be read within the block."""
+    try:
+        if path.is_file() and not first_bytes(path, 4096).strip():
+            raise UserError(f"{path} is empty")
+        yield
     except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path} as {found}: {error}; save it as UTF-8") from error
+        form = kind or kind_of(path)
+        raise UserError(f"cannot read {path} as {form}: {error}; save it as UTF-8") from error
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error}; the file must be readable and whole"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -139,6 +139,39 @@ class SelectedRows(Source):
     def raw(self, columns: Sequence[Column]) -> DatasetDict:
         """The splits, each row with its origin; raises UserError when they cannot be read."""
         return DatasetDict(self.selection.applied(self.source.raw(columns), columns))
+
+    def stream_problems(self) -> list[str]:
+        problems = self.source.stream_problems()
+        if self.selection.test_fraction:
+            problems.append(
+                f"dataset.test_fraction={self.selection.test_fraction} cannot be split off a "
+                "stream; set it to 0, or give the test rows a file of their own"
+            )
+        if self.selection.drop_leaked:
+            problems.append(
+                "dataset.drop_leaked compares all training rows, which a stream never has at once; "
+                "set it to false, and remove them from the file"
+            )
+        return problems
+
+    def without_train(self) -> SelectedRows:
+        return SelectedRows(self.source.without_train(), self._of_each_row())
+
+    def train_hash(self) -> str | None:
+        return self.source.train_hash()
+
+    def blocks(self, columns: Sequence[Column], size: int) -> Iterator[Dataset]:
+        selection = self._of_each_row()
+        for block in self.source.blocks(columns, size):
+            rows = selection.applied({"train": block}, columns)["train"]
+            if len(rows):
+                yield rows
+
+    def _of_each_row(self) -> RowSelection:
+        """The part of the selection that looks at one row at a time."""
+        return replace(
+            self.selection, validation_fraction=0.0, test_fraction=0.0, drop_leaked=False
+        )
 
 
 @dataclass(frozen=True)

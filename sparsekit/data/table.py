@@ -38,21 +38,32 @@ def text_table(
     rows: Iterable[tuple[int, Row]], template: str, lists: Sequence[str] = ()
 ) -> FileRows:
     """The numbered rows, each column as text; the columns `lists` as lists of text."""
-    tables, numbers = [], []
+    read = list(text_tables(rows, template, lists))
+    if not read:
+        return FileRows(table=pa.table({}), numbers=np.zeros(0, dtype=np.int64), template=template)
+    return FileRows(
+        table=pa.concat_tables([each.table for each in read], promote_options="default"),
+        numbers=np.concatenate([each.numbers for each in read]),
+        template=template,
+    )
+
+
+def text_tables(
+    rows: Iterable[tuple[int, Row]],
+    template: str,
+    lists: Sequence[str] = (),
+    size: int = BATCH,
+) -> Iterator[FileRows]:
+    """The same as `text_table`, `size` rows at a time."""
     iterator: Iterator[tuple[int, Row]] = iter(rows)
-    while batch := list(islice(iterator, BATCH)):
-        numbers.append(np.array([number for number, _ in batch], dtype=np.int64))
+    while batch := list(islice(iterator, size)):
         names = dict.fromkeys(name for _, row in batch for name in row)
         columns = {
             name: pa.array([row.get(name) for _, row in batch], _type(name in lists))
             for name in names
         }
-        tables.append(pa.table(columns))
-    return FileRows(
-        table=pa.concat_tables(tables, promote_options="default") if tables else pa.table({}),
-        numbers=np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64),
-        template=template,
-    )
+        numbers = np.array([number for number, _ in batch], dtype=np.int64)
+        yield FileRows(table=pa.table(columns), numbers=numbers, template=template)
 
 
 def _type(is_list: bool) -> pa.DataType:

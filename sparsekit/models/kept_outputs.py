@@ -19,12 +19,18 @@ def keep(
     task: Task, rows: Dataset, outputs: Outputs, order: Sequence[int] | None, folder: Path
 ) -> None:
     """Write the outputs of a teacher on its tokenized `rows`, labels in `order`, to `folder`."""
-    columns = {}
+    kept = kept_in_order(task, rows, outputs, order)
+    columns = {name: [values.tolist() for values in each] for name, each in kept.items()}
+    Dataset.from_dict(columns).save_to_disk(str(folder))
+
+
+def kept_in_order(task: Task, rows: Dataset, outputs: Outputs, order: Sequence[int] | None) -> Kept:
+    """What is kept of a teacher's outputs on its tokenized `rows`, labels in `order`."""
+    found: Kept = {}
     for name, output in outputs.items():
         kept = task.kept_output(rows, output)
-        ordered = kept if order is None else [values[..., order] for values in kept]
-        columns[name] = [values.tolist() for values in ordered]
-    Dataset.from_dict(columns).save_to_disk(str(folder))
+        found[name] = kept if order is None else [values[..., order] for values in kept]
+    return found
 
 
 def read_kept(task: Task, stored: Dataset) -> Kept:

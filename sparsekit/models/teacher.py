@@ -21,7 +21,14 @@ from sparsekit.cache import content_hash
 from sparsekit.data.datasets import kept_rows
 from sparsekit.errors import UserError
 from sparsekit.models.hub import fetch
-from sparsekit.models.kept_outputs import Kept, keep, mean, read_kept
+from sparsekit.models.kept_outputs import (
+    Kept,
+    add_outputs,
+    keep,
+    kept_in_order,
+    mean,
+    read_kept,
+)
 from sparsekit.models.loading import LoadedModel, load_for_task, read_config, weights_hash
 from sparsekit.models.predict import predict_outputs
 from sparsekit.tasks.base import Data, Task
@@ -144,8 +151,15 @@ def load_teacher(folder: Path, task: Task, label_names: list[str]) -> LoadedMode
     return loaded
 
 
-def live_teacher(folders: Sequence[Path], student: LoadedModel, data: Data) -> PreTrainedModel:
+def live_teacher(
+    folders: Sequence[Path],
+    student: LoadedModel,
+    data: Data,
+    otherwise: str = "or distil logits only",
+) -> PreTrainedModel:
     """The teacher as a model, for layers to imitate; without folders, a copy of the student.
+
+    otherwise: the end of a message about a teacher that cannot be used so.
 
     Raises UserError for several teachers, and for one with another vocabulary: it reads the
     student's own tokens.
@@ -155,16 +169,36 @@ def live_teacher(folders: Sequence[Path], student: LoadedModel, data: Data) -> P
     if len(folders) > 1:
         raise UserError(
             f"teacher.checkpoint names {len(folders)} teachers, but layers can imitate only one; "
-            "name one, or distil logits only"
+            f"name one, {otherwise}"
         )
     loaded, _ = load_for_task(folders[0], data.task, data.label_names)
     if loaded.tokenizer.get_vocab() != student.tokenizer.get_vocab():
         raise UserError(
             f"the teacher in {folders[0]} has another vocabulary than the student, so its layers "
-            "cannot be compared on the same tokens; choose a teacher of the student's family, or "
-            "distil logits only"
+            "cannot be compared on the same tokens; choose a teacher of the student's family, "
+            f"{otherwise}"
         )
     return loaded.model
+
+
+def row_teacher(
+    folders: Sequence[Path], student: LoadedModel, data: Data
+) -> Callable[[Dataset], Dataset]:
+    """A function that adds the teacher's outputs to tokenized rows, with nothing cached.
+
+    Without folders the teacher is the student as it is now. Raises UserError as `live_teacher`.
+    """
+    task = data.task
+    model = live_teacher(folders, student, data, "or set dataset.streaming=false")
+    order = label_order(folders[0], task, str(folders[0]), data.label_names) if folders else None
+
+    def taught(rows: Dataset) -> Dataset:
+        outputs = predict_outputs(model, task, rows, student.tokenizer)
+        kept = kept_in_order(task, rows, outputs, order)
+        found = {name: task.taught_output(rows, output) for name, output in kept.items()}
+        return add_outputs(task.with_teacher(rows, found), found)
+
+    return taught
 
 
 def averaged_outputs(

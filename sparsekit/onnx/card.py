@@ -187,7 +187,9 @@ def _steps(source: RunFolder) -> str | None:
     if not isinstance(steps, int):
         return None
     text = f"{steps:,} step{'s' * (steps != 1)}"
-    rows = ((_figures(source).get("splits") or {}).get("train") or {}).get("rows")
+    train = (_figures(source).get("splits") or {}).get("train") or {}
+    # How many rows a stream has is never counted.
+    rows = None if train.get("streamed") else train.get("rows")
     settings = source.config.get("training") or {}
     if not rows or settings.get("tokens_per_batch"):
         return text

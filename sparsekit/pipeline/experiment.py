@@ -27,6 +27,7 @@ from sparsekit.pipeline.data_figures import data_figures, record_figures, show_f
 from sparsekit.pipeline.gating import gated_export, record_baseline
 from sparsekit.pipeline.plan import OWN_ENGINE, Inputs, Plan
 from sparsekit.pipeline.shaping import use_latency_tables, with_measured_latency
+from sparsekit.pipeline.streamed import streamed_rows
 from sparsekit.pipeline.taught_texts import with_more_texts, without_more_texts
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
@@ -82,6 +83,8 @@ def _inputs(plan: Plan, run: RunFolder, show_data: bool) -> Inputs:
         figures = data_figures(
             raw, data, rows, student.tokenizer, positions_of(student.model.config)
         )
+        if plan.streaming.streaming:
+            figures["splits"]["train"]["streamed"] = True
         record_figures(figures, run)
         if show_data:
             show_figures(figures)
@@ -90,7 +93,10 @@ def _inputs(plan: Plan, run: RunFolder, show_data: bool) -> Inputs:
     taught = with_more_texts(data, plan.more_texts)
     if taught is not data:
         rows = tokenize(taught, student.tokenizer, student.tokenizer_hash)
-    return Inputs(student=student, data=taught, rows=rows, teacher_folders=teachers)
+    stream = None
+    if plan.streaming.streaming:
+        stream = streamed_rows(plan, raw, data, student, rows)
+    return Inputs(student=student, data=taught, rows=rows, teacher_folders=teachers, stream=stream)
 
 
 def _deploy(plan: Plan, config: ExportConfig, run: RunFolder, tracker: Tracker) -> None:

@@ -14,6 +14,7 @@ from sparsekit.cache import content_hash
 from sparsekit.config.build import build
 from sparsekit.data.datasets import Source
 from sparsekit.data.more_texts import MoreTexts
+from sparsekit.data.streaming import Streaming
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.loading import LoadedModel, Student
 from sparsekit.models.teacher import Teacher
@@ -21,16 +22,18 @@ from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.hub import push_problem
 from sparsekit.pipeline.gating import gate_problems
 from sparsekit.pipeline.shaping import latency_problems
+from sparsekit.pipeline.streaming import streaming_problems
 from sparsekit.pipeline.taught_texts import more_texts_problems
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker
 from sparsekit.tasks.base import Data, Task
-from sparsekit.tasks.config import build_more_texts, build_source, build_task
+from sparsekit.tasks.config import build_more_texts, build_source, build_streaming, build_task
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.best import best_problems
 from sparsekit.training.class_weights import loss_problems, without_effect
+from sparsekit.training.stream import StreamedRows
 
 # What trains where the config names no engine, as the configs of earlier versions do.
 OWN_ENGINE = "sparsekit.pipeline.engines.sparsekit.SparsekitEngine"
@@ -43,13 +46,14 @@ class Inputs:
     """What an engine trains: a student, on tokenized rows by split.
 
     `teacher_folders` fetches or fine-tunes the teachers when it is called; no folder means that the
-    student teaches itself.
+    student teaches itself. With `stream` the rows of train are its first block alone.
     """
 
     student: LoadedModel
     data: Data
     rows: Rows
     teacher_folders: Callable[[], list[Path]]
+    stream: StreamedRows | None = None
 
 
 class Engine(Protocol):
@@ -70,6 +74,7 @@ class Plan:
     task: Task
     dataset: Source
     more_texts: MoreTexts
+    streaming: Streaming
     student: Student
     teacher: Teacher
     recipe: Recipe
@@ -105,6 +110,7 @@ class Plan:
             problems += parts["student"].problems()
         if "task" in parts:
             problems += _task_problems(parts)
+        problems += streaming_problems(parts)
         problems += _export_problems(parts)
         seed = parts["training"].seed if "training" in parts else 0
         if not 0 <= seed < 2**32:
@@ -202,9 +208,11 @@ def _part(name: str, values: Mapping[str, Any], parts: Mapping[str, Any]) -> Any
     """The part called `name`; `parts` are those before it."""
     if name == "task":
         return build_task(values, trusted=True)
-    node = values["dataset" if name == "more_texts" else name]
+    node = values["dataset" if name in ("more_texts", "streaming") else name]
     if name == "more_texts":
         return build_more_texts(node)
+    if name == "streaming":
+        return build_streaming(node)
     if name == "dataset":
         return build_source(node, parts.get("task") or TextClassification())
     if name == "recipe":

@@ -13,6 +13,7 @@ from sparsekit.data.selection import ReadRows
 from sparsekit.errors import UserError
 from sparsekit.onnx.preflight import export_problem
 from sparsekit.pipeline.plan import Inputs, Plan
+from sparsekit.pipeline.streamed import load_first_block
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.tasks.base import Outputs
 from sparsekit.tasks.base import Data
@@ -36,11 +37,15 @@ def identity(
 def load_data(plan: Plan) -> tuple[DatasetDict, Data]:
     """The rows as they were read, and the same rows in the form of their task.
 
-    Labels are in the student's order where the student names the same labels.
+    Labels are in the student's order where the student names the same labels. Of a stream `train`
+    is the first block.
     """
+    labels = id2label(plan.student.config())
+    if plan.streaming.streaming:
+        return load_first_block(plan, labels)
     raw = plan.dataset.raw(plan.task.columns())
     data = plan.task.load(ReadRows(raw))
-    return raw, plan.task.with_model_labels(data, id2label(plan.student.config()))
+    return raw, plan.task.with_model_labels(data, labels)
 
 
 def check_architecture(plan: Plan) -> None:

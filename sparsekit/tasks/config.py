@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,11 +17,14 @@ from sparsekit.config.types import type_problems
 from sparsekit.data.datasets import Source
 from sparsekit.data.more_texts import MoreTexts
 from sparsekit.data.selection import RowSelection, SelectedRows
+from sparsekit.data.streaming import Streaming
 from sparsekit.errors import ConfigError, UserError, first_line
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.tasks.base import Outputs
 from sparsekit.tasks.base import Labels, Task, outputs_of
 from sparsekit.tasks.text_classification import TextClassification
+
+_Fields = TypeVar("_Fields", MoreTexts, Streaming)
 
 
 def build_task(config: Mapping[str, Any], *, trusted: bool = False) -> Task:
@@ -98,7 +101,9 @@ def build_source(dataset: Mapping[str, Any], task: Task) -> Source:
     """
     own = {field.name for field in fields(task)}
     selected = {field.name for field in fields(RowSelection)}
-    others = own | selected | {field.name for field in fields(MoreTexts)}
+    others = (
+        own | selected | {field.name for kind in (MoreTexts, Streaming) for field in fields(kind)}
+    )
     node = {key: value for key, value in dataset.items() if key not in others}
     chosen = {key: value for key, value in dataset.items() if key in selected}
     problems = type_problems(RowSelection, chosen, "dataset")
@@ -116,18 +121,28 @@ def build_source(dataset: Mapping[str, Any], task: Task) -> Source:
 
 def build_more_texts(dataset: Mapping[str, Any]) -> MoreTexts:
     """What the node `dataset` says of texts without labels; raises ConfigError for wrong types."""
-    names = {field.name for field in fields(MoreTexts)}
+    return _own_fields(MoreTexts, dataset)
+
+
+def build_streaming(dataset: Mapping[str, Any]) -> Streaming:
+    """What the node `dataset` says of a stream; raises ConfigError for wrong types."""
+    return _own_fields(Streaming, dataset)
+
+
+def _own_fields(kind: type[_Fields], dataset: Mapping[str, Any]) -> _Fields:
+    """`kind` with those keys of `dataset` that are its fields."""
+    names = {field.name for field in fields(kind)}
     node = {key: value for key, value in dataset.items() if key in names}
-    if problems := type_problems(MoreTexts, node, "dataset"):
+    if problems := type_problems(kind, node, "dataset"):
         raise ConfigError(problems)
-    return MoreTexts(**node)
+    return kind(**node)
 
 
 def _with_columns(problem: str, task: Task) -> str:
     """A problem of an unknown key, with the keys that the task reads."""
     if "is not a field of" not in problem:
         return problem
-    kinds = (task, RowSelection, MoreTexts)
+    kinds = (task, RowSelection, MoreTexts, Streaming)
     known = ", ".join(sorted(field.name for kind in kinds for field in fields(kind)))
     return f"{problem}; for {task.name} also {known}"
 

@@ -51,20 +51,25 @@ class Losses:
 
 
 def divergence(
-    loss: Tensor, step: int, inputs: Mapping[str, Any], rows: Dataset, checkpoints: Path
+    loss: Tensor, step: int, inputs: Mapping[str, Any], rows: Dataset | None, checkpoints: Path
 ) -> UserError:
     """The error for a batch `inputs` whose loss is NaN or infinite.
 
     step: the optimizer step that the batch belongs to, from 1.
-    rows: the training rows, among which those of the batch are looked up by their tokens.
+    rows: the training rows, among which those of the batch are looked up by their tokens; None
+        where they were streamed, and are known by their tokens alone.
     """
-    found = rows_of(inputs, rows)
-    shown = ", ".join(map(str, found[:SHOWN])) + (", ..." if len(found) > SHOWN else "")
+    if rows is None:
+        shown = f"with the tokens {inputs['input_ids'].tolist()}"
+    else:
+        found = rows_of(inputs, rows)
+        shown = ", ".join(map(str, found[:SHOWN])) + (", ..." if len(found) > SHOWN else "")
+        shown += " (from 0)"
     newest = newest_whole(checkpoints)
     good = "there is no whole checkpoint" if newest is None else f"the last checkpoint is {newest}"
     return UserError(
         f"training diverged: the loss is {float(loss)} in step {step}, on the training rows "
-        f"{shown} (from 0); {good}; lower recipe.init_lr, train in fp32 "
+        f"{shown}; {good}; lower recipe.init_lr, train in fp32 "
         "(training.precision=fp32), or look at these rows"
     )
 

@@ -22,6 +22,7 @@ from sparsekit.training.checkpoints import written_whole
 from sparsekit.training.divergence import Losses, divergence, losses_per_look
 from sparsekit.training.processes import loss_weight, same_length
 from sparsekit.training.samplers import lengths_in_memory, order_by_epoch
+from sparsekit.training.stream import StreamedRows
 
 
 class TaskTrainer(Trainer):
@@ -73,6 +74,8 @@ class TaskTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in an order that a resumed run repeats."""
         loader: DataLoader[Any] = super().get_train_dataloader()
+        if isinstance(self.train_dataset, StreamedRows):
+            return loader  # The stream has its own order.
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         budget = self.args.tokens_per_batch
         if len(loader) == 0:
@@ -171,7 +174,9 @@ class TaskTrainer(Trainer):
         """Raise UserError if a loss since the last look was NaN or infinite."""
         if found := self._losses.first_not_finite():
             folder = Path(str(self.args.output_dir))
-            raise divergence(*found, cast(Dataset, self.train_dataset), folder)
+            rows = self.train_dataset
+            streamed = isinstance(rows, StreamedRows)
+            raise divergence(*found, None if streamed else cast(Dataset, rows), folder)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         self._check_losses()

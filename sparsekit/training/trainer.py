@@ -44,7 +44,9 @@ from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
 from sparsekit.training.cpu.sparse_linear import SparseLinears
 from sparsekit.training.given import Given, RecipeSource, Teachers
 from sparsekit.training.record import record_model
+from sparsekit.training.resume import resumed_step
 from sparsekit.training.session import Session
+from sparsekit.training.stream import StreamedRows
 from sparsekit.training.task_trainer import TaskTrainer, label_names
 
 log = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ class SparseTrainer(TaskTrainer):
         recipe_args: Mapping[str, Any] | None = None,
         teacher: Teachers = None,
         args: TrainingArguments | None = None,
-        train_dataset: Dataset | None = None,
+        train_dataset: Dataset | StreamedRows | None = None,
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
@@ -160,7 +162,7 @@ class SparseTrainer(TaskTrainer):
             if problems := loss_problems(self.args, self.task):
                 raise ConfigError(problems)
         if (choice := self.args.class_weights) is not None:
-            rows, smoothing = cast(Dataset, self.train_dataset), self.args.label_smoothing_factor
+            rows, smoothing = self._measured_rows, self.args.label_smoothing_factor
             with self._naming():
                 self.compute_loss_func = weighted_task_loss(
                     choice, rows, label_names(model), smoothing
@@ -186,9 +188,15 @@ class SparseTrainer(TaskTrainer):
     def _draw(self, count: int, seed: int, multiple: int) -> Iterator[dict[str, Tensor]]:
         """Training rows as batches for the task's loss; see `oneshot.calibration.draw`."""
         collate = cast(Collator, self.data_collator)
-        for batch in draw(self.train_dataset, collate, count, self.args.seed + seed, multiple):
+        for batch in draw(self._measured_rows, collate, count, self.args.seed + seed, multiple):
             task = {name: batch[name] for name in batch if not name.startswith("teacher_")}
             yield self._prepare_inputs(task)
+
+    @property
+    def _measured_rows(self) -> Dataset:
+        """The training rows that modifiers measure on: of a stream its first block."""
+        rows = self.train_dataset
+        return rows.first if isinstance(rows, StreamedRows) else cast(Dataset, rows)
 
     def _first_token_suffices(self) -> bool:
         return self.model.training and not self.recipe.reads_all_tokens
@@ -279,6 +287,9 @@ class SparseTrainer(TaskTrainer):
 
     def _train(self, checkpoint: str | bool | None, **options: Any) -> TrainOutput:
         self._rows_seen = 0
+        if isinstance(self.train_dataset, StreamedRows):
+            batches = (resumed_step(checkpoint) or 0) * self.args.gradient_accumulation_steps
+            self.train_dataset.passed = batches * self.args.train_batch_size
         with contextlib.ExitStack() as stack:
             stack.enter_context(cpu_acceleration(self, self.recipe, self._sparse_linears))
             stack.enter_context(matmul_precision(self.args.matmul_precision))

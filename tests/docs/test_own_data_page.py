@@ -14,6 +14,7 @@ from sparsekit.config.plain import plain
 from sparsekit.data.datasets import BuiltDataset, FileDataset, HubDataset
 from sparsekit.data.more_texts import MoreTexts
 from sparsekit.data.selection import RowSelection
+from sparsekit.data.streaming import Streaming
 from sparsekit.tasks.config import build_source, build_task
 from sparsekit.tasks.text_classification import TextClassification
 
@@ -27,6 +28,7 @@ KEYS = sorted(
             BuiltDataset,
             RowSelection,
             MoreTexts,
+            Streaming,
             TextClassification,
         )
         for field in fields(kind)

@@ -12,6 +12,7 @@ import pytest
 from csv_files import write_csv
 
 from sparsekit.data.datasets import FileDataset
+from sparsekit.data.streaming import Streaming
 from sparsekit.models.loading import Student
 from sparsekit.pipeline.plan import Plan
 from sparsekit.pipeline.stages import load_data
@@ -39,7 +40,12 @@ def test_a_runs_model_as_student_of_the_same_data(
     config["id2label"] = {str(i): name for i, name in enumerate(names)}
     config["label2id"] = {name: i for i, name in enumerate(names)}
     (folder / "config.json").write_text(json.dumps(config))
-    plan = SimpleNamespace(dataset=dataset, task=task, student=Student(checkpoint=str(folder)))
+    plan = SimpleNamespace(
+        dataset=dataset,
+        task=task,
+        student=Student(checkpoint=str(folder)),
+        streaming=Streaming(),
+    )
     _, data = load_data(cast(Plan, plan))
     assert data.label_names == names
     assert data.splits["train"]["label"][:] == expected

@@ -10,7 +10,7 @@ from transformers import ProgressCallback
 
 from sparsekit.config.build import build
 from sparsekit.models.kept_outputs import add_outputs
-from sparsekit.models.teacher import averaged_outputs, live_teacher
+from sparsekit.models.teacher import averaged_outputs, live_teacher, row_teacher
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.plan import Inputs, Plan, Rows
 from sparsekit.recipe.recipe import Recipe
@@ -37,7 +37,8 @@ class SparsekitEngine:
     def train(self, plan: Plan, inputs: Inputs, run: RunFolder, tracker: Tracker) -> dict[str, Any]:
         """Train, save `model/` with its recipe, and check the masks in the saved file."""
         trainer = make_trainer(plan, inputs, teach(plan, inputs, tracker), run, tracker)
-        rows, files = inputs.data.fingerprint("train"), plan.files_hash()
+        stream, files = inputs.stream, plan.files_hash()
+        rows = inputs.data.fingerprint("train") if stream is None else stream.fingerprint
         trainer.trained_by = trained_by(plan.values, rows, files)
         resumed, allow = plan.training.resume_from_checkpoint, plan.training.resume_despite_changes
         check_unchanged(resumed, trainer.trained_by, allow)
@@ -55,14 +56,16 @@ def teach(plan: Plan, inputs: Inputs, tracker: Tracker) -> Rows:
     """The rows, with the teacher's outputs for training; records the teacher's scores.
 
     Layers that are to be imitated get the teacher itself. A recipe that gives the teacher no weight
-    does not run it. A task whose labels are the teacher's outputs gets them in `inputs.rows`.
+    does not run it. A task whose labels are the teacher's outputs gets them in `inputs.rows`. Rows
+    of a stream get them as they are read.
     """
     rows, student, data = inputs.rows, inputs.student, inputs.data
     distilled = plan.recipe.needs_teacher("logits")
     if not distilled and not plan.recipe.needs_teacher("model"):
         return rows
     folders = inputs.teacher_folders()
-    splits = ["validation", "train"] if distilled else ["validation"]
+    live = distilled and inputs.stream is not None
+    splits = ["validation", "train"] if distilled and not live else ["validation"]
     if data.task.learns_from_teacher:
         splits = list(rows)
     with reuse_freed_memory(), matmul_precision(plan.training.matmul_precision):
@@ -72,6 +75,9 @@ def teach(plan: Plan, inputs: Inputs, tracker: Tracker) -> Rows:
         rows[split] = data.task.with_teacher(rows[split], outputs[split])
     scores = stages.score(inputs, "validation", outputs["validation"])
     tracker.record({"teacher": {"validation": scores}})
+    if inputs.stream is not None and distilled:
+        inputs.stream.teach = row_teacher(folders, student, data)
+        return rows
     return {**rows, "train": add_outputs(rows["train"], outputs["train"])} if distilled else rows
 
 
@@ -83,7 +89,7 @@ def make_trainer(
         inputs.student.model,
         plan.recipe,
         args=plan.training,
-        train_dataset=rows["train"],
+        train_dataset=rows["train"] if inputs.stream is None else inputs.stream,
         eval_dataset=rows["validation"],
         processing_class=inputs.student.tokenizer,
         task=inputs.data.task,
