@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -79,8 +80,10 @@ def read_config(folder: Path) -> PreTrainedConfig:
     """The config of the checkpoint in `folder`."""
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError) as error:
-        raise UserError(f"cannot read {folder / 'config.json'}: {error}") from error
+    except (ValueError, OSError, StrictDataclassError) as error:
+        # A value of another type is explained in several lines.
+        text = " ".join(str(error).split())
+        raise UserError(f"cannot read {folder / 'config.json'}: {text}") from error
     return config
 
 

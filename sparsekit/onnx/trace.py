@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from onnx_ir.passes import common
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
@@ -53,7 +54,7 @@ def load_model(folder: Path, task: Task) -> tuple[PreTrainedModel, dict[str, Ten
             output_loading_info=True,
             trust_remote_code=False,
         )
-    except (ValueError, KeyError, RuntimeError, OSError) as error:
+    except (ValueError, KeyError, RuntimeError, OSError, StrictDataclassError) as error:
         raise UserError(
             f"cannot load the model in {folder}: {first_line(error)}; its config.json is missing "
             "or was changed: train or save the model again"

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, first_line
 from sparsekit.runtime.base import Inputs
 from sparsekit.runtime.onnx_file import check_file
 from sparsekit.sparseml.peer import WORKERS, peer_problem, peer_python
@@ -134,9 +134,18 @@ def _shapes(model: Path) -> tuple[list[str], list[int]]:
     import onnxruntime
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
+    from sparsekit.runtime.onnxruntime import ERRORS
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # A run that fails is expected here.
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    try:
+        session = onnxruntime.InferenceSession(str(model), options, providers=providers)
+    except ERRORS as error:
+        raise UserError(
+            f"onnxruntime, which finds the shapes for DeepSparse, cannot load {model}: "
+            f"{first_line(error)}; the file was changed: export the run again: sparsekit export RUN"
+        ) from error
     names = [value.name for value in session.get_inputs()]
     assert set(names) <= set(_INPUTS)
 

@@ -280,10 +280,15 @@ def test_a_broken_summary_is_named(tmp_path, text):
     assert "cannot read" in refused.stderr and "summary.json" in refused.stderr
 
 
-def test_export_of_a_model_without_its_config(tmp_path, teacher_folder):
+@pytest.mark.parametrize("change", ["removed", "hidden_size"])
+def test_export_of_a_model_without_its_config(tmp_path, teacher_folder, change):
     model = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
     model.save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "config.json").unlink()
+    config = tmp_path / "model" / "config.json"
+    if change == "removed":
+        config.unlink()
+    else:
+        config.write_text(json.dumps(json.loads(config.read_text()) | {change: ""}))
     (tmp_path / "summary.json").write_text('{"status": "completed"}')
     (tmp_path / "config.yaml").write_text('{"dataset": {"metrics": ["accuracy"]}}')
     refused = sparsekit("export", tmp_path)

@@ -18,6 +18,7 @@ from sparsekit.benchmark.requests import BenchmarkConfig, benchmark
 from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.runtime.answers import predict
+from sparsekit.runtime.deepsparse import _shapes
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.tasks.text_classification import softmax
@@ -55,6 +56,12 @@ def test_labels_without_names(deployment: Path) -> None:
     del config["id2label"]
     (deployment / "config.json").write_text(json.dumps(config))
     assert predict(deployment, TEXTS)[0]["label"] in ("LABEL_0", "LABEL_1")
+
+
+def test_a_damaged_graph_has_no_shapes_for_deepsparse(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x07garbage")
+    with pytest.raises(UserError, match=r"finds the shapes for DeepSparse, cannot load"):
+        _shapes(tmp_path / "model.onnx")
 
 
 def test_the_batch_does_not_change_an_answer(deployment: Path) -> None:
