@@ -56,9 +56,10 @@ def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     be written.
     """
     folder = cache_folder() / kind / key
-    if folder.exists() and damage(folder) is None:
-        return folder
     try:
+        # It raises where a folder above, such as another user's home, cannot be entered.
+        if folder.exists() and damage(folder) is None:
+            return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         mode = stat.S_IMODE(folder.parent.stat().st_mode)
         held = FileLock(f"{folder}.lock", mode=mode & 0o666).acquire()

@@ -49,8 +49,14 @@ def compiled_file(
         (folder / VERSION).write_text(version, encoding="utf-8")
 
     folder = cache_folder() / KIND / key
-    _make_private(folder.parent)
-    _refuse_exposed(folder)
+    try:
+        _make_private(folder.parent)
+        _refuse_exposed(folder)
+    except PermissionError as error:
+        raise KernelError(
+            f"the cache {cache_folder()} cannot be read: {error}; set SPARSEKIT_CACHE to a folder "
+            "that can"
+        ) from error
     cached(KIND, key, make)
     _refuse_exposed(folder)
     return folder / LIBRARY

@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import set_seed
 
+from sparsekit import metrics
 from sparsekit.benchmark.requests import benchmark
 from sparsekit.cache import cached, content_hash
 from sparsekit.distributed import FIRST_PROCESS, PROCESSES
@@ -57,6 +58,7 @@ def experiment(
     run.write_config(plan.values)
     known = stages.identity(plan.values, names, plan.files_hash())
     tracker.record(known | {"environment": environment()})
+    metrics.check_cache()
     stages.check_architecture(plan)
     inputs = _inputs(plan, run, show_data)
     record_baseline(plan.export, inputs.teacher_folders, plan.student, tracker.record)

@@ -28,7 +28,8 @@ def peer_python() -> Path | None:
     python = Path(named).absolute() if named else made / "bin" / "python"
     # The stamp is written at the end of the installation.
     complete = named is not None or (made / ".installed").is_file()
-    return python if complete and python.is_file() else None
+    # False too where another user's folder hides it; Path.is_file would raise.
+    return python if complete and os.path.isfile(python) else None
 
 
 def peer_problem(package: str) -> str | None:
@@ -49,7 +50,7 @@ def _named() -> str | None:
 
 @functools.cache
 def _unusable(python: Path, package: str) -> str | None:
-    if not python.exists():
+    if not os.path.exists(python):
         return "which does not exist"
     if not python.is_file() or not os.access(python, os.X_OK):
         return "which is not an executable file"
