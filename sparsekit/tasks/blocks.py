@@ -89,10 +89,17 @@ class TaskBlocks:
         return data.splits["validation"]
 
     def __iter__(self) -> Iterator[Dataset]:
-        """Each block of one pass over the data set; only the first one warns of its rows."""
-        for number, block in enumerate(self.raw()):
-            with _quiet("sparsekit.data", number > 0):
-                loaded = self.loaded(block)
+        """Each block of one pass over the data set.
+
+        Nothing is warned of: the first block was read once before, and so many would flood the log.
+        """
+        reading = self.raw()
+        while True:
+            with _quiet("sparsekit.data"):
+                block = next(reading, None)
+                loaded = None if block is None else self.loaded(block)
+            if loaded is None:
+                return
             yield loaded
 
 
@@ -121,12 +128,11 @@ def _of_stream(problem: str) -> str:
 
 
 @contextmanager
-def _quiet(name: str, quiet: bool) -> Iterator[None]:
-    """Within the block the logger called `name` has no warnings, if `quiet`."""
+def _quiet(name: str) -> Iterator[None]:
+    """Within the block the logger called `name` has no warnings."""
     logger = logging.getLogger(name)
     before = logger.level
-    if quiet:
-        logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:

@@ -177,14 +177,18 @@ def test_a_label_that_validation_lacks_is_named_with_its_line(tmp_path: Path, la
         next(reading)
 
 
-def test_rows_without_a_text_are_left_out_of_a_stream(tmp_path: Path) -> None:
+def test_rows_without_a_text_are_left_out_of_a_stream(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = [{**row, "text": row["text"] * (number % 2)} for number, row in enumerate(reviews())]
     source = written(tmp_path, rows, validation=reviews())
     with pytest.raises(ConfigError, match=r"train\.jsonl, lines 1, 3, 5: .*drop_empty"):
         next(iter(blocks_of(source, TextClassification())))
     dropping = RowSelection(drop_empty=True)
     blocks = blocks_of(source, TextClassification(), selection=dropping)
+    caplog.clear()
     assert [len(block) for block in blocks] == [2, 3, 2, 3, 1]
+    assert not caplog.records
 
 
 def test_known_rows_have_every_label(tmp_path: Path) -> None:
