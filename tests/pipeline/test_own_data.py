@@ -171,7 +171,7 @@ def test_the_file_itself_is_labelled(
     assert [row[:3] for row in answers] == rows[1:]
     # Only the tickets without a subject, which training leaves out, have no answer.
     assert {not row[0].strip() for row in answers if row[3] not in CLASSES} == {True}
-    assert "2 rows have no text, and so no answer" in result.stderr
+    assert "rows without text, and so without answer: 2" in result.stderr
 
     pairs = [text for row in rows[1:4] for text in row[:2]]
     result = CliRunner().invoke(app, ["predict", str(run), "--pairs", *pairs])

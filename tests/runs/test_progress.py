@@ -15,6 +15,7 @@ from sparsekit.runs.progress import EpochBar, EpochLines, progress
 def test_no_bar_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True))
     assert isinstance(progress(), EpochBar)
+    assert isinstance(progress(bar=False), EpochLines)
     monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: False))
     assert isinstance(progress(), EpochLines)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import ProgressCallback
+from transformers import PrinterCallback, ProgressCallback
 
 from sparsekit.config.build import build
 from sparsekit.models.kept_outputs import add_outputs
@@ -99,8 +99,10 @@ def make_trainer(
         ],
         run=run,
     )
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(progress())
+    # The Trainer's own: a bar, or dictionaries where that is turned off.
+    for own in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(own)
+    trainer.add_callback(progress(bar=not plan.training.disable_tqdm))
     if trial := (plan.values.get("sweep") or {}).get("trial"):
         trainer.add_callback(build(trial, "sweep.trial", trusted=True))
     return trainer
