@@ -15,6 +15,17 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 
+def held(pid):
+    """What a process holds: open files, threads, MB of memory of its own."""
+    process = Path(f"/proc/{pid}")
+    status = dict(
+        line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line
+    )
+    files = len(list((process / "fd").iterdir()))
+    memory = int(status["RssAnon"].split()[0]) / 1024
+    return {"files": files, "threads": int(status["Threads"]), "memory": memory}
+
+
 @hydra.main(config_path="../../conf", config_name="config", version_base="1.3")
 def main(cfg):
 
@@ -51,6 +62,8 @@ def main(cfg):
             time.sleep(60)
     if cfg.training.resume_from_checkpoint:
         Path("resumed.txt").write_text(f"{cfg.seed} {Path(cfg.output_dir)}")
+    with Path("sweeper.txt").open("a") as file:
+        file.write(f"{json.dumps(held(os.getppid()))}\n")
     name = HydraConfig.get().job.num
     with Path("ran.txt").open("a") as file:
         file.write(f"{cfg.seed} {cfg.recipe.num_epochs} {name} {os.getpid()}\n")

@@ -16,7 +16,11 @@ APP = SUPPORT / "sweep_app.py"
 
 
 def sweep(
-    folder: Path, *arguments: str, code: int = 0, temporary: Path | None = None
+    folder: Path,
+    *arguments: str,
+    code: int = 0,
+    temporary: Path | None = None,
+    timeout: float = 200,
 ) -> subprocess.CompletedProcess[str]:
     own = {"TMPDIR": str(temporary)} if temporary else {}
     done = subprocess.run(
@@ -25,7 +29,7 @@ def sweep(
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"} | own,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=timeout,
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done
