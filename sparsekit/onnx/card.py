@@ -172,7 +172,12 @@ def _training(source: RunFolder) -> str:
     """How long it was trained, and by which modifiers."""
     recipe = source.config.get("recipe", {})
     nodes = recipe.get("modifiers") or {}
-    used = [name for name, node in nodes.items() if node and node.get("enabled", True)]
+    off = {row["name"] for row in _read(source.schedule).get("modifiers", []) if row.get("off")}
+    used = [
+        name
+        for name, node in nodes.items()
+        if node and node.get("enabled", True) and name not in off
+    ]
     done = _steps(source)
     if done is None:
         epochs = recipe.get("num_epochs", "?")
@@ -243,14 +248,14 @@ def _figures(source: RunFolder) -> dict[str, Any]:
     return figures
 
 
-def _read(recipe: Path) -> dict[str, Any]:
-    """The saved recipe, empty where there is none. Raises UserError for a damaged file."""
-    if not recipe.is_file():
+def _read(file: Path) -> dict[str, Any]:
+    """A saved recipe or schedule, empty where there is none. Raises UserError for a damaged one."""
+    if not file.is_file():
         return {}
     try:
-        text = recipe.read_bytes()
-        check_yaml(text, str(recipe))
+        text = file.read_bytes()
+        check_yaml(text, str(file))
         content = yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {recipe}: {first_line(error)}; train again") from error
+        raise UserError(f"cannot read {file}: {first_line(error)}; train again") from error
     return content if isinstance(content, dict) else {}

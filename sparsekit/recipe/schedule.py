@@ -13,7 +13,8 @@ from sparsekit.recipe.recipe import Recipe
 def windows(recipe: Recipe, total_steps: int) -> list[dict[str, Any]]:
     """Each modifier's window in epochs and in optimizer steps [start_step, end_step).
 
-    `note`, where there is one, says what else is known of the modifier, or why it is off.
+    `note`, where there is one, says what else is known of the modifier, or why it is off; `off` is
+    true for those that are.
     """
     rows = [
         _window(recipe, name, modifier, total_steps, modifier.note)
@@ -21,6 +22,7 @@ def windows(recipe: Recipe, total_steps: int) -> list[dict[str, Any]]:
     ]
     return rows + [
         _window(recipe, name, modifier, total_steps, "off: no teacher, the task's loss alone")
+        | {"off": True}
         for name, modifier in recipe.without_teacher.items()
     ]
 

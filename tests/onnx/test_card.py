@@ -134,7 +134,10 @@ def test_the_steps_are_those_that_were_made(tmp_path: Path, student_folder: str)
     figures |= {"max_length": 32, "longest_input": None, "warnings": []}
     figures["splits"]["train"]["rows"] = 640
     (run / "data.json").write_text(json.dumps(figures))
-    card = card_of(run, recipe={"num_epochs": 13, "modifiers": {"pruning": {"enabled": True}}})
+    untaught = {"modifiers": [{"name": "pruning"}, {"name": "distillation", "off": True}]}
+    (run / "schedule.json").write_text(json.dumps(untaught))
+    modifiers = {name: {"enabled": True} for name in ("pruning", "distillation")}
+    card = card_of(run, recipe={"num_epochs": 13, "modifiers": modifiers})
     assert "34 steps of 32 rows (1.7 epochs) with pruning.\n" in card
     assert "13 epochs" not in card
     assert "## Data\n\nTrained on data of its own:\n\n| | train |\n" in card

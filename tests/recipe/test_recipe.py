@@ -129,6 +129,7 @@ def test_without_a_teacher_the_loss_is_the_tasks_alone() -> None:
     assert not recipe.needs_teacher("logits")
     rows = {row["name"]: row for row in schedule.windows(recipe, 130)}
     assert rows["distillation"]["note"] == "off: no teacher, the task's loss alone"
+    assert [name for name, row in rows.items() if row.get("off")] == ["distillation"]
     assert [name for name, row in rows.items() if "note" in row] == ["distillation"]
     assert "off: no teacher" in printed(recipe, 130)
     loss = torch.tensor(3.0)
