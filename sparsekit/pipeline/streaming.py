@@ -9,8 +9,6 @@ from sparsekit.distributed import PROCESSES
 from sparsekit.models.teacher import Checkpoint, Finetuned
 from sparsekit.training.class_weights import BALANCED
 
-_OWN_ENGINE = "SparsekitEngine"
-
 
 def streaming_problems(parts: Mapping[str, Any]) -> list[str]:
     """Why the rows of a plan with these `parts` cannot be streamed; empty where none are."""
@@ -35,11 +33,6 @@ def streaming_problems(parts: Mapping[str, Any]) -> list[str]:
     problems += _teacher_problems(parts.get("teacher"))
     if (training := parts.get("training")) is not None:
         problems += _training_problems(training)
-    engine = parts.get("engine")
-    if engine is not None and type(engine).__name__ != _OWN_ENGINE:
-        problems.append(
-            "dataset.streaming=true trains with sparsekit's own Trainer alone; set engine=sparsekit"
-        )
     if PROCESSES > 1:
         problems.append(
             f"dataset.streaming=true trains in one process, and torchrun started {PROCESSES}; "

@@ -51,6 +51,7 @@ def values(tmp_path: Path, *overrides: str) -> dict[str, Any]:
              "PerLayerDistillation"],
             "modifiers.layers imitates layers",
         ),
+        (["dataset.streaming=true"], "engine=sparseml trains on a table"),
         (["+sweep.trial._target_=x"], "cannot report to a search"),
         (
             ["recipe=dense", "+recipe.modifiers.q._target_=sparsekit.modifiers.quantization.qat."

@@ -69,6 +69,8 @@ class SparseML:
                 "engine=sparseml learns from the rows of the data set alone; leave out "
                 "dataset.unlabeled and dataset.augment"
             )
+        if dataset.get("streaming"):
+            found.append("engine=sparseml trains on a table; set dataset.streaming=false")
         if (values.get("sweep") or {}).get("trial"):
             found.append("engine=sparseml cannot report to a search; remove hydra/sweeper=search")
         if PROCESSES > 1:
