@@ -141,6 +141,7 @@ def test_deepsparse_answers(deepsparse: Path) -> None:
     assert file.read_bytes() == before
 
 
+@pytest.mark.slow
 @needs_peer
 def test_deepsparse_pads_no_further_than_the_model_goes(
     tmp_path: Path, student_folder: str

@@ -73,7 +73,7 @@ def test_json_lines_keep_every_character(run: Path, tmp_path: Path) -> None:
     assert first.startswith(lines[0][:-2] + ', "label": ')
     assert json.loads(first)["score"] > 0
     assert json.loads(second) == {"text": None, "label": None, "score": None, "scores": None}
-    assert "1 rows have no text" in done.stderr
+    assert "rows without text, and so without answer: 1" in done.stderr
 
 
 def test_parquet_keeps_types(run: Path, tmp_path: Path, expected: list[dict[str, Any]]) -> None:

@@ -141,6 +141,8 @@ def test_the_list_names_every_modifier() -> None:
         "base",
         "loss_mean",
         "processes",
+        "distillation.pairing",
+        "distillation.recording",
         "pruning.curves",
         "pruning.masked",
         "pruning.gradual",

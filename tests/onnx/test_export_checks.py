@@ -184,6 +184,7 @@ def test_logits_of_another_model_leave_no_deployment(run: Path) -> None:
     assert sorted(path.name for path in run.iterdir()) == names
 
 
+@pytest.mark.slow
 def test_a_graph_with_another_scale_fails(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong scale is distinguished from differences by rounding."""
 

@@ -42,6 +42,7 @@ def traced(model: PreTrainedModel, folder: Path) -> OnnxRuntime:
     return OnnxRuntime(folder / "t.onnx", threads=1)
 
 
+@pytest.mark.slow
 def test_windows_are_in_the_graph(tmp_path: Path) -> None:
     model = loaded("ModernBERT, Ettin", tmp_path)
     assert model.config.local_attention < LONGEST
@@ -49,6 +50,7 @@ def test_windows_are_in_the_graph(tmp_path: Path) -> None:
     check_probes(model, TASK, traced(model, tmp_path), probes(model, LONGEST))
 
 
+@pytest.mark.slow
 def test_a_graph_without_windows_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

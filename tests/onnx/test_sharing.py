@@ -42,6 +42,7 @@ def on_hub(served: hub.Hub, home: Path, *command: str | Path) -> subprocess.Comp
     )
 
 
+@pytest.mark.slow
 def test_push_and_pull(deployment: Path, tmp_path: Path) -> None:
     (tmp_path / "hub").mkdir()
     verb = [str(Path(sys.executable).with_name("sparsekit"))]

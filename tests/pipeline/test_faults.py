@@ -48,6 +48,7 @@ def test_a_run_that_completes_leaves_no_reserve(
     assert not RunFolder(tmp_path / "run").reserve.exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_grow_costs_one_line(
     tmp_path: Path, csv_files: dict[str, str], student_folder: str
 ) -> None:

@@ -53,6 +53,7 @@ def gated(**gate: Any) -> ExportConfig:
     return ExportConfig(verify=False, gate=gate)
 
 
+@pytest.mark.slow
 def test_a_run_that_passes_is_deployed(run: RunFolder, trained: dict[str, Path]) -> None:
     summary: dict[str, Any] = {}
     config, against = gated(max_drop=10.0), str(trained["good"] / "model")

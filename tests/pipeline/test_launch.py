@@ -242,7 +242,8 @@ def test_an_unreachable_hub_names_the_id_and_the_way_out(
 
 
 @pytest.mark.parametrize(
-    "name", ["SIGTERM", pytest.param("SIGHUP", marks=pytest.mark.slow), "SIGINT"]
+    "name",
+    ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGHUP", "SIGINT"))],
 )
 def test_a_stopped_run_says_so(tmp_path: Path, hub_environment: dict[str, str], name: str) -> None:
     process = subprocess.Popen(
@@ -384,6 +385,7 @@ def test_equal_runs_are_equal(
     assert "{'loss'" not in shown.out + shown.err
 
 
+@pytest.mark.slow
 def test_a_run_in_the_folder_of_an_earlier_one_replaces_it(
     tmp_path: Path, csv_files: dict[str, str], student_folder: str
 ) -> None:

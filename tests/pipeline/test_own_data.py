@@ -257,6 +257,7 @@ def test_without_the_students_tokenizer_lengths_are_left_out(tmp_path: Path) -> 
     assert "class billing" in output
 
 
+@pytest.mark.slow
 def test_a_data_set_of_the_hub_needs_no_weights(seed_folder: Path, tmp_path: Path) -> None:
     overrides = [
         "dataset=hub",

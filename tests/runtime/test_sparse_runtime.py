@@ -204,18 +204,15 @@ def test_masks_of_nothing_and_of_gaps(berts: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        "bert_relu",
-        "bert_tanh",
-        "bert_silu",
-        "roberta",
-        "camembert",
-        "xlm_roberta",
-        "electra",
         "albert",
-        "distilbert",
         "mpnet",
-        "roberta_prelayernorm",
-        "megatron_bert",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                *("bert_relu", "bert_tanh", "bert_silu", "roberta", "camembert", "xlm_roberta"),
+                *("electra", "distilbert", "roberta_prelayernorm", "megatron_bert"),
+            )
+        ),
     ],
 )
 def test_encoders_of_other_names(tmp_path: Path, model: str) -> None:
@@ -246,7 +243,7 @@ def test_a_quantized_modernbert(tmp_path: Path, quantize_attention: bool) -> Non
 
 
 @needs_compiler
-@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("quantized", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_deberta(tmp_path: Path, quantized: bool) -> None:
     """Lengths around those at which a bucket holds several distances, and tables of them grow."""
     file = write_graph(tmp_path, "deberta_v3", quantized=quantized)
@@ -306,6 +303,7 @@ def test_all_tokens_of_a_deberta(tmp_path: Path, quantized: bool) -> None:
     assert np.median(found) < 1e-5 and found.max() < (0.05 if quantized else 1e-5)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_tokens_that_a_mask_leaves_out_in_the_middle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -329,6 +327,7 @@ def test_tokens_that_a_mask_leaves_out_in_the_middle(
     assert np.array_equal(sparse.run(inputs), whole)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_what_depends_on_the_size_alone_is_kept(tmp_path: Path) -> None:
     """It must not be that of another size, nor keep what depends on the texts."""
@@ -408,6 +407,7 @@ def test_an_unsupported_architecture_is_named(tmp_path: Path) -> None:
             SparseRuntime(quick, threads=1)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_an_unsupported_node_is_named(tmp_path: Path, berts: dict[str, Path]) -> None:
     quick = write_graph(tmp_path, "bert_quick_gelu")

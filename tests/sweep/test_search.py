@@ -48,6 +48,7 @@ def test_a_search_prunes_resumes_and_names_the_best(tmp_path: Path) -> None:
     assert len(study(tmp_path).trials) == 8
 
 
+@pytest.mark.slow
 def test_two_objectives_have_a_front_and_failures_are_named(tmp_path: Path) -> None:
     poison(tmp_path, s3="exit")
     done = sweep(

