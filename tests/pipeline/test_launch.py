@@ -260,8 +260,8 @@ def test_a_stopped_run_says_so(tmp_path: Path, hub_environment: dict[str, str], 
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background jobs ignore SIGINT, and so would what they start: these tests too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # Background jobs of a shell ignore SIGINT, those of nohup SIGHUP, and so would these.
+        preexec_fn=lambda: signal.signal(signal.Signals[name], signal.SIG_DFL),
     )
     run_folder = tmp_path / "run"
     while not list(run_folder.glob("checkpoints/*/trainer_state.json")) and process.poll() is None:
