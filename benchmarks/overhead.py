@@ -172,6 +172,10 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.block < 2:
+        parser.error(
+            f"--block {options.block}: the first step of a block is not timed; set 2 or more"
+        )
     if options.steps % options.block:
         parser.error(f"--steps {options.steps} is not a multiple of --block {options.block}")
     quiet_libraries()

@@ -31,7 +31,7 @@ class TaskTrainer(Trainer):
     Args:
         model: a model of transformers with the task's head.
         task: what the model is trained for.
-        processing_class: the tokenizer of the rows.
+        processing_class: the tokenizer of the rows; None only beside a data_collator.
         data_collator: by default the task's.
         compute_metrics: by default the task's metrics.
         options: further options of Trainer.
@@ -45,11 +45,14 @@ class TaskTrainer(Trainer):
         model: PreTrainedModel,
         task: Task,
         *,
-        processing_class: PreTrainedTokenizerBase,
+        processing_class: PreTrainedTokenizerBase | None,
         data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         **options: Any,
     ) -> None:
+        if data_collator is None:
+            assert processing_class is not None
+            data_collator = task.collator(processing_class)
         self.task = task
         # Kept in every checkpoint, for a run that resumes from it to compare.
         self.trained_by: Mapping[str, Any] = {}
@@ -63,7 +66,7 @@ class TaskTrainer(Trainer):
         super().__init__(
             model=model,
             processing_class=processing_class,
-            data_collator=data_collator or task.collator(processing_class),
+            data_collator=data_collator,
             compute_metrics=compute_metrics or self._computed,
             **options,
         )

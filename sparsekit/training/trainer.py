@@ -131,7 +131,7 @@ class SparseTrainer(TaskTrainer):
             train_dataset, eval_dataset = prepared.train.rows, prepared.evaluation_rows
             processing_class = prepared.student.tokenizer
             callbacks = [*self._session.callbacks, *callbacks]
-        assert isinstance(recipe, Recipe) and processing_class is not None
+        assert isinstance(recipe, Recipe)
         self.recipe, self.run = recipe, run
         recipe.use_task(task)
         with self._naming():
