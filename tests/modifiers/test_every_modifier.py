@@ -141,6 +141,7 @@ def test_the_list_names_every_modifier() -> None:
         "base",
         "loss_mean",
         "processes",
+        "distillation.live",
         "distillation.pairing",
         "distillation.recording",
         "pruning.curves",

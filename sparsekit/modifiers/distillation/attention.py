@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sparsekit.errors import ConfigError, UserError
-from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.distillation.live import LiveDistillation
 from sparsekit.modifiers.distillation.pairing import same_depth
 from sparsekit.modifiers.distillation.recording import PairedOutputs
 from sparsekit.modifiers.loss_mean import LossMean
@@ -55,7 +55,7 @@ def _relations(vectors: Tensor, mask: Tensor | None, heads: int) -> Tensor:
 
 
 @dataclass(kw_only=True)
-class AttentionDistillation(Modifier):
+class AttentionDistillation(LiveDistillation):
     """Adds `gain` times the distance between attention of the student and of the teacher.
 
     Compared are the relations between the queries of all tokens, between their keys, and between
@@ -71,38 +71,20 @@ class AttentionDistillation(Modifier):
     `attention_loss`, the sum of the three distances. Layers without heads are left out.
     """
 
-    kind: ClassVar[str] = "distillation"
-    takes_teacher: ClassVar[Literal["logits", "model"] | None] = "model"
-
-    gain: float = 1.0
     layers: str = "last"
     relation_heads: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._attention_loss = LossMean()
-        self._recorded: PairedOutputs | None = None
 
     def problems(self, num_epochs: float) -> list[str]:
         found = super().problems(num_epochs)
-        if not self.gain >= 0:
-            found.append(f"gain {self.gain:g} must be 0 or more")
         if self.layers not in ("last", "all"):
             found.append(f"layers {self.layers!r} is not known; set last or all")
         if self.relation_heads is not None and self.relation_heads < 1:
             found.append(f"relation_heads {self.relation_heads} must be 1 or more, or null")
         return found
-
-    @property
-    def needs_teacher(self) -> bool:
-        return self.gain > 0
-
-    @property
-    def reads_all_tokens(self) -> bool:
-        return True
-
-    def use_teacher(self, teacher: nn.Module) -> None:
-        """Take the teacher, which has the student's vocabulary, before `attach`."""
-        self._teacher = teacher.eval().requires_grad_(False)
 
     def attach(self, model: nn.Module) -> None:
         if not self.needs_teacher:
@@ -129,11 +111,6 @@ class AttentionDistillation(Modifier):
         if problems:
             raise ConfigError(problems[:1])
 
-    def update(self, epoch: float) -> None:
-        # Not before: other modifiers may replace modules after this one is attached.
-        if self._recorded is not None:
-            self._recorded.switch(self.active(epoch))
-
     def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
         recorded = self._recorded
         if recorded is None or not recorded.on:
@@ -156,10 +133,6 @@ class AttentionDistillation(Modifier):
         if self._recorded is None:
             return ""
         return f"{len(self._recorded.pairs) // 3} layers, {self._heads} relation heads"
-
-    def detach(self, model: nn.Module) -> None:
-        if self._recorded is not None:
-            self._recorded.switch(False)
 
 
 def _projections(own: Block, theirs: Block) -> list[tuple[str, str]]:

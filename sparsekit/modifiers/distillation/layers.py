@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sparsekit.errors import ConfigError, UserError
-from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.distillation.live import LiveDistillation
 from sparsekit.modifiers.distillation.pairing import same_depth
 from sparsekit.modifiers.distillation.recording import PairedOutputs, device_of
 from sparsekit.modifiers.loss_mean import LossMean
@@ -39,7 +39,7 @@ def feature_distance(
 
 
 @dataclass(kw_only=True)
-class PerLayerDistillation(Modifier):
+class PerLayerDistillation(LiveDistillation):
     """Adds `gain` times the distance between layers of the student and of the teacher to the loss.
 
     student_layer_names, teacher_layer_names: modules, paired in order; one list is used for both
@@ -54,9 +54,6 @@ class PerLayerDistillation(Modifier):
     padding is left out.
     """
 
-    kind: ClassVar[str] = "distillation"
-    takes_teacher: ClassVar[Literal["logits", "model"] | None] = "model"
-
     gain: float = 1.5
     student_layer_names: list[str] | None = None
     teacher_layer_names: list[str] | None = None
@@ -65,14 +62,12 @@ class PerLayerDistillation(Modifier):
     epsilon: float = 1e-6
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._layer_loss = LossMean()
         self._pairs = list[tuple[str, str]]()
-        self._recorded: PairedOutputs | None = None
 
     def problems(self, num_epochs: float) -> list[str]:
         found = super().problems(num_epochs)
-        if not self.gain >= 0:
-            found.append(f"gain {self.gain:g} must be 0 or more")
         if not self.epsilon > 0:
             found.append(f"epsilon {self.epsilon:g} must be more than 0")
         student, teacher = self.student_layer_names, self.teacher_layer_names
@@ -86,18 +81,6 @@ class PerLayerDistillation(Modifier):
                 "they are paired in order, so name equally many"
             )
         return found
-
-    @property
-    def needs_teacher(self) -> bool:
-        return self.gain > 0
-
-    @property
-    def reads_all_tokens(self) -> bool:
-        return True
-
-    def use_teacher(self, teacher: nn.Module) -> None:
-        """Take the teacher, a classifier with the student's vocabulary, before `attach`."""
-        self._teacher = teacher.eval().requires_grad_(False)
 
     def attach(self, model: nn.Module) -> None:
         self._model = model
@@ -145,11 +128,6 @@ class PerLayerDistillation(Modifier):
             raise ConfigError(problems)
         return list(zip(students, teachers, strict=True))
 
-    def update(self, epoch: float) -> None:
-        # Not before: other modifiers may replace modules after this one is attached.
-        if self._recorded is not None:
-            self._recorded.switch(self.active(epoch))
-
     def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
         recorded = self._recorded
         if recorded is None or not recorded.on:
@@ -179,8 +157,7 @@ class PerLayerDistillation(Modifier):
         return f"{len(self._pairs)} layers, from the teacher's {taught}"
 
     def detach(self, model: nn.Module) -> None:
-        if self._recorded is not None:
-            self._recorded.switch(False)
+        super().detach(model)
         if hasattr(model, PROJECTIONS):
             delattr(model, PROJECTIONS)
 

@@ -1,0 +1,55 @@
+"""The base class of modifiers that compare modules of the student with those of a live teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.distillation.recording import PairedOutputs
+
+
+@dataclass(kw_only=True)
+class LiveDistillation(Modifier):
+    """Adds `gain` times a distance from outputs of the teacher, which runs at every step.
+
+    The teacher reads the student's tokens: both must share a vocabulary. A subclass sets
+    `self._recorded` in `attach`, and adds its distance in `loss` while that is on.
+    """
+
+    kind: ClassVar[str] = "distillation"
+    takes_teacher: ClassVar[Literal["logits", "model"] | None] = "model"
+
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._recorded: PairedOutputs | None = None
+
+    def problems(self, num_epochs: float) -> list[str]:
+        found = super().problems(num_epochs)
+        if not self.gain >= 0:
+            found.append(f"gain {self.gain:g} must be 0 or more")
+        return found
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.gain > 0
+
+    @property
+    def reads_all_tokens(self) -> bool:
+        return True
+
+    def use_teacher(self, teacher: nn.Module) -> None:
+        """Take the teacher, which has the student's vocabulary, before `attach`."""
+        self._teacher = teacher.eval().requires_grad_(False)
+
+    def update(self, epoch: float) -> None:
+        # Not before: other modifiers may replace modules after this one is attached.
+        if self._recorded is not None:
+            self._recorded.switch(self.active(epoch))
+
+    def detach(self, model: nn.Module) -> None:
+        if self._recorded is not None:
+            self._recorded.switch(False)
