@@ -80,12 +80,18 @@ def check_mirrors(loaded: ctypes.CDLL, kernel: Kernel) -> None:
                 f"but {in_python} in {structure.__qualname__}; correct one of them"
             )
     for name, value in kernel.constants.items():
-        compiled = _symbol(loaded, name, ctypes.c_long).value
+        compiled = constant(loaded, name)
         if compiled != value:
             raise KernelError(
                 f"csrc/{kernel.folder}: {name} is {compiled} in C, but {value} in Python; correct "
                 "one of them"
             )
+
+
+def constant(loaded: ctypes.CDLL, name: str) -> int:
+    """The value of a C constant of type long."""
+    value: int = _symbol(loaded, name, ctypes.c_long).value
+    return value
 
 
 class _LayoutEntry(ctypes.Structure):

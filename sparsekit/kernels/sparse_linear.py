@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sparsekit.kernels.library import Kernel, library
+from sparsekit.kernels.library import Kernel, constant, library
 from sparsekit.kernels.tensors import address
 from sparsekit.system import cpu_units
 
-# As in the C files: the largest number of tokens in a tile and of columns in a block, and the rows
-# of a chunk.
-TOKENS = 96
-BLOCK = 96
-CHUNK = 768
 # Below this, a dense matmul is about as fast (docs/performance/training.md).
 MIN_SPARSITY = 0.6
 
@@ -25,9 +21,9 @@ MIN_SPARSITY = 0.6
 def pays_here() -> bool:
     """Whether sparse float32 matmuls are faster than dense ones on this CPU.
 
-    Measured with AVX-512, whose registers are large enough for the kernel's sums.
+    Measured with AVX-512 and with AVX2; the kernel's sums do not fit into smaller registers.
     """
-    return (cpu_units() or {}).get("avx512f", False)
+    return (cpu_units() or {}).get("avx2", False)
 
 
 class SparseRows(ctypes.Structure):
@@ -46,13 +42,14 @@ class SparseRows(ctypes.Structure):
     )
 
     def __init__(self, mask: Tensor) -> None:
+        sizes = _sizes()
         rows, width = mask.shape
         # Blocks of about equal width: a narrow last one would cost more per entry.
-        block = -(-width // -(-width // BLOCK))
+        block = -(-width // -(-width // sizes.block))
         blocks = torch.split(mask, block, dim=1)
         counts = torch.stack([each.sum(1) for each in blocks])
-        chunks = torch.arange(rows) // CHUNK
-        order = (chunks * (BLOCK + 1) - counts).argsort(dim=1, stable=True)
+        chunks = torch.arange(rows) // sizes.chunk
+        order = (chunks * (sizes.block + 1) - counts).argsort(dim=1, stable=True)
         ends = counts.gather(1, order).flatten().cumsum(0).view(len(blocks), rows)
         starts = torch.cat([torch.zeros(1, dtype=torch.long), ends[:-1, -1]])
         entries = [each[rows_of].nonzero() for each, rows_of in zip(blocks, order, strict=True)]
@@ -61,7 +58,7 @@ class SparseRows(ctypes.Structure):
         self.pointer_tensor = torch.cat([starts[:, None], ends], dim=1).int()
         self.order_tensor = order.int()
         # torch supports few operations on uint16.
-        self.offset_tensor = (columns * TOKENS * 4).to(torch.uint16)
+        self.offset_tensor = (columns * sizes.tokens * 4).to(torch.uint16)
         # The index of each entry in the flattened weight.
         self.indices = torch.cat(
             [
@@ -79,16 +76,26 @@ class SparseRows(ctypes.Structure):
         )
 
 
-KERNEL = Kernel(
-    "sparse_linear",
-    structures={"sparse_rows": SparseRows},
-    constants={"tile_tokens": TOKENS, "block_columns": BLOCK, "chunk_rows": CHUNK},
-)
+KERNEL = Kernel("sparse_linear", structures={"sparse_rows": SparseRows})
 
 
 def compiled() -> ctypes.CDLL:
     """The loaded library of the kernels; raises KernelError where it cannot be compiled."""
     return library(KERNEL)
+
+
+class _Sizes(NamedTuple):
+    """What the kernels of this CPU work on at once: more with larger registers."""
+
+    tokens: int  # the largest number in a tile
+    block: int  # the largest number of columns in a block
+    chunk: int  # the rows of a chunk
+
+
+@functools.cache
+def _sizes() -> _Sizes:
+    names = ("tile_tokens", "block_columns", "chunk_rows")
+    return _Sizes(*(constant(compiled(), name) for name in names))
 
 
 class SparsePattern:
@@ -110,6 +117,7 @@ class SparsePattern:
         out, width = mask.shape
         indices = self._transposed.indices
         self._positions = positions[indices % out * width + indices // out]
+        self._rows = self._indices // width
 
     def entries(self, weight: Tensor) -> Tensor:
         """The values of `weight` [out, in], of any type, at the pattern's entries, in its order."""
@@ -118,9 +126,24 @@ class SparsePattern:
             return _gather(values, self._indices)
         return values.index_select(0, self._indices)
 
-    def linear(self, rows: Tensor, entries: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`F.linear(rows, weight, bias)` for rows [tokens, in]; `entries`: those of the weight."""
-        return _matmul(self._weight, rows, entries, bias)
+    def of_rows(self, values: Tensor) -> Tensor:
+        """For each entry of the pattern, in its order, the value of its row; float32 [out]."""
+        return _gather(values.contiguous(), self._rows)
+
+    def linear(
+        self,
+        rows: Tensor,
+        entries: Tensor,
+        bias: Tensor | None = None,
+        zero_point: Tensor | None = None,
+        scales: Tensor | None = None,
+    ) -> Tensor:
+        """`F.linear(rows, weight, bias)`; `entries`: float32, those of the weight.
+
+        rows: float32 [tokens, in], or uint8 with a `zero_point`, which is subtracted.
+        scales: float32 [out], multiplied into the sums before the bias is added.
+        """
+        return _matmul(self._weight, rows, entries, bias, zero_point=zero_point, scales=scales)
 
     def input_gradient(
         self, grad_output: Tensor, entries: Tensor, mask: Tensor | None = None
@@ -144,7 +167,7 @@ class SparsePattern:
         kernels, tokens = compiled(), ctypes.c_long(len(rows))
         rows, grad_output = rows.contiguous(), grad_output.contiguous()
         gradient = torch.empty(self._weight.rows, self._weight.width)
-        packed = torch.empty(kernels.count_tiles(tokens), self._weight.rows, TOKENS)
+        packed = torch.empty(kernels.count_tiles(tokens), self._weight.rows, _sizes().tokens)
         sums = torch.empty(len(self._indices))
         kernels.sparse_weight_gradient(
             ctypes.byref(self._weight),
@@ -180,16 +203,21 @@ def _matmul(
     entries: Tensor,
     bias: Tensor | None,
     mask: Tensor | None = None,
+    zero_point: Tensor | None = None,
+    scales: Tensor | None = None,
 ) -> Tensor:
     kernels, threads = compiled(), torch.get_num_threads()
     rows = rows.contiguous()
     result = torch.empty(len(rows), weight.rows)
-    scratch = torch.empty(threads, min(weight.rows, CHUNK), TOKENS)
+    sizes = _sizes()
+    scratch = torch.empty(threads, min(weight.rows, sizes.chunk), sizes.tokens)
     kernels.sparse_matmul(
         ctypes.byref(weight),
         address(entries),
         address(rows),
+        address(zero_point),
         ctypes.c_long(len(rows)),
+        address(scales),
         address(bias),
         address(mask),
         address(result),

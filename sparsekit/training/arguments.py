@@ -209,7 +209,7 @@ class SparseTrainingArguments(TrainingArguments):
         if self.matmul_precision == "medium":
             return "dense matmuls on bf16 units are faster"
         if self.sparse_products == "auto" and not pays_here():
-            return "it is faster only on CPUs with AVX-512"
+            return "it is faster only on CPUs with AVX2 or AVX-512"
         try:
             compiled()
         except KernelError as error:

@@ -80,9 +80,9 @@ def test_a_wrong_mirror_of_a_structure_is_refused(
 
 
 def test_a_wrong_constant_is_refused() -> None:
-    wrong = dataclasses.replace(sparse_linear.KERNEL, constants={"tile_tokens": 64})
-    with pytest.raises(KernelError, match="tile_tokens is 96 in C, but 64 in Python"):
+    wrong = dataclasses.replace(adamw.KERNEL, constants={"block_values": 64})
+    with pytest.raises(KernelError, match="block_values is 8192 in C, but 64 in Python"):
         library(wrong)
-    missing = dataclasses.replace(sparse_linear.KERNEL, constants={"tile_words": 64})
+    missing = dataclasses.replace(adamw.KERNEL, constants={"tile_words": 64})
     with pytest.raises(KernelError, match="has no constant tile_words"):
         library(missing)

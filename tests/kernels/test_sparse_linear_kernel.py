@@ -134,6 +134,28 @@ def test_uint8_inputs_and_factors_of_a_weight_gradient(tokens: int) -> None:
     assert not scaled[~mask].any()
 
 
+@pytest.mark.parametrize("tokens", [1, 17, 130])
+def test_uint8_inputs_and_scales_of_a_matmul(tokens: int) -> None:
+    _, weight, bias, _, mask = made(tokens, 100, 50, 0.2, 3)
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randint(0, 256, (tokens, 100), dtype=torch.uint8, generator=generator)
+    zero_point, scales = torch.tensor(117, dtype=torch.int32), torch.rand(50, generator=generator)
+    pattern, integers = SparsePattern(mask), weight.mul(40).round()
+    sums = (values.double() - zero_point) @ integers.double().t()
+    result = pattern.linear(values, pattern.entries(integers), None, zero_point)
+    assert torch.equal(result.double(), sums)  # integers below 2**24: exact in any order
+    scaled = pattern.linear(values, pattern.entries(integers), bias, zero_point, scales)
+    torch.testing.assert_close(scaled.double(), sums * scales.double() + bias.double())
+
+
+def test_the_rows_of_entries() -> None:
+    mask = made(1, 70, 30, 0.3, 5)[-1]
+    pattern = SparsePattern(mask)
+    numbers = torch.arange(30.0)
+    by_row = numbers[:, None].expand(30, 70).contiguous()
+    assert torch.equal(pattern.of_rows(numbers), pattern.entries(by_row))
+
+
 def test_an_input_gradient_is_zero_where_it_is_masked() -> None:
     values, weight, _, grad_output, mask = made(70, 40, 30, 0.3, 4)
     pattern = SparsePattern(mask)

@@ -91,7 +91,7 @@ def quantized_linear(
     to the order of float32 rounding.
 
     pattern: the positions of `weight` that are not masked, or None. Masked ones get no gradient,
-        and gradients are computed faster.
+        and gradients are computed faster, as is the result where there are no int8 units.
     """
     if weight_scale.ndim:
         weight_scale = _along_first(weight_scale, 2)
@@ -184,12 +184,16 @@ class _QuantizedLinear(torch.autograd.Function):
     ) -> Tensor:
         # Saved for the backward pass as bytes, a quarter of the size of float32.
         left, left_inside = to_bytes(rows, scale, zero_point, UINT8)
-        right, right_inside = to_bytes(weight, weight_scale, None, INT8)
         scales = scale * weight_scale.view(-1)
-        result = integer_linear(left, zero_point, right, scales, bias, int8_units)
-        ctx.pattern, ctx.shape = pattern, weight.shape
+        if pattern is None or int8_units:
+            right, right_inside = to_bytes(weight, weight_scale, None, INT8)
+            result = integer_linear(left, zero_point, right, scales, bias, int8_units)
         if pattern is not None:
-            right, right_inside = _entries(pattern, weight, weight_scale, right, right_inside)
+            right, right_inside = _entries(pattern, weight, weight_scale)
+            if not int8_units:
+                scales = scales.expand(len(weight)).contiguous()
+                result = pattern.linear(left, right.float(), bias, zero_point, scales)
+        ctx.pattern = pattern
         # Copies, since a layer that is called again, as in ALBERT, updates its ranges in between.
         used = (scale.clone(), zero_point.clone(), weight_scale.clone())
         ctx.save_for_backward(left, left_inside, right, right_inside, *used)
@@ -207,7 +211,7 @@ class _QuantizedLinear(torch.autograd.Function):
                 grad = rows @ right.float().mul_(weight_scale)
                 grad_values = torch.where(left_inside, grad, 0.0)
             else:
-                entries = right.float().mul_(_entry_scales(pattern, weight_scale, ctx.shape))
+                entries = right.float().mul_(_entry_scales(pattern, weight_scale))
                 grad_values = pattern.input_gradient(rows, entries, left_inside)
         if ctx.needs_input_grad[1]:
             if pattern is None:
@@ -221,20 +225,17 @@ class _QuantizedLinear(torch.autograd.Function):
         return grad_values, grad_weight, grad_bias, None, None, None, None, None
 
 
-def _entries(
-    pattern: SparsePattern, weight: Tensor, scale: Tensor, rounded: Tensor, inside: Tensor
-) -> tuple[Tensor, Tensor]:
-    # `rounded` and `inside` at the indices of the pattern. Gathering floats and rounding them again
-    # is several times faster than torch's indexing of bytes.
-    if scale.numel() > 1:
-        return pattern.entries(rounded), pattern.entries(inside)
-    entries, of_entries = to_bytes(pattern.entries(weight).view(1, -1), scale, None, INT8)
-    return entries.view(-1), of_entries.view(-1)
+def _entries(pattern: SparsePattern, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    # The rounded weight at the indices of the pattern, and which of them are within the limits.
+    # Gathering floats and rounding them is several times faster than torch's indexing of bytes.
+    entries = pattern.entries(weight)
+    integers, inside = to_integers(entries, _entry_scales(pattern, scale), None, INT8)
+    return integers.to(torch.int8), inside
 
 
-def _entry_scales(pattern: SparsePattern, scale: Tensor, shape: torch.Size) -> Tensor:
+def _entry_scales(pattern: SparsePattern, scale: Tensor) -> Tensor:
     # One for all indices of the pattern, or one for each.
-    return scale.view(()) if scale.numel() == 1 else pattern.entries(scale.expand(shape))
+    return scale.view(()) if scale.numel() == 1 else pattern.of_rows(scale.view(-1))
 
 
 def _along_first(parameter: Tensor, dimensions: int) -> Tensor:

@@ -11,9 +11,15 @@ size], `size` a multiple of VECTOR_LANES. */
 #include "../layout.h"
 #include "philox.h"
 
-/* Values per vector. */
+/* What `size` and `padded` are multiples of. */
 #define VECTOR_LANES 16
-typedef float vector __attribute__((vector_size(4 * VECTOR_LANES), aligned(4), may_alias));
+/* Values per vector, as wide as the processor's registers: wider ones would pass through memory. */
+#ifdef __AVX512F__
+#define REGISTER_LANES 16
+#else
+#define REGISTER_LANES 8
+#endif
+typedef float vector __attribute__((vector_size(4 * REGISTER_LANES), aligned(4), may_alias));
 
 typedef struct {
     long batches, heads, tokens, size;
@@ -52,13 +58,13 @@ static inline __attribute__((always_inline)) void tile(int vectors, long inner, 
     vector sums[4][2] = {0};
     for (long k = 0; k < inner; k++)
         for (int v = 0; v < vectors; v++) {
-            vector b_values = *(const vector *)(b + k * b_row + v * VECTOR_LANES);
+            vector b_values = *(const vector *)(b + k * b_row + v * REGISTER_LANES);
             for (int r = 0; r < 4; r++)
                 sums[r][v] += a[r][k * a_column] * b_values;
         }
     for (int r = 0; r < 4; r++)
         for (int v = 0; v < vectors; v++)
-            *(vector *)(c[r] + v * VECTOR_LANES) = sums[r][v];
+            *(vector *)(c[r] + v * REGISTER_LANES) = sums[r][v];
 }
 
 /* c [rows, columns] = a [rows, inner] @ b [inner, columns]; columns is a multiple of VECTOR_LANES.
@@ -66,7 +72,7 @@ static inline __attribute__((always_inline)) void tile(int vectors, long inner, 
 static void matmul(long rows, long inner, long columns, const float *a, long a_row, long a_column,
                    const float *b, long b_row, float *c, long c_row) {
     for (long r = 0; r < rows; r += 4) {
-        for (long column = 0; column < columns; column += 2 * VECTOR_LANES) {
+        for (long column = 0; column < columns; column += 2 * REGISTER_LANES) {
             const float *a_rows[4];
             float *c_rows[4];
             for (int i = 0; i < 4; i++) {
@@ -75,7 +81,7 @@ static void matmul(long rows, long inner, long columns, const float *a, long a_r
                 a_rows[i] = a + row * a_row;
                 c_rows[i] = c + row * c_row + column;
             }
-            if (columns - column > VECTOR_LANES)
+            if (columns - column > REGISTER_LANES)
                 tile(2, inner, a_rows, a_column, b + column, b_row, c_rows);
             else
                 tile(1, inner, a_rows, a_column, b + column, b_row, c_rows);

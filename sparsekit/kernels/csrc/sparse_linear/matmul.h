@@ -3,6 +3,8 @@
 #ifndef SPARSEKIT_SPARSE_LINEAR_MATMUL_H
 #define SPARSEKIT_SPARSE_LINEAR_MATMUL_H
 
+#include <stddef.h>
+
 #include "sparse_rows.h"
 #include "tiles.h"
 
@@ -11,7 +13,7 @@ SPECIALIZED void multiply_add(vector *sums, float value, const float *feature, c
 }
 
 /* out[row - first] += block b of the row times the tile's features, or = in block 0; for the rows
-   at `first` to `last` in the order of block b. Two chains of sums hide latency. */
+   at `first` to `last` in the order of block b. */
 SPECIALIZED void multiply(const sparse_rows *weight, long b, long first, long last,
                           const float *values, const tile_row *features, tile_row *out,
                           const int vectors) {
@@ -19,10 +21,13 @@ SPECIALIZED void multiply(const sparse_rows *weight, long b, long first, long la
     const int32_t *order = weight->order + b * weight->rows;
     for (long i = first; i < last; i++) {
         float *sums = out[order[i] - first];
-        vector even[VECTORS], odd[VECTORS];
+        vector even[VECTORS], second[VECTORS];
+        /* Two chains of sums hide the latency of additions; more than 6 vectors do so by
+           themselves, and two chains of them would not fit into the registers. */
+        vector *odd = vectors > 6 ? even : second;
         UNROLL for (int v = 0; v < vectors; v++) {
             even[v] = b ? VECTOR_AT(sums + v * LANES) : (vector){0};
-            odd[v] = (vector){0};
+            second[v] = (vector){0};
         }
         const uint16_t *offset = weight->offsets + pointers[i];
         const float *value = values + pointers[i];
@@ -40,7 +45,8 @@ SPECIALIZED void multiply(const sparse_rows *weight, long b, long first, long la
             multiply_add(even, value[2], feature_at(features, offset[2]), vectors);
             multiply_add(odd, value[3], feature_at(features, offset[3]), vectors);
         }
-        UNROLL for (int v = 0; v < vectors; v++) * (vector *)(sums + v * LANES) = even[v] + odd[v];
+        UNROLL for (int v = 0; v < vectors; v++) * (vector *)(sums + v * LANES) =
+            odd == even ? even[v] : even[v] + second[v];
     }
 }
 
@@ -51,20 +57,29 @@ static __attribute__((noinline)) void multiply_block(const sparse_rows *weight, 
     FOR_VECTORS(vector_count(tokens), multiply, weight, b, first, last, values, features, out)
 }
 
+/* What the sums of a matmul are made of and written to; see sparse_matmul. */
+typedef struct {
+    const float *values;
+    const void *x;
+    const int32_t *zero_point;
+    long tokens;
+    const float *scales, *bias;
+    const uint8_t *mask;
+    float *y;
+} operands;
+
 /* The outputs of one tile for the chunk of rows that begins at `first`. */
-static void multiply_tile(const sparse_rows *weight, const float *values, const float *x,
-                          long tokens, long tile, long first, const float *bias,
-                          const uint8_t *mask, float *y, tile_row *out) {
-    long rows = weight->rows, chunk = min_long(CHUNK, rows - first),
-         count = token_count(tile, tokens);
-    long start = first_token(tile, tokens) * rows + first;
+static void multiply_tile(const sparse_rows *weight, const operands *o, long tile, long first,
+                          tile_row *out) {
+    long rows = weight->rows, chunk = min_long(CHUNK, rows - first);
+    long count = token_count(tile, o->tokens), start = first_token(tile, o->tokens) * rows + first;
     tile_row features[BLOCK];
     for (long b = 0; b < block_count(weight); b++) {
-        pack_block(weight, b, x, NULL, tile, tokens, features);
-        multiply_block(weight, b, first, first + chunk, values, features, out, count);
+        pack_block(weight, b, o->x, o->zero_point, tile, o->tokens, features);
+        multiply_block(weight, b, first, first + chunk, o->values, features, out, count);
     }
-    unpack(out, count, chunk, rows, bias ? bias + first : bias, mask ? mask + start : mask,
-           y + start);
+    unpack(out, count, chunk, rows, o->scales ? o->scales + first : NULL,
+           o->bias ? o->bias + first : NULL, o->mask ? o->mask + start : NULL, o->y + start);
 }
 
 #endif

@@ -15,7 +15,7 @@ Threads write disjoint memory and add in a fixed order, so results do not depend
 #include "tiles.h"
 #include "weight_gradient.h"
 
-/* What Python lays out weights and scratch by; library.py compares them with its own values. */
+/* What Python lays out weights and scratch by. */
 const long tile_tokens = TOKENS, block_columns = BLOCK, chunk_rows = CHUNK;
 
 const layout_entry sparse_rows_layout[] = {
@@ -40,12 +40,14 @@ void gather(const float *values, const int32_t *indices, long count, float *rest
         out[i] = values[indices[i]];
 }
 
-/* y [tokens, rows] = x [tokens, width] @ weight.T + bias [rows]; bias may be NULL. values: one per
-   entry of the weight. mask [tokens, rows]: 1 or 0, multiplied into y; or NULL. scratch: for each
-   thread as many tile rows as a chunk has rows, 64-byte aligned. */
-void sparse_matmul(const sparse_rows *weight, const float *values, const float *x, long tokens,
-                   const float *bias, const uint8_t *mask, float *y, tile_row *scratch,
-                   int threads) {
+/* y [tokens, rows] = x [tokens, width] @ weight.T * scales [rows] + bias [rows]; scales and bias
+   may be NULL. x is float32 or, with a zero point, uint8, from which it is subtracted. values: one
+   per entry of the weight. mask [tokens, rows]: 1 or 0, multiplied into y; or NULL. scratch: for
+   each thread as many tile rows as a chunk has rows, 64-byte aligned. */
+void sparse_matmul(const sparse_rows *weight, const float *values, const void *x,
+                   const int32_t *zero_point, long tokens, const float *scales, const float *bias,
+                   const uint8_t *mask, float *y, tile_row *scratch, int threads) {
+    const operands all = {values, x, zero_point, tokens, scales, bias, mask, y};
     long rows = weight->rows, tiles = tile_count(tokens);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int part = 0; part < threads; part++) {
@@ -53,7 +55,7 @@ void sparse_matmul(const sparse_rows *weight, const float *values, const float *
         /* All tiles use a chunk of the weight while it is in the L2 cache. */
         for (long first = 0; first < rows; first += CHUNK)
             for (long tile = tiles * part / threads; tile < tiles * (part + 1) / threads; tile++)
-                multiply_tile(weight, values, x, tokens, tile, first, bias, mask, y, out);
+                multiply_tile(weight, &all, tile, first, out);
     }
 }
 

@@ -1,7 +1,6 @@
 /* Tiles of up to TOKENS tokens of activations, transposed: packing from and unpacking to memory.
 
-Activations are row-major [tokens, width]; a tile row is one feature of all tokens of the tile. The
-vector types are extensions of GCC and Clang, which compile them to the processor's instructions. */
+Activations are row-major [tokens, width]; a tile row is one feature of all tokens of the tile. */
 
 #ifndef SPARSEKIT_SPARSE_LINEAR_TILES_H
 #define SPARSEKIT_SPARSE_LINEAR_TILES_H
@@ -9,23 +8,14 @@ vector types are extensions of GCC and Clang, which compile them to the processo
 #include <stdint.h>
 #include <string.h>
 
-/* The ABI of vector arguments does not matter: they are passed within one file only. */
-#pragma GCC diagnostic ignored "-Wpsabi"
+#include "vectors.h"
 
-#define LANES 16
-/* The largest number of tokens in a tile. */
-#define TOKENS 96
+/* The largest number of tokens in a tile: their sums fit into the 32 registers of AVX-512, or into
+   the 16 of AVX, beside what is added to them. */
+#define TOKENS (LANES == 16 ? 96 : 64)
 #define VECTORS (TOKENS / LANES)
 
-typedef float vector __attribute__((vector_size(4 * LANES)));
-typedef float unaligned_vector __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef int32_t integers __attribute__((vector_size(4 * LANES)));
-typedef uint8_t bytes __attribute__((vector_size(LANES)));
 typedef float tile_row[TOKENS] __attribute__((aligned(64)));
-
-#define VECTOR_AT(address) (*(const vector *)(address))
-#define SHUFFLE __builtin_shufflevector
-#define UNROLL _Pragma("GCC unroll 8")
 
 static long min_long(long a, long b) { return a < b ? a : b; }
 
@@ -46,21 +36,6 @@ static long token_count(long tile, long tokens) {
     return min_long(first_token(tile + 1, tokens), tokens) - first_token(tile, tokens);
 }
 
-/* Transposes 16 x 16 values in place: four times, rows i and i + 8 are interleaved. */
-static inline void transpose(vector rows[LANES]) {
-    for (int round = 0; round < 4; round++) {
-        vector interleaved[LANES];
-        for (int i = 0; i < LANES / 2; i++) {
-            vector a = rows[i], b = rows[i + LANES / 2];
-            interleaved[2 * i] =
-                SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-            interleaved[2 * i + 1] =
-                SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-        }
-        memcpy(rows, interleaved, sizeof interleaved);
-    }
-}
-
 /* `count` values of x from `start`, followed by zeros. With a zero point x is uint8, and it is
    subtracted. */
 static inline vector load(const void *x, const int32_t *zero_point, long start, long count) {
@@ -68,9 +43,9 @@ static inline vector load(const void *x, const int32_t *zero_point, long start, 
     if (zero_point) {
         bytes raw = {0};
         memcpy(&raw, (const uint8_t *)x + start, count);
-        loaded = __builtin_convertvector(raw, vector);
-        for (int i = 0; i < count; i++)
-            loaded[i] -= (float)*zero_point;
+        loaded = __builtin_convertvector(raw, vector) - (float)*zero_point;
+        if (count < LANES)
+            loaded = (vector)((integers)loaded & (lane_numbers < (int32_t)count));
     } else
         memcpy(&loaded, (const float *)x + start, 4 * count);
     return loaded;
@@ -100,21 +75,23 @@ static void pack(const void *x, const int32_t *zero_point, long start, long stri
     }
 }
 
-/* Writes `count` tokens of tile[width] to y: plus bias, times mask, both optional. `stride`: values
-   from one token to the next. */
-static void unpack(const tile_row *tile, long count, long width, long stride, const float *bias,
-                   const uint8_t *mask, float *y) {
+/* Writes `count` tokens of tile[width] to y: times scales, plus bias, times mask, all optional.
+   `stride`: values from one token to the next. */
+static void unpack(const tile_row *tile, long count, long width, long stride, const float *scales,
+                   const float *bias, const uint8_t *mask, float *y) {
     for (long t = 0; t < count; t += LANES) {
         for (long w = 0; w < width; w += LANES) {
-            vector rows[LANES], added_bias = {0};
+            vector rows[LANES], factors = (vector){0} + 1.0f, added_bias = {0};
             long columns = min_long(LANES, width - w);
             for (int i = 0; i < LANES; i++)
                 rows[i] = i < columns ? VECTOR_AT(tile[w + i] + t) : (vector){0};
             transpose(rows);
+            if (scales)
+                memcpy(&factors, scales + w, 4 * columns);
             if (bias)
                 memcpy(&added_bias, bias + w, 4 * columns);
             for (int i = 0; i < min_long(LANES, count - t); i++) {
-                rows[i] += added_bias;
+                rows[i] = rows[i] * factors + added_bias;
                 if (mask) {
                     bytes raw = {0};
                     memcpy(&raw, mask + (t + i) * stride + w, columns);

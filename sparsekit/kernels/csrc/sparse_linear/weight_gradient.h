@@ -11,38 +11,6 @@ Products are added lane by lane; the horizontal sums of many entries are compute
 /* Horizontal sums are computed for at least this many entries at once, except the last. */
 #define FOLDED_AT_ONCE 64
 
-/* Sums of lanes that are 8 apart, terms[0]'s in the lower half, terms[1]'s in the upper. The terms
-   are adjacent in memory, so one load gives the upper half of the first and the lower half of the
-   second. */
-static inline vector fold8(const vector terms[2]) {
-    vector middle = *(const unaligned_vector *)((const float *)terms + LANES / 2);
-    return middle +
-           SHUFFLE(terms[0], terms[1], 0, 1, 2, 3, 4, 5, 6, 7, 24, 25, 26, 27, 28, 29, 30, 31);
-}
-
-/* Sums of lanes that are 4 apart (2, 1 in the next functions): a's in the lower half of each group
-   of 8 lanes (4, 2), b's in the upper. */
-static inline vector fold4(vector a, vector b) {
-    return SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
-           SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-}
-static inline vector fold2(vector a, vector b) {
-    return SHUFFLE(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
-           SHUFFLE(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
-}
-static inline vector fold1(vector a, vector b) {
-    return SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
-           SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-}
-
-/* Lane i of the result is the sum over the lanes of terms[i]. */
-static inline vector fold(const vector terms[LANES]) {
-    vector fours[4];
-    UNROLL for (int i = 0; i < 4; i++) fours[i] =
-        fold4(fold8(terms + 4 * i), fold8(terms + 4 * i + 2));
-    return fold1(fold2(fours[0], fours[1]), fold2(fours[2], fours[3]));
-}
-
 /* sums[i] += the sum over the lanes of terms[i], for `count` terms. `available`: how many sums may
    be read and written, at least `count`. */
 static inline void add_folded(const vector *terms, long count, long available, float *sums) {
@@ -54,8 +22,8 @@ static inline void add_folded(const vector *terms, long count, long available, f
             sums[i] += last_sums[i];
     else {
         /* Adds 0 to the sums past `count`, to avoid a branch that is hard to predict. */
-        const integers lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-        *(unaligned_vector *)sums += (vector)((integers)last_sums & (lanes < (int32_t)count));
+        *(unaligned_vector *)sums +=
+            (vector)((integers)last_sums & (lane_numbers < (int32_t)count));
     }
 }
 
@@ -85,7 +53,7 @@ SPECIALIZED void correlate_row(const float *row, const tile_row *features, const
 
 /* sums[k] += the dot product of grad_output's row and the feature of entry k, for the rows at
    `first` to `last` in the order of block b. Horizontal sums are taken over several rows at a time:
-   16 entries need 37 operations, and so do fewer. */
+   LANES entries need as many operations as fewer. */
 SPECIALIZED void correlate(const sparse_rows *weight, long b, long first, long last,
                            const tile_row *features, const tile_row *grad_output, float *sums,
                            const int vectors) {
