@@ -55,7 +55,7 @@ def diagnose() -> Iterator[Finding]:
 def _units() -> Iterator[Finding]:
     units = cpu_units()
     for what, names, without in (
-        ("int8 units", INT8_UNITS, "int8 models are smaller here, not faster"),
+        ("int8 units", INT8_UNITS, "int8 gains less speed here than with VNNI or AMX"),
         ("bf16 units", BF16_UNITS, "training runs in fp32 on this CPU"),
     ):
         if units is None:
@@ -88,7 +88,7 @@ def _kernels() -> Finding:
         library(quantize.KERNEL)
     except KernelError as error:
         return Finding("kernels", f"none, so training on the CPU is slower: {error}", _fix(error))
-    used = "used" if sparse_linear.pays_here() else "not used here: they pay with AVX-512"
+    used = "used" if sparse_linear.pays_here() else "not used here: they pay with AVX2 or AVX-512"
     return Finding("kernels", f"{variant().name}; sparse matmuls are {used}")
 
 
@@ -96,10 +96,11 @@ def _sparse_runtime() -> Finding:
     from sparsekit.runtime.sparse.native import compiled
 
     try:
-        int8 = compiled().has_int8_dot_products()
+        kernels = compiled()
+        int8 = kernels.has_int8_dot_products() or kernels.max_int8_pair()
     except KernelError as error:
         return Finding("runtime=sparse", f"none: {error}", _fix(error))
-    without = "multiplies in float32: there is no VNNI, so int8 models are slower"
+    without = "multiplies in float32: there is neither VNNI nor AVX2, so int8 models are slower"
     return Finding("runtime=sparse", "multiplies int8" if int8 else without)
 
 

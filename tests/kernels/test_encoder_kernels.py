@@ -6,11 +6,13 @@ import ctypes
 import math
 import shutil
 import subprocess
+from collections import deque
 from importlib.resources import files
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sparsekit.kernels.compiler import FLAGS
@@ -39,6 +41,13 @@ long lanes(void) { return LANES; }
 int has_int8_dot_products(void) {
 #ifdef INT8_DOT_PRODUCTS
     return 1;
+#else
+    return 0;
+#endif
+}
+int max_int8_pair(void) {
+#ifdef INT8_PAIRS
+    return MAX_PAIR;
 #else
     return 0;
 #endif
@@ -209,8 +218,8 @@ def test_activations_by_the_sigmoid(probe: ctypes.CDLL, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def bytes_probe(probe: ctypes.CDLL) -> ctypes.CDLL:
-    if not probe.has_int8_dot_products():
-        pytest.skip("this processor has no int8 dot products")
+    if not probe.has_int8_dot_products() and not probe.max_int8_pair():
+        pytest.skip("this processor multiplies no bytes")
     return probe
 
 
@@ -285,6 +294,7 @@ def test_planes(bytes_probe: ctypes.CDLL, seed: int, vectors: int, zero_point: i
     ),
     width=st.integers(1, 8),
     density=st.sampled_from([0.0, 0.05, 0.4, 1.0]),
+    largest=st.sampled_from([30, 64, 65, 128]),
     format=st.sampled_from([Format.PACKED, Format.PLANES]),
 )
 def test_int8_sums_are_exact(
@@ -294,14 +304,18 @@ def test_int8_sums_are_exact(
     inputs: int,
     width: int,
     density: float,
+    largest: int,
     format: Format,
 ) -> None:
+    max_pair = bytes_probe.max_int8_pair() or None
+    assume(max_pair is None or format == Format.PLANES)
     random, lanes = np.random.default_rng(seed), bytes_probe.lanes()
-    weight = random.integers(-128, 128, (rows, inputs)).astype(np.int8)
+    weight = random.integers(-largest, min(largest, 127) + 1, (rows, inputs)).astype(np.int8)
     weight[random.random((rows, inputs)) >= density] = 0
     x = aligned((inputs, width * lanes))
     x[:] = random.integers(0, 256, x.shape)
-    packed = pack([quantized(weight, zero_point=100)], format)
+    x[:, 0], weight[0] = 255, np.where(weight[0] == 0, 0, -largest)  # the largest products
+    packed = pack([quantized(weight, zero_point=100)], format, max_pair)
     scratch = aligned((inputs * width * lanes,), np.int32)
     sums = aligned((rows, width * lanes), np.int32)
     sizes = [ctypes.c_long(size) for size in (rows, packed.chunks, format)]
@@ -387,3 +401,48 @@ def test_steps_end_with_their_row_and_chunk() -> None:
     ]
     quads = values.view(np.int8).reshape(-1, 4).tolist()
     assert quads == [[1, -2, 3, 4], [5, 0, 0, 0], [6, 0, 0, 0], [-7, 0, 0, 0]]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    shape=st.tuples(st.integers(1, 6), st.sampled_from([1, 2, 7, 40, CHUNK_INPUTS + 3])),
+    deviation=st.sampled_from([5, 40, 80, 1000]),
+    density=st.sampled_from([0.0, 0.1, 0.6, 1.0]),
+)
+def test_pairs_of_steps(
+    seed: int, shape: tuple[int, int], deviation: float, density: float
+) -> None:
+    """Every value is in one place, no pair exceeds the limit, and no fewer steps would do."""
+    random, limit = np.random.default_rng(seed), 128
+    weight = random.normal(0, deviation, shape).clip(-128, 127).astype(np.int8)
+    weight[random.random(shape) >= density] = 0
+    pointers, indices, values = steps(weight, limit)
+    quads = values.view(np.int8).reshape(-1, 4).astype(np.int64)
+    assert (np.abs(quads).reshape(-1, 2).sum(axis=1) <= limit).all()
+    restored = np.zeros(shape, np.int64)
+    for c, begins in enumerate(pointers):
+        for row, (begin, end) in enumerate(pairwise(begins)):
+            columns = c * CHUNK_INPUTS + indices[begin:end].astype(np.int64).ravel()
+            np.add.at(restored[row], columns, quads[begin:end].ravel())
+            chunk = weight[row, c * CHUNK_INPUTS : (c + 1) * CHUNK_INPUTS].astype(np.int64)
+            assert end - begin == -(-fewest_pairs(np.abs(chunk[chunk != 0]), limit) // 2)
+    assert np.array_equal(restored, weight)
+
+
+def fewest_pairs(magnitudes: np.ndarray, limit: int) -> int:
+    """How many pairs, or single values, whose sums are within the limit."""
+    rest, pairs = deque(sorted(magnitudes, reverse=True)), 0
+    while rest:
+        largest = rest.popleft()
+        if rest and largest + rest[-1] <= limit:
+            rest.pop()
+        pairs += 1
+    return pairs
+
+
+def test_values_of_pairs_are_always_planes() -> None:
+    dense = np.full((64, 256), 100, np.int8)
+    assert fastest_format([quantized(dense)], max_pair=128) == Format.PLANES
+    not_quantized = Linear(np.ones((4, 4), np.float32), None, np.zeros(4, np.float32), None, "x")
+    assert fastest_format([not_quantized], max_pair=128) == Format.FLOAT32

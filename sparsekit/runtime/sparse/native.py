@@ -73,7 +73,9 @@ class Encoder:
         self.variant = variant().name
         self._threads = Threads(self._library, threads)
         self._library.workspace_vectors.restype = c_long
-        self.int8 = bool(self._library.has_int8_dot_products())
+        self.dot_products = bool(self._library.has_int8_dot_products())
+        self._max_pair: int | None = self._library.max_int8_pair() or None
+        self.int8 = self.dot_products or self._max_pair is not None
         self.tiles = bool(self._library.has_int8_tiles())
         # The structures store addresses only: the arrays must live as long.
         self._arrays: list[Array] = []
@@ -201,7 +203,7 @@ class Encoder:
 
     def _operands(self, attention: Attention, terms: Terms | None) -> list[QuantizerStruct]:
         """Quantizers of query, key, probabilities and value."""
-        formats = operand_formats(attention.operands, terms, self.int8)
+        formats = operand_formats(attention.operands, terms, self.dot_products)
         return [
             quantizer_struct(x, format)
             for x, format in zip(attention.operands, formats, strict=True)
@@ -221,8 +223,10 @@ class Encoder:
 
     def _pack(self, linears: Sequence[Linear]) -> tuple[WeightStruct, Format, int]:
         """The packed weights, the format of their input, and the number of their values."""
-        format = fastest_format(linears, self.tiles) if self.int8 else Format.FLOAT32
-        packed = pack(linears, format)
+        format = Format.FLOAT32
+        if self.int8:
+            format = fastest_format(linears, self.tiles, self._max_pair)
+        packed = pack(linears, format, self._max_pair)
         arrays = [packed.pointers, packed.indices, packed.values]
         arrays += [packed.initial_sums, packed.scales, packed.biases]
         addresses = [self.address(array) for array in arrays]

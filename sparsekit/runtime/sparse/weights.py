@@ -54,15 +54,20 @@ class PackedWeight:
     biases: Array
 
 
-def fastest_format(linears: Sequence[Linear], tiles: bool = False) -> Format:
-    """The fastest format for layers with the same input, on a CPU with int8 dot products.
+def fastest_format(
+    linears: Sequence[Linear], tiles: bool = False, max_pair: int | None = None
+) -> Format:
+    """The fastest format for layers with the same input, on a CPU that multiplies int8.
 
     tiles: whether the CPU has int8 tiles too, which take layers of whole tiles only.
+    max_pair: see `steps`; PLANES alone can be arranged in such pairs.
 
     FLOAT32 for layers that are not quantized.
     """
     if not all(_is_int8(linear) for linear in linears):
         return Format.FLOAT32
+    if max_pair is not None:
+        return Format.PLANES
     nonzeros = sum(np.count_nonzero(linear.weight) for linear in linears)
     units = sum(np.count_nonzero(_units(linear.weight)) for linear in linears)
     size = sum(linear.weight.size for linear in linears)
@@ -94,8 +99,11 @@ def operand_formats(
     return [Format.ROUNDED] * 4
 
 
-def pack(linears: Sequence[Linear], format: Format) -> PackedWeight:
-    """The weights of Linear layers with the same input, concatenated along their outputs."""
+def pack(linears: Sequence[Linear], format: Format, max_pair: int | None = None) -> PackedWeight:
+    """The weights of Linear layers with the same input, concatenated along their outputs.
+
+    max_pair: see `steps`.
+    """
     biases = np.concatenate([linear.bias for linear in linears]).astype(np.float32)
     if format == Format.FLOAT32:
         weight = np.concatenate([float_weight(linear) for linear in linears])
@@ -112,7 +120,8 @@ def pack(linears: Sequence[Linear], format: Format) -> PackedWeight:
         pointers, indices, values = np.empty(0, np.int32), np.empty(0, np.uint8), tiles_of(weight)
         chunks = weight.shape[1] // TILE_INPUTS
     else:
-        layout = steps(weight) if format == Format.PLANES else compress(_units(weight))
+        planes = format == Format.PLANES
+        layout = steps(weight, max_pair) if planes else compress(_units(weight))
         pointers, indices, values = layout
         chunks = len(pointers)
     return PackedWeight(
@@ -147,33 +156,75 @@ def compress(units: Array) -> tuple[Array, Array, Array]:
     return np.stack(pointers), np.concatenate(indices), np.concatenate(values)
 
 
-def steps(weight: Array) -> tuple[Array, Array, Array]:
+def steps(weight: Array, max_pair: int | None = None) -> tuple[Array, Array, Array]:
     """Pointers [chunks, rows + 1], and for each step four indices and four int8 as one int32.
 
     A step has four consecutive nonzero values of a row's chunk; the last one is padded with zeros.
 
+    max_pair: of each step, the magnitudes of the first two values and those of the last two add up
+        to this at most, and a value that goes with no other one is paired with zero.
+
     >>> pointers, indices, values = steps(np.array([[0, 7, 1, 2, 3, 4], [0] * 6], np.int8))
     >>> pointers.tolist(), indices.tolist(), values.view(np.int8).reshape(-1, 4).tolist()
     ([[0, 2, 2]], [[1, 2, 3, 4], [5, 0, 0, 0]], [[7, 1, 2, 3], [4, 0, 0, 0]])
+    >>> _, indices, values = steps(np.array([[0, 7, 1, 6, 3]], np.int8), max_pair=8)
+    >>> indices.tolist(), values.view(np.int8).reshape(-1, 4).tolist()
+    ([[1, 0, 3, 2], [4, 0, 0, 0]], [[7, 0, 6, 1], [3, 0, 0, 0]])
     """
     pointers, indices, values, count = [], [], [], 0
     for start in range(0, weight.shape[1], CHUNK_INPUTS):
         chunk = np.ascontiguousarray(weight[:, start : start + CHUNK_INPUTS])
         # Faster than np.nonzero of both axes.
-        nonzero = np.flatnonzero(chunk != 0)
-        rows, columns = np.divmod(nonzero, chunk.shape[1])
+        rows, columns = np.divmod(np.flatnonzero(chunk != 0), chunk.shape[1])
         counts = np.bincount(rows, minlength=len(weight))
-        ends = _ends((counts + 3) // 4)
+        if max_pair is None:
+            places = np.arange(len(rows)) - _ends(counts)[rows]
+        else:
+            columns, places, counts = _paired(chunk, rows, columns, counts, max_pair)
         # Values follow each other from the beginning of their row's first step.
-        positions = 4 * ends[rows] + np.arange(len(rows)) - _ends(counts)[rows]
+        ends = _ends((counts + 3) // 4)
+        positions = 4 * ends[rows] + places
         step_indices = np.zeros(4 * ends[-1], np.uint16)
         step_values = np.zeros(4 * ends[-1], np.int8)
-        step_indices[positions], step_values[positions] = columns, chunk.ravel()[nonzero]
+        step_indices[positions], step_values[positions] = columns, chunk[rows, columns]
         pointers.append(count + ends)
         indices.append(step_indices.reshape(-1, 4))
         values.append(step_values.view(np.int32))
         count += ends[-1]
     return np.stack(pointers), np.concatenate(indices), np.concatenate(values)
+
+
+def _paired(
+    chunk: Array, rows: Array, columns: Array, counts: Array, limit: int
+) -> tuple[Array, Array, Array]:
+    """The columns of the nonzero values, reordered within each row, their places, in pairs, in the
+    row, and the number of places of each row.
+
+    rows, columns: those of the nonzero values, row by row; counts: how many each row has.
+    limit: even.
+
+    The largest magnitudes of a row stay alone, as few as possible; of the others the largest goes
+    with the smallest, the next largest with the next smallest, and so on. No other way needs fewer
+    pairs: of two values, the smaller one goes with all that the larger one goes with.
+    """
+    magnitudes = np.abs(chunk[rows, columns].astype(np.int32))
+    # By row, then from the largest to the smallest, then by column.
+    keys = np.sort((rows << 24) + ((255 - magnitudes) << 16) + columns)
+    columns, magnitudes = keys & 0xFFFF, 255 - ((keys >> 16) & 0xFF)
+    histogram = np.bincount((rows << 8) + magnitudes, minlength=len(chunk) << 8)
+    up_to = histogram.reshape(len(chunk), 256).cumsum(axis=1)
+    rank = np.arange(len(rows)) - _ends(counts)[rows]
+    # The value of rank counts - 1 - i, where it is small, goes with those whose rank is at least
+    # the number of values that are too large for it; its own partner has the rank alone + i.
+    small = magnitudes <= limit // 2
+    too_large = counts[rows] - up_to[rows, limit - np.minimum(magnitudes, limit)]
+    needed = too_large - (counts[rows] - 1 - rank)
+    smalls = up_to[:, limit // 2]
+    alone = np.maximum(counts - 2 * smalls, 0)
+    np.maximum.at(alone, rows[small], needed[small])
+    partner = counts[rows] - 1 - (rank - alone[rows])
+    pair = np.where(rank < alone[rows], rank, np.minimum(rank, partner))
+    return columns, 2 * pair + (rank > partner), 2 * (alone + (counts - alone + 1) // 2)
 
 
 def tiles_of(weight: Array) -> Array:

@@ -56,6 +56,16 @@ int has_int8_dot_products(void) {
 #endif
 }
 
+/* The largest sum of the magnitudes of two weights that make a pair of PLANES, to which Linear layers
+   with quantized inputs may be packed where there are no dot products of int8; 0 for none. */
+int max_int8_pair(void) {
+#ifdef INT8_PAIRS
+    return MAX_PAIR;
+#else
+    return 0;
+#endif
+}
+
 /* Whether weights may be stored as TILES; asks the system for them. */
 int has_int8_tiles(void) {
 #ifdef INT8_TILES

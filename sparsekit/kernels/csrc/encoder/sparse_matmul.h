@@ -5,7 +5,8 @@ output side by side, consist of units of 32 bits; units of zeros are skipped. At
 more, most PACKED units have a single nonzero value, and three multiplications are wasted. With
 PLANES, nonzero values are stored one by one: any four of an output make a step, and their input
 bytes are interleaved on the fly, with two instructions per multiply-add. So PACKED is for dense
-weights. TILES, for processors with AMX, are in tile_matmul.h.
+weights. With INT8_PAIRS there is no PACKED, and of the four values of a step the first two and the
+last two are pairs. TILES, for processors with AMX, are in tile_matmul.h.
 
 int8 sums are exact; float32 values are added in the order of the units, in ACCUMULATORS sums. */
 
@@ -95,7 +96,7 @@ INLINE void add_planes(integers *sum, const integers *x[4], long group, integers
     add_two_planes(sum, x[0][group], x[1][group], wasm_i32x4_shuffle(four, four, 0, 0, 0, 0), n);
     add_two_planes(sum, x[2][group], x[3][group], wasm_i32x4_shuffle(four, four, 1, 1, 1, 1), n);
 }
-#elif defined INT8_DOT_PRODUCTS
+#elif defined INT8_WEIGHTS
 /* sum [n] += four planes, of a group of n vectors, times the four bytes of `value`. */
 INLINE void add_planes(integers *sum, const integers *x[4], long group, integers value,
                        const int n) {
@@ -121,7 +122,7 @@ INLINE void add_planes(integers *sum, const integers *x[4], long group, integers
 }
 #endif
 
-#ifdef INT8_DOT_PRODUCTS
+#ifdef INT8_WEIGHTS
 /* Multiply-adds of a row's steps of one chunk with x [CHUNK_INPUTS][groups]. */
 INLINE void add_steps(const weight *w, long k, long end, const integers *x, integers *sum,
                       const int width) {
@@ -169,7 +170,7 @@ INLINE void multiply_chunk(const weight *w, long chunk, long first, long last, c
             sum[v] = chunk ? sums[v] : w->initial_sums[r] - (integers){0};
         long k = pointers[r], end = pointers[r + 1];
         fetch_ahead(w, k, format);
-#ifdef INT8_DOT_PRODUCTS
+#ifdef INT8_WEIGHTS
         if (format == PLANES)
             add_steps(w, k, end, x, sum, width);
         else

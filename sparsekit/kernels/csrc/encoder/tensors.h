@@ -51,7 +51,7 @@ INLINE integers to_byte(vector x, const quantizer *rounding) {
     return (centered_integers(x, rounding) + (int32_t)rounding->zero_point) & 255;
 }
 
-#ifdef INT8_DOT_PRODUCTS
+#ifdef INT8_WEIGHTS
 /* Packs four vectors of values up to 255 to bytes: each 128 bits have four bytes of the first
    vector, four of the second, and so on. INTERLEAVE with other such vectors undoes that. */
 INLINE integers pack(const integers q[GROUP]) {
@@ -107,7 +107,7 @@ INLINE void store_planes(const columns *to, integers *plane, long v, const vecto
 INLINE void store(const columns *to, integers *tile, long width, long feature, long v,
                   const vector values[4][GROUP], const int n) {
     long format = to->rounding->format;
-#ifdef INT8_DOT_PRODUCTS
+#ifdef INT8_WEIGHTS
     if (format == PLANES) {
         long groups = group_count(width);
 #pragma GCC unroll 4

@@ -49,6 +49,15 @@ are extensions of GCC and Clang, which compile them to the processor's instructi
     defined __aarch64__ && defined __ARM_FEATURE_DOTPROD || defined __wasm_simd128__
 #define INT8_DOT_PRODUCTS
 #endif
+/* Whether Linear layers may multiply bytes. AVX2 adds two products as an int16 that saturates, so
+   the magnitudes of the two weights may add up to MAX_PAIR at most: 255 times it is below 2^15. */
+#if defined INT8_DOT_PRODUCTS
+#define INT8_WEIGHTS
+#elif defined __AVX2__ && LANES == 8
+#define INT8_WEIGHTS
+#define INT8_PAIRS
+#define MAX_PAIR 128
+#endif
 /* Vectors per tile, the tokens for which a weight is read once: 128, 64 or 32. */
 #define TILE 8
 /* Adding 1.5 * 2^23 to a value of up to 2^22 rounds it to an integer, halves to even. */
@@ -58,7 +67,7 @@ typedef float vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t integers __attribute__((vector_size(4 * LANES)));
 typedef float unaligned_vector __attribute__((vector_size(4 * LANES), aligned(4)));
 
-#ifdef INT8_DOT_PRODUCTS
+#ifdef INT8_WEIGHTS
 /* DOT_PRODUCT_ADD(sum, x, value): each sum plus four unsigned bytes of x times four signed bytes.
    INTERLEAVE(half, bits, a, b): the elements of the lower (lo) or upper (hi) half of each 128 bits
    of a and b in turns. */
@@ -68,8 +77,15 @@ typedef float unaligned_vector __attribute__((vector_size(4 * LANES), aligned(4)
 #define INTERLEAVE(half, bits, a, b)                                                               \
     ((integers)_mm512_unpack##half##_epi##bits((__m512i)(a), (__m512i)(b)))
 #elif LANES == 8
+#ifdef INT8_PAIRS
+#define DOT_PRODUCT_ADD(sum, x, value)                                                             \
+    _mm256_add_epi32((__m256i)(sum),                                                               \
+                     _mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)(x), (__m256i)(value)),       \
+                                       _mm256_set1_epi16(1)))
+#else
 #define DOT_PRODUCT_ADD(sum, x, value)                                                             \
     _mm256_dpbusd_avx_epi32((__m256i)(sum), (__m256i)(x), (__m256i)(value))
+#endif
 #define INTERLEAVE(half, bits, a, b)                                                               \
     ((integers)_mm256_unpack##half##_epi##bits((__m256i)(a), (__m256i)(b)))
 #elif defined __wasm_simd128__
