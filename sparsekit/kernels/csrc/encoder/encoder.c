@@ -56,8 +56,9 @@ int has_int8_dot_products(void) {
 #endif
 }
 
-/* The largest sum of the magnitudes of two weights that make a pair of PLANES, to which Linear layers
-   with quantized inputs may be packed where there are no dot products of int8; 0 for none. */
+/* The largest sum of the magnitudes of two weights that make a pair of PLANES, to which Linear
+   layers with quantized inputs may be packed where there are no dot products of int8; 0 for none.
+ */
 int max_int8_pair(void) {
 #ifdef INT8_PAIRS
     return MAX_PAIR;
