@@ -28,18 +28,21 @@ class RecipeCallback(TrainerCallback):
         self.recipe.update(epoch)
         return epoch
 
+    def _follow(self, state: TrainerState) -> None:
+        self._sparse_linears.follow(state.max_steps / self.recipe.num_epochs)
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         # Before the first step, so that setting up masks does not count as part of it.
         self._update(state)
-        self._sparse_linears.follow()
+        self._follow(state)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any
     ) -> None:
         weight_decay = self.recipe.weight_decay(self._update(state))
-        self._sparse_linears.follow()
+        self._follow(state)
         for group, own in zip(now["optimizer"].param_groups, self.weight_decays, strict=True):
             group["weight_decay"] = own if weight_decay is None else weight_decay
 

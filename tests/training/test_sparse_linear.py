@@ -113,6 +113,31 @@ def test_layers_with_changing_masks_use_dense_matmuls(
     assert max(seen.under_masks[8:]) == 0
 
 
+@pytest.mark.parametrize("kind", ["magnitude.MagnitudePruning", "movement.MovementPruning"])
+def test_masks_that_last_for_some_steps_are_skipped_while_they_change(
+    tmp_path: Path,
+    student_folder: str,
+    rows: Rows,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sparsekit.training.cpu.sparse_linear.MIN_STEPS", 2)
+    pruning = {"_target_": f"sparsekit.modifiers.pruning.{kind}", **GRADUAL}
+    sparse, seen = trained(
+        tmp_path, student_folder, rows, {"pruning": pruning}, sparse_products="on"
+    )
+    dense, plain = trained(
+        tmp_path, student_folder, rows, {"pruning": pruning}, sparse_products="off"
+    )
+    # Movement pruning needs the gradients of masked weights while it prunes.
+    first = 8 if kind == "movement.MovementPruning" else 0
+    assert set(seen.sparse[:first]) <= {0} and min(seen.sparse[first:]) > 0
+    assert seen.under_masks[first:] == plain.under_masks[first:] == [0.0] * (16 - first)
+    for one, other in zip(sparse.state.log_history, dense.state.log_history, strict=True):
+        for name in one.keys() & {"loss", "grad_norm"}:
+            assert one[name] == pytest.approx(other[name], rel=1e-3), (name, one["epoch"])
+
+
 def test_layers_that_are_not_sparse_enough_use_dense_matmuls(
     tmp_path: Path, student_folder: str, rows: Rows
 ) -> None:

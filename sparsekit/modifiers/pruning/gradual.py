@@ -135,8 +135,10 @@ class GradualPruning(Pruning):
         }
 
     @property
-    def masks_final(self) -> bool:
-        return self._reached is not None and self._reached == self.end
+    def mask_epochs(self) -> float:
+        if self._reached is not None and self._reached == self.end:
+            return math.inf
+        return max(self.update_frequency, 0.0)
 
     def update(self, epoch: float) -> None:
         self._on = epoch >= self.start and (self.leave_enabled or self.active(epoch))

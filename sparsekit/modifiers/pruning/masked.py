@@ -96,12 +96,12 @@ class Pruning(Modifier):
     def masks(self) -> Masks:
         if not self._on:
             return NO_MASKS
-        return Masks(self._masked.masks, self.masks_final, self.learns_from_zeros)
+        return Masks(self._masked.masks, self.mask_epochs, self.learns_from_zeros)
 
     @property
-    def masks_final(self) -> bool:
-        """Whether the current masks stay as they are to the end of the window."""
-        return True
+    def mask_epochs(self) -> float:
+        """How many epochs the current masks last; inf if they stay to the end of the window."""
+        return math.inf
 
     @property
     def learns_from_zeros(self) -> bool:

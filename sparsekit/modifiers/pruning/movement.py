@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,7 @@ class MovementPruning(GradualPruning):
 
     @property
     def learns_from_zeros(self) -> bool:
-        return not self.masks_final
+        return math.isfinite(self.mask_epochs)
 
     def _score(self, name: str) -> Tensor:
         # Looked up each time: a model that is moved to another device has new buffers.

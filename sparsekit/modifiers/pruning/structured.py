@@ -259,7 +259,7 @@ class StructuredPruning(Modifier):
     def masks(self) -> Masks:
         if not self._on:
             return NO_MASKS
-        return Masks(self._masked.masks, final=self._reached == self.end)
+        return Masks(self._masked.masks, math.inf if self._reached == self.end else 0.0)
 
     def constrain(self) -> None:
         if self._on:

@@ -12,6 +12,9 @@ from sparsekit.modifiers.base import NO_MASKS, Masks, Modifier
 from sparsekit.modifiers.quantization.fake_quantize import QuantLinear
 from sparsekit.recipe.recipe import Recipe
 
+# The steps for which a mask must last: a pattern takes up to some 20 ms per layer to build.
+MIN_STEPS = 16
+
 
 class MaskedLinear(nn.Linear):
     """A Linear that skips masked weights in training, if `pattern` is set."""
@@ -35,8 +38,8 @@ class _Followed:
 
     def is_up_to_date(self, masks: Masks) -> bool:
         before = self._masks
-        return masks.masks is before.masks and (masks.final, masks.uses_gradients) == (
-            before.final,
+        return masks.masks is before.masks and (masks.epochs, masks.uses_gradients) == (
+            before.epochs,
             before.uses_gradients,
         )
 
@@ -56,9 +59,9 @@ class SparseLinears:
     """Applies the masks of a recipe to gradients and matmuls.
 
     Masked weights get no gradient, as in SparseML: they neither count in the norm for clipping nor
-    accumulate averages in the optimizer. With `sparse_products`, Linear layers whose mask is final
-    and sparse enough skip masked weights in their matmuls too. Which layers do depends on the
-    recipe alone, so a resumed run repeats the same computation.
+    accumulate averages in the optimizer. With `sparse_products`, Linear layers whose mask lasts for
+    MIN_STEPS and is sparse enough skip masked weights in their matmuls too. Which layers do depends
+    on the recipe alone, so a resumed run repeats the same computation.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, sparse_products: bool) -> None:
@@ -69,7 +72,7 @@ class SparseLinears:
         # The largest number of layers with sparse matmuls so far.
         self.sparse_layers = 0
 
-    def follow(self) -> None:
+    def follow(self, steps_per_epoch: float) -> None:
         """Apply the current masks of all modifiers; cheap if none has changed."""
         changed = [
             (masks, followed)
@@ -80,7 +83,7 @@ class SparseLinears:
         for _, followed in changed:
             followed.release()
         for masks, followed in changed:
-            self._apply(masks, followed)
+            self._apply(masks, followed, masks.epochs * steps_per_epoch >= MIN_STEPS)
         now = sum(len(followed.layers) for followed in self._followed)
         self.sparse_layers = max(self.sparse_layers, now)
 
@@ -92,12 +95,12 @@ class SparseLinears:
             if isinstance(module, MaskedLinear):
                 module.__class__ = nn.Linear  # type: ignore[assignment]
 
-    def _apply(self, masks: Masks, followed: _Followed) -> None:
+    def _apply(self, masks: Masks, followed: _Followed, lasting: bool) -> None:
         followed.remember(masks)
         if masks.uses_gradients:
             return
         for name, mask in masks.masks.items():
-            layer = self._sparse_layer(name, mask) if masks.final else None
+            layer = self._sparse_layer(name, mask) if lasting else None
             if layer is None:
                 followed.hooks.append(_mask_gradient(self._model.get_parameter(name), mask))
             else:
