@@ -65,7 +65,11 @@ class MaskedWords:
 
     def _fill(self, texts: Sequence[MaskedText], generator: np.random.Generator) -> list[list[str]]:
         mask = str(self._tokenizer.mask_token)
-        whole = [" ".join(mask if word is None else word for word in words) for words in texts]
+        # A mask that a text itself holds is none of ours to fill.
+        whole = [
+            " ".join(mask if word is None else word.replace(mask, "") for word in words)
+            for words in texts
+        ]
         inputs: Any = self._tokenizer(whole, padding=True, truncation=True, return_tensors="pt")
         probabilities, likeliest = self._candidates(dict(inputs))
         rows, _ = torch.where(inputs["input_ids"] == self._tokenizer.mask_token_id)

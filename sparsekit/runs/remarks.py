@@ -70,7 +70,8 @@ def _advice(config: Mapping[str, Any], summary: Mapping[str, Any], missed: bool)
     zeros = summary.get("sparsity", {}).get("overall", 0.0)
     if zeros > _FEW_ZEROS:
         yield f"less sparsity{_lower_sparsity(config, zeros)}"
-    if missed and not training.get("class_weights"):
+    streamed = (config.get("dataset") or {}).get("streaming")  # whose classes nobody counts
+    if missed and not training.get("class_weights") and not streamed:
         # Where the teacher decides alone, class weights would be refused.
         taught = "teacher" in summary and recipe.get("distill_hardness") == 1
         mixed = " recipe.distill_hardness=0.5" if taught else ""

@@ -99,6 +99,13 @@ def test_a_masked_lm_head_replaces_words(pretrained: Path) -> None:
     assert made[0][0] == "fine" and made[0][2] == "film" and made[2][1] == "plot"
 
 
+def test_a_mask_of_the_text_itself_stays(pretrained: Path) -> None:
+    fill, plain = MaskedWords(str(pretrained)), ["a", "fine", None]
+    [[*known, drawn]] = fill([["[MASK]", *plain]], np.random.default_rng(0))
+    assert known == ["[MASK]", "a", "fine"]
+    assert drawn == fill([plain], np.random.default_rng(0))[0][-1]
+
+
 def test_the_likeliest_words_are_drawn(pretrained: Path) -> None:
     fill = MaskedWords(str(pretrained))
     bias = fill._model.get_output_embeddings().bias

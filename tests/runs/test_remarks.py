@@ -76,6 +76,11 @@ def test_advice_without_a_config_or_with_what_is_set_already(tmp_path: Path) -> 
     assert advice.startswith("What may help: more epochs, less sparsity, class weights")
 
 
+def test_nobody_counts_the_classes_of_a_stream(tmp_path: Path) -> None:
+    run = run_of(tmp_path, {"dataset": {"streaming": True}}, [0, 1, 1])
+    assert remarks(run, summary(0.6, None, sparsity=0.0))[-1] == "What may help: more epochs."
+
+
 def test_a_metric_that_is_no_share_or_better_when_lower_is_left_out(tmp_path: Path) -> None:
     run = run_of(tmp_path, {}, [0, 1, 2])
     ours = {"metrics": {"validation": {"log_loss": 0.2, "hamming_loss": 0.2}}}
