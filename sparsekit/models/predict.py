@@ -12,6 +12,7 @@ from sparsekit.data.collator import padded as padded_rows
 from sparsekit.models.first_token import only_first_token
 from sparsekit.runtime.tasks.base import Array, Output
 from sparsekit.tasks.base import Task
+from sparsekit.tasks.inputs import inputs_of
 
 # Per batch, padding included: enough for full speed, few enough for a CPU's cache.
 BATCH_TOKENS = 2048
@@ -26,7 +27,8 @@ def predict_outputs(
     Rows are batched by length, so that there is little padding; outputs of padding are left out.
     Tokens that influence no output are not computed.
     """
-    inputs = [name for name in rows.column_names if name in tokenizer.model_input_names]
+    given = [name for name in rows.column_names if name in tokenizer.model_input_names]
+    inputs = inputs_of(model, given)
     columns = {name: rows[name][:] for name in inputs}
     if task.outputs_of_labels:
         columns["labels"] = rows["labels"][:]

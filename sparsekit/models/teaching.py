@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ from sparsekit.models.teacher import label_order, load_teacher
 from sparsekit.models.tokenizer import load_tokenizer, padding_side
 from sparsekit.runtime.tasks.base import Output
 from sparsekit.tasks.base import Task
+from sparsekit.tasks.inputs import inputs_of
 
 log = logging.getLogger(__name__)
 
@@ -174,8 +174,7 @@ def _kept(teacher: Source, task: Task, student: LoadedModel, split: Tokenized) -
     def make(target: Path) -> None:
         model = teacher.load()
         log.info("teacher %s reads %d rows of %s, once", teacher.name, len(rows), split.name)
-        accepted = inspect.signature(model.forward).parameters
-        read = rows.select_columns([*(name for name in inputs if name in accepted), *others])
+        read = rows.select_columns([*inputs_of(model, inputs), *others])
         keep(task, rows, predict_outputs(model, task, read, tokenizer), teacher.order, target)
 
     order = teacher.order or range(len(id2label(student.model.config)))

@@ -8,12 +8,12 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsekit.errors import UserError, first_line
+from sparsekit.tasks.inputs import TYPES, reads_types
 
 log = logging.getLogger(__name__)
 
 # Architectures whose head reads the last position, whatever the mask says.
 _READS_LAST_POSITION = ("xlnet",)
-_TYPES = "token_type_ids"
 # Architectures whose positions start after the id of the padding token.
 COUNTED_FROM_PADDING = (
     *("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "mpnet", "roberta"),
@@ -63,9 +63,9 @@ def leave_out_types(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
     inputs as training did.
     """
     names = list(tokenizer.model_input_names)
-    if getattr(config, "type_vocab_size", None) == 1:
-        names = [name for name in names if name != _TYPES]
-    if _TYPES not in names:
+    if not reads_types(config):
+        names = [name for name in names if name != TYPES]
+    if TYPES not in names:
         tokenizer.model_input_names = names
         tokenizer.init_kwargs["model_input_names"] = names
 

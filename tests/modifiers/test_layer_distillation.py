@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
 
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.distillation.layers import PerLayerDistillation
@@ -47,6 +52,35 @@ def test_layers_are_paired_by_depth(own: int, theirs: int, taught: str) -> None:
     """The last of the student's learns from the last of the teacher's, and the schedule says so."""
     modifier = attached(classifier(own), classifier(theirs))
     assert modifier.note == f"{own} layers, from the teacher's {taught}"
+
+
+@pytest.mark.parametrize("kind", ["one type", "distilbert"])
+def test_a_teacher_reads_only_the_inputs_that_it_has(kind: str) -> None:
+    """The student's tokens have types: of a pair's second text 1, which the teacher cannot embed."""
+    student = classifier(2)
+    if kind == "one type":
+        config = student.config.__class__(**{**student.config.to_dict(), "type_vocab_size": 1})
+        teacher = BertForSequenceClassification(config)
+        names = ["bert.encoder.layer.1.output.dense"]
+    else:
+        sizes = {"vocab_size": 20, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 16}
+        teacher = DistilBertForSequenceClassification(DistilBertConfig(**sizes))
+        names = ["distilbert.transformer.layer.1.ffn.lin2"]
+    modifier = PerLayerDistillation(
+        gain=1.0,
+        student_layer_names=["bert.encoder.layer.1.output.dense"],
+        teacher_layer_names=names,
+    )
+    modifier.use_teacher(teacher)
+    modifier.attach(student)
+    modifier.update(0.0)
+    batch = {
+        "input_ids": torch.tensor([[1, 2, 3]]),
+        "attention_mask": torch.ones(1, 3),
+        "token_type_ids": torch.tensor([[0, 0, 1]]),
+    }
+    loss = modifier.loss(torch.zeros(()), batch, student.train()(**batch))
+    assert torch.isfinite(loss) and loss > 0
 
 
 def test_a_student_equal_to_its_teacher_has_no_distance() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsekit.tasks.inputs import inputs_of
+
 
 class PairedOutputs:
     """Records what named modules of both models return, while it is on.
@@ -92,7 +94,8 @@ class PairedOutputs:
         if device_of(self._teacher) != device_of(student):
             self._teacher.to(device_of(student))
         with torch.no_grad():
-            self._teacher(**{name: value for name, value in inputs.items() if name != "labels"})
+            read = inputs_of(self._teacher, inputs.keys() - {"labels"})
+            self._teacher(**{name: inputs[name] for name in read})
 
 
 def _recorder(outputs: dict[str, Tensor], name: str) -> Any:
