@@ -56,7 +56,7 @@ def test_layers_are_paired_by_depth(own: int, theirs: int, taught: str) -> None:
 
 @pytest.mark.parametrize("kind", ["one type", "distilbert"])
 def test_a_teacher_reads_only_the_inputs_that_it_has(kind: str) -> None:
-    """The student's tokens have types: of a pair's second text 1, which the teacher cannot embed."""
+    """The student's tokens have types: 1 for a second text, which the teacher cannot embed."""
     student = classifier(2)
     if kind == "one type":
         config = student.config.__class__(**{**student.config.to_dict(), "type_vocab_size": 1})
