@@ -9,6 +9,7 @@ from enum import IntEnum
 import numpy as np
 
 from sparsekit.runtime.sparse.graph import Array
+from sparsekit.runtime.sparse.pairs import paired
 from sparsekit.runtime.sparse.structure import Linear, Quantizer, Terms
 
 
@@ -180,7 +181,7 @@ def steps(weight: Array, max_pair: int | None = None) -> tuple[Array, Array, Arr
         if max_pair is None:
             places = np.arange(len(rows)) - _ends(counts)[rows]
         else:
-            columns, places, counts = _paired(chunk, rows, columns, counts, max_pair)
+            columns, places, counts = paired(chunk, rows, columns, counts, max_pair)
         # Values follow each other from the beginning of their row's first step.
         ends = _ends((counts + 3) // 4)
         positions = 4 * ends[rows] + places
@@ -192,39 +193,6 @@ def steps(weight: Array, max_pair: int | None = None) -> tuple[Array, Array, Arr
         values.append(step_values.view(np.int32))
         count += ends[-1]
     return np.stack(pointers), np.concatenate(indices), np.concatenate(values)
-
-
-def _paired(
-    chunk: Array, rows: Array, columns: Array, counts: Array, limit: int
-) -> tuple[Array, Array, Array]:
-    """The columns of the nonzero values, reordered within each row, their places, in pairs, in the
-    row, and the number of places of each row.
-
-    rows, columns: those of the nonzero values, row by row; counts: how many each row has.
-    limit: even.
-
-    The largest magnitudes of a row stay alone, as few as possible; of the others the largest goes
-    with the smallest, the next largest with the next smallest, and so on. No other way needs fewer
-    pairs: of two values, the smaller one goes with all that the larger one goes with.
-    """
-    magnitudes = np.abs(chunk[rows, columns].astype(np.int32))
-    # By row, then from the largest to the smallest, then by column.
-    keys = np.sort((rows << 24) + ((255 - magnitudes) << 16) + columns)
-    columns, magnitudes = keys & 0xFFFF, 255 - ((keys >> 16) & 0xFF)
-    histogram = np.bincount((rows << 8) + magnitudes, minlength=len(chunk) << 8)
-    up_to = histogram.reshape(len(chunk), 256).cumsum(axis=1)
-    rank = np.arange(len(rows)) - _ends(counts)[rows]
-    # The value of rank counts - 1 - i, where it is small, goes with those whose rank is at least
-    # the number of values that are too large for it; its own partner has the rank alone + i.
-    small = magnitudes <= limit // 2
-    too_large = counts[rows] - up_to[rows, limit - np.minimum(magnitudes, limit)]
-    needed = too_large - (counts[rows] - 1 - rank)
-    smalls = up_to[:, limit // 2]
-    alone = np.maximum(counts - 2 * smalls, 0)
-    np.maximum.at(alone, rows[small], needed[small])
-    partner = counts[rows] - 1 - (rank - alone[rows])
-    pair = np.where(rank < alone[rows], rank, np.minimum(rank, partner))
-    return columns, 2 * pair + (rank > partner), 2 * (alone + (counts - alone + 1) // 2)
 
 
 def tiles_of(weight: Array) -> Array:
