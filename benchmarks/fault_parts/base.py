@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,14 @@ def start(folder: Path, overrides: list[str], **environment: str) -> subprocess.
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # A background job of a shell ignores SIGINT, one of nohup SIGHUP, and so would its runs.
+        preexec_fn=_heed_signals,
     )
+
+
+def _heed_signals() -> None:
+    for each in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_DFL)
 
 
 def base_run(scratch: Path, inputs: list[str]) -> Path:

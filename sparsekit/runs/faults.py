@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sparsekit.errors import UserError, first_line
 from sparsekit.runs.folder import RunFolder
@@ -40,8 +41,8 @@ def explained(run: RunFolder) -> Iterator[None]:
 def fault(error: BaseException, run: RunFolder) -> str | None:
     """What failed and how to go on, where `error` or one of its causes is a system fault."""
     chain = list(_causes(error))
-    files = (getattr(each, "filename", None) for each in chain)
-    file = next((str(name) for name in files if name), str(run))
+    files = [str(name) for each in chain if (name := getattr(each, "filename", None))]
+    file = next(iter(files), str(run))
     numbers = {each.errno for each in chain if isinstance(each, OSError)}
     text = " ".join(str(each) for each in chain)
     if numbers & set(_NO_SPACE) or any(phrase in text for phrase in _NO_SPACE_TEXTS):
@@ -49,7 +50,9 @@ def fault(error: BaseException, run: RunFolder) -> str | None:
             f"no space left to write {file}: free some, or set another output_dir or "
             f"SPARSEKIT_CACHE; checkpoints and results that are whole stay: sparsekit resume {run}"
         )
-    if not run.path.is_dir():
+    gone = errno.ENOENT in numbers and any(Path(name).is_relative_to(run.path) for name in files)
+    if gone or not run.path.is_dir():
+        # What removes a folder takes its files first.
         return f"the run folder {run} was removed while the run was at work; start the run again"
     if numbers & set(_READ_ONLY):
         return f"{file} cannot be written ({first_line(error)}); set another output_dir"

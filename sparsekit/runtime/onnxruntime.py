@@ -24,10 +24,11 @@ from sparsekit.runtime.base import Inputs, checked_inputs, clock
 from sparsekit.runtime.onnx_file import check_file
 from sparsekit.system import int8_sums_overflow
 
-# Its exceptions for a file or inputs that it cannot run; they have no common base class.
+# Its exceptions for a file or inputs that it cannot run; they have no common base class. A message
+# that quotes a damaged name, which is no UTF-8, arrives as a UnicodeDecodeError.
 ERRORS = (
     *(EPFail, Fail, InvalidArgument, InvalidGraph, InvalidProtobuf),
-    *(NoSuchFile, NotImplemented, RuntimeException),
+    *(NoSuchFile, NotImplemented, RuntimeException, UnicodeDecodeError),
 )
 ERRORS_ONLY = 3
 FLOAT32_INPUTS = "1"
@@ -96,12 +97,13 @@ def _session(
     model: Path, options: onnxruntime.SessionOptions, may_convert: bool
 ) -> onnxruntime.InferenceSession:
     """may_convert: whether weights are converted, which fails where layers share them."""
-    providers = ["CPUExecutionProvider"]
+    # Without its fallback, which prints the error and tries the same provider again.
+    how: dict[str, Any] = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}
     try:
-        return onnxruntime.InferenceSession(str(model), options, providers=providers)
+        return onnxruntime.InferenceSession(str(model), options, **how)
     except Fail:
         if not may_convert:
             raise
     from sparsekit.runtime.shared_weights import with_own_weights
 
-    return onnxruntime.InferenceSession(with_own_weights(model), options, providers=providers)
+    return onnxruntime.InferenceSession(with_own_weights(model), options, **how)

@@ -119,6 +119,11 @@ def test_other_errors_are_no_faults(tmp_path: Path) -> None:
         assert fault(error, RunFolder(tmp_path)) is None
 
 
+def test_a_run_folder_whose_files_vanish_first_is_named(tmp_path: Path) -> None:
+    inside = FileNotFoundError(2, "No such file", str(tmp_path / "checkpoints" / ".unfinished"))
+    assert "was removed while" in (fault(inside, RunFolder(tmp_path)) or "")
+
+
 def test_a_folder_that_cannot_be_made_is_refused(
     tmp_path: Path, csv_files: dict[str, str], student_folder: str
 ) -> None:

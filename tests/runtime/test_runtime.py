@@ -51,6 +51,18 @@ def test_predict(deployment: Path) -> None:
         )
 
 
+def test_a_graph_with_a_name_that_is_no_text(
+    deployment: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """onnxruntime's message quotes the name, and cannot be decoded."""
+    file = deployment / "model.onnx"
+    graph = file.read_bytes()
+    file.write_bytes(graph.replace(b"Gather", b"\xffather", 1))
+    with pytest.raises(UserError, match="onnxruntime cannot load .*; the file was changed"):
+        OnnxRuntime(file, threads=1)
+    assert capfd.readouterr().out == ""
+
+
 def test_labels_without_names(deployment: Path) -> None:
     config = json.loads((deployment / "config.json").read_text())
     del config["id2label"]
