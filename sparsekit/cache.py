@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sparsekit.errors import UserError, first_line
+from sparsekit.errors import UserError, first_line, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def damage(folder: Path) -> str | None:
     if not (folder / SUMS).exists():
         return "it has no checksums, as those of sparsekit 0.1"
     try:
-        sums = json.loads((folder / SUMS).read_bytes())
+        sums = parse_json((folder / SUMS).read_bytes())
         changed = [name for name, expected in sums.items() if _sum(folder, name) != expected]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         return first_line(error)

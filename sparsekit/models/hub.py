@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from sparsekit.config.build import build
-from sparsekit.errors import UserError, first_line
+from sparsekit.errors import UserError, first_line, parse_json
 from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason
 from sparsekit.sparseml import zoo
 
@@ -94,7 +93,7 @@ def weight_files(folder: Path) -> list[Path]:
 def _shards(index: Path) -> list[Path]:
     """The files that an index of shards names."""
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        names = set(parse_json(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(
             f"cannot read {index}: {first_line(error)}; the file may be cut short: get it again"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sparsekit.config.overrides import overridden_values
-from sparsekit.errors import UserError, first_line
+from sparsekit.errors import UserError, first_line, parse_json
 from sparsekit.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _run_id(folder: RunFolder, resumed: bool, is_job: bool) -> str | None:
     """The id of the W&B run; None leaves it to W&B, which reads WANDB_RUN_ID or draws one."""
     if resumed:
         try:
-            return str(json.loads(folder.wandb_id.read_bytes())["id"])
+            return str(parse_json(folder.wandb_id.read_bytes())["id"])
         except (OSError, ValueError, LookupError, TypeError):
             LOG.warning("%s names no W&B run to go on with; another one begins", folder.wandb_id)
     # Under the id of the environment all jobs of a sweep would merge into one run.

@@ -138,9 +138,9 @@ def _shapes(model: Path) -> tuple[list[str], list[int]]:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # A run that fails is expected here.
-    providers = ["CPUExecutionProvider"]
+    how: dict[str, Any] = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}
     try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=providers)
+        session = onnxruntime.InferenceSession(str(model), options, **how)
     except ERRORS as error:
         raise UserError(
             f"onnxruntime, which finds the shapes for DeepSparse, cannot load {model}: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from sparsekit.errors import UserError, first_line
+from sparsekit.errors import UserError, first_line, parse_json
 from sparsekit.runtime.base import Inputs
 
 # The inputs of a tokenizer whose settings name none.
@@ -160,7 +159,7 @@ def label_names(config: Mapping[str, Any]) -> list[str]:
 def read_json(file: Path) -> dict[str, Any]:
     """The mapping in a JSON file; raises UserError where there is none."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = parse_json(file.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError("it is not a mapping")
     except (FileNotFoundError, NotADirectoryError) as error:

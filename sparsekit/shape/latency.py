@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, parse_json
 from sparsekit.system import cores, cpu_name, versions
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|us|s|)\s*")
@@ -92,7 +92,7 @@ class LatencyTable:
     def load(cls, file: Path, any_machine: bool = False) -> LatencyTable:
         """Read a table; raises UserError for one of another machine, unless `any_machine`."""
         try:
-            values = json.loads(file.read_bytes())
+            values = parse_json(file.read_bytes())
             values["costs"] = {
                 sparsity: Costs(
                     base=float(each.pop("base")),

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, parse_json
 from sparsekit.runs.folder import RunFolder
 
 # Tried from the sparsest on, which is the smallest and the fastest; 0: int8 alone.
@@ -159,7 +159,7 @@ def _claim(asked: Search, folder: Path) -> None:
     file, settings = folder / SETTINGS, asdict(asked)
     if file.exists():
         try:
-            known: Any = json.loads(file.read_bytes())
+            known: Any = parse_json(file.read_bytes())
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {file}: {error}; choose another --output") from error
         if known != settings:

@@ -13,7 +13,7 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 
 from sparsekit.config.identity import config_hash, identity_hash
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, parse_json
 from sparsekit.runs.find import find_runs
 from sparsekit.runs.folder import Ending, RunFolder
 
@@ -160,7 +160,7 @@ def _same_data(end: Ending, job: Job) -> bool:
 def read_record(folder: Path) -> tuple[str, list[Job]] | None:
     """The key and jobs of `sweep.json` in a sweep's folder; None if it cannot be read."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = parse_json((folder / RECORD).read_text(encoding="utf-8"))
         jobs = [
             Job(
                 overrides=job["overrides"],

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, parse_json
 from sparsekit.runs.find import find_runs
 from sparsekit.runs.summary import scalars
 from sparsekit.runs.tracking import TrackingConfig
@@ -95,7 +94,7 @@ def _column(axis: str) -> str:
 
 def _axes(folder: Path) -> list[str]:
     try:
-        axes: list[str] = json.loads((folder / RECORD).read_text(encoding="utf-8"))["axes"]
+        axes: list[str] = parse_json((folder / RECORD).read_text(encoding="utf-8"))["axes"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} is not a sweep's folder: it has no readable {RECORD}") from error
     return axes

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from sparsekit.cache import file_hash
-from sparsekit.errors import first_line
+from sparsekit.errors import first_line, parse_json
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -74,7 +74,7 @@ def damage(checkpoint: Path) -> str | None:
     if lacking:
         return f"it lacks {', '.join(lacking)}"
     try:
-        json.loads((checkpoint / STATE).read_bytes())["global_step"]
+        parse_json((checkpoint / STATE).read_bytes())["global_step"]
         sums = record(checkpoint).get("files")
         if sums is None:
             return _broken_format(checkpoint)
@@ -101,7 +101,7 @@ def _broken_format(checkpoint: Path) -> str | None:
                 with safe_open(path, "numpy"):
                     pass
             elif path.suffix == ".json":
-                json.loads(path.read_bytes())
+                parse_json(path.read_bytes())
         except (OSError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
             return f"{path.name} is damaged: {first_line(error)}"
     return None
@@ -115,7 +115,7 @@ def record(checkpoint: Path) -> dict[str, Any]:
     file = checkpoint / RECORD
     if not file.is_file():
         return {}
-    content = json.loads(file.read_bytes())
+    content = parse_json(file.read_bytes())
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise ValueError(f"{RECORD} is not of version {VERSION}: another sparsekit wrote it")
     return content

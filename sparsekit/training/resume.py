@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from sparsekit.errors import ConfigError
+from sparsekit.errors import ConfigError, parse_json
 from sparsekit.training.checkpoints import STATE, checkpoints, damage, newest_whole
 
 KEY = "resume_from_checkpoint"
@@ -77,5 +76,5 @@ def resumed_step(checkpoint: str | bool | None) -> int | None:
 
 
 def _state(checkpoint: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    state: dict[str, Any] = parse_json((checkpoint / STATE).read_text(encoding="utf-8"))
     return state

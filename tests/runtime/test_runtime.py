@@ -58,9 +58,15 @@ def test_a_graph_with_a_name_that_is_no_text(
     file = deployment / "model.onnx"
     graph = file.read_bytes()
     file.write_bytes(graph.replace(b"Gather", b"\xffather", 1))
-    with pytest.raises(UserError, match="onnxruntime cannot load .*; the file was changed"):
+    with pytest.raises(UserError, match=r"onnxruntime cannot load .*; the file was changed"):
         OnnxRuntime(file, threads=1)
     assert capfd.readouterr().out == ""
+
+
+def test_a_config_that_is_nested_too_deeply(deployment: Path) -> None:
+    (deployment / "config.json").write_text('{"a":' * 100_000)
+    with pytest.raises(UserError, match=r"config\.json is not JSON \(it is nested too deeply\)"):
+        predict(deployment, TEXTS)
 
 
 def test_labels_without_names(deployment: Path) -> None:

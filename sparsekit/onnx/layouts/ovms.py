@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sparsekit.errors import UserError, first_line
+from sparsekit.errors import UserError, first_line, parse_json
 from sparsekit.onnx.layouts.source import Source
 from sparsekit.onnx.layouts.versions import add_version
 
@@ -48,7 +48,7 @@ def _read(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {LIST: []}
     try:
-        config = json.loads(file.read_bytes())
+        config = parse_json(file.read_bytes())
         entries = config[LIST]
         if not all(isinstance(entry["config"], dict) for entry in entries):
             raise TypeError("an entry has no config")

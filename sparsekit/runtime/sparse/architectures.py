@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from sparsekit.errors import parse_json
 
 _ROTARY = "its rotary positions do not have the form that the kernels compute, ModernBERT's"
 _RMS = "its norms divide by the root mean square alone, of which there is no kernel"
@@ -31,7 +32,7 @@ _REASONS = {
 def unsupported(model: Path) -> str | None:
     """The reason for the graph in `model`, a file beside its `config.json`; None: not known."""
     try:
-        config = json.loads(model.with_name("config.json").read_bytes())
+        config = parse_json(model.with_name("config.json").read_bytes())
         model_type = config["model_type"]
         reason = _REASONS.get(model_type)
         if model_type == "deberta-v2" and config.get("conv_kernel_size"):

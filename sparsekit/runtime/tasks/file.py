@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sparsekit.config.build import build
-from sparsekit.errors import UserError, first_line
+from sparsekit.errors import UserError, first_line, parse_json
 from sparsekit.runtime.tasks.base import Answers
 from sparsekit.runtime.tasks.text_classification import TextClassificationAnswers
 
@@ -32,7 +32,7 @@ def read_task(folder: Path) -> Answers:
     if not file.is_file():
         return TextClassificationAnswers()
     try:
-        node = json.loads(file.read_bytes())
+        node = parse_json(file.read_bytes())
         if not isinstance(node, dict) or "_target_" not in node:
             raise ValueError("it is not a mapping with _target_")
     except (OSError, ValueError, RecursionError) as error:
