@@ -155,7 +155,7 @@ def test_the_wheel_with_kernels_needs_no_compiler(
         chosen = bare | {"SPARSEKIT_KERNELS": name}
         compared = run([python, "-c", COMPARISON], tmp_path, chosen)
         expected = name or variants[0]
-        assert compared.stdout == f"{expected} {expected.endswith('vnni')}\n", compared.stderr
+        assert compared.stdout == f"{expected} {expected != 'avx512'}\n", compared.stderr
         command = [str(Path(python).with_name("sparsekit")), "predict", "run", "a film"]
         answers.add(run([*command, "--runtime", "sparse"], tmp_path, chosen).stdout.split()[0])
     assert answers == {"1"}
