@@ -59,7 +59,9 @@ def test_tiles_do_not_change_a_bit(
 ) -> None:
     monkeypatch.setattr(native, "compiled", lambda: tiles)
     with monkeypatch.context() as patch:
-        patch.setattr(native, "fastest_format", lambda linears, tiles, max_pair: fastest_format(linears))
+        patch.setattr(
+            native, "fastest_format", lambda linears, tiles, max_pair: fastest_format(linears)
+        )
         without = SparseRuntime(graphs[name], threads=1)
     assert without._encoder._struct.layer[0].intermediate.format == Format.PACKED
     runtimes = [SparseRuntime(graphs[name], threads) for threads in (1, 3)]
