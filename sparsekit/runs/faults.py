@@ -53,7 +53,8 @@ def fault(error: BaseException, run: RunFolder) -> str | None:
     gone = errno.ENOENT in numbers and any(Path(name).is_relative_to(run.path) for name in files)
     if gone or not run.path.is_dir():
         # What removes a folder takes its files first.
-        return f"the run folder {run} was removed while the run was at work; start the run again"
+        what = file if run.path.is_dir() else f"the run folder {run}"
+        return f"{what} was removed while the run was at work; start the run again"
     if numbers & set(_READ_ONLY):
         return f"{file} cannot be written ({first_line(error)}); set another output_dir"
     if any(isinstance(each, MemoryError) for each in chain) or any(

@@ -445,6 +445,15 @@ def fewest_pairs(magnitudes: np.ndarray, limit: int) -> int:
     return pairs
 
 
+def test_pairs_need_few_more_steps() -> None:
+    """Of normally distributed weights the largest tenth, as magnitude pruning leaves it."""
+    random = np.random.default_rng(0)
+    weight = random.normal(0, 30, (512, CHUNK_INPUTS)).clip(-128, 127).astype(np.int8)
+    weight[np.abs(weight) < 50] = 0
+    assert 0.08 < np.count_nonzero(weight) / weight.size < 0.12
+    assert len(steps(weight, 128)[2]) < 1.1 * len(steps(weight)[2])
+
+
 def test_values_of_pairs_are_always_planes() -> None:
     dense = np.full((64, 256), 100, np.int8)
     assert fastest_format([quantized(dense)], max_pair=128) == Format.PLANES

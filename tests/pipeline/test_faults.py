@@ -121,7 +121,9 @@ def test_other_errors_are_no_faults(tmp_path: Path) -> None:
 
 def test_a_run_folder_whose_files_vanish_first_is_named(tmp_path: Path) -> None:
     inside = FileNotFoundError(2, "No such file", str(tmp_path / "checkpoints" / ".unfinished"))
-    assert "was removed while" in (fault(inside, RunFolder(tmp_path)) or "")
+    assert (fault(inside, RunFolder(tmp_path)) or "").startswith(f"{inside.filename} was removed")
+    shutil.rmtree(tmp_path)
+    assert (fault(inside, RunFolder(tmp_path)) or "").startswith(f"the run folder {tmp_path} was")
 
 
 def test_a_folder_that_cannot_be_made_is_refused(

@@ -12,7 +12,8 @@ from sparsekit.modifiers.base import NO_MASKS, Masks, Modifier
 from sparsekit.modifiers.quantization.fake_quantize import QuantLinear
 from sparsekit.recipe.recipe import Recipe
 
-# The steps for which a mask must last: a pattern takes up to some 20 ms per layer to build.
+# The steps for which a mask must last: building its pattern takes time (on one core of an AMD EPYC,
+# Zen 3, 16 ms for 384 x 384 weights and 220 for 3072 x 768).
 MIN_STEPS = 16
 
 

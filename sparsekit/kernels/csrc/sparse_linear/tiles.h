@@ -81,7 +81,7 @@ static void unpack(const tile_row *tile, long count, long width, long stride, co
                    const float *bias, const uint8_t *mask, float *y) {
     for (long t = 0; t < count; t += LANES) {
         for (long w = 0; w < width; w += LANES) {
-            vector rows[LANES], factors = (vector){0} + 1.0f, added_bias = {0};
+            vector rows[LANES], factors = {0}, added_bias = {0};
             long columns = min_long(LANES, width - w);
             for (int i = 0; i < LANES; i++)
                 rows[i] = i < columns ? VECTOR_AT(tile[w + i] + t) : (vector){0};
@@ -91,7 +91,12 @@ static void unpack(const tile_row *tile, long count, long width, long stride, co
             if (bias)
                 memcpy(&added_bias, bias + w, 4 * columns);
             for (int i = 0; i < min_long(LANES, count - t); i++) {
-                rows[i] = rows[i] * factors + added_bias;
+                if (scales) {
+                    rows[i] *= factors;
+                    /* Rounded before the bias is added, as torch does it: no multiply-add. */
+                    __asm__("" : "+m"(rows[i]));
+                }
+                rows[i] += added_bias;
                 if (mask) {
                     bytes raw = {0};
                     memcpy(&raw, mask + (t + i) * stride + w, columns);

@@ -26,7 +26,7 @@ typedef uint8_t bytes __attribute__((vector_size(LANES)));
 
 #define VECTOR_AT(address) (*(const vector *)(address))
 #define SHUFFLE __builtin_shufflevector
-#define UNROLL _Pragma("GCC unroll 12")
+#define UNROLL _Pragma("GCC unroll 8")
 
 #if LANES == 16
 
