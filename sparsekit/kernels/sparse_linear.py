@@ -92,10 +92,14 @@ class _Sizes(NamedTuple):
     chunk: int  # the rows of a chunk
 
 
-@functools.cache
 def _sizes() -> _Sizes:
+    return _sizes_of(compiled())
+
+
+@functools.cache
+def _sizes_of(kernels: ctypes.CDLL) -> _Sizes:
     names = ("tile_tokens", "block_columns", "chunk_rows")
-    return _Sizes(*(constant(compiled(), name) for name in names))
+    return _Sizes(*(constant(kernels, name) for name in names))
 
 
 class SparsePattern:
