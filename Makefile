@@ -66,8 +66,10 @@ wheel:          ## The wheel with kernels for every x86-64 CPU, in dist; install
 		--wheel-dir dist build/wheel/dist/*.whl
 
 # A wheel that is made afterwards brings it. Debian: apt-get install emscripten.
-wasm: $(INSTALLED)  ## The kernels for browsers, as WebAssembly, into this installation
-	$(BIN)/python -m sparsekit.web.wasm
+wasm:           ## The kernels for browsers, as WebAssembly, into sparsekit/web/built
+	$(PYTHON) -m venv build/wasm
+	build/wasm/bin/pip install --quiet --constraint constraints.txt .
+	build/wasm/bin/python -m sparsekit.web.wasm
 
 docs: $(INSTALLED)  ## Build the documentation into build/site; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,6 +1,7 @@
 """The kernels as a WebAssembly module: that of the installation, or one compiled by emcc.
 
-`python -m sparsekit.web.wasm`, which `make wasm` calls, compiles it into the installation.
+`make wasm` calls `python -m sparsekit.web.wasm`, which compiles it into the package that it runs
+from.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def _key() -> str:
 
 
 def build() -> Path:
-    """Compile the module into this installation, in place of older ones; returns its path."""
+    """Compile the module into this package, in place of older ones; returns its path."""
     shutil.rmtree(BUILT, ignore_errors=True)
     BUILT.mkdir()
     target = BUILT / f"{_key()}.wasm"

@@ -40,18 +40,34 @@ def kernel_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With kernels, before auditwheel names the glibc that it needs."""
     if platform.machine() != "x86_64" or shutil.which("cc") is None:
         pytest.skip("there is no C compiler for x86-64, as cc")
-    return build(tmp_path_factory.mktemp("kernel_wheel"), {"SPARSEKIT_BUILD_KERNELS": "1"})
+    folder = tmp_path_factory.mktemp("kernel_wheel")
+    return build(folder, {"SPARSEKIT_BUILD_KERNELS": "1"}, wasm=shutil.which("emcc") is not None)
 
 
-def build(folder: Path, variables: dict[str, str]) -> Path:
-    """Built from a copy, so that no earlier build and no file of the checkout slips in."""
+@pytest.fixture(scope="session")
+def without_compiler(kernel_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` of an environment with that wheel. As PATH it has no compiler."""
+    python = environment(tmp_path_factory.mktemp("without_compiler"))
+    install(python, "--constraint", str(ROOT / "constraints.txt"), str(kernel_wheel))
+    assert not any(shutil.which(name, path=Path(python).parent) for name in ("cc", "emcc"))
+    return Path(python).parent
+
+
+def build(folder: Path, variables: dict[str, str], *, wasm: bool = False) -> Path:
+    """Built from a copy, so that no earlier build and no file of the checkout slips in.
+
+    wasm: whether the kernels for browsers are compiled first, as `make wasm` does.
+    """
     sources = folder / "sources"
     sources.mkdir()
     for name in ("sparsekit", "hydra_plugins", "conf", "experiments"):
-        ignored = shutil.ignore_patterns("__pycache__")
+        ignored = shutil.ignore_patterns("__pycache__", "built")
         shutil.copytree(ROOT / name, sources / name, ignore=ignored)
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, sources)
+    if wasm:
+        compiled = run([sys.executable, "-m", "sparsekit.web.wasm"], sources)
+        assert compiled.returncode == 0, compiled.stderr
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     done = subprocess.run(
         [*pip, "--wheel-dir", str(folder), str(sources)],
@@ -76,7 +92,7 @@ def test_the_wheel_holds_everything_that_is_not_python(wheel: Path) -> None:
         expected |= {
             file.relative_to(ROOT).as_posix()
             for file in (ROOT / folder).rglob(pattern)
-            if file.is_file() and "__pycache__" not in file.parts
+            if file.is_file() and not {"__pycache__", "built"} & set(file.parts)
         }
     assert "sparsekit/py.typed" in expected
     assert expected - held == set()
@@ -136,17 +152,18 @@ print(runtimes[0].describe()["kernels"], runtimes[0].describe()["int8"])
 
 @pytest.mark.slow
 def test_the_wheel_with_kernels_needs_no_compiler(
-    kernel_wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kernel_wheel: Path,
+    without_compiler: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert kernel_wheel.name.endswith("-py3-none-linux_x86_64.whl")
-    python = environment(tmp_path / "light")
-    install(python, "--constraint", str(ROOT / "constraints.txt"), str(kernel_wheel))
+    python = str(without_compiler / "python")
     shutil.copytree(RUN, tmp_path / "run")
     for name, quantized in (("float32", False), ("int8", True)):
         (tmp_path / name).mkdir()
         write_graph(tmp_path / name, "bert", quantized=quantized)
-    bare = {"PATH": str(Path(python).parent)}
-    assert shutil.which("cc", path=bare["PATH"]) is None
+    bare = {"PATH": str(without_compiler)}
     variants = [variant.name for variant in runnable((cpu_flags() or "").split())]
     if not variants:
         pytest.skip("this CPU runs none of the variants")
@@ -164,11 +181,24 @@ def test_the_wheel_with_kernels_needs_no_compiler(
     assert "SPARSEKIT_KERNELS=sse is unknown; choose one of amx, avx512_vnni" in refused.stderr
     assert not (tmp_path / "cache" / "kernels").exists()
     with capsys.disabled():
-        libraries = (tmp_path / "light").glob("lib/python*/site-packages/**/built/**/*.so")
+        libraries = without_compiler.parent.glob("lib/python*/site-packages/**/built/**/*.so")
         sys.stdout.write(
             f"\nwheel with kernels: {kernel_wheel.stat().st_size / 1e6:.2f} MB, "
             f"of which {size(libraries) / 1e6:.2f} MB of libraries when unpacked\n"
         )
+
+
+@pytest.mark.slow
+def test_the_wheel_with_kernels_brings_those_for_browsers(
+    without_compiler: Path, tmp_path: Path
+) -> None:
+    if shutil.which("emcc") is None:
+        pytest.skip("there is no emcc: apt-get install emscripten")
+    command = [str(without_compiler / "sparsekit"), "web", str(RUN), "--output", "page"]
+    done = run(command, tmp_path, {"PATH": str(without_compiler)})
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "page" / "sparsekit.wasm").read_bytes()[:4] == b"\0asm"
+    assert not (tmp_path / "cache" / "wasm").exists()
 
 
 @pytest.mark.slow
