@@ -19,6 +19,9 @@ from sparsekit.system import cpu_units, int8_sums_overflow
 # matmul: less memory to read, more to compute. Layers with at least this share of zeros are packed.
 PACKED_FROM = 0.5
 TRIALS = 10
+# For a file or inputs that it cannot run. A message that quotes a damaged name, which is no UTF-8,
+# arrives as a UnicodeDecodeError.
+ERRORS = (RuntimeError, UnicodeDecodeError)
 
 
 class OpenVinoRuntime:
@@ -61,7 +64,8 @@ class OpenVinoRuntime:
                 openvino.Core().compile_model(str(model), "CPU", self._settings | variant)
                 for variant in variants
             ]
-        except RuntimeError as error:
+            self._names = [value.any_name for value in compiled[0].inputs]
+        except ERRORS as error:
             raise UserError(
                 f"OpenVINO cannot load {model}: {first_line(error)}; the file may be cut short: "
                 "export the run again: sparsekit export RUN"
@@ -69,7 +73,6 @@ class OpenVinoRuntime:
         self._model = model
         self._requests = [each.create_infer_request() for each in compiled]
         self._chosen = 0 if len(compiled) == 1 else None
-        self._names = [value.any_name for value in compiled[0].inputs]
         self._version = openvino.__version__
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
@@ -82,7 +85,7 @@ class OpenVinoRuntime:
                 self._chosen = fastest([request.infer for request in self._requests], feed)
             request = self._requests[self._chosen]
             request.infer(feed)
-        except RuntimeError as error:
+        except ERRORS as error:
             raise UserError(
                 f"OpenVINO cannot run {self._model}: {first_line(error)}; the text is longer than "
                 "the model's positions, or the graph was changed: export the run again"

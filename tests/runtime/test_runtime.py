@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from sparsekit.runtime.answers import predict
 from sparsekit.runtime.deepsparse import _shapes
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.openvino import OpenVinoRuntime
 from sparsekit.runtime.tasks.text_classification import softmax
 from sparsekit.system import int8_sums_overflow
 
@@ -51,15 +53,22 @@ def test_predict(deployment: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("runtime", "message"),
+    [
+        (OnnxRuntime, r"onnxruntime cannot load .*; the file was changed"),
+        (OpenVinoRuntime, r"OpenVINO cannot load .*; the file may be cut short"),
+    ],
+)
 def test_a_graph_with_a_name_that_is_no_text(
-    deployment: Path, capfd: pytest.CaptureFixture[str]
+    deployment: Path, capfd: pytest.CaptureFixture[str], runtime: Any, message: str
 ) -> None:
-    """onnxruntime's message quotes the name, and cannot be decoded."""
+    """The library's message quotes the name, and cannot be decoded."""
     file = deployment / "model.onnx"
     graph = file.read_bytes()
     file.write_bytes(graph.replace(b"Gather", b"\xffather", 1))
-    with pytest.raises(UserError, match=r"onnxruntime cannot load .*; the file was changed"):
-        OnnxRuntime(file, threads=1)
+    with pytest.raises(UserError, match=message):
+        runtime(file, threads=1)
     assert capfd.readouterr().out == ""
 
 
