@@ -28,6 +28,7 @@ from sparsekit.benchmark.advice import advice
 from sparsekit.benchmark.candidates import DENSE, DYNAMIC, candidates, missing, sizes
 from sparsekit.benchmark.grid import Grid, time_all
 from sparsekit.models.pruning import prune
+from sparsekit.models.saving import own_names
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.system import cores, cpu_name, cpu_units
@@ -51,8 +52,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
         **{"embedding_size": 768, "hidden_size": 768, "num_attention_heads": 12},
         "intermediate_size": 3072,
     },
+    "eurobert": {},
+    # The vocabulary of the English model, instead of all languages'.
+    "gte": {"vocab_size": 30_528},
     "modernbert": {},
     "mpnet": {},
+    "nomic_bert": {},
     "roberta": {"max_position_embeddings": 514},
 }
 # Every family has positions for this many tokens.
@@ -83,7 +88,8 @@ def write_model(
     with torch.no_grad():
         model.train()(input_ids=torch.randint(0, config.vocab_size, (2, 64)))
     quantization.update(2.0)
-    model.eval().save_pretrained(folder)
+    with own_names(model.eval()):
+        model.save_pretrained(folder)
     return config.vocab_size
 
 

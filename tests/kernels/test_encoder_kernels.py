@@ -134,9 +134,9 @@ long count_wrong_sums(long threads, long jobs) {
     stop_pool(p);
     return wrong;
 }
-void normalized(const float *weight, const float *bias, float epsilon, long features,
+void normalized(const float *weight, const float *bias, float epsilon, long centered, long features,
                 const vector *x, vector *y, vector *stored) {
-    norm params = {weight, bias, epsilon};
+    norm params = {weight, bias, epsilon, centered};
     quantizer float32 = {FLOAT32, 1, 1, 0, 0, 0};
     columns to = {(integers *)stored, features, &float32};
     normalize(&params, features, x, y, 0, &to, (integers *)stored, 2, 0, 2);
@@ -338,15 +338,20 @@ def test_threads_see_the_results_of_other_threads(probe: ctypes.CDLL, threads: i
     assert probe.count_wrong_sums(ctypes.c_long(threads), ctypes.c_long(3000)) == 0
 
 
-def test_layer_norm(probe: ctypes.CDLL) -> None:
+@pytest.mark.parametrize("centered", [True, False])
+def test_norms(probe: ctypes.CDLL, centered: bool) -> None:
     random = np.random.default_rng(0)
     features = 312
     x, y, stored = (aligned((features, 2 * probe.lanes())) for _ in range(3))
     x[:] = random.normal(3, 2, x.shape)
     weight, bias = random.normal(size=(2, features)).astype(np.float32)
-    parts = (ctypes.c_float(1e-5), ctypes.c_long(features))
+    parts = (ctypes.c_float(1e-5), ctypes.c_long(centered), ctypes.c_long(features))
     probe.normalized(pointer(weight), pointer(bias), *parts, *map(pointer, (x, y, stored)))
-    exact = layer_norm(x.T.astype(np.float64), weight, bias, epsilon=1e-5).T
+    rows = x.T.astype(np.float64)
+    root_mean_square = np.sqrt((rows**2).mean(axis=1, keepdims=True) + 1e-5)
+    exact = (rows / root_mean_square * weight + bias).T
+    if centered:
+        exact = layer_norm(rows, weight, bias, epsilon=1e-5).T
     np.testing.assert_allclose(y, exact, atol=5e-6)
     assert np.array_equal(y, stored)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     DistilBertConfig,
@@ -79,6 +82,26 @@ def test_the_last_layer_computes_one_token(
     # 4 Linear layers with their sums, attention's 9 nodes, 2 residual sums and norms, GELU.
     assert first_token(graph, Layers()) == 22
     np.testing.assert_allclose(answers(graph, tmp_path), before, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("nomic_bert", {}), ("gte", {}), ("eurobert", {"classifier_pooling": "bos"})],
+)
+def test_rotated_queries_are_those_of_one_token(
+    tmp_path: Path, name: str, settings: dict[str, Any]
+) -> None:
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = AutoConfig.for_model(name, **SIZES, **special, **settings)
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+    graph = trace(model.eval(), TASK)
+    before = answers(graph, tmp_path)
+    first_token(graph, Layers())
+    np.testing.assert_allclose(answers(graph, tmp_path), before, atol=1e-6)
+    one, last = {"[batch,1,32]"}, "layers.1."
+    assert module_shapes(graph, f"{last}self_attn.q_proj") == one
+    assert module_shapes(graph, f"{last}self_attn.k_proj") == {"[batch,sequence,32]"}
+    assert module_shapes(graph, f"{last}mlp.down_proj") == one
 
 
 def test_values_with_other_consumers_keep_every_token(tmp_path: Path) -> None:

@@ -211,9 +211,12 @@ def test_masks_of_nothing_and_of_gaps(berts: dict[str, Path]) -> None:
     [
         "albert",
         "mpnet",
+        "nomic_bert",
+        "eurobert",
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in (
+                *("gte", "jina_v3", "eurobert_bos", "llama", "qwen2"),
                 *("bert_relu", "bert_tanh", "bert_silu", "roberta", "camembert", "xlm_roberta"),
                 *("electra", "distilbert", "roberta_prelayernorm", "megatron_bert"),
             )
@@ -226,7 +229,13 @@ def test_encoders_of_other_names(tmp_path: Path, model: str) -> None:
 
 @pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize("model", ["modernbert", "modernbert_mean", "mpnet"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("modernbert", "modernbert_mean", "mpnet", "nomic_bert", "gte", "jina_v3"),
+        *("eurobert", "eurobert_bos", "llama", "qwen2"),
+    ],
+)
 def test_positions_in_float32(tmp_path: Path, model: str) -> None:
     """Rotations, windows and terms of pairs, for lengths around the window and in batches."""
     file = write_graph(tmp_path, model, quantized=False)

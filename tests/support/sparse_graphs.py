@@ -22,13 +22,25 @@ from transformers import (
     DistilBertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    EuroBertConfig,
+    EuroBertForSequenceClassification,
+    GteConfig,
+    GteForSequenceClassification,
+    JinaEmbeddingsV3Config,
+    JinaEmbeddingsV3ForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
     MegatronBertConfig,
     MegatronBertForSequenceClassification,
     ModernBertConfig,
     ModernBertForSequenceClassification,
     MPNetConfig,
     MPNetForSequenceClassification,
+    NomicBertConfig,
+    NomicBertForSequenceClassification,
     PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForSequenceClassification,
     RobertaConfig,
     RobertaForSequenceClassification,
     RobertaPreLayerNormConfig,
@@ -38,6 +50,7 @@ from transformers import (
 )
 
 from sparsekit.models.pruning import prune
+from sparsekit.models.saving import own_names
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.onnx.layers import read_layers
 from sparsekit.onnx.trace import load_model
@@ -59,6 +72,10 @@ SIZES = {
 }
 TILED = SIZES | {"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 320}
 SMALL = SIZES | {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+SHARED = SMALL | {
+    **{"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0},
+    **{"bos_token_id": 1, "eos_token_id": 2},
+}
 
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "bert": lambda: BertForSequenceClassification(BertConfig(**SIZES)),
@@ -105,6 +122,18 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     ),
     "deberta_v2_embeddings": lambda: deberta_v3(embedding_size=16),
     "deberta_v2_biased": lambda: deberta_v3(position_biased_input=True, type_vocab_size=2),
+    # Rotary positions of separate queries and keys.
+    "nomic_bert": lambda: NomicBertForSequenceClassification(NomicBertConfig(**SMALL)),
+    "gte": lambda: GteForSequenceClassification(GteConfig(**SMALL)),
+    "jina_v3": lambda: JinaEmbeddingsV3ForSequenceClassification(JinaEmbeddingsV3Config(**SMALL)),
+    # Norms by the root mean square, and queries that share keys and values.
+    "eurobert": lambda: EuroBertForSequenceClassification(EuroBertConfig(**SHARED)),
+    "eurobert_bos": lambda: EuroBertForSequenceClassification(
+        EuroBertConfig(**SHARED | {"num_key_value_heads": 4}, classifier_pooling="bos")
+    ),
+    # Each token reads those before it, and the head the last one that is no padding.
+    "llama": lambda: LlamaForSequenceClassification(LlamaConfig(**SHARED)),
+    "qwen2": lambda: Qwen2ForSequenceClassification(Qwen2Config(**SHARED)),
     # Multiples of 64: of whole tiles of AMX.
     "bert_tiles": lambda: BertForSequenceClassification(BertConfig(**TILED)),
     "modernbert_tiles": lambda: modernbert(**TILED),
@@ -166,7 +195,8 @@ def write_graph(
     prune(made, sparsity)
     if quantized:
         quantize(made, **settings)
-    made.eval().save_pretrained(folder / "model")
+    with own_names(made.eval()):
+        made.save_pretrained(folder / "model")
     task = TextClassification() if task is None else task
     loaded, state = load_model(folder / "model", task)
     layers = read_layers(loaded, state)

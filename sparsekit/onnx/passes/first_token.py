@@ -24,7 +24,10 @@ from sparsekit.onnx.layers import Layers
 
 log = logging.getLogger(__name__)
 
-_ELEMENTWISE = {"Add", "Div", "Erf", "Gelu", "Mul", "Relu", "Sigmoid", "Sub", "Sum", "Tanh"}
+_ELEMENTWISE = {
+    *("Add", "Div", "Erf", "Gelu", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid", "Sqrt"),
+    *("Sub", "Sum", "Tanh"),
+}
 # Their last axis must not be the token axis.
 _BY_ROW = {"LayerNormalization", "Softmax"}
 _INDEX = "first_token_index"
@@ -87,9 +90,24 @@ def _operands(node: ir.Node, axis: int) -> dict[ir.Value, int]:
         return {} if inputs[0] is inputs[1] else {inputs[0]: axis}
     if node.op_type == "Transpose":
         return {inputs[0]: node.attributes["perm"].as_ints()[axis]}
+    if node.op_type == "Concat" and node.attributes.get_int("axis") not in (axis, axis - rank):
+        return dict.fromkeys(inputs, axis)
+    # Axes are the fourth input of a Slice and the second of a ReduceMean.
+    if node.op_type == "Slice" and not {axis, axis - rank} & _axes(node, 3, rank):
+        return {inputs[0]: axis}
+    if node.op_type == "ReduceMean" and not {axis, axis - rank} & _axes(node, 1, rank):
+        return {inputs[0]: axis} if node.attributes.get_int("keepdims", 1) else {}
     if node.op_type == "Reshape" and axis == 1 and _keeps_tokens(inputs[0], node.outputs[0]):
         return {inputs[0]: axis}
     return {}
+
+
+def _axes(node: ir.Node, index: int, rank: int) -> set[int]:
+    """The axes that input `index` of the node names; all of them where they are not known."""
+    axes = node.inputs[index] if len(node.inputs) > index else None
+    if axes is None or axes.const_value is None:
+        return set(range(rank))
+    return {int(axis) for axis in axes.const_value.numpy().reshape(-1)}
 
 
 def _is_broadcast(value: ir.Value, from_right: int) -> bool:

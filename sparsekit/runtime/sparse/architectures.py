@@ -7,25 +7,19 @@ from pathlib import Path
 from sparsekit.errors import parse_json
 
 _ROTARY = "its rotary positions do not have the form that the kernels compute, ModernBERT's"
-_RMS = "its norms divide by the root mean square alone, of which there is no kernel"
+_HEAD_NORMS = "its queries and keys have norms of their own, of which there is no kernel"
 _CONVOLUTION = "a convolution is added to its first layer (conv_kernel_size)"
 # By `model_type`.
 _REASONS = {
     "deberta": "one layer makes query, key and value head by head, and the norms are written out",
     "xmod": "each of its layers has an adapter after the feed-forward part",
-    "nomic_bert": _ROTARY,
-    "gte": _ROTARY,
-    "jina_embeddings_v3": _ROTARY,
     "roformer": _ROTARY,
     "esm": _ROTARY,
     "mobilebert": "its layers have a bottleneck around several feed-forward parts",
     "convbert": "part of its attention is a convolution whose kernel depends on the text",
     "xlnet": "its attention compares tokens with relative positions by matmuls of their own",
-    "eurobert": _RMS,
-    "llama": _RMS,
-    "qwen2": _RMS,
-    "qwen3": _RMS,
-    "gemma3_text": _RMS,
+    "qwen3": _HEAD_NORMS,
+    "gemma3_text": _HEAD_NORMS,
 }
 
 

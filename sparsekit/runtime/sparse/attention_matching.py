@@ -3,16 +3,20 @@
     x -> Linear (query, key, value) -> heads -> query and key rotated, if at all
     softmax(query x key * scale + terms) x value -> heads concatenated
 
-Query, key and value may be three Linear layers, or the thirds of one.
+Query, key and value may be three Linear layers, or the thirds of one. Several heads of the query
+may share one of key and value.
 """
 
 from __future__ import annotations
 
+from collections import ChainMap
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 
-from sparsekit.runtime.sparse.graph import Node, refused
-from sparsekit.runtime.sparse.inference import Known, Shapes
+import numpy as np
+
+from sparsekit.runtime.sparse.graph import Array, Node, refused
+from sparsekit.runtime.sparse.inference import BATCH, LENGTH, Known, Shapes
 from sparsekit.runtime.sparse.reading import GraphReader, described
 from sparsekit.runtime.sparse.structure import Attention, Linear, Quantizer, Terms
 
@@ -23,21 +27,25 @@ HEADS_FIRST, _TRANSPOSED, _SWAPPED = [0, 2, 1, 3], [0, 2, 3, 1], [0, 1, 3, 2]
 class FoundAttention:
     """An attention, and names of tensors of the graph.
 
-    source: the input of query, key and value; heads: query, key and value [batch, length, heads,
-    head_features]; shapes, repeated: as of Encoder.
+    source: the input of query, key and value; heads: those of query, key and value [batch, length,
+    heads, head_features] which have as many heads as the query; shapes, repeated: as of Encoder.
     """
 
     attention: Attention
     terms: Terms
     source: str
-    heads: tuple[str, str, str]
+    heads: tuple[str, ...]
     shapes: Shapes = field(default_factory=dict)
     repeated: dict[str, Known] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Operand:
-    """Query, key or value: its Linear layer, which reads `source`, and its heads."""
+    """Query, key or value: its Linear layer, which reads `source`, and its heads.
+
+    The layer has the rows of a head as often as the head is used; shapes: of the tensors between,
+    where that is more than once.
+    """
 
     linear: Linear
     source: str
@@ -45,6 +53,7 @@ class Operand:
     quantizer: Quantizer | None
     heads: str
     rotation: tuple[str, str] | None
+    shapes: Shapes = field(default_factory=dict)
 
 
 class AttentionReader(GraphReader):
@@ -77,8 +86,11 @@ class AttentionReader(GraphReader):
             scale,
             (query.quantizer, key.quantizer, quantizer, value.quantizer),
         )
-        names = (query.heads, key.heads, value.heads)
-        return FoundAttention(attention, Terms(added, query.rotation), query.source, names)
+        operands = (query, key, value)
+        names = tuple(each.heads for each in operands if not each.shapes)
+        shapes = dict(ChainMap(*[dict(each.shapes) for each in operands]))
+        terms = Terms(added, query.rotation)
+        return FoundAttention(attention, terms, query.source, names, shapes)
 
     def check_operands(self, scores: Node, query: Operand, key: Operand, value: Operand) -> None:
         """Refuse operands that the kernels cannot project from one input."""
@@ -133,19 +145,41 @@ class AttentionReader(GraphReader):
         """The operand `name` of a matmul: [batch, heads, length, features], or transposed."""
         source, quantizer = self.unquantized(name)
         rotation, axes = None, _TRANSPOSED if transposed else HEADS_FIRST
-        transpose = self.expect(source, "Transpose", "Add")
-        if transposed and transpose.op == "Transpose":
-            before = self.graph.producers.get(transpose.inputs[0])
-            if before is not None and before.op == "Add":
-                self.check_axes(transpose, _SWAPPED)
-                transpose = before
+        transpose = self.expect(source, "Transpose", "Add", "Reshape")
+        if transposed and list(transpose.attributes.get("perm", [])) == _SWAPPED:
+            transpose, axes = self.expect(transpose.inputs[0], "Add", "Reshape"), HEADS_FIRST
+        joined, times = transpose, 1
+        if transpose.op == "Reshape":
+            repeated, times = self.repeated(transpose)
+            transpose = self.expect(repeated, "Transpose", "Add")
         if transpose.op == "Add":
             source, *rotation_names = self.rotated(transpose)
             rotation, axes = (rotation_names[0], rotation_names[1]), HEADS_FIRST
             transpose = self.expect(source, "Transpose")
         self.check_axes(transpose, axes)
         linear, read, features = self.heads(transpose.inputs[0])
-        return Operand(linear, read, features, quantizer, transpose.inputs[0], rotation)
+        shapes: Shapes = {}
+        if times > 1:
+            count = len(linear.bias) // features
+            shapes = {
+                transpose.inputs[0]: (BATCH, LENGTH, count, features),
+                joined.outputs[0]: (BATCH, count * times, LENGTH, features),
+            }
+            linear = _repeated(linear, features, times)
+        return Operand(linear, read, features, quantizer, transpose.inputs[0], rotation, shapes)
+
+    def repeated(self, joined: Node) -> tuple[str, int]:
+        """The heads of which `joined` has each several times in turn, and how often.
+
+        As where several heads of the query share a key and a value (arXiv:2305.13245).
+        """
+        expand = self.expect(joined.inputs[0], "Expand")
+        unsqueeze = self.expect(expand.inputs[0], "Unsqueeze")
+        sizes = self.sizes(expand)
+        axes = self.constant(unsqueeze, unsqueeze.inputs[1]).reshape(-1).tolist()
+        if axes != [2] or len(sizes) != 5 or sizes[2] < 1:
+            raise refused(expand, "it does not repeat each head of key or value")
+        return unsqueeze.inputs[0], sizes[2]
 
     def rotated(self, node: Node) -> tuple[str, str, str]:
         """What `node` rotates, x * cosines + (-second half of x, first half) * sines, with both."""
@@ -222,6 +256,17 @@ class AttentionReader(GraphReader):
         for part in map(self.graph.constants.get, concat.inputs):
             sizes += [0] if part is None else [int(size) for size in part.reshape(-1)]
         return sizes
+
+
+def _repeated(linear: Linear, features: int, times: int) -> Linear:
+    """The rows of each head, of so many features, so many times in turn."""
+
+    def repeat(rows: Array) -> Array:
+        heads = rows.reshape(-1, features, *rows.shape[1:])
+        return np.repeat(heads, times, axis=0).reshape(-1, *rows.shape[1:])
+
+    scale = None if linear.scale is None else repeat(linear.scale)
+    return replace(linear, weight=repeat(linear.weight), scale=scale, bias=repeat(linear.bias))
 
 
 def _third(linear: Linear, index: int) -> Linear:

@@ -43,7 +43,12 @@ class AttentionStruct(Structure):
 
 
 class NormStruct(Structure):
-    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("epsilon", c_float))
+    _fields_ = (
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("epsilon", c_float),
+        ("centered", c_long),
+    )
 
 
 class LayerStruct(Structure):

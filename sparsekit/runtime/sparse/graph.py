@@ -112,6 +112,14 @@ def every_token(graph: Graph) -> Graph:
             sums = [each for node in sums for each in graph.consumers.get(node.outputs[0], [])]
         return bool(sums) and all(each.op == "Softmax" for each in sums)
 
+    def rotates_queries(node: Node) -> bool:
+        """Whether it is cosines or sines of positions, of which the first query needs the first."""
+        return all(
+            turned.op == "Mul" and added.op == "Add"
+            for turned in graph.consumers.get(node.outputs[0], [])
+            for added in graph.consumers.get(turned.outputs[0], [])
+        )
+
     def is_weighted_sum(name: str) -> bool:
         """Whether it is probabilities times values, however their heads are laid out."""
         node = before_reshapes(name)
@@ -128,7 +136,9 @@ def every_token(graph: Graph) -> Graph:
         axis = node.attributes.get("axis", 0)
         if node.op != "Gather":
             return False
-        if axis == 2 and not (added_to_scores(node) or is_weighted_sum(node.inputs[0])):
+        if axis == 2 and not (
+            added_to_scores(node) or is_weighted_sum(node.inputs[0]) or rotates_queries(node)
+        ):
             return False
         if axis not in (1, 2):
             return False

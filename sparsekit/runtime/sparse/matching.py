@@ -1,12 +1,12 @@
 """Finds the encoder in a graph by how its nodes are connected, whatever their names.
 
-    x -> Linear (query, key, value) -> attention -> Linear -> + x -> LayerNormalization -> y
-    y -> Linear -> activation -> Linear -> + y -> LayerNormalization -> the next layer's x
+    x -> Linear (query, key, value) -> attention -> Linear -> + x -> norm -> y
+    y -> Linear -> activation -> Linear -> + y -> norm -> the next layer's x
 
 or, where layers normalize their inputs (pre-norm),
 
-    x -> LayerNormalization -> Linear (query, key, value) -> attention -> Linear -> + x -> y
-    y -> LayerNormalization -> Linear -> activation -> Linear -> + y -> the next layer's x
+    x -> norm -> Linear (query, key, value) -> attention -> Linear -> + x -> y
+    y -> norm -> Linear -> activation -> Linear -> + y -> the next layer's x
 
 A layer without heads adds a constant in place of attention, one without neurons in place of the
 feed-forward layers.
@@ -76,7 +76,7 @@ class _Matcher(DisentangledReader):
             return self.encoder_before(selects[0].inputs[0], selects[0].outputs[0], False)
         # Without a selection the head reads every token of what the last layer computes, with
         # norms of its own after it, perhaps.
-        norms = [node for node in self.graph.nodes if node.op == "LayerNormalization"]
+        norms = [node for node in self.graph.nodes if self.is_norm(node.outputs[0])]
         problem = _no_encoder()
         for node in reversed(norms):
             try:
@@ -163,15 +163,14 @@ class _Matcher(DisentangledReader):
         return attention is not None and attention[0] is None
 
     def branch(self, name: str) -> tuple[str | None, str] | None:
-        """Of the LayerNormalization with the output `name`, which sums a branch and its input.
+        """Of the norm with the output `name`, which sums a branch and its input.
 
         The Linear layer of the branch, None if it is a constant, and the name of the input. None
         where there is no such sum.
         """
-        norm = self.graph.producers.get(name)
-        if norm is None or norm.op != "LayerNormalization":
+        if not self.is_norm(name):
             return None
-        added = self.graph.producers.get(norm.inputs[0])
+        added = self.graph.producers.get(self.norm(name)[1])
         if added is None or added.op not in ("Add", "Sum") or len(added.inputs) != 2:
             return None
         if constant := self.constant_summand(added):

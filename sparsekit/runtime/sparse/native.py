@@ -237,9 +237,9 @@ class Encoder:
         return weight, inputs, values
 
     def norm(self, norm: Norm) -> NormStruct:
-        """The structure of a LayerNorm, whose arrays live as long as this encoder."""
+        """The structure of a norm, whose arrays live as long as this encoder."""
         weight, bias = (self.address(x.astype(np.float32)) for x in (norm.weight, norm.bias))
-        return NormStruct(weight, bias, norm.epsilon)
+        return NormStruct(weight, bias, norm.epsilon, norm.centered)
 
     def address(self, array: Array) -> c_void_p:
         """The address of an array, which stays valid as long as this encoder lives."""

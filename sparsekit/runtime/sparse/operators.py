@@ -181,6 +181,12 @@ def _reduce_sum(x: Array, axes: Array | None = None, keepdims: int = 1, **_: int
     return np.asarray(x.sum(axis=along_axes, keepdims=bool(keepdims)))
 
 
+def _arg_max(x: Array, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Array:
+    if select_last_index:
+        raise ValueError("select_last_index is not supported")
+    return np.asarray(np.argmax(x, axis=axis, keepdims=bool(keepdims)))
+
+
 def _split(
     x: Array, sizes: Array | None = None, axis: int = 0, num_outputs: int | None = None
 ) -> tuple[Array, ...]:
@@ -212,6 +218,7 @@ OPERATORS: dict[str, Operator] = {
     "Abs": np.abs,
     "Add": np.add,
     "And": np.logical_and,
+    "ArgMax": _arg_max,
     "Cast": lambda x, to: x.astype(_TYPES[to]),
     "Concat": lambda *x, axis: np.concatenate(x, axis=axis),
     "Ceil": np.ceil,

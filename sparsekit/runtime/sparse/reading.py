@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -91,7 +93,9 @@ class GraphReader:
         return pair.inputs[0], Quantizer(float(scale), int(zero_point), zero_point.dtype)
 
     def norm(self, name: str) -> tuple[Norm, str]:
-        """The LayerNormalization with the output `name`, and the tensor that it reads."""
+        """The norm with the output `name`, and the tensor that it reads."""
+        if found := self.root_mean_square_norm(name):
+            return found
         node = self.expect(name, "LayerNormalization")
         if node.attributes.get("axis", -1) not in (-1, 2):
             raise refused(node, "it is not over the last axis, the features")
@@ -101,6 +105,49 @@ class GraphReader:
             bias = self.constant(node, node.inputs[2])
         epsilon = float(node.attributes.get("epsilon", 1e-5))
         return Norm(weight, bias, epsilon, node.name), node.inputs[0]
+
+    def is_norm(self, name: str) -> bool:
+        node = self.graph.producers.get(name)
+        return node is not None and (
+            node.op == "LayerNormalization" or self.root_mean_square_norm(name) is not None
+        )
+
+    def root_mean_square_norm(self, name: str) -> tuple[Norm, str] | None:
+        """x / sqrt(mean(x^2) + epsilon) * weight, and x; None where `name` is something else."""
+        for weight, normalized in self.factors(name):
+            constant = self.graph.constants.get(weight)
+            for x, scale in self.factors(normalized) if constant is not None else ():
+                epsilon = self.epsilon_of_mean_square(scale, x)
+                if constant is not None and epsilon is not None:
+                    node = self.graph.producers[name]
+                    self.check_array(node, weight, constant, (constant.size,))
+                    bias = np.zeros_like(constant)
+                    return Norm(constant, bias, epsilon, node.name, centered=False), x
+        return None
+
+    def factors(self, name: str) -> Iterator[tuple[str, ...]]:
+        """The two factors of the product `name`, in both orders; none where it is no product."""
+        node = self.graph.producers.get(name)
+        if node is not None and node.op == "Mul":
+            yield from permutations(node.inputs)
+
+    def epsilon_of_mean_square(self, name: str, x: str) -> float | None:
+        """The epsilon where `name` is 1 / sqrt(mean(x^2) + epsilon), over the last axis."""
+        constants, path = self.graph.constants, []
+        for op in ("Reciprocal", "Sqrt", "Add", "ReduceMean", "Pow"):
+            node = self.graph.producers.get(name)
+            if node is None or node.op != op:
+                return None
+            path.append(node)
+            name = node.inputs[0]
+        _, _, added, mean, square = path
+        epsilon, axes, power = (constants.get(node.inputs[1]) for node in path[2:])
+        if epsilon is None or axes is None or power is None or square.inputs[0] != x:
+            return None
+        if axes.tolist() not in ([-1], [2]) or not mean.attributes.get("keepdims", 1) or power != 2:
+            return None
+        self.check_array(added, added.inputs[1], epsilon, ())
+        return float(epsilon)
 
     def check_axes(self, node: Node, axes: list[int]) -> None:
         order = list(node.attributes.get("perm", []))

@@ -68,6 +68,8 @@ class SparseRuntime:
         self._values = graph.constants
         before, self._after = self._fold(loaded.before), self._fold(loaded.after)
         self._by_size, self._by_text = _by_size(before, self._inputs)
+        # The head of a decoder looks for the token it reads in the ids, not in the mask.
+        self._chosen_by_ids = _depends(self._after, _computed_from(before, {"input_ids"}))
         self._sized = _Sized((0, 0), {}, {})
         # The encoder has its own copy of its weights.
         read = {name for node in [*before, *self._after] for name in node.inputs}
@@ -102,7 +104,9 @@ class SparseRuntime:
             score_terms(each, values, heads, (batch, length), sized.kept)
             for each, heads in self._encoder.terms.items()
         ]
-        tokens = text_tokens(np.logical_or.reduce([unmasked(each, MASKED) for each in terms]))
+        tokens = np.full(batch, length, np.int64)
+        if not self._chosen_by_ids:
+            tokens = text_tokens(np.logical_or.reduce([unmasked(each, MASKED) for each in terms]))
         if self._embedding is None:
             shape = (batch, length, self._encoder.features)
             embedded = [_contiguous(self._source, values[self._source], shape)]
@@ -176,14 +180,23 @@ def refusal(model: Path) -> str | None:
 
 def _by_size(nodes: Sequence[Node], inputs: Sequence[str]) -> tuple[list[Node], list[Node]]:
     """The nodes that depend on the shapes of `inputs` alone, and the others."""
-    varying, by_size, by_text = set(inputs), [], []
+    varying = _computed_from(nodes, set(inputs))
+    by_text = [node for node in nodes if varying & {*node.outputs}]
+    return [node for node in nodes if not varying & {*node.outputs}], by_text
+
+
+def _computed_from(nodes: Sequence[Node], inputs: set[str]) -> set[str]:
+    """`inputs`, and the tensors that `nodes` compute from their values; a shape is no value."""
+    names = set(inputs)
     for node in nodes:
-        if varying & {*node.inputs} and not (node.op == "Shape" and node.inputs[0] in inputs):
-            varying |= {*node.outputs}
-            by_text.append(node)
-        else:
-            by_size.append(node)
-    return by_size, by_text
+        if names & {*node.inputs} and not (node.op == "Shape" and node.inputs[0] in inputs):
+            names |= {*node.outputs}
+    return names
+
+
+def _depends(nodes: Sequence[Node], names: set[str]) -> bool:
+    """Whether any of `nodes` reads one of the tensors `names`."""
+    return any(names & {*node.inputs} for node in nodes)
 
 
 def _contiguous(name: str, array: Array, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

@@ -35,12 +35,17 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """A LayerNormalization over features: weight and bias [features]; `name` is its node's."""
+    """A norm over features: weight and bias [features]; `name` is its last node's.
+
+    centered: whether the mean is subtracted, as in LayerNorm; without, it is the norm by the root
+        mean square (RMSNorm, arXiv:1910.07467).
+    """
 
     weight: Array
     bias: Array
     epsilon: float
     name: str
+    centered: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +141,8 @@ class Encoder:
     source: the hidden state before the first layer.
     output: the encoder's output for the first token [batch, features], or for all [batch, length,
         features] where `all_tokens`.
-    heads: for each layer, query, key and value [batch, length, heads, head_features].
+    heads: for each layer, query, key and value [batch, length, heads, head_features], of which the
+        last two are missing where several heads of the query share one.
     context: for each layer, its attention's result [batch, length, heads * head_features], which
         the attention output layer reads; both None where a layer has no heads.
     shapes: those that further tensors of attention must have for BATCH sequences of LENGTH tokens.
@@ -149,7 +155,7 @@ class Encoder:
     source: str
     output: str
     all_tokens: bool
-    heads: list[tuple[str, str, str] | None]
+    heads: list[tuple[str, ...] | None]
     context: list[str | None]
     shapes: Shapes
     repeated: dict[str, Known]

@@ -140,7 +140,7 @@ export class Encoder {
 
   #norm({ weight, bias, epsilon }) {
     const [first, second] = [weight, bias].map((name) => this.#floats(name, this.features));
-    return { weight: first, bias: second, epsilon };
+    return { weight: first, bias: second, epsilon, centered: 1 };
   }
 
   // Packs a weight [rows, inputs] at an address; returns the rows, which are any multiple of four

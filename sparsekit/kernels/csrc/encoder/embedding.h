@@ -16,7 +16,7 @@ typedef struct {
     const int64_t *ids;
 } table;
 
-/* The sum of rows of tables, with LayerNorm if `norm.weight` is not NULL. keep_sums: whether the
+/* The sum of rows of tables, with a norm if `norm.weight` is not NULL. keep_sums: whether the
    hidden state is the sum, and its norm the first layer's input. factors: NULL, or [batch][length],
    which each token's result is multiplied by. */
 typedef struct {

@@ -1,4 +1,4 @@
-/* LayerNorm. */
+/* LayerNorm, and the norm by the root mean square (RMSNorm, arXiv:1910.07467). */
 
 #ifndef SPARSEKIT_ENCODER_LAYER_NORM_H
 #define SPARSEKIT_ENCODER_LAYER_NORM_H
@@ -7,12 +7,14 @@
 #include "tensors.h"
 #include "vectors.h"
 
+/* centered: whether the mean is subtracted, as in LayerNorm. */
 typedef struct {
     const float *weight, *bias;
     float epsilon;
+    long centered;
 } norm;
 
-/* LayerNorm of n vectors of tokens of one tile, from v on: x [features][width] to `hidden` and to
+/* The norm of n vectors of tokens of one tile, from v on: x [features][width] to `hidden` and to
    `to`. With keep_sums, as where layers normalize their input, `hidden` becomes x itself. */
 INLINE void normalize(const norm *params, long features, const vector *x, vector *hidden,
                       int keep_sums, const columns *to, integers *tile, long width, long v,
@@ -20,7 +22,7 @@ INLINE void normalize(const norm *params, long features, const vector *x, vector
     vector mean[GROUP], scale[GROUP], four[4][GROUP];
     for (int j = 0; j < n; j++)
         mean[j] = scale[j] = broadcast(0.0f);
-    for (long f = 0; f < features; f++)
+    for (long f = 0; f < (params->centered ? features : 0); f++)
         for (int j = 0; j < n; j++)
             mean[j] += x[f * width + v + j];
     for (int j = 0; j < n; j++)
@@ -46,7 +48,7 @@ INLINE void normalize(const norm *params, long features, const vector *x, vector
     }
 }
 
-/* LayerNorm of all vectors, divided among the workers. */
+/* The norm of all vectors, divided among the workers. */
 static void layer_norm(const norm *params, long features, const columns *x, long vectors,
                        const columns *hidden, int keep_sums, const columns *to, worker *self) {
     long pieces = piece_count(vectors, 4, self);

@@ -51,7 +51,8 @@ const layout_entry attention_layout[] = {
     END,
 };
 const layout_entry norm_layout[] = {
-    SIZE(norm), FIELD(norm, weight), FIELD(norm, bias), FIELD(norm, epsilon), END,
+    SIZE(norm),           FIELD(norm, weight),   FIELD(norm, bias),
+    FIELD(norm, epsilon), FIELD(norm, centered), END,
 };
 const layout_entry layer_layout[] = {
     SIZE(layer),
