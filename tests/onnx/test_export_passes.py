@@ -12,6 +12,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+from sparse_graphs import texts, write_graph
 
 from sparsekit.errors import UserError
 from sparsekit.onnx.check import int8_operands
@@ -308,6 +309,17 @@ def test_norms_and_gelus(tmp_path: Path, rewrite: Pass, count: int) -> None:
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     [answer] = session.run(None, {"input_ids": values.numpy()})
     torch.testing.assert_close(torch.from_numpy(answer), torch.nn.functional.gelu(norm + bias))
+
+
+@pytest.mark.parametrize("model", ["eurobert", pytest.param("modernbert", marks=pytest.mark.slow)])
+def test_older_means_and_splits(tmp_path: Path, model: str) -> None:
+    """Of norms by the root mean square, and of gates that are the half of a Linear layer."""
+    file = write_graph(tmp_path, model, quantized=False, form="deepsparse")
+    onnx.checker.check_model(file, full_check=True)
+    inputs = texts(3, 17)
+    actual = OnnxRuntime(file, threads=1).run(inputs)
+    expected = OnnxRuntime(tmp_path / "traced.onnx", threads=1).run(inputs)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 def test_older_operators_refuse_the_tanh_gelu() -> None:

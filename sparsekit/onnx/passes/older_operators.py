@@ -2,6 +2,8 @@
 
     x --> LayerNormalization --> y   =>   ReduceMean, Sub, Pow, ReduceMean, Add, Sqrt, Div, Mul, Add
     x --> Gelu --> y                 =>   Div, Erf, Add, Mul, Mul
+    x, axes --> ReduceMean --> y     =>   ReduceMean with the axes as an attribute
+    x --> Split --> y, z             =>   Split without num_outputs
 
 torch exported these nodes then; DeepSparse and onnxruntime recognize and fuse them. The remaining
 operators exist since opset 16, which the graph then declares.
@@ -30,6 +32,8 @@ def older_operators(model: ir.Model, layers: Layers) -> int:
     """Rewrite the graph in place; returns the number of decomposed nodes."""
     count = 0
     for node in list(model.graph):
+        if node.op_type == "Split":
+            _split_by_outputs(node)
         decompose = _DECOMPOSITIONS.get(node.op_type)
         if decompose is None:
             continue
@@ -80,9 +84,49 @@ def _gelu(model: ir.Model, node: ir.Node) -> list[ir.Node]:
     return nodes
 
 
+def _reduction(model: ir.Model, node: ir.Node) -> list[ir.Node]:
+    values, axes = (*node.inputs, None)[:2]
+    assert values is not None
+    attributes: dict[str, int | list[int]] = {"keepdims": node.attributes.get_int("keepdims", 1)}
+    if axes is not None:
+        if axes.const_value is None:
+            raise UserError(
+                f"export.form=deepsparse cannot express {node.op_type} {node.name!r} over axes "
+                "that the graph computes; set export.form=qdq"
+            )
+        attributes["axes"] = [int(axis) for axis in axes.const_value.numpy().reshape(-1)]
+    return [
+        new_node(node.meta["module"], node.op_type, [values], f"{node.name}.older", **attributes)
+    ]
+
+
+def _split_by_outputs(node: ir.Node) -> None:
+    """Without the attribute, an older Split makes as many equal parts as it has outputs."""
+    count = node.attributes.pop("num_outputs", None)
+    if count is None:
+        return
+    values = node.inputs[0]
+    size = None
+    if values is not None and values.shape is not None:
+        size = values.shape[node.attributes.get_int("axis", 0)]
+    if not isinstance(size, int) or size % count.as_int():
+        raise UserError(
+            f"export.form=deepsparse cannot express Split {node.name!r} of {size} values into "
+            f"{count.as_int()} parts; set export.form=qdq"
+        )
+
+
 _DECOMPOSITIONS: dict[str, Callable[[ir.Model, ir.Node], list[ir.Node]]] = {
     "LayerNormalization": _layer_norm,
     "Gelu": _gelu,
+    # ReduceSum has had its axes as an input for longer.
+    **dict.fromkeys(
+        (
+            *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax"),
+            *("ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare"),
+        ),
+        _reduction,
+    ),
 }
 
 
