@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -109,15 +108,26 @@ def layer_norm(
     return result if bias is None else result + bias
 
 
-def gelu(x: Array, approximate: bytes = b"none") -> Array:
-    """Gelu: x P(X < x), by the error function or its approximation by tanh.
+def erf(x: Array) -> Array:
+    """The error function, to 2e-7 (Abramowitz and Stegun, 7.1.26).
 
-    The error function is computed value by value, which suffices for the head of a classifier.
+    The heads of some models compute it for all tokens; value by value it took a fifth of the time.
     """
+    magnitude = np.abs(x.astype(np.float64))
+    t = 1 / (1 + 0.3275911 * magnitude)
+    series = 1.061405429 * t
+    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        series = (series + coefficient) * t
+    result: Array = np.copysign(1 - series * np.exp(-magnitude * magnitude), x).astype(x.dtype)
+    return result
+
+
+def gelu(x: Array, approximate: bytes = b"none") -> Array:
+    """Gelu: x P(X < x), by the error function or its approximation by tanh."""
     if approximate == b"tanh":
         inner = np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
     else:
-        inner = np.vectorize(math.erf, otypes=[np.float64])(x / np.sqrt(2))
+        inner = erf(x / np.sqrt(2))
     result: Array = (0.5 * x * (1 + inner)).astype(x.dtype)
     return result
 
@@ -228,6 +238,7 @@ OPERATORS: dict[str, Operator] = {
     "DequantizeLinear": dequantize,
     "Div": np.divide,
     "Equal": np.equal,
+    "Erf": erf,
     "Expand": lambda x, shape: np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(shape))),
     "Gather": lambda x, indices, axis=0: np.take(x, indices, axis=axis),
     "GatherND": _gather_nd,
