@@ -50,6 +50,9 @@ def describe(loaded: LoadedGraph, tensors: Tensors) -> dict[str, Any]:
         raise refused("its head reads all tokens, not the first alone")
     if encoder.pre_norm or any(layer.gated for layer in encoder.layers):
         raise refused("its layers normalize their inputs, or have gates")
+    norms = [norm for each in encoder.layers for norm in (each.attention_norm, each.output_norm)]
+    if not all(norm.centered for norm in norms):
+        raise refused("its norms divide by the root mean square alone")
     if embedding is None:
         raise refused("its embeddings are not a sum of tables, normalized")
     _check_terms(loaded)

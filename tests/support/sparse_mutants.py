@@ -48,6 +48,8 @@ def changed(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield "infinite", np.full_like(array, np.inf)
         yield "zero", np.zeros_like(array)
         yield "negative", -array
+    elif array.dtype.kind == "b":
+        yield "opposite", ~array
     else:
         limits = np.iinfo(array.dtype)
         yield "one more", array + np.ones_like(array)

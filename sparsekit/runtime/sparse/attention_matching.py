@@ -73,8 +73,9 @@ class AttentionReader(GraphReader):
             raise refused(softmax, "it is not over the last axis, the keys")
         scores, scale, added = self.scores(softmax)
         query = self.operand(scores.inputs[0], transposed=False)
-        key = self.operand(scores.inputs[1], transposed=True)
-        value = self.operand(matmul.inputs[1], transposed=False)
+        width = len(query.linear.bias)
+        key = self.operand(scores.inputs[1], transposed=True, width=width)
+        value = self.operand(matmul.inputs[1], transposed=False, width=width)
         self.check_operands(scores, query, key, value)
         if query.rotation != key.rotation or value.rotation:
             raise refused(scores, "query and key are not rotated alike, or the values are rotated")
@@ -141,10 +142,13 @@ class AttentionReader(GraphReader):
                     return matmul, 1 / float(constant)
         return None
 
-    def operand(self, name: str, transposed: bool) -> Operand:
-        """The operand `name` of a matmul: [batch, heads, length, features], or transposed."""
+    def operand(self, name: str, transposed: bool, width: int = 0) -> Operand:
+        """The operand `name` of a matmul: [batch, heads, length, features], or transposed.
+
+        width: the features of all heads, where each may be repeated to make up so many.
+        """
         source, quantizer = self.unquantized(name)
-        rotation, axes = None, _TRANSPOSED if transposed else HEADS_FIRST
+        rotation, half, axes = None, 0, _TRANSPOSED if transposed else HEADS_FIRST
         transpose = self.expect(source, "Transpose", "Add", "Reshape")
         if transposed and list(transpose.attributes.get("perm", [])) == _SWAPPED:
             transpose, axes = self.expect(transpose.inputs[0], "Add", "Reshape"), HEADS_FIRST
@@ -153,14 +157,19 @@ class AttentionReader(GraphReader):
             repeated, times = self.repeated(transpose)
             transpose = self.expect(repeated, "Transpose", "Add")
         if transpose.op == "Add":
-            source, *rotation_names = self.rotated(transpose)
-            rotation, axes = (rotation_names[0], rotation_names[1]), HEADS_FIRST
+            rotated = transpose
+            source, rotation, half = self.rotated(rotated)
+            axes = HEADS_FIRST
             transpose = self.expect(source, "Transpose")
         self.check_axes(transpose, axes)
         linear, read, features = self.heads(transpose.inputs[0])
+        if rotation and 2 * half != features:
+            raise refused(rotated, f"it does not rotate the halves of {features} features")
         shapes: Shapes = {}
         if times > 1:
             count = len(linear.bias) // features
+            if count * times * features != width:
+                raise refused(joined, f"its heads have not the {width} features of the query's")
             shapes = {
                 transpose.inputs[0]: (BATCH, LENGTH, count, features),
                 joined.outputs[0]: (BATCH, count * times, LENGTH, features),
@@ -181,8 +190,9 @@ class AttentionReader(GraphReader):
             raise refused(expand, "it does not repeat each head of key or value")
         return unsqueeze.inputs[0], sizes[2]
 
-    def rotated(self, node: Node) -> tuple[str, str, str]:
-        """What `node` rotates, x * cosines + (-second half of x, first half) * sines, with both."""
+    def rotated(self, node: Node) -> tuple[str, tuple[str, str], int]:
+        """What `node` rotates, x * cosines + (-second half of x, first half) * sines; both of them,
+        and the features of a half."""
         for plain, turned in permutations(map(self.graph.producers.get, node.inputs)):
             if plain is None or turned is None or {plain.op, turned.op} != {"Mul"}:
                 continue
@@ -191,29 +201,41 @@ class AttentionReader(GraphReader):
                 for first in permutations(plain.inputs)
                 for second in permutations(turned.inputs)
             ):
-                if self.is_half_turn(halves, x):
-                    return x, cosines, sines
+                if half := self.half_turn(halves, x):
+                    return x, (cosines, sines), half
         raise refused(node, "it does not rotate the halves of each head")
 
-    def is_half_turn(self, name: str, x: str) -> bool:
-        """Whether `name` concatenates the negated second half of x and its first half."""
+    def half_turn(self, name: str, x: str) -> int:
+        """The features of a half where `name` concatenates the negated second half of x and its
+        first half; else 0."""
         node = self.graph.producers.get(name)
         if node is None or node.op != "Concat" or node.attributes.get("axis") not in (-1, 3):
-            return False
+            return 0
+        if len(node.inputs) != 2:
+            return 0
         negated, front = map(self.graph.producers.get, node.inputs)
         if negated is None or negated.op != "Neg" or front is None:
-            return False
+            return 0
         back = self.graph.producers.get(negated.inputs[0])
         if back is None or {back.op, front.op} != {"Slice"}:
-            return False
+            return 0
+        for part in (front, back):
+            if part.inputs[0] != x or self.sliced_axes(part) not in ([-1], [3]):
+                return 0
         (first, half), (middle, end) = self.bounds(front), self.bounds(back)
-        halves = first == 0 and half == middle and end >= 2 * half
-        return halves and front.inputs[0] == back.inputs[0] == x
+        return half if first == 0 and half == middle and end >= 2 * half else 0
+
+    def sliced_axes(self, node: Node) -> list[int]:
+        """The axes of a Slice, which has to name them."""
+        if len(node.inputs) < 4:
+            raise refused(node, "it does not name its axis")
+        axes = self.constant(node, node.inputs[3])
+        return [int(axis) for axis in axes.reshape(-1)]
 
     def bounds(self, node: Node) -> tuple[int, int]:
         """The first index of a Slice along its only axis, and that after its last."""
         start, end = (self.constant(node, name) for name in node.inputs[1:3])
-        if start.size != 1 or end.size != 1:
+        if start.shape != (1,) or end.shape != (1,):
             raise refused(node, "it slices several axes")
         if len(node.inputs) > 4 and (self.constant(node, node.inputs[4]) != 1).any():
             raise refused(node, "it does not take each index")
@@ -239,8 +261,7 @@ class AttentionReader(GraphReader):
 
     def check_thirds(self, split: Node, part: Node, third: int, end: int) -> None:
         """Refuse `part` unless it is one of query, key and value in [batch, length, 3, ...]."""
-        axes = self.constant(part, part.inputs[3]).reshape(-1).tolist()
-        sizes = self.sizes(split)
+        axes, sizes = self.sliced_axes(part), self.sizes(split)
         linear, _ = self.linear(split.inputs[0])
         known = axes in ([2], [-3]) and 0 <= third == end - 1 < 3
         if not known or len(sizes) != 5 or sizes[2] != 3 or len(linear.bias) % 12:

@@ -218,6 +218,8 @@ class _Matcher(DisentangledReader):
             (gate, read), (factors, other) = self.half(found[1]), self.half(factor)
             if read != other or gate.inputs != factors.inputs or len(gate.bias) % 4:
                 raise refused(node, "the gate and its factor have different inputs")
+            if gate.weight.shape != factors.weight.shape:
+                raise refused(node, "the gate and its factor have different sizes")
             if (gate.scale is None) != (factors.scale is None):
                 raise refused(node, "the gate and its factor are quantized differently")
             return _interleaved(gate, factors), found[0], read

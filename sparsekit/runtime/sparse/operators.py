@@ -187,7 +187,9 @@ def _cumsum(x: Array, axis: Array, **_: int) -> Array:
 
 def _reduce_sum(x: Array, axes: Array | None = None, keepdims: int = 1, **_: int) -> Array:
     # Without axes over all of them: the option noop_with_empty_axes is refused by `check`.
-    along_axes = None if axes is None else tuple(int(axis) for axis in np.atleast_1d(axes))
+    if axes is not None and axes.ndim != 1:
+        raise ValueError(f"the axes have {axes.ndim} dimensions, expected one")
+    along_axes = None if axes is None else tuple(int(axis) for axis in axes)
     return np.asarray(x.sum(axis=along_axes, keepdims=bool(keepdims)))
 
 

@@ -114,15 +114,15 @@ class GraphReader:
 
     def root_mean_square_norm(self, name: str) -> tuple[Norm, str] | None:
         """x / sqrt(mean(x^2) + epsilon) * weight, and x; None where `name` is something else."""
-        for weight, normalized in self.factors(name):
-            constant = self.graph.constants.get(weight)
-            for x, scale in self.factors(normalized) if constant is not None else ():
+        for factor, normalized in self.factors(name):
+            weight = self.graph.constants.get(factor)
+            if weight is None or weight.ndim != 1 or weight.dtype != np.float32:
+                continue
+            for x, scale in self.factors(normalized):
                 epsilon = self.epsilon_of_mean_square(scale, x)
-                if constant is not None and epsilon is not None:
-                    node = self.graph.producers[name]
-                    self.check_array(node, weight, constant, (constant.size,))
-                    bias = np.zeros_like(constant)
-                    return Norm(constant, bias, epsilon, node.name, centered=False), x
+                if epsilon is not None:
+                    last = self.graph.producers[name].name
+                    return Norm(weight, np.zeros_like(weight), epsilon, last, centered=False), x
         return None
 
     def factors(self, name: str) -> Iterator[tuple[str, ...]]:
@@ -138,15 +138,19 @@ class GraphReader:
             node = self.graph.producers.get(name)
             if node is None or node.op != op:
                 return None
+            if op in ("Add", "ReduceMean", "Pow") and len(node.inputs) != 2:
+                return None
             path.append(node)
             name = node.inputs[0]
-        _, _, added, mean, square = path
-        epsilon, axes, power = (constants.get(node.inputs[1]) for node in path[2:])
+        _, _, _, mean, square = path
+        second = [name for node in path[2:] for name in node.inputs[1:]]
+        epsilon, axes, power = map(constants.get, second)
         if epsilon is None or axes is None or power is None or square.inputs[0] != x:
             return None
-        if axes.tolist() not in ([-1], [2]) or not mean.attributes.get("keepdims", 1) or power != 2:
+        if axes.tolist() not in ([-1], [2]) or not mean.attributes.get("keepdims", 1):
             return None
-        self.check_array(added, added.inputs[1], epsilon, ())
+        if epsilon.ndim or power.tolist() != 2 or {epsilon.dtype, power.dtype} != {_FLOAT32}:
+            return None
         return float(epsilon)
 
     def check_axes(self, node: Node, axes: list[int]) -> None:
