@@ -43,8 +43,8 @@ class FoundAttention:
 class Operand:
     """Query, key or value: its Linear layer, which reads `source`, and its heads.
 
-    The layer has the rows of a head as often as the head is used; shapes: of the tensors between,
-    where that is more than once.
+    Where heads are repeated, the layer has their rows as often; shapes: of the tensors before and
+    after that.
     """
 
     linear: Linear
@@ -152,7 +152,7 @@ class AttentionReader(GraphReader):
         transpose = self.expect(source, "Transpose", "Add", "Reshape")
         if transposed and list(transpose.attributes.get("perm", [])) == _SWAPPED:
             transpose, axes = self.expect(transpose.inputs[0], "Add", "Reshape"), HEADS_FIRST
-        joined, times = transpose, 1
+        joined, times = transpose, 0
         if transpose.op == "Reshape":
             repeated, times = self.repeated(transpose)
             transpose = self.expect(repeated, "Transpose", "Add")
@@ -166,10 +166,10 @@ class AttentionReader(GraphReader):
         if rotation and 2 * half != features:
             raise refused(rotated, f"it does not rotate the halves of {features} features")
         shapes: Shapes = {}
-        if times > 1:
+        if times:
             count = len(linear.bias) // features
             if count * times * features != width:
-                raise refused(joined, f"its heads have not the {width} features of the query's")
+                raise refused(joined, f"its heads do not have the query's {width} features")
             shapes = {
                 transpose.inputs[0]: (BATCH, LENGTH, count, features),
                 joined.outputs[0]: (BATCH, count * times, LENGTH, features),
