@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,61 +97,6 @@ def graph_of(model: ModelProto) -> Graph:
         )
     inputs = [value.name for value in graph.input if value.name not in constants]
     return Graph(nodes, constants, inputs, [value.name for value in graph.output])
-
-
-def every_token(graph: Graph) -> Graph:
-    """The graph without the selection of the first token within the last layer.
-
-    The C encoder makes that selection itself, so it needs layers that are all alike.
-    """
-
-    def added_to_scores(node: Node) -> bool:
-        """Whether it is a term of pairs of tokens, of which only the first query's is selected."""
-        sums = graph.consumers.get(node.outputs[0], [])
-        while sums and all(each.op in ("Add", "Sum") for each in sums):
-            sums = [each for node in sums for each in graph.consumers.get(node.outputs[0], [])]
-        return bool(sums) and all(each.op == "Softmax" for each in sums)
-
-    def rotates_queries(node: Node) -> bool:
-        """Whether it is cosines or sines of positions, of which the first query needs the first."""
-        return all(
-            turned.op == "Mul" and added.op == "Add"
-            for turned in graph.consumers.get(node.outputs[0], [])
-            for added in graph.consumers.get(turned.outputs[0], [])
-        )
-
-    def is_weighted_sum(name: str) -> bool:
-        """Whether it is probabilities times values, however their heads are laid out."""
-        node = before_reshapes(name)
-        weights = before_reshapes(node.inputs[0]) if node and node.op == "MatMul" else None
-        return weights is not None and weights.op == "Softmax"
-
-    def before_reshapes(name: str) -> Node | None:
-        node = graph.producers.get(name)
-        while node is not None and node.op == "Reshape":
-            node = graph.producers.get(node.inputs[0])
-        return node
-
-    def is_selection(node: Node) -> bool:
-        axis = node.attributes.get("axis", 0)
-        if node.op != "Gather":
-            return False
-        if axis == 2 and not (
-            added_to_scores(node) or is_weighted_sum(node.inputs[0]) or rotates_queries(node)
-        ):
-            return False
-        if axis not in (1, 2):
-            return False
-        index = graph.constants.get(node.inputs[1])
-        return index is not None and index.tolist() == [0]
-
-    source = {node.outputs[0]: node.inputs[0] for node in graph.nodes if is_selection(node)}
-    nodes = [
-        replace(node, inputs=tuple(source.get(name, name) for name in node.inputs))
-        for node in graph.nodes
-        if not is_selection(node)
-    ]
-    return Graph(nodes, graph.constants, graph.inputs, graph.outputs)
 
 
 def refused(node: Node, reason: str) -> UserError:

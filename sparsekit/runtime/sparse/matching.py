@@ -28,7 +28,8 @@ from sparsekit.errors import UserError
 from sparsekit.runtime.sparse.activations import ACTIVATIONS, find_activation
 from sparsekit.runtime.sparse.attention_matching import FoundAttention
 from sparsekit.runtime.sparse.disentangled_matching import DisentangledReader
-from sparsekit.runtime.sparse.graph import Graph, Node, every_token, refused
+from sparsekit.runtime.sparse.first_token import every_token
+from sparsekit.runtime.sparse.graph import Graph, Node, refused
 from sparsekit.runtime.sparse.structure import Encoder, Layer, Linear
 
 

@@ -111,7 +111,8 @@ def layer_norm(
 def erf(x: Array) -> Array:
     """The error function, to 2e-7 (Abramowitz and Stegun, 7.1.26).
 
-    The heads of some models compute it for all tokens; value by value it took a fifth of the time.
+    Some heads compute it for all tokens. With `math.erf` for each value that took a fifth of the
+    time of a EuroBERT of 6 layers.
     """
     magnitude = np.abs(x.astype(np.float64))
     t = 1 / (1 + 0.3275911 * magnitude)

@@ -69,7 +69,8 @@ class SparseRuntime:
         before, self._after = self._fold(loaded.before), self._fold(loaded.after)
         self._by_size, self._by_text = _by_size(before, self._inputs)
         # The head of a decoder looks for the token it reads in the ids, not in the mask.
-        self._chosen_by_ids = _depends(self._after, _computed_from(before, {"input_ids"}))
+        of_ids = _computed_from(before, {"input_ids"})
+        self._chosen_by_ids = any(of_ids & {*node.inputs} for node in self._after)
         self._sized = _Sized((0, 0), {}, {})
         # The encoder has its own copy of its weights.
         read = {name for node in [*before, *self._after] for name in node.inputs}
@@ -192,11 +193,6 @@ def _computed_from(nodes: Sequence[Node], inputs: set[str]) -> set[str]:
         if names & {*node.inputs} and not (node.op == "Shape" and node.inputs[0] in inputs):
             names |= {*node.outputs}
     return names
-
-
-def _depends(nodes: Sequence[Node], names: set[str]) -> bool:
-    """Whether any of `nodes` reads one of the tensors `names`."""
-    return any(names & {*node.inputs} for node in nodes)
 
 
 def _contiguous(name: str, array: Array, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
