@@ -37,15 +37,19 @@ def float32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_graph(tmp_path_factory.mktemp("float32"), "bert_relu", quantized=False)
 
 
+@pytest.fixture(scope="module")
+def eurobert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rotated queries and keys, shared keys, norms by the root mean square, gates."""
+    return write_graph(tmp_path_factory.mktemp("eurobert"), "eurobert", quantized=False)
+
+
 @pytest.mark.parametrize(
     "form", ["int8", "float32", pytest.param("eurobert", marks=pytest.mark.slow)]
 )
 def test_mutants_are_answered_as_by_onnxruntime_or_refused(
-    form: str, float32: Path, tmp_path: Path
+    form: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    graph = {"int8": INT8, "float32": float32}.get(form)
-    if graph is None:
-        graph = write_graph(tmp_path / "made", form, quantized=False)
+    graph = INT8 if form == "int8" else request.getfixturevalue(form)
     target = tmp_path / "model.onnx"
     refused = 0
     for name, change, array in random.Random(0).sample(mutants(graph), MUTANTS):
@@ -108,6 +112,64 @@ def test_the_array_and_the_expected_shape_are_named(
     name, array = constant_with(INT8, part)
     write_mutant(INT8, name, change(array), tmp_path / "model.onnx")
     with pytest.raises(UserError, match=message):
+        SparseRuntime(tmp_path / "model.onnx", 1)
+
+
+# The inputs of a Slice.
+STARTS, ENDS, AXES = 1, 2, 3
+
+
+def with_inputs(graph: Path, target: Path, changes: list[tuple[str, str, int, int]]) -> None:
+    """The graph where each node of a type that a node of another type reads has another input.
+
+    changes: both types, the index of the input, and the only element of its new value.
+    """
+    model = onnx.load(graph)
+    readers = {name: node.op_type for node in model.graph.node for name in node.input}
+    for op, reader, index, value in changes:
+        name = f"changed_{op}_{reader}_{index}"
+        tensor = numpy_helper.from_array(np.array([value]), name)
+        model.graph.initializer.append(tensor)
+        found = [
+            node
+            for node in model.graph.node
+            if node.op_type == op and readers.get(node.output[0]) == reader
+        ]
+        assert found
+        for node in found:
+            node.input[index] = name
+    onnx.save(model, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            [("Slice", "Concat", ENDS, 3), ("Slice", "Neg", STARTS, 3)],
+            "it does not rotate the halves of 8 features",
+        ),
+        (
+            [("Slice", "Concat", AXES, 2), ("Slice", "Neg", AXES, 2)],
+            "it does not rotate the halves of each head",
+        ),
+        # Two heads of keys and values, each three times instead of twice.
+        ([("Concat", "Expand", 2, 3)], "its heads do not have the query's 32 features"),
+    ],
+)
+def test_heads_that_the_kernels_would_read_otherwise(
+    eurobert: Path, tmp_path: Path, changes: list[tuple[str, str, int, int]], message: str
+) -> None:
+    with_inputs(eurobert, tmp_path / "model.onnx", changes)
+    with pytest.raises(UserError, match=message):
+        SparseRuntime(tmp_path / "model.onnx", 1)
+
+
+@pytest.mark.slow
+def test_a_gate_of_another_size_than_its_factor(eurobert: Path, tmp_path: Path) -> None:
+    name, array = constant_with(eurobert, "gate_proj.weight")
+    write_mutant(eurobert, name, array[:, :32], tmp_path / "model.onnx")
+    with pytest.raises(UserError, match="the gate and its factor have different sizes"):
         SparseRuntime(tmp_path / "model.onnx", 1)
 
 
