@@ -19,6 +19,7 @@ from sparsekit.cli.calibration import (
 )
 
 if TYPE_CHECKING:
+    from sparsekit.oneshot.shrink import Shrink
     from sparsekit.shape.target import Target
 
 
@@ -101,14 +102,7 @@ def shrink(
     )
     folder = output or Path(f"{Path(model).resolve().name}-shrunk")
     targets = _targets(max_latency or [], latency_table, sparsity, any_machine)
-    outputs = {folder: config}
-    if targets:
-        outputs = {
-            folder if len(targets) == 1 else Path(f"{folder}-{target.max_latency}"): replace(
-                config, target=target
-            )
-            for target in targets
-        }
+    outputs = {folder: config} if not targets else _of_targets(folder, config, targets)
     calibration = None
     if data is not None:
         calibration = calibration_data(data, text_column, label_column, max_length)
@@ -119,6 +113,13 @@ def shrink(
             before, after = (_shown(changed[when], name) for when in ("before", "after"))
             typer.echo(f"{name:<11}{before} -> {after}")
         typer.echo(f"shrunk: {each}")
+
+
+def _of_targets(folder: Path, config: Shrink, targets: list[Target]) -> dict[Path, Shrink]:
+    """The settings for each target by its output: `folder`, or several folders beside it."""
+    if len(targets) == 1:
+        return {folder: replace(config, target=targets[0])}
+    return {Path(f"{folder}-{each.max_latency}"): replace(config, target=each) for each in targets}
 
 
 def _targets(

@@ -80,17 +80,8 @@ def prune(
         )
     config = _config(sparsity, method, pattern, settings)
     task, rows = task or TextClassification(), None
-    problems = [_OPTION.sub(_as_argument, problem) for problem in config.problems()]
-    if method != "magnitude" and (train_dataset is None or processing_class is None):
-        problems.append(
-            f"method={method!r} measures on text: pass train_dataset and processing_class"
-        )
-    if method == "obs" and task.learns_from_teacher:
-        problems.append(
-            f"method='obs' needs a loss of labels, which {task.name} does not have: set "
-            "method='wanda'"
-        )
-    if problems:
+    measurable = train_dataset is not None and processing_class is not None
+    if problems := _problems(config, task, measurable):
         raise ConfigError(problems)
     layers = prunable(model)
     _check_model(model, config)
@@ -102,6 +93,21 @@ def prune(
         methods.prune(model, layers, rows, config)
     check_zeros(layers, config)
     return model
+
+
+def _problems(config: OneShot, task: Task, measurable: bool) -> list[str]:
+    """What is wrong with the settings; measurable: whether there are rows to measure on."""
+    problems = [_OPTION.sub(_as_argument, problem) for problem in config.problems()]
+    if config.method != "magnitude" and not measurable:
+        problems.append(
+            f"method={config.method!r} measures on text: pass train_dataset and processing_class"
+        )
+    if config.method == "obs" and task.learns_from_teacher:
+        problems.append(
+            f"method='obs' needs a loss of labels, which {task.name} does not have: set "
+            "method='wanda'"
+        )
+    return problems
 
 
 def _config(
