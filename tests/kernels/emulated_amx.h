@@ -19,6 +19,7 @@
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_dpbsud
+#undef _tile_zero
 
 static __thread struct {
     int configured;
@@ -44,6 +45,12 @@ static __attribute__((noinline)) void emulated_release(void) {
     memset(&emulated_tiles, 0, sizeof emulated_tiles);
 }
 
+static __attribute__((noinline)) void emulated_zero(int tile) {
+    if (!emulated_tiles.configured)
+        abort();
+    memset(emulated_tiles.data[tile], 0, sizeof emulated_tiles.data[tile]);
+}
+
 static __attribute__((noinline)) void emulated_load(int tile, const void *from, long stride) {
     if (!emulated_tiles.configured)
         abort();
@@ -62,7 +69,10 @@ static __attribute__((noinline)) void emulated_store(int tile, void *to, long st
 
 /* Signed bytes of `left` times unsigned ones of `right`, four at a time. */
 static __attribute__((noinline)) void emulated_multiply(int sums, int left, int right) {
-    if (!emulated_tiles.configured)
+    const uint16_t *row_bytes = emulated_tiles.row_bytes;
+    const uint8_t *rows = emulated_tiles.rows;
+    if (!emulated_tiles.configured || rows[sums] != rows[left] ||
+        row_bytes[sums] != row_bytes[right] || row_bytes[left] != 4 * rows[right])
         abort();
     for (int m = 0; m < emulated_tiles.rows[sums]; m++) {
         for (int n = 0; n < emulated_tiles.row_bytes[sums] / 4; n++) {
@@ -78,6 +88,7 @@ static __attribute__((noinline)) void emulated_multiply(int sums, int left, int 
 
 #define _tile_loadconfig(config) emulated_load_config(config)
 #define _tile_release() emulated_release()
+#define _tile_zero(tile) emulated_zero(tile)
 #define _tile_loadd(tile, from, stride) emulated_load(tile, from, stride)
 #define _tile_stored(tile, to, stride) emulated_store(tile, to, stride)
 #define _tile_dpbsud(sums, left, right) emulated_multiply(sums, left, right)
@@ -109,6 +120,17 @@ static __attribute__((noinline)) __m512i emulated_unpack(__m512i a, __m512i b, i
         int element = i % 16 / size;
         to[i] = from[element % 2][i / 16 * 16 + 8 * half + element / 2 * size + i % size];
     }
+    memcpy(&a, to, 64);
+    return a;
+}
+
+/* Two of the 128 bits of a, then two of b, each chosen by two bits of `order`. */
+static __attribute__((noinline)) __m512i emulated_shuffle(__m512i a, __m512i b, int order) {
+    uint8_t from[2][64], to[64];
+    memcpy(from[0], &a, 64);
+    memcpy(from[1], &b, 64);
+    for (int i = 0; i < 4; i++)
+        memcpy(to + 16 * i, from[i / 2] + 16 * (order >> 2 * i & 3), 16);
     memcpy(&a, to, 64);
     return a;
 }
@@ -173,6 +195,12 @@ static __attribute__((noinline)) __m512 emulated_fmadd(__m512 x, __m512 y, __m51
 #define _mm512_unpackhi_epi8(a, b) emulated_unpack(a, b, 1, 1)
 #define _mm512_unpacklo_epi16(a, b) emulated_unpack(a, b, 0, 2)
 #define _mm512_unpackhi_epi16(a, b) emulated_unpack(a, b, 1, 2)
+#define _mm512_unpacklo_epi32(a, b) emulated_unpack(a, b, 0, 4)
+#define _mm512_unpackhi_epi32(a, b) emulated_unpack(a, b, 1, 4)
+#define _mm512_unpacklo_epi64(a, b) emulated_unpack(a, b, 0, 8)
+#define _mm512_unpackhi_epi64(a, b) emulated_unpack(a, b, 1, 8)
+#undef _mm512_shuffle_i32x4
+#define _mm512_shuffle_i32x4(a, b, order) emulated_shuffle(a, b, order)
 #define _mm512_packus_epi32(a, b) emulated_packus32(a, b)
 #define _mm512_packus_epi16(a, b) emulated_packus16(a, b)
 #define _mm512_mask_storeu_epi32(to, mask, values) emulated_mask_store(to, mask, values)

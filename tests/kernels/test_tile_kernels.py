@@ -19,11 +19,20 @@ from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.sparse import native
 from sparsekit.runtime.sparse.runtime import SparseRuntime
 from sparsekit.runtime.sparse.structure import Linear, Quantizer
-from sparsekit.runtime.sparse.weights import Format, fastest_format, pack
+from sparsekit.runtime.sparse.weights import Format, attention_has_tiles, fastest_format, pack
 from sparsekit.system import cpu_flags
 
 AMX = next(variant for variant in VARIANTS if variant.name == "amx")
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+
+# Graphs, the format of their weights, and whether the matmuls of attention use tiles: rotated
+# queries and keys are multiplied as float32.
+ENCODERS = [
+    ("bert_tiles", Format.TILES, 1),
+    ("modernbert_tiles", Format.TILES, 0),
+    ("bert_wide_heads", Format.TILES, 1),
+    ("bert_uneven_heads", Format.PACKED, 1),
+]
 
 
 @pytest.fixture(scope="module", params=["emulated", "processor"])
@@ -45,28 +54,38 @@ def tiles(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Encoders with whole tiles: 32 features to a head, and one with gated layers."""
+    """Encoders with whole tiles of weights, one with gated layers, and of features of a head."""
     return {
-        name: write_graph(tmp_path_factory.mktemp(name), name, sparsity=0.3)
-        for name in ("bert_tiles", "modernbert_tiles")
+        name: write_graph(
+            tmp_path_factory.mktemp(name), name, sparsity=0.3, quantize_attention=bool(attention)
+        )
+        for name, _, attention in ENCODERS
     }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bert_tiles", "modernbert_tiles"])
+@pytest.mark.parametrize(("name", "weights", "attention"), ENCODERS)
 def test_tiles_do_not_change_a_bit(
-    tiles: ctypes.CDLL, graphs: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch
+    tiles: ctypes.CDLL,
+    graphs: dict[str, Path],
+    name: str,
+    weights: Format,
+    attention: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(native, "compiled", lambda: tiles)
     with monkeypatch.context() as patch:
         patch.setattr(
             native, "fastest_format", lambda linears, tiles, max_pair: fastest_format(linears)
         )
+        patch.setattr(native, "attention_has_tiles", lambda formats, features: False)
         without = SparseRuntime(graphs[name], threads=1)
-    assert without._encoder._struct.layer[0].intermediate.format == Format.PACKED
+    layer = without._encoder._struct.layer[0]
+    assert layer.intermediate.format == Format.PACKED and not layer.attention.tiles
     runtimes = [SparseRuntime(graphs[name], threads) for threads in (1, 3)]
     layer = runtimes[0]._encoder._struct.layer[0]
-    assert layer.intermediate.format == layer.projection.format == Format.TILES
+    assert layer.intermediate.format == layer.projection.format == weights
+    assert layer.attention.tiles == attention
     assert layer.normalized.format == layer.input.format == Format.PACKED
     reference = OnnxRuntime(graphs[name], threads=1)
     for batch, length in ((1, 1), (1, 16), (1, 17), (1, 128), (1, 200), (3, 40), (32, 20)):
@@ -112,6 +131,21 @@ def test_tiles_are_for_dense_weights_of_whole_tiles(
     weight[random.random(shape) < zeros] = 0
     assert fastest_format([quantized(weight)], tiles=True) == format
     assert fastest_format([quantized(weight)]) != Format.TILES
+
+
+@pytest.mark.parametrize(
+    ("format", "features", "expected"),
+    [
+        (Format.PACKED, 32, True),
+        (Format.PACKED, 64, True),
+        (Format.PACKED, 28, False),
+        (Format.ROUNDED, 64, False),
+    ],
+)
+def test_heads_of_whole_tiles_are_multiplied_in_them(
+    format: Format, features: int, expected: bool
+) -> None:
+    assert attention_has_tiles([format] * 3 + [Format.PLANES], features) is expected
 
 
 def test_tiles_keep_the_inputs_of_an_output_together() -> None:

@@ -136,6 +136,13 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen2": lambda: Qwen2ForSequenceClassification(Qwen2Config(**SHARED)),
     # Multiples of 64: of whole tiles of AMX.
     "bert_tiles": lambda: BertForSequenceClassification(BertConfig(**TILED)),
+    # A head's features fill two tiles, or one of fewer rows, where the weights are no tiles.
+    "bert_wide_heads": lambda: BertForSequenceClassification(
+        BertConfig(**TILED | {"num_attention_heads": 1})
+    ),
+    "bert_uneven_heads": lambda: BertForSequenceClassification(
+        BertConfig(**TILED | {"hidden_size": 160, "num_attention_heads": 2})
+    ),
     "modernbert_tiles": lambda: modernbert(**TILED),
     "distilbert": lambda: DistilBertForSequenceClassification(
         DistilBertConfig(vocab_size=VOCABULARY, dim=32, n_layers=2, n_heads=2, hidden_dim=64)

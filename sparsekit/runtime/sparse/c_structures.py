@@ -34,6 +34,7 @@ class AttentionStruct(Structure):
     _fields_ = (
         ("heads", c_long),
         ("features", c_long),
+        ("tiles", c_long),
         ("scale", c_float),
         ("query", QuantizerStruct),
         ("key", QuantizerStruct),

@@ -28,13 +28,11 @@ from sparsekit.runtime.sparse.graph import Array
 from sparsekit.runtime.sparse.relative_positions import Distances
 from sparsekit.runtime.sparse.score_terms import ScoreTerms, distinct_terms
 from sparsekit.runtime.sparse.structure import (
-    Attention,
     Layer,
     Linear,
     Norm,
     Positions,
     Quantizer,
-    Terms,
 )
 from sparsekit.runtime.sparse.threads import Threads
 from sparsekit.runtime.sparse.weights import (
@@ -42,6 +40,7 @@ from sparsekit.runtime.sparse.weights import (
     CHUNK_UNITS,
     TILE_ROWS,
     Format,
+    attention_has_tiles,
     fastest_format,
     operand_formats,
     pack,
@@ -163,9 +162,10 @@ class Encoder:
             if a.has_value_apart:
                 value, value_inputs = self._weight(a.value)
             heads = len(a.query.bias) // a.head_features
-            attention = AttentionStruct(
-                heads, a.head_features, a.scale, *self._operands(a, layer.terms)
-            )
+            formats = operand_formats(a.operands, layer.terms, self.dot_products)
+            operands = map(quantizer_struct, a.operands, formats)
+            tiles = self.tiles and attention_has_tiles(formats, a.head_features)
+            attention = AttentionStruct(heads, a.head_features, tiles, a.scale, *operands)
         attention_output, context = self._weight(layer.attention_output)
         if layer.intermediate is not None:
             intermediate, normalized = self._weight(layer.intermediate)
@@ -200,14 +200,6 @@ class Encoder:
         if terms not in self._terms:
             self._terms.append(terms)
         return self._terms.index(terms)
-
-    def _operands(self, attention: Attention, terms: Terms | None) -> list[QuantizerStruct]:
-        """Quantizers of query, key, probabilities and value."""
-        formats = operand_formats(attention.operands, terms, self.dot_products)
-        return [
-            quantizer_struct(x, format)
-            for x, format in zip(attention.operands, formats, strict=True)
-        ]
 
     def _weight(self, *linears: Linear) -> tuple[WeightStruct, QuantizerStruct]:
         """The weights of layers with the same input, and the quantizer of that input.

@@ -100,6 +100,16 @@ def operand_formats(
     return [Format.ROUNDED] * 4
 
 
+def attention_has_tiles(formats: Sequence[Format], features: int) -> bool:
+    """Whether a CPU with int8 tiles multiplies the operands of a head in them.
+
+    formats: those of `operand_formats`; features: of a head. They are the rows of a tile of values,
+    which must be whole. Counted in cycles, the matmuls take less than half of the time; no CPU with
+    AMX was there to measure it.
+    """
+    return formats[0] == Format.PACKED and features % TILE_ROWS == 0
+
+
 def pack(linears: Sequence[Linear], format: Format, max_pair: int | None = None) -> PackedWeight:
     """The weights of Linear layers with the same input, concatenated along their outputs.
 

@@ -12,6 +12,7 @@ that, so their numerators are kept, and a second pass over the blocks weights th
 #include <float.h>
 
 #include "attention_matmul.h"
+#include "attention_tiles.h"
 #include "disentangled.h"
 #include "score_terms.h"
 #include "tensors.h"
@@ -84,6 +85,12 @@ INLINE void softmax_block(vector *scores, long keys, float scale, const float *m
 INLINE void compute_scores(const head_part *part, const integers *query_terms, long lane, long keys,
                            vector *scores, const int n) {
     (void)query_terms; /* Used with int8 only. */
+#ifdef INT8_TILES
+    if (part->attention->tiles) {
+        score_tiles(part, query_terms, lane, keys, scores, n);
+        return;
+    }
+#endif
 #ifdef INT8_DOT_PRODUCTS
     if (part->attention->query.format == PACKED) {
         score_int8(part, query_terms, lane, keys, scores, n);
@@ -149,6 +156,13 @@ INLINE void weight_values(const head_part *part, attention_scratch s, const vect
             ones[j] = broadcast(1.0f);
             factor[j] = exponential(s.largest[j] - last_largest[j]) * (1.0f / sums[j]);
         }
+#ifdef INT8_TILES
+        if (a->tiles) {
+            add_values_tiles(part, s.scores, first_lane + k, count, factor, probability_sums,
+                             (integers *)s.out, n);
+            continue;
+        }
+#endif
 #ifdef INT8_DOT_PRODUCTS
         if (a->probabilities.format == PACKED) {
             pack_probabilities(&a->probabilities, s.scores, count, factor, probability_sums, n);
@@ -190,6 +204,10 @@ INLINE void attend(const head_part *part, attention_scratch s, vector *factor, c
     if (a->query.format == PACKED)
         sum_queries(part, query_terms, n);
 #endif
+#ifdef INT8_TILES
+    if (a->tiles)
+        configure_tiles(a);
+#endif
     for (long k = 0; k < seq->tokens; k += BLOCK_KEYS) {
         long keys = min_long(BLOCK_KEYS, seq->tokens - k), lane = seq->first * LANES + k;
         compute_scores(part, query_terms, lane, keys, scores, n);
@@ -207,6 +225,10 @@ INLINE void attend(const head_part *part, attention_scratch s, vector *factor, c
         factor[j] = quantized ? broadcast(1.0f) : 1.0f / sums[j];
     if (quantized)
         weight_values(part, s, largest, sums, n);
+#ifdef INT8_TILES
+    if (a->tiles)
+        _tile_release();
+#endif
 }
 
 /* The output of one head for n vectors of queries, stored in `to`. */

@@ -43,6 +43,7 @@ const layout_entry attention_layout[] = {
     SIZE(attention),
     FIELD(attention, heads),
     FIELD(attention, features),
+    FIELD(attention, tiles),
     FIELD(attention, scale),
     FIELD(attention, query),
     FIELD(attention, key),

@@ -28,12 +28,17 @@ INLINE int allow_tiles(void) {
     return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 
-/* What the processor reads before it uses tiles: eight of whole size. */
-static const struct {
+/* What the processor reads before it uses tiles. */
+typedef struct {
     uint8_t palette, start_row, reserved[14];
     uint16_t row_bytes[16];
     uint8_t rows[16];
-} whole_tiles = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+} tile_config;
+
+/* Eight tiles of whole size. */
+static const tile_config whole_tiles = {.palette = 1,
+                                        .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+                                        .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
 
 /* GCC's intrinsics do not tell the compiler that a load reads memory. */
 #define FINISH_STORES() __asm__ volatile("" ::: "memory")
