@@ -25,6 +25,10 @@ SUMS = ".sums.json"
 ABANDONED = 3600
 
 
+class CacheError(UserError):
+    """The cache cannot be written."""
+
+
 def cache_folder() -> Path:
     """The folder of cached teachers, logits and quickstart models: `$SPARSEKIT_CACHE`."""
     return Path(os.environ.get("SPARSEKIT_CACHE", "~/.cache/sparsekit")).expanduser()
@@ -52,7 +56,7 @@ def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     One process makes it while others wait. It appears under its name only when `make` has
     returned, with a sum of each file, so a process that dies leaves nothing that another would
     trust. The sums are checked at every use, and a damaged folder is made again. Its permissions
-    are those of the cache, so that a group can share one. Raises UserError where the cache cannot
+    are those of the cache, so that a group can share one. Raises CacheError where the cache cannot
     be written.
     """
     folder = cache_folder() / kind / key
@@ -64,7 +68,7 @@ def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
         mode = stat.S_IMODE(folder.parent.stat().st_mode)
         held = FileLock(f"{folder}.lock", mode=mode & 0o666).acquire()
     except OSError as error:
-        raise UserError(
+        raise CacheError(
             f"the cache {cache_folder()} cannot be written: {error}; set SPARSEKIT_CACHE to a "
             "folder that can"
         ) from error

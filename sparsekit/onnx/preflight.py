@@ -18,6 +18,7 @@ from sparsekit.onnx.check import check_structure
 from sparsekit.onnx.layers import other_bytes, read_layers
 from sparsekit.onnx.parity import check_probes
 from sparsekit.onnx.probes import probes
+from sparsekit.onnx.trace_cache import IRRELEVANT
 from sparsekit.onnx.write import write_graphs
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.sparsity.prunable import prunable
@@ -36,8 +37,6 @@ _REFUSED = {
     "led": "its attention in chunks depends on each text's length",
     "reformer": "it sorts tokens into buckets, which torch.onnx.export cannot trace",
 }
-# Parts of a config that change no operation of the graph.
-_IRRELEVANT = ("_name_or_path", "id2label", "label2id", "architectures", "transformers_version")
 
 
 def export_problem(config: PreTrainedConfig) -> str | None:
@@ -68,7 +67,7 @@ def check_exportable(model: PreTrainedModel, task: Task, form: str) -> None:
     Raises:
         UserError: the check that failed.
     """
-    config = {k: v for k, v in model.config.to_dict().items() if k not in _IRRELEVANT}
+    config = {k: v for k, v in model.config.to_dict().items() if k not in IRRELEVANT}
     versions = [f"{name} {version(name)}" for name in ("torch", "transformers", "onnxruntime")]
     identity = [json.dumps(config, sort_keys=True, default=str), form, *task.tokens_key, *versions]
 

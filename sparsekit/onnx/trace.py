@@ -21,6 +21,7 @@ from sparsekit.errors import UserError, first_line
 from sparsekit.models.loading import positions_of
 from sparsekit.models.quantizers import QUANTIZER, saved_state
 from sparsekit.onnx.probes import beyond_windows, input_names, probes
+from sparsekit.onnx.trace_cache import with_weights
 from sparsekit.shape.config import shaped
 from sparsekit.tasks.base import Task
 
@@ -136,22 +137,11 @@ def trace(model: PreTrainedModel, task: Task) -> ir.Model:
     Each node's `meta["module"]` names the module that it came from. torch's own metadata, which
     has source paths of this machine, is removed.
     """
-    names = input_names(model)
-    # The axes of one input are named, the others derived: torch warns about equal names.
-    named = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
-    derived = dict.fromkeys((0, 1), torch.export.Dim.AUTO)
-    traced = _TracedWithTerm if masks_padding_only(model, task) else _Traced
-    with _quiet_exporter(), _named_failure(model):
-        program = torch.onnx.export(
-            traced(model, task).eval(),
-            # A tensor for each input: torch treats inputs that share a tensor as one.
-            kwargs={name: torch.ones((2, 8), dtype=torch.long) for name in names},
-            output_names=list(task.outputs),
-            dynamic_shapes={n: named if n == "input_ids" else derived for n in names},
-            opset_version=OPSET,
-            verbose=False,
-        )
-    assert program is not None
+    kind = _TracedWithTerm if masks_padding_only(model, task) else _Traced
+    traced = kind(model, task).eval()
+    graph = with_weights(traced, [kind.__name__, repr(task)], lambda: _captured(traced, task))
+    program = torch.onnx.ONNXProgram(graph, None)
+    program.optimize()
     graph = program.model
     for node in graph.graph:
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "['', '']"))
@@ -161,6 +151,31 @@ def trace(model: PreTrainedModel, task: Task) -> ir.Model:
         value.name = value.name.removeprefix(_WRAPPER)
     common.ClearMetadataAndDocStringPass()(graph)
     return graph
+
+
+def _captured(traced: _Traced, task: Task) -> ir.Model:
+    """What torch.onnx.export makes of the model, before its optimizations."""
+    names = input_names(traced.model)
+    # The axes of one input are named, the others derived: torch warns about equal names.
+    named = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
+    derived = dict.fromkeys((0, 1), torch.export.Dim.AUTO)
+    with _quiet_exporter(), _named_failure(traced.model):
+        program = torch.onnx.export(
+            traced,
+            # A tensor for each input: torch treats inputs that share a tensor as one.
+            kwargs={name: torch.ones((2, 8), dtype=torch.long) for name in names},
+            output_names=list(task.outputs),
+            dynamic_shapes={n: named if n == "input_ids" else derived for n in names},
+            opset_version=OPSET,
+            optimize=False,
+            verbose=False,
+        )
+    assert program is not None
+    for node in program.model.graph:
+        # The rest is source code and its paths.
+        for name in node.metadata_props.keys() - {_SCOPES}:
+            del node.metadata_props[name]
+    return program.model
 
 
 @contextmanager

@@ -1,0 +1,167 @@
+"""Traced graphs, cached without their weights.
+
+torch takes seconds to trace a model, most of the time of an export, and the graph depends on the
+architecture alone. So it is traced once, its weights become inputs, and each export fills in its
+own: a run's check before training and its export, all jobs of a sweep, the next run tomorrow.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.tensor_adapters import TorchTensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sparsekit.cache import CacheError, cached, content_hash, file_hash
+from sparsekit.errors import first_line
+
+log = logging.getLogger(__name__)
+
+KIND = "traces"
+GRAPH = "graph.onnx"
+# What turns a module into a graph.
+_PACKAGES = ("torch", "transformers", "onnxscript", "onnx_ir")
+# Parts of a config that change no operation.
+IRRELEVANT = ("_name_or_path", "id2label", "label2id", "architectures", "transformers_version")
+
+
+def with_weights(
+    traced: nn.Module, identity: Iterable[str], capture: Callable[[], ir.Model]
+) -> ir.Model:
+    """The graph that `capture` returns, from the cache where it is, with the weights of `traced`.
+
+    Args:
+        traced: the module that is traced; its `model` is one of transformers.
+        identity: what decides about the graph besides the module.
+        capture: traces the module; not called if an equal one has been traced before.
+
+    Where the cache cannot be written, the graph is traced anew, and a warning says so.
+    """
+    weights, sources = _named_tensors(traced), _sources(traced)
+    if sources is None:
+        return capture()
+    key = content_hash([*identity, *_identity(traced, weights, sources)])
+
+    def make(folder: Path) -> None:
+        graph = capture()
+        _take_out(graph.graph, weights)
+        ir.save(graph, folder / GRAPH)
+
+    try:
+        graph = ir.load(cached(KIND, key, make) / GRAPH)
+    except (CacheError, OSError) as error:
+        log.warning("the graph is traced anew, and not cached: %s", first_line(error))
+        return capture()
+    _fill_in(graph.graph, weights)
+    return graph
+
+
+def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by name; a shared one by each of its names."""
+    named = dict(module.named_parameters(remove_duplicate=False))
+    return {**named, **dict(module.named_buffers(remove_duplicate=False))}
+
+
+def _take_out(graph: ir.Graph, weights: dict[str, Tensor]) -> None:
+    """Turn the weights among the initializers into inputs; constants of the code stay."""
+    for name, value in list(graph.initializers.items()):
+        if name in weights:
+            del graph.initializers[name]
+            value.const_value = None
+            graph.inputs.append(value)
+
+
+def _fill_in(graph: ir.Graph, weights: dict[str, Tensor]) -> None:
+    for value in list(graph.inputs):
+        if value.name in weights:
+            graph.inputs.remove(value)
+            value.const_value = TorchTensor(weights[value.name].detach(), name=value.name)
+            graph.register_initializer(value)
+
+
+def _identity(traced: nn.Module, weights: dict[str, Tensor], sources: Iterable[Path]) -> list[str]:
+    """All that decides about the graph: sizes, configuration, code, and what translates it."""
+    model = traced.model
+    assert isinstance(model, PreTrainedModel)
+    config = {k: v for k, v in model.config.to_dict().items() if k not in IRRELEVANT}
+    sizes = [f"{name} {tuple(w.shape)} {w.dtype}" for name, w in weights.items()]
+    modules = {
+        name: (type(module).__qualname__, _numbers(module))
+        for name, module in traced.named_modules()
+    }
+    return [
+        *sizes,
+        json.dumps(modules),
+        json.dumps(config, sort_keys=True, default=str),
+        str(model.config._attn_implementation),
+        sys.version,
+        *(f"{name} {version(name)}" for name in _PACKAGES),
+        _own_sources(),
+        *(file_hash(path) for path in sources),
+    ]
+
+
+def _numbers(module: nn.Module) -> dict[str, float]:
+    """The attributes of a module that become constants of a graph, such as a norm's epsilon."""
+    attributes = {name: value for name, value in vars(module).items() if name != "training"}
+    return {name: value for name, value in attributes.items() if isinstance(value, int | float)}
+
+
+def _sources(traced: nn.Module) -> list[Path] | None:
+    """The files that define the classes of all modules, of their bases, and of the task.
+
+    Where one of them is a user's, every loaded file of the user counts, since it may import them.
+    None where a class has no file, as those of a notebook: nobody knows whether it was changed.
+    """
+    instances = [*traced.modules(), *vars(traced).values()]
+    names = {base.__module__ for each in instances for base in type(each).__mro__}
+    defining = {name: _file(name) for name in names - {"builtins"}}
+    if None in defining.values():
+        return None
+    paths = {path for path in defining.values() if path is not None}
+    if not all(map(_installed, paths)):
+        loaded = (_file(name) for name in list(sys.modules))
+        paths |= {path for path in loaded if path is not None and not _installed(path)}
+    return sorted(paths)
+
+
+def _file(module: str) -> Path | None:
+    name = getattr(sys.modules.get(module), "__file__", None)
+    return None if name is None else Path(name)
+
+
+def _installed(path: Path) -> bool:
+    """Whether a file belongs to Python, to an installed package, or to sparsekit."""
+    return any(path.is_relative_to(folder) for folder in _installations())
+
+
+@functools.cache
+def _installations() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    folders = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return (*folders, str(files("sparsekit")))
+
+
+@functools.cache
+def _own_sources() -> str:
+    """A hash of sparsekit's own code."""
+    return content_hash(part for path in _python_files(files("sparsekit")) for part in path)
+
+
+def _python_files(folder: Traversable) -> Iterable[tuple[str, bytes]]:
+    for entry in sorted(folder.iterdir(), key=lambda each: each.name):
+        if entry.is_dir():
+            yield from _python_files(entry)
+        elif entry.name.endswith(".py"):
+            yield entry.name, entry.read_bytes()
