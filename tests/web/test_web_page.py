@@ -29,6 +29,7 @@ pytestmark = [
         bool(MISSING), reason=f"missing (Debian): apt-get install {' '.join(MISSING)}"
     ),
 ]
+PHONE = {"width": 380, "height": 700, "deviceScaleFactor": 1, "mobile": False}
 TEXTS = ["good", "The film is good.", "A bad film, isn't it? " * 5, "\u4e2d \u00fc! " * 30]
 
 
@@ -56,6 +57,32 @@ def tab(tmp_path_factory: pytest.TempPathFactory, served: Served) -> Iterator[Pa
         tab.open(served.url)
         tab.wait("document.body.dataset.state === 'ready'")
         yield tab
+
+
+def test_labels_are_as_wide_as_their_words(tab: Page) -> None:
+    """A label on one line, beside a bar that begins where all bars begin."""
+    tab.call("Emulation.setDeviceMetricsOverride", **PHONE)
+    tab.evaluate(
+        "(() => {const t = document.getElementById('text'); t.value = 'The film.';"
+        "t.dispatchEvent(new Event('input'))})()"
+    )
+    tab.wait("document.body.dataset.classified === 'The film.'")
+    names = ["very negative", "x" * 60]
+    boxes = tab.evaluate(
+        f"{json.dumps(names)}.map((name, i) => {{"
+        "const row = document.querySelectorAll('#answers tr')[i];"
+        "row.cells[0].textContent = name; return row}).map(row => {"
+        "const box = row.cells[0].getBoundingClientRect();"
+        "const bar = row.cells[1].getBoundingClientRect();"
+        "return [box.width, box.height, bar.left, bar.width]})"
+    )
+    line = tab.evaluate("parseFloat(getComputedStyle(document.body).lineHeight)")
+    (_, height, left, _), (width, longest, other, bar) = boxes
+    assert height < 1.5 * line and longest > 1.5 * line
+    assert width <= 192 and left == other and bar > 50
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    tab.call("Emulation.clearDeviceMetricsOverride")
+    tab.evaluate("document.getElementById('text').value = ''")
 
 
 def test_it_classifies_as_a_user_types(
