@@ -137,8 +137,10 @@ def _sources(traced: nn.Module) -> list[Path] | None:
 
 
 def _file(module: str) -> Path | None:
-    name = getattr(sys.modules.get(module), "__file__", None)
-    return None if name is None else Path(name)
+    """The file of a loaded module, if there is one."""
+    # Not by getattr, on which some modules import others.
+    name = getattr(sys.modules.get(module), "__dict__", {}).get("__file__")
+    return Path(name) if isinstance(name, str) and Path(name).is_file() else None
 
 
 def _installed(path: Path) -> bool:

@@ -207,10 +207,14 @@ class Doubled(BertForSequenceClassification):
     pass
 
 
-def test_a_class_of_a_notebook_is_not_cached(
-    keys: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("file", [None, "removed.py"], ids=["notebook", "removed"])
+def test_a_class_without_a_file_is_not_cached(
+    keys: list[str], cache: Path, file: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Doubled, "__module__", "__console__")
+    module = ModuleType("console")
+    module.__file__ = file
+    monkeypatch.setitem(sys.modules, "console", module)
+    monkeypatch.setattr(Doubled, "__module__", "console")
     for _ in range(2):
         trace(Doubled(BertConfig(**SIZES)).eval(), TASK)
     assert len(keys) == 2 and not (cache / KIND).exists()
