@@ -126,7 +126,7 @@ def c_attention(
     starts = np.cumsum([0, *padded])
     for text, start in zip(texts, starts, strict=False):
         operands[:, :, start : start + text.shape[1]] = text.transpose(0, 2, 1)
-    struct = AttentionStruct(HEADS, features, features**-0.5, *quantizers)
+    struct = AttentionStruct(HEADS, features, 0, features**-0.5, *quantizers)
     tokens = np.array([text.shape[1] for text in texts])
     addresses = [ctypes.c_void_p(x.ctypes.data) for x in (tokens, masks, operands, out)]
     assert probe.attend_to(

@@ -192,7 +192,7 @@ def check_attention(
     ).astype(np.float32)
     masks = np.zeros((len(lengths), max(lengths)), np.float32)
     masks[:, : max(lengths) // 4] = np.finfo(np.float32).min
-    struct = AttentionStruct(HEADS, features, features**-0.5, *quantizers)
+    struct = AttentionStruct(HEADS, features, 0, features**-0.5, *quantizers)
     stride, center = distances.keys.shape[1], distances.center
     sizes = np.array([len(lengths), starts[-1], max(lengths), stride, center])
     arrays = (sizes, starts[:-1], np.array(lengths), masks, operands)
