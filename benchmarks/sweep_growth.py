@@ -1,6 +1,6 @@
 """What the process of a sweep holds after 20 jobs and at its end: memory, threads, open files.
 
-    python benchmarks/sweep_growth.py                   # 200 jobs, some 10 minutes of two cores
+    python benchmarks/sweep_growth.py                   # 200 jobs
     python benchmarks/sweep_growth.py --jobs 30
 
 Each job is a process of its own that ends, so only the sweeper, which starts them, could grow. The
