@@ -215,6 +215,12 @@ INLINE void pack_probabilities(const quantizer *rounding, vector *scores, long k
     }
 }
 
+/* The location of the bytes of four tokens among a feature's PLANES of a tile; see `pack`. */
+INLINE long plane_row(long token) {
+    long v = token / LANES;
+    return v / GROUP * LANES + token % LANES + v % GROUP;
+}
+
 /* sums [count][n] += the products of `count` features of the values of `keys` keys from `lane` on,
    in one tile, and the output of pack_probabilities. */
 INLINE void weighted_sum_int8(const head_part *part, const integers *packed, long lane, long keys,
@@ -230,9 +236,7 @@ INLINE void weighted_sum_int8(const head_part *part, const integers *packed, lon
             sums[i][j] = out[i * n + j];
     }
     for (long t = 0; t < keys; t += 4, packed += n) {
-        /* The location of the bytes of four tokens; see `pack`. */
-        long token = lane % (TILE * LANES) + t, v = token / LANES;
-        const int32_t *four = values + v / GROUP * LANES + token % LANES + v % GROUP;
+        const int32_t *four = values + plane_row(lane % (TILE * LANES) + t);
 #pragma GCC unroll 8
         for (int i = 0; i < count; i++) {
 #pragma GCC unroll 4

@@ -120,12 +120,6 @@ INLINE void score_tiles(const head_part *part, const integers *query_terms, long
     }
 }
 
-/* The location of the bytes of four tokens among a feature's PLANES of a tile; see `pack`. */
-INLINE long plane_row(long token) {
-    long v = token / LANES;
-    return v / GROUP * LANES + token % LANES + v % GROUP;
-}
-
 /* packed [KEY_ROWS][n]: probabilities [keys][n] * factor [n] as uint8, those of four keys where the
    values of `lane` and the next ones are. probability_sums: see pack_probabilities. */
 INLINE void pack_rows(const quantizer *rounding, vector *scores, long lane, long keys,
