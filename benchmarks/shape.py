@@ -12,7 +12,8 @@ runtime=sparse 1.5x of 80 % zeros alone).
 Speed does not depend on the values of the weights, so they are random. One text of 128 tokens, one
 thread; the files of a model alternate in one process, and a ratio is that of the fastest runs. A
 prediction is made as `recipe.max_latency` makes it: from a table of differences between other
-models, measured in the same process (target: within 10 %).
+models (target: within 10 %). These take turns with the models that are predicted, since a machine
+that is shared is not equally fast at all times.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from transformers import BertConfig, PreTrainedConfig
 
 from sparsekit.benchmark.latency import (
     LatencyGrid,
-    measure_table,
+    fit_costs,
+    grid_sizes,
     random_inputs,
     random_model,
+    time_sizes,
     write_size,
 )
 from sparsekit.runs.progress import quiet_libraries
@@ -104,10 +107,9 @@ def main() -> None:
         if arguments.layers is not None:
             config.num_hidden_layers = arguments.layers
         base, times = measure(config, sizes, arguments.sequence, arguments.rounds)
-        predicted: Times = {}
+        show(name, config, sizes, base, times)
         if name in arguments.predict:
-            predicted = predict(config, sizes, arguments.sequence, max(arguments.rounds // 2, 1))
-        show(name, config, sizes, base, times, predicted)
+            predict(config, sizes, arguments.sequence, arguments.rounds)
 
 
 def measure(
@@ -139,31 +141,31 @@ def measure(
     return min(base), {key: min(found) for key, found in times.items()}
 
 
-def predict(config: PreTrainedConfig, sizes: dict[str, Size], sequence: int, rounds: int) -> Times:
-    """What the tables of each runtime say of every size; zeros are measured where they count."""
-    found: Times = {}
-    layers = config.num_hidden_layers
+def predict(config: PreTrainedConfig, sizes: dict[str, Size], sequence: int, rounds: int) -> None:
+    """Print what a table says of each size beside its time; zeros count on one runtime alone."""
+    model, layers = random_model(config), config.num_hidden_layers
+    grid = LatencyGrid(threads=1, sequence=sequence, rounds=rounds)
+    points = grid_sizes(model)
+    print("predicted by a latency table, and how far from what was measured in the same rounds:")
     for runtime in RUNTIMES:
-        zeros = (0.0, ZEROS) if runtime is SparseRuntime else (0.0,)
-        grid = LatencyGrid(
-            threads=1, sequence=sequence, sparsities=zeros, rounds=rounds, repetitions=3
-        )
-        table = measure_table(config, runtime, grid)
-        for name, size in sizes.items():
-            costs = table.at(size.zeros if size.zeros in zeros else 0.0)
-            found[name, runtime.name] = costs.predict(
-                [size.heads] * layers, [size.neurons] * layers
-            )
-    return found
+        differences = []
+        for zeros in (0.0, ZEROS) if runtime is SparseRuntime else (0.0,):
+            named = {name: size for name, size in sizes.items() if size.zeros == zeros}
+            asked = {name: [(size.heads, size.neurons)] * layers for name, size in named.items()}
+            seconds = time_sizes(model, runtime, grid, {**points, **asked}, zeros)
+            costs = fit_costs({point: seconds[point] for point in points}, layers)
+            for name, size in named.items():
+                expected = costs.predict([size.heads] * layers, [size.neurons] * layers)
+                differences.append(expected / seconds[name] - 1)
+                print(
+                    f"{runtime.name}, {name}: {expected * 1e3:.2f} ms, {differences[-1]:+.0%}",
+                    flush=True,
+                )
+        print(f"{runtime.name}: predictions differ by up to {max(map(abs, differences)):.0%}")
 
 
 def show(
-    name: str,
-    config: PreTrainedConfig,
-    sizes: dict[str, Size],
-    base: float,
-    times: Times,
-    predicted: Times,
+    name: str, config: PreTrainedConfig, sizes: dict[str, Size], base: float, times: Times
 ) -> None:
     print(f"\n{name}, {config.num_hidden_layers} layers of {config.hidden_size}")
     print(f"dense float32, onnxruntime: {base * 1e3:.1f} ms; times as fast as that, in int8,")
@@ -176,17 +178,8 @@ def show(
             seconds = times[size, runtime.name]
             whole, zeros = (times[each, runtime.name] for each in list(sizes)[:2])
             ratios = [f"{each / seconds:.1f}x" for each in (base, whole, zeros)]
-            cell = f"{seconds * 1e3:.2f} ms: {', '.join(ratios)}"
-            if predicted:
-                expected = predicted[size, runtime.name]
-                cell += f"; predicted {expected * 1e3:.2f} ({expected / seconds - 1:+.0%})"
-            cells.append(cell)
+            cells.append(f"{seconds * 1e3:.2f} ms: {', '.join(ratios)}")
         print(f"| {size} | " + " | ".join(cells) + " |", flush=True)
-    if predicted:
-        # The largest difference, between the sizes that are measured in both.
-        for runtime in RUNTIMES:
-            each = [predicted[size, runtime.name] / times[size, runtime.name] - 1 for size in sizes]
-            print(f"{runtime.name}: predictions differ by up to {max(map(abs, each)):.0%}")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import logging
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from sklearn.isotonic import isotonic_regression
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -39,6 +41,9 @@ NARROWEST = 1 / 32
 RUNS = 48
 LEAST_TOTAL = 1.0
 
+
+Sizes = Sequence[tuple[int, int]]  # heads and neurons of each layer
+Key = TypeVar("Key")
 Point = tuple[tuple[int, int], tuple[int, int]]  # heads and neurons of the layers, of the last one
 
 
@@ -47,7 +52,8 @@ class LatencyGrid:
     """What is measured.
 
     sparsities: shares of zeros in the weights of the layers. int8: weights and inputs quantized.
-    rounds, repetitions: in each round each model is timed `repetitions` times.
+    rounds, repetitions: in each round each model is timed `repetitions` times. seconds: rounds are
+    added until those of a sparsity have taken so long, since small models need many of them.
     """
 
     threads: int
@@ -57,6 +63,7 @@ class LatencyGrid:
     int8: bool = True
     rounds: int = 8
     repetitions: int = 5
+    seconds: float = 20.0
 
     def problems(self) -> list[str]:
         """Problems of the settings, each with the option, its limit and the fix."""
@@ -92,18 +99,14 @@ def measure_table(
     if problems:
         raise ConfigError(problems)
     model = random_model(config)
-    layers = blocks(model)
-    sizes = largest_sizes(model)
-    heads = list(range(sizes["heads"] + 1))
-    widths = widths_up_to(sizes["neurons"])
-    points = _points(heads, widths)
+    points = grid_sizes(model)
     costs = {}
     for sparsity in grid.sparsities:
-        seconds = _time(model, runtime, grid, points, sparsity)
-        costs[f"{sparsity:g}"] = _costs(seconds, heads, widths, len(layers))
+        seconds = time_sizes(model, runtime, grid, points, sparsity)
+        costs[f"{sparsity:g}"] = fit_costs(seconds, len(blocks(model)))
     return LatencyTable(
         machine=machine(),
-        model=sizes,
+        model=largest_sizes(model),
         runtime=runtime.name,
         threads=grid.threads,
         batch=grid.batch,
@@ -125,40 +128,48 @@ def widths_up_to(width: int) -> list[int]:
     return sorted(found)
 
 
-def _points(heads: Iterable[int], widths: Iterable[int]) -> list[Point]:
-    most_heads, most_neurons = max(heads), max(widths)
+def grid_sizes(model: PreTrainedModel) -> dict[Point, Sizes]:
+    """The sizes of the models that a table of `model` is made from, in each layer."""
+    layers, most = len(blocks(model)), largest_sizes(model)
+    points = _points(range(most["heads"] + 1), widths_up_to(most["neurons"]))
+    return {point: [*[point[0]] * (layers - 1), point[1]] for point in points}
+
+
+def _points(heads: Sequence[int], widths: Sequence[int]) -> list[Point]:
     # The smallest that every runtime takes: one head in the last layer.
     found: list[Point] = [((0, 0), (1, 0))]
     found += [((count, 0), (1, 0)) for count in heads if count]
     found += [((0, width), (1, 0)) for width in widths if width]
-    found += [((0, 0), (most_heads, 0)), ((0, 0), (1, most_neurons))]
+    found += [((0, 0), (heads[-1], 0)), ((0, 0), (1, widths[-1]))]
     return list(dict.fromkeys(found))
 
 
-def _costs(
-    seconds: Mapping[Point, float], heads: list[int], widths: list[int], layers: int
-) -> Costs:
+def fit_costs(seconds: Mapping[Point, float], layers: int) -> Costs:
+    """The costs of the parts of a model of so many layers, of the seconds at each point."""
+    heads = sorted({point[0][0] for point in seconds})
+    widths = sorted({point[0][1] for point in seconds})
     smallest = seconds[(0, 0), (1, 0)]
     others = max(layers - 1, 1)
-    of_heads = {n: max(0.0, seconds[(n, 0), (1, 0)] - smallest) / others for n in heads}
-    of_neurons = {n: max(0.0, seconds[(0, n), (1, 0)] - smallest) / others for n in widths}
-    more = max(0.0, seconds[(0, 0), (heads[-1], 0)] - smallest)
     # What a head of the last layer costs is known from the difference between one and all.
+    more = max(0.0, seconds[(0, 0), (heads[-1], 0)] - smallest)
     per_head = more / max(heads[-1] - 1, 1)
     last_neurons = max(0.0, seconds[(0, 0), (1, widths[-1])] - smallest)
     return Costs(
         base=smallest - per_head,
-        heads=_increasing(of_heads),
-        neurons=_increasing(of_neurons),
+        heads=_increasing({n: (seconds[(n, 0), (1, 0)] - smallest) / others for n in heads}),
+        neurons=_increasing({n: (seconds[(0, n), (1, 0)] - smallest) / others for n in widths}),
         last_heads={n: per_head * n for n in heads},
         last_neurons={n: last_neurons * n / widths[-1] for n in widths},
     )
 
 
 def _increasing(costs: Mapping[int, float]) -> dict[int, float]:
-    """More units do not cost less: what says so is noise."""
-    values = np.maximum.accumulate(list(costs.values())).tolist()
-    return dict(zip(costs, values, strict=True))
+    """The closest costs that do not fall as units are added: what falls is noise.
+
+    The first costs nothing, and none costs less.
+    """
+    values = np.maximum(list(costs.values()), 0.0)
+    return dict(zip(costs, isotonic_regression(values).tolist(), strict=True))
 
 
 def random_model(config: PreTrainedConfig) -> PreTrainedModel:
@@ -172,30 +183,31 @@ def random_model(config: PreTrainedConfig) -> PreTrainedModel:
     return model
 
 
-def _time(
+def time_sizes(
     model: PreTrainedModel,
     runtime: type[Runtime],
     grid: LatencyGrid,
-    points: list[Point],
+    sizes: Mapping[Key, Sizes],
     sparsity: float,
-) -> dict[Point, float]:
-    """The seconds of the model at each point, in turns: the least, since noise only adds."""
-    loaded: dict[Point, Runtime] = {}
+) -> dict[Key, float]:
+    """The seconds of the model at each of `sizes`, in turns: the least, since noise only adds."""
+    loaded: dict[Key, Runtime] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for number, point in enumerate(points, 1):
-            log.info("%d of %d: sparsity %g, %s", number, len(points), sparsity, point)
+        for number, (key, layers) in enumerate(sizes.items(), 1):
+            log.info("%d of %d: sparsity %g, %s", number, len(sizes), sparsity, key)
             file = Path(scratch) / f"{number}.onnx"
-            sizes = [*[point[0]] * (len(blocks(model)) - 1), point[1]]
-            write_size(model, sizes, file, runtime.forms[0], sparsity=sparsity, int8=grid.int8)
-            loaded[point] = runtime(file, grid.threads)
+            write_size(model, layers, file, runtime.forms[0], sparsity=sparsity, int8=grid.int8)
+            loaded[key] = runtime(file, grid.threads)
         inputs = random_inputs(grid.batch, grid.sequence, model.config.vocab_size)
-        times: dict[Point, list[float]] = {point: [] for point in points}
-        for _ in range(grid.rounds):
-            for point, each in loaded.items():
+        times: dict[Key, list[float]] = {key: [] for key in sizes}
+        begin, done = time.monotonic(), 0
+        while done < grid.rounds or time.monotonic() - begin < grid.seconds:
+            for key, each in loaded.items():
                 # The first run after another model's finds cold caches.
                 each.seconds(inputs)
-                times[point] += [each.seconds(inputs) for _ in range(grid.repetitions)]
-    return {point: min(found) for point, found in times.items()}
+                times[key] += [each.seconds(inputs) for _ in range(grid.repetitions)]
+            done += 1
+    return {key: min(found) for key, found in times.items()}
 
 
 def least_seconds(runtime: Runtime, batch: int, sequence: int) -> float:
@@ -208,7 +220,7 @@ def least_seconds(runtime: Runtime, batch: int, sequence: int) -> float:
 
 def write_size(
     model: PreTrainedModel,
-    sizes: Sequence[tuple[int, int]],
+    sizes: Sizes,
     file: Path,
     form: str,
     *,

@@ -23,6 +23,9 @@ Sparsities = Annotated[
 Int8 = Annotated[bool, typer.Option("--int8/--float32", help="Weights and inputs of layers.")]
 Rounds = Annotated[int, typer.Option(help="Rounds, in which each size has one turn.")]
 Repetitions = Annotated[int, typer.Option(help="Timed runs in each turn.")]
+Seconds = Annotated[
+    float, typer.Option(help="Rounds are added until a sparsity has been timed for so long.")
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="New file. [default: latency-RUNTIME.json]")
 ]
@@ -38,6 +41,7 @@ def latency_table(
     int8: Int8 = True,
     rounds: Rounds = 8,
     repetitions: Repetitions = 5,
+    seconds: Seconds = 20.0,
     output: Output = None,
 ) -> None:
     """Time the sizes that a classifier's layers may be shrunk to, on this machine.
@@ -64,6 +68,7 @@ def latency_table(
         int8=int8,
         rounds=rounds,
         repetitions=repetitions,
+        seconds=seconds,
     )
     kind = runtime_named(runtime)
     quiet_libraries()

@@ -12,7 +12,18 @@ from sparsekit.benchmark import latency
 from sparsekit.cli.app import app
 from sparsekit.shape.latency import LatencyTable
 
-FAST = ["--rounds", "1", "--repetitions", "2", "--threads", "1", "--sequence", "16"]
+FAST = [
+    "--rounds",
+    "1",
+    "--repetitions",
+    "2",
+    "--seconds",
+    "0",
+    "--threads",
+    "1",
+    "--sequence",
+    "16",
+]
 
 
 def command(*words: str) -> tuple[int, str]:
@@ -80,15 +91,25 @@ def test_a_target_needs_a_table(teacher_folder: str) -> None:
     assert "--max-latency needs --latency-table FILE" in text
 
 
-def test_costs_are_differences_between_models() -> None:
-    heads, widths = [0, 1, 2], [0, 8, 64]
-    seconds = {
+def seconds_of(heads: list[int], widths: list[int]) -> dict[latency.Point, float]:
+    return {
         point: 5.0 + 3 * (point[0][0] + point[0][1] / 8) + point[1][0] + point[1][1] / 64
         for point in latency._points(heads, widths)
     }
-    costs = latency._costs(seconds, heads, widths, layers=4)
+
+
+def test_costs_are_differences_between_models() -> None:
+    costs = latency.fit_costs(seconds_of([0, 1, 2], [0, 8, 64]), layers=4)
     assert costs.base == pytest.approx(5.0)
     assert costs.heads == pytest.approx({0: 0, 1: 1, 2: 2})
     assert costs.neurons == pytest.approx({0: 0, 8: 1, 64: 8})
     assert costs.last_heads == pytest.approx({0: 0, 1: 1, 2: 2})
     assert costs.last_neurons == pytest.approx({0: 0, 8: 0.125, 64: 1})
+
+
+def test_noise_of_a_size_does_not_raise_all_larger_ones() -> None:
+    seconds = seconds_of([0, 1, 2, 3, 4], [0, 8])
+    seconds[(2, 0), (1, 0)] += 4.5
+    costs = latency.fit_costs(seconds, layers=4)
+    # 0, 1, 3.5, 3, 4: the two that fall become their mean.
+    assert costs.heads == pytest.approx({0: 0, 1: 1, 2: 3.25, 3: 3.25, 4: 4})
