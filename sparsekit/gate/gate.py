@@ -22,7 +22,7 @@ from sparsekit.metrics.table import ALIASES, is_share
 from sparsekit.onnx.sums import check_sums, file_sum
 from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.base import Task
-from sparsekit.tasks.config import task_of
+from sparsekit.tasks.config import configured_task, task_of
 
 SPLIT = "validation"
 
@@ -61,7 +61,8 @@ class GateConfig:
 def compare_with(run: RunFolder, against: Path, config: GateConfig) -> dict[str, Any]:
     """The content of `gate.json`: the comparison of a run's deployment with its baseline.
 
-    Both models answer the rows of `evaluation/validation.parquet`.
+    Both models answer the rows of `evaluation/validation.parquet`. Each is scored with what is
+    chosen for it on these rows, such as the threshold of a multi-label task.
 
     Args:
         run: a run with a deployment.
@@ -79,7 +80,9 @@ def compare_with(run: RunFolder, against: Path, config: GateConfig) -> dict[str,
     metrics = _metrics(task, config)
     ours = answer(run.deployment, task, data)
     theirs = answer_as(ours, baseline_folder(against), task, data)
-    scoring = Scoring(task, ours.rows, ours.outputs, theirs.outputs)
+    # A threshold tuned for one model puts another one, calibrated otherwise, at a disadvantage.
+    baseline_task = configured_task(run).tuned(lambda: (theirs.outputs, theirs.rows.labels))
+    scoring = Scoring(task, ours.rows, ours.outputs, theirs.outputs, baseline_task)
     tested = [_test(scoring, metric, config) for metric in metrics]
     return {
         "passed": all(test["passed"] for test in tested),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sparsekit.errors import UserError
 from sparsekit.gate.statistics import FEWEST, Comparison, bootstrap, compare_accuracies
-from sparsekit.metrics.table import higher_is_better, limits
+from sparsekit.metrics.table import higher_is_better
 from sparsekit.onnx.parity import Rows
 from sparsekit.runtime.tasks.base import Output
 from sparsekit.tasks.base import Task
@@ -23,6 +23,8 @@ class Scoring:
     """The scores of two models' outputs on the same rows.
 
     Units are what is drawn and counted: rows, or the rows that the task scores together.
+
+    task, baseline_task: with what each chose on the validation split.
     """
 
     def __init__(
@@ -31,8 +33,10 @@ class Scoring:
         rows: Rows,
         ours: dict[str, Output],
         theirs: dict[str, Output],
+        baseline_task: Task,
     ) -> None:
         self.task, self.rows, self.ours, self.theirs = task, rows, ours, theirs
+        self._tasks = (task, baseline_task)
         self.units = _units(task, rows.labels)
         mine, others = task.probabilities(ours), task.probabilities(theirs)
         labels = np.asarray(rows.labels) if mine is not None else None
@@ -51,14 +55,14 @@ class Scoring:
                 self.task.with_unit(label, int(number))
                 for label, number in zip(labels, numbers, strict=True)
             ]
-        task = replace(self.task, metrics=[metric])
-        names = self.rows.label_names
-        ours, theirs = (
-            task.score({n: _taken(o, rows) for n, o in outputs.items()}, labels, names)
-            for outputs in (self.ours, self.theirs)
-        )
-        name = task.computed_metrics[0]
-        return ours[name], theirs[name]
+        found = []
+        for tuned, outputs in zip(self._tasks, (self.ours, self.theirs), strict=True):
+            task = replace(tuned, metrics=[metric])
+            drawn_outputs = {name: _taken(output, rows) for name, output in outputs.items()}
+            scores = task.score(drawn_outputs, labels, self.rows.label_names)
+            found.append(scores[task.computed_metrics[0]])
+        ours, theirs = found
+        return ours, theirs
 
     def compare(
         self, metric: str, units: Indices, max_drop: float, alpha: float, resamples: int, seed: int
@@ -90,10 +94,11 @@ class Scoring:
             except UserError:
                 return math.nan  # undefined on these, as ROC AUC is on rows of one class
 
+        # Where the metric is a mean, units without a change bound it. A class of few rows weighs
+        # more in others, such as macro F1.
+        span = 1.0 if metric in self.task.means else None
         try:
-            return bootstrap(
-                difference, len(units), max_drop, alpha, resamples, seed, _span(metric)
-            )
+            return bootstrap(difference, len(units), max_drop, alpha, resamples, seed, span)
         except ValueError as error:
             raise UserError(f"{metric} cannot be tested: {error}; test another metric") from error
 
@@ -101,12 +106,6 @@ class Scoring:
         """The metric of our model less that of the baseline; above 0 ours is the better one."""
         ours, theirs = self.scores(metric, units)
         return ours - theirs if higher_is_better(metric) else theirs - ours
-
-
-def _span(metric: str) -> float | None:
-    """The greatest difference of the metric of two models; None where its limits are unknown."""
-    known = limits(metric)
-    return None if known is None else known[1] - known[0]
 
 
 def _taken(output: Output, rows: Indices) -> Output:

@@ -53,9 +53,9 @@ def describe(
 ) -> list[dict[str, Any]]:
     """A line for each slice: its rows, the difference, and the interval.
 
-    The interval is None where the slice has too few units to bootstrap, and so is the difference
-    where the metric is undefined on them, such as Pearson's r of equal labels. Intervals are not
-    corrected for the number of slices: one of them may miss its difference by chance.
+    The interval is None where the slice cannot be tested, as with too few units to bootstrap, and
+    so is the difference where the metric is undefined on them, such as Pearson's r of equal labels.
+    Intervals are not corrected for the number of slices: one may miss its difference by chance.
     """
     lines = []
     for name, units in slices.items():
@@ -68,6 +68,9 @@ def describe(
             continue
         if scoring.correct is None and len(units) < FEWEST:
             continue
-        found = scoring.compare(metric, units, max_drop, alpha, resamples, seed)
+        try:
+            found = scoring.compare(metric, units, max_drop, alpha, resamples, seed)
+        except UserError:  # such as no change in any resample
+            continue
         line |= {"difference": found.difference, "lower": found.lower, "upper": found.upper}
     return lines

@@ -113,10 +113,11 @@ def bootstrap(
         alpha: the level of the one-sided test, above 0 and below 0.5.
         resamples: the number of draws.
         seed: of the draws.
-        span: by how much the score of a unit can differ; None: there is no limit.
+        span: by how much the score of a unit can differ, where the score is a mean over units; None
+            where it has no limit, or is no mean: the units then say nothing about rarer changes.
 
     Raises:
-        ValueError: there are too few units, no resample shows a difference that has no limit, or
+        ValueError: there are too few units, no resample shows a difference and `span` is None, or
             the score is undefined on half of the resamples.
     """
     if units < FEWEST:
@@ -125,7 +126,10 @@ def bootstrap(
     drawn = _defined(lambda: score(generator.integers(units, size=units)), resamples)
     if not drawn.any():
         if span is None:
-            raise ValueError("no resample shows a difference, and the score has no limits")
+            raise ValueError(
+                "no resample shows a difference, and the score is no mean over rows, so that "
+                "these do not bound what rarer changes cost"
+            )
         return _no_difference(units, max_drop, alpha, span)
     lower, upper = np.quantile(drawn, [alpha, 1 - alpha])
     detectable = (_quantile(alpha) + NormalDist().inv_cdf(POWER)) * float(drawn.std(ddof=1))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -97,15 +99,13 @@ def compute(
     Raises UserError for an unknown name, no rows, logits that are not finite, and a metric that is
     undefined for these labels.
     """
-    import evaluate  # seconds: it imports torch and transformers
-
     check(names)
     _check_rows(logits, labels)
     check_classes(names, logits.shape[1])
     canonical = list(dict.fromkeys(ALIASES.get(name, name) for name in names))
-    metric = evaluate.load(str(_MODULE), keep_in_memory=True)
-    values: dict[str, float] = metric.compute(
-        predictions=logits, references=labels, names=canonical
+    # Not `compute`, which copies the rows to Arrow and back: the gate scores them 2,000 times.
+    values: dict[str, float] = _module()._compute(
+        np.asarray(logits, dtype=np.float64), labels, canonical
     )
     for name, value in values.items():
         if not math.isfinite(value):
@@ -118,6 +118,13 @@ def compute(
     if len(averaged) > 1:
         values["combined_score"] = sum(averaged) / len(averaged)
     return values
+
+
+@functools.cache
+def _module() -> Any:
+    import evaluate  # seconds: it imports torch and transformers
+
+    return evaluate.load(str(_MODULE), keep_in_memory=True)
 
 
 def _check_rows(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> None:

@@ -65,6 +65,8 @@ class Task(ABC):
     words: whether texts are lists of words.
     outputs_of_labels: whether `model_outputs` reads the batch's `labels`.
     compares_rows: the metrics that compare each row with the others of its split.
+    means: the metrics that are means over rows (or over what is scored together) of values from 0
+        to 1, so that rows that do not change bound how far the metric does.
     """
 
     max_length: int = 128
@@ -80,6 +82,7 @@ class Task(ABC):
     words: ClassVar[bool] = False
     outputs_of_labels: ClassVar[bool] = False
     compares_rows: ClassVar[frozenset[str]] = frozenset()
+    means: ClassVar[frozenset[str]] = frozenset()
 
     @property
     @abstractmethod

@@ -54,8 +54,13 @@ def task_of(run: RunFolder) -> Task:
 
     Raises UserError for a config that is not a run's.
     """
+    return tuned(configured_task(run), run)
+
+
+def configured_task(run: RunFolder) -> Task:
+    """The task of a finished run as its config has it, before anything is chosen; as `task_of`."""
     names = run.metric_names  # refuses a config that is not a run's
-    return tuned(replace(build_task(run.config), metrics=names), run)
+    return replace(build_task(run.config), metrics=names)
 
 
 def tuned(task: Task, run: RunFolder) -> Task:

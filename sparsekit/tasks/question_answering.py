@@ -53,6 +53,7 @@ class QuestionAnswering(Task):
 
     name: ClassVar[str] = "question answering"
     head: ClassVar[type[Any]] = AutoModelForQuestionAnswering
+    means: ClassVar[frozenset[str]] = frozenset(squad.METRICS)
 
     question_column: str = "question"
     context_column: str = "context"

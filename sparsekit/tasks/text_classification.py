@@ -73,6 +73,9 @@ class TextClassification(Task):
     first_token: ClassVar[bool] = True
     weighs_classes: ClassVar[bool] = True
     smooths_labels: ClassVar[bool] = True
+    means: ClassVar[frozenset[str]] = frozenset(
+        {"accuracy", "zero_one_loss", "hamming_loss"} | {f"top_{k}_accuracy" for k in (2, 3, 5, 10)}
+    )
 
     text_columns: list[str] = field(default_factory=lambda: ["text"])
     label_column: str = "label"

@@ -24,7 +24,10 @@ from sparsekit.onnx.parity import Rows
 from sparsekit.onnx.sums import check_sums, file_sum, read_sums, write_sums
 from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.embedding import Embedding
+from sparsekit.tasks.multi_label import MultiLabel
+from sparsekit.tasks.question_answering import QuestionAnswering
 from sparsekit.tasks.regression import Regression
+from sparsekit.tasks.text_classification import TextClassification
 
 
 def exported(folder: Path, student: str, **settings: object) -> RunFolder:
@@ -104,12 +107,13 @@ def test_the_labels_of_the_baseline_are_matched_by_name(
 
 
 def test_other_metrics_are_bootstrapped(runs: dict[str, RunFolder]) -> None:
-    config = GateConfig(max_drop=20, metrics=["accuracy", "f1", "log_loss"], resamples=100)
-    accuracy, f1, loss = compare_with(runs["int8"], runs["dense"].path, config)["metrics"]
-    assert (accuracy["metric"], f1["metric"], loss["metric"]) == ("accuracy", "f1", "log_loss")
-    assert accuracy["max_drop"] == f1["max_drop"] == 0.2
-    assert f1["lower"] <= f1["difference"] <= f1["upper"]
-    assert f1["difference"] == pytest.approx(f1["model"] - f1["against"])
+    names = ["accuracy", "expected_calibration_error", "log_loss"]
+    config = GateConfig(max_drop=20, metrics=names, resamples=100)
+    accuracy, error, loss = compare_with(runs["int8"], runs["dense"].path, config)["metrics"]
+    assert [accuracy["metric"], error["metric"], loss["metric"]] == names
+    assert accuracy["max_drop"] == error["max_drop"] == 0.2
+    assert error["lower"] < error["upper"]
+    assert error["difference"] == pytest.approx(error["against"] - error["model"])
     # A loss is better where it is smaller, and has no points.
     assert loss["max_drop"] == 20
     assert loss["difference"] == pytest.approx(loss["against"] - loss["model"])
@@ -212,7 +216,7 @@ def test_a_difference_below_zero_is_worse_whatever_the_metric() -> None:
     labels = [1.0, 2.0, 3.0, 5.0]
     better, worse = np.array([[1.0], [2.0], [3.0], [4.0]]), np.array([[3.0], [1.0], [2.0], [0.0]])
     rows = Rows(label_names=["score"], labels=labels, encodings=[], outputs={})
-    scoring = Scoring(Regression(), rows, {"logits": worse}, {"logits": better})
+    scoring = Scoring(Regression(), rows, {"logits": worse}, {"logits": better}, Regression())
     every = np.arange(4)
     # 4 + 1 + 1 + 25 against 1, over 4 rows.
     assert scoring.difference("mse", every) == pytest.approx(-7.5)
@@ -231,6 +235,34 @@ def test_metrics_that_compare_rows_are_refused() -> None:
     labels = [[float(row), float("nan")] for row in range(60)]
     outputs = {"sentence_embedding": np.eye(60, 8, dtype=np.float32) + 0.1}
     rows = Rows(label_names=[], labels=labels, encodings=[], outputs={})
-    scoring = Scoring(Embedding(), rows, outputs, outputs)
+    scoring = Scoring(Embedding(), rows, outputs, outputs, Embedding())
     with pytest.raises(UserError, match="neighbours compares each row with all others"):
         scoring.compare("neighbours", np.arange(60), 0.1, 0.05, 100, 0)
+
+
+def test_each_multi_label_model_has_its_own_threshold() -> None:
+    """At the threshold of the run, 0.16, the baseline would give every row the label."""
+    labels = [[1.0], [0.0]] * 30
+    low, high = np.array([[-1.0], [-3.0]] * 30), np.array([[3.0], [1.0]] * 30)
+    untuned = MultiLabel(label_columns=["a"])
+    tasks = [untuned.tuned(lambda e=e: ({"logits": e}, labels)) for e in (low, high)]  # type: ignore[misc]
+    rows = Rows(label_names=["a"], labels=labels, encodings=[], outputs={})
+    scoring = Scoring(tasks[0], rows, {"logits": low}, {"logits": high}, tasks[1])
+    assert scoring.scores("f1_micro", np.arange(60)) == (1.0, 1.0)
+    shared = Scoring(tasks[0], rows, {"logits": low}, {"logits": high}, tasks[0])
+    assert shared.scores("f1_micro", np.arange(60)) == (1.0, pytest.approx(2 / 3))
+
+
+def test_rows_without_a_change_bound_means_alone() -> None:
+    """Two rows of a rare class cost macro F1 far more than 2 / rows."""
+    logits = np.array([[2.0, -2.0]] * 990 + [[-2.0, 2.0]] * 10)
+    labels = [0] * 990 + [1] * 10
+    rows = Rows(label_names=["a", "b"], labels=labels, encodings=[], outputs={})
+    task = TextClassification()
+    scoring = Scoring(task, rows, {"logits": logits}, {"logits": logits}, task)
+    found = scoring.compare("zero_one_loss", np.arange(1000), 0.01, 0.05, 100, 0)
+    assert found.lower == pytest.approx(-(1 - 0.05 ** (1 / 1000)))
+    for metric in ("f1_macro", "balanced_accuracy", "roc_auc"):
+        with pytest.raises(UserError, match=f"{metric} cannot be tested: no resample shows a diff"):
+            scoring.compare(metric, np.arange(1000), 0.01, 0.05, 100, 0)
+    assert QuestionAnswering.means == {"exact_match", "f1"}
