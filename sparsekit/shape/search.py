@@ -49,7 +49,7 @@ def solve(
     smallest sizes take longer.
     """
     parts = _parts(heads, neurons, costs)
-    fastest = _fastest(parts, costs.base)
+    fastest = costs.base + sum(map(_seconds, _smallest(parts)))
     if fastest > max_seconds:
         raise UserError(
             f"a latency of {max_seconds * 1e3:.3g} ms is out of reach: the smallest shape takes "
@@ -89,15 +89,24 @@ def _parts(
     return parts
 
 
-def _fastest(parts: Sequence[Sequence[_Option]], base: float) -> float:
-    none = sum(min(option.seconds for option in part) for part in parts)
-    heads = [
-        min(option.seconds for option in part if option.has_heads)
-        - min(option.seconds for option in part)
-        for part in parts
-        if any(option.has_heads for option in part)
-    ]
-    return base + none + min(heads, default=0.0)
+def _smallest(parts: Sequence[Sequence[_Option]]) -> list[_Option]:
+    """The option of each part that takes least, with heads where they take the least more."""
+    chosen = [min(part, key=_seconds) for part in parts]
+    if any(option.has_heads for option in chosen):
+        return chosen
+    heads = {
+        index: min(found, key=_seconds)
+        for index, part in enumerate(parts)
+        if (found := [option for option in part if option.has_heads])
+    }
+    if heads:
+        index = min(heads, key=lambda index: heads[index].seconds - chosen[index].seconds)
+        chosen[index] = heads[index]
+    return chosen
+
+
+def _seconds(option: _Option) -> float:
+    return option.seconds
 
 
 def _knapsack(parts: Sequence[Sequence[_Option]], budget: float) -> list[_Option]:
@@ -111,8 +120,7 @@ def _knapsack(parts: Sequence[Sequence[_Option]], budget: float) -> list[_Option
         found = np.full_like(least, np.inf)
         choice = np.full((2, 2, STEPS + 1), -1, np.int16)
         for index, option in enumerate(part):
-            # Rounded to the nearest, so that errors of many parts do not add up to one side.
-            taken = round(option.seconds / step)
+            taken = _steps(option, step)
             if taken > STEPS:
                 continue
             for before in (0, 1):
@@ -124,10 +132,18 @@ def _knapsack(parts: Sequence[Sequence[_Option]], budget: float) -> list[_Option
                 choice[after, 1, taken:][better] = before
         choices.append(choice)
         least = found
+    if not np.isfinite(least[1, STEPS]):
+        # The smallest sizes fit, and not by as much as rounding adds.
+        return _smallest(parts)
     chosen: list[_Option] = []
     flag, position = 1, STEPS
     for part, choice in zip(reversed(parts), reversed(choices), strict=True):
         option = part[choice[flag, 0, position]]
-        flag, position = int(choice[flag, 1, position]), position - round(option.seconds / step)
+        flag, position = int(choice[flag, 1, position]), position - _steps(option, step)
         chosen.append(option)
     return chosen[::-1]
+
+
+def _steps(option: _Option, step: float) -> int:
+    # Rounded to the nearest, so that errors of many parts do not add up to one side.
+    return round(option.seconds / step)

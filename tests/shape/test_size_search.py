@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from shaped import classifier
@@ -115,3 +116,17 @@ def test_a_target_needs_its_sparsity_and_its_model(tmp_path: Path) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="is not a duration above 0"):
         duration(text)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_fastest_shape_can_be_asked_for(seed: int) -> None:
+    """Its steps are rounded, and may add up to more than the budget has."""
+    generator = np.random.default_rng(seed)
+    heads = {0: generator.uniform(0.1, 0.3), 1: generator.uniform(0.4, 0.6), 4: 4.0}
+    neurons = {0: generator.uniform(0.1, 0.3), 64: 2.0}
+    costs = Costs(base=1.0, heads=heads, neurons=neurons, last_heads=heads, last_neurons=neurons)
+    fastest = 1.0 + 12 * (heads[0] + neurons[0]) + heads[1] - heads[0]
+    for budget in (fastest + 1e-9, fastest * 1.0005):
+        found = solve(*rankings(12), costs, budget)
+        assert found.seconds == pytest.approx(fastest)
+        assert sum(found.heads) == 1 and not any(found.neurons)
