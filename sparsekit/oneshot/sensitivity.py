@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sparsekit.modifiers.quantization.rounding import INT8, UINT8, fake_quantize
 from sparsekit.modifiers.quantization.scales import quantization_parameters
+from sparsekit.sparsity.items import items_of_rows
 from sparsekit.sparsity.masks import magnitude_mask
 from sparsekit.sparsity.surgeon import Batch, Layers
 
@@ -36,14 +37,15 @@ class LayerSensitivity:
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, batches: Sequence[Batch]) -> float:
-    """The mean loss of the rows of `batches`, which have `labels`, in eval mode."""
+    """The mean loss of the rows (or labelled tokens) of `batches`, in eval mode."""
     model.eval()
-    total = rows = 0.0
+    total, items = 0.0, 0
     for batch in batches:
-        size = len(batch["labels"])
-        total += size * float(model(**batch).loss)
-        rows += size
-    return total / rows
+        # Without any the loss is a mean of nothing.
+        if size := int(items_of_rows(batch).sum()):
+            total += size * float(model(**batch).loss)
+            items += size
+    return total / items
 
 
 def sensitivities(

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsekit.sparsity.items import items_of_rows
+
 Calls = dict[str, list[tuple[Tensor, Tensor]]]
 
 
@@ -52,7 +54,8 @@ def example_gradients(
     gradient of its output, which can be computed for each group of rows.
 
     Args:
-        model: returns a `loss` that is the mean over the rows.
+        model: returns a `loss` that is the mean over the rows, or over the labelled tokens where
+            `labels` has one for each token.
         batch: its number of rows is a multiple of `examples`.
         memory: an empty list at the first call; it holds one tensor that all gradients are written
             to, since allocating memory of this size takes as long as computing them. Each gradient
@@ -64,6 +67,9 @@ def example_gradients(
     if any(len(inputs) != rows for pairs in calls.values() for inputs, _ in pairs):
         yield from _gradients_by_group(model, batch, layers, examples)
         return
+    # The loss is the mean over all items, a gradient that over those of `examples` rows.
+    items = items_of_rows(batch).view(-1, examples).sum(1)
+    factors = items.sum() / items.clamp(min=1)
     outputs = [output for pairs in calls.values() for _, output in pairs]
     grad_outputs = iter(torch.autograd.grad(loss, outputs))
     for name, pairs in calls.items():
@@ -71,11 +77,8 @@ def example_gradients(
         flat = _scratch(memory, rows // examples, layer.weight)
         gradient = flat.view(-1, layer.out_features, layer.in_features)
         for call, (inputs, _) in enumerate(pairs):
-            # The loss is the mean over all rows, a gradient that over `examples` rows.
-            grad_output = next(grad_outputs).float() * (rows / examples)
-            grad_output = grad_output.reshape(rows // examples, -1, layer.out_features).transpose(
-                1, 2
-            )
+            grad_output = next(grad_outputs).float().reshape(len(factors), -1, layer.out_features)
+            grad_output = (grad_output * factors[:, None, None]).transpose(1, 2)
             inputs = inputs.float().reshape(rows // examples, -1, layer.in_features)
             torch.baddbmm(gradient, grad_output, inputs, beta=float(call > 0), out=gradient)
         if pairs:
@@ -99,6 +102,8 @@ def _gradients_by_group(
         group = {name: values[start : start + examples] for name, values in batch.items()}
         with torch.enable_grad():
             loss = model(**group).loss
+        if not items_of_rows(group).any():  # the loss is a mean of nothing
+            loss = torch.where(torch.zeros_like(loss, dtype=torch.bool), loss, 0.0)
         groups.append(torch.autograd.grad(loss, weights, allow_unused=True))
     for weight in frozen:
         weight.requires_grad_(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -64,6 +65,22 @@ def test_the_loss_is_that_of_all_rows(model, batches) -> None:
     }
     expected = float(model(**together).loss.detach())
     assert mean_loss(model, batches) == pytest.approx(expected, rel=1e-5)
+
+
+class Tagger(torch.nn.Module):
+    """Answers with the mean of the labels in the place of a loss."""
+
+    def forward(self, input_ids, labels):
+        return SimpleNamespace(loss=labels[labels >= 0].float().mean())
+
+
+def test_the_loss_of_tokens_is_that_of_all_that_have_a_label() -> None:
+    """One batch has a single label, 3, another three, 1, and the last one none."""
+    labels = [[[3, -100], [-100, -100]], [[1, 1], [-100, 1]], [[-100, -100]]]
+    batches = [
+        {"input_ids": torch.zeros(len(each), 2), "labels": torch.tensor(each)} for each in labels
+    ]
+    assert mean_loss(Tagger(), batches) == pytest.approx(6 / 4)
 
 
 def test_each_layer_is_measured_alone_and_left_as_it_was(model, batches) -> None:

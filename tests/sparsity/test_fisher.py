@@ -169,6 +169,35 @@ def test_gradients_of_rows_are_those_of_batches_that_hold_only_them(
     assert model.body.weight.grad is None
 
 
+class Tagger(nn.Module):
+    """A classifier of tokens, whose loss is a mean over those that have a label."""
+
+    def __init__(self, relative: bool) -> None:
+        super().__init__()
+        self.words, self.body = nn.Embedding(9, 6), nn.Linear(6, 3)
+        self.positions = torch.randn(1, 4, 6) if relative else None
+
+    def forward(self, input_ids: Tensor, labels: Tensor) -> Output:
+        states = self.body(self.words(input_ids))
+        if self.positions is not None:
+            states = states + self.body(self.positions)
+        return Output(functional.cross_entropy(states.flatten(0, 1), labels.flatten()))
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("examples", [1, 2])
+def test_gradients_of_rows_with_different_numbers_of_labels(examples: int, relative: bool) -> None:
+    torch.manual_seed(0)
+    model = Tagger(relative)
+    labels = torch.tensor([[1, -100, -100, -100], [0, 1, 2, 1], [2, 2, -100, -100], [-100] * 4])
+    batch = {"input_ids": torch.randint(9, (4, 4)), "labels": labels}
+    [(_, actual)] = example_gradients(model, batch, {"body": model.body}, examples, [])
+    for index, row in enumerate(range(0, 4, examples)):
+        group = {name: values[row : row + examples] for name, values in batch.items()}
+        (expected,) = torch.autograd.grad(model(**group).loss, [model.body.weight])
+        torch.testing.assert_close(actual[index], expected.flatten())
+
+
 @pytest.mark.parametrize("make", [Shared, Relative])
 def test_frozen_layers_have_gradients_too(make: type[Shared | Relative]) -> None:
     model = make()
