@@ -54,6 +54,8 @@ def padded(rows: Sequence[Sequence[Any]], fill: float, left: bool = False) -> Te
     shape = (len(arrays), *filled.shape)
     batch = torch.full(shape, fill, dtype=_dtype(filled))
     for row, array in zip(batch, arrays, strict=True):
+        if not len(array):  # an empty list does not say what its entries would be
+            continue
         start = len(row) - len(array) if left else 0
         row[start : start + len(array)] = array
     return batch

@@ -29,3 +29,9 @@ class LossMean:
         mean: float = total / count
         self._sum, self._count = None, 0
         return mean
+
+
+def weighted(loss: Tensor, weight: Tensor | float) -> Tensor:
+    """`loss` times `weight`; 0 where that is 0: the loss of no items is a mean of nothing, NaN."""
+    factor = torch.as_tensor(weight, dtype=torch.float32, device=loss.device)
+    return torch.where(factor == 0, torch.zeros_like(loss), loss * factor)

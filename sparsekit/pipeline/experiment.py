@@ -93,12 +93,21 @@ def _inputs(plan: Plan, run: RunFolder, show_data: bool) -> Inputs:
     finetune = functools.partial(finetuned_teacher, plan, data)
     teachers = functools.partial(plan.teacher.folders, data.task, data.label_names, finetune)
     taught = with_more_texts(data, plan.more_texts)
+    labelled_rows = None
     if taught is not data:
+        labelled_rows = rows["train"]
         rows = tokenize(taught, student.tokenizer, student.tokenizer_hash)
     stream = None
     if plan.streaming.streaming:
         stream = streamed_rows(plan, raw, data, student, rows)
-    return Inputs(student=student, data=taught, rows=rows, teacher_folders=teachers, stream=stream)
+    return Inputs(
+        student=student,
+        data=taught,
+        rows=rows,
+        teacher_folders=teachers,
+        stream=stream,
+        labelled_rows=labelled_rows,
+    )
 
 
 def _deploy(plan: Plan, config: ExportConfig, run: RunFolder, tracker: Tracker) -> None:
@@ -137,7 +146,14 @@ def teacher_arguments(training: Mapping[str, Any], teacher: Finetuned) -> dict[s
 def finetuned_teacher(plan: Plan, data: Data, teacher: Finetuned) -> Path:
     """The folder of `teacher=finetuned`: its own run, made once for this base, recipe and data."""
     training = teacher_arguments(plan.values["training"], teacher)
-    identity = {**training, "output_dir": None, "recipe": teacher.recipe}
+    task = {name: value for name, value in vars(data.task).items() if name != "metrics"}
+    identity = {
+        **training,
+        "output_dir": None,
+        "recipe": teacher.recipe,
+        # Such as max_length: what it has read of the rows.
+        "task": [type(data.task).__qualname__, task],
+    }
     key = content_hash(
         [weights_hash(fetch(teacher.base)), json.dumps(identity, sort_keys=True)]
         + [data.fingerprint(split) for split in data.splits]

@@ -47,6 +47,8 @@ class Inputs:
 
     `teacher_folders` fetches or fine-tunes the teachers when it is called; no folder means that the
     student teaches itself. With `stream` the rows of train are its first block alone.
+    `labelled_rows` are the training rows without the texts that only the teacher labels; None where
+    there are no such texts.
     """
 
     student: LoadedModel
@@ -54,6 +56,7 @@ class Inputs:
     rows: Rows
     teacher_folders: Callable[[], list[Path]]
     stream: StreamedRows | None = None
+    labelled_rows: Dataset | None = None
 
 
 class Engine(Protocol):

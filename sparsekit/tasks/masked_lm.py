@@ -225,6 +225,8 @@ class MaskedLM(Task):
     ) -> Tensor:
         """The KL divergence over the teacher's most likely words and all others together."""
         hidden, padded = batch["labels"] != IGNORED, batch[f"teacher_{name}"]
+        if not padded.shape[1]:  # no row has a hidden token: a mean of nothing
+            return torch.full_like(padded.sum(), math.nan)
         # Of each row the teacher's tokens are those that are hidden, then padding.
         tokens = torch.arange(padded.shape[1], device=padded.device) < hidden.sum(1, keepdim=True)
         teacher = padded[tokens]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -190,6 +191,8 @@ class TokenClassification(Task):
     ) -> Tensor:
         """The KL divergence, a mean over the words that both models label."""
         first, padded = batch["labels"] != IGNORED, batch[f"teacher_{name}"]
+        if not padded.shape[1]:  # no row has a word: a mean of nothing
+            return torch.full_like(padded.sum(), math.nan)
         # Of each row the teacher's words are those of the student, then padding.
         words = torch.arange(padded.shape[1], device=first.device) < first.sum(dim=1, keepdim=True)
         student, teacher = outputs[name][first], padded[words]

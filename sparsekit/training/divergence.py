@@ -38,7 +38,7 @@ class Losses:
     def add(self, loss: Tensor, step: int, inputs: Mapping[str, Any]) -> None:
         """Keep a scalar `loss`, without waiting for its value; see `divergence` for the others."""
         # Not the rest: a teacher's outputs may be large.
-        tokens = {name: inputs[name] for name in TOKENS}
+        tokens = {name: inputs[name] for name in TOKENS if name in inputs}
         self._waiting.append((loss, step, tokens))
 
     def first_not_finite(self) -> tuple[Tensor, int, Mapping[str, Any]] | None:
@@ -76,7 +76,9 @@ def divergence(
 
 def rows_of(inputs: Mapping[str, Any], rows: Dataset) -> list[int]:
     """The numbers of the rows of a batch, without its padding; of equal rows the first."""
-    ids, masks = (inputs[name].tolist() for name in TOKENS)
+    # A collator of the user's may leave out the mask of batches without padding.
+    ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+    ids, masks = ids.tolist(), (torch.ones_like(ids) if mask is None else mask).tolist()
     wanted = {
         tuple(token for token, real in zip(row, mask, strict=True) if real)
         for row, mask in zip(ids, masks, strict=True)

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sparsekit.data.collator import IGNORED
 from sparsekit.modifiers.processes import shared_sum
+from sparsekit.sparsity.items import labels_per_token
 
 
 class SharedBatches(Sampler[list[int]]):
@@ -85,7 +86,7 @@ def same_length(inputs: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -
         "token_type_ids": tokenizer.pad_token_type_id,
         "attention_mask": 0,
     }
-    if inputs["labels"].shape == tokens.shape:
+    if labels_per_token(inputs):
         fill["labels"] = IGNORED
     widths = (added, 0) if tokenizer.padding_side == "left" else (0, added)
     return {

@@ -15,7 +15,7 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBas
 from sparsekit.data.labels import id2label
 from sparsekit.errors import UserError
 from sparsekit.models.saving import own_names
-from sparsekit.modifiers.loss_mean import LossMean
+from sparsekit.modifiers.loss_mean import LossMean, weighted
 from sparsekit.tasks.base import Task
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.checkpoints import written_whole
@@ -156,9 +156,10 @@ class TaskTrainer(Trainer):
         if model.training:
             self._rows_seen += len(batch["labels"])
             weight = self._weight(self.task.loss_items(batch["labels"]), loss.device)
-            self._task_loss.add(loss * weight)
-            batch["loss_weight"] = torch.as_tensor(weight, dtype=torch.float32, device=loss.device)
-            loss = self._training_loss(loss, batch, outputs) * weight
+            factor = torch.as_tensor(weight, dtype=torch.float32, device=loss.device)
+            batch["loss_weight"] = factor
+            self._task_loss.add(weighted(loss, factor))
+            loss = weighted(self._training_loss(loss, batch, outputs), factor)
         return (loss, outputs) if return_outputs else loss
 
     def _training_loss(self, task_loss: Tensor, batch: dict[str, Tensor], outputs: Any) -> Tensor:

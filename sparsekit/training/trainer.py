@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,6 +81,8 @@ class SparseTrainer(TaskTrainer):
             None: those of the task.
         compute_metrics: replaces `metrics` in what `evaluate` returns and logs.
         overwrite: whether a completed run in `args.output_dir` may be replaced.
+        labelled_rows: the rows of train_dataset whose labels mean something, on which modifiers
+            measure gradients; None: all. The others are there for a teacher to label.
         run: only where the caller keeps the run folder, its config, tracking and summary, as the
             launcher does. Data sets, recipe and arguments are then taken as they are.
         options: further options of Trainer, such as `optimizers`.
@@ -107,6 +110,7 @@ class SparseTrainer(TaskTrainer):
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         overwrite: bool = False,
+        labelled_rows: Dataset | None = None,
         run: RunFolder | None = None,
         **options: Any,
     ) -> None:
@@ -132,7 +136,7 @@ class SparseTrainer(TaskTrainer):
             processing_class = prepared.student.tokenizer
             callbacks = [*self._session.callbacks, *callbacks]
         assert isinstance(recipe, Recipe)
-        self.recipe, self.run = recipe, run
+        self.recipe, self.run, self._labelled_rows = recipe, run, labelled_rows
         recipe.use_task(task)
         with self._naming():
             recipe.attach(model)
@@ -195,6 +199,8 @@ class SparseTrainer(TaskTrainer):
     @property
     def _measured_rows(self) -> Dataset:
         """The training rows that modifiers measure on: of a stream its first block."""
+        if self._labelled_rows is not None:
+            return self._labelled_rows
         rows = self.train_dataset
         return rows.first if isinstance(rows, StreamedRows) else cast(Dataset, rows)
 
@@ -240,15 +246,21 @@ class SparseTrainer(TaskTrainer):
         if not self.recipe.sets_lr:
             return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
-            base = self.args.learning_rate
+            optimizer = optimizer or cast(torch.optim.Optimizer, self.optimizer)
 
-            def factor(step: int) -> float:
+            def factor(base: float, step: int) -> float:
                 lr = self.recipe.lr(step / steps_per_epoch, steps_per_epoch)
                 return 1.0 if lr is None else lr / base
 
-            self.lr_scheduler = LambdaLR(
-                optimizer or cast(torch.optim.Optimizer, self.optimizer), factor
-            )
+            # Of a user's own optimizer the groups have rates of their own.
+            bases = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+            if 0.0 in bases:
+                raise UserError(
+                    f"optimizers: parameter group {bases.index(0.0)} has the learning rate 0, "
+                    "which cannot be scaled to the recipe's; give it any other"
+                )
+            factors: list[Callable[[int], float]] = [functools.partial(factor, b) for b in bases]
+            self.lr_scheduler = LambdaLR(optimizer, factors)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 

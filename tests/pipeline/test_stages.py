@@ -10,12 +10,16 @@ from typing import Any, cast
 
 import pytest
 from csv_files import write_csv
+from datasets import Dataset
 
 from sparsekit.data.datasets import FileDataset
 from sparsekit.data.streaming import Streaming
 from sparsekit.models.loading import Student
+from sparsekit.models.teacher import Finetuned
+from sparsekit.pipeline import experiment
 from sparsekit.pipeline.plan import Plan
 from sparsekit.pipeline.stages import load_data
+from sparsekit.tasks.base import Data
 from sparsekit.tasks.text_classification import TextClassification
 
 
@@ -49,3 +53,28 @@ def test_a_runs_model_as_student_of_the_same_data(
     _, data = load_data(cast(Plan, plan))
     assert data.label_names == names
     assert data.splits["train"]["label"][:] == expected
+
+
+def test_a_finetuned_teacher_has_read_the_same_tokens(
+    monkeypatch: pytest.MonkeyPatch, student_folder: str
+) -> None:
+    """One that was trained on rows of 16 tokens is not that of rows of 128."""
+    keys: list[str] = []
+
+    def cached(kind: str, key: str, make: object) -> Path:
+        keys.append(key)
+        return Path("/nowhere")
+
+    monkeypatch.setattr(experiment, "cached", cached)
+    teacher = Finetuned(base=student_folder, recipe={"num_epochs": 1, "modifiers": {}})
+    plan = SimpleNamespace(values={"training": {}})
+    rows = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
+    for task in (
+        TextClassification(max_length=16),
+        TextClassification(max_length=128),
+        TextClassification(max_length=128, metrics=["f1"]),
+    ):
+        data = Data(task, {"train": rows}, ["a", "b"])
+        experiment.finetuned_teacher(plan, data, teacher)  # type: ignore[arg-type]
+    assert keys[0] != keys[1]
+    assert keys[1] == keys[2]

@@ -13,6 +13,7 @@ from datasets import Dataset
 from launching import local, run_here
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
+import sparsekit.pipeline.engines.sparsekit
 from sparsekit.data.augmentation import Augmentation, augmented
 from sparsekit.data.more_texts import MoreTexts
 from sparsekit.errors import ConfigError, UserError
@@ -23,6 +24,7 @@ from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.base import Data
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.tasks.token_classification import TokenClassification
+from sparsekit.training.trainer import SparseTrainer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["a", "fine", "film", "dull", "slow", "plot", "it", "moved", "me", "and", "the", "good"]
@@ -186,8 +188,19 @@ def test_what_cannot_learn_from_texts_without_labels_is_refused(tmp_path: Path) 
 
 
 def test_a_run_learns_from_more_texts(
-    tmp_path: Path, csv_files: dict[str, str], student_folder: str
+    tmp_path: Path,
+    csv_files: dict[str, str],
+    student_folder: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    trainers: list[SparseTrainer] = []
+
+    class Kept(SparseTrainer):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            trainers.append(self)
+
+    monkeypatch.setattr(sparsekit.pipeline.engines.sparsekit, "SparseTrainer", Kept)
     choices: list[Any] = [*local(csv_files, student_folder), "export=none", "student.sparsity=0.5"]
     more = [f"dataset.unlabeled={written(tmp_path, TEXTS)}", "dataset.augment.copies=1"]
     with pytest.raises(ConfigError, match="but there is none"):
@@ -196,3 +209,9 @@ def test_a_run_learns_from_more_texts(
     assert summary["status"] == "completed"
     log = (tmp_path / "run" / "data.json").read_text()
     assert '"rows": 96' in log  # statistics are of the labelled rows
+    [trainer] = trainers
+    assert len(trainer.train_dataset) > 96
+    # What measures gradients of the task's loss, such as OBS, draws rows that have labels.
+    assert sum(len(batch["labels"]) for batch in trainer._draw(96, 0, 1)) == 96
+    drawn = torch.cat([batch["labels"] for batch in trainer._draw(96, 0, 1)])
+    assert sorted(drawn.tolist()) == sorted(trainer.train_dataset["labels"][:96])

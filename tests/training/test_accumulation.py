@@ -7,6 +7,7 @@ their ranges in smaller steps; once ranges are frozen, training is the same agai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,19 @@ def test_a_step_without_labels_is_left_to_the_check_of_losses(
 TAGGER = TokenClassification(max_length=64)
 
 
-def tagger_rows(loaded: LoadedModel) -> Dataset:
-    """70 sentences with a teacher's logits; the last batch of an epoch is smaller than others."""
+def tagger_rows(loaded: LoadedModel, unlabelled: Sequence[int]) -> Dataset:
+    """70 sentences with a teacher's logits; the last batch of an epoch is smaller than others.
+
+    unlabelled: the rows without any labelled token.
+    """
     made = tagged.rows(70, seed=0)
     own = {
         "tokens": [row["tokens"] for row in made],
         "tags": [[tagged.NAMES.index(tag) for tag in row["tags"]] for row in made],
     }
     columns = TAGGER.tokenize(Dataset.from_dict(own), loaded.tokenizer)
+    for row in unlabelled:
+        columns["labels"][row] = [IGNORED] * len(columns["labels"][row])
     generator = torch.Generator().manual_seed(0)
     columns["teacher_logits"] = [
         torch.randn(sum(tag != IGNORED for tag in row), 4, generator=generator).tolist()
@@ -95,14 +101,14 @@ def tagger_rows(loaded: LoadedModel) -> Dataset:
 
 
 def train_tagger(
-    student_folder: str, folder: Path, parts: int
+    student_folder: str, folder: Path, parts: int, unlabelled: Sequence[int] = ()
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     torch.manual_seed(1)
     loaded, _ = load_for_task(Path(student_folder), TAGGER, tagged.NAMES)
     for module in loaded.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    rows = tagger_rows(loaded)
+    rows = tagger_rows(loaded, unlabelled)
     made = trainer(
         folder,
         loaded,
@@ -164,6 +170,14 @@ def test_batches_of_different_numbers_of_labelled_tokens_weigh_by_them(
     assert len(whole[1]) == 5
     for parts in (2, 4):
         assert_same(whole, train_tagger(student_folder, tmp_path, parts))
+
+
+def test_a_row_without_labels_counts_for_nothing_in_its_step(
+    tmp_path: Path, student_folder: str
+) -> None:
+    """Alone in a batch its loss is a mean of nothing, NaN."""
+    whole = train_tagger(student_folder, tmp_path, 1, unlabelled=[5, 40])
+    assert_same(whole, train_tagger(student_folder, tmp_path, EFFECTIVE, unlabelled=[5, 40]))
 
 
 def test_quantized_training_is_the_same_once_ranges_are_frozen(

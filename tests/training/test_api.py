@@ -29,6 +29,7 @@ from sparsekit.models.pruning import sparsity
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.training.arguments import SparseTrainingArguments
+from sparsekit.training.divergence import rows_of
 from sparsekit.training.trainer import SparseTrainer
 
 
@@ -388,3 +389,58 @@ def test_the_launcher_and_the_api_end_with_the_same_bits(
         assert called.summary[part] == launched[part]
     assert called.summary["metrics"]["validation"] == launched["metrics"]["validation"]
     assert called.schedule.read_text() == expected.schedule.read_text()
+
+
+def test_the_recipe_sets_the_rate_of_ones_own_optimizer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    tmp_path: Path,
+) -> None:
+    recipe = {
+        "num_epochs": 1,
+        "modifiers": {
+            "rate": {
+                "_target_": "sparsekit.modifiers.optimizer.SetLearningRate",
+                "learning_rate": 1e-4,
+            }
+        },
+    }
+    body, head = list(model.bert.parameters()), list(model.classifier.parameters())
+    groups = [{"params": body, "lr": 1e-3}, {"params": head, "lr": 5e-2}]
+    own = torch.optim.AdamW(groups)
+    options: dict[str, Any] = {"recipe": recipe, "optimizers": (own, None)}
+    made = trainer(model, tokenizer, data, tmp_path / "run", **options)
+    rates: list[list[float]] = []
+
+    class Rates(TrainerCallback):
+        def on_step_begin(self, *_: Any, **options: Any) -> None:
+            rates.append([group["lr"] for group in options["optimizer"].param_groups])
+
+    made.add_callback(Rates())
+    made.train()
+    assert rates == [pytest.approx([1e-4, 1e-4])] * 3
+    own = torch.optim.AdamW(model.parameters(), lr=0.0)
+    options = {"recipe": recipe, "optimizers": (own, None)}
+    with pytest.raises(UserError, match="parameter group 0 has the learning rate 0"):
+        trainer(model, tokenizer, data, tmp_path / "none", **options).train()
+
+
+def test_a_collator_may_leave_out_the_mask(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    tmp_path: Path,
+) -> None:
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        shortest = min(len(row["input_ids"]) for row in rows)
+        ids = [row["input_ids"][:shortest] for row in rows]
+        return {
+            "input_ids": torch.tensor(ids),
+            "labels": torch.tensor([row["labels"] for row in rows]),
+        }
+
+    made = trainer(model, tokenizer, data, tmp_path / "run", data_collator=collate)
+    assert made.train().global_step == 6
+    rows = data["train_dataset"]
+    assert rows_of({"input_ids": torch.tensor([rows[1]["input_ids"]])}, rows) == [1]

@@ -16,7 +16,7 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.distillation.live import LiveDistillation
 from sparsekit.modifiers.distillation.pairing import same_depth
 from sparsekit.modifiers.distillation.recording import PairedOutputs
-from sparsekit.modifiers.loss_mean import LossMean
+from sparsekit.modifiers.loss_mean import LossMean, weighted
 from sparsekit.shape.blocks import Block, blocks
 
 
@@ -121,7 +121,7 @@ class AttentionDistillation(LiveDistillation):
         ]
         recorded.clear()
         total = 3 * torch.stack(distances).mean()
-        self._attention_loss.add(total * inputs.get("loss_weight", 1.0))
+        self._attention_loss.add(weighted(total, inputs.get("loss_weight", 1.0)))
         return loss + self.gain * total
 
     def logs(self) -> Mapping[str, float]:

@@ -15,7 +15,7 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.distillation.live import LiveDistillation
 from sparsekit.modifiers.distillation.pairing import same_depth
 from sparsekit.modifiers.distillation.recording import PairedOutputs, device_of
-from sparsekit.modifiers.loss_mean import LossMean
+from sparsekit.modifiers.loss_mean import LossMean, weighted
 from sparsekit.shape.blocks import blocks
 
 PROJECTIONS = "layer_projections"
@@ -141,7 +141,7 @@ class PerLayerDistillation(LiveDistillation):
                 value, target, recorded.mask, self.normalize, self.epsilon
             )
         recorded.clear()
-        self._layer_loss.add(total * inputs.get("loss_weight", 1.0))
+        self._layer_loss.add(weighted(total, inputs.get("loss_weight", 1.0)))
         return loss + self.gain * total
 
     def logs(self) -> Mapping[str, float]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from sparsekit.modifiers.base import Modifier
-from sparsekit.modifiers.loss_mean import LossMean
+from sparsekit.modifiers.loss_mean import LossMean, weighted
 from sparsekit.tasks.base import Task
 
 
@@ -76,7 +76,7 @@ class Distillation(Modifier):
             start=loss.new_zeros(()),
         )
         # The batch may be a part of an optimizer step's.
-        self._kd_loss.add(kd * inputs.get("loss_weight", 1.0))
+        self._kd_loss.add(weighted(kd, inputs.get("loss_weight", 1.0)))
         return (1 - self.hardness) * loss + self.hardness * kd
 
     def logs(self) -> Mapping[str, float]:

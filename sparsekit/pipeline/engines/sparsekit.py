@@ -93,6 +93,7 @@ def make_trainer(
         eval_dataset=rows["validation"],
         processing_class=inputs.student.tokenizer,
         task=inputs.data.task,
+        labelled_rows=inputs.labelled_rows,
         callbacks=[
             ScheduleCallback(plan.recipe, run, exported=plan.export is not None),
             TrackerCallback(tracker),
