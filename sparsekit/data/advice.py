@@ -29,6 +29,7 @@ def warnings(figures: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
     """
     return [
         *_rare(figures),
+        *_missing(figures),
         *_majority(figures, metrics),
         *_cut(figures),
         *_unknown(figures),
@@ -51,6 +52,10 @@ def _rare(figures: Mapping[str, Any]) -> Iterator[str]:
     if len(counts) - len(rare) >= 2:
         fix = f"add rows, or leave them out: {drop_labels(list(rare))}"
     yield f"classes with fewer than {FEW} training rows are hardly learned: {listed}{more}; {fix}"
+
+
+def _missing(figures: Mapping[str, Any]) -> Iterator[str]:
+    counts = figures["splits"]["train"].get("classes", {})
     for split, each in figures["splits"].items():
         missing = [name for name in counts if not each.get("classes", {name: 1}).get(name, 0)]
         if split != "train" and missing:

@@ -5,6 +5,7 @@ What becomes of their columns is the task's affair; see `sparsekit.tasks.base`.
 
 from __future__ import annotations
 
+import difflib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,8 +95,26 @@ class HubDataset(Source):
     def raw(self, columns: Sequence[Column]) -> DatasetDict:
         with self._reached():
             stored = datasets.load_dataset(self.path, self.name, revision=self.revision)
+        problems = [self._absent(ours, stored) for ours in self.splits]
+        if found := [problem for problem in problems if problem is not None]:
+            raise ConfigError(found)
         return DatasetDict(
             {ours: stored[theirs] for ours, theirs in self.splits.items() if theirs in stored}
+        )
+
+    def _absent(self, ours: str, stored: Mapping[str, Any]) -> str | None:
+        """What is wrong where the data set lacks a split that the user named.
+
+        One under our own name need not be there.
+        """
+        theirs = self.splits[ours]
+        if theirs is None or theirs == ours or theirs in stored:
+            return None
+        close = difflib.get_close_matches(theirs, stored, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return (
+            f"dataset.splits.{ours}: {self.path} has no split {theirs!r}; {hint}it has "
+            f"{', '.join(map(str, stored))}"
         )
 
     def stream_problems(self) -> list[str]:
@@ -120,6 +139,8 @@ class HubDataset(Source):
             stored = datasets.load_dataset(
                 self.path, self.name, revision=self.revision, streaming=True
             )
+            if problem := self._absent(split, stored):
+                raise ConfigError([problem])
             if theirs not in stored:
                 return
             rows = stored[theirs]

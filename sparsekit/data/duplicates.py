@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +13,13 @@ from datasets import Dataset
 
 from sparsekit.data.columns import values
 
-_NOT_WORDS = re.compile(r"[\W_]+")
+# Blanks for punctuation, separators and controls; nothing for invisible signs. Marks are parts of
+# letters, as the vowels of Hindi and Thai, and symbols have a meaning: emoji, C++.
+_PLAIN = {
+    code: "" if category == "Cf" else " "
+    for code in range(sys.maxunicode + 1)
+    if (category := unicodedata.category(chr(code)))[0] in "PZ" or category in ("Cc", "Cf")
+}
 
 Keys = npt.NDArray[np.uint64]
 
@@ -25,7 +31,7 @@ def normalized(text: str) -> str:
     ('it is good', ':-)')
     """
     plain = unicodedata.normalize("NFKC", text)
-    return _NOT_WORDS.sub(" ", plain.casefold()).strip() or plain.strip()
+    return " ".join(plain.casefold().translate(_PLAIN).split()) or plain.strip()
 
 
 def row_texts(rows: Dataset, columns: Sequence[str]) -> Iterator[str]:

@@ -44,36 +44,34 @@ def without_labels(
         if label not in rows.column_names:
             kept[split] = rows
             continue
-        labels = list(_label_texts(rows, label))
-        found |= unwanted & {text for texts in labels for text in texts}
-        mask = np.array([unwanted.isdisjoint(texts) for texts in labels], dtype=bool)
+        feature = rows.features[label]
+        names = feature.names if isinstance(feature, ClassLabel) else []
+        # A class of the name "1" is meant before the class of the number 1.
+        meant = {text: str(names.index(text)) if text in names else text for text in unwanted}
+        labels, dropped_values = list(_label_texts(rows, label)), set(meant.values())
+        found |= {text for text in unwanted if meant[text] in set(labels)}
+        mask = np.array([text not in dropped_values for text in labels], dtype=bool)
         log.info("dataset.drop_labels: %d rows of %s are left out", (~mask).sum(), split)
-        kept[split] = _renumbered(select(rows, mask), label, unwanted)
+        kept[split] = _renumbered(select(rows, mask), label, dropped_values)
     for value in unwanted - found:
         name = "null" if value is None else value
         log.warning("dataset.drop_labels: no row has the label %s", name)
     return kept
 
 
-def _label_texts(rows: Dataset, label: str) -> Iterator[tuple[str | None, ...]]:
-    """What may stand for the label of each row: its value as text, and the name of its class."""
-    feature = rows.features[label]
-    names = feature.names if isinstance(feature, ClassLabel) else []
+def _label_texts(rows: Dataset, label: str) -> Iterator[str | None]:
+    """The label of each row as text; None is a missing label."""
     for value in values(rows, label):
         text = value_text(value)
-        text = text.strip() or None if text is not None else None
-        if names and value is not None and 0 <= value < len(names):
-            yield text, names[value]
-        else:
-            yield (text,)
+        yield text.strip() or None if text is not None else None
 
 
 def _renumbered(rows: Dataset, label: str, dropped: set[str | None]) -> Dataset:
-    """`rows` whose ClassLabel column has no more names of classes that were dropped."""
+    """`rows` whose ClassLabel column has no more names of classes with the numbers `dropped`."""
     feature = rows.features[label]
     if not isinstance(feature, ClassLabel):
         return rows
-    left = [name for i, name in enumerate(feature.names) if dropped.isdisjoint((name, str(i)))]
+    left = [name for i, name in enumerate(feature.names) if str(i) not in dropped]
     if left == feature.names:
         return rows
     position = {feature.names.index(name): i for i, name in enumerate(left)}

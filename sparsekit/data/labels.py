@@ -19,7 +19,7 @@ from sparsekit.errors import ConfigError, UserError
 
 log = logging.getLogger(__name__)
 
-UNLABELLED = -1
+UNLABELLED = "-1"
 # More classes than this need two training rows each, or the column holds texts, not labels.
 _FEW = 50
 # Labels of one split that are named where they are unknown.
@@ -39,8 +39,8 @@ def number_labels(
     """The class names in order, and each split's labels as indices into them.
 
     A ClassLabel column has names and an order of its own. Other labels are compared as text and
-    sorted, by value where all of them are numbers. A test split whose labels are all -1, as in
-    GLUE, is left out.
+    sorted, by value where all of them are numbers. The split `test` is left out where all its
+    labels are -1, as in GLUE, and train has no such label.
 
     Args:
         raw: the splits, `train` among them.
@@ -55,8 +55,10 @@ def number_labels(
     problems: list[str] = []
     feature = raw["train"].features[column]
     values = {split: list(column_values(rows, column)) for split, rows in raw.items()}
+    occurring = {split: set(map(value_text, labels)) for split, labels in values.items()}
+    if occurring.get("test") == {UNLABELLED} and UNLABELLED not in occurring["train"]:
+        del values["test"]
     if isinstance(feature, ClassLabel):
-        values = {s: v for s, v in values.items() if set(v) != {UNLABELLED}}
         classes: list[Any] = list(range(feature.num_classes))
         names = list(feature.names)
     else:

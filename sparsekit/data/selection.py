@@ -85,12 +85,14 @@ class RowSelection:
                 )
             splits = without_labels(splits, label, self.drop_labels)
         if _has(splits.get("train"), texts):
+            left = 1.0  # of the training rows, whose shares both fractions are
             for name, fraction in (
                 ("test", self.test_fraction),
                 ("validation", self.validation_fraction),
             ):
                 if name not in splits and fraction:
-                    splits = self._split_off(splits, name, fraction, texts, label)
+                    splits = self._split_off(splits, name, fraction, left, texts, label)
+                    left -= fraction
             if self.drop_leaked:
                 splits = _without_leaked(splits, texts, near_too=self.drop_leaked == "near")
         return splits
@@ -107,12 +109,13 @@ class RowSelection:
         splits: Mapping[str, Dataset],
         name: str,
         fraction: float,
+        left: float,
         texts: Sequence[str],
         label: str | None,
     ) -> dict[str, Dataset]:
         rows = splits["train"]
         keys = text_keys(rows, texts)
-        chosen = share(name, fraction, self.split_seed, keys, _classes(rows, label))
+        chosen = share(name, fraction / left, self.split_seed, keys, _classes(rows, label))
         log.warning(
             "%s is %d of the %d training rows, drawn by their text (dataset.%s_fraction=%g, "
             "dataset.split_seed=%d)",

@@ -50,6 +50,8 @@ def share(
                 left -= int(sizes[group])
             if not left:
                 break
+        if not chosen[ours].any():  # each group is larger than the share
+            chosen[ours[np.argmin(sizes[ours])]] = True
     return chosen[members]
 
 

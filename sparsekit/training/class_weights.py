@@ -74,8 +74,8 @@ def class_weights(
 
     Args:
         choice: `balanced`: rows / (classes * rows of the class), as scikit-learn has it, so that
-            all classes weigh the same and the mean over the rows is 1; or a weight for each
-            class, in their order or by name. Classes that a mapping does not name weigh 1.
+            all classes with rows weigh the same and the mean over the rows is 1; or a weight for
+            each class, in their order or by name. Classes that a mapping does not name weigh 1.
         labels: the class of each training row.
         class_names: the names of the classes in their order.
 
@@ -102,8 +102,9 @@ def class_weights(
             )
         return [float(value) for value in choice]
     counts = np.bincount(np.asarray(labels), minlength=len(class_names))
+    classes = np.count_nonzero(counts)
     # A class without rows never uses its weight.
-    return [float(len(labels) / (len(counts) * count)) if count else 1.0 for count in counts]
+    return [float(len(labels) / (classes * count)) if count else 1.0 for count in counts]
 
 
 def weighted_task_loss(

@@ -107,6 +107,21 @@ def test_class_labels_bring_names_and_unlabelled_tests_are_left_out() -> None:
     )
     assert names == ["negative", "positive"]
     assert labels == {"train": [1, 0], "validation": [1, 1]}
+    with pytest.raises(ConfigError, match="split 'validation'"):
+        number_labels({"train": rows([1, 0]), "validation": rows([-1, -1])}, "label")
+
+
+def test_unlabelled_tests_are_left_out_of_files_too() -> None:
+    """As GLUE is when it was saved as csv."""
+
+    def rows(labels: list[int]) -> Dataset:
+        return Dataset.from_dict({"label": labels})
+
+    raw = {"train": rows([1, 0]), "validation": rows([1, 1]), "test": rows([-1, -1])}
+    assert number_labels(raw, "label")[1] == {"train": [1, 0], "validation": [1, 1]}
+    # Where -1 is a class, it is one in test too.
+    raw["train"] = rows([1, -1])
+    assert number_labels(raw, "label")[1]["test"] == [0, 0]
 
 
 @pytest.mark.parametrize(

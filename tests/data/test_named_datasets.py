@@ -11,8 +11,11 @@ from typing import Any
 
 import hub
 import pytest
-from datasets import ClassLabel, Dataset, Features, List, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from project import ROOT
+
+from sparsekit.data.datasets import HubDataset
+from sparsekit.errors import ConfigError
 
 TEXT, INDEX = Value("string"), Value("int32")
 EMOTIONS = ["admiration", "joy", "neutral"]
@@ -188,3 +191,21 @@ def test_go_emotions_has_any_number_of_labels(read: dict[str, Any]) -> None:
     found = read["go_emotions"]
     assert (found["task"], found["labels"]) == ("multi-label classification", EMOTIONS)
     assert found["rows"]["test"]["label"] == [[1, 1, 0], [0, 0, 1]]
+
+
+def test_a_misspelt_split_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = Dataset.from_dict({"text": ["a"]})
+    stored = DatasetDict({"train": some, "dev": some, "test": some})
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: stored)
+    splits: dict[str, str | None] = {"train": "train", "validation": "develop", "test": "tset"}
+    with pytest.raises(ConfigError) as caught:
+        HubDataset(path="some/data", splits=splits).raw([])
+    assert caught.value.problems == [
+        "dataset.splits.validation: some/data has no split 'develop'; did you mean dev? it has "
+        "train, dev, test",
+        "dataset.splits.test: some/data has no split 'tset'; did you mean test? it has "
+        "train, dev, test",
+    ]
+    # Those under our own names, and those that are left out, need not be there.
+    own = {"train": "train", "validation": "validation", "test": None}
+    assert list(HubDataset(path="some/data", splits=own).raw([])) == ["train"]

@@ -70,6 +70,13 @@ def test_each_fault_is_a_warning_with_its_places() -> None:
     assert len(text.splitlines()) == 7
 
 
+def test_a_class_that_validation_lacks_is_named_however_frequent_it_is() -> None:
+    train = [(f"film {i}", i % 3) for i in range(60)]
+    found = figures_of(train, [("new", 0), ("other", 1)])
+    found |= {"max_length": 128, "longest_input": 512}
+    assert "validation has no row of 'rare'" in "\n".join(warnings(found, ["accuracy"]))
+
+
 def test_near_duplicates_in_other_splits_are_counted() -> None:
     ticket = "the parcel was sent on monday and it did not arrive by friday"
     found = figures_of(

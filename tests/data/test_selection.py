@@ -160,3 +160,19 @@ def test_what_has_no_effect_or_leaves_nothing_is_refused() -> None:
 def test_shares_that_cannot_be(settings: dict[str, float], problem: str) -> None:
     (found,) = RowSelection(**settings).problems()  # type: ignore[arg-type]
     assert problem in found
+
+
+def test_a_class_named_like_a_number_is_dropped_by_its_name() -> None:
+    """Class "2" is stored as 1, and is not meant by "1"."""
+    stars = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 2]}).cast_column(
+        "label", ClassLabel(names=["1", "2", "3"])
+    )
+    left = applied({"train": stars, "validation": stars}, drop_labels=["1"])["train"]
+    assert left.features["label"].names == ["2", "3"]
+    assert list(left["text"]) == ["b", "c"]
+
+
+def test_both_fractions_are_of_all_training_rows() -> None:
+    splits = applied({"train": TRAIN}, test_fraction=0.4, validation_fraction=0.4)
+    assert len(splits["test"]) == len(splits["validation"])
+    assert len(splits["validation"]) == pytest.approx(0.4 * len(TRAIN), abs=2)

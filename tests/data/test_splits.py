@@ -73,3 +73,31 @@ def test_case_blanks_and_punctuation_say_nothing() -> None:
 def test_words_in_lists_are_text() -> None:
     rows = Dataset.from_dict({"tokens": [["a", "b"], ["A", "b", "."], ["c"]]})
     assert repeated(text_keys(rows, ["tokens"])).tolist() == [False, True, False]
+
+
+def test_a_class_whose_texts_are_copies_gives_the_smallest_group() -> None:
+    """Each of the rare class's texts occurs ten times, more than a tenth of its 50 rows."""
+    texts = [f"ticket {i}" for i in range(950)] + [f"rare {i % 5}" for i in range(50)]
+    keys = text_keys(Dataset.from_dict({"text": texts}), ["text"])
+    classes = np.array([0] * 950 + [1] * 50)
+    chosen = share("validation", 0.1, 0, keys, classes)
+    assert np.bincount(classes[chosen]).tolist() == [95, 10]
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("\u0915\u093f", "\u0915\u0940"),  # Hindi: two vowels of one letter
+        ("\u0e01\u0e34", "\u0e01\u0e35"),  # the same in Thai
+        ("great \U0001f44d", "great \U0001f44e"),
+        ("C++ is bad", "C# is bad"),
+    ],
+)
+def test_marks_and_symbols_say_something(text: str, other: str) -> None:
+    assert normalized(text) != normalized(other)
+    assert normalized(f" {text}.") == normalized(text)
+    assert len(normalized(text).split()) == len(text.split())
+
+
+def test_invisible_signs_say_nothing() -> None:
+    assert normalized("good\u200b film\ufeff") == normalized("good film")
