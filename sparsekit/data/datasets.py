@@ -5,7 +5,6 @@ What becomes of their columns is the task's affair; see `sparsekit.tasks.base`.
 
 from __future__ import annotations
 
-import difflib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from sparsekit.data.fingerprint import files_hash
 from sparsekit.data.origin import add_origin
 from sparsekit.data.readers import read_files
 from sparsekit.data.schema import Column, lacking
-from sparsekit.errors import ConfigError, UserError
+from sparsekit.errors import ConfigError, UserError, suggestion
 from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason
 
 log = logging.getLogger(__name__)
@@ -110,12 +109,8 @@ class HubDataset(Source):
         theirs = self.splits[ours]
         if theirs is None or theirs == ours or theirs in stored:
             return None
-        close = difflib.get_close_matches(theirs, stored, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return (
-            f"dataset.splits.{ours}: {self.path} has no split {theirs!r}; {hint}it has "
-            f"{', '.join(map(str, stored))}"
-        )
+        found = f"dataset.splits.{ours}: {self.path} has no split {theirs!r}"
+        return found + suggestion(theirs, stored)
 
     def stream_problems(self) -> list[str]:
         if self.splits.get("train") and self.splits.get("validation"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 
@@ -13,13 +12,22 @@ from datasets import Dataset
 
 from sparsekit.data.columns import values
 
-# Blanks for punctuation, separators and controls; nothing for invisible signs. Marks are parts of
-# letters, as the vowels of Hindi and Thai, and symbols have a meaning: emoji, C++.
-_PLAIN = {
-    code: "" if category == "Cf" else " "
-    for code in range(sys.maxunicode + 1)
-    if (category := unicodedata.category(chr(code)))[0] in "PZ" or category in ("Cc", "Cf")
-}
+
+class _Plain(dict[int, str]):
+    """What each character becomes, by its code; filled as characters occur.
+
+    Blanks for punctuation, separators and controls; nothing for invisible signs. Marks are parts of
+    letters, as the vowels of Hindi and Thai, and symbols have a meaning: emoji, C++.
+    """
+
+    def __missing__(self, code: int) -> str:
+        category = unicodedata.category(chr(code))
+        blank = category[0] in "PZ" or category == "Cc"
+        self[code] = " " if blank else "" if category == "Cf" else chr(code)
+        return self[code]
+
+
+_PLAIN = _Plain()
 
 Keys = npt.NDArray[np.uint64]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,8 +34,11 @@ _CANDIDATES, _LEAST_AGREEMENT = 4, 0.55
 # Words that are hashed at a time, so that the arrays stay in the processor's cache.
 _WORDS_AT_A_TIME = 2**16
 _PAIRS_AT_A_TIME = 2**16
-# Letters of scripts that put no blanks between words: each counts as a word.
-_UNSPACED = re.compile("([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff])")
+# Letters of scripts that put no blanks between words: each counts as a word, with its marks.
+_MARKS = "".join(c for c in map(chr, range(0xE00, 0x1800)) if unicodedata.category(c)[0] == "M")
+_UNSPACED = re.compile(
+    f"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff][{_MARKS}]*)"
+)
 _RANDOM = random.Random(0)
 _MULTIPLIERS, _SUMMANDS, _POSITIONS = (
     np.array([_RANDOM.getrandbits(64) | 1 for _ in range(count)], dtype=np.uint64)
@@ -102,7 +106,11 @@ def near(texts: HashedTexts, others: HashedTexts) -> Indices:
 
 
 def _words(text: str) -> list[bytes]:
-    """The words of normalized texts; letters of scripts without blanks one by one."""
+    """The words of normalized texts; letters of scripts without blanks one by one.
+
+    >>> len(_words("\u0e17\u0e35\u0e48 good"))  # a letter with two marks, and a word
+    2
+    """
     together = text.replace("\0", " ")
     spaced = together if text.isascii() else _UNSPACED.sub(r" \1 ", together)
     return spaced.encode("utf-8", "surrogatepass").split()

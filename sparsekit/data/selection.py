@@ -85,14 +85,13 @@ class RowSelection:
                 )
             splits = without_labels(splits, label, self.drop_labels)
         if _has(splits.get("train"), texts):
-            left = 1.0  # of the training rows, whose shares both fractions are
+            total = len(splits["train"])  # Both fractions are shares of it.
             for name, fraction in (
                 ("test", self.test_fraction),
                 ("validation", self.validation_fraction),
             ):
                 if name not in splits and fraction:
-                    splits = self._split_off(splits, name, fraction, left, texts, label)
-                    left -= fraction
+                    splits = self._split_off(splits, name, fraction, total, texts, label)
             if self.drop_leaked:
                 splits = _without_leaked(splits, texts, near_too=self.drop_leaked == "near")
         return splits
@@ -109,19 +108,19 @@ class RowSelection:
         splits: Mapping[str, Dataset],
         name: str,
         fraction: float,
-        left: float,
+        total: int,
         texts: Sequence[str],
         label: str | None,
     ) -> dict[str, Dataset]:
         rows = splits["train"]
-        keys = text_keys(rows, texts)
-        chosen = share(name, fraction / left, self.split_seed, keys, _classes(rows, label))
+        keys, classes = text_keys(rows, texts), _classes(rows, label)
+        chosen = share(name, fraction * (total / max(len(rows), 1)), self.split_seed, keys, classes)
         log.warning(
             "%s is %d of the %d training rows, drawn by their text (dataset.%s_fraction=%g, "
             "dataset.split_seed=%d)",
             name,
             chosen.sum(),
-            len(rows),
+            total,
             name,
             fraction,
             self.split_seed,

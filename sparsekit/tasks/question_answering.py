@@ -208,10 +208,9 @@ class QuestionAnswering(Task):
             by_question.setdefault(label["index"], []).append((label, (starts, ends, spans)))
         predicted, true = [], []
         for each in by_question.values():
-            label = each[0][0]
-            best = self.answers.best(label["context"], [window for _, window in each])
+            best = self.answers.best(_context(each), [window for _, window in each])
             predicted.append(best[0]["answer"])
-            true.append(label["answers"])
+            true.append(each[0][0]["answers"])
         found = squad.score(predicted, true)
         return {name: found[name] for name in dict.fromkeys(self.metrics)}
 
@@ -234,8 +233,14 @@ class QuestionAnswering(Task):
         return [known[int(index), int(window)] for index, window in gathered]
 
     def evaluation_table(self, texts: Dataset, rows: Dataset, outputs: Outputs) -> Dataset:
-        """A row for each window: question, context, number of the window, label and outputs."""
+        """A row for each window: question, context, number of the window, label and outputs.
+
+        The windows of a question follow each other, and the first one alone has the context.
+        """
         labels = list(rows["labels"])
+        places = [(label["index"], label["window"]) for label in labels]
+        order = sorted(range(len(labels)), key=places.__getitem__)
+        labels = [labels[row] for row in order]
         columns = {
             "text": [label["question"] for label in labels],
             "text_pair": [label["context"] for label in labels],
@@ -243,5 +248,17 @@ class QuestionAnswering(Task):
             "label": labels,
         }
         for name, output in outputs.items():
-            columns[name] = [row.tolist() for row in output]
+            columns[name] = [output[row].tolist() for row in order]
         return Dataset.from_dict(columns)
+
+
+def _context(windows: Sequence[tuple[Mapping[str, Any], Any]]) -> str:
+    """The context of a question, which the label of its first window has."""
+    for label, _ in windows:
+        if label["context"] is not None:
+            return str(label["context"])
+    label = windows[0][0]
+    raise UserError(
+        f"the rows have window {label['window']} of question {label['index']} (from 0), but not "
+        "its window 0, which has the context; keep all windows of a question, or none"
+    )

@@ -45,7 +45,8 @@ class TokenClassification(Task):
     """A column of lists of words, and one of lists of tags as names or numbers.
 
     The first token of a word has its tag; other tokens of it, and words that `max_length` cuts off,
-    have none: they take part in neither loss nor scores.
+    have none: they take part in neither loss nor scores. Nor do words without any token, as a
+    zero-width space is for BERT's tokenizer.
 
     tag_names: what the tags 0, 1, ... mean, where the data set does not say it.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -38,11 +40,11 @@ def windows(
     questions = columns.pop("overflow_to_sample_mapping")
     columns["length"] = [len(ids) for ids in columns["input_ids"]]
     assert encoded.encodings is not None
-    labels, before, number = [], None, 0
-    for question, encoding in zip(questions, encoded.encodings, strict=True):
-        number = number + 1 if question == before else 0
-        before = question
-        labels.append(_label(rows[question], encoding, number))
+    labels = []
+    pairs = zip(questions, encoded.encodings, strict=True)
+    for question, each in groupby(pairs, key=itemgetter(0)):
+        row = rows[question]
+        labels += [_label(row, encoding, number) for number, (_, encoding) in enumerate(each)]
     return {**columns, "labels": labels}
 
 
@@ -81,7 +83,10 @@ def _check_questions(
 
 
 def _label(row: Mapping[str, Any], encoding: Encoding, number: int) -> dict[str, Any]:
-    """How a window is trained and scored."""
+    """How a window is trained and scored.
+
+    The first window alone has the context: with one in each, memory grows with its length squared.
+    """
     spans = word_spans(encoding)
     first, last = _target(row, encoding, spans)
     return {
@@ -90,7 +95,7 @@ def _label(row: Mapping[str, Any], encoding: Encoding, number: int) -> dict[str,
         "window": number,
         "first": first,
         "last": last,
-        "context": row["text_pair"],
+        "context": None if number else row["text_pair"],
         "answers": row["answers"],
         "spans": spans.tolist(),
     }

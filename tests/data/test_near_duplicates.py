@@ -78,6 +78,15 @@ def test_scripts_without_blanks_are_compared_by_letters() -> None:
     assert not found(chinese, chinese[::-1])
 
 
+def test_a_letter_and_its_marks_are_one_word() -> None:
+    """In scripts without blanks too: seven Thai letters with a vowel and a tone each are short."""
+    letters = [f"{chr(code)}\u0e34\u0e48" for code in range(0xE01, 0xE01 + LEAST_WORDS)]
+    assert not found("".join(letters[1:]), "".join(letters[1:]))
+    assert found("".join(letters), "".join(letters))
+    hindi = "\u0915\u093f"  # one word, a letter with a vowel
+    assert not found(" ".join([hindi] * (LEAST_WORDS - 1)), " ".join([hindi] * (LEAST_WORDS - 1)))
+
+
 def test_words_of_lists_and_of_pairs_are_one_text() -> None:
     words = TICKET.split()
     lists = Dataset.from_dict({"text": [words]})

@@ -172,7 +172,9 @@ def test_a_class_named_like_a_number_is_dropped_by_its_name() -> None:
     assert list(left["text"]) == ["b", "c"]
 
 
-def test_both_fractions_are_of_all_training_rows() -> None:
+def test_both_fractions_are_of_all_training_rows(caplog: pytest.LogCaptureFixture) -> None:
     splits = applied({"train": TRAIN}, test_fraction=0.4, validation_fraction=0.4)
     assert len(splits["test"]) == len(splits["validation"])
     assert len(splits["validation"]) == pytest.approx(0.4 * len(TRAIN), abs=2)
+    for split in ("test", "validation"):
+        assert f"{split} is {len(splits[split])} of the 200 training rows" in caplog.text

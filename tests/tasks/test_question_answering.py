@@ -32,6 +32,7 @@ from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.pipeline import Pipeline
 from sparsekit.runtime.tasks.question_answering import QuestionAnsweringAnswers
 from sparsekit.sparseml.peer import peer_python
+from sparsekit.tasks.base import outputs_of
 from sparsekit.tasks.question_answering import QuestionAnswering
 
 PLACES = ["the garden", "the old harbour", "the kitchen", "the library", "the station"]
@@ -340,6 +341,70 @@ def test_the_target_is_the_answer_in_windows_that_hold_it(reader_folder: str) ->
     for label in held:
         begin, end = label["spans"][label["first"]][0], label["spans"][label["last"]][1]
         assert row["context"][begin:end] == row["answers"]["text"][0]
+
+
+@pytest.fixture(scope="module")
+def windows(reader_folder: str) -> Dataset:
+    """Rows of three questions on contexts of several windows."""
+    rows = questions(3)
+    source = Dataset.from_dict(
+        {
+            "text": [row["question"] for row in rows],
+            "text_pair": [row["context"] for row in rows],
+            "answers": [row["answers"]["text"] for row in rows],
+            "starts": [row["answers"]["answer_start"] for row in rows],
+            "index": list(range(len(rows))),
+        }
+    )
+    task = QuestionAnswering(max_length=32, doc_stride=8)
+    return Dataset.from_dict(task.tokenize(source, AutoTokenizer.from_pretrained(reader_folder)))
+
+
+def outputs_at_answers(windows: Dataset) -> dict[str, list[np.ndarray]]:
+    """Logits that are largest at the first and the last token of the true answer."""
+    places = {"start_logits": "first", "end_logits": "last"}
+    return {
+        name: [
+            20.0 * (np.arange(row["length"]) == row["labels"][key]).astype(np.float32)
+            for row in windows
+        ]
+        for name, key in places.items()
+    }
+
+
+def test_a_context_is_kept_once_and_answers_in_any_order_of_windows(windows: Dataset) -> None:
+    """One in each window was memory quadratic in the context's length."""
+    task, labels = QuestionAnswering(max_length=32, doc_stride=8), list(windows["labels"])
+    contexts = [row["context"] for row in questions(3)]
+    assert len(labels) > 2 * len(contexts)
+    assert [label["context"] for label in labels if label["context"] is not None] == contexts
+    outputs = outputs_at_answers(windows)
+    backwards = {name: output[::-1] for name, output in outputs.items()}
+    perfect = {"exact_match": 1.0, "f1": 1.0}
+    assert task.score(outputs, labels, []) == perfect
+    assert task.score(backwards, labels[::-1], []) == perfect
+    rest = [row for row, label in enumerate(labels) if label["window"]]
+    part = {name: [output[row] for row in rest] for name, output in outputs.items()}
+    with pytest.raises(UserError, match=r"window 1 of question 0 .* keep all windows"):
+        task.score(part, [labels[row] for row in rest], [])
+
+
+def test_an_evaluation_table_has_a_context_once_and_gives_its_windows(
+    run: Path, windows: Dataset
+) -> None:
+    task, shuffled = QuestionAnswering(max_length=32, doc_stride=8), windows.shuffle(seed=0)
+    table = task.evaluation_table(shuffled, shuffled, outputs_at_answers(shuffled))
+    contexts = [row["context"] for row in questions(3)]
+    assert [context for context in table["text_pair"] if context is not None] == contexts
+    columns = {name: table[name][:] for name in table.column_names}
+    found = task.score(outputs_of(task, columns), columns["label"], [])
+    assert found == {"exact_match": 1.0, "f1": 1.0}
+    encoder = TextEncoder(run / "deployment")
+    encoded = [encoding.ids for encoding in task.answers.encode_table(encoder, columns)]
+    assert encoded == windows["input_ids"][:]
+    # Tables of earlier versions have the context in each row.
+    columns["text_pair"] = [contexts[label["index"]] for label in table["label"]]
+    assert [each.ids for each in task.answers.encode_table(encoder, columns)] == encoded
 
 
 def test_a_classifier_teaches_no_answers(teacher_folder: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,8 +66,12 @@ class QuestionAnsweringAnswers(Answers):
     def encode_table(
         self, encoder: TextEncoder, columns: Mapping[str, Sequence[Any]]
     ) -> list[Encoding]:
-        windows = encoder.encode_windows(columns["text"], columns["text_pair"], self.doc_stride)
-        return [each[number] for each, number in zip(windows, columns["window"], strict=True)]
+        # The first window of a question alone has the context; older tables have it in each row.
+        held = [context is not None for context in columns["text_pair"]]
+        texts, contexts = (list(compress(columns[name], held)) for name in self.columns[:2])
+        windows = encoder.encode_windows(texts, contexts, self.doc_stride)
+        questions = np.cumsum(held) - 1
+        return [windows[q][w] for q, w in zip(questions, columns["window"], strict=True)]
 
     def width(self, encoder: TextEncoder) -> int | None:
         return None
