@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from typing import Any, cast
 import torch
 from datasets import Dataset
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
@@ -44,6 +42,7 @@ from sparsekit.training.cpu.acceleration import cpu_acceleration
 from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
 from sparsekit.training.cpu.sparse_linear import SparseLinears
 from sparsekit.training.given import Given, RecipeSource, Teachers
+from sparsekit.training.learning_rate import recipe_scheduler
 from sparsekit.training.record import record_model
 from sparsekit.training.resume import resumed_step
 from sparsekit.training.session import Session
@@ -81,10 +80,10 @@ class SparseTrainer(TaskTrainer):
             None: those of the task.
         compute_metrics: replaces `metrics` in what `evaluate` returns and logs.
         overwrite: whether a completed run in `args.output_dir` may be replaced.
-        labelled_rows: the rows of train_dataset whose labels mean something, on which modifiers
-            measure gradients; None: all. The others are there for a teacher to label.
         run: only where the caller keeps the run folder, its config, tracking and summary, as the
             launcher does. Data sets, recipe and arguments are then taken as they are.
+        labelled_rows: only beside `run`: the rows of train_dataset whose labels mean something, on
+            which modifiers measure gradients; None: all. A teacher alone labels the others.
         options: further options of Trainer, such as `optimizers`.
 
     Raises:
@@ -110,8 +109,8 @@ class SparseTrainer(TaskTrainer):
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         overwrite: bool = False,
-        labelled_rows: Dataset | None = None,
         run: RunFolder | None = None,
+        labelled_rows: Dataset | None = None,
         **options: Any,
     ) -> None:
         self._session: Session | None = None
@@ -247,20 +246,7 @@ class SparseTrainer(TaskTrainer):
             return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
             optimizer = optimizer or cast(torch.optim.Optimizer, self.optimizer)
-
-            def factor(base: float, step: int) -> float:
-                lr = self.recipe.lr(step / steps_per_epoch, steps_per_epoch)
-                return 1.0 if lr is None else lr / base
-
-            # Of a user's own optimizer the groups have rates of their own.
-            bases = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
-            if 0.0 in bases:
-                raise UserError(
-                    f"optimizers: parameter group {bases.index(0.0)} has the learning rate 0, "
-                    "which cannot be scaled to the recipe's; give it any other"
-                )
-            factors: list[Callable[[int], float]] = [functools.partial(factor, b) for b in bases]
-            self.lr_scheduler = LambdaLR(optimizer, factors)
+            self.lr_scheduler = recipe_scheduler(self.recipe, optimizer, steps_per_epoch)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
