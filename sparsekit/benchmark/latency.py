@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,6 @@ NARROWEST = 1 / 32
 RUNS = 48
 LEAST_TOTAL = 1.0
 
-
 Sizes = Sequence[tuple[int, int]]  # heads and neurons of each layer
 Key = TypeVar("Key")
 Point = tuple[tuple[int, int], tuple[int, int]]  # heads and neurons of the layers, of the last one
@@ -78,6 +78,8 @@ class LatencyGrid:
             )
             if value < 1
         ]
+        if not 0 <= self.seconds < math.inf:
+            found.append(f"--seconds {self.seconds:g} must be at least 0, and finite")
         return found + [
             f"--sparsity {share:g} must be at least 0 and less than 1"
             for share in self.sparsities

@@ -13,6 +13,8 @@ from sparsekit.cli.calibration import Model
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+    from sparsekit.shape.latency import LatencyTable
+
 Name = Annotated[str, typer.Option("--runtime", help="onnxruntime, openvino, sparse, deepsparse.")]
 Threads = Annotated[int | None, typer.Option(help="Threads. [default: every core]")]
 Batch = Annotated[int, typer.Option(help="Texts in each call.")]
@@ -76,12 +78,7 @@ def latency_table(
     logging.getLogger("sparsekit.onnx").setLevel(logging.WARNING)
     table = measure_table(config, kind, grid)
     table.save(target)
-    for share, costs in table.costs.items():
-        whole = costs.predict(*_full(table.model))
-        typer.echo(
-            f"sparsity {share}: {whole * 1e3:.3g} ms, {costs.base * 1e3:.3g} ms without heads and "
-            "neurons"
-        )
+    _show(table)
     typer.echo(f"measured: {target}")
 
 
@@ -97,5 +94,12 @@ def _config(model: str) -> PreTrainedConfig:
     return config
 
 
-def _full(sizes: dict[str, int]) -> tuple[list[int], list[int]]:
-    return [sizes["heads"]] * sizes["layers"], [sizes["neurons"]] * sizes["layers"]
+def _show(table: LatencyTable) -> None:
+    """Print the latency of the whole model at each sparsity."""
+    layers = table.model["layers"]
+    for share, costs in table.costs.items():
+        whole = costs.predict([table.model["heads"]] * layers, [table.model["neurons"]] * layers)
+        typer.echo(
+            f"sparsity {share}: {whole * 1e3:.3g} ms, {costs.base * 1e3:.3g} ms without heads and "
+            "neurons"
+        )

@@ -12,18 +12,7 @@ from sparsekit.benchmark import latency
 from sparsekit.cli.app import app
 from sparsekit.shape.latency import LatencyTable
 
-FAST = [
-    "--rounds",
-    "1",
-    "--repetitions",
-    "2",
-    "--seconds",
-    "0",
-    "--threads",
-    "1",
-    "--sequence",
-    "16",
-]
+FAST = ["--rounds=1", "--repetitions=2", "--seconds=0", "--threads=1", "--sequence=16"]
 
 
 def command(*words: str) -> tuple[int, str]:
@@ -73,6 +62,7 @@ def test_a_table_is_measured_and_a_model_shrunk_to_it(teacher_folder: str, tmp_p
         (["--sequence", "4096"], "--sequence 4096 is more than the 512 positions"),
         (["--sparsity", "1.0"], "--sparsity 1 must be at least 0 and less than 1"),
         (["--rounds", "0"], "--rounds 0 must be 1 or more"),
+        (["--seconds", "inf"], "--seconds inf must be at least 0, and finite"),
     ],
 )
 def test_bad_settings_are_named(
