@@ -266,3 +266,6 @@ def test_rows_without_a_change_bound_means_alone() -> None:
         with pytest.raises(UserError, match=f"{metric} cannot be tested: no resample shows a diff"):
             scoring.compare(metric, np.arange(1000), 0.01, 0.05, 100, 0)
     assert QuestionAnswering.means == {"exact_match", "f1"}
+    # A slice then has a difference, and no interval.
+    [line] = describe(scoring, "f1_macro", {"all": np.arange(1000)}, 0.01, 0.05, 100, 0)
+    assert (line["difference"], line["lower"], line["upper"]) == (0.0, None, None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hub_seed
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset, DatasetDict, List, Value
@@ -18,6 +20,8 @@ import sparsekit
 from sparsekit.data.datasets import FileDataset
 from sparsekit.data.selection import ReadRows, RowSelection, SelectedRows
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.gate.gate import GateConfig, compare_with
+from sparsekit.gate.models import Answered
 from sparsekit.metrics import multi_label
 from sparsekit.models.loading import LoadedModel, load_for_task
 from sparsekit.models.teacher import averaged_outputs
@@ -184,7 +188,9 @@ def test_tokenized_labels_of_another_form_are_refused() -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_path(tmp_path: Path, student: LoadedModel) -> None:
+def test_the_whole_path(
+    tmp_path: Path, student: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Distillation and int8 in training; the threshold stays with the deployment."""
 
     def made(rows: list[dict[str, Any]]) -> Dataset:
@@ -209,6 +215,7 @@ def test_the_whole_path(tmp_path: Path, student: LoadedModel) -> None:
     assert verify_run(run, run.summary)["f1_micro"]
     threshold = json.loads((run.deployment / "task.json").read_text())["threshold"]
     assert threshold == report["threshold"] == task_of(run).answers.threshold
+    _check_thresholds_of_the_gate(run, monkeypatch)
     text = "the plot is warm , and it shows ."
     [answer] = predict(run.deployment, [text])
     above = {name: score for name, score in answer["scores"].items() if score >= threshold}
@@ -218,3 +225,22 @@ def test_the_whole_path(tmp_path: Path, student: LoadedModel) -> None:
     assert len(ranked) == 3
     [best] = pipeline(text)
     assert [each["label"] for each in best] == [each["label"] for each in answer["labels"]]
+
+
+def _check_thresholds_of_the_gate(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate scores a baseline of larger logits at the threshold that is best for these."""
+    theirs: list[np.ndarray] = []
+
+    def larger(ours: Answered, *_: object) -> Answered:
+        noise = np.random.default_rng(0).normal(0, 0.05, ours.outputs["logits"].shape)
+        theirs.append((ours.outputs["logits"] + 2.0 + noise).astype(np.float32))
+        return replace(ours, outputs={"logits": theirs[0]})
+
+    monkeypatch.setattr("sparsekit.gate.gate.answer_as", larger)
+    config = GateConfig(max_drop=1, metrics=["f1_micro"], resamples=100)
+    [test] = compare_with(run, run.path, config)["metrics"]
+    labels = pq.read_table(run.evaluation("validation"))["label"].to_pylist()
+    best = TASK.score({"logits": theirs[0]}, labels, NAMES)["f1_micro"]
+    shared = task_of(run).score({"logits": theirs[0]}, labels, NAMES)["f1_micro"]
+    assert test["against"] == pytest.approx(best)
+    assert best > shared + 0.05
