@@ -49,7 +49,8 @@ def without_labels(
         # A class of the name "1" is meant before the class of the number 1.
         meant = {text: str(names.index(text)) if text in names else text for text in unwanted}
         labels, dropped_values = list(_label_texts(rows, label)), set(meant.values())
-        found |= {text for text in unwanted if meant[text] in set(labels)}
+        occurring = set(labels)
+        found |= {text for text in unwanted if meant[text] in occurring}
         mask = np.array([text not in dropped_values for text in labels], dtype=bool)
         log.info("dataset.drop_labels: %d rows of %s are left out", (~mask).sum(), split)
         kept[split] = _renumbered(select(rows, mask), label, dropped_values)

@@ -35,6 +35,7 @@ from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker, TrackingConfig, track
 from sparsekit.system import environment
 from sparsekit.tasks.base import Data
+from sparsekit.tasks.config import task_node
 from sparsekit.tasks.tokens import tokenize
 
 log = logging.getLogger(__name__)
@@ -146,13 +147,12 @@ def teacher_arguments(training: Mapping[str, Any], teacher: Finetuned) -> dict[s
 def finetuned_teacher(plan: Plan, data: Data, teacher: Finetuned) -> Path:
     """The folder of `teacher=finetuned`: its own run, made once for this base, recipe and data."""
     training = teacher_arguments(plan.values["training"], teacher)
-    task = {name: value for name, value in vars(data.task).items() if name != "metrics"}
     identity = {
         **training,
         "output_dir": None,
         "recipe": teacher.recipe,
-        # Such as max_length: what it has read of the rows.
-        "task": [type(data.task).__qualname__, task],
+        # Its max_length decides what the teacher reads of the rows; its metrics change nothing.
+        "task": {**task_node(data.task), "metrics": None},
     }
     key = content_hash(
         [weights_hash(fetch(teacher.base)), json.dumps(identity, sort_keys=True)]

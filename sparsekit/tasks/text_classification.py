@@ -35,6 +35,7 @@ from sparsekit.metrics.calibration import softmax
 from sparsekit.metrics.label_order import order_problem
 from sparsekit.metrics.mistakes import confident_mistakes, write_mistakes
 from sparsekit.metrics.report import write_report
+from sparsekit.metrics.table import METRICS
 from sparsekit.runtime.tasks.base import Outputs
 from sparsekit.runtime.tasks.text_classification import TextClassificationAnswers
 from sparsekit.tasks.base import Data, Labels, Scores, Task
@@ -74,7 +75,7 @@ class TextClassification(Task):
     weighs_classes: ClassVar[bool] = True
     smooths_labels: ClassVar[bool] = True
     means: ClassVar[frozenset[str]] = frozenset(
-        {"accuracy", "zero_one_loss", "hamming_loss"} | {f"top_{k}_accuracy" for k in (2, 3, 5, 10)}
+        {"accuracy", "zero_one_loss", "hamming_loss", *(n for n in METRICS if n.startswith("top_"))}
     )
 
     text_columns: list[str] = field(default_factory=lambda: ["text"])
