@@ -40,6 +40,7 @@ VARIANTS: dict[str, list[str]] = {
     "averaged": ["recipe.averaged_epochs=1"],
     "mse ranges": ["recipe.weight_observer=mse", "recipe.activation_observer=mse"],
     "percentile ranges": ["recipe.activation_observer=percentile"],
+    "obs": ["recipe.obs_gradients=512"],
     "hidden states": ["recipe.hidden_gain=1.0"],
     "attention": ["recipe.attention_gain=1.0"],
     "augmented": ["dataset.augment.copies=1"],

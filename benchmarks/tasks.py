@@ -175,6 +175,7 @@ def sparse_recipe(args: argparse.Namespace) -> list[str]:
         *("teacher=self", "recipe=from_dense", f"recipe.final_sparsity={SPARSITY}"),
         *(f"recipe.num_epochs={args.epochs}", f"recipe.qat_epochs={args.qat_epochs}"),
         "runtime=none",
+        *args.overrides,
     ]
 
 
@@ -278,6 +279,7 @@ def main() -> None:
             command.add_argument("--dense-epochs", type=int, default=3)
             command.add_argument("--epochs", type=int, default=6, help="of the compression")
             command.add_argument("--qat-epochs", type=int, default=1, help="the last of these")
+            command.add_argument("--overrides", nargs="*", default=[], help="of the compression")
             command.add_argument("--rows", type=int, help="of each file, the first; all by default")
     args = parser.parse_args()
     quiet_libraries()

@@ -43,7 +43,7 @@ class Search:
     def words(self, sparsity: float, folder: Path) -> list[str]:
         """The overrides of the trial with this sparsity, whose run folder is `folder`."""
         rows = {"train": self.data, "validation": self.validation}
-        pruned = "~recipe.modifiers.pruning" if sparsity == 0 else ""
+        unpruned = ["~recipe.modifiers.pruning", "~recipe.modifiers.obs"]
         return [
             "dataset=files",
             *(f"dataset.data_files.{split}={file}" for split, file in rows.items() if file),
@@ -51,7 +51,7 @@ class Search:
             "teacher=self",
             "recipe=from_dense",
             f"recipe.num_epochs={self.epochs:g}",
-            pruned or f"recipe.final_sparsity={sparsity:g}",
+            *([f"recipe.final_sparsity={sparsity:g}"] if sparsity > 0 else unpruned),
             f"export.gate.max_drop={self.max_drop:g}",
             "tracking=none",
             *self.overrides,

@@ -115,7 +115,14 @@ def test_the_ingredients_of_from_dense(monkeypatch: pytest.MonkeyPatch, tmp_path
         return built(plain(composed(monkeypatch, tmp_path, [*chosen, *overrides]))).recipe
 
     plainly = recipe()
-    assert not {"averaging", "hidden_states", "attention"} & set(plainly.modifiers)
+    assert not {"averaging", "hidden_states", "attention", "obs"} & set(plainly.modifiers)
+    surgeon = recipe("recipe.obs_gradients=64")
+    assert "pruning" not in surgeon.modifiers
+    assert vars(surgeon.modifiers["obs"])["num_grads"] == 64
+    assert surgeon.modifiers["obs"].start == plainly.modifiers["pruning"].start
+    assert surgeon.modifiers["obs"].end == plainly.modifiers["pruning"].end
+    with pytest.raises(ConfigError, match="num_grads -1 must be a whole number of 1 or more"):
+        recipe("recipe.obs_gradients=-1")
     assert plainly.lr(3.0, 100) == pytest.approx(0.5e-4)
     assert recipe("recipe.averaged_epochs=1.5").modifiers["averaging"].start == 4.5
     assert recipe("recipe.hidden_gain=0.5").needs_teacher("model")
