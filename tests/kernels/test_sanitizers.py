@@ -17,8 +17,11 @@ from sparse_graphs import write_graph
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
 INT8 = GOLDEN / "old_run" / "deployment" / "model.onnx"
-# Besides: float32; rotated, gated, with windows; pairs of tokens; distances.
-MODELS = {"bert_relu": False, "modernbert": True, "mpnet": True, "deberta_v3": True}
+# Besides: float32; rotated, gated, with windows; pairs of tokens; distances; a head on all tokens.
+MODELS = {
+    **{"bert_relu": False, "modernbert": True, "mpnet": True, "deberta_v3": True},
+    "eurobert": False,
+}
 SANITIZERS = {
     # C++'s exceptions have to be found when it is loaded, before a library of Python's brings them.
     "address": ("libasan.so", "libstdc++.so.6"),

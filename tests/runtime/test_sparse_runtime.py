@@ -496,12 +496,15 @@ def test_it_needs_no_torch(berts: dict[str, Path]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what each thread did")
+@pytest.mark.parametrize("by", ["numpy", "kernel"])
 @pytest.mark.parametrize("op", ["Gemm", "MatMul"])
-def test_matmuls_around_the_encoder_start_no_other_thread(op: str) -> None:
+def test_matmuls_around_the_encoder_start_no_other_thread(op: str, by: str) -> None:
     """Threads of numpy's BLAS would spin on the cores that the encoder's threads need."""
     code = (
         "import os, sys, time, numpy as np\n"
-        "from sparsekit.runtime.sparse.operators import OPERATORS\n"
+        "from sparsekit.runtime.sparse.dense_matmul import matmul\n"
+        "from sparsekit.runtime.sparse.operators import OPERATORS, with_product\n"
+        "functions = OPERATORS if sys.argv[2] == 'numpy' else with_product(matmul)\n"
         "def others():\n"
         "    threads = set(os.listdir('/proc/self/task')) - {str(os.getpid())}\n"
         "    stats = [open(f'/proc/self/task/{t}/stat').read() for t in threads]\n"
@@ -510,10 +513,10 @@ def test_matmuls_around_the_encoder_start_no_other_thread(op: str) -> None:
         "time.sleep(0.5)\n"  # BLAS has just made its threads, which spin at first
         "before, until = others(), time.process_time() + 0.5\n"
         "while time.process_time() < until:\n"
-        "    assert OPERATORS[sys.argv[1]](a, b)[0, 0] == 768\n"
+        "    assert functions[sys.argv[1]](a, b)[0, 0] == 768\n"
         "sys.exit(f'hundredths of a second: {others() - before}' if others() - before > 5 else 0)"
     )
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"}
-    command = [sys.executable, "-c", code, op]
+    command = [sys.executable, "-c", code, op, by]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

@@ -128,10 +128,10 @@ class Encoder:
             encoder,
             ctypes.byref(embedding),
             c_long(batch),
-            _address(tokens),
+            address(tokens),
             self._term_structs(terms, distances),
-            _address(out),
-            _address(self._workspace[start:]),
+            address(out),
+            address(self._workspace[start:]),
             pool,
         )
         return out
@@ -145,8 +145,8 @@ class Encoder:
             array[i] = structs[term]
             if position is not None:
                 table = distances[position]
-                array[i].distance_keys = _address(table.keys)
-                array[i].distance_queries = _address(table.queries)
+                array[i].distance_keys = address(table.keys)
+                array[i].distance_queries = address(table.queries)
                 array[i].distance_stride = table.keys.shape[1]
                 array[i].distance_center = table.center
         return array
@@ -237,7 +237,7 @@ class Encoder:
         """The address of an array, which stays valid as long as this encoder lives."""
         contiguous = np.ascontiguousarray(array)
         self._arrays.append(contiguous)
-        return _address(contiguous)
+        return address(contiguous)
 
 
 def _identity(linear: Linear) -> object:
@@ -257,7 +257,7 @@ def quantizer_struct(quantizer: Quantizer | None, format: Format) -> QuantizerSt
     )
 
 
-def _address(array: Array) -> c_void_p:
+def address(array: Array) -> c_void_p:
     return c_void_p(array.ctypes.data)
 
 
@@ -268,13 +268,13 @@ def _score_terms(terms: ScoreTerms) -> ScoreTermsStruct:
     elif terms.rotation is not None:
         padded = terms.rotation[0].shape[1]
     pairs, cosines, sines = (
-        None if array is None else _address(array)
+        None if array is None else address(array)
         for array in (terms.pairs, *(terms.rotation or (None, None)))
     )
     size = length * padded
     strides = (size * heads if rows > 1 else 0, size if heads > 1 else 0)
     return ScoreTermsStruct(
-        _address(terms.masks), pairs, cosines, sines, terms.masks.shape[1], padded, *strides
+        address(terms.masks), pairs, cosines, sines, terms.masks.shape[1], padded, *strides
     )
 
 
@@ -309,9 +309,9 @@ class EncoderInput:
         """
         self.struct.length = arrays[0].shape[1]
         self._arrays = [*arrays, *(() if factors is None else (factors,))]
-        self.struct.factors = None if factors is None else _address(factors)
+        self.struct.factors = None if factors is None else address(factors)
         for i, array in enumerate(arrays):
             if array.dtype == np.int64:
-                self.struct.table[i].ids = _address(array)
+                self.struct.table[i].ids = address(array)
             else:
-                self.struct.table[i].rows = _address(array)
+                self.struct.table[i].rows = address(array)

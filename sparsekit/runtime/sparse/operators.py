@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,24 @@ Operator = Callable[..., Any]
 _TYPES = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_, 11: np.float64}
 
 
-def run(nodes: Iterable[Node], values: dict[str, Array]) -> None:
+def run(
+    nodes: Iterable[Node],
+    values: dict[str, Array],
+    operators: Mapping[str, Operator] | None = None,
+) -> None:
     """Compute the outputs of `nodes`, in order, from `values` into `values`.
+
+    operators: the functions by name; None: `OPERATORS`.
 
     Raises UserError naming the node whose inputs have inconsistent shapes or types.
     """
+    operators = OPERATORS if operators is None else operators
     for node in nodes:
         inputs = [values[name] if name else None for name in node.inputs]
         try:
             # As in ONNX, overflow gives infinity; the logits are checked.
             with np.errstate(all="ignore"):
-                found = OPERATORS[node.op](*inputs, **node.attributes)
+                found = operators[node.op](*inputs, **node.attributes)
             # Further outputs of other operators are never read.
             several = found if isinstance(found, tuple) else (found,)
             values.update(zip(node.outputs, several, strict=False))
@@ -133,7 +140,7 @@ def gelu(x: Array, approximate: bytes = b"none") -> Array:
     return result
 
 
-def _matmul(a: Array, b: Array) -> Array:
+def matmul(a: Array, b: Array) -> Array:
     """`a @ b` on this thread alone.
 
     numpy's BLAS would use threads that spin for 30 ms after each call, on cores that the encoder of
@@ -151,8 +158,9 @@ def _gemm(
     beta: float = 1.0,
     transA: int = 0,
     transB: int = 0,
+    product: Operator = matmul,
 ) -> Array:
-    scaled = np.float32(alpha) * _matmul(a.T if transA else a, b.T if transB else b)
+    scaled: Array = np.float32(alpha) * product(a.T if transA else a, b.T if transB else b)
     return scaled if c is None else scaled + np.float32(beta) * c
 
 
@@ -253,7 +261,7 @@ OPERATORS: dict[str, Operator] = {
     "Less": np.less,
     "LessOrEqual": np.less_equal,
     "Log": np.log,
-    "MatMul": _matmul,
+    "MatMul": matmul,
     "Max": lambda *x: functools.reduce(np.maximum, x),
     "Min": lambda *x: functools.reduce(np.minimum, x),
     "Mul": np.multiply,
@@ -281,3 +289,8 @@ OPERATORS: dict[str, Operator] = {
     "Unsqueeze": _unsqueeze,
     "Where": np.where,
 }
+
+
+def with_product(product: Operator) -> dict[str, Operator]:
+    """The operators, with `product` for the product of matrices."""
+    return OPERATORS | {"MatMul": product, "Gemm": functools.partial(_gemm, product=product)}

@@ -15,6 +15,7 @@ from sparsekit.errors import UserError
 from sparsekit.kernels.errors import KernelError
 from sparsekit.runtime.base import Inputs, checked_inputs, clock
 from sparsekit.runtime.sparse import operators
+from sparsekit.runtime.sparse.dense_matmul import matmul
 from sparsekit.runtime.sparse.embeddings import checked_factors, checked_ids
 from sparsekit.runtime.sparse.graph import Array, Node
 from sparsekit.runtime.sparse.loading import load_graph
@@ -29,6 +30,7 @@ MASKED = -1e30
 MOST_ROWS = 4096
 # And so are those of which masks have more pairs of tokens, whose values take 8 bytes each.
 MOST_PAIRS = 1 << 24
+_OPERATORS = operators.with_product(matmul)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +124,7 @@ class SparseRuntime:
             values[self._read] = self._encoder.run(
                 self._encoder_input.struct, tokens, terms, distances
             )
-        operators.run(self._after, values)
+        operators.run(self._after, values, _OPERATORS)
         return tuple(values[name] for name in self._outputs)
 
     def _factors(

@@ -13,6 +13,7 @@ first vector is computed, unless all tokens are asked for. */
 #include <stdint.h>
 #include <string.h>
 
+#include "dense_matmul.h"
 #include "embedding.h"
 #include "layers.h"
 #include "layouts.h"
@@ -74,6 +75,13 @@ int has_int8_tiles(void) {
 #else
     return 0;
 #endif
+}
+
+/* out [rows, columns] = x [rows, inputs] w [inputs, columns], all float32 and contiguous.
+   columns: a multiple of 16, which all processors' vectors divide. */
+void multiply_dense(const float *x, const float *w, long rows, long inputs, long columns,
+                    float *out) {
+    dense_product(x, w, rows, inputs, columns, out);
 }
 
 /* A batch. Group g has the rows group_starts[g] to group_starts[g + 1]. The first `unshared` groups

@@ -1,0 +1,44 @@
+"""Products of matrices around the encoder, beside numpy's."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from sparsekit.runtime.sparse.dense_matmul import matmul
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+
+
+@pytest.mark.parametrize(
+    ("shape", "columns"),
+    [
+        *[((rows, 24), columns) for rows in (1, 3, 4, 5, 9) for columns in (1, 15, 16, 48, 130)],
+        *[((2, 7, 33), 17), ((2, 3, 4, 5), 6), ((4, 1), 1)],
+        *[((0, 4), 3), ((2, 0), 3), ((8, 0), 3), ((8, 4), 0)],
+    ],
+)
+def test_equals_a_product_in_float64(shape: tuple[int, ...], columns: int) -> None:
+    random = np.random.default_rng(0)
+    a = random.standard_normal(shape).astype(np.float32)
+    b = random.standard_normal((shape[-1], columns)).astype(np.float32)
+    product = matmul(a, b)
+    assert product.dtype == np.float32 and product.shape == (*shape[:-1], columns)
+    np.testing.assert_allclose(product, a.astype(np.float64) @ b.astype(np.float64), atol=1e-5)
+    transposed = np.ascontiguousarray(b.T).T
+    np.testing.assert_allclose(matmul(a, transposed), product, atol=1e-5)
+
+
+def test_other_operands_are_left_to_numpy() -> None:
+    several = np.ones((2, 5, 3), np.float32), np.ones((2, 3, 4), np.float32)
+    np.testing.assert_array_equal(matmul(*several), np.full((2, 5, 4), 3))
+    assert matmul(np.ones((5, 3)), np.ones((3, 2))).dtype == np.float64
+    assert np.isnan(matmul(np.full((8, 2), np.nan, np.float32), np.ones((2, 2), np.float32))).all()
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_matrices_that_do_not_fit(rows: int) -> None:
+    with pytest.raises(ValueError, match="rows|does not match|mismatch|dimension|broadcast"):
+        matmul(np.ones((rows, 3), np.float32), np.ones((4, 5), np.float32))
