@@ -40,5 +40,5 @@ def test_other_operands_are_left_to_numpy() -> None:
 
 @pytest.mark.parametrize("rows", [1, 8])
 def test_matrices_that_do_not_fit(rows: int) -> None:
-    with pytest.raises(ValueError, match="rows|does not match|mismatch|dimension|broadcast"):
+    with pytest.raises(ValueError, match=r"rows|does not match|mismatch|dimension|broadcast"):
         matmul(np.ones((rows, 3), np.float32), np.ones((4, 5), np.float32))
