@@ -69,7 +69,8 @@ def _no_key(key: str, parent: DictConfig, overrides: Sequence[str]) -> str:
     """The message for a key that the config does not have, with the nearest one beside it."""
     head, _, name = key.rpartition(".")
     prefix = f"{head}." if head else ""
-    word = next((w for w in overrides if w.lstrip("+~").startswith(key)), key)
+    # Of a longer key too, but not of one that begins with the same letters.
+    word = next((w for w in overrides if re.match(rf"[+~]*{re.escape(key)}(?=[.=]|$)", w)), key)
     values = OmegaConf.to_container(parent, resolve=False)
     assert isinstance(values, dict)
     keys = {str(known) for known in values} - {"hydra"}

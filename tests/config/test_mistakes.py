@@ -49,6 +49,15 @@ def mistake(*words: str) -> str:
             "recipe.modifiers.distilation.hardness=1: there is no key recipe.modifiers."
             "distilation; did you mean recipe.modifiers.distillation?",
         ),
+        (
+            ["recipe.num_epochs=3", "recipe.num_epoch=2"],
+            "recipe.num_epoch=2: there is no key recipe.num_epoch; did you mean recipe.num_epochs?",
+        ),
+        (
+            ["dataset=csv", "dataset.data_files.train=a", "dataset.data_file.train=a"],
+            "dataset.data_file.train=a: there is no key dataset.data_file; did you mean "
+            "dataset.data_files?",
+        ),
         (["num_epochs=3"], "num_epochs=3: there is no key num_epochs; did you mean recipe.num_ep"),
         (
             ["training.adam_beta2=0.9"],
