@@ -61,7 +61,7 @@ class RunFolder(RunPaths):
         """The resolved config. Raises UserError where it is missing or cannot be read."""
         try:
             config = load_yaml(self.config_file.read_bytes(), str(self.config_file))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise UserError(self._no_run("config.yaml")) from error
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UserError(
@@ -78,7 +78,10 @@ class RunFolder(RunPaths):
         """The message for a path that is no run folder; names the run folder around it, if any."""
         outer = next((p for p in self.path.absolute().parents[:2] if RunFolder(p).exists), None)
         fix = "" if outer is None else f"; give {outer}"
-        return f"{self} is not a run folder: it has no {missing}{fix}"
+        if not self.path.exists():
+            return f"there is no folder {self}{fix}"
+        has = "it is a file" if self.path.is_file() else f"it has no {missing}"
+        return f"{self} is not a run folder: {has}{fix}"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write `config.yaml`."""

@@ -163,6 +163,9 @@ def read_json(file: Path) -> dict[str, Any]:
         if not isinstance(values, dict):
             raise ValueError("it is not a mapping")
     except (FileNotFoundError, NotADirectoryError) as error:
+        folder = file.parent
+        if not folder.exists():
+            raise UserError(f"there is no folder {folder}") from error
         raise UserError(
             f"there is no {file}: not a deployment folder; export the run first: sparsekit "
             "export RUN"
