@@ -74,8 +74,8 @@ wasm:           ## The kernels for browsers, as WebAssembly, into sparsekit/web/
 docs: $(INSTALLED)  ## Build the documentation into build/site; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-test: test-fast  ## The tests, the slow ones with real models too
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'slow and not exhaustive and not sanitizer' -n 2 --dist loadfile --durations 25
+test: $(INSTALLED)  ## The tests, the slow ones with real models too
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not exhaustive and not sanitizer' -n 2 --dist loadfile --durations 25
 
 test-fast: $(INSTALLED)  ## The tests that take seconds, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n 2 --dist loadfile --durations 25

@@ -25,12 +25,10 @@ _BREAKS = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 Run = Annotated[Path, typer.Argument(help="A run folder, or its deployment folder.")]
 Texts = Annotated[
     list[str],
-    typer.Argument(help="Texts to label, or a csv, jsonl or parquet file; - reads stdin."),
+    typer.Argument(help="Texts, or a csv, jsonl, parquet or txt file; - reads lines of stdin."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Pairs = Annotated[
-    bool, typer.Option("--pairs", help="Two texts a row; in a line of stdin, a tab apart.")
-]
+Pairs = Annotated[bool, typer.Option("--pairs", help="Two texts a row; in a line, a tab apart.")]
 RuntimeName = Annotated[str, typer.Option(help="onnxruntime, openvino, deepsparse or sparse.")]
 Similar = Annotated[
     str | None,
@@ -62,9 +60,10 @@ def predict(
     """Label texts with a run's exported model: label, probability and text, tab-separated.
 
     One line for each text, whose tabs, line breaks and backslashes are escaped as `\\t`, `\\n` and
-    `\\\\`. With `--similar QUERY` or `--rank QUERY` the texts are the lines of a file, or of stdin.
-    A csv, jsonl or parquet file, which may be compressed, is written again with the answers as
-    further columns, to stdout or to `--output`, in memory that does not grow with it.
+    `\\\\`. The texts of a .txt file and of stdin are its lines, also those that `--similar QUERY`
+    or `--rank QUERY` order. A csv, jsonl or parquet file, which may be compressed, is written again
+    with the answers as further columns, to stdout or to `--output`, in memory that does not grow
+    with it.
     """
     from sparsekit.runtime.choice import runtime_named
     from sparsekit.runtime.tables.open import is_table
@@ -112,6 +111,8 @@ def _rows(run: Path, texts: list[str], pairs: bool) -> list[dict[str, Any]]:
         raise UserError("- reads the texts from stdin: give either - or texts")
     if texts == ["-"]:
         texts = _read_stdin(pairs)
+    elif len(texts) == 1 and _is_text_file(texts[0]):
+        texts = [text for line in _read_lines(Path(texts[0])) for text in _split_pair(line, pairs)]
     _check_columns(run, pairs)
     if not pairs:
         return [{"text": text} for text in texts]
@@ -183,7 +184,7 @@ def _read_stdin(pairs: bool) -> list[str]:
     # are not UTF-8 stay visible to the check of each text.
     lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "surrogateescape", newline="\n")
     texts = [line.removesuffix("\n").removesuffix("\r") for line in lines]
-    return [text for line in texts for text in _split_pair(line)] if pairs else texts
+    return [text for line in texts for text in _split_pair(line, pairs)]
 
 
 def _check_columns(run: Path, pairs: bool) -> None:
@@ -204,11 +205,24 @@ def _check_columns(run: Path, pairs: bool) -> None:
         raise UserError(f"{run} was trained on single texts, {columns[0]}: leave out --pairs")
 
 
-def _split_pair(line: str) -> tuple[str, str]:
-    texts = line.split("\t")
-    if len(texts) != 2:
+def _is_text_file(name: str) -> bool:
+    """Whether the only argument is a file of lines; raises UserError for one of another kind."""
+    path = Path(name)
+    if name.split()[1:] or not path.suffix or not path.is_file():
+        return False
+    if path.suffix.lower() != ".txt":
+        raise UserError(
+            f"{name} is a file; give a csv, jsonl or parquet file, or a .txt file of lines"
+        )
+    return True
+
+
+def _split_pair(line: str, pairs: bool) -> list[str]:
+    """The text of a line, or its two texts."""
+    texts = line.split("\t") if pairs else [line]
+    if pairs and len(texts) != 2:
         raise UserError(f"--pairs takes two texts a line, a tab apart; this line is {line!r}")
-    return texts[0], texts[1]
+    return texts
 
 
 def _one_line(text: str) -> str:

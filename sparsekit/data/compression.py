@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from sparsekit.errors import UserError
+
 # The bytes that a compressed file begins with, and pyarrow's name of its codec.
 _CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
 SUFFIXES = (".gz", ".zst", ".bz2")
@@ -30,6 +32,18 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
     """The file's content as UTF-8 text with its line ends; a byte order mark is left out."""
     with open_bytes(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
         yield text
+
+
+def not_utf8(path: Path, error: UnicodeDecodeError) -> UserError:
+    """The error for a file whose text cannot be decoded; names the line."""
+    with open_bytes(path) as stream, io.BufferedReader(stream) as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as found:
+                byte = f"the byte {line[found.start]:#04x} is not UTF-8"
+                return UserError(f"{path}, line {number}: {byte}; save it as UTF-8")
+    return UserError(f"cannot read {path}: {error}; save it as UTF-8")
 
 
 def first_bytes(path: Path, count: int) -> bytes:

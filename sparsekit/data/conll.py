@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets import DatasetDict
 
-from sparsekit.data.compression import open_text
+from sparsekit.data.compression import not_utf8, open_text
 from sparsekit.data.datasets import Source
 from sparsekit.data.fingerprint import files_hash
 from sparsekit.data.readers import members
@@ -65,7 +65,7 @@ class ConllDataset(Source):
             rows = ((line, dict(zip(names, row, strict=True))) for line, row in self._rows(path))
             return text_table(rows, f"{path}, line {{}}", names)
         except UnicodeDecodeError as error:
-            raise UserError(f"cannot read {path}: {error}; save it as UTF-8") from error
+            raise not_utf8(path, error) from error
         except OSError as error:
             raise UserError(f"cannot read {path}: {error}; the file must be readable") from error
 

@@ -53,7 +53,7 @@ def _pieces(
     path: Path, columns: Sequence[Column], size: int, kind: Kind | None, form: CsvFormat
 ) -> Iterator[FileRows]:
     """At most `size` rows at a time."""
-    with readable(path, kind):
+    with readable(path):
         found = kind_of(path, kind)
         if found == "parquet":
             yield from _numbered(path, "parquet", _parquet(path, columns, size))

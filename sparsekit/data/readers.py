@@ -14,7 +14,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from sparsekit.data.columnar import is_arrow_folder, read_arrow, read_parquet
-from sparsekit.data.compression import first_bytes, open_text
+from sparsekit.data.compression import first_bytes, not_utf8, open_text
 from sparsekit.data.delimited import CsvFormat, csv_rows
 from sparsekit.data.file_kinds import Kind, kind_of
 from sparsekit.data.json_files import read_json
@@ -73,7 +73,7 @@ def members(path: Path) -> list[Path]:
 
 
 def _read(path: Path, columns: Sequence[Column], kind: Kind | None, form: CsvFormat) -> FileRows:
-    with readable(path, kind):
+    with readable(path):
         found = kind_of(path, kind)
         if found == "parquet":
             return read_parquet(path)
@@ -97,15 +97,14 @@ def refuse_lists(path: Path, columns: Sequence[Column]) -> None:
 
 
 @contextmanager
-def readable(path: Path, kind: Kind | None) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Raise UserError for an empty file, and for one that cannot be read within the block."""
     try:
         if path.is_file() and not first_bytes(path, 4096).strip():
             raise UserError(f"{path} is empty")
         yield
     except UnicodeDecodeError as error:
-        form = kind or kind_of(path)
-        raise UserError(f"cannot read {path} as {form}: {error}; save it as UTF-8") from error
+        raise not_utf8(path, error) from error
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error}; the file must be readable and whole"

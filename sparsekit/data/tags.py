@@ -137,7 +137,11 @@ def _tag_problems(
                 "has no B- or I- before its type, as the other tags have; write "
                 f"B-{(outside or ['TYPE'])[0]}",
             ),
-            (None, f"is never seen in train, which has {', '.join(list(index)[:10])}"),
+            (
+                None,
+                f"is never seen in train, which has {', '.join(list(index)[:10])}; leave these "
+                "rows out, or name all tags: 'task.tag_names=[O,B-PER,I-PER]'",
+            ),
         ):
             found = [
                 (row, tag)

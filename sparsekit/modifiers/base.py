@@ -31,12 +31,10 @@ class Masks:
     masks: boolean tensors of the weights' shapes by parameter name; False keeps a weight at zero.
         Another object whenever any of them changes.
     epochs: how long they stay as they are, from when they were made; inf to the window's end.
-    uses_gradients: whether gradients of masked weights are still needed.
     """
 
     masks: Mapping[str, Tensor]
     epochs: float = math.inf
-    uses_gradients: bool = False
 
     def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
         """The parameters of `weights` that are not zero where they are masked, as descriptions."""

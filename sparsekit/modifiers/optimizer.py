@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from sparsekit.modifiers.base import Modifier, overlap
+from sparsekit.modifiers.epochs import EPSILON, whole_periods
 
 LR_FUNCTIONS = ("linear", "cosine", "cyclic_linear")
 
@@ -28,8 +29,6 @@ LR_CLASSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ExponentialLR": (("gamma",), ()),
     "CosineAnnealingWarmRestarts": (("lr_min", "cycle_epochs"), ("cycle_mult",)),
 }
-# Epochs are sums of floats: 13.999... of an epoch's 14 steps are 14.
-_EPSILON = 1e-9
 
 
 @dataclass(kw_only=True)
@@ -111,7 +110,7 @@ class LearningRateFunction(LearningRateSchedule):
         end = num_epochs if self.end is None else self.end
         since, length = epoch - self.start, end - self.start
         if self.lr_func == "cyclic_linear":
-            cycle = math.floor(since / self.cycle_epochs + _EPSILON)
+            cycle = whole_periods(since, self.cycle_epochs)
             since = max(0.0, since - cycle * self.cycle_epochs)
             length = min(self.cycle_epochs, length - cycle * self.cycle_epochs)
             # SparseML reaches final_lr at the last step of a cycle, not one step past it.
@@ -183,12 +182,12 @@ class LearningRate(LearningRateSchedule):
         return found
 
     def lr(self, epoch: float, num_epochs: float, steps_per_epoch: float) -> float:
-        options, since = self.lr_kwargs, epoch - self.start + _EPSILON
+        options, since = self.lr_kwargs, epoch - self.start + EPSILON
         match self.lr_class:
             case "StepLR":
                 drops = math.floor(since / options["step_size"])
             case "MultiStepLR":
-                drops = sum(epoch + _EPSILON >= milestone for milestone in options["milestones"])
+                drops = sum(epoch + EPSILON >= milestone for milestone in options["milestones"])
             case "ExponentialLR":
                 drops = math.floor(since)
             case _:

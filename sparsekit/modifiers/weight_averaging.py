@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.epochs import whole_periods
 
 AVERAGES = "weight_averages"
-# Epochs are sums of floats: 13.999... of an epoch's 14 steps are 14.
-_EPSILON = 1e-9
 
 
 def add_to_mean(means: list[Tensor], values: list[Tensor], count: int) -> None:
@@ -77,7 +75,7 @@ class WeightAveraging(Modifier):
         if self._epoch < self.start:
             return
         means = self._means
-        due = math.floor((self._epoch - self.start) / self.update_frequency + _EPSILON)
+        due = whole_periods(self._epoch - self.start, self.update_frequency)
         if due < int(means.next_due):
             return
         pairs = list(self._pairs())

@@ -45,7 +45,8 @@ def export(
 
     Returns:
         The `export` part of the run's `summary.json`: `verified`, `max_abs_diff`, `metrics`,
-        `int8_matmuls`, `fp32_matmuls`, `zero_fraction`, `bytes` and `bytes_compressed`.
+        `int8_matmuls`, `fp32_matmuls`, `zero_fraction`, `bytes`, `bytes_compressed` and `path`,
+        here that of the file in `output`.
 
     Raises:
         UserError: a check that failed, a folder that is not a run, or an `output` that holds
@@ -67,8 +68,7 @@ def export(
         summary, _ = export_folder(run, settings)
     if target.resolve() != run.deployment.resolve():
         _copy(run.deployment, target)
-    exported: dict[str, Any] = summary["export"]
-    return exported
+    return {**summary["export"], "path": str(target / "model.onnx")}
 
 
 def export_folder(run: RunFolder, settings: dict[str, Any]) -> tuple[dict[str, Any], str | None]:

@@ -98,5 +98,8 @@ def _replace_earlier(folder: RunFolder, plan: Plan) -> None:
     """Remove an earlier run's results; those events stay that this run does not log again."""
     checkpoint = plan.training.resume_from_checkpoint
     if folder.summary_file.exists() and not checkpoint:
+        if folder.ending.status == "completed":
+            # A mistake in its data or its student costs no finished run.
+            stages.load_data(plan)
         log.warning("%s holds an earlier run, which this one replaces", folder)
     remove_results(folder, resumed_step(checkpoint))

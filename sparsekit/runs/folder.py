@@ -26,6 +26,8 @@ RESERVED = 65536
 SUM = "sum"
 # What `summary.json` says of a run: unfinished from its evaluation until it ends or fails.
 STATUSES = ("completed", "failed", "unfinished")
+# The keys of `dataset` that name the columns of what a model reads.
+TEXT_KEYS = (("text_columns",), ("token_column",), ("question_column", "context_column"))
 # Locks that `RunFolder.hold` took for the rest of this process.
 _held: dict[Path, FileLock] = {}
 
@@ -107,8 +109,11 @@ class RunFolder(RunPaths):
     def text_columns(self) -> list[str]:
         """The one or two columns that the model reads; empty where no config names them."""
         try:
-            return list(self.config["dataset"]["text_columns"])
-        except (UserError, KeyError, TypeError):
+            dataset = self.config["dataset"]
+            keys = next(keys for keys in TEXT_KEYS if keys[0] in dataset)
+            named = [dataset[key] for key in keys]
+            return list(named[0]) if keys == TEXT_KEYS[0] else named
+        except (UserError, KeyError, TypeError, StopIteration):
             return []  # A deployment by itself, or another tool's config.yaml beside it.
 
     def node(self, group: str) -> dict[str, Any] | None:

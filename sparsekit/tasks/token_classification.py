@@ -91,7 +91,7 @@ class TokenClassification(Task):
                 [
                     f"column {self.tag_column!r} marks no entities (B-..., I-...): it has "
                     f"{', '.join(names[:6])}; set 'dataset.metrics=[accuracy]', or name what "
-                    "numbers mean: 'dataset.tag_names=[O,B-PER,I-PER]'"
+                    "numbers mean: 'task.tag_names=[O,B-PER,I-PER]'"
                 ]
             )
         splits = {

@@ -132,6 +132,21 @@ def test_predict_reads_lines(run_folder):
         assert problem in refused.stderr
 
 
+def test_predict_reads_a_text_file_by_lines(run_folder, tmp_path):
+    file = tmp_path / "texts.txt"
+    file.write_text("a good film\n\nbad , bad\n", encoding="utf-8")
+    answered = sparsekit("predict", run_folder, file)
+    assert answered.stdout == sparsekit("predict", run_folder, "a good film", "bad , bad").stdout
+    other = tmp_path / "texts.xlsx"
+    other.write_bytes(b"PK")
+    refused = sparsekit("predict", run_folder, other)
+    assert refused.exit_code == 1
+    assert "texts.xlsx is a file; give a csv, jsonl or parquet file" in refused.stderr
+    # A word is a text, although a folder has its name.
+    (tmp_path / "good").mkdir()
+    assert sparsekit("predict", run_folder, "good").exit_code == 0
+
+
 def test_stdin_and_texts_exclude_one_another(run_folder):
     refused = sparsekit("predict", run_folder, "-", "good")
     assert refused.exit_code == 1

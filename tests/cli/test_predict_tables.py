@@ -130,6 +130,7 @@ def test_parts_are_written_in_order(
         ("rows.jsonl", '{"text": "\\ud800"}', [], "half of a surrogate pair"),
         ("rows.parquet", "PAR1", [], "cannot read"),
         ("rows.csv", "text\nfine\n", ["--output", "out.jsonl"], "answers are written as csv"),
+        ("rows.csv", "text\nfine\n", ["--output", "out.xlsx"], "answers are written as csv"),
         ("rows.csv", "text\nfine\n", ["--output", "rows.csv"], "is the file that is read"),
         ("rows.csv", "text\nfine\n", ["--output", "no/out.csv"], "there is no folder no"),
         ("rows.csv", "text\nfine\n", ["--json"], "a file is written in its own format"),

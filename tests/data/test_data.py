@@ -204,7 +204,10 @@ def test_a_header_without_rows(tmp_path: Path) -> None:
     [
         (b'text,label\na,1\nb,1,2,3\n"', r"train\.csv as csv: .*separate fields by commas"),
         (b"text,label\n" + b"good, really,1\n" * 3, "more fields than the header.*quotes"),
-        ("text,label\ncaf\xe9,1\n".encode("latin-1"), "save it as UTF-8"),
+        (
+            "text,label\ncaf\xe9,1\n".encode("latin-1"),
+            r"csv, line 2: the byte 0xe9 is not UTF-8",
+        ),
         (b"text;label\na;b;1\n", "more fields than the header.*separate fields by semicolons"),
     ],
 )

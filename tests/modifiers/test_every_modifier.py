@@ -139,6 +139,7 @@ def test_the_list_names_every_modifier() -> None:
     [folder] = sparsekit.modifiers.__path__
     bases = {
         "base",
+        "epochs",
         "loss_mean",
         "processes",
         "distillation.live",

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,23 @@ def test_a_damaged_config_is_named(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UserError, match=r"config\.yaml.*restore it, or train again"):
         _ = run.config
     assert run.text_columns == []
+
+
+@pytest.mark.parametrize(
+    ("dataset", "columns"),
+    [
+        ({"text_columns": ["a", "b"]}, ["a", "b"]),
+        ({"token_column": "words", "tag_column": "tags"}, ["words"]),
+        ({"question_column": "q", "context_column": "c"}, ["q", "c"]),
+        ({"other": "x"}, []),
+    ],
+)
+def test_the_columns_that_a_model_reads(
+    tmp_path: Path, dataset: dict[str, Any], columns: list[str]
+) -> None:
+    run = RunFolder(tmp_path)
+    run.write_config({"dataset": dataset})
+    assert run.text_columns == columns
 
 
 def test_a_config_without_metrics_is_named(tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ from torch import nn
 
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
+from sparsekit.modifiers.epochs import EPSILON, whole_periods
 from sparsekit.modifiers.pruning.masked import MaskedWeights, Pruning, mask_type_problems, undivided
 from sparsekit.sparsity.masks import parse_mask_type, score_masks
-
-_EPSILON = 1e-9
 
 
 @dataclass(kw_only=True)
@@ -77,7 +76,7 @@ class ACDCPruning(Pruning):
 
     def _phases(self) -> int:
         assert self.end is not None
-        return math.ceil((self.end - self.start) / self.update_frequency - _EPSILON)
+        return math.ceil((self.end - self.start) / self.update_frequency - EPSILON)
 
     def attach(self, model: nn.Module) -> None:
         self._pattern = parse_mask_type(self.mask_type)
@@ -96,7 +95,7 @@ class ACDCPruning(Pruning):
             self._phase = phase
 
     def _phase_at(self, epoch: float) -> int:
-        phase = math.floor((epoch - self.start) / self.update_frequency + _EPSILON)
+        phase = whole_periods(epoch - self.start, self.update_frequency)
         return min(phase, self._phases() - 1)
 
     @torch.no_grad()

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
-from sparsekit.modifiers.pruning.curves import INTER_FUNCTIONS
+from sparsekit.modifiers.epochs import EPSILON
+from sparsekit.modifiers.pruning.curves import INTER_FUNCTIONS, Curve
 from sparsekit.modifiers.pruning.masked import MaskedWeights, Pruning, mask_type_problems, undivided
 from sparsekit.sparsity.masks import NOfM, parse_mask_type, score_masks
 
 FROM_PARAM = "__FROM_PARAM__"
-# Epochs are sums of floats: 13.999... of an epoch's 14 steps are 14.
-_EPSILON = 1e-9
 
 
 @dataclass(kw_only=True)
@@ -144,7 +143,7 @@ class GradualPruning(Pruning):
         self._on = epoch >= self.start and (self.leave_enabled or self.active(epoch))
         if not self._on and not self._ends(epoch):
             return
-        update = self._last_update(epoch)
+        update = self._curve.last_step(epoch)
         if update != self._reached:
             self._prune(update)
             self._reached = update
@@ -153,33 +152,22 @@ class GradualPruning(Pruning):
         # Whether the window has ended since the last step of this process, or exactly where the
         # process resumes.
         assert self.end is not None
-        return epoch >= self.end and (self._has_trained or epoch <= self.end + _EPSILON)
+        return epoch >= self.end and (self._has_trained or epoch <= self.end + EPSILON)
 
     def constrain(self) -> None:
         super().constrain()
         self._has_trained = True
 
-    def _last_update(self, epoch: float) -> float:
-        # The epoch of the latest mask: a multiple of the frequency after the start, or the end.
+    @property
+    def _curve(self) -> Curve:
         assert self.end is not None
-        if epoch >= self.end - _EPSILON:
-            return self.end
-        if self.update_frequency == -1:
-            return epoch
-        passed = math.floor((epoch - self.start) / self.update_frequency + _EPSILON)
-        return min(self.start + passed * self.update_frequency, self.end)
-
-    def progress(self, epoch: float) -> float:
-        """The value of the curve at `epoch`, from 0 at `start` to 1 at `end`."""
-        assert self.end is not None
-        share = (self._last_update(epoch) - self.start) / (self.end - self.start)
-        return INTER_FUNCTIONS[self.inter_func](min(max(share, 0.0), 1.0))
+        return Curve(self.start, self.end, self.update_frequency, self.inter_func)
 
     def planned_sparsity(self, epoch: float) -> dict[str, float | None]:
         finals = {pattern: float(share) for pattern, share in self._finals().items()}
         if epoch < self.start or (not self.leave_enabled and not self.active(epoch)):
             return dict.fromkeys(finals)
-        done = self.progress(epoch)
+        done = self._curve.done(epoch)
         if self.init_sparsity == FROM_PARAM:
             return {name: share if done == 1 else None for name, share in finals.items()}
         init = float(self.init_sparsity)
@@ -187,7 +175,7 @@ class GradualPruning(Pruning):
 
     @torch.no_grad()
     def _prune(self, epoch: float) -> None:
-        done = self.progress(epoch)
+        done = self._curve.done(epoch)
         targets = {
             name: self._init[name] * (1 - done) + final * done
             for name, final in self._final.items()

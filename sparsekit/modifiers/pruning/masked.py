@@ -96,17 +96,12 @@ class Pruning(Modifier):
     def masks(self) -> Masks:
         if not self._on:
             return NO_MASKS
-        return Masks(self._masked.masks, self.mask_epochs, self.learns_from_zeros)
+        return Masks(self._masked.masks, self.mask_epochs)
 
     @property
     def mask_epochs(self) -> float:
         """How many epochs the current masks last; inf if they stay to the end of the window."""
         return math.inf
-
-    @property
-    def learns_from_zeros(self) -> bool:
-        """Whether gradients of masked weights are still of use."""
-        return False
 
     def constrain(self) -> None:
         if self._on:

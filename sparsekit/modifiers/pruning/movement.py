@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -28,10 +27,6 @@ class MovementPruning(GradualPruning):
             module, _, attribute = name.rpartition(".")
             self._owners[name] = model.get_submodule(module), attribute + _SUFFIX
             self._owners[name][0].register_buffer(attribute + _SUFFIX, torch.zeros_like(weight))
-
-    @property
-    def learns_from_zeros(self) -> bool:
-        return math.isfinite(self.mask_epochs)
 
     def _score(self, name: str) -> Tensor:
         # Looked up each time: a model that is moved to another device has new buffers.

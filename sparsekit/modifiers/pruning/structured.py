@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.base import NO_MASKS, Masks, Modifier
-from sparsekit.modifiers.pruning.curves import INTER_FUNCTIONS
+from sparsekit.modifiers.pruning.curves import INTER_FUNCTIONS, Curve
 from sparsekit.modifiers.pruning.masked import MaskedWeights
 from sparsekit.modifiers.pruning.obs import without_unseen_ranges
 from sparsekit.shape.blocks import blocks
@@ -35,7 +35,6 @@ from sparsekit.tasks.base import Task
 # In the model while it trains, so that checkpoints have it: the epoch of the latest masks, then the
 # heads and the neurons of each layer at the end, -1 as long as they are not known.
 STATE = "structured_pruning_state"
-_EPSILON = 1e-9
 
 
 @dataclass(kw_only=True)
@@ -161,7 +160,7 @@ class StructuredPruning(Modifier):
         self._on = epoch >= self.start and not self._over
         if not self._on or self._draw is None:
             return
-        update = self._last_update(epoch)
+        update = self._curve.last_step(epoch)
         if update == self._reached:
             return
         state = self._model.get_buffer(STATE)
@@ -173,22 +172,13 @@ class StructuredPruning(Modifier):
             state[0] = update
         self._reached = update
 
-    def _last_update(self, epoch: float) -> float:
-        # The epoch of the latest mask: a multiple of the frequency after the start, or the end.
+    @property
+    def _curve(self) -> Curve:
         assert self.end is not None
-        if epoch >= self.end - _EPSILON:
-            return self.end
-        passed = math.floor((epoch - self.start) / self.update_frequency + _EPSILON)
-        return min(self.start + passed * self.update_frequency, self.end)
-
-    def progress(self, epoch: float) -> float:
-        """The value of the curve at `epoch`, from 0 at `start` to 1 at `end`."""
-        assert self.end is not None
-        share = (self._last_update(epoch) - self.start) / (self.end - self.start)
-        return INTER_FUNCTIONS[self.inter_func](min(max(share, 0.0), 1.0))
+        return Curve(self.start, self.end, self.update_frequency, self.inter_func)
 
     def planned_sparsity(self, epoch: float) -> dict[str, float | None]:
-        done = self.progress(epoch) if epoch >= self.start else None
+        done = self._curve.done(epoch) if epoch >= self.start else None
         # What a latency needs is known in training only.
         known = self.max_latency is None
         shares = {
@@ -204,7 +194,7 @@ class StructuredPruning(Modifier):
 
     @torch.no_grad()
     def _prune(self, epoch: float) -> None:
-        rankings, done = self._rankings(), self.progress(epoch)
+        rankings, done = self._rankings(), self._curve.done(epoch)
         heads, neurons = self._kept(rankings, done)
         whole = Kept.all(self._model)
         kept = Kept(whole.layers, tuple(heads), tuple(neurons), whole.hidden)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sparsekit.errors import UserError, suggestion
 
 # The names that are tried last, of single texts and of pairs.
-USUAL = (("text",), ("text", "text_pair"), ("question", "context"))
+USUAL = (("text",), ("tokens",), ("text", "text_pair"), ("question", "context"))
 
 
 def chosen_columns(

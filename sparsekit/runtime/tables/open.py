@@ -11,7 +11,7 @@ from typing import IO, cast
 
 import pyarrow as pa
 
-from sparsekit.data.compression import bare_suffix, first_bytes, open_text
+from sparsekit.data.compression import bare_suffix, first_bytes, not_utf8, open_text
 from sparsekit.errors import UserError
 from sparsekit.runtime.tables.base import Table
 from sparsekit.runtime.tables.delimited import TAB_SUFFIXES, DelimitedTable
@@ -52,7 +52,7 @@ def open_table(path: Path) -> Iterator[Table]:
         with open_text(path) as file:
             yield JsonLinesTable(path, file) if kind == "JSON lines" else DelimitedTable(path, file)
     except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path} as {kind}: {error}; save it as UTF-8") from error
+        raise not_utf8(path, error) from error
 
 
 @contextmanager
@@ -82,9 +82,9 @@ def _check_output(source: Path, output: Path) -> None:
         raise UserError(f"--output {output} is the file that is read; name another")
     if not output.parent.is_dir():
         raise UserError(f"there is no folder {output.parent} for --output; make it first")
-    read, written = (FORMATS.get(bare_suffix(each)) for each in (source, output))
-    if written not in (None, read):
+    read, suffix = FORMATS[bare_suffix(source)], bare_suffix(output)
+    if suffix and FORMATS.get(suffix) != read:
         raise UserError(
-            f"--output {output} would be {written}, but answers are written as {read}, like "
-            f"{source.name}; give it the suffix {bare_suffix(source)}"
+            f"--output {output} would be {FORMATS.get(suffix, suffix[1:])}, but answers are "
+            f"written as {read}, like {source.name}; give it the suffix {bare_suffix(source)}"
         )

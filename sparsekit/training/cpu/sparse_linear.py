@@ -39,10 +39,7 @@ class _Followed:
 
     def is_up_to_date(self, masks: Masks) -> bool:
         before = self._masks
-        return masks.masks is before.masks and (masks.epochs, masks.uses_gradients) == (
-            before.epochs,
-            before.uses_gradients,
-        )
+        return masks.masks is before.masks and masks.epochs == before.epochs
 
     def remember(self, masks: Masks) -> None:
         self._masks = masks
@@ -98,8 +95,6 @@ class SparseLinears:
 
     def _apply(self, masks: Masks, followed: _Followed, lasting: bool) -> None:
         followed.remember(masks)
-        if masks.uses_gradients:
-            return
         for name, mask in masks.masks.items():
             layer = self._sparse_layer(name, mask) if lasting else None
             if layer is None:
