@@ -50,7 +50,7 @@ def table(comparison: Comparison) -> Table:
     # With the runtime's name, since the latency of another may stand beside it.
     named = metric.endswith(" latency ms")
     ranked = metric.replace(" latency ", "\n") if named else metric.rpartition(" ")[2]
-    front = ["*: on the Pareto front"] if metric else []
+    front = ["*: on the Pareto front"] if any(g.front for g in comparison.groups) else []
     # The other metrics of the split by which the configs are ranked.
     split = metric.partition(" ")[0]
     if split in SPLITS:

@@ -20,6 +20,8 @@ from sparsekit.errors import ConfigError, UserError
 log = logging.getLogger(__name__)
 
 UNLABELLED = "-1"
+# Ends the error for a column of one class.
+FEW_LABELS = "label in train; at least 2 are needed"
 # More classes than this need two training rows each, or the column holds texts, not labels.
 _FEW = 50
 # Labels of one split that are named where they are unknown.
@@ -70,7 +72,7 @@ def number_labels(
         classes = names = _sorted_classes(values, column)
     index = {value: i for i, value in enumerate(classes)}
     if len(names) < 2:
-        problems.append(f"column {column!r} has {len(names)} label in train; at least 2 are needed")
+        problems.append(f"column {column!r} has {len(names)} {FEW_LABELS}")
     for split, labels in values.items():
         problems += _unusable(with_origin(raw[split], split), column, labels, index, names)
     if problems:

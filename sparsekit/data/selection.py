@@ -18,7 +18,7 @@ from sparsekit.data.near_duplicates import HashedTexts, near
 from sparsekit.data.origin import where, with_origin
 from sparsekit.data.schema import Column
 from sparsekit.data.splits import Codes, share
-from sparsekit.errors import ConfigError
+from sparsekit.errors import ConfigError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +115,11 @@ class RowSelection:
         rows = splits["train"]
         keys, classes = text_keys(rows, texts), _classes(rows, label)
         chosen = share(name, fraction * (total / max(len(rows), 1)), self.split_seed, keys, classes)
+        if not chosen.any():
+            raise UserError(
+                f"dataset.{name}_fraction={fraction:g} of {total} rows is none; set "
+                f"dataset.{name}_fraction=0.5, or give more rows"
+            )
         log.warning(
             "%s is %d of the %d training rows, drawn by their text (dataset.%s_fraction=%g, "
             "dataset.split_seed=%d)",

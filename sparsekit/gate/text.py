@@ -105,7 +105,10 @@ def interval(metric: str, values: Mapping[str, Any]) -> str:
 def amount(metric: str, value: float, style: str = ".3g") -> str:
     """A value or a difference in the unit that users see.
 
-    >>> amount("accuracy", 0.01), amount("mse", 0.01), amount("f1", 0.01, "+.2f")
-    ('1 points', '0.01', '+1.00 points')
+    >>> amount("accuracy", 0.01), amount("mse", 0.01), amount("f1", 0.02, "+.2f")
+    ('1 point', '0.01', '+2.00 points')
     """
-    return f"{value * unit(metric):{style}}" + " points" * is_share(metric)
+    number = f"{value * unit(metric):{style}}"
+    if not is_share(metric):
+        return number
+    return f"{number} {'point' if float(number) == 1 else 'points'}"

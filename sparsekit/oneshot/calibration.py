@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from sparsekit.data.columns import values
 from sparsekit.data.datasets import FileDataset
 from sparsekit.data.delimited import UNLESS_HEADER
+from sparsekit.data.labels import FEW_LABELS
 from sparsekit.data.schema import Column
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.tasks.base import Data, Task
@@ -60,6 +61,8 @@ def read(path: Path, task: Task, labelled: bool = True) -> Data:
         # Both splits have the same rows.
         problems = [text for text in problems if "split 'validation'" not in text] or problems
         problems = [text.partition(UNLESS_HEADER)[0] for text in problems]
+        few = f"label in {path}; at least 2 are needed: choose rows of several classes"
+        problems = [text.replace(FEW_LABELS, few) for text in problems]
         for key, option in _OPTIONS.items():
             problems = [text.replace(key, option) for text in problems]
         raise ConfigError(list(dict.fromkeys(problems))) from error

@@ -17,17 +17,21 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from sparsekit.data.labels import id2label, is_generic, matching_order
 from sparsekit.errors import UserError
-from sparsekit.models.loading import embedded_tokens, positions_of
+from sparsekit.models.loading import embedded_tokens, positions_of, read_config
 from sparsekit.models.saving import own_names
 from sparsekit.models.tokenizer import load_tokenizer
 from sparsekit.oneshot.calibration import TextCollator, draw, read
 from sparsekit.oneshot.checkpoint_task import task_of_checkpoint, with_file_columns
+from sparsekit.shape.config import KEY
 from sparsekit.sparsity.surgeon import Draw
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.text_classification import TextClassification
 
-# The files of a checkpoint besides its weights: tokenizer, settings of generation and pooling.
+# The files of a checkpoint besides its weights: tokenizer, settings of generation.
 _BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
+# What sentence-transformers computes after the model, such as pooling, and the list of it.
+_MODULES = ("[0-9]_*/*.json", "[0-9]_*/*.safetensors")
+_LIST_OF_MODULES = "modules.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,16 +135,38 @@ def write_copy(
     has the values in `record`.
     """
     with _whole(output) as target:
-        for pattern in _BESIDE_WEIGHTS:
-            for path in folder.glob(pattern):
-                if not path.name.endswith(".index.json"):
-                    shutil.copyfile(path, target / path.name)
+        for path in _beside_weights(folder, model):
+            copied = target / path.relative_to(folder)
+            copied.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copied)
         with own_names(model):
             weights = {n: w for n, w in model.cpu().state_dict().items() if n not in missing}
             model.save_pretrained(target, state_dict=weights)
         (target / name).write_text(
             json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8"
         )
+
+
+def _beside_weights(folder: Path, model: PreTrainedModel) -> Iterator[Path]:
+    """The files of the checkpoint in `folder` that fit `model` too."""
+    for pattern in _BESIDE_WEIGHTS:
+        yield from (
+            path
+            for path in folder.glob(pattern)
+            if not path.name.endswith(".index.json") and path.name != _LIST_OF_MODULES
+        )
+    # They name the width of the vectors, which `shrink` may have changed.
+    widths = [_width(config) for config in (read_config(folder), model.config)]
+    if (folder / _LIST_OF_MODULES).is_file() and widths[0] == widths[1]:
+        yield folder / _LIST_OF_MODULES
+        for pattern in _MODULES:
+            yield from folder.glob(pattern)
+
+
+def _width(config: PreTrainedConfig) -> int | None:
+    """The width of the hidden states of a model, which may be shaped."""
+    width: int | None = getattr(config, "hidden_size", None)
+    return getattr(config, KEY, {}).get("hidden", width)
 
 
 @contextmanager

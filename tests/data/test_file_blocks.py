@@ -85,9 +85,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         next(file_blocks(path, NEEDED, 2))
     path.write_bytes(b"text,label\n" + b"a,1\n" * 5 + b"\xff,1\n")
     reading = file_blocks(path, NEEDED, 2)
-    with pytest.raises(
-        UserError, match=r"csv, line 7: the byte 0xff is not UTF-8; save it"
-    ):
+    with pytest.raises(UserError, match=r"csv, line 7: the byte 0xff is not UTF-8; save it"):
         list(reading)
     path.write_text("")
     with pytest.raises(UserError, match="is empty"):

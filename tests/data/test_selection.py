@@ -15,7 +15,7 @@ from sparsekit.data.datasets import FileDataset, check_splits
 from sparsekit.data.origin import where
 from sparsekit.data.schema import Column
 from sparsekit.data.selection import ReadRows, RowSelection, SelectedRows
-from sparsekit.errors import ConfigError
+from sparsekit.errors import ConfigError, UserError
 
 COLUMNS = [
     Column("text", "dataset.text_columns"),
@@ -138,6 +138,14 @@ def test_near_duplicates_of_evaluated_rows_are_left_out(
     caplog.clear()
     assert texts_of(applied(raw, drop_leaked="near")["train"]) == ["two"]
     assert "3 training rows, also or nearly in validation or test" in caplog.text
+
+
+def test_a_fraction_of_too_few_rows_is_refused() -> None:
+    few = SelectedRows(
+        ReadRows(DatasetDict(train=rows(["a", "b"], ["ham", "spam"]))), RowSelection()
+    )
+    with pytest.raises(UserError, match=r"validation_fraction=0\.1 of 2 rows is none; set dataset"):
+        few.raw(COLUMNS)
 
 
 def test_what_has_no_effect_or_leaves_nothing_is_refused() -> None:

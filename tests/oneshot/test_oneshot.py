@@ -191,6 +191,27 @@ def test_a_pruned_copy_has_the_weights_of_its_checkpoint(tmp_path: Path, pooler:
     assert any("pooler" in name for name in before) == pooler
 
 
+def test_what_follows_the_model_is_copied_where_it_still_fits(tmp_path: Path) -> None:
+    """As sentence-transformers saves its pooling: a list of modules, and a folder for each."""
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    source = tmp_path / "bert"
+    BertModel(config).save_pretrained(source)
+    (source / "1_Pooling").mkdir()
+    (source / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 16}')
+    (source / "modules.json").write_text('[{"idx": 1, "name": "1", "path": "1_Pooling"}]')
+    pruned, smaller = tmp_path / "pruned", tmp_path / "smaller"
+    code, stderr = command(str(source), "--sparsity", "0.5", "-o", str(pruned))
+    assert code == 0, stderr
+    for name in ("modules.json", "1_Pooling/config.json"):
+        assert (pruned / name).read_text() == (source / name).read_text()
+    words = ["shrink", str(source), "--hidden", "0.5", "-o", str(smaller)]
+    shrunk = CliRunner().invoke(app, words)
+    assert shrunk.exit_code == 0, shrunk.output
+    assert not (smaller / "modules.json").exists() and not (smaller / "1_Pooling").exists()
+
+
 def test_a_checkpoint_without_a_layer_is_not_pruned(tmp_path: Path) -> None:
     config = BertConfig(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
@@ -240,9 +261,11 @@ def test_wrong_data_and_models_are_named(
     labelled = [{"text": f"it is {i}", "label": name} for i, name in enumerate("abcabc")]
     three = str(write_csv(tmp_path / "three.csv", labelled))
     unlabelled = str(write_csv(tmp_path / "unlabelled.csv", [{"text": "it"}]))
+    one = str(write_csv(tmp_path / "one.csv", [{"text": "it", "label": "a"}] * 4))
     target = tmp_path / "pruned"
     obs = ["--method", "obs", "--sparsity", "0.8", "-o", str(target)]
     for words, problem in (
+        ([teacher_folder, *obs, "--data", one], f"has 1 label in {one}; at least 2 are needed"),
         ([teacher_folder, *obs, "--data", three], "has the labels a, b, c"),
         ([teacher_folder, *obs, "--data", str(tmp_path / "none.csv")], "--data: there is no file"),
         (
