@@ -48,7 +48,7 @@ tidy: $(INSTALLED)  ## The C kernels under clang-tidy, as for AMX and AVX-512, A
 	done
 
 sanitize: $(INSTALLED)  ## The C kernels under the address, undefined-behaviour and thread sanitizers
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m sanitizer tests/kernels tests/runtime
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m sanitizer tests/kernels tests/runtime -n 2
 
 audit:          ## Look the pinned packages up in a database of known vulnerabilities; needs a network
 	$(PYTHON) -m venv build/audit

@@ -10,18 +10,15 @@ from pathlib import Path
 
 import kernel_fuzz
 import pytest
-from kernel_fuzz import fuzz_encoder, fuzz_training
+from kernel_fuzz import fuzz_encoder, fuzz_products, fuzz_training
 from project import GOLDEN
 from sparse_graphs import write_graph
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
 INT8 = GOLDEN / "old_run" / "deployment" / "model.onnx"
-# Besides: float32; rotated, gated, with windows; pairs of tokens; distances; a head on all tokens.
-MODELS = {
-    **{"bert_relu": False, "modernbert": True, "mpnet": True, "deberta_v3": True},
-    "eurobert": False,
-}
+# Besides: float32; rotated, gated, with windows; pairs of tokens; distances.
+MODELS = {"bert_relu": False, "modernbert": True, "mpnet": True, "deberta_v3": True}
 SANITIZERS = {
     # C++'s exceptions have to be found when it is loaded, before a library of Python's brings them.
     "address": ("libasan.so", "libstdc++.so.6"),
@@ -38,6 +35,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_encoder_answers_alike_with_any_threads_or_refuses() -> None:
     assert fuzz_encoder(INT8, 4) > 20
+
+
+def test_products_of_any_size() -> None:
+    assert fuzz_products(200) == 200
 
 
 def test_the_kernels_of_training_take_any_size_and_value() -> None:

@@ -18,6 +18,7 @@ from sparsekit.errors import UserError
 from sparsekit.kernels import adamw, attention, dropout, quantize
 from sparsekit.kernels.sparse_linear import SparsePattern
 from sparsekit.runtime.base import Inputs
+from sparsekit.runtime.sparse.dense_matmul import matmul
 from sparsekit.runtime.sparse.runtime import SparseRuntime
 
 # The smallest float32 that is not normal, and others that need care.
@@ -196,10 +197,24 @@ def _multiplied(random: np.random.Generator) -> Sequence[torch.Tensor]:
     return [result, *gradients]
 
 
+def fuzz_products(rounds: int) -> int:
+    """Multiply matrices of random sizes as the heads of a graph do; returns their number."""
+    random = np.random.default_rng(0)
+    for _ in range(rounds):
+        rows, inputs, columns = random.integers(0, [300, 100, 100])
+        a = values(random, rows, inputs, special=bool(random.random() < 0.3)).numpy()
+        b = values(random, inputs, columns, special=False).numpy()
+        product = matmul(a, b)
+        if np.isfinite(a).all():
+            np.testing.assert_allclose(product, a @ b, rtol=1e-4, atol=1e-3)
+    return rounds
+
+
 if __name__ == "__main__":
     kernels, rounds, *graphs = sys.argv[1:]
     if kernels == "encoder":
         done = sum(fuzz_encoder(Path(graph), int(rounds)) for graph in graphs)
+        done += fuzz_products(20 * int(rounds))
     else:
         done = fuzz_training(int(rounds))
     sys.stdout.write(str(done))
