@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from sparsekit.cli.imports import uncollected
+
 
 def data(
     words: Annotated[
@@ -26,10 +28,11 @@ def data(
 
     Ends with exit code 1 where a run would refuse the data.
     """
-    from sparsekit.data.profile_table import table
-    from sparsekit.pipeline.data_check import check_data, composed, overrides_of
-    from sparsekit.runs.progress import quiet_libraries
-    from sparsekit.runs.report import show
+    with uncollected():
+        from sparsekit.data.profile_table import table
+        from sparsekit.pipeline.data_check import check_data, composed, overrides_of
+        from sparsekit.runs.progress import quiet_libraries
+        from sparsekit.runs.report import show
 
     quiet_libraries()
     check = check_data(composed(overrides_of(words), config_dir))

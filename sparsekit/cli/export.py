@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsekit.cli.allow import Allow, import_allowed
+from sparsekit.cli.imports import uncollected
 from sparsekit.errors import UserError
 
 
@@ -48,7 +49,8 @@ def export(
     if output is not None or name is not None:
         raise UserError("--output and --name belong to --layout: add --layout triton, for example")
 
-    from sparsekit.pipeline.exporting import export_folder
+    with uncollected():
+        from sparsekit.pipeline.exporting import export_folder
     from sparsekit.runs.folder import RunFolder
     from sparsekit.runs.report import show_closing
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsekit.cli.allow import Allow, import_allowed
+from sparsekit.cli.imports import uncollected
 
 
 def gate(
@@ -37,9 +38,11 @@ def gate(
     Exit code 0: shown; 1: not shown. Writes gate.json and a section of the model card.
     """
     from sparsekit.errors import UserError, printable
-    from sparsekit.gate.gate import GateConfig, compare_with
-    from sparsekit.gate.text import notes, slices_table, summary_table, verdict
-    from sparsekit.gate.write import write_gate
+
+    with uncollected():
+        from sparsekit.gate.gate import GateConfig, compare_with
+        from sparsekit.gate.text import notes, slices_table, summary_table, verdict
+        from sparsekit.gate.write import write_gate
     from sparsekit.runs.folder import RunFolder
     from sparsekit.runs.progress import quiet_libraries
     from sparsekit.runs.report import show

@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sparsekit.cli.imports import uncollected
 from sparsekit.cli.stopping import COMPOSING, deferred, handle_signals
 from sparsekit.config.command_line import arranged
 from sparsekit.config.mistakes import explained
@@ -93,7 +94,7 @@ def job(cfg: DictConfig) -> None:
     try:
         COMPOSING.end()
         handle_signals()
-        with deferred():
+        with deferred(), uncollected():
             from sparsekit.pipeline.run import run  # takes seconds
 
         folder = run(cfg, HydraConfig.get())

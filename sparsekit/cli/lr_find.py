@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sparsekit.cli.imports import uncollected
+
 
 def lr_find(
     words: Annotated[
@@ -27,9 +29,10 @@ def lr_find(
 
     The loss is the task's, on the training rows, without teacher and quantization.
     """
-    from sparsekit.pipeline.data_check import composed
-    from sparsekit.pipeline.lr_find import find_rate, write
-    from sparsekit.runs.progress import quiet_libraries
+    with uncollected():
+        from sparsekit.pipeline.data_check import composed
+        from sparsekit.pipeline.lr_find import find_rate, write
+        from sparsekit.runs.progress import quiet_libraries
 
     quiet_libraries()
     found = find_rate(composed(words, config_dir), lowest=lowest, highest=highest, steps=steps)

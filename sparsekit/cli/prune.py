@@ -16,6 +16,7 @@ from sparsekit.cli.calibration import (
     TextColumns,
     calibration_data,
 )
+from sparsekit.cli.imports import uncollected
 
 if TYPE_CHECKING:
     from sparsekit.oneshot.checkpoint import Data
@@ -120,11 +121,12 @@ def prune(
 
 def _prune(model: str, target: Path, config: OneShot, calibration: Data | None) -> None:
     """Write the student and print its layers."""
-    from sparsekit.models.inspection import inspect, table
-    from sparsekit.oneshot.prune import prune_checkpoint
-    from sparsekit.runs.progress import quiet_libraries
-    from sparsekit.runs.report import show
-    from sparsekit.training.cpu.allocator import reuse_freed_memory
+    with uncollected():
+        from sparsekit.models.inspection import inspect, table
+        from sparsekit.oneshot.prune import prune_checkpoint
+        from sparsekit.runs.progress import quiet_libraries
+        from sparsekit.runs.report import show
+        from sparsekit.training.cpu.allocator import reuse_freed_memory
 
     quiet_libraries()
     # Per-example gradients are large; mapping fresh memory for each took much of the time.

@@ -16,6 +16,7 @@ from sparsekit.cli.calibration import (
     TextColumns,
     calibration_data,
 )
+from sparsekit.cli.imports import uncollected
 
 if TYPE_CHECKING:
     from sparsekit.oneshot.sensitivity import LayerSensitivity
@@ -50,9 +51,10 @@ def sensitivity(
     Writes `sensitivity.json` and `sensitivity.png`. With `--sparsity` it chooses a share of zeros
     for each layer, measures all layers pruned so and uniformly, and writes a recipe.
     """
-    from sparsekit.oneshot.sensitivity_report import measure, table, write
-    from sparsekit.runs.progress import quiet_libraries
-    from sparsekit.runs.report import show
+    with uncollected():
+        from sparsekit.oneshot.sensitivity_report import measure, table, write
+        from sparsekit.runs.progress import quiet_libraries
+        from sparsekit.runs.report import show
 
     quiet_libraries()
     found = measure(

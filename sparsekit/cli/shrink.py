@@ -17,6 +17,7 @@ from sparsekit.cli.calibration import (
     TextColumns,
     calibration_data,
 )
+from sparsekit.cli.imports import uncollected
 
 if TYPE_CHECKING:
     from sparsekit.oneshot.shrink import Shrink
@@ -89,9 +90,10 @@ def shrink(
     seed: Seed = 0,
 ) -> None:
     """Remove structures of a checkpoint: its matrices become smaller, for every runtime."""
-    from sparsekit.oneshot.shrink import Shrink, shrink_checkpoint
-    from sparsekit.runs.progress import quiet_libraries
-    from sparsekit.shape.choice import Shares
+    with uncollected():
+        from sparsekit.oneshot.shrink import Shrink, shrink_checkpoint
+        from sparsekit.runs.progress import quiet_libraries
+        from sparsekit.shape.choice import Shares
 
     config = Shrink(
         shares=Shares(heads=heads, neurons=neurons, hidden=hidden, layers=layers),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsekit.cli.allow import Allow, import_allowed
+from sparsekit.cli.imports import uncollected
 
 if TYPE_CHECKING:
     from sparsekit.runs.folder import RunFolder
@@ -43,8 +44,9 @@ def _verify(run: RunFolder, summary: dict[str, Any]) -> dict[str, str]:
 
         missing = "not checked without torch: pip install 'sparsekit[train]'"
         return verify_files(run, summary) | {"masks, graph, metrics": missing}
-    from sparsekit.pipeline.verification import verify_run
-    from sparsekit.runs.progress import quiet_libraries
+    with uncollected():
+        from sparsekit.pipeline.verification import verify_run
+        from sparsekit.runs.progress import quiet_libraries
 
     quiet_libraries()
     return verify_run(run, summary)
