@@ -75,8 +75,14 @@ def latency_table(
     kind = runtime_named(runtime)
     quiet_libraries()
     config = _config(model)
-    logging.getLogger("sparsekit.onnx").setLevel(logging.WARNING)
-    table = measure_table(config, kind, grid)
+    # Of every size a graph is exported.
+    exports = logging.getLogger("sparsekit.onnx")
+    level = exports.level
+    exports.setLevel(logging.WARNING)
+    try:
+        table = measure_table(config, kind, grid)
+    finally:
+        exports.setLevel(level)
     table.save(target)
     _show(table)
     typer.echo(f"measured: {target}")

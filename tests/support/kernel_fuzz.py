@@ -202,7 +202,7 @@ def fuzz_products(rounds: int) -> int:
     random = np.random.default_rng(0)
     for _ in range(rounds):
         rows, inputs, columns = random.integers(0, [300, 100, 100])
-        a = values(random, rows, inputs, special=bool(random.random() < 0.3)).numpy()
+        a = values(random, 1, rows, inputs, special=bool(random.random() < 0.3)).numpy()
         b = values(random, inputs, columns, special=False).numpy()
         product = matmul(a, b)
         if np.isfinite(a).all():
