@@ -18,7 +18,7 @@ from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.config import build_task
 from sparsekit.tasks.tokens import tokenize
 from sparsekit.training.range_test import LossRecorder, RangeTest, smoothed
-from sparsekit.training.trainer import SparseTrainer
+from sparsekit.training.recipe_trainer import RecipeTrainer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,15 +89,15 @@ def _trained(plan: Plan, run: RunFolder) -> RangeTest:
     student = plan.student.load(data.task, data.label_names)
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
     recorder = LossRecorder()
-    trainer = SparseTrainer(
+    trainer = RecipeTrainer(
         student.model,
         plan.recipe,
+        run,
+        data.task,
         args=plan.training,
         train_dataset=rows["train"],
         processing_class=student.tokenizer,
-        task=data.task,
         callbacks=[recorder],
-        run=run,
     )
     # Its lines would be those of every step.
     trainer.remove_callback(ProgressCallback)

@@ -1,20 +1,14 @@
-"""The trainer: that of a task, with a recipe that acts at each step."""
+"""The trainer of the Python API, which keeps a run folder as the launcher does."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 from datasets import Dataset
-from torch import Tensor
 from transformers import (
-    EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -24,35 +18,14 @@ from transformers import (
 from transformers.trainer_utils import TrainOutput
 
 from sparsekit.config.arguments import naming_arguments
-from sparsekit.data.collator import Collator
-from sparsekit.errors import ConfigError, UserError, first_line
-from sparsekit.models.first_token import only_first_token
-from sparsekit.models.pruning import sparsity
-from sparsekit.models.quantizers import separate_quantizers
-from sparsekit.oneshot.calibration import draw
-from sparsekit.recipe.recipe import Recipe
-from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.text_classification import TextClassification
-from sparsekit.training.arguments import matmul_precision
-from sparsekit.training.best import LastStage
-from sparsekit.training.callbacks import RecipeCallback
-from sparsekit.training.class_weights import loss_problems, weighted_task_loss
-from sparsekit.training.cpu.acceleration import cpu_acceleration
-from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
-from sparsekit.training.cpu.sparse_linear import SparseLinears
 from sparsekit.training.given import Given, RecipeSource, Teachers
-from sparsekit.training.learning_rate import recipe_scheduler
-from sparsekit.training.record import record_model
-from sparsekit.training.resume import resumed_step
+from sparsekit.training.recipe_trainer import RecipeTrainer
 from sparsekit.training.session import Session
-from sparsekit.training.stream import StreamedRows
-from sparsekit.training.task_trainer import TaskTrainer, label_names
-
-log = logging.getLogger(__name__)
 
 
-class SparseTrainer(TaskTrainer):
+class SparseTrainer(RecipeTrainer):
     """A transformers Trainer whose schedule, masks, quantizers and loss come from a recipe.
 
     The recipe's epoch is `num_epochs` times the share of steps that are done, so a run shortened
@@ -80,10 +53,6 @@ class SparseTrainer(TaskTrainer):
             None: those of the task.
         compute_metrics: replaces `metrics` in what `evaluate` returns and logs.
         overwrite: whether a completed run in `args.output_dir` may be replaced.
-        run: only where the caller keeps the run folder, its config, tracking and summary, as the
-            launcher does. Data sets, recipe and arguments are then taken as they are.
-        labelled_rows: only beside `run`: the rows of train_dataset whose labels mean something, on
-            which modifiers measure gradients; None: all. A teacher alone labels the others.
         options: further options of Trainer, such as `optimizers`.
 
     Raises:
@@ -100,7 +69,7 @@ class SparseTrainer(TaskTrainer):
         recipe_args: Mapping[str, Any] | None = None,
         teacher: Teachers = None,
         args: TrainingArguments | None = None,
-        train_dataset: Dataset | StreamedRows | None = None,
+        train_dataset: Dataset | None = None,
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
@@ -109,160 +78,45 @@ class SparseTrainer(TaskTrainer):
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         overwrite: bool = False,
-        run: RunFolder | None = None,
-        labelled_rows: Dataset | None = None,
         **options: Any,
     ) -> None:
-        self._session: Session | None = None
         task = TextClassification() if task is None else task
         if metrics is not None:
             task = replace(task, metrics=list(metrics))
-        if run is None:
-            given = Given(
-                model=model,
-                task=task,
-                recipe=recipe,
-                recipe_args=recipe_args or {},
-                teacher=teacher,
-                args=args,
-                datasets={"train_dataset": train_dataset, "eval_dataset": eval_dataset},
-                tokenizer=processing_class,
-            )
-            self._session = Session.begin(given, compute_metrics is not None, overwrite)
-            prepared = self._session.prepared
-            run, recipe, args = self._session.run, prepared.recipe, prepared.args
-            train_dataset, eval_dataset = prepared.train.rows, prepared.evaluation_rows
-            processing_class = prepared.student.tokenizer
-            callbacks = [*self._session.callbacks, *callbacks]
-        assert isinstance(recipe, Recipe)
-        self.recipe, self.run, self._labelled_rows = recipe, run, labelled_rows
-        recipe.use_task(task)
-        with self._naming():
-            recipe.attach(model)
+        given = Given(
+            model=model,
+            task=task,
+            recipe=recipe,
+            recipe_args=recipe_args or {},
+            teacher=teacher,
+            args=args,
+            datasets={"train_dataset": train_dataset, "eval_dataset": eval_dataset},
+            tokenizer=processing_class,
+        )
+        self._session = Session.begin(given, compute_metrics is not None, overwrite)
+        prepared = self._session.prepared
         super().__init__(
             model,
+            prepared.recipe,
+            self._session.run,
             task,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
+            args=prepared.args,
+            train_dataset=prepared.train.rows,
+            eval_dataset=prepared.evaluation_rows,
+            processing_class=prepared.student.tokenizer,
             data_collator=data_collator,
             compute_metrics=compute_metrics,
-            callbacks=list(callbacks),
+            callbacks=[*self._session.callbacks, *callbacks],
             **options,
         )
-        self._connect(model)
-
-    def _connect(self, model: PreTrainedModel) -> None:
-        """Let the recipe act on the model, the loss and the optimizer."""
-        recipe = self.recipe
-        self._trained: dict[str, Any] = {}
-        # What the summary has of the saved model: train, sparsity, quantization.
-        self.results: dict[str, Any] = {}
-        if self._session is not None:
-            self.trained_by = self._session.trained_by
-        with self._naming():
-            if problems := loss_problems(self.args, self.task):
-                raise ConfigError(problems)
-        if (choice := self.args.class_weights) is not None:
-            rows, smoothing = self._measured_rows, self.args.label_smoothing_factor
-            with self._naming():
-                self.compute_loss_func = weighted_task_loss(
-                    choice, rows, label_names(model), smoothing
-                )
-        recipe.use_rows(self._draw)
-        skip_zeros = self.args.sparse_products_problem() is None
-        self._sparse_linears = SparseLinears(model, recipe, skip_zeros)
-        self._steps = RecipeCallback(recipe, self._sparse_linears)
-        self.add_callback(self._steps)
-        self._last_stage = LastStage(recipe)
-        self.add_callback(self._last_stage)
-        if (patience := self.args.early_stopping_patience) is not None:
-            threshold = self.args.early_stopping_threshold
-            self.add_callback(EarlyStoppingCallback(patience, threshold))
-        if self.optimizer is None and steps_by_row(self.args, model, recipe):
-            _, settings = self.get_optimizer_cls_and_kwargs(self.args)
-            self.optimizer_cls_and_kwargs = RowAdamW, settings
+        self.trained_by = self._session.trained_by
 
     def _naming(self) -> contextlib.AbstractContextManager[None]:
-        """Let errors name what this user sets: arguments, or the launcher's config keys."""
-        return contextlib.nullcontext() if self._session is None else naming_arguments()
-
-    def _draw(self, count: int, seed: int, multiple: int) -> Iterator[dict[str, Tensor]]:
-        """Training rows as batches for the task's loss; see `oneshot.calibration.draw`."""
-        collate = cast(Collator, self.data_collator)
-        for batch in draw(self._measured_rows, collate, count, self.args.seed + seed, multiple):
-            task = {name: batch[name] for name in batch if not name.startswith("teacher_")}
-            yield self._prepare_inputs(task)
-
-    @property
-    def _measured_rows(self) -> Dataset:
-        """The training rows that modifiers measure on: of a stream its first block."""
-        if self._labelled_rows is not None:
-            return self._labelled_rows
-        rows = self.train_dataset
-        return rows.first if isinstance(rows, StreamedRows) else cast(Dataset, rows)
-
-    def _first_token_suffices(self) -> bool:
-        return self.model.training and not self.recipe.reads_all_tokens
-
-    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
-        """Evaluate the model as it would be saved, with the recipe's averages of weights.
-
-        Nothing is drawn from training's random state, as a data loader does.
-        """
-        with torch.random.fork_rng(devices=[]), self._naming(), self.recipe.as_saved():
-            return super().evaluate(*args, **options)
-
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Whether this is the best model so far; only models of the last stage count."""
-        reached = self._last_stage.reached(self.state.global_step, self.state.max_steps)
-        return reached and bool(super()._determine_best_metric(metrics, trial))
+        return naming_arguments()
 
     def _rows(self, dataset: Any, name: str) -> Any:
         """Another data set of the user's, as `train_dataset` was prepared."""
-        if self._session is None or isinstance(dataset, str):
-            return dataset
-        return self._session.rows(dataset, name)
-
-    def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
-        # Parameters that a recipe freezes now may be trained later, so the optimizer needs them.
-        frozen = [p for p in self.model.parameters() if not p.requires_grad]
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **options)
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        decays = [group["weight_decay"] for group in optimizer.param_groups]
-        self._steps.weight_decays = self._steps.weight_decays or decays
-        return optimizer
-
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> Any:
-        """The recipe's learning rate where it sets one, otherwise the arguments' scheduler."""
-        steps_per_epoch = num_training_steps / self.recipe.num_epochs
-        if not self.recipe.sets_lr:
-            return super().create_scheduler(num_training_steps, optimizer)
-        if self.lr_scheduler is None:
-            optimizer = optimizer or cast(torch.optim.Optimizer, self.optimizer)
-            self.lr_scheduler = recipe_scheduler(self.recipe, optimizer, steps_per_epoch)
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
-
-    def _training_loss(self, task_loss: Tensor, batch: dict[str, Tensor], outputs: Any) -> Tensor:
-        return self.recipe.loss(task_loss, batch, outputs)
-
-    def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
-        """Add the parts of the loss and the modifiers' values to the Trainer's log."""
-        if "loss" in logs:
-            logs = {**logs, **self._recipe_log()}
-        super().log(logs, *args, **options)
-
-    def _recipe_log(self) -> dict[str, float]:
-        task_loss = self._task_loss.take()
-        task = {} if task_loss is None else {"task_loss": task_loss}
-        return {**task, **self.recipe.logs(), "sparsity": sparsity(self.model)["overall"]}
+        return dataset if isinstance(dataset, str) else self._session.rows(dataset, name)
 
     def train(  # type: ignore[override]
         self, resume_from_checkpoint: str | bool | None = None, **options: Any
@@ -272,44 +126,10 @@ class SparseTrainer(TaskTrainer):
         Args:
             resume_from_checkpoint: a checkpoint's folder, or True for the newest of this run.
         """
-        if self._trained:
-            raise UserError(
-                "this trainer has trained, and its recipe is over; make a new SparseTrainer"
-            )
-        if self._session is None:
-            return self._train(resume_from_checkpoint, **options)
+        self._check_new()
         with self._session.training(resume_from_checkpoint) as checkpoint:
-            result = self._train(checkpoint, **options)
+            result = super().train(checkpoint, **options)
             self._session.record({"train": self._trained})
-        return result
-
-    def _train(self, checkpoint: str | bool | None, **options: Any) -> TrainOutput:
-        self._rows_seen = 0
-        if isinstance(self.train_dataset, StreamedRows):
-            batches = (resumed_step(checkpoint) or 0) * self.args.gradient_accumulation_steps
-            self.train_dataset.passed = batches * self.args.train_batch_size
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(cpu_acceleration(self, self.recipe, self._sparse_linears))
-            stack.enter_context(matmul_precision(self.args.matmul_precision))
-            if isinstance(self.model, PreTrainedModel) and self.task.first_token:
-                hook = only_first_token(self.model, self._first_token_suffices)
-                stack.callback(hook.remove if hook else lambda: None)
-            try:
-                result = super().train(checkpoint, **options)
-            except pickle.UnpicklingError as error:
-                raise UserError(
-                    f"the training state in {checkpoint} is not one that training wrote: "
-                    f"{first_line(error)}; resume from another checkpoint, or train from the start"
-                ) from error
-        self.recipe.detach(self.model)
-        self._trained = {
-            "seconds": result.metrics["train_runtime"],
-            "steps": result.global_step,
-            "samples_per_second": result.metrics["train_samples_per_second"],
-            "sparse_layers": self.sparse_layers,
-        }
-        if self.args.load_best_model_at_end:
-            self._trained["best_step"] = self.state.best_global_step
         return result
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -321,24 +141,6 @@ class SparseTrainer(TaskTrainer):
         Raises:
             UserError: the run has not trained yet.
         """
-        if output_dir is not None:
-            super().save_model(output_dir, _internal_call)
-            if self.args.should_save and not _internal_call:
-                separate_quantizers(Path(output_dir))
-            return
-        if not self._trained:
-            raise UserError("nothing was trained that could be saved: call train() first")
-        super().save_model(str(self.run.model), _internal_call)
-        if not self.is_world_process_zero():
-            return
-        precision = self.args.precision
-        self.results = record_model(
-            self.recipe, self.model, self.run, self.args, self._trained, precision
-        )
-        if self._session is not None:
+        super().save_model(output_dir, _internal_call)
+        if output_dir is None and self.is_world_process_zero():
             self._session.finish(self.results)
-
-    @property
-    def sparse_layers(self) -> int:
-        """How many layers skipped their zeros in training."""
-        return self._sparse_linears.sparse_layers

@@ -20,7 +20,7 @@ from sparsekit.errors import UserError
 from sparsekit.runs.faults import fault
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker
-from sparsekit.training.trainer import SparseTrainer
+from sparsekit.training.recipe_trainer import RecipeTrainer
 
 SAVING = ["training.save_strategy=steps", "+training.save_steps=2", "training.save_total_limit=5"]
 
@@ -108,7 +108,7 @@ def test_out_of_memory_names_the_batch_size(
     def fail(*arguments: Any, **options: Any) -> None:
         raise error
 
-    monkeypatch.setattr(SparseTrainer, "training_step", fail)
+    monkeypatch.setattr(RecipeTrainer, "training_step", fail)
     with pytest.raises(UserError, match=r"out of memory.*per_device_train_batch_size"):
         run_here(tmp_path / "run", *local(csv_files, student_folder))
     assert RunFolder(tmp_path / "run").summary["error"].startswith("out of memory")

@@ -24,7 +24,7 @@ from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.base import Data
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.tasks.token_classification import TokenClassification
-from sparsekit.training.trainer import SparseTrainer
+from sparsekit.training.recipe_trainer import RecipeTrainer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["a", "fine", "film", "dull", "slow", "plot", "it", "moved", "me", "and", "the", "good"]
@@ -193,14 +193,14 @@ def test_a_run_learns_from_more_texts(
     student_folder: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trainers: list[SparseTrainer] = []
+    trainers: list[RecipeTrainer] = []
 
-    class Kept(SparseTrainer):
+    class Kept(RecipeTrainer):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             trainers.append(self)
 
-    monkeypatch.setattr(sparsekit.pipeline.engines.sparsekit, "SparseTrainer", Kept)
+    monkeypatch.setattr(sparsekit.pipeline.engines.sparsekit, "RecipeTrainer", Kept)
     choices: list[Any] = [*local(csv_files, student_folder), "export=none", "student.sparsity=0.5"]
     more = [f"dataset.unlabeled={written(tmp_path, TEXTS)}", "dataset.augment.copies=1"]
     with pytest.raises(ConfigError, match="but there is none"):

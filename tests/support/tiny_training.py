@@ -17,7 +17,7 @@ from sparsekit.tasks.base import Data, Task
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.tasks.tokens import tokenize
 from sparsekit.training.arguments import SparseTrainingArguments
-from sparsekit.training.trainer import SparseTrainer
+from sparsekit.training.recipe_trainer import RecipeTrainer
 
 TASK = TextClassification(max_length=64)
 
@@ -58,7 +58,7 @@ def trainer(
     callbacks: list[TrainerCallback] | None = None,
     task: Task = TASK,
     **arguments: Any,
-) -> SparseTrainer:
+) -> RecipeTrainer:
     """A trainer of 8 steps an epoch, which attaches `recipe`."""
     args = SparseTrainingArguments(
         output_dir=str(folder),
@@ -77,16 +77,16 @@ def trainer(
             **arguments,
         },
     )
-    return SparseTrainer(
+    return RecipeTrainer(
         student.model,
         recipe,
-        task=task,
+        RunFolder(folder),
+        task,
         args=args,
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=student.tokenizer,
         callbacks=callbacks or [],
-        run=RunFolder(folder),
     )
 
 

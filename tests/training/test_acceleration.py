@@ -25,7 +25,7 @@ from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.cpu import attention
 from sparsekit.training.cpu.dropout import BitDropout
 from sparsekit.training.cpu.sparse_linear import MaskedLinear
-from sparsekit.training.trainer import SparseTrainer
+from sparsekit.training.recipe_trainer import RecipeTrainer
 
 TASK = TextClassification(max_length=64)
 
@@ -74,7 +74,7 @@ def changes(model: PreTrainedModel) -> dict[str, Any]:
 
 def train(
     folder: Path, model_folder: str, rows: dict[str, Dataset], fails: bool = False
-) -> tuple[SparseTrainer, Interrupt, dict[str, Any]]:
+) -> tuple[RecipeTrainer, Interrupt, dict[str, Any]]:
     """Returns what was changed before as well."""
     loaded = Student(checkpoint=model_folder).load(TASK, LABELS)
     recipe = Recipe.build({"num_epochs": 1, "modifiers": {"pruning": PRUNING}})
@@ -136,7 +136,7 @@ def test_a_trainer_trains_once(
     """Its recipe is over; a second call changes nothing."""
     made, watch, before = train(tmp_path, student_folder, rows)
     watch.seen = {}
-    with pytest.raises(UserError, match="make a new SparseTrainer"):
+    with pytest.raises(UserError, match="make a new RecipeTrainer"):
         made.train()
     assert watch.seen == {}
     assert isinstance(made.model, PreTrainedModel)

@@ -13,7 +13,7 @@ from tiny_training import Rows, load_student, trainer
 from torch import Tensor, nn
 
 from sparsekit.recipe.recipe import Recipe
-from sparsekit.training import trainer as trainer_module
+from sparsekit.training import recipe_trainer as trainer_module
 from sparsekit.training.cpu.adamw import RowAdamW
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")

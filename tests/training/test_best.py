@@ -16,7 +16,7 @@ from sparsekit.models.pruning import sparsity
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.best import LastStage, best_problems
-from sparsekit.training.trainer import SparseTrainer
+from sparsekit.training.recipe_trainer import RecipeTrainer
 
 M = "sparsekit.modifiers"
 # Eight steps an epoch; the last stage begins with epoch 3, after step 24.
@@ -62,7 +62,7 @@ def training(
     built: Recipe,
     scores: list[float],
     **arguments: Any,
-) -> SparseTrainer:
+) -> RecipeTrainer:
     return trainer(
         tmp_path / "checkpoints",
         student,

@@ -20,10 +20,10 @@ from sparsekit.runs.tracking import Tracker
 from sparsekit.runs.tracking_callback import TrackerCallback
 from sparsekit.training.arguments import matmul_precision
 from sparsekit.training.cpu.allocator import reuse_freed_memory
+from sparsekit.training.recipe_trainer import RecipeTrainer
 from sparsekit.training.record import ScheduleCallback
 from sparsekit.training.settings import check_unchanged, trained_by
 from sparsekit.training.stopping import StopAfterCheckpoint
-from sparsekit.training.trainer import SparseTrainer
 
 
 @dataclass(kw_only=True)
@@ -83,22 +83,22 @@ def teach(plan: Plan, inputs: Inputs, tracker: Tracker) -> Rows:
 
 def make_trainer(
     plan: Plan, inputs: Inputs, rows: Rows, run: RunFolder, tracker: Tracker
-) -> SparseTrainer:
+) -> RecipeTrainer:
     """The trainer, with the schedule printed and everything it logs kept in the run folder."""
-    trainer = SparseTrainer(
+    trainer = RecipeTrainer(
         inputs.student.model,
         plan.recipe,
+        run,
+        inputs.data.task,
         args=plan.training,
         train_dataset=rows["train"] if inputs.stream is None else inputs.stream,
         eval_dataset=rows["validation"],
         processing_class=inputs.student.tokenizer,
-        task=inputs.data.task,
         labelled_rows=inputs.labelled_rows,
         callbacks=[
             ScheduleCallback(plan.recipe, run, exported=plan.export is not None),
             TrackerCallback(tracker),
         ],
-        run=run,
     )
     # The Trainer's own: a bar, or dictionaries where that is turned off.
     for own in (ProgressCallback, PrinterCallback):
