@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 
 import pytest
 from sweeping import ran, sweep
@@ -24,7 +25,8 @@ def test_a_sweep_does_not_grow_with_its_jobs(tmp_path: Path) -> None:
     early, late = held[FIRST : FIRST + COMPARED], held[-COMPARED:]
     assert len(held) == JOBS
     for what in ("files", "threads"):
-        assert max(each[what] for each in late) <= max(each[what] for each in early), what
+        # The median: while a job starts, the pipes to it are open for a moment.
+        assert median(each[what] for each in late) <= median(each[what] for each in early), what
     memory = [sum(each["memory"] for each in part) / len(part) for part in (early, late)]
     # Less than 50 kB a job: its overrides, its config's hash, and how it ended.
     assert memory[1] - memory[0] < 0.05 * JOBS
