@@ -47,7 +47,7 @@ from sparsekit.tasks.base import Data
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.tasks.tokens import tokenize
 from sparsekit.training.arguments import SparseTrainingArguments
-from sparsekit.training.trainer import SparseTrainer
+from sparsekit.training.recipe_trainer import RecipeTrainer
 
 REVIEWS = "sparsekit.data.synthetic.reviews"
 # As in docs/performance/one-shot-pruning.md; the quickstart's own learning rate is half of it.
@@ -100,13 +100,14 @@ def trained(data: Data, seed: int, recipe: Recipe, start: State | None = None) -
             train_sampling_strategy="group_by_length",
             seed=seed,
         )
-        trainer = SparseTrainer(
+        trainer = RecipeTrainer(
             student.model,
             recipe,
+            RunFolder(Path(folder)),
+            data.task,
             args=arguments,
             train_dataset=tokenize(data, student.tokenizer, student.tokenizer_hash)["train"],
             processing_class=student.tokenizer,
-            run=RunFolder(Path(folder)),
         )
         trainer.train()
     return student

@@ -41,8 +41,9 @@ from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.system import cores, cpu_name
+from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
-from sparsekit.training.trainer import SparseTrainer
+from sparsekit.training.recipe_trainer import RecipeTrainer
 
 SHAPES = {
     "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536},
@@ -132,7 +133,8 @@ def make_trainer(
     prune(model, 0.8)
     modifiers = MODIFIERS | (QAT if kind == "qat" else {})
     recipe = Recipe.build({"num_epochs": 1, "modifiers": modifiers})
-    return SparseTrainer(model, recipe, args=args, run=RunFolder(Path(folder)), **common)
+    run, task = RunFolder(Path(folder)), TextClassification()
+    return RecipeTrainer(model, recipe, run, task, args=args, processing_class=None, **common)
 
 
 def race(kinds: list[str], options: argparse.Namespace) -> dict[str, Turns]:

@@ -37,7 +37,7 @@ from sparsekit.runs.progress import quiet_libraries
 from sparsekit.runs.tracking import Tracker
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.tasks.tokens import tokenize
-from sparsekit.training.trainer import SparseTrainer
+from sparsekit.training.recipe_trainer import RecipeTrainer
 
 TASK = TextClassification(max_length=128)
 
@@ -143,14 +143,15 @@ def main() -> None:
     rows = teach(plan, inputs, Tracker(run))
     prepared = [b - a for a, b in zip(begin, now(), strict=True)]
     turns = Turns(options.block)
-    trainer = SparseTrainer(
+    trainer = RecipeTrainer(
         student.model,
         plan.recipe,
+        run,
+        data.task,
         args=plan.training,
         train_dataset=rows["train"],
         processing_class=student.tokenizer,
         callbacks=[turns],
-        run=run,
     )
     trainer.train()
     result = {

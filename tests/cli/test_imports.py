@@ -25,7 +25,8 @@ def test_nothing_is_frozen_in_a_process_at_work() -> None:
     frozen = gc.get_freeze_count()
     with uncollected():
         assert gc.isenabled()
-    assert gc.get_freeze_count() == frozen
+    # What was frozen may have been deleted since.
+    assert gc.get_freeze_count() <= frozen
 
 
 def test_collections_that_are_off_stay_off(monkeypatch: pytest.MonkeyPatch) -> None:
