@@ -35,6 +35,7 @@ from sparsekit.pipeline.plan import Inputs, Plan
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.runs.tracking import Tracker
+from sparsekit.sparseml.recipes.load import register_resolvers
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.tasks.tokens import tokenize
 from sparsekit.training.recipe_trainer import RecipeTrainer
@@ -128,12 +129,13 @@ def main() -> None:
     """Prepare, train in turns, and report the result."""
     options = parse()
     quiet_libraries()
+    register_resolvers()
     for kernel in (adamw, dropout, quantize):
         kernel.available()  # compiled once per machine, so not timed
     plan = make_plan(options)
     set_seed(options.seed)
-    data = stages.load_data(plan)
-    student = plan.student.load(data.label_names, data.max_length)
+    _, data = stages.load_data(plan)
+    student = plan.student.load(data.task, data.label_names)
     begin = now()
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
     run = RunFolder(Path(str(plan.training.output_dir)))
