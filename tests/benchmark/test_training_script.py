@@ -22,4 +22,5 @@ def test_both_systems_train() -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["ratio"].keys() == {"run", "before_qat", "qat"}
-    assert {each["sparsity"] for each in found["results"].values()} == {0.8}
+    for each in found["results"].values():
+        assert each["sparsity"] == pytest.approx(0.8, abs=1e-5)
