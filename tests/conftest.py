@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Imports take three quarters of the time without it; see pytest_collection_finish.
+# Collecting the tests imports everything, which takes a third less time without garbage
+# collections; see pytest_collection_finish.
 gc.disable()
 
 # Before any library or fixture reads them: no test asks the real Hub or uses the user's caches.

@@ -60,10 +60,9 @@ def predict(
     """Label texts with a run's exported model: label, probability and text, tab-separated.
 
     One line for each text, whose tabs, line breaks and backslashes are escaped as `\\t`, `\\n` and
-    `\\\\`. The texts of a .txt file and of stdin are its lines, also those that `--similar QUERY`
-    or `--rank QUERY` order. A csv, jsonl or parquet file, which may be compressed, is written again
-    with the answers as further columns, to stdout or to `--output`, in memory that does not grow
-    with it.
+    `\\\\`. A .txt file and stdin are read by lines, with `--similar QUERY` and `--rank QUERY` too.
+    A csv, jsonl or parquet file, which may be compressed, is written again with the answers as
+    further columns, to stdout or to `--output`, in memory that does not grow with it.
     """
     from sparsekit.runtime.choice import runtime_named
     from sparsekit.runtime.tables.open import is_table

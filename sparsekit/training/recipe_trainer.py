@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,8 +38,6 @@ from sparsekit.training.record import record_model
 from sparsekit.training.resume import resumed_step
 from sparsekit.training.stream import StreamedRows
 from sparsekit.training.task_trainer import TaskTrainer, label_names
-
-log = logging.getLogger(__name__)
 
 
 class RecipeTrainer(TaskTrainer):
@@ -183,11 +180,7 @@ class RecipeTrainer(TaskTrainer):
     def train(  # type: ignore[override]
         self, resume_from_checkpoint: str | bool | None = None, **options: Any
     ) -> TrainOutput:
-        """Train by the recipe; see transformers.
-
-        Args:
-            resume_from_checkpoint: a checkpoint's folder, or True for the newest of this run.
-        """
+        """Train by the recipe, from the start or from a checkpoint's folder."""
         self._check_new()
         self._rows_seen = 0
         if isinstance(self.train_dataset, StreamedRows):

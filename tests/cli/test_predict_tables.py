@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from sparsekit.cli.app import app
 from sparsekit.runtime.answers import predict
 from sparsekit.runtime.tables import predict as table_prediction
+from sparsekit.runtime.tables.columns import chosen_columns
 
 TEXTS = ['a "fine" film', "bad, bad\nbad", "=1+1\tand\\t", "Ünïcode \U0001f3ac"]
 
@@ -151,6 +152,11 @@ def test_mistakes_are_named(
     assert done.exit_code == 1
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert not Path("out.csv").exists()
+
+
+def test_columns_of_words_are_found() -> None:
+    assert chosen_columns(["words", "tags"], [], ["words"], False) == ["words"]
+    assert chosen_columns(["tokens", "tags"], [], [], False) == ["tokens"]
 
 
 def test_a_text_that_ends_like_a_file_is_a_text(run: Path) -> None:

@@ -43,6 +43,14 @@ def test_a_damaged_config_is_named(tmp_path: Path, content: bytes) -> None:
     assert run.text_columns == []
 
 
+def test_a_path_that_is_no_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^there is no folder .*nope$"):
+        _ = RunFolder(tmp_path / "nope").config
+    (tmp_path / "train.csv").touch()
+    with pytest.raises(UserError, match=r"train\.csv is not a run folder: it is a file$"):
+        _ = RunFolder(tmp_path / "train.csv").config
+
+
 @pytest.mark.parametrize(
     ("dataset", "columns"),
     [

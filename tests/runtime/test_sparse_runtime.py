@@ -505,8 +505,8 @@ def test_matmuls_around_the_encoder_start_no_other_thread(op: str, by: str) -> N
     code = (
         "import os, sys, time, numpy as np\n"
         "from sparsekit.runtime.sparse.dense_matmul import matmul\n"
-        "from sparsekit.runtime.sparse.operators import OPERATORS, with_product\n"
-        "functions = OPERATORS if sys.argv[2] == 'numpy' else with_product(matmul)\n"
+        "from sparsekit.runtime.sparse.operators import OPERATORS\n"
+        "product = OPERATORS[sys.argv[1]] if sys.argv[2] == 'numpy' else matmul\n"
         "def others():\n"
         "    threads = set(os.listdir('/proc/self/task')) - {str(os.getpid())}\n"
         "    stats = [open(f'/proc/self/task/{t}/stat').read() for t in threads]\n"
@@ -516,7 +516,7 @@ def test_matmuls_around_the_encoder_start_no_other_thread(op: str, by: str) -> N
         "time.sleep(0.5)\n"  # BLAS has just made its threads, which spin at first
         "before, until = others(), time.process_time() + 0.5\n"
         "while time.process_time() < until:\n"
-        "    assert functions[sys.argv[1]](a, b).flat[0] == 768\n"
+        "    assert product(a, b).flat[0] == 768\n"
         "sys.exit(f'hundredths of a second: {others() - before}' if others() - before > 5 else 0)"
     )
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"}

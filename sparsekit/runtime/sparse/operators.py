@@ -158,9 +158,8 @@ def _gemm(
     beta: float = 1.0,
     transA: int = 0,
     transB: int = 0,
-    product: Operator = matmul,
 ) -> Array:
-    scaled: Array = np.float32(alpha) * product(a.T if transA else a, b.T if transB else b)
+    scaled = np.float32(alpha) * matmul(a.T if transA else a, b.T if transB else b)
     return scaled if c is None else scaled + np.float32(beta) * c
 
 
@@ -289,8 +288,3 @@ OPERATORS: dict[str, Operator] = {
     "Unsqueeze": _unsqueeze,
     "Where": np.where,
 }
-
-
-def with_product(product: Operator) -> dict[str, Operator]:
-    """The operators, with `product` for the product of matrices."""
-    return OPERATORS | {"MatMul": product, "Gemm": functools.partial(_gemm, product=product)}

@@ -30,7 +30,7 @@ MASKED = -1e30
 MOST_ROWS = 4096
 # And so are those of which masks have more pairs of tokens, whose values take 8 bytes each.
 MOST_PAIRS = 1 << 24
-_OPERATORS = operators.with_product(matmul)
+_OPERATORS = operators.OPERATORS | {"MatMul": matmul}
 
 
 @dataclass(frozen=True, eq=False)
