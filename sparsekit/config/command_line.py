@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
@@ -16,18 +17,35 @@ def arranged(words: Sequence[str]) -> list[str]:
 
     An option between overrides (`dataset=csv -m seed=1,2`) would end Hydra's list of overrides.
     `--help` prints a composed config, so it gets a value for the one group without a default.
-    Raises UserError for a value that Hydra reads only in quotes and that is not a path.
+    Raises UserError for an option that Hydra does not have, and for a value that it reads only in
+    quotes and that is not a path.
 
     >>> arranged(["dataset=csv", "-m", "seed=1,2"])
     ['-m', 'dataset=csv', 'seed=1,2']
     """
     overrides = [w for w in words if not w.startswith("-") and ("=" in w or w.startswith("~"))]
     options = [word for word in words if word not in overrides]
+    _check_options(options)
     chosen = any(word.startswith(("dataset=", "experiments=")) for word in overrides)
     if {"-h", "--help"} & set(options) and not chosen:
         overrides.append("dataset=rotten_tomatoes")
     parser = OverridesParser.create()
     return options + [_readable(word, parser) for word in overrides]
+
+
+def _check_options(words: Sequence[str]) -> None:
+    """Raise UserError for a value of the config that is written as an option."""
+    _, unknown = get_args_parser().parse_known_args(list(words))
+    if not unknown:
+        return
+    word = unknown[0]
+    key, _, value = word.lstrip("-").partition("=")
+    if not value:
+        following = words[words.index(word) + 1 :]
+        value = following[0] if following and not following[0].startswith("-") else "VALUE"
+    raise UserError(
+        f"{word} is not an option; values of the config are set without dashes: write {key}={value}"
+    )
 
 
 def _readable(override: str, parser: OverridesParser) -> str:

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sparsekit.metrics.report import read_report, unrecognized
-from sparsekit.metrics.table import as_text, higher_is_better, is_share
+from sparsekit.metrics.table import as_text, higher_is_better, is_share, limits
 from sparsekit.runs.folder import RunFolder
 
 SPLITS = ("validation", "test")
 RECALL_0 = 3  # classes of recall 0 that are named
 # A student so much below its teacher has more to learn than compression explains.
 FAR = 0.05
+# A score below this is next to nothing.
+NOTHING = 0.05
 # Sparsities to go back to.
 _LOWER = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 # A share of zeros that trained weights have by chance.
@@ -20,13 +22,13 @@ _FEW_ZEROS = 0.01
 
 
 def remarks(run: RunFolder, summary: Mapping[str, Any]) -> list[str]:
-    """Sentences about classes that are never recognized and a student far below its teacher.
+    """Sentences about classes that are never recognized, a student far below its teacher, or both
+    scoring nothing.
 
     The last sentence says what to try, as overrides of the run's own config.
     """
     missed = list(_missed_classes(run))
-    behind = _behind_teacher(summary)
-    found = [*missed, *behind]
+    found = [*missed, *_behind_teacher(summary)] or [*_nothing_learnt(summary)]
     if not found:
         return []
     config = run.config if run.config_file.is_file() else {}
@@ -54,6 +56,14 @@ def _behind_teacher(summary: Mapping[str, Any]) -> Iterator[str]:
                 f"validation: the student's {name} is {100 * (theirs - ours):.1f} points below its "
                 f"teacher's, {as_text(name, ours)} against {as_text(name, theirs)}."
             )
+            return
+
+
+def _nothing_learnt(summary: Mapping[str, Any]) -> Iterator[str]:
+    """A score such as no entity found, or numbers that have nothing to do with the expected."""
+    for name, score in summary.get("metrics", {}).get("validation", {}).items():
+        if limits(name) and higher_is_better(name) and score < NOTHING:
+            yield f"validation: {name} is {as_text(name, score)}, so next to nothing was learnt."
             return
 
 

@@ -31,6 +31,24 @@ def test_help_gets_a_data_set_unless_one_is_chosen() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("--num_epochs 3", "--num_epochs is not an option; .*: write num_epochs=3$"),
+        ("dataset=csv --seed=3", "--seed=3 is not an option; .*: write seed=3$"),
+        ("--teacher -m", "write teacher=VALUE$"),
+    ],
+)
+def test_a_value_written_as_an_option_is_told_how_to_write_it(words: str, advice: str) -> None:
+    with pytest.raises(UserError, match=advice):
+        arranged(words.split())
+
+
+def test_options_of_hydra_are_left_alone() -> None:
+    words = ["--config-dir", "conf", "--cfg", "job", "--multirun", "--info", "all", "--resolve"]
+    assert arranged([*words, "--package=recipe"]) == [*words, "--package=recipe"]
+
+
+@pytest.mark.parametrize(
     "name", ["möd", "a b", "run(1)", "a=b", "it's", "[x]", 'an "odd" one', "b#~&"]
 )
 def test_paths_that_are_there_need_no_quotes(tmp_path: Path, name: str) -> None:

@@ -86,3 +86,29 @@ def test_a_metric_that_is_no_share_or_better_when_lower_is_left_out(tmp_path: Pa
     ours = {"metrics": {"validation": {"log_loss": 0.2, "hamming_loss": 0.2}}}
     theirs = {"teacher": {"validation": {"log_loss": 0.9, "hamming_loss": 0.9}}}
     assert remarks(run, {**ours, **theirs}) == []
+
+
+@pytest.mark.parametrize(
+    ("metrics", "named"),
+    [
+        ({"f1": 0.0, "precision": 0.0}, "f1 is 0.00%"),
+        ({"mse": 0.01, "pearson": 0.031}, "pearson is 3.10%"),
+        ({"spearman": -0.2}, "spearman is -20.00%"),
+        ({"mse": 0.01, "of_a_user": 0.0, "expected_calibration_error": 0.0}, None),
+        ({"exact_match": 0.06, "f1": 0.2}, None),
+    ],
+)
+def test_scores_of_nothing_are_said(
+    tmp_path: Path, metrics: dict[str, float], named: str | None
+) -> None:
+    run = RunFolder(tmp_path)
+    run.config_file.write_text("recipe: {num_epochs: 2}")
+    found = remarks(run, {"metrics": {"validation": metrics}})
+    assert found == (
+        []
+        if named is None
+        else [
+            f"validation: {named}, so next to nothing was learnt.",
+            "What may help: more epochs (recipe.num_epochs=6).",
+        ]
+    )
