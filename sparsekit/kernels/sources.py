@@ -15,6 +15,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "dropout": _VECTORIZED,
     # It has its own thread pool, see thread_pool.h, and names what is rounded once, see vectors.h.
     "encoder": ("-fno-openmp", "-pthread", "-ffp-contract=off"),
+    "fisher": _VECTORIZED,
     # A multiplication and an addition are rounded separately, as in torch.
     "quantize": ("-ffp-contract=off", *_VECTORIZED),
     "sparse_linear": (),

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sparsekit.sparsity.fisher import BlockFisher, Fisher
+from sparsekit.sparsity.fisher import Fisher
 from sparsekit.sparsity.gradients import recorded
 from sparsekit.sparsity.masks import Blocks, NOfM, Pattern, parse_mask_type
+from sparsekit.sparsity.packed_fisher import block_fisher
 from sparsekit.sparsity.surgeon import Batch, Draw, Layers, masks_of, measure, repair, saliencies
 
 Masks = dict[str, Tensor]
@@ -163,7 +164,7 @@ def _obs(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot) -
 
     def empty(weights: int) -> Fisher:
         device = next(iter(layers.values())).weight.device
-        return BlockFisher.zeros(weights, config.fisher_block_size, device)
+        return block_fisher(weights, config.fisher_block_size, device)
 
     for done in range(config.num_recomputations):
         # Other rows in each step.

@@ -9,7 +9,8 @@ moving the remaining weights S so that the loss, in F's quadratic approximation,
 
 For a single weight this is ½ w² / (F⁻¹)_qq and -w (F⁻¹)_:q / (F⁻¹)_qq. Both classes compute this
 batched over all blocks: `BlockFisher` stores the blocks, `GradientFisher` only the gradients, which
-is less where a block is larger than their number (M-FAC, Frantar et al. 2021).
+is less where a block is larger than their number (M-FAC, Frantar et al. 2021). `PackedFisher`, in a
+file of its own, does in C what `BlockFisher` does.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsekit.sparsity.gradients import Products
+
+# What a factorization raises for a matrix that is not positive-definite.
+NotInvertible = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 # Values in a working copy of some blocks, few enough for a core's cache.
 CHUNK = 300_000
 # Rounding error of float32 sums relative to a block's trace; the damping is at least this.
@@ -31,8 +36,8 @@ ROUNDING = 4 * torch.finfo(torch.float32).eps
 class Fisher(Protocol):
     """The Fisher information of a weight with d entries, as pruning uses it."""
 
-    def add(self, gradients: Tensor) -> None:
-        """Accumulate gradients [n, d]; they are copied."""
+    def add(self, gradients: Products) -> None:
+        """Accumulate gradients."""
 
     def saliency(self, weight: Tensor, mask: Tensor, damp: float, group: int = 1) -> Tensor:
         """The rise of the loss if a group of `group` consecutive entries alone is removed.
@@ -58,17 +63,17 @@ class BlockFisher:
         blocks = -(-weights // block_size)
         return cls(torch.zeros(blocks, block_size, block_size, device=device))
 
-    def add(self, gradients: Tensor) -> None:
-        size = self.total.shape[-1]
-        whole = gradients.shape[1] // size
+    def add(self, gradients: Products) -> None:
+        dense, size = gradients.dense(), self.total.shape[-1]
+        whole = dense.shape[1] // size
         # An incomplete last block is padded separately, so that most gradients are not copied.
         for total, part in (
-            (self.total[:whole], gradients[:, : whole * size]),
-            (self.total[whole:], gradients[:, whole * size :]),
+            (self.total[:whole], dense[:, : whole * size]),
+            (self.total[whole:], dense[:, whole * size :]),
         ):
             blocks = as_blocks(part, size).transpose(0, 1)
             total.baddbmm_(blocks.transpose(1, 2), blocks)
-        self.count += len(gradients)
+        self.count += len(dense)
 
     def saliency(self, weight: Tensor, mask: Tensor, damp: float, group: int = 1) -> Tensor:
         size = self.total.shape[-1]
@@ -119,8 +124,8 @@ class GradientFisher:
         self.block_size = block_size
         self._gradients: list[Tensor] = []
 
-    def add(self, gradients: Tensor) -> None:
-        self._gradients.append(as_blocks(gradients.clone(), self.block_size))
+    def add(self, gradients: Products) -> None:
+        self._gradients.append(as_blocks(gradients.dense().clone(), self.block_size))
 
     def saliency(self, weight: Tensor, mask: Tensor, damp: float, group: int = 1) -> Tensor:
         weights, masks = as_blocks(weight, self.block_size), as_blocks(mask, self.block_size)

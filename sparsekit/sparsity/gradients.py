@@ -4,14 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparsekit.errors import UserError
 from sparsekit.sparsity.items import items_of_rows
 
 Calls = dict[str, list[tuple[Tensor, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Products:
+    """The gradients of a Linear layer's weight, each a product that is not computed yet.
+
+    The gradient of example n is grad_outputs[n] @ inputs[n], the sum over its tokens.
+
+    inputs: float32 [examples, tokens, in], contiguous.
+    grad_outputs: float32 [examples, out, tokens], contiguous.
+    memory: a list of one tensor that `dense` writes to, since allocating memory of this size takes
+        as long as computing them; empty at first.
+    """
+
+    inputs: Tensor
+    grad_outputs: Tensor
+    memory: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, gradients: Tensor) -> Products:
+        """Gradients that are there already, [examples, weights]."""
+        ones = gradients.new_ones(len(gradients), 1, 1)
+        return cls(gradients.float().contiguous()[:, None], ones)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def dense(self) -> Tensor:
+        """The gradients [examples, out * in]; the next ones with this memory overwrite them."""
+        shape = (len(self), self.grad_outputs.shape[1], self.inputs.shape[2])
+        size = shape[0] * shape[1] * shape[2]
+        if not self.memory or len(self.memory[0]) < size:
+            self.memory[:] = [torch.empty(size, device=self.inputs.device)]
+        out = self.memory[0][:size].view(shape)
+        return torch.bmm(self.grad_outputs, self.inputs, out=out).flatten(1)
 
 
 @contextmanager
@@ -45,21 +82,18 @@ def example_gradients(
     batch: Mapping[str, Tensor],
     layers: Mapping[str, nn.Linear],
     examples: int,
-    memory: list[Tensor],
-) -> Iterator[tuple[str, Tensor]]:
-    """Yields each layer's name with the gradients [rows / examples, out * in] of its weight.
+) -> Iterator[tuple[str, Products]]:
+    """Yields each layer's name with the gradients of its weight, rows / examples of them.
 
     A gradient is that of the mean loss over `examples` consecutive rows. One backward pass through
     the activations suffices: a weight's gradient is the matmul of the layer's input and the
-    gradient of its output, which can be computed for each group of rows.
+    gradient of its output, which can be computed for each group of rows. The products of a batch
+    share their memory.
 
     Args:
         model: returns a `loss` that is the mean over the rows, or over the labelled tokens where
             `labels` has one for each token.
         batch: its number of rows is a multiple of `examples`.
-        memory: an empty list at the first call; it holds one tensor that all gradients are written
-            to, since allocating memory of this size takes as long as computing them. Each gradient
-            is overwritten by the next.
     """
     rows = len(batch["labels"])
     with recorded(layers) as calls, torch.enable_grad():
@@ -69,25 +103,28 @@ def example_gradients(
         return
     # The loss is the mean over all items, a gradient that over those of `examples` rows.
     items = items_of_rows(batch).view(-1, examples).sum(1)
+    if not items.any():  # a mean of nothing has no gradients
+        loss = torch.where(torch.zeros_like(loss, dtype=torch.bool), loss, 0.0)
+    _check(loss)
     factors = items.sum() / items.clamp(min=1)
     outputs = [output for pairs in calls.values() for _, output in pairs]
     grad_outputs = iter(torch.autograd.grad(loss, outputs))
+    memory: list[Tensor] = []
     for name, pairs in calls.items():
-        layer = layers[name]
-        flat = _scratch(memory, rows // examples, layer.weight)
-        gradient = flat.view(-1, layer.out_features, layer.in_features)
-        for call, (inputs, _) in enumerate(pairs):
-            grad_output = next(grad_outputs).float().reshape(len(factors), -1, layer.out_features)
-            grad_output = (grad_output * factors[:, None, None]).transpose(1, 2)
-            inputs = inputs.float().reshape(rows // examples, -1, layer.in_features)
-            torch.baddbmm(gradient, grad_output, inputs, beta=float(call > 0), out=gradient)
+        layer, groups = layers[name], len(factors)
+        lefts, rights = [], []
+        for inputs, _ in pairs:
+            grad_output = next(grad_outputs).float().reshape(groups, -1, layer.out_features)
+            lefts.append((grad_output * factors[:, None, None]).transpose(1, 2))
+            rights.append(inputs.float().reshape(groups, -1, layer.in_features))
         if pairs:
-            yield name, flat
+            # The gradient of a layer that is called several times is a sum over all its tokens.
+            yield name, Products(torch.cat(rights, 1).contiguous(), torch.cat(lefts, 2), memory)
 
 
 def _gradients_by_group(
     model: nn.Module, batch: Mapping[str, Tensor], layers: Mapping[str, nn.Linear], examples: int
-) -> Iterator[tuple[str, Tensor]]:
+) -> Iterator[tuple[str, Products]]:
     """`example_gradients` by one backward pass for each group of `examples` rows.
 
     For models with a layer whose input belongs to no single row, such as DeBERTa's projections of
@@ -104,18 +141,20 @@ def _gradients_by_group(
             loss = model(**group).loss
         if not items_of_rows(group).any():  # the loss is a mean of nothing
             loss = torch.where(torch.zeros_like(loss, dtype=torch.bool), loss, 0.0)
+        _check(loss)
         groups.append(torch.autograd.grad(loss, weights, allow_unused=True))
     for weight in frozen:
         weight.requires_grad_(False)
     for name, gradients in zip(layers, zip(*groups, strict=True), strict=True):
         # A layer that is not called has no gradient.
         if all(gradient is not None for gradient in gradients):
-            yield name, torch.stack(gradients).float().flatten(1)
+            yield name, Products.of(torch.stack(gradients).flatten(1))
 
 
-def _scratch(memory: list[Tensor], rows: int, weight: Tensor) -> Tensor:
-    """Uninitialized float32 [rows, weight.numel()], in the tensor of `memory` if it suffices."""
-    size = rows * weight.numel()
-    if not memory or len(memory[0]) < size:
-        memory[:] = [torch.empty(size, device=weight.device)]
-    return memory[0][:size].view(rows, -1)
+def _check(loss: Tensor) -> None:
+    """Raise UserError for a loss that is not finite: its gradients would rank no weight."""
+    if not torch.isfinite(loss):
+        raise UserError(
+            f"the loss of rows whose gradients are measured is {loss.item()}: training diverged, "
+            "or the model's weights are not finite; lower the learning rate or train in fp32"
+        )

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from sparsekit.sparsity.fisher import Fisher
+from sparsekit.errors import UserError
+from sparsekit.sparsity.fisher import Fisher, NotInvertible
 from sparsekit.sparsity.gradients import example_gradients
 from sparsekit.sparsity.masks import Blocks, Pattern, score_masks
 
@@ -33,12 +35,11 @@ def measure(
     `make` returns an empty `Fisher` for a number of weights.
     """
     fishers = {name: make(layer.weight.numel()) for name, layer in layers.items()}
-    memory: list[Tensor] = []
     training = model.training
     model.eval()
     try:
         for batch in batches:
-            for name, gradients in example_gradients(model, batch, layers, examples, memory):
+            for name, gradients in example_gradients(model, batch, layers, examples):
                 fishers[name].add(gradients)
     finally:
         model.train(training)
@@ -58,7 +59,8 @@ def saliencies(
 
     def saliency(name: str) -> Tensor:
         weight = layers[name].weight.detach()
-        rises = fishers[name].saliency(weight.flatten(), masks[name].flatten(), damp, group)
+        with _named(name, damp):
+            rises = fishers[name].saliency(weight.flatten(), masks[name].flatten(), damp, group)
         return rises.view_as(weight)
 
     return _in_parallel(saliency, layers)
@@ -75,10 +77,23 @@ def repair(
 
     def moved(name: str) -> Tensor:
         weight = layers[name].weight.detach()
-        return fishers[name].compensate(weight.flatten(), masks[name].flatten(), damp)
+        with _named(name, damp):
+            return fishers[name].compensate(weight.flatten(), masks[name].flatten(), damp)
 
     for name, weight in _in_parallel(moved, layers).items():
         layers[name].weight.copy_(weight.view_as(layers[name].weight))
+
+
+@contextmanager
+def _named(name: str, damp: float) -> Iterator[None]:
+    """Say which layer's Fisher information cannot be inverted, and what to change."""
+    try:
+        yield
+    except NotInvertible as error:
+        raise UserError(
+            f"the Fisher information of {name} cannot be inverted with damp {damp:g}; raise damp, "
+            "such as tenfold"
+        ) from error
 
 
 def masks_of(

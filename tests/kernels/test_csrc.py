@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import sparsekit.kernels
-from sparsekit.kernels import adamw, attention, dropout, quantize, sparse_linear
+from sparsekit.kernels import adamw, attention, dropout, fisher, quantize, sparse_linear
 from sparsekit.kernels.errors import KernelError
 from sparsekit.kernels.library import Kernel, check_mirrors, library
 from sparsekit.kernels.sources import FLAGS as KERNEL_FLAGS
@@ -22,7 +22,8 @@ pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no 
 
 CSRC = Path(sparsekit.kernels.__file__).parent / "csrc"
 FILES = sorted(str(file.relative_to(CSRC)) for file in CSRC.rglob("*.[ch]"))
-KERNELS = [module.KERNEL for module in (adamw, attention, dropout, quantize, sparse_linear, native)]
+TRAINING = (adamw, attention, dropout, fisher, quantize, sparse_linear)
+KERNELS = [module.KERNEL for module in (*TRAINING, native)]
 
 
 def test_every_file_belongs_to_a_kernel() -> None:

@@ -42,7 +42,7 @@ def test_products_of_any_size() -> None:
 
 
 def test_the_kernels_of_training_take_any_size_and_value() -> None:
-    assert fuzz_training(8) == 48
+    assert fuzz_training(8) == 56
 
 
 def sanitized(sanitizer: str, cache: Path, *words: str) -> None:

@@ -7,21 +7,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsekit.errors import UserError
 from sparsekit.sparsity import fisher as fisher_module
 from sparsekit.sparsity.fisher import BlockFisher, Fisher, GradientFisher
-from sparsekit.sparsity.gradients import example_gradients
+from sparsekit.sparsity.gradients import Products, example_gradients
+from sparsekit.sparsity.packed_fisher import PackedFisher
 
 WEIGHTS, BLOCK, DAMP = 28, 8, 1e-3  # the last of four blocks is half full
-KINDS = ["blocks", "gradients"]
+KINDS = ["blocks", "packed", "gradients"]
 
 
 def fisher_of(kind: str, gradients: Tensor) -> Fisher:
     if kind == "blocks":
         fisher: Fisher = BlockFisher.zeros(gradients.shape[1], BLOCK, gradients.device)
+    elif kind == "packed":
+        fisher = PackedFisher.zeros(gradients.shape[1], BLOCK)
     else:
         fisher = GradientFisher(BLOCK)
     for part in gradients.split(5):
-        fisher.add(part)
+        fisher.add(Products.of(part))
     return fisher
 
 
@@ -107,7 +111,7 @@ def test_without_a_gradient_pruning_is_by_magnitude_and_nothing_moves() -> None:
 def test_a_tiny_damp_and_fewer_gradients_than_weights_stay_solvable() -> None:
     gradients = torch.randn(3, 50, generator=torch.Generator().manual_seed(1))
     fisher = BlockFisher.zeros(50, 50, torch.device("cpu"))
-    fisher.add(gradients)
+    fisher.add(Products.of(gradients))
     keep = torch.ones(50, dtype=torch.bool)
     rises = fisher.saliency(torch.ones(50), keep, 1e-7)
     assert torch.isfinite(rises).all()
@@ -158,7 +162,10 @@ def test_gradients_of_rows_are_those_of_batches_that_hold_only_them(
     model = make()
     batch = {"inputs": torch.randn(6, 4, 6), "labels": torch.tensor([0, 1, 2, 0, 1, 2])}
     layers = {"body": model.body, "head": model.head}
-    actual = {n: g.clone() for n, g in example_gradients(model, batch, layers, examples, [])}
+    actual = {
+        name: gradients.dense().clone()
+        for name, gradients in example_gradients(model, batch, layers, examples)
+    }
     assert actual.keys() == layers.keys()
     for index in range(6 // examples):
         rows = slice(index * examples, (index + 1) * examples)
@@ -191,11 +198,30 @@ def test_gradients_of_rows_with_different_numbers_of_labels(examples: int, relat
     model = Tagger(relative)
     labels = torch.tensor([[1, -100, -100, -100], [0, 1, 2, 1], [2, 2, -100, -100], [-100] * 4])
     batch = {"input_ids": torch.randint(9, (4, 4)), "labels": labels}
-    [(_, actual)] = example_gradients(model, batch, {"body": model.body}, examples, [])
+    [(_, gradients)] = example_gradients(model, batch, {"body": model.body}, examples)
+    actual = gradients.dense()
     for index, row in enumerate(range(0, 4, examples)):
         group = {name: values[row : row + examples] for name, values in batch.items()}
         (expected,) = torch.autograd.grad(model(**group).loss, [model.body.weight])
         torch.testing.assert_close(actual[index], expected.flatten())
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_rows_without_a_label_have_no_gradient(relative: bool) -> None:
+    model = Tagger(relative)
+    batch = {"input_ids": torch.randint(9, (2, 4)), "labels": torch.full((2, 4), -100)}
+    [(_, gradients)] = example_gradients(model, batch, {"body": model.body}, 1)
+    assert not gradients.dense().any()
+
+
+@pytest.mark.parametrize("make", [Shared, Relative])
+def test_a_loss_that_is_not_finite_is_refused(make: type[Shared | Relative]) -> None:
+    model = make()
+    with torch.no_grad():
+        model.body.weight[0, 0] = torch.nan
+    batch = {"inputs": torch.randn(2, 4, 6), "labels": torch.tensor([0, 1])}
+    with pytest.raises(UserError, match=r"the loss of rows .* is nan: training diverged"):
+        list(example_gradients(model, batch, {"body": model.body}, 1))
 
 
 @pytest.mark.parametrize("make", [Shared, Relative])
@@ -203,8 +229,8 @@ def test_frozen_layers_have_gradients_too(make: type[Shared | Relative]) -> None
     model = make()
     model.body.requires_grad_(False)
     batch = {"inputs": torch.randn(2, 4, 6), "labels": torch.tensor([0, 1])}
-    actual = dict(example_gradients(model, batch, {"body": model.body}, 1, []))
-    assert actual["body"].abs().sum() > 0
+    actual = dict(example_gradients(model, batch, {"body": model.body}, 1))
+    assert actual["body"].dense().abs().sum() > 0
     assert not model.body.weight.requires_grad
 
 

@@ -15,7 +15,7 @@ import onnx
 import torch
 
 from sparsekit.errors import UserError
-from sparsekit.kernels import adamw, attention, dropout, quantize
+from sparsekit.kernels import adamw, attention, dropout, fisher, quantize
 from sparsekit.kernels.sparse_linear import SparsePattern
 from sparsekit.runtime.base import Inputs
 from sparsekit.runtime.sparse.dense_matmul import matmul
@@ -119,7 +119,7 @@ def fuzz_training(rounds: int) -> int:
     """
     calls = 0
     for seed in range(rounds):
-        for call in (_dropped, _norm, _quantized, _observed, _attended, _multiplied):
+        for call in (_dropped, _norm, _quantized, _observed, _attended, _multiplied, _surgical):
             results = []
             for threads in (1, 3):
                 torch.set_num_threads(threads)
@@ -195,6 +195,24 @@ def _multiplied(random: np.random.Generator) -> Sequence[torch.Tensor]:
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-3)
     gradients = pattern.input_gradient(result, entries), pattern.weight_gradient(rows, result)
     return [result, *gradients]
+
+
+def _surgical(random: np.random.Generator) -> Sequence[torch.Tensor]:
+    width, out = random.integers(1, 500), random.integers(1, 20)
+    examples, tokens = random.integers(1, 70), random.integers(1, 9)
+    size, group = 4 * int(random.integers(1, 20)), int(random.choice([1, 2, 4]))
+    special = bool(random.random() < 0.1)
+    sums = fisher.empty_sums(width * out, size)
+    inputs = values(random, examples, tokens, width, special=special)
+    grad_outputs = values(random, examples, out, tokens, special=special)
+    fisher.add_products(sums, size, inputs, grad_outputs)
+    mask = torch.from_numpy((random.random(width * out) < 0.5).astype(np.float32))
+    damping = (int(examples), 1e-3, 1e-6)
+    inverses = fisher.inverse_squares(sums, size, mask, group, damping)
+    weight = values(random, width * out, special=False)
+    moved = fisher.compensated(sums, size, weight, mask, damping)
+    assert special or (inverses.isfinite().all() and not moved[mask == 0].any())
+    return [sums, inverses, moved]
 
 
 def fuzz_products(rounds: int) -> int:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.pruning.gradual import GradualPruning
 from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
-from sparsekit.sparsity.fisher import BlockFisher, Fisher
+from sparsekit.sparsity.fisher import Fisher
 from sparsekit.sparsity.masks import Blocks, parse_mask_type
+from sparsekit.sparsity.packed_fisher import block_fisher
 from sparsekit.sparsity.surgeon import Draw, measure, repair, saliencies
 from sparsekit.tasks.base import Task
 
@@ -219,7 +220,7 @@ class OBSPruning(SurgeonPruning):
 
     def empty(self, weights: int) -> Fisher:
         device = next(iter(self._masked.weights.values())).device
-        return BlockFisher.zeros(weights, self.fisher_block_size, device)
+        return block_fisher(weights, self.fisher_block_size, device)
 
     def reach(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> None:
         begun = {name: int((~mask).sum()) / mask.numel() for name, mask in kept.items()}
