@@ -61,7 +61,7 @@ def main() -> None:
         used -= before.children_user + before.children_system
         size = (sweep / "compare.html").stat().st_size
     counts = {"runs": chosen.runs, "seconds": round(seconds, 1), "cpu_seconds": round(used, 1)}
-    print(json.dumps({**counts, "page_mb": round(size / 1e6, 1)}))
+    print(json.dumps({**counts, "page_mb": round(size / 1e6, 2)}))
 
 
 def quickstart_config() -> dict[str, Any]:

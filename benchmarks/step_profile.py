@@ -91,6 +91,7 @@ class Recorded:
 
     def __init__(self, compiled: ctypes.CDLL) -> None:
         self._compiled = compiled
+        self._handle = compiled._handle  # by which ctypes finds the constants
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self._compiled, name)
