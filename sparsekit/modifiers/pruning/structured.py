@@ -249,7 +249,8 @@ class StructuredPruning(Modifier):
     def masks(self) -> Masks:
         if not self._on:
             return NO_MASKS
-        return Masks(self._masked.masks, math.inf if self._reached == self.end else 0.0)
+        lasting = math.inf if self._reached == self.end else self.update_frequency
+        return Masks(self._masked.masks, lasting)
 
     def constrain(self) -> None:
         if self._on:
