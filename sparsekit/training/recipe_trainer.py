@@ -69,8 +69,11 @@ class RecipeTrainer(TaskTrainer):
     ) -> None:
         self.recipe, self.run, self._labelled_rows = recipe, run, labelled_rows
         recipe.use_task(task)
+        before = {id(parameter) for parameter in model.parameters()}
         with self._naming():
             recipe.attach(model)
+        # Such as the matrices that distillation of hidden states learns.
+        self._added = {n: p for n, p in model.named_parameters() if id(p) not in before}
         super().__init__(model, task, **options)
         self._connect(model)
 
@@ -146,9 +149,23 @@ class RecipeTrainer(TaskTrainer):
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **options)
         for parameter in frozen:
             parameter.requires_grad_(False)
+        self._give_added(optimizer)
         decays = [group["weight_decay"] for group in optimizer.param_groups]
         self._steps.weight_decays = self._steps.weight_decays or decays
         return optimizer
+
+    def _give_added(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let an optimizer of the user's learn what the recipe added to the model."""
+        known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        missing = {name: p for name, p in self._added.items() if id(p) not in known}
+        if not missing:
+            return
+        if self.lr_scheduler is not None:
+            raise UserError(
+                f"optimizers: the recipe adds {', '.join(missing)} to the model, for which the "
+                "scheduler has no learning rate; pass (optimizer, None)"
+            )
+        optimizer.add_param_group({"params": list(missing.values())})
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None

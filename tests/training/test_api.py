@@ -426,6 +426,36 @@ def test_the_recipe_sets_the_rate_of_ones_own_optimizer(
         trainer(model, tokenizer, data, tmp_path / "none", **options).train()
 
 
+def test_an_optimizer_of_ones_own_learns_what_the_recipe_adds(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    tmp_path: Path,
+) -> None:
+    hidden = {
+        "_target_": "sparsekit.modifiers.distillation.layers.PerLayerDistillation",
+        "gain": 1.0,
+        "student_layer_names": ["__LAYERS__"],
+    }
+    own = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    options: dict[str, Any] = {
+        "recipe": {"num_epochs": 1, "modifiers": {"hidden": hidden}},
+        "teacher": "self",
+    }
+    made = trainer(model, tokenizer, data, tmp_path / "run", optimizers=(own, None), **options)
+    added = dict(made._added)
+    before = {name: parameter.detach().clone() for name, parameter in added.items()}
+    assert before
+    made.train()
+    assert not any(torch.equal(added[name], value) for name, value in before.items())
+    # A scheduler that was made for the optimizer's groups has no rate for another one.
+    own = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.ConstantLR(own)
+    made = trainer(model, tokenizer, data, tmp_path / "two", optimizers=(own, schedule), **options)
+    with pytest.raises(UserError, match=r"adds .* to the model, .*pass \(optimizer, None\)"):
+        made.train()
+
+
 def test_a_collator_may_leave_out_the_mask(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
