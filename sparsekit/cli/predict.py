@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import sys
@@ -75,10 +74,12 @@ def predict(
         return
     check_options(texts, column or [], output)
     if similar is not None:
+        _check_query(similar, "--similar")
         lines = _lines_of(texts, "--similar")
         _print_ordered(_similarities(run, similar, lines, kind), lines, "similarity", as_json)
         return
     if rank is not None:
+        _check_query(rank, "--rank")
         lines = _lines_of(texts, "--rank")
         _print_ordered(_relevances(run, rank, lines, kind), lines, "score", as_json)
         return
@@ -108,10 +109,11 @@ def _rows(run: Path, texts: list[str], pairs: bool) -> list[dict[str, Any]]:
     """The rows to label; raises UserError for texts that the model does not read so."""
     if "-" in texts and len(texts) > 1:
         raise UserError("- reads the texts from stdin: give either - or texts")
-    if texts == ["-"]:
-        texts = _read_stdin(pairs)
-    elif len(texts) == 1 and _is_text_file(texts[0]):
-        texts = [text for line in _read_lines(Path(texts[0])) for text in _split_pair(line, pairs)]
+    files = [text for text in texts if text == "-" or _is_file(text)]
+    if files and len(texts) > 1:
+        raise UserError(f"{files[0]} is a file: give it alone, or texts")
+    if files:
+        texts = [text for line in _lines(files[0]) for text in _split_pair(line, pairs)]
     _check_columns(run, pairs)
     if not pairs:
         return [{"text": text} for text in texts]
@@ -134,7 +136,15 @@ def _lines_of(files: Sequence[str], option: str) -> list[str]:
         raise UserError(
             f"{option} QUERY orders the lines of one file, or of stdin with -; got {len(files)}"
         )
-    return _read_stdin(False) if files[0] == "-" else _read_lines(Path(files[0]))
+    lines = _lines(files[0])
+    if not lines:
+        raise UserError(f"there are no texts in {'stdin' if files[0] == '-' else files[0]}")
+    return lines
+
+
+def _check_query(query: str, option: str) -> None:
+    if not query.strip():
+        raise UserError(f"{option} is empty: write a text")
 
 
 def _similarities(run: Path, query: str, texts: Sequence[str], kind: type[Runtime]) -> list[float]:
@@ -168,22 +178,17 @@ def _print_ordered(scores: Sequence[float], texts: Sequence[str], name: str, as_
         typer.echo(f"{score:.4f}\t{_one_line(text)}")
 
 
-def _read_lines(file: Path) -> list[str]:
-    """The lines of a file that are not empty."""
+def _lines(file: str) -> list[str]:
+    """The lines of a file, or of stdin for -, that are not empty."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
         raise UserError(f"cannot read {file}: {error}; give a text file in UTF-8") from error
-    return [line for line in lines if line.strip()]
-
-
-def _read_stdin(pairs: bool) -> list[str]:
-    """The lines of stdin; of pairs, both texts of each line in turn."""
-    # A line ends with "\n" or "\r\n": a carriage return within it is part of the text. Bytes that
+    # A line ends with "\n" or "\r\n": any other line end within it is part of the text. Bytes that
     # are not UTF-8 stay visible to the check of each text.
-    lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "surrogateescape", newline="\n")
-    texts = [line.removesuffix("\n").removesuffix("\r") for line in lines]
-    return [text for line in texts for text in _split_pair(line, pairs)]
+    lines = content.decode("utf-8-sig", "surrogateescape").split("\n")
+    texts = [line.removesuffix("\r") for line in lines]
+    return [text for text in texts if text.strip()]
 
 
 def _check_columns(run: Path, pairs: bool) -> None:
@@ -204,16 +209,22 @@ def _check_columns(run: Path, pairs: bool) -> None:
         raise UserError(f"{run} was trained on single texts, {columns[0]}: leave out --pairs")
 
 
-def _is_text_file(name: str) -> bool:
-    """Whether the only argument is a file of lines; raises UserError for one of another kind."""
+def _is_file(name: str) -> bool:
+    """Whether an argument is a file of lines rather than a text.
+
+    Raises UserError for a file of another kind, and for the name of a .txt file that is not there.
+    """
     path = Path(name)
-    if name.split()[1:] or not path.suffix or not path.is_file():
+    lines = path.suffix.lower() == ".txt"
+    if not path.is_file():
+        if lines and not name.split()[1:]:
+            raise UserError(f"there is no file {name}")
         return False
-    if path.suffix.lower() != ".txt":
+    if path.suffix and not lines:
         raise UserError(
-            f"{name} is a file; give a csv, jsonl or parquet file, or a .txt file of lines"
+            f"{name} is a file; give one csv, jsonl or parquet file, or a .txt file of lines"
         )
-    return True
+    return lines
 
 
 def _split_pair(line: str, pairs: bool) -> list[str]:

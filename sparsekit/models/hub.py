@@ -61,8 +61,8 @@ def fetch(
     except (OSError, *NO_ANSWER) as error:
         raise UserError(
             f"there is no folder {checkpoint!r}, and the Hub gives no model of that id: "
-            f"{reason(error)}; give a local folder with its files instead, as in "
-            "student.checkpoint=FOLDER or teacher=checkpoint teacher.checkpoint=FOLDER"
+            f"{reason(error)}; give a local folder with its files instead (of a config: "
+            "student.checkpoint=FOLDER or teacher=checkpoint teacher.checkpoint=FOLDER)"
         ) from error
 
 

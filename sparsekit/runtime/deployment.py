@@ -32,7 +32,7 @@ class Deployment:
         self.runtime = kind(folder / "model.onnx", threads or cores())
 
     def encode(self, rows: Sequence[Row]) -> list[Encoding]:
-        """The tokens of texts and their pairs; one thread at a time. Raises UserError."""
+        """The tokens of texts and their pairs. Raises UserError."""
         return self.task.encode(
             self.encoder, [text for text, _ in rows], [pair for _, pair in rows]
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ class TextEncoder:
     """The tokenizer in `folder` (`tokenizer.json`, `tokenizer_config.json`, `config.json`).
 
     Texts longer than `model_max_length` are truncated; batches are padded to their longest text, on
-    the side that `padding_side` names.
+    the side that `padding_side` names. Any number of threads may encode.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,6 +38,8 @@ class TextEncoder:
             self._padding_type = int(settings.get("pad_token_type_id") or 0) * self.typed
             self._left = settings.get("padding_side") == "left"
             self._tokenizer = Tokenizer.from_file(str(file))
+            # A tokenizer that cuts contexts into windows, by the tokens that two of them share.
+            self._windowing: dict[int, Tokenizer] = {}
             self._tokenizer.enable_truncation(
                 self.max_length, direction=settings.get("truncation_side", "right")
             )
@@ -55,17 +58,7 @@ class TextEncoder:
         A second text may be empty, as in a message with a subject and no body. Raises UserError for
         an empty list, and for text that is empty or not UTF-8.
         """
-        if not texts:
-            raise UserError("there are no texts: pass at least one")
-        for row, text in enumerate(texts):
-            where = f"text {row + 1} of {len(texts)}"
-            if not isinstance(text, str) or not text.strip():
-                raise UserError(f"{where} is empty: {text!r}; write a text")
-            _check_encoding(text, where)
-            if pairs is not None and (pair := pairs[row]) is not None:
-                if not isinstance(pair, str):
-                    raise UserError(f"the pair of {where} is not text: {pair!r}; write a text")
-                _check_encoding(pair, f"the pair of {where}")
+        _check_texts(texts, pairs)
         rows = [
             text if pair is None else (text, pair)
             for text, pair in zip(texts, pairs or [None] * len(texts), strict=True)
@@ -97,17 +90,20 @@ class TextEncoder:
 
         Raises UserError for a question that leaves no room for the context.
         """
-        self.encode(questions, contexts)
-        self._tokenizer.enable_truncation(self.max_length, stride=stride, strategy="only_second")
+        _check_texts(questions, contexts)
         try:
-            found = self._tokenizer.encode_batch(list(zip(questions, contexts, strict=True)))
+            tokenizer = self._windowing.get(stride)
+            if tokenizer is None:
+                # Of its own, since a setting that is changed would be changed for every thread.
+                tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+                tokenizer.enable_truncation(self.max_length, stride=stride, strategy="only_second")
+                self._windowing[stride] = tokenizer
+            found = tokenizer.encode_batch(list(zip(questions, contexts, strict=True)))
         except Exception as error:  # tokenizers has no exception class of its own
             raise UserError(
                 f"a question leaves no room for its context in {self.max_length} tokens, of which "
                 f"windows share {stride}: {first_line(error)}; shorten it"
             ) from error
-        finally:
-            self._tokenizer.enable_truncation(self.max_length)
         return [[encoding, *encoding.overflowing] for encoding in found]
 
     def batch(self, encodings: Sequence[Encoding]) -> Inputs:
@@ -137,6 +133,23 @@ def _positions(config: Mapping[str, Any]) -> float:
     """The number of positions that the model has; infinite where it has no limit, or gives -1."""
     positions: float = config.get("max_position_embeddings") or np.inf
     return positions if positions > 0 else np.inf
+
+
+def _check_texts(texts: Sequence[str], pairs: Sequence[str | None] | None) -> None:
+    """Raise UserError for an empty list, and for text that is empty or not UTF-8."""
+    if not texts:
+        raise UserError("there are no texts: pass at least one")
+    for row, text in enumerate(texts):
+        where = f"text {row + 1} of {len(texts)}"
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{where} is empty: {reprlib.repr(text)}; write a text")
+        _check_encoding(text, where)
+        if pairs is not None and (pair := pairs[row]) is not None:
+            if not isinstance(pair, str):
+                raise UserError(
+                    f"the pair of {where} is not text: {reprlib.repr(pair)}; write a text"
+                )
+            _check_encoding(pair, f"the pair of {where}")
 
 
 def _check_encoding(text: str, where: str) -> None:

@@ -63,8 +63,8 @@ class Pipeline:
 
     @property
     def labels(self) -> list[str]:
-        """The names of the labels, in the order of the model's logits."""
-        return list(self._deployment.encoder.labels)
+        """The names of the labels, in the order of the model's logits; empty where it has none."""
+        return self._deployment.task.labels(self._deployment.encoder)
 
     def __call__(
         self, inputs: Row | Sequence[Row], *, top_k: int | None = 1, batch_size: int | None = None

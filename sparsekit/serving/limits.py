@@ -27,6 +27,11 @@ class Limits:
     max_characters: int = 100_000
     max_bytes: int = 8 * 2**20
 
+    @property
+    def largest_request(self) -> int:
+        """The texts that one request may have: more could never wait together."""
+        return min(self.max_texts, self.max_queue)
+
     def __post_init__(self) -> None:
         problems = [
             f"{option} is {value}, it must be at least 1"

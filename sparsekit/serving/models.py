@@ -28,10 +28,8 @@ class ServedModel:
         limits = self.limits
         if not rows:
             raise Refusal(422, "there are no texts: send at least one")
-        if len(rows) > limits.max_texts:
-            raise Refusal(
-                413, f"the request has {len(rows)} texts; send at most {limits.max_texts} at once"
-            )
+        if len(rows) > (most := limits.largest_request):
+            raise Refusal(413, f"the request has {len(rows)} texts; send at most {most} at once")
         longest = max(len(text or "") for row in rows for text in row)
         if longest > limits.max_characters:
             raise Refusal(

@@ -41,6 +41,7 @@ from sparsekit.tasks.labelled import (
 from sparsekit.tasks.texts import (
     column_problems,
     columns_of,
+    reads_pairs,
     rows_of,
     setting_problems,
     texts_in,
@@ -79,9 +80,10 @@ class MultiLabel(Task):
 
     @property
     def answers(self) -> MultiLabelAnswers:
+        pairs = reads_pairs(self.text_columns)
         if self.threshold is None:
-            return MultiLabelAnswers()
-        return MultiLabelAnswers(threshold=self.threshold)
+            return MultiLabelAnswers(pairs=pairs)
+        return MultiLabelAnswers(pairs=pairs, threshold=self.threshold)
 
     def problems(self) -> list[str]:
         found = metric_problems(self.name, self.metrics, multi_label.METRICS)

@@ -33,6 +33,7 @@ from sparsekit.tasks.labelled import label_options
 from sparsekit.tasks.texts import (
     column_problems,
     columns_of,
+    reads_pairs,
     rows_of,
     setting_problems,
     texts_in,
@@ -63,7 +64,7 @@ class Regression(Task):
 
     @property
     def answers(self) -> RegressionAnswers:
-        return RegressionAnswers()
+        return RegressionAnswers(pairs=reads_pairs(self.text_columns))
 
     def problems(self) -> list[str]:
         return [

@@ -50,6 +50,7 @@ from sparsekit.tasks.labelled import (
 from sparsekit.tasks.texts import (
     column_problems,
     columns_of,
+    reads_pairs,
     rows_of,
     setting_problems,
     texts_in,
@@ -86,7 +87,7 @@ class TextClassification(Task):
 
     @property
     def answers(self) -> TextClassificationAnswers:
-        return TextClassificationAnswers()
+        return TextClassificationAnswers(pairs=reads_pairs(self.text_columns))
 
     def problems(self) -> list[str]:
         try:

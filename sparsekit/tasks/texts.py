@@ -33,6 +33,11 @@ def setting_problems(text_columns: Sequence[str], max_length: int) -> list[str]:
     return found + length_problems(max_length, MIN_LENGTH)
 
 
+def reads_pairs(text_columns: Sequence[str]) -> bool | None:
+    """Whether a row of these columns is a pair of texts; None where they are not known."""
+    return len(text_columns) == 2 if text_columns else None
+
+
 def columns_of(text_columns: Sequence[str]) -> list[Column]:
     """The columns of text; the second may be empty, as in a message without a body."""
     first, *second = text_columns

@@ -120,11 +120,12 @@ def test_predict_reads_lines(run_folder):
     )
     # As Windows writes them, with a byte order mark; a carriage return in a line is not its end.
     assert lines(b"\xef\xbb\xbfa good film\r\nbad , bad , bad\r\n").stdout == answered.stdout
+    # Lines without text are left out, and other line ends are part of a text, as in a file.
+    assert lines(b"\na good film\n \nbad , bad , bad\n\n").stdout == answered.stdout
     within = lines(b"good\rfilm\nbad\n").stdout.splitlines()
     assert [line.split("\t")[2] for line in within] == [r"good\rfilm", "bad"]
     for data, problem in (
         (b"", "there are no texts"),
-        (b"good\n\nbad\n", "text 2 of 3 is empty"),
         (b"good\n\xff\xfe\n", r"text 2 of 2 is not UTF-8"),
     ):
         refused = lines(data)
@@ -134,14 +135,25 @@ def test_predict_reads_lines(run_folder):
 
 def test_predict_reads_a_text_file_by_lines(run_folder, tmp_path):
     file = tmp_path / "texts.txt"
-    file.write_text("a good film\n\nbad , bad\n", encoding="utf-8")
+    content = b"\xef\xbb\xbfa good film\r\n\nbad ,\xe2\x80\xa8bad\x0b\n"
+    file.write_bytes(content)
     answered = sparsekit("predict", run_folder, file)
-    assert answered.stdout == sparsekit("predict", run_folder, "a good film", "bad , bad").stdout
+    expected = sparsekit("predict", run_folder, "a good film", "bad ,\u2028bad\x0b")
+    assert answered.exit_code == 0 and answered.stdout == expected.stdout
+    stdin = CliRunner().invoke(app, ["predict", str(run_folder), "-"], input=content)
+    assert stdin.stdout == expected.stdout
+    spaced = file.rename(tmp_path / "my texts.txt")
+    assert sparsekit("predict", run_folder, spaced).stdout == expected.stdout
+    several = sparsekit("predict", run_folder, spaced, spaced)
+    assert several.exit_code == 1 and "my texts.txt is a file: give it alone" in several.stderr
+    missing = sparsekit("predict", run_folder, "missing.txt")
+    assert missing.exit_code == 1 and "there is no file missing.txt" in missing.stderr
+    assert sparsekit("predict", run_folder, "see missing.txt").exit_code == 0
     other = tmp_path / "texts.xlsx"
     other.write_bytes(b"PK")
     refused = sparsekit("predict", run_folder, other)
     assert refused.exit_code == 1
-    assert "texts.xlsx is a file; give a csv, jsonl or parquet file" in refused.stderr
+    assert "texts.xlsx is a file; give one csv, jsonl or parquet file" in refused.stderr
     # A word is a text, although a folder has its name.
     (tmp_path / "good").mkdir()
     assert sparsekit("predict", run_folder, "good").exit_code == 0

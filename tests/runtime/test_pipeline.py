@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -62,12 +63,50 @@ def test_top_k_gives_more_labels_best_first(pipeline: Pipeline) -> None:
     assert pipeline(TEXTS[0], top_k=2) == [every]
 
 
-def test_pairs_as_tuples_or_mappings(pipeline: Pipeline) -> None:
+@pytest.fixture(params=[True, False, None])
+def pairs(request: pytest.FixtureRequest) -> bool | None:
+    """Whether a model was trained on pairs; None of deployments that do not say so."""
+    found: bool | None = request.param
+    return found
+
+
+@pytest.fixture
+def of_pairs(deployment: Path, tmp_path: Path, pairs: bool | None) -> Pipeline:
+    """The model as one that was trained on pairs, or not."""
+    folder = shutil.copytree(deployment, tmp_path / "deployment")
+    task = json.loads((folder / "task.json").read_text())
+    assert task["pairs"] is False
+    task.pop("pairs")
+    (folder / "task.json").write_text(
+        json.dumps(task if pairs is None else task | {"pairs": pairs})
+    )
+    return Pipeline(folder)
+
+
+def test_pairs_as_tuples_or_mappings(of_pairs: Pipeline, pairs: bool | None) -> None:
     first, second = TEXTS
-    [one] = pipeline((first, second))
-    assert pipeline([(first, second)]) == [one]
-    assert pipeline({"text": first, "text_pair": second}) == [one]
-    assert one["score"] != pipeline(first)[0]["score"]
+    if pairs is False:
+        with pytest.raises(UserError, match=r"text 2 of 2 has a second text, and .* single texts;"):
+            of_pairs([first, (first, second)])
+        return
+    [one] = of_pairs((first, second))
+    assert of_pairs([(first, second)]) == [one]
+    assert of_pairs({"text": first, "text_pair": second}) == [one]
+    assert of_pairs((first, ""))[0]["score"] != one["score"]
+
+
+def test_single_texts_for_a_model_of_pairs(of_pairs: Pipeline, pairs: bool | None) -> None:
+    if pairs:
+        with pytest.raises(UserError, match=r"text 1 of 1 has no second text, and .* on pairs;"):
+            of_pairs(TEXTS[0])
+    else:
+        assert of_pairs(TEXTS[0])[0]["label"] in LABELS
+
+
+def test_a_message_does_not_repeat_a_long_text(pipeline: Pipeline) -> None:
+    with pytest.raises(UserError, match="text 1 of 1 is empty") as raised:
+        pipeline(" " * 100_000)
+    assert len(str(raised.value)) < 200
 
 
 def test_a_run_folder_holds_its_deployment(deployment: Path, pipeline: Pipeline) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sparsekit.errors import UserError
 from sparsekit.runtime.tasks.base import Answers
 from sparsekit.runtime.tasks.embedding import EmbeddingAnswers
 from sparsekit.runtime.tasks.multi_label import MultiLabelAnswers
@@ -36,3 +37,19 @@ def test_every_task(task: Answers, answer: Any, predictions: Any, collected: Any
     assert task.predictions(answer) == predictions
     expected = collected if isinstance(collected, dict) else {"predictions": collected}
     assert task.collected([answer]) == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "single"),
+    [
+        (TokenClassificationAnswers(), {"entities": [ENTITY]}, [ENTITY]),
+        (RegressionAnswers(), {"score": 2.5}, {"score": 2.5}),
+        (QuestionAnsweringAnswers(), SPAN, SPAN),
+        (EmbeddingAnswers(), {"embedding": [1.0]}, [1.0]),
+    ],
+)
+def test_a_task_of_one_answer_has_no_top_k(task: Answers, answer: Any, single: Any) -> None:
+    assert task.ranked(answer, 1) == single
+    for top_k in (3, None):
+        with pytest.raises(UserError, match=f"top_k is {top_k}; this model gives one answer"):
+            task.ranked(answer, top_k)

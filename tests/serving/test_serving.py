@@ -136,6 +136,8 @@ TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
         ("/v2/models/none/infer", {}, 404, "there is no model 'none'; there are reviews, other"),
         ("/v2/models/other/infer", {}, 422, "inputs must be a list of tensors"),
         ("/v2/models/other/infer", {"inputs": [TENSOR | {"shape": [2]}]}, 422, "shape must be [1]"),
+        ("/v2/models/other/infer", {"inputs": [TENSOR | {"shape": [True]}]}, 422, "not [True]"),
+        ("/v2/models/other/infer", {"inputs": [TENSOR, TENSOR]}, 422, "text, text; send each once"),
         ("/v2/models/other/infer", {"inputs": [TENSOR | {"name": "x"}]}, 422, "inputs are x"),
         ("/v2/models/other/infer", {"inputs": [TENSOR | {"datatype": "FP32"}]}, 422, "be BYTES"),
         ("/v2/models/other/infer", {"inputs": [TENSOR], "id": 3}, 422, "id must be a text"),
@@ -183,6 +185,10 @@ def test_a_full_queue_refuses_and_accepted_texts_are_answered(
             until = time.monotonic() + 20
             while 'sparsekit_queue_texts{model="reviews"} 2.0' not in get(port, "/metrics")[1]:
                 assert time.monotonic() < until
+            # Of more texts than may ever wait: sent again it would be refused again.
+            status, answer = post(port, "/predict", {"inputs": [["a"]] * 3})
+            assert status == 413 and "has 3 texts; send at most 2 at once" in answer["error"]
+            assert get(port, "/info")[1]["max_client_batch_size"] == 2
             status, answer, headers = post_with_headers(port, "/predict", {"inputs": "c"})
             assert (status, headers["retry-after"]) == (503, "1")
             assert "2 texts wait, and at most 2 may" in answer["error"]

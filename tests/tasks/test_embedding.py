@@ -191,6 +191,15 @@ def test_predict_without_torch_orders_texts(run: Path) -> None:
     assert sorted(row["text"] for row in found) == sorted([*lines, query])
     scores = [row["similarity"] for row in found]
     assert scores == sorted(scores, reverse=True)
+    (run / "empty.txt").write_text("\n \n")
+    for words, problem in (
+        (["empty.txt", "--similar", query], "there are no texts in "),
+        (["empty.txt", "--rank", query], "there are no texts in "),
+        (["texts.txt", "--similar", " "], "--similar is empty: write a text"),
+        (["texts.txt", "--rank", ""], "--rank is empty: write a text"),
+    ):
+        refused = CliRunner().invoke(app, ["predict", str(run), str(run / words[0]), *words[1:]])
+        assert refused.exit_code == 1 and problem in refused.output, refused.output
 
 
 def test_pipeline_returns_vectors_of_length_one(run: Path) -> None:

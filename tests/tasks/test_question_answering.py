@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,26 @@ def test_answers_are_those_of_transformers_span_by_span(run: Path) -> None:
         assert (answer["answer"], answer["start"], answer["end"]) == (text, begin, end)
         assert answer["score"] == pytest.approx(score, rel=1e-4)
         assert context[answer["start"] : answer["end"]] == answer["answer"]
+
+
+def test_threads_share_an_encoder(run: Path) -> None:
+    """Windows and whole pairs are cut by other settings of the tokenizer."""
+    encoder = TextEncoder(run / "deployment")
+    rows = [(row["question"], row["context"]) for row in questions(20)]
+
+    def windows(row: tuple[str, str]) -> list[list[int]]:
+        return [each.ids for each in encoder.encode_windows([row[0]], [row[1]], 8)[0]]
+
+    def whole(row: tuple[str, str]) -> list[int]:
+        [encoding] = encoder.encode([row[0]], [row[1]])
+        ids: list[int] = encoding.ids
+        return ids
+
+    alone = [(windows(row), whole(row)) for row in rows]
+    with ThreadPoolExecutor(4) as pool:
+        cut = pool.map(windows, rows * 20)
+        for index, (found, other) in enumerate(zip(cut, pool.map(whole, rows * 20), strict=True)):
+            assert (found, other) == alone[index % len(rows)]
 
 
 # Reads pairs as JSON, prints the answers of the pipeline of transformers 4.

@@ -72,7 +72,7 @@ def _answers(
     rows: dict[int, Row] = {
         row: (text, pair)
         for row, (text, pair) in enumerate(zip(texts[0], pairs, strict=True))
-        if text.strip() and (pair is None or pair.strip() or not deployment.task.pairs)
+        if text.strip() and (pair is None or pair.strip() or deployment.task.second_may_be_empty)
     }
     found: list[NewValues] = [None] * len(part)
     if rows:

@@ -39,18 +39,33 @@ class Answers(ABC):
     per_token: whether outputs have one entry for each token, [batch, tokens, ...]; otherwise they
         have one for each row, [batch, ...].
     columns: the columns of `evaluation/*.parquet` that `encode_table` reads.
-    pairs: whether a row is a pair of texts; None: where the data set has two columns of text.
+    pairs: whether a row is a pair of texts; None: unknown, so that both are answered.
+    second_may_be_empty: whether the second text of a pair may be empty.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     per_token: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]] = ("text", "text_pair")
-    pairs: ClassVar[bool | None] = None
+    second_may_be_empty: ClassVar[bool] = True
+
+    pairs: bool | None = None
 
     def encode(
         self, encoder: TextEncoder, texts: Sequence[str], pairs: Sequence[str | None] | None
     ) -> list[Encoding]:
         """The tokens of each text, or of each text and its pair, as a user gives them."""
+        for row, pair in enumerate(pairs or [None] * len(texts)):
+            if self.pairs is not None and (pair is not None) != self.pairs:
+                where = f"text {row + 1} of {len(texts)}"
+                if self.pairs:
+                    raise UserError(
+                        f"{where} has no second text, and the model was trained on pairs; give "
+                        "pairs, whose second text may be empty"
+                    )
+                raise UserError(
+                    f"{where} has a second text, and the model was trained on single texts; give "
+                    "single texts"
+                )
         return encoder.encode(texts, pairs)
 
     def encode_table(
@@ -74,8 +89,18 @@ class Answers(ABC):
         """The answer to each of `rows`, a text and its pair, as a JSON object."""
 
     def ranked(self, answer: Answer, top_k: int | None) -> Any:
-        """What `sparsekit.Pipeline` returns of an answer: the best `top_k` where it has scores."""
+        """What `sparsekit.Pipeline` returns of an answer: the best `top_k` where it has several."""
+        if top_k != 1:
+            raise UserError(f"top_k is {top_k}; this model gives one answer: leave top_k out")
+        return self.single(answer)
+
+    def single(self, answer: Answer) -> Any:
+        """What `sparsekit.Pipeline` returns of an answer of a task that gives one alone."""
         return answer
+
+    def labels(self, encoder: TextEncoder) -> list[str]:
+        """The names of the labels that answers may have; empty where they have none."""
+        return list(encoder.labels)
 
     def predictions(self, answer: Answer) -> list[Any]:
         """What `/predict` of `sparsekit serve` answers: labels with their `score`, or others."""

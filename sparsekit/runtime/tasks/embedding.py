@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,12 +18,14 @@ EXAMPLE = '--json "Write a text of your own here."'
 INPUTS = '["Write a text of your own here.", "And a second one here."]'
 
 
+@dataclass(kw_only=True)
 class EmbeddingAnswers(Answers):
     """`embedding`, a list of floats: the graph pools and normalizes."""
 
     outputs: ClassVar[tuple[str, ...]] = ("sentence_embedding",)
     columns: ClassVar[tuple[str, ...]] = ("text",)
-    pairs: ClassVar[bool | None] = False
+
+    pairs: bool | None = False
 
     def encode(
         self, encoder: TextEncoder, texts: Sequence[str], pairs: Sequence[str | None] | None
@@ -46,8 +49,11 @@ class EmbeddingAnswers(Answers):
     ) -> list[Answer]:
         return [{"embedding": row.tolist()} for row in outputs["sentence_embedding"]]
 
-    def ranked(self, answer: Answer, top_k: int | None) -> Any:
+    def single(self, answer: Answer) -> Any:
         return answer["embedding"]
+
+    def labels(self, encoder: TextEncoder) -> list[str]:
+        return []
 
     def similarities(self, query: Answer, others: Sequence[Answer]) -> list[float]:
         """The cosine of the angle between the vectors."""

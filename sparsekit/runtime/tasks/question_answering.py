@@ -44,8 +44,9 @@ class QuestionAnsweringAnswers(Answers):
     outputs: ClassVar[tuple[str, ...]] = ("start_logits", "end_logits")
     per_token: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ("text", "text_pair", "window")
-    pairs: ClassVar[bool | None] = True
+    second_may_be_empty: ClassVar[bool] = False
 
+    pairs: bool | None = True
     doc_stride: int = 128
     max_answer_tokens: int = 15
     unanswerable: bool = False
@@ -72,6 +73,9 @@ class QuestionAnsweringAnswers(Answers):
         windows = encoder.encode_windows(texts, contexts, self.doc_stride)
         questions = np.cumsum(held) - 1
         return [windows[q][w] for q, w in zip(questions, columns["window"], strict=True)]
+
+    def labels(self, encoder: TextEncoder) -> list[str]:
+        return []
 
     def width(self, encoder: TextEncoder) -> int | None:
         return None

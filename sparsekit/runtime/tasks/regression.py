@@ -30,6 +30,9 @@ class RegressionAnswers(Answers):
     ) -> list[Answer]:
         return [{"score": float(value)} for value in np.asarray(outputs["logits"])[:, 0]]
 
+    def labels(self, encoder: TextEncoder) -> list[str]:
+        return []
+
     def relevance(self, answer: Answer) -> float:
         return float(answer["score"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +26,7 @@ for row, best in zip(rows, outputs[0].argmax(axis=-1)):
 """
 
 
+@dataclass(kw_only=True)
 class TokenClassificationAnswers(Answers):
     """`entities`: of each its `entity` (type), `score`, `start`, `end` (characters) and `text`.
 
@@ -35,7 +37,8 @@ class TokenClassificationAnswers(Answers):
 
     per_token: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ("tokens",)
-    pairs: ClassVar[bool | None] = False
+
+    pairs: bool | None = False
 
     def encode(
         self, encoder: TextEncoder, texts: Sequence[str], pairs: Sequence[str | None] | None
@@ -61,9 +64,7 @@ class TokenClassificationAnswers(Answers):
             for (text, _), encoding, logits in zip(rows, encodings, outputs["logits"], strict=True)
         ]
 
-    def ranked(self, answer: Answer, top_k: int | None) -> Any:
-        if top_k != 1:
-            raise UserError(f"top_k is {top_k}; this model finds entities, which have one type")
+    def single(self, answer: Answer) -> Any:
         return answer["entities"]
 
     def predictions(self, answer: Answer) -> list[Any]:

@@ -62,10 +62,10 @@ def info(model: ServedModel) -> Body:
     return {
         "model_id": model.name,
         "model_type": type(deployment.task).__name__.removesuffix("Answers"),
-        "labels": list(deployment.encoder.labels),
+        "labels": deployment.task.labels(deployment.encoder),
         "runtime": deployment.runtime.name,
         "max_input_length": deployment.encoder.max_length,
-        "max_client_batch_size": limits.max_texts,
+        "max_client_batch_size": limits.largest_request,
         "max_batch_requests": limits.max_batch,
         "auto_truncate": True,
         "version": sparsekit.__version__,

@@ -38,7 +38,10 @@ async def infer(model: ServedModel, body: Body) -> Body:
     inputs = body.get("inputs")
     if not isinstance(inputs, list) or not all(isinstance(each, dict) for each in inputs):
         raise Refusal(422, f"inputs must be a list of tensors, not {shown(inputs)}")
-    tensors = dict(_tensor(each, f"inputs[{i}]") for i, each in enumerate(inputs))
+    named = [_tensor(each, f"inputs[{i}]") for i, each in enumerate(inputs)]
+    tensors = dict(named)
+    if len(tensors) < len(named):
+        raise Refusal(422, f"inputs are {', '.join(name for name, _ in named)}; send each once")
     if "text" not in tensors or not tensors.keys() <= set(INPUTS):
         raise Refusal(
             422, f"inputs are {', '.join(tensors) or 'none'}; send text, or text and text_pair"
@@ -59,10 +62,10 @@ def _tensor(value: Body, where: str) -> tuple[str, list[str]]:
     if value.get("datatype") != "BYTES":
         raise Refusal(422, f"{where}.datatype must be BYTES, not {shown(value.get('datatype'))}")
     data = texts_of(value.get("data"), f"{where}.data")
-    if value.get("shape") not in ([len(data)], [len(data), 1]):
-        raise Refusal(
-            422, f"{where}.shape must be [{len(data)}], as data is, not {shown(value.get('shape'))}"
-        )
+    shape = value.get("shape")
+    # As JSON, in which true is not 1.
+    if json.dumps(shape) not in (f"[{len(data)}]", f"[{len(data)}, 1]"):
+        raise Refusal(422, f"{where}.shape must be [{len(data)}], as data is, not {shown(shape)}")
     return name, data
 
 
