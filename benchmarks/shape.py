@@ -122,13 +122,12 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         dense, file = Path(folder) / "dense.onnx", Path(folder) / "model.onnx"
         whole = next(iter(sizes.values()))
-        write_size(
-            model, [(whole.heads, whole.neurons)] * layers, dense, "qdq", sparsity=0.0, int8=False
-        )
+        float32, int8 = (LatencyGrid(threads=1, int8=each) for each in (False, True))
+        write_size(model, [(whole.heads, whole.neurons)] * layers, dense, "qdq", float32, 0.0)
         baseline = OnnxRuntime(dense, 1)
         for name, size in sizes.items():
             cut = [(size.heads, size.neurons)] * layers
-            write_size(model, cut, file, "qdq", sparsity=size.zeros, int8=True)
+            write_size(model, cut, file, "qdq", int8, size.zeros)
             for runtime in RUNTIMES:
                 loaded[name, runtime.name] = runtime(file, 1)
     times: dict[tuple[str, str], list[float]] = {key: [] for key in loaded}

@@ -25,16 +25,19 @@ from sparsekit.onnx.layers import read_layers
 from sparsekit.onnx.write import write_graphs
 from sparsekit.runtime.base import Inputs, Runtime
 from sparsekit.shape.blocks import blocks
+from sparsekit.shape.config import KEY as SHAPE
+from sparsekit.shape.config import Shape, shaped
 from sparsekit.shape.kept import MULTIPLE, Kept, largest_sizes
 from sparsekit.shape.latency import Costs, LatencyTable, machine
 from sparsekit.shape.removal import remove
+from sparsekit.tasks.base import Task
 from sparsekit.tasks.text_classification import TextClassification
+from sparsekit.tasks.token_classification import TokenClassification
 
 log = logging.getLogger(__name__)
 
 # Looking up a token costs the same in a table of any size.
 TOKENS = 1000
-TASK = TextClassification()
 # The widths that are measured: each is this much of the next larger one, as in ZipLM.
 WIDTH_RATIO = 0.6
 NARROWEST = 1 / 32
@@ -51,6 +54,8 @@ Point = tuple[tuple[int, int], tuple[int, int]]  # heads and neurons of the laye
 class LatencyGrid:
     """What is measured.
 
+    every_token: models whose last layer computes all tokens, as token classification and question
+        answering need; otherwise the first one alone, as the classification of texts does.
     sparsities: shares of zeros in the weights of the layers. int8: weights and inputs quantized.
     rounds, repetitions: in each round each model is timed `repetitions` times. seconds: rounds are
     added until those of a sparsity have taken so long, since small models need many of them.
@@ -61,6 +66,7 @@ class LatencyGrid:
     sequence: int = 128
     sparsities: tuple[float, ...] = (0.0,)
     int8: bool = True
+    every_token: bool = False
     rounds: int = 8
     repetitions: int = 5
     seconds: float = 20.0
@@ -90,7 +96,7 @@ class LatencyGrid:
 def measure_table(
     config: PreTrainedConfig, runtime: type[Runtime], grid: LatencyGrid
 ) -> LatencyTable:
-    """The latency table of classifiers of this config.
+    """The latency table of models of this config.
 
     Raises UserError for settings that do not fit, and for a model that the runtime cannot run.
     """
@@ -100,7 +106,7 @@ def measure_table(
         problems.append(f"--sequence {grid.sequence} is more than the {limit} positions; set less")
     if problems:
         raise ConfigError(problems)
-    model = random_model(config)
+    model = random_model(config, grid.every_token)
     points = grid_sizes(model)
     costs = {}
     for sparsity in grid.sparsities:
@@ -114,6 +120,7 @@ def measure_table(
         batch=grid.batch,
         sequence=grid.sequence,
         int8=grid.int8,
+        every_token=grid.every_token,
         costs=costs,
     )
 
@@ -174,15 +181,30 @@ def _increasing(costs: Mapping[int, float]) -> dict[int, float]:
     return dict(zip(costs, isotonic_regression(values).tolist(), strict=True))
 
 
-def random_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """A classifier of random weights with few tokens, which is as fast as a trained one."""
+def random_model(config: PreTrainedConfig, every_token: bool = False) -> PreTrainedModel:
+    """A model of random weights with few tokens, which is as fast as a trained one.
+
+    Where layers differ in size, all of them are as large as the largest. every_token: its last
+    layer computes all tokens, as for a task that reads them, not the first alone.
+    """
     config = copy.deepcopy(config)
+    if (shape := Shape.read(config)) is not None:
+        heads, layers = [*range(max(map(len, shape.heads)))], len(shape.heads)
+        widest = [max(shape.neurons)] * layers
+        largest = {"heads": [heads] * layers, "neurons": widest, "hidden": shape.hidden}
+        setattr(config, SHAPE, largest)
     config.vocab_size = min(config.vocab_size, max(TOKENS, (config.pad_token_id or 0) + 1))
     config._attn_implementation = "eager"
     torch.manual_seed(0)
-    model: PreTrainedModel = TASK.head.from_config(config)
+    head = shaped(_task(every_token).head, config)
+    build = head._from_config if issubclass(head, PreTrainedModel) else head.from_config
+    model: PreTrainedModel = build(config)
     model.eval()
     return model
+
+
+def _task(every_token: bool) -> Task:
+    return TokenClassification() if every_token else TextClassification()
 
 
 def time_sizes(
@@ -198,7 +220,7 @@ def time_sizes(
         for number, (key, layers) in enumerate(sizes.items(), 1):
             log.info("%d of %d: sparsity %g, %s", number, len(sizes), sparsity, key)
             file = Path(scratch) / f"{number}.onnx"
-            write_size(model, layers, file, runtime.forms[0], sparsity=sparsity, int8=grid.int8)
+            write_size(model, layers, file, runtime.forms[0], grid, sparsity)
             loaded[key] = runtime(file, grid.threads)
         inputs = random_inputs(grid.batch, grid.sequence, model.config.vocab_size)
         times: dict[Key, list[float]] = {key: [] for key in sizes}
@@ -212,9 +234,12 @@ def time_sizes(
     return {key: min(found) for key, found in times.items()}
 
 
-def least_seconds(runtime: Runtime, batch: int, sequence: int) -> float:
-    """The least of the durations of many runs on random tokens, as a table has it."""
-    inputs, found = random_inputs(batch, sequence, TOKENS), list[float]()
+def least_seconds(runtime: Runtime, batch: int, sequence: int, vocabulary: int) -> float:
+    """The least of the durations of many runs on random tokens, as a table has it.
+
+    vocabulary: the number of tokens that the model knows.
+    """
+    inputs, found = random_inputs(batch, sequence, min(TOKENS, vocabulary)), list[float]()
     while len(found) < RUNS or sum(found) < LEAST_TOTAL:
         found.append(runtime.seconds(inputs))
     return min(found)
@@ -225,14 +250,12 @@ def write_size(
     sizes: Sizes,
     file: Path,
     form: str,
-    *,
+    grid: LatencyGrid,
     sparsity: float,
-    int8: bool,
 ) -> None:
-    """Write the graph of a classifier, cut to the heads and neurons of each layer, in a form.
+    """Write the graph of a model, cut to the heads and neurons of each layer, in a form.
 
-    sparsity: zeros in what is left of the layers' weights; int8: weights and inputs of all Linear
-    layers.
+    sparsity: zeros in what is left of the layers' weights.
     """
     made, kept = copy.deepcopy(model), Kept.all(model)
     kept = Kept(
@@ -245,10 +268,10 @@ def write_size(
     if sparsity:
         prune(made, sparsity)
     state: dict[str, Tensor] = dict(made.state_dict())
-    if int8:
+    if grid.int8:
         state |= _quantizers(made)
     layers = read_layers(made, state)
-    write_graphs(made, TASK, layers, file, file.with_suffix(".traced"), form)
+    write_graphs(made, _task(grid.every_token), layers, file, file.with_suffix(".traced"), form)
     file.with_suffix(".traced").unlink()
 
 

@@ -88,10 +88,13 @@ def _fine_tuned(model: str) -> Path:
     from sparsekit.errors import UserError
     from sparsekit.models.hub import fetch
     from sparsekit.models.loading import read_config
+    from sparsekit.models.quantizers import is_quantized
     from sparsekit.runs.folder import RunFolder
 
     run = RunFolder(Path(model).expanduser())
     folder = fetch(str(run.model) if run.weights.is_file() else model).absolute()
+    if is_quantized(folder):
+        raise UserError(f"{model} is quantized already; give the dense model that it was made from")
     heads = read_config(folder).architectures or []
     if not any("For" in head and "MaskedLM" not in head for head in heads):
         raise UserError(

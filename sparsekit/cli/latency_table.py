@@ -23,6 +23,10 @@ Sparsities = Annotated[
     list[float], typer.Option("--sparsity", help="Zeros in the layers' weights; repeatable.")
 ]
 Int8 = Annotated[bool, typer.Option("--int8/--float32", help="Weights and inputs of layers.")]
+EveryToken = Annotated[
+    bool,
+    typer.Option("--every-token", help="Of a task that reads every token, such as named entities."),
+]
 Rounds = Annotated[int, typer.Option(help="Rounds, in which each size has one turn.")]
 Repetitions = Annotated[int, typer.Option(help="Timed runs in each turn.")]
 Seconds = Annotated[
@@ -41,12 +45,13 @@ def latency_table(
     sequence: Sequence = 128,
     sparsity: Sparsities = [0.0],  # noqa: B006
     int8: Int8 = True,
+    every_token: EveryToken = False,
     rounds: Rounds = 8,
     repetitions: Repetitions = 5,
     seconds: Seconds = 20.0,
     output: Output = None,
 ) -> None:
-    """Time the sizes that a classifier's layers may be shrunk to, on this machine.
+    """Time the sizes that a model's layers may be shrunk to, on this machine.
 
     Writes a table for `sparsekit shrink --max-latency` and `recipe.max_latency`.
     """
@@ -68,6 +73,7 @@ def latency_table(
         sequence=sequence,
         sparsities=tuple(dict.fromkeys(sparsity)),
         int8=int8,
+        every_token=every_token,
         rounds=rounds,
         repetitions=repetitions,
         seconds=seconds,
@@ -89,7 +95,7 @@ def latency_table(
 
 
 def _config(model: str) -> PreTrainedConfig:
-    """The config of the classifier; its weights do not matter for its latency."""
+    """The config of the model; its weights do not matter for its latency."""
     from sparsekit.models.hub import fetch
     from sparsekit.models.loading import check_encoder, read_config
 

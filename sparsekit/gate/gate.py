@@ -106,7 +106,8 @@ def _metrics(task: Task, config: GateConfig) -> list[str]:
     named = [ALIASES.get(name, name) for name in config.metrics or task.metrics[:1]]
     metrics = list(dict.fromkeys(named))
     if problems := replace(task, metrics=metrics).problems():
-        raise UserError("; ".join(problems))
+        # Named by whoever asks for the test, not by the data set.
+        raise UserError("; ".join(text.replace("dataset.metrics", "metric") for text in problems))
     for name in metrics:
         if is_share(name) and config.max_drop >= 100:
             raise UserError(f"max_drop is {config.max_drop} points, {name} has 100; set less")

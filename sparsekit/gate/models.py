@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from sparsekit.errors import UserError, reworded
 from sparsekit.models.loading import read_config
-from sparsekit.models.quantizers import QUANTIZER, WEIGHTS
+from sparsekit.models.quantizers import WEIGHTS, is_quantized
 from sparsekit.onnx.parity import Rows, read_rows
 from sparsekit.onnx.probes import input_names
 from sparsekit.onnx.sums import NAME, check_sums, file_sum
@@ -82,12 +82,7 @@ def answer(folder: Path, task: Task, data: Path) -> Answered:
         runtime = OnnxRuntime(file, cores())
     else:
         file = folder / WEIGHTS
-        model, state = load_model(folder, task)
-        if any(QUANTIZER in name for name in state):
-            raise UserError(
-                f"{folder} is quantized, and transformers would load it in float32; export it "
-                "first: sparsekit export RUN"
-            )
+        model, _ = load_model(folder, task)
         runtime = TorchModel(model, task)
     outputs = predict_outputs(runtime, task.answers, encoder, rows.encodings)
     return Answered(file=file, sum=file_sum(file), runtime=runtime.name, rows=rows, outputs=outputs)
@@ -123,11 +118,19 @@ def answer_as(ours: Answered, folder: Path, task: Task, data: Path) -> Answered:
 def baseline_folder(path: Path) -> Path:
     """The folder of the baseline's model: the deployment of a run, else the model it trained.
 
-    Raises UserError where `path` is neither a run nor holds a model.
+    Raises UserError where `path` is neither a run nor holds a model, and for a quantized model that
+    is not exported.
     """
     run = RunFolder(path)
     for folder in (run.deployment, run.model, path):
-        if (folder / GRAPH).is_file() or (folder / WEIGHTS).is_file():
+        if (folder / GRAPH).is_file():
+            return folder
+        if (folder / WEIGHTS).is_file():
+            if is_quantized(folder):
+                raise UserError(
+                    f"{folder} is quantized, and transformers would load it in float32; export it "
+                    "first (sparsekit export RUN), or give the dense model"
+                )
             return folder
     raise UserError(
         f"{path} has no model to compare with: give a run folder, a deployment, or the folder of a "

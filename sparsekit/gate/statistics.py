@@ -127,8 +127,8 @@ def bootstrap(
     if not drawn.any():
         if span is None:
             raise ValueError(
-                "no resample shows a difference, and the score is no mean over rows, so that "
-                "these do not bound what rarer changes cost"
+                "no resample shows a difference, and the score is not a mean over rows of values "
+                "with a limit, so that these do not bound what rarer changes cost"
             )
         return _no_difference(units, max_drop, alpha, span)
     lower, upper = np.quantile(drawn, [alpha, 1 - alpha])

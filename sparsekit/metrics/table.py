@@ -89,6 +89,12 @@ ALIASES = {
     "mcc": "matthews_correlation",
     "ece": "expected_calibration_error",
     "brier_score_loss": "brier_score",
+    # As classification reports name them.
+    **{
+        f"{average}_{name}": f"{name}_{average}"
+        for name in ("f1", "precision", "recall", "jaccard")
+        for average in ("macro", "micro", "weighted")
+    },
 }
 
 

@@ -7,9 +7,12 @@ values whenever the model is loaded. Folders that versions before 0.2 saved have
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -53,6 +56,25 @@ def saved_state(folder: Path) -> dict[str, Tensor]:
                 f"cannot read {file}: {error}; train or save the model again"
             ) from error
     return state
+
+
+def is_quantized(folder: Path) -> bool:
+    """Whether the weights in `folder` were trained with quantizers, whose values lie with them."""
+    if (folder / QUANTIZERS).is_file():
+        return True
+    if not (folder / WEIGHTS).is_file():
+        return False
+    with _opened(folder / WEIGHTS) as file:
+        return any(QUANTIZER in name for name in file.keys())  # noqa: SIM118 - it is no mapping
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, "pt") as opened:
+            yield opened
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"cannot read {file}: {error}; train or save the model again") from error
 
 
 def _save(tensors: dict[str, Tensor], file: Path) -> None:

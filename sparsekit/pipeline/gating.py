@@ -17,6 +17,7 @@ from sparsekit.gate.text import verdict
 from sparsekit.gate.write import write_gate, write_result
 from sparsekit.models.hub import fetch
 from sparsekit.models.loading import Student
+from sparsekit.models.quantizers import is_quantized
 from sparsekit.models.teacher import Teacher
 from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.export import export as export_run
@@ -96,6 +97,11 @@ def record_baseline(
             against = Path(gate.against)
         else:
             against = next(iter(teachers()), None) or fetch(student.checkpoint, student.revision)
+            if is_quantized(against):
+                raise UserError(
+                    f"export.gate: {against} is quantized, so it is no dense model to compare "
+                    "with; set export.gate.against=RUN_OR_MODEL"
+                )
         record({"gate": {"against": str(against.absolute())}})
 
 

@@ -20,6 +20,7 @@ from sparsekit.models.loading import positions_of
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.choice import runtime_named
+from sparsekit.runtime.encoder import read_json
 from sparsekit.shape.latency import machine
 from sparsekit.shape.ranking import rank
 from sparsekit.system import cores, versions
@@ -88,6 +89,7 @@ def use_latency_tables(
             target = replace(target, table=run.latency)
         elif FIRST_PROCESS and target.table.resolve() != run.latency.resolve():
             shutil.copyfile(target.table, run.latency)
+        target.read().check_tokens(not task.first_token)
         # By scores that do not decide what is removed.
         target.solve(model, rank(model, "magnitude"))
 
@@ -106,6 +108,7 @@ def _measure(
         sequence=min(task.max_length, positions_of(config) or task.max_length),
         sparsities=tuple(dict.fromkeys([0.0, sparsity])),
         int8=any(modifier.kind == "quantization" for modifier in recipe.modifiers.values()),
+        every_token=not task.first_token,
     )
     key = content_hash(
         [
@@ -141,5 +144,6 @@ def with_measured_latency(run: RunFolder, shape: Mapping[str, Any]) -> dict[str,
     except UserError as error:
         log.warning("the latency of the exported file was not measured: %s", error)
         return dict(shape)
-    seconds = least_seconds(runtime, latency["batch"], latency["sequence"])
+    vocabulary = read_json(run.deployment / "config.json")["vocab_size"]
+    seconds = least_seconds(runtime, latency["batch"], latency["sequence"], vocabulary)
     return {**shape, "latency": {**latency, "measured_ms": seconds * 1e3}}

@@ -106,7 +106,10 @@ def describe(model: PreTrainedModel) -> None:
     layers = blocks(model)
     # MPNet's heads share a table of position biases, of which they need their own columns.
     fixed_heads = layers[0].layout is MPNET and len(shape.heads[0]) < config.num_attention_heads
-    if not shape.is_even or fixed_heads:
+    # A width that equals that of the embeddings would leave out the projection between them.
+    embedded = getattr(config, "embedding_size", config.hidden_size)
+    projected = embedded != config.hidden_size and embedded == shape.hidden
+    if not shape.is_even or fixed_heads or projected:
         values = {"heads": shape.heads, "neurons": shape.neurons, "hidden": shape.hidden}
         setattr(config, KEY, values)
         return

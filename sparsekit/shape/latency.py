@@ -39,7 +39,7 @@ class Costs:
 
     base: of a model whose layers have neither heads nor neurons; heads, neurons: what one layer
     with that many adds; last_heads, last_neurons: what the last layer adds, of which a classifier
-    reads one token.
+    of texts reads one token.
     """
 
     base: float
@@ -72,7 +72,8 @@ class LatencyTable:
     """What was measured, on which machine, with which settings.
 
     machine: see `machine`; model: layers, heads, neurons and hidden width of the largest size;
-    costs: by sparsity, the share of zeros in the weights of the layers, as text such as "0.8".
+    costs: by sparsity, the share of zeros in the weights of the layers, as text such as "0.8";
+    every_token: whether the last layer computes all tokens, not the first alone.
     """
 
     machine: dict[str, Any]
@@ -83,6 +84,8 @@ class LatencyTable:
     sequence: int
     int8: bool
     costs: dict[str, Costs]
+    # Tables of versions before had none: the last layer computed the first token alone.
+    every_token: bool = False
 
     def save(self, file: Path) -> None:
         """Write the table as JSON."""
@@ -132,6 +135,18 @@ class LatencyTable:
             raise UserError(
                 f"the latency table is of a model with {_listed(self.model)}, this one has "
                 f"{_listed(sizes)}: measure a table of this one"
+            )
+
+    def check_tokens(self, every_token: bool) -> None:
+        """Raise UserError where the model's last layer computes other tokens than were timed."""
+        if every_token != self.every_token:
+            reads, how = (
+                ("every token", "measure one with --every-token")
+                if every_token
+                else ("one token of the last layer", "measure one without --every-token")
+            )
+            raise UserError(
+                f"the task reads {reads}, and the latency table is of models that do not: {how}"
             )
 
 

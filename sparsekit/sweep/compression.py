@@ -51,6 +51,8 @@ class Search:
             "teacher=self",
             "recipe=from_dense",
             f"recipe.num_epochs={self.epochs:g}",
+            # By default the last two epochs quantize, which a shorter trial does not have.
+            *([f"recipe.qat_epochs={self.epochs / 2:g}"] if self.epochs < 4 else []),
             *([f"recipe.final_sparsity={sparsity:g}"] if sparsity > 0 else unpruned),
             f"export.gate.max_drop={self.max_drop:g}",
             "tracking=none",
@@ -154,6 +156,12 @@ def closest(trials: Sequence[Trial], max_latency: float | None) -> Trial | None:
     return max(compared, key=lambda trial: (trial.passed, trial.lower or 0.0), default=None)
 
 
+def _trained(trial: Path) -> bool:
+    """Whether the trial began to train: a mistake that is found before is to be corrected."""
+    run = RunFolder(trial)
+    return run.checkpoints.is_dir() or Trial.of(0.0, run).ended
+
+
 def _claim(asked: Search, folder: Path) -> None:
     """Write what is looked for in `folder`; raises UserError where it was something else."""
     file, settings = folder / SETTINGS, asdict(asked)
@@ -162,14 +170,15 @@ def _claim(asked: Search, folder: Path) -> None:
             known: Any = parse_json(file.read_bytes())
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {file}: {error}; choose another --output") from error
-        if known != settings:
+        if known != settings and any(map(_trained, folder.glob("sparsity-*"))):
             changed = [name for name in settings if (known or {}).get(name) != settings[name]]
             raise UserError(
                 f"{folder} holds a search with another {', '.join(changed)}; choose another "
                 "--output, or repeat it as it was"
             )
-        return
-    if folder.exists() and any(folder.iterdir()):
+        if known == settings:
+            return
+    elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no search; choose another --output")
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -79,7 +79,8 @@ def test_a_metric_names_its_function_and_which_way_is_better() -> None:
     rows = list(hook("metrics").rows())
     assert "| `accuracy` | `accuracy_score` | higher |  |" in rows
     assert (
-        "| `f1_macro` | `f1_score` with `zero_division=0.0, average='macro'` | higher |  |" in rows
+        "| `f1_macro` | `f1_score` with `zero_division=0.0, average='macro'` | higher | `macro_f1` |"
+        in rows
     )
     assert "| `expected_calibration_error` | sparsekit's own | lower | `ece` |" in rows
 

@@ -84,6 +84,14 @@ def test_a_model_is_not_inferior_to_itself(runs: dict[str, RunFolder]) -> None:
     assert test["rows_needed"] > 2000
 
 
+def test_metrics_by_the_names_of_classification_reports(runs: dict[str, RunFolder]) -> None:
+    dense = runs["dense"]
+    with pytest.raises(UserError, match=r"^f1_macro cannot be tested"):  # nothing changed
+        compare_with(dense, dense.path, GateConfig(max_drop=10, metrics=["macro_f1"]))
+    with pytest.raises(UserError, match=r"^metric: 'f2' is not known"):
+        compare_with(dense, dense.path, GateConfig(max_drop=10, metrics=["f2"]))
+
+
 def test_a_model_in_torch_is_the_baseline_of_its_own_export(runs: dict[str, RunFolder]) -> None:
     found = compare_with(runs["dense"], runs["dense"].model, GateConfig(max_drop=10))
     assert found["against"]["runtime"] == "torch"

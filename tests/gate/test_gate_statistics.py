@@ -150,7 +150,7 @@ def test_models_that_never_differ_are_not_taken_for_equal() -> None:
     assert bootstrap(lambda rows: 0.0, found.rows_needed, 0.04, 0.05, 100, 0, 1.0).lower > -0.04
     less = bootstrap(lambda rows: 0.0, found.rows_needed - 1, 0.04, 0.05, 100, 0, 1.0)
     assert less.lower < -0.04
-    with pytest.raises(ValueError, match="is no mean over rows"):
+    with pytest.raises(ValueError, match="is not a mean over rows of values with a limit"):
         bootstrap(lambda rows: 0.0, 60, 0.04, 0.05, 100, 0, None)
 
 

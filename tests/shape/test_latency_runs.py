@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
 from launching import launch
-from shaped import classifier
+from shaped import classifier, some
 from typer.testing import CliRunner
 
+from sparsekit.benchmark.latency import least_seconds, random_model
 from sparsekit.benchmark.requests import BenchmarkConfig
 from sparsekit.cli.app import app
 from sparsekit.errors import ConfigError, UserError
@@ -23,8 +26,13 @@ from sparsekit.pipeline.shaping import latency_problems, use_latency_tables
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.report import rows
+from sparsekit.runtime.base import Runtime
+from sparsekit.shape.config import describe
+from sparsekit.shape.kept import largest_sizes
 from sparsekit.shape.latency import Costs, LatencyTable, machine
+from sparsekit.shape.removal import remove
 from sparsekit.tasks.text_classification import TextClassification
+from sparsekit.tasks.token_classification import TokenClassification
 
 TASK = TextClassification(max_length=64)
 COSTS = Costs(
@@ -103,6 +111,54 @@ def test_a_given_table_is_kept_with_the_run(file: Path, tmp_path: Path) -> None:
     short = recipe(max_latency="1s", latency_table=str(file))
     with pytest.raises(UserError, match=r"1e\+03 ms is out of reach: the smallest shape takes"):
         use_latency_tables(short, None, classifier(), TASK, run)
+
+
+def test_a_table_is_of_models_that_compute_the_tokens_of_the_task(
+    measured: list[Any], file: Path, tmp_path: Path
+) -> None:
+    words, run = TokenClassification(max_length=64), RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    runtime = BenchmarkConfig(runtime=OPENVINO, threads=1)
+    given = recipe(max_latency="3s", latency_table=str(file))
+    with pytest.raises(UserError, match=r"task reads every token, .* with --every-token"):
+        use_latency_tables(given, runtime, classifier(), words, run)
+    run.latency.unlink()
+    replace(TABLE, every_token=True).save(file)
+    use_latency_tables(given, runtime, classifier(), words, run)
+    with pytest.raises(UserError, match=r"task reads one token .* without --every-token"):
+        use_latency_tables(given, runtime, classifier(), TASK, run)
+    run.latency.unlink()
+    for task in (words, TASK):
+        with contextlib.suppress(UserError):  # the table that is made here is always of texts
+            made = recipe(max_latency="3s")
+            use_latency_tables(made, runtime, classifier(), task, RunFolder(tmp_path))
+        (tmp_path / "latency.json").unlink()
+    assert [grid.every_token for grid in measured] == [True, False]
+
+
+@pytest.mark.parametrize("every_token", [False, True])
+def test_a_table_of_a_model_whose_layers_differ(every_token: bool, tmp_path: Path) -> None:
+    model = classifier()
+    remove(model, some(model, "mixed"))
+    describe(model)
+    made = random_model(model.config, every_token)
+    # As large as its largest layer, and as narrow as it is.
+    assert largest_sizes(made) == largest_sizes(model) | {"layers": 2}
+    assert largest_sizes(made)["hidden"] == 24
+    [(layers, *_)] = [made(torch.ones(1, 5, dtype=torch.long)).logits.shape]
+    assert layers == 1
+
+
+def test_random_tokens_are_those_that_the_model_knows() -> None:
+    seen: list[int] = []
+
+    class Timed:
+        def seconds(self, inputs: Any) -> float:
+            seen.append(int(inputs["input_ids"].max()))
+            return 1.0
+
+    least_seconds(cast(Runtime, Timed()), 4, 64, 30)
+    assert 20 < max(seen) < 30
 
 
 def test_a_latency_needs_a_runtime_and_its_table(file: Path) -> None:

@@ -117,6 +117,24 @@ def test_transformers_loads_even_sizes_by_itself(family: Family, tmp_path: Path)
     torch.testing.assert_close(logits(loaded), logits(model), rtol=0, atol=0)
 
 
+def test_hidden_states_as_wide_as_electras_embeddings(tmp_path: Path) -> None:
+    """Of these widths transformers builds no projection between them, but there is one."""
+    model = classifier("electra")
+    embedded = model.config.embedding_size
+    assert embedded < model.config.hidden_size
+    kept, heads = Kept.all(model), embedded // (model.config.hidden_size // 4)
+    every = (torch.arange(heads),) * 3
+    remove(model, Kept(kept.layers, every, kept.neurons, torch.arange(embedded)))
+    describe(model)
+    model.save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    loaded, info = shaped(AutoModelForSequenceClassification, config).from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not any(info.values())
+    torch.testing.assert_close(logits(loaded), logits(model), rtol=0, atol=0)
+
+
 def test_plain_transformers_refuses_uneven_sizes(tmp_path: Path) -> None:
     model = classifier()
     remove(model, some(model, "neurons"))

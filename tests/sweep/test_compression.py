@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,25 @@ def test_a_folder_of_another_search_is_refused(tmp_path: Path) -> None:
         list(search(ASKED, tmp_path / "mine", Trainer(0.9)))
 
 
+def test_a_mistake_that_is_found_before_training_is_corrected(tmp_path: Path) -> None:
+    def refused(words: Sequence[str]) -> None:
+        folder = tmp_path / "s" / "sparsity-0.9"
+        folder.mkdir(exist_ok=True)
+        (folder / "summary.json").write_text(json.dumps({"status": "failed", "error": "a typo"}))
+
+    list(search(ASKED, tmp_path / "s", refused))
+    corrected = Search(**{**vars(ASKED), "epochs": 10})
+    assert len(list(search(corrected, tmp_path / "s", Trainer(0.9)))) == 1
+    with pytest.raises(UserError, match="another epochs"):
+        list(search(ASKED, tmp_path / "s", Trainer(0.9)))
+
+
+def test_short_trials_quantize_in_their_second_half(tmp_path: Path) -> None:
+    words = Search(**{**vars(ASKED), "epochs": 1}).words(0.9, tmp_path)
+    assert "recipe.qat_epochs=0.5" in words
+    assert not any("qat_epochs" in word for word in ASKED.words(0.9, tmp_path))
+
+
 def test_int8_alone_prunes_nothing(tmp_path: Path) -> None:
     assert {"~recipe.modifiers.pruning", "~recipe.modifiers.obs"} <= {*ASKED.words(0.0, tmp_path)}
     assert "recipe.final_sparsity=0.9" in ASKED.words(0.9, tmp_path)
@@ -134,6 +154,10 @@ def test_the_command(
     ):
         refused = CliRunner().invoke(app, [*words, *wrong])
         assert refused.exit_code == 1 and message in refused.output
+    quantized = shutil.copytree(teacher_folder, tmp_path / "quantized")
+    (quantized / "quantizers.safetensors").touch()
+    refused = CliRunner().invoke(app, ["compress", str(quantized), *words[2:]])
+    assert refused.exit_code == 1 and "is quantized already; give the dense model" in refused.output
     monkeypatch.setattr(command, "_train", Trainer(0.8))
     monkeypatch.setattr("sparsekit.compare.write.write_comparison", comparison)
     passed = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
