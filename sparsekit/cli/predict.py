@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -216,7 +217,7 @@ def _is_file(name: str) -> bool:
     """
     path = Path(name)
     lines = path.suffix.lower() == ".txt"
-    if not path.is_file():
+    if not os.path.isfile(name):  # of a text that is too long for a name too
         if lines and not name.split()[1:]:
             raise UserError(f"there is no file {name}")
         return False

@@ -154,6 +154,10 @@ def test_predict_reads_a_text_file_by_lines(run_folder, tmp_path):
     refused = sparsekit("predict", run_folder, other)
     assert refused.exit_code == 1
     assert "texts.xlsx is a file; give one csv, jsonl or parquet file" in refused.stderr
+    # Longer than the name of a file may be, with and without a suffix.
+    for text in ("good " * 100, "good " * 100 + ".csv", "good " * 2000 + ".txt"):
+        assert sparsekit("predict", run_folder, text, "bad").exit_code == 0
+        assert sparsekit("predict", run_folder, text).exit_code == 0
     # A word is a text, although a folder has its name.
     (tmp_path / "good").mkdir()
     assert sparsekit("predict", run_folder, "good").exit_code == 0

@@ -34,7 +34,7 @@ def is_table(name: str) -> bool:
     >>> is_table("reviews.csv.gz"), is_table("I like the format .csv"), is_table("Fine.")
     (True, False, False)
     """
-    return bare_suffix(Path(name)) in FORMATS and (not name.split()[1:] or Path(name).is_file())
+    return bare_suffix(Path(name)) in FORMATS and (not name.split()[1:] or os.path.isfile(name))
 
 
 @contextmanager
