@@ -10,7 +10,6 @@ from sparsekit.errors import reworded
 # What messages call a setting -> what the caller of SparseTrainer, prune or export calls it. Each
 # begins a word that is not quoted: quoted words are names that the user chose.
 _ARGUMENTS = [
-    (r"student\.checkpoint=FOLDER or ", ""),
     (r"teacher=checkpoint teacher\.checkpoint=", "teacher="),
     (r"student\.sparsity=([\d.]+)", r"sparsekit.prune(model, \1)"),
     (r"teacher\.checkpoint\b", "teacher"),

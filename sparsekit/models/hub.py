@@ -20,14 +20,18 @@ _SMALL_FILES = ["*.json", "*.txt", "*.model"]
 
 
 def fetch(
-    checkpoint: str | dict[str, Any], revision: str | None = None, *, weights: bool = True
+    checkpoint: str | dict[str, Any],
+    revision: str | None = None,
+    *,
+    weights: bool = True,
+    key: str | None = None,
 ) -> Path:
     """The folder of a checkpoint; without `weights` only its config and tokenizer are downloaded.
 
     `checkpoint` is a folder, a Hub id, a SparseZoo stub (`zoo:nlp/...`), or a node whose `_target_`
     creates a folder. Loading always from a folder keeps transformers from starting its background
     conversion of repositories that have only a `pytorch_model.bin`. Raises UserError that names the
-    id and the local alternative.
+    id and the local alternative, with the key of the config that set it, if one did.
     """
     if isinstance(checkpoint, dict):
         return Path(build(checkpoint, "checkpoint", trusted=True))
@@ -35,7 +39,7 @@ def fetch(
         known = zoo.hub_id(checkpoint)
         if known is None:
             return zoo.download(checkpoint)
-        return fetch(known, revision, weights=weights)
+        return fetch(known, revision, weights=weights, key=key)
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
         _refuse_adapter(folder, checkpoint)
@@ -61,8 +65,8 @@ def fetch(
     except (OSError, *NO_ANSWER) as error:
         raise UserError(
             f"there is no folder {checkpoint!r}, and the Hub gives no model of that id: "
-            f"{reason(error)}; give a local folder with its files instead (of a config: "
-            "student.checkpoint=FOLDER or teacher=checkpoint teacher.checkpoint=FOLDER)"
+            f"{reason(error)}; give a local folder with its files instead"
+            f"{'' if key is None else f', as in {key}=FOLDER'}"
         ) from error
 
 

@@ -43,6 +43,10 @@ class LoadedModel:
     tokenizer_hash: str
 
 
+# What a config calls the student's checkpoint.
+CHECKPOINT = "student.checkpoint"
+
+
 @dataclass(kw_only=True)
 class Student:
     """The model to train: a Hub id or folder; `sparsity` prunes it by magnitude as it is loaded."""
@@ -61,14 +65,14 @@ class Student:
 
         Raises UserError for an encoder-decoder, before its weights are downloaded.
         """
-        folder = fetch(self.checkpoint, self.revision, weights=False)
+        folder = fetch(self.checkpoint, self.revision, weights=False, key=CHECKPOINT)
         config = read_config(folder)
         check_encoder(folder, config)
         return config
 
     def load(self, task: Task, label_names: Sequence[str]) -> LoadedModel:
         """The model with the task's head for `label_names`, new where the checkpoint has none."""
-        folder = fetch(self.checkpoint, self.revision)
+        folder = fetch(self.checkpoint, self.revision, key=CHECKPOINT)
         loaded, missing = load_for_task(folder, task, label_names)
         check_body(folder, missing)
         if self.sparsity is not None:

@@ -68,7 +68,7 @@ class Checkpoint:
     def folders(self, task: Task, label_names: list[str], finetune: Finetune) -> list[Path]:
         """The teachers' folders; raises UserError for one that does not fit the labels."""
         names = [self.checkpoint] if isinstance(self.checkpoint, str) else self.checkpoint
-        folders = [fetch(name) for name in names]
+        folders = [fetch(name, key="teacher=checkpoint teacher.checkpoint") for name in names]
         for folder, name in zip(folders, names, strict=True):
             label_order(folder, task, name, label_names)
         return folders

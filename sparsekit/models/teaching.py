@@ -129,7 +129,7 @@ def _from_model(
 def _from_folder(
     name: str, task: Task, student: LoadedModel, label_names: list[str], longest: int
 ) -> Source:
-    folder = fetch(name)
+    folder = fetch(name, key="teacher")
     order, config = label_order(folder, task, name, label_names), read_config(folder)
     limit = positions_of(config)
     # Its own tokens may be more than the student's: both truncate at the student's limit.

@@ -22,7 +22,7 @@ from sparsekit.config.root import project_root
 from sparsekit.data.selection import ReadRows
 from sparsekit.errors import ConfigError, UserError, first_line
 from sparsekit.models.hub import fetch
-from sparsekit.models.loading import Student, positions_of, read_config
+from sparsekit.models.loading import CHECKPOINT, Student, positions_of, read_config
 from sparsekit.models.tokenizer import load_tokenizer
 from sparsekit.pipeline.data_figures import data_figures
 from sparsekit.sparseml.recipes.load import register_resolvers
@@ -149,7 +149,7 @@ def _tokenizer(
 ) -> tuple[PreTrainedTokenizerBase, int | None]:
     """The tokenizer of the student, whose weights are not downloaded, and its positions."""
     built = build(dict(student), "student", kind=Student, trusted=True)
-    folder = fetch(built.checkpoint, built.revision, weights=False)
+    folder = fetch(built.checkpoint, built.revision, weights=False, key=CHECKPOINT)
     config = read_config(folder)
     tokenizer = load_tokenizer(folder, config, data.task.max_length, config.vocab_size)
     return tokenizer, positions_of(config)

@@ -155,7 +155,10 @@ def finetuned_teacher(plan: Plan, data: Data, teacher: Finetuned) -> Path:
         "task": {**task_node(data.task), "metrics": None},
     }
     key = content_hash(
-        [weights_hash(fetch(teacher.base)), json.dumps(identity, sort_keys=True)]
+        [
+            weights_hash(fetch(teacher.base, key="teacher.base")),
+            json.dumps(identity, sort_keys=True),
+        ]
         + [data.fingerprint(split) for split in data.splits]
     )
     make = functools.partial(_train_teacher, plan, teacher, training)

@@ -16,7 +16,7 @@ from sparsekit.gate.models import baseline_folder
 from sparsekit.gate.text import verdict
 from sparsekit.gate.write import write_gate, write_result
 from sparsekit.models.hub import fetch
-from sparsekit.models.loading import Student
+from sparsekit.models.loading import CHECKPOINT, Student
 from sparsekit.models.quantizers import is_quantized
 from sparsekit.models.teacher import Teacher
 from sparsekit.onnx.export import ExportConfig
@@ -96,7 +96,9 @@ def record_baseline(
         if gate.against is not None:
             against = Path(gate.against)
         else:
-            against = next(iter(teachers()), None) or fetch(student.checkpoint, student.revision)
+            against = next(iter(teachers()), None) or fetch(
+                student.checkpoint, student.revision, key=CHECKPOINT
+            )
             if is_quantized(against):
                 raise UserError(
                     f"export.gate: {against} is quantized, so it is no dense model to compare "

@@ -90,7 +90,7 @@ def _augmented(columns: list[list[str]], config: Augmentation) -> list[list[str]
     if not config.masks:
         return augmented(columns, config)
     assert config.masked_lm is not None
-    checkpoint = weights_hash(fetch(config.masked_lm))
+    checkpoint = weights_hash(fetch(config.masked_lm, key="dataset.augment.masked_lm"))
     parts = [*(text for column in columns for text in column), checkpoint]
     described = json.dumps([len(columns), config.copies, config.methods, config.seed])
 

@@ -343,3 +343,14 @@ def test_a_folder_without_rights_is_named(run_folder, monkeypatch, number):
     refused = sparsekit("predict", run_folder, "good")
     assert refused.exit_code == 1
     assert f"{os.strerror(number)}: 'model.onnx'; give yourself the right" in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["inspect", "prune", "shrink"])
+def test_an_unknown_model_is_no_matter_of_a_config(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.chdir(tmp_path)
+    words = {"prune": ["--sparsity", "0.5"], "shrink": ["--neurons", "0.5"]}.get(command, [])
+    refused = sparsekit(command, "nosuch", *words)
+    assert refused.exit_code == 1
+    assert "there is no folder 'nosuch'" in refused.stderr
+    assert refused.stderr.strip().endswith("give a local folder with its files instead")
