@@ -7,9 +7,10 @@ python benchmarks/accuracy.py table FOLDER                       # means over th
 
 The dense model is fine-tuned once; all others start from it and are taught by it, except `plain`,
 which is pruned as it is loaded and trained for 3 epochs: the yardstick of time. Each run is one
-of `sparsekit train` with its folder in FOLDER; called again, completed ones are kept. Scores are
-those of the exported int8 file where there is one. Agreement and loss (KL divergence of the
-probabilities) are against the dense model on the validation rows: finer measures than accuracy.
+of `sparsekit train` with its folder in FOLDER; called again, completed ones are kept, and one that
+was stopped goes on. Scores are those of the exported int8 file where there is one. Agreement and
+loss (KL divergence of the probabilities) are against the dense model on the validation rows: finer
+measures than accuracy.
 
 Smallest run: run --output x --seeds 0 --epochs 3 --variants from_dense (2 minutes on one core)
 """
@@ -131,6 +132,7 @@ def run(setup: Setup, variants: list[str], seeds: list[int]) -> None:
             folder = setup.folder(variant, seed)
             if not completed(folder):
                 words = [*setup.words(variant, seed), f"hydra.run.dir={folder}"]
+                words.append("training.resume_from_checkpoint=auto")
                 subprocess.run([sys.executable, "-m", "sparsekit", "train", *words], check=True)
 
 
