@@ -7,10 +7,7 @@ values whenever the model is loaded. Folders that versions before 0.2 saved have
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -52,9 +49,7 @@ def saved_state(folder: Path) -> dict[str, Tensor]:
         try:
             state |= load_file(file)
         except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"cannot read {file}: {error}; train or save the model again"
-            ) from error
+            raise _unreadable(file, error) from error
     return state
 
 
@@ -64,17 +59,15 @@ def is_quantized(folder: Path) -> bool:
         return True
     if not (folder / WEIGHTS).is_file():
         return False
-    with _opened(folder / WEIGHTS) as file:
-        return any(QUANTIZER in name for name in file.keys())  # noqa: SIM118 - it is no mapping
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
     try:
-        with safe_open(file, "pt") as opened:
-            yield opened
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            return any(QUANTIZER in name for name in file.keys())  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read {file}: {error}; train or save the model again") from error
+        raise _unreadable(folder / WEIGHTS, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    return UserError(f"cannot read {file}: {error}; train or save the model again")
 
 
 def _save(tensors: dict[str, Tensor], file: Path) -> None:

@@ -94,4 +94,4 @@ def test_the_encoder_under_a_sanitizer(sanitizer: str, graphs: list[str], cache:
 @pytest.mark.skipif(sys.platform != "linux", reason="sanitizers are preloaded as on Linux")
 @pytest.mark.parametrize("sanitizer", ["address", "undefined"])
 def test_the_kernels_of_training_under_a_sanitizer(sanitizer: str, cache: Path) -> None:
-    sanitized(sanitizer, cache, "training", "12")
+    sanitized(sanitizer, cache, "training", "30")

@@ -80,19 +80,23 @@ def test_masked_equals_removed(family: Family, what: str) -> None:
     torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-5)
 
 
+def reloaded(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """The model as it is saved and loaded, with no weight missing or left over."""
+    describe(model)
+    model.save_pretrained(folder)
+    architecture = shaped(AutoModelForSequenceClassification, AutoConfig.from_pretrained(folder))
+    loaded, info = architecture.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values())
+    torch.testing.assert_close(logits(loaded), logits(model), rtol=0, atol=0)
+    return loaded  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize("family", KNOWN, ids=lambda family: family.model_type)
 def test_a_saved_model_loads_with_the_sizes_it_has(family: Family, tmp_path: Path) -> None:
     model = classifier(family.model_type)
     remove(model, some(model, "mixed"))
-    describe(model)
-    model.save_pretrained(tmp_path)
-    config = AutoConfig.from_pretrained(tmp_path)
-    loaded, info = shaped(AutoModelForSequenceClassification, config).from_pretrained(
-        tmp_path, output_loading_info=True
-    )
-    assert not any(info.values())
+    loaded = reloaded(model, tmp_path)
     assert type(loaded).__name__ == type(model).__name__
-    torch.testing.assert_close(logits(loaded), logits(model), rtol=0, atol=0)
     # And again: indices of heads are those of the first model.
     heads = [block.heads for block in blocks(loaded)]
     again = Kept.all(loaded)
@@ -125,14 +129,7 @@ def test_hidden_states_as_wide_as_electras_embeddings(tmp_path: Path) -> None:
     kept, heads = Kept.all(model), embedded // (model.config.hidden_size // 4)
     every = (torch.arange(heads),) * 3
     remove(model, Kept(kept.layers, every, kept.neurons, torch.arange(embedded)))
-    describe(model)
-    model.save_pretrained(tmp_path)
-    config = AutoConfig.from_pretrained(tmp_path)
-    loaded, info = shaped(AutoModelForSequenceClassification, config).from_pretrained(
-        tmp_path, output_loading_info=True
-    )
-    assert not any(info.values())
-    torch.testing.assert_close(logits(loaded), logits(model), rtol=0, atol=0)
+    reloaded(model, tmp_path)
 
 
 def test_plain_transformers_refuses_uneven_sizes(tmp_path: Path) -> None:
