@@ -16,6 +16,7 @@ from sparsekit.models.hub import fetch
 from sparsekit.models.inspection import inspect
 from sparsekit.models.loading import check_body, check_encoder, load_weights, read_config
 from sparsekit.oneshot.checkpoint import Data, architecture_of, calibration, write_copy
+from sparsekit.oneshot.checkpoint_task import task_of_checkpoint
 from sparsekit.shape.choice import Shares, choose
 from sparsekit.shape.config import describe
 from sparsekit.shape.ranking import METHODS, Rankings, compensate, rank
@@ -93,6 +94,10 @@ def shrink_checkpoint(
     check_encoder(folder, architecture)
     model, missing = load_weights(folder, architecture_of(architecture), "shrinking")
     check_body(folder, missing)
+    if task := task_of_checkpoint(source, model.config, type(model).__name__):
+        for settings in outputs.values():
+            if settings.target is not None:
+                settings.target.read().check_tokens(not task.first_token)
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     statistics = None
     if config.method != "magnitude":

@@ -13,6 +13,7 @@ import pytest
 import torch
 from launching import launch
 from shaped import classifier, some
+from transformers import AutoModelForTokenClassification
 from typer.testing import CliRunner
 
 from sparsekit.benchmark.latency import least_seconds, random_model
@@ -20,6 +21,7 @@ from sparsekit.benchmark.requests import BenchmarkConfig
 from sparsekit.cli.app import app
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.pruning.structured import StructuredPruning
+from sparsekit.oneshot.shrink import Shrink, shrink_checkpoint
 from sparsekit.pipeline import shaping
 from sparsekit.pipeline.shaping import latency_problems, use_latency_tables
 from sparsekit.recipe.recipe import Recipe
@@ -30,6 +32,7 @@ from sparsekit.shape.config import describe
 from sparsekit.shape.kept import largest_sizes
 from sparsekit.shape.latency import Costs, LatencyTable, machine
 from sparsekit.shape.removal import remove
+from sparsekit.shape.target import Target
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.tasks.token_classification import TokenClassification
 
@@ -133,6 +136,18 @@ def test_a_table_is_of_models_that_compute_the_tokens_of_the_task(
         use_latency_tables(made, runtime, classifier(), task, RunFolder(tmp_path))
         (tmp_path / "latency.json").unlink()
     assert [grid.every_token for grid in measured] == [True, False]
+
+
+def test_a_tagger_is_not_shrunk_by_a_table_of_texts(file: Path, tmp_path: Path) -> None:
+    AutoModelForTokenClassification.from_config(classifier().config).save_pretrained(
+        tmp_path / "tagger"
+    )
+    target = Target(max_latency="3s", table=file)
+    with pytest.raises(UserError, match=r"task reads every token, .* with --every-token"):
+        shrink_checkpoint(
+            str(tmp_path / "tagger"), {tmp_path / "small": Shrink(target=target)}, None
+        )
+    assert not (tmp_path / "small").exists()
 
 
 @pytest.mark.parametrize("every_token", [False, True])
