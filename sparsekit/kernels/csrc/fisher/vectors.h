@@ -1,24 +1,15 @@
 /* Vectors with one lane for each block of the Fisher information, so that all operations on small
-matrices are elementwise. They are extensions of GCC and Clang. */
+matrices are elementwise; those of float64 have half as many lanes. */
 
 #ifndef SPARSEKIT_FISHER_VECTORS_H
 #define SPARSEKIT_FISHER_VECTORS_H
 
 #include <math.h>
 
-/* The ABI of vector arguments does not matter: they are passed within one file only. */
-#pragma GCC diagnostic ignored "-Wpsabi"
+#include "../lanes.h"
 
-/* The blocks of a group: the float32 values of a register. Twice as many registers of float64. */
-#ifdef __AVX512F__
-#define LANES 16
-#else
-#define LANES 8
-#endif
 #define HALF (LANES / 2)
 
-typedef float vector __attribute__((vector_size(4 * LANES)));
-typedef float unaligned_vector __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef float half_vector __attribute__((vector_size(4 * HALF)));
 typedef double doubles __attribute__((vector_size(8 * HALF)));
 

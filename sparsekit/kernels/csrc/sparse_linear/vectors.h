@@ -1,8 +1,4 @@
-/* The vector types, as wide as the registers of the processor that is compiled for, and what
-depends on the number of lanes.
-
-They are extensions of GCC and Clang, which compile them to the processor's instructions. Without
-registers of that width, each operation would pass through memory. */
+/* What depends on the number of lanes of a vector. */
 
 #ifndef SPARSEKIT_SPARSE_LINEAR_VECTORS_H
 #define SPARSEKIT_SPARSE_LINEAR_VECTORS_H
@@ -10,17 +6,8 @@ registers of that width, each operation would pass through memory. */
 #include <stdint.h>
 #include <string.h>
 
-/* The ABI of vector arguments does not matter: they are passed within one file only. */
-#pragma GCC diagnostic ignored "-Wpsabi"
+#include "../lanes.h"
 
-#ifdef __AVX512F__
-#define LANES 16
-#else
-#define LANES 8
-#endif
-
-typedef float vector __attribute__((vector_size(4 * LANES)));
-typedef float unaligned_vector __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t integers __attribute__((vector_size(4 * LANES)));
 typedef uint8_t bytes __attribute__((vector_size(LANES)));
 
