@@ -20,7 +20,7 @@ from sparsekit.cli.calibration import (
 from sparsekit.cli.imports import uncollected
 
 if TYPE_CHECKING:
-    from sparsekit.oneshot.shrink import Shrink
+    from sparsekit.shape.shrink import Shrink
     from sparsekit.shape.target import Target
 
 
@@ -91,12 +91,15 @@ def shrink(
 ) -> None:
     """Remove structures of a checkpoint: its matrices become smaller, for every runtime."""
     with uncollected():
-        from sparsekit.oneshot.shrink import Shrink, shrink_checkpoint
+        from sparsekit.oneshot.shrink import shrink_checkpoint
         from sparsekit.runs.progress import quiet_libraries
-        from sparsekit.shape.choice import Shares
+        from sparsekit.shape.shrink import Shrink
 
     config = Shrink(
-        shares=Shares(heads=heads, neurons=neurons, hidden=hidden, layers=layers),
+        heads=heads,
+        neurons=neurons,
+        hidden=hidden,
+        layers=layers,
         method=method.value,
         global_ranking=global_ranking,
         rows=rows,

@@ -33,6 +33,17 @@ ADDED: Mapping[tuple[str, ...], Any] = {
         "masked_lm": None,
         "seed": 0,
     },
+    ("student", "shrink"): {
+        "_target_": "sparsekit.shape.shrink.Shrink",
+        "heads": 0.0,
+        "neurons": 0.0,
+        "hidden": 0.0,
+        "layers": 0.0,
+        "method": "magnitude",
+        "global_ranking": False,
+        "rows": 512,
+        "seed": 0,
+    },
     ("export", "gate"): {"max_drop": None, "against": None, "alpha": 0.05, "metrics": []},
 }
 

@@ -22,11 +22,14 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from sparsekit.cache import content_hash, file_hash, way_out
+from sparsekit.config.build import build
 from sparsekit.errors import ConfigError, UserError, first_line
 from sparsekit.models.hub import fetch, weight_files
 from sparsekit.models.pruning import prune
 from sparsekit.models.tokenizer import COUNTED_FROM_PADDING, load_tokenizer, pad_as_expected
+from sparsekit.shape.choice import Shares
 from sparsekit.shape.config import shaped
+from sparsekit.shape.shrink import Shrink
 from sparsekit.tasks.base import Task
 
 _CHOOSE = "choose an encoder such as a BERT, RoBERTa or DistilBERT"
@@ -45,20 +48,41 @@ class LoadedModel:
 
 # What a config calls the student's checkpoint.
 CHECKPOINT = "student.checkpoint"
+# And what is removed of it.
+SHRINK = "student.shrink"
 
 
 @dataclass(kw_only=True)
 class Student:
-    """The model to train: a Hub id or folder; `sparsity` prunes it by magnitude as it is loaded."""
+    """The model to train.
+
+    checkpoint: a Hub id or a folder.
+    sparsity: the share of each layer's weights that is pruned by magnitude as it is loaded.
+    shrink: structures that are removed before that; a node whose shares are all 0 removes none.
+    """
 
     checkpoint: str | dict[str, Any]
     sparsity: float | None = None
     revision: str | None = None
+    shrink: dict[str, Any] | None = None
+
+    @property
+    def shrinking(self) -> Shrink | None:
+        """What is removed of the checkpoint before it is trained; raises ConfigError."""
+        if self.shrink is None:
+            return None
+        config: Shrink = build(self.shrink, SHRINK, Shrink)
+        return config if config.shares != Shares() else None
 
     def problems(self) -> list[str]:
+        found = []
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
-            return [f"student.sparsity {self.sparsity} lies outside of [0, 1)"]
-        return []
+            found.append(f"student.sparsity {self.sparsity} lies outside of [0, 1)")
+        try:
+            config = self.shrinking
+        except ConfigError as error:
+            return found + error.problems
+        return found if config is None else found + config.problems(f"{SHRINK}.")
 
     def config(self) -> PreTrainedConfig:
         """The checkpoint's config, with the label names that it was trained for.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,65 +17,11 @@ from sparsekit.models.inspection import inspect
 from sparsekit.models.loading import check_body, check_encoder, load_weights, read_config
 from sparsekit.oneshot.checkpoint import Data, architecture_of, calibration, write_copy
 from sparsekit.oneshot.checkpoint_task import task_of_checkpoint
-from sparsekit.shape.choice import Shares, choose
-from sparsekit.shape.config import describe
-from sparsekit.shape.ranking import METHODS, Rankings, compensate, rank
-from sparsekit.shape.removal import remove
+from sparsekit.shape.ranking import rank
+from sparsekit.shape.shrink import RECORD, Shrink, shrink
 from sparsekit.shape.sizes import sizes
-from sparsekit.shape.statistics import Statistics, measure
-from sparsekit.shape.target import Target, within_latency
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shrink:
-    """The settings of one-shot shrinking.
-
-    shares: what is removed. target: a latency instead, which heads and neurons are removed for.
-    method: one of `sparsekit.shape.ranking.METHODS`.
-    global_ranking: whether the heads and neurons of all layers are ranked together.
-    rows: number of rows on which `first_order` and `obs` measure.
-    """
-
-    shares: Shares = field(default_factory=Shares)
-    target: Target | None = None
-    method: str = "magnitude"
-    global_ranking: bool = False
-    rows: int = 512
-    seed: int = 0
-
-    def problems(self) -> list[str]:
-        """Problems of the settings, each with the option, its limit and the fix."""
-        found = [] if self.target and self.shares == Shares() else self.shares.problems("--")
-        if self.target is not None and self.shares != Shares():
-            found.append(
-                "--max-latency finds the heads and neurons by itself: leave out the shares; for "
-                "fewer layers or a narrower model, shrink twice, with a table of the first result"
-            )
-        if self.target is not None:
-            found += [f"--max-latency: {problem}" for problem in self.target.problems()]
-        if self.method not in METHODS:
-            found.append(f"--method {self.method} is not one of {', '.join(METHODS)}")
-        if self.rows < 1:
-            found.append(f"--rows {self.rows} must be 1 or more")
-        return found
-
-
-def shrink(
-    model: PreTrainedModel, config: Shrink, rankings: Rankings, statistics: Statistics | None
-) -> None:
-    """Remove structures from `model` in place, and write its sizes into its config.
-
-    rankings: of the config's method; statistics: what they were computed of, None for magnitude.
-    """
-    if config.target is None:
-        kept = choose(model, rankings, config.shares, config.global_ranking)
-    else:
-        kept = within_latency(model, rankings, config.target)
-    if config.method == "obs":
-        assert statistics is not None
-        compensate(model, statistics, kept.heads, kept.neurons)
-    remove(model, kept)
-    describe(model)
+from sparsekit.shape.statistics import measure
+from sparsekit.sparsity.surgeon import Draw
 
 
 def shrink_checkpoint(
@@ -98,31 +44,55 @@ def shrink_checkpoint(
         for settings in outputs.values():
             if settings.target is not None:
                 settings.target.read().check_tokens(not task.first_token)
-    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    statistics = None
-    if config.method != "magnitude":
+    draw = None
+    if config.measures:
         assert data is not None
         measured = f"--method {config.method}"
         instead = ", or use --method magnitude"
         draw = calibration(source, folder, model, missing, data, measured, instead)
-        statistics = measure(model, draw(config.rows, config.seed, 1))
+    record = {"source": source, "data": str(data.file) if data else None}
+    return write_shrunken(model, missing, folder, outputs, draw, record, "--")
+
+
+def write_shrunken(
+    model: PreTrainedModel,
+    missing: Sequence[str],
+    folder: Path,
+    outputs: Mapping[Path, Shrink],
+    draw: Draw | None,
+    record: Mapping[str, Any],
+    prefix: str,
+) -> list[dict[str, Any]]:
+    """Write smaller copies of `model` to new folders, as `shrink_checkpoint` does.
+
+    Args:
+        model: as it was loaded; it is left as it is.
+        missing: the weights that its checkpoint lacks, which the copies lack too.
+        folder: the checkpoint, whose tokenizer is copied.
+        outputs: the settings for each folder, which share method, rows and seed.
+        draw: draws batches with labels, where the method measures.
+        record: what `shrinking.json` says besides the settings and the sizes.
+        prefix: written before the names of settings in errors.
+    """
+    config = next(iter(outputs.values()))
+    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    statistics = None if draw is None else measure(model, draw(config.rows, config.seed, 1))
     rankings, found = rank(model, config.method, statistics), []
     for output, settings in outputs.items():
         made = copy.deepcopy(model)
         try:
             shrink(made, settings, rankings, statistics)
         except ConfigError as error:
-            raise ConfigError([f"--{problem}" for problem in error.problems]) from error
+            raise ConfigError([f"{prefix}{problem}" for problem in error.problems]) from error
         changed = {"before": sizes(model), "after": sizes(made)}
-        record = {"source": source, **asdict(settings), "data": str(data.file) if data else None}
-        write_copy(made, missing, folder, output, "shrinking.json", record | changed)
+        write_copy(made, missing, folder, output, RECORD, {**record, **asdict(settings), **changed})
         found.append(changed)
     return found
 
 
 def _check(outputs: Mapping[Path, Shrink], config: Shrink, data: Data | None) -> None:
-    problems = [problem for each in outputs.values() for problem in each.problems()]
-    if config.method != "magnitude" and data is None:
+    problems = [problem for each in outputs.values() for problem in each.problems("--")]
+    if config.measures and data is None:
         problems.append(f"--method {config.method} measures on texts: add --data FILE.csv")
     problems += [
         f"--output {output} exists already; remove it or choose another folder"
@@ -137,9 +107,14 @@ def _unquantized_folder(source: str) -> Path:
     """The checkpoint's folder; raises UserError where its weights are quantized."""
     inner = Path(source).expanduser() / "model"
     folder = fetch(str(inner) if inner.is_dir() else source)
+    check_unquantized(source, folder)
+    return folder
+
+
+def check_unquantized(source: str, folder: Path) -> None:
+    """Raise UserError where the weights in `folder`, which the user gave as `source`, are int8."""
     if any(layer.weights.startswith("int8") for layer in inspect(str(folder)).layers):
         raise UserError(
             f"{source} is quantized: its ranges were learned for the sizes that it has; shrink the "
             "model before it is quantized"
         )
-    return folder

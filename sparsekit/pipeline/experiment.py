@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import set_seed
-
 from sparsekit import metrics
 from sparsekit.benchmark.requests import benchmark
 from sparsekit.cache import cached, content_hash
@@ -28,6 +26,7 @@ from sparsekit.pipeline.data_figures import data_figures, record_figures, show_f
 from sparsekit.pipeline.gating import gated_export, record_baseline
 from sparsekit.pipeline.plan import OWN_ENGINE, Inputs, Plan
 from sparsekit.pipeline.shaping import use_latency_tables, with_measured_latency
+from sparsekit.pipeline.shrinking import load_student
 from sparsekit.pipeline.streamed import streamed_rows
 from sparsekit.pipeline.taught_texts import with_more_texts, without_more_texts
 from sparsekit.recipe.recipe import Recipe
@@ -76,8 +75,7 @@ def experiment(
 def _inputs(plan: Plan, run: RunFolder, show_data: bool) -> Inputs:
     """The data, whose figures are recorded, and the student; teachers are fetched when needed."""
     raw, data = stages.load_data(plan)
-    set_seed(plan.training.seed)
-    student = plan.student.load(data.task, data.label_names)
+    student = load_student(plan, data)
     if plan.export is not None and FIRST_PROCESS:
         check_exportable(student.model, data.task, plan.export.form)
     use_latency_tables(plan.recipe, plan.runtime, student.model, data.task, run)

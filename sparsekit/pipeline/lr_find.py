@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import PrinterCallback, ProgressCallback, set_seed
+from transformers import PrinterCallback, ProgressCallback
 
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.experiment import CHOOSES_CHECKPOINTS
 from sparsekit.pipeline.plan import OWN_ENGINE, Plan
+from sparsekit.pipeline.shrinking import load_student
 from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.config import build_task
 from sparsekit.tasks.tokens import tokenize
@@ -85,8 +86,7 @@ def _config(
 
 def _trained(plan: Plan, run: RunFolder) -> RangeTest:
     _, data = stages.load_data(plan)
-    set_seed(plan.training.seed)
-    student = plan.student.load(data.task, data.label_names)
+    student = load_student(plan, data)
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
     recorder = LossRecorder()
     trainer = RecipeTrainer(

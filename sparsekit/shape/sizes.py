@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -31,3 +32,8 @@ def zeros_by_layer(model: PreTrainedModel) -> list[float]:
         zeros = sum(int((weight == 0).sum()) for weight in weights)
         found.append(zeros / total if total else 0.0)
     return found
+
+
+def shape_record(model: PreTrainedModel, before: Mapping[str, Any]) -> dict[str, Any]:
+    """`summary.shape`: sizes and zeros of a model that became smaller, and its sizes before."""
+    return {**sizes(model), "zeros": zeros_by_layer(model), "before": dict(before)}

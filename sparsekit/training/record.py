@@ -12,6 +12,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 from transformers import (
+    PreTrainedModel,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -28,6 +29,8 @@ from sparsekit.modifiers.quantization.fake_quantize import unseen
 from sparsekit.recipe import schedule
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
+from sparsekit.shape.shrink import sizes_before
+from sparsekit.shape.sizes import shape_record
 from sparsekit.system import versions
 from sparsekit.tasks.base import Task
 from sparsekit.training.callbacks import assert_masks
@@ -101,7 +104,10 @@ def record_model(
             len(unobserved),
             unobserved[0],
         )
-    results = recipe.results(model)
+    results = dict(recipe.results(model))
+    assert isinstance(model, PreTrainedModel)
+    if "shape" not in results and (before := sizes_before(model)):
+        results["shape"] = shape_record(model, before)
     if (shape := results.get("shape")) and find_spec("matplotlib"):
         from sparsekit.shape.picture import draw
 

@@ -21,7 +21,7 @@ from sparsekit.benchmark.requests import BenchmarkConfig
 from sparsekit.cli.app import app
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.pruning.structured import StructuredPruning
-from sparsekit.oneshot.shrink import Shrink, shrink_checkpoint
+from sparsekit.oneshot.shrink import shrink_checkpoint
 from sparsekit.pipeline import shaping
 from sparsekit.pipeline.shaping import latency_problems, use_latency_tables
 from sparsekit.recipe.recipe import Recipe
@@ -32,6 +32,7 @@ from sparsekit.shape.config import describe
 from sparsekit.shape.kept import largest_sizes
 from sparsekit.shape.latency import Costs, LatencyTable, machine
 from sparsekit.shape.removal import remove
+from sparsekit.shape.shrink import Shrink
 from sparsekit.shape.target import Target
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.tasks.token_classification import TokenClassification

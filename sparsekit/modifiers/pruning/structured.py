@@ -24,7 +24,7 @@ from sparsekit.shape.kept import Kept
 from sparsekit.shape.masking import kept_by_zeros, structure_masks
 from sparsekit.shape.ranking import METHODS, Rankings, rank
 from sparsekit.shape.removal import remove
-from sparsekit.shape.sizes import sizes, zeros_by_layer
+from sparsekit.shape.sizes import shape_record, sizes
 from sparsekit.shape.statistics import measure
 from sparsekit.shape.target import Target, expected
 from sparsekit.sparsity.masks import magnitude_mask
@@ -268,7 +268,7 @@ class StructuredPruning(Modifier):
 
     def results(self, model: nn.Module) -> Mapping[str, Any]:
         assert isinstance(model, PreTrainedModel)
-        shape = {**sizes(model), "zeros": zeros_by_layer(model), "before": self._before}
+        shape = shape_record(model, self._before)
         if target := self.latency_target:
             shape["latency"] = expected(model, target)
         return {"shape": shape}

@@ -1,0 +1,131 @@
+"""`student.shrink`: runs whose student loses structures before it is trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from launching import local, run_here
+from safetensors.numpy import load_file
+
+from sparsekit.cache import cache_folder
+from sparsekit.config.identity import identity_hash
+from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.loading import Student
+from sparsekit.runs.folder import RunFolder
+from sparsekit.runtime.pipeline import Pipeline
+from sparsekit.shape.shrink import Shrink
+
+HALF = ["student.shrink.heads=0.5", "student.shrink.neurons=0.5"]
+QUANTIZED = ["recipe=from_dense", "~recipe.modifiers.pruning", "~recipe.modifiers.obs"]
+SAVING = ["training.save_strategy=steps", "+training.save_steps=2", "training.save_total_limit=5"]
+SHORT = ["recipe.num_epochs=2", "recipe.qat_epochs=1"]
+
+
+def records() -> list[dict[str, Any]]:
+    """What the cached smaller checkpoints say of themselves."""
+    return [
+        json.loads(file.read_text())
+        for file in (cache_folder() / "shrunken").glob("*/model/shrinking.json")
+    ]
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return load_file(RunFolder(folder).weights)
+
+
+def test_a_dense_model_is_shrunk_and_taught_by_itself(
+    csv_files: dict[str, str], teacher_folder: str, tmp_path: Path
+) -> None:
+    words = [*local(csv_files, teacher_folder), *QUANTIZED, *SHORT, *HALF, "teacher=self"]
+    words += ["student.shrink.method=obs", "student.shrink.rows=16", *SAVING]
+    whole = tmp_path / "whole"
+    summary = run_here(whole, *words)
+    assert summary["status"] == "completed"
+    shape = summary["shape"]
+    assert shape["heads"] == [1, 1] and shape["neurons"] == [32, 32]
+    assert shape["before"]["heads"] == [2, 2] and shape["before"]["neurons"] == [64, 64]
+    assert len(summary["quantization"]["modules"]) > 0
+    picture = (whole / "shape.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and (whole / "deployment" / "shape.png").is_file()
+    assert "Of 2 heads and 64 neurons" in (whole / "deployment" / "README.md").read_text()
+    # The teacher is the dense model as it was before.
+    assert summary["teacher"]["validation"]
+    assert any(record["rows"] == 16 and record["method"] == "obs" for record in records())
+    answers = Pipeline(whole)(["a fine film", "a dull plot"])
+    assert {answer["label"] for answer in answers} <= {"0", "1"}
+    # Resumed in the middle it ends in the same weights, whether the smaller checkpoint is kept...
+    for name, kept_in_cache in (("resumed", True), ("made again", False)):
+        resumed = Path(shutil.copytree(whole, tmp_path / name))
+        for left in ("checkpoint-4", "../model", "../deployment"):
+            shutil.rmtree(resumed / "checkpoints" / left)
+        if not kept_in_cache:
+            shutil.rmtree(cache_folder() / "shrunken")
+        run_here(resumed, *words, "export=none", "training.resume_from_checkpoint=auto")
+        for weight, value in weights(whole).items():
+            np.testing.assert_array_equal(value, weights(resumed)[weight], err_msg=weight)
+
+
+def test_layers_and_width_of_a_student_whose_head_is_new(
+    csv_files: dict[str, str], student_folder: str, tmp_path: Path
+) -> None:
+    words = [*local(csv_files, student_folder), "recipe=dense", "student.sparsity=0.5"]
+    words += ["student.shrink.layers=0.5", "student.shrink.hidden=0.25", "export=none"]
+    summary = run_here(tmp_path / "run", *words)
+    assert summary["shape"]["hidden"] == 24 and summary["shape"]["heads"] == [2]
+    assert summary["shape"]["before"]["hidden"] == 32
+    assert weights(tmp_path / "run")["classifier.weight"].shape == (2, 24)
+
+
+def test_a_score_by_the_loss_needs_a_trained_head(
+    csv_files: dict[str, str], student_folder: str, tmp_path: Path
+) -> None:
+    words = [*local(csv_files, student_folder), *HALF, "student.shrink.method=first_order"]
+    with pytest.raises(UserError, match=r"student\.shrink\.method=first_order needs the loss .* f"):
+        run_here(tmp_path / "run", *words)
+
+
+def test_a_share_that_removes_nothing_is_named(
+    csv_files: dict[str, str], teacher_folder: str, tmp_path: Path
+) -> None:
+    words = [*local(csv_files, teacher_folder), "student.shrink.heads=0.1"]
+    with pytest.raises(ConfigError, match=r"student\.shrink\.heads 0\.1 removes none: there are 4"):
+        run_here(tmp_path / "run", *words)
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"heads": 1.5}, r"student\.shrink\.heads 1\.5 must be at least 0 and less than 1"),
+        ({"heads": 0.5, "method": "norm"}, r"student\.shrink\.method norm is not one of"),
+        ({"heads": 0.5, "rows": 0}, r"student\.shrink\.rows 0 must be 1 or more"),
+        ({"head": 0.5}, r"student\.shrink\.head is not a field of Shrink; did you mean heads"),
+        ({"heads": "half"}, r"student\.shrink\.heads"),
+    ],
+)
+def test_problems_name_their_key(changed: dict[str, Any], problem: str) -> None:
+    node = {"_target_": f"{Shrink.__module__}.Shrink", **changed}
+    problems = Student(checkpoint="x", shrink=node).problems()
+    assert len(problems) == 1
+    with pytest.raises(ConfigError, match=problem):
+        raise ConfigError(problems)
+
+
+def test_runs_that_shrink_nothing_keep_their_identity(
+    csv_files: dict[str, str], teacher_folder: str, tmp_path: Path
+) -> None:
+    summary = run_here(
+        tmp_path / "run", *local(csv_files, teacher_folder), "recipe=dense", "export=none"
+    )
+    values = RunFolder(tmp_path / "run").config
+    assert "shape" not in summary
+    before = {**values, "student": {**values["student"]}}
+    del before["student"]["shrink"]
+    assert identity_hash(values) == identity_hash(before)
+    changed = {**values["student"]["shrink"], "heads": 0.5}
+    other = {**values, "student": {**values["student"], "shrink": changed}}
+    assert identity_hash(values) != identity_hash(other)
