@@ -14,6 +14,7 @@ from sparsekit.errors import suggestion
 
 if TYPE_CHECKING:
     from sparsekit.oneshot.in_memory import prune
+    from sparsekit.oneshot.shrink_in_memory import shrink
     from sparsekit.pipeline.exporting import export
     from sparsekit.recipe.recipe import Recipe
     from sparsekit.runtime.pipeline import Pipeline
@@ -34,6 +35,7 @@ __all__ = [
     "__version__",
     "export",
     "prune",
+    "shrink",
 ]
 __version__ = "0.2.0"
 
@@ -45,6 +47,7 @@ _LAZY = {
     "SparseTrainingArguments": "sparsekit.training.arguments",
     "export": "sparsekit.pipeline.exporting",
     "prune": "sparsekit.oneshot.in_memory",
+    "shrink": "sparsekit.oneshot.shrink_in_memory",
 }
 
 

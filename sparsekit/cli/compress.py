@@ -1,4 +1,4 @@
-"""`sparsekit compress`: the sparsest int8 model that is shown to be as good as the dense one."""
+"""`sparsekit compress`: the smallest int8 model that is shown to be as good as the dense one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,14 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sparsekit.sweep.compression import Trial
+    from sparsekit.sweep.compression import Search, Trial
+
+
+class Removed(StrEnum):
+    """What the trials remove of the dense model, as in `sparsekit.sweep.candidates`."""
+
+    weights = "weights"
+    structures = "structures"
 
 
 def compress(
@@ -26,6 +34,13 @@ def compress(
     validation: Annotated[
         Path | None, typer.Option(help="A file of rows to compare on. [default: a tenth of --data]")
     ] = None,
+    remove: Annotated[
+        Removed,
+        typer.Option(
+            help="weights: single ones become zero, which runtime=sparse and DeepSparse skip; "
+            "structures: heads and neurons, which makes the model faster on every runtime."
+        ),
+    ] = Removed.weights,
     max_latency: Annotated[
         float | None, typer.Option(help="The longest median latency, in milliseconds.")
     ] = None,
@@ -42,12 +57,12 @@ def compress(
 ) -> None:
     """Compress a fine-tuned model as far as its answers stay as good, and deploy it.
 
-    Trains with recipe=from_dense at 90, 80, 70, 50 % sparsity, at last in int8 alone, until one is
-    shown by the gate to lose less than --max-drop. Every trial is a run folder; called again, it
-    goes on where it stopped. Exit code 1: none was good enough.
+    Trains with recipe=from_dense, at first without most of the weights or structures, then without
+    fewer, at last in int8 alone, until one is shown by the gate to lose less than --max-drop. Every
+    trial is a run folder; called again, it goes on where it stopped. Exit code 1: none was good
+    enough.
     """
     from sparsekit.compare.write import write_comparison
-    from sparsekit.errors import printable
     from sparsekit.runs.report import show
     from sparsekit.sweep.compression import Search, closest, search
 
@@ -56,6 +71,7 @@ def compress(
         data=str(_file(data)),
         validation=None if validation is None else str(_file(validation)),
         max_drop=max_drop,
+        remove=remove.value,
         max_latency=max_latency,
         epochs=epochs,
         overrides=overrides or [],
@@ -66,13 +82,35 @@ def compress(
         show(_table(trials))
         _, files = write_comparison([output], None, None)
         typer.echo("compare: " + " ".join(map(str, files)))
-    best = closest(trials, max_latency)
-    if best is not None and best.fits(max_latency):
+    _close(asked, closest(trials, max_latency))
+
+
+def _close(asked: Search, best: Trial | None) -> None:
+    """Name the deployment that was looked for, or end with what came closest to it."""
+    from sparsekit.errors import printable
+
+    if best is not None and best.fits(asked.max_latency):
         typer.echo(f"deployment: {printable(str(best.run.deployment))}")
         return
-    reason = "none was compared" if best is None else f"the closest is {best.run}"
+    reason = "none was compared"
+    if best is not None:
+        reason = f"the closest is {best.run}{_advice(asked, best)}"
     typer.echo(printable(f"no trial meets what was asked: {reason}"), err=True)
     raise typer.Exit(1)
+
+
+def _advice(asked: Search, best: Trial) -> str:
+    """What may make a model fast enough that is as good as was asked, or nothing."""
+    from sparsekit.benchmark.advice import SPARSE_KERNELS
+
+    if not best.passed or best.runtime is None or asked.remove == Removed.structures:
+        return ""
+    if best.runtime in SPARSE_KERNELS:
+        return ""
+    return (
+        f"; {best.runtime} multiplies zeros too: add --remove structures, which makes the matrices "
+        "smaller, or runtime=sparse, which skips zeros"
+    )
 
 
 def _train(words: Sequence[str]) -> None:
@@ -134,7 +172,7 @@ def _table(trials: Sequence[Trial]) -> Table:
 
     from sparsekit.gate.text import amount
 
-    view = Table("sparsity", "drop shown below", "difference", "latency", "", box=box.SIMPLE_HEAD)
+    view = Table("removed", "drop shown below", "difference", "latency", "", box=box.SIMPLE_HEAD)
     for trial in trials:
         metric, drop, difference = trial.metric, "-", "-"
         if metric is not None and trial.lower is not None:
@@ -143,5 +181,5 @@ def _table(trials: Sequence[Trial]) -> Table:
             difference = amount(metric, trial.difference, "+.3g")
         latency = "-" if trial.latency is None else f"{trial.latency:.2f} ms"
         state = "passed" if trial.passed else trial.stopped or "did not pass"
-        view.add_row(f"{trial.sparsity:.0%}", drop, difference, latency, Text(state))
+        view.add_row(trial.removed, drop, difference, latency, Text(state))
     return view

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from datasets import Dataset
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sparsekit.data.labels import id2label
-from sparsekit.data.tokenized import tokenized_rows
 from sparsekit.errors import ConfigError, UserError, suggestion
 from sparsekit.models.pruning import sparsity
-from sparsekit.models.tokenizer import leave_out_types
 from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.oneshot import methods
-from sparsekit.oneshot.calibration import draw
+from sparsekit.oneshot.given import as_arguments, evaluating, given_rows, unmeasurable
 from sparsekit.oneshot.methods import OneShot, defaults_of
 from sparsekit.oneshot.prune import check_layers, check_zeros
 from sparsekit.sparsity.prunable import prunable
-from sparsekit.sparsity.surgeon import Draw
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.text_classification import TextClassification
 
 Model = TypeVar("Model", bound=PreTrainedModel)
-
-# Problems are written with the options of `sparsekit prune`.
-_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 
 
 def prune(
@@ -88,8 +76,8 @@ def prune(
     check_layers(model, layers, config)
     if method != "magnitude":
         assert train_dataset is not None and processing_class is not None
-        rows = _calibration(model, task, train_dataset, processing_class)
-    with _evaluating(model):
+        rows = given_rows(model, task, train_dataset, processing_class)
+    with evaluating(model):
         methods.prune(model, layers, rows, config)
     check_zeros(layers, config)
     return model
@@ -97,16 +85,10 @@ def prune(
 
 def _problems(config: OneShot, task: Task, measurable: bool) -> list[str]:
     """What is wrong with the settings; measurable: whether there are rows to measure on."""
-    problems = [_OPTION.sub(_as_argument, problem) for problem in config.problems()]
-    if config.method != "magnitude" and not measurable:
-        problems.append(
-            f"method={config.method!r} measures on text: pass train_dataset and processing_class"
-        )
-    if config.method == "obs" and task.learns_from_teacher:
-        problems.append(
-            f"method='obs' needs a loss of labels, which {task.name} does not have: set "
-            "method='wanda'"
-        )
+    problems = [as_arguments(problem) for problem in config.problems()]
+    if config.method != "magnitude":
+        needs_loss = config.method == "obs"
+        problems += unmeasurable(config.method, task, measurable, needs_loss, "wanda")
     return problems
 
 
@@ -121,21 +103,6 @@ def _config(
     return OneShot(sparsity=sparsity, method=method, pattern=pattern, **chosen)
 
 
-@contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """The model in evaluation mode, and afterwards, also after an error, as it was."""
-    training = model.training
-    model.train(False)
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-def _as_argument(option: re.Match[str]) -> str:
-    return option[1].replace("-", "_")
-
-
 def _check_model(model: PreTrainedModel, config: OneShot) -> None:
     if any(isinstance(module, FakeQuantizer) for module in model.modules()):
         raise UserError("the model is quantized already; prune it before it is quantized")
@@ -145,23 +112,3 @@ def _check_model(model: PreTrainedModel, config: OneShot) -> None:
             f"the model has {share:.1%} zeros already, more than sparsity={config.target:g}; "
             "existing zeros stay, so set a higher sparsity"
         )
-
-
-def _calibration(
-    model: PreTrainedModel, task: Task, dataset: Dataset, tokenizer: PreTrainedTokenizerBase
-) -> Draw:
-    """A function that draws batches of rows on the model's device."""
-    labels = len(id2label(model.config))
-    check = partial(task.check_rows, labels)
-    labelled = not task.learns_from_teacher
-    tokenizer = copy.deepcopy(tokenizer)
-    leave_out_types(tokenizer, model.config)
-    inputs = tokenizer.model_input_names
-    rows = tokenized_rows(dataset, inputs, check, "train_dataset", labelled=labelled)
-    collate = task.collator(tokenizer)
-
-    def drawn(count: int, seed: int, multiple: int) -> Iterator[Mapping[str, Tensor]]:
-        for batch in draw(rows, collate, count, seed, multiple):
-            yield {name: values.to(model.device) for name, values in batch.items()}
-
-    return drawn

@@ -1,4 +1,4 @@
-"""The search of `sparsekit compress`: the sparsest model that passes its gate, trial by trial."""
+"""The search of `sparsekit compress`: the smallest model that passes its gate, trial by trial."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any
 
 from sparsekit.errors import UserError, parse_json
 from sparsekit.runs.folder import RunFolder
+from sparsekit.sweep.candidates import CANDIDATES, Candidate
 
-# Tried from the sparsest on, which is the smallest and the fastest; 0: int8 alone.
-SPARSITIES = (0.9, 0.8, 0.7, 0.5, 0.0)
 SETTINGS = "compress.json"
 
 # Runs `sparsekit train` with the given overrides, and returns when it has ended.
@@ -27,6 +26,7 @@ class Search:
     model: the folder of a fine-tuned dense model;
     data, validation: files of labelled rows; validation may be None;
     max_drop: the allowed drop, in the unit of the gate: points of shares, else the metric's own;
+    remove: what the trials remove, one of CANDIDATES;
     max_latency: of one text in milliseconds, the median; None: any;
     epochs: of each trial;
     overrides: further overrides of `sparsekit train`, the same for every trial.
@@ -36,14 +36,19 @@ class Search:
     data: str
     validation: str | None
     max_drop: float
+    remove: str = "weights"
     max_latency: float | None = None
     epochs: float = 20
     overrides: list[str] = field(default_factory=list)
 
-    def words(self, sparsity: float, folder: Path) -> list[str]:
-        """The overrides of the trial with this sparsity, whose run folder is `folder`."""
+    @property
+    def candidates(self) -> Sequence[Candidate]:
+        """What is tried, from the smallest and fastest model on."""
+        return CANDIDATES[self.remove]
+
+    def words(self, candidate: Candidate, folder: Path) -> list[str]:
+        """The overrides of the trial of `candidate`, whose run folder is `folder`."""
         rows = {"train": self.data, "validation": self.validation}
-        unpruned = ["~recipe.modifiers.pruning", "~recipe.modifiers.obs"]
         return [
             "dataset=files",
             *(f"dataset.data_files.{split}={file}" for split, file in rows.items() if file),
@@ -53,7 +58,7 @@ class Search:
             f"recipe.num_epochs={self.epochs:g}",
             # By default the last two epochs quantize, which a shorter trial does not have.
             *([f"recipe.qat_epochs={self.epochs / 2:g}"] if self.epochs < 4 else []),
-            *([f"recipe.final_sparsity={sparsity:g}"] if sparsity > 0 else unpruned),
+            *candidate.words,
             f"export.gate.max_drop={self.max_drop:g}",
             "tracking=none",
             *self.overrides,
@@ -66,39 +71,43 @@ class Search:
 class Trial:
     """A run of the search and how it ended.
 
+    removed: what it removes of the dense model, as a user reads it;
     metric: the one that its gate tested; the first, where it tested several;
     difference, lower: of the metric against the dense model, and the lower bound of it, as the
     gate gives them: 0.01 is a point of a share;
+    latency: in milliseconds, the median; runtime: on which;
     stopped: the run's error where it did not even come to its gate.
     """
 
-    sparsity: float
+    removed: str
     run: RunFolder
     metric: str | None = None
     difference: float | None = None
     lower: float | None = None
     latency: float | None = None
+    runtime: str | None = None
     passed: bool = False
     stopped: str | None = None
 
     @classmethod
-    def of(cls, sparsity: float, run: RunFolder) -> Trial:
+    def of(cls, removed: str, run: RunFolder) -> Trial:
         """The trial as its summary tells it."""
         ending = run.ending
         summary = ending.summary or {}
         gate = summary.get("gate") or {}
         metrics = gate.get("metrics") or {}
         if not metrics:
-            return cls(sparsity, run, stopped=ending.error or ending.status)
+            return cls(removed, run, stopped=ending.error or ending.status)
         metric, tested = next(iter(metrics.items()))
-        timings = list((summary.get("runtime") or {}).values())
+        timings = summary.get("runtime") or {}
         return cls(
-            sparsity,
+            removed,
             run,
             metric=metric,
             difference=tested["difference"],
             lower=tested["lower"],
-            latency=timings[0]["latency_ms_p50"] if timings else None,
+            latency=next((timed["latency_ms_p50"] for timed in timings.values()), None),
+            runtime=next(iter(timings), None),
             passed=gate["passed"] and ending.status == "completed",
             stopped=ending.error if gate["passed"] and ending.status != "completed" else None,
         )
@@ -133,16 +142,16 @@ def search(
     """
     _claim(asked, folder)
     began, longest = time.monotonic(), 0.0
-    for sparsity in SPARSITIES:
-        run = RunFolder(folder / f"sparsity-{sparsity:g}")
-        trial = Trial.of(sparsity, run)
+    for candidate in asked.candidates:
+        run = RunFolder(folder / candidate.name)
+        trial = Trial.of(candidate.label, run)
         if not trial.ended:
             start = time.monotonic()
             if budget is not None and start - began + longest > budget:
                 return
-            train(asked.words(sparsity, run.path))
+            train(asked.words(candidate, run.path))
             longest = max(longest, time.monotonic() - start)
-            trial = Trial.of(sparsity, run)
+            trial = Trial.of(candidate.label, run)
         yield trial
         if trial.fits(asked.max_latency) or not trial.ended:
             return
@@ -159,7 +168,7 @@ def closest(trials: Sequence[Trial], max_latency: float | None) -> Trial | None:
 def _trained(trial: Path) -> bool:
     """Whether the trial began to train: a mistake that is found before is to be corrected."""
     run = RunFolder(trial)
-    return run.checkpoints.is_dir() or Trial.of(0.0, run).ended
+    return run.checkpoints.is_dir() or Trial.of("", run).ended
 
 
 def _claim(asked: Search, folder: Path) -> None:
@@ -167,11 +176,12 @@ def _claim(asked: Search, folder: Path) -> None:
     file, settings = folder / SETTINGS, asdict(asked)
     if file.exists():
         try:
-            known: Any = parse_json(file.read_bytes())
-        except (OSError, ValueError) as error:
+            # Searches of version 0.2.0 removed weights alone.
+            known: Any = {"remove": "weights", **parse_json(file.read_bytes())}
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(f"cannot read {file}: {error}; choose another --output") from error
-        if known != settings and any(map(_trained, folder.glob("sparsity-*"))):
-            changed = [name for name in settings if (known or {}).get(name) != settings[name]]
+        if known != settings and any(map(_trained, folder.glob("*-*"))):
+            changed = [name for name in settings if known.get(name) != settings[name]]
             raise UserError(
                 f"{folder} holds a search with another {', '.join(changed)}; choose another "
                 "--output, or repeat it as it was"

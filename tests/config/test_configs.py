@@ -26,6 +26,7 @@ GROUPS = {
     "dataset",
     "rows",
     "student",
+    "shrink",
     "teacher",
     "recipe",
     "training",
@@ -62,7 +63,7 @@ def built(values: dict[str, Any]) -> Plan:
 
 
 def test_the_walk_finds_all_of_them() -> None:
-    assert len(CHOICES) == 80
+    assert len(CHOICES) == 81
     assert len(EXPERIMENTS) == 7
     assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml", "hydra"}
 
@@ -123,6 +124,10 @@ def test_the_ingredients_of_from_dense(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert surgeon.modifiers["obs"].end == plainly.modifiers["pruning"].end
     with pytest.raises(ConfigError, match="num_grads -1 must be a whole number of 1 or more"):
         recipe("recipe.obs_gradients=-1")
+    for surgery in ("recipe.obs_gradients=0", "recipe.obs_gradients=64"):
+        assert not {"pruning", "obs"} & recipe("recipe.final_sparsity=0", surgery).modifiers.keys()
+    with pytest.raises(ConfigError, match="final_sparsity"):
+        recipe("recipe.final_sparsity=-1")
     assert plainly.lr(3.0, 100) == pytest.approx(0.5e-4)
     assert recipe("recipe.averaged_epochs=1.5").modifiers["averaging"].start == 4.5
     assert recipe("recipe.hidden_gain=0.5").needs_teacher("model")

@@ -21,7 +21,7 @@ from sparsekit.runtime.pipeline import Pipeline
 from sparsekit.shape.shrink import Shrink
 
 HALF = ["student.shrink.heads=0.5", "student.shrink.neurons=0.5"]
-QUANTIZED = ["recipe=from_dense", "~recipe.modifiers.pruning", "~recipe.modifiers.obs"]
+QUANTIZED = ["recipe=from_dense", "recipe.final_sparsity=0"]
 SAVING = ["training.save_strategy=steps", "+training.save_steps=2", "training.save_total_limit=5"]
 SHORT = ["recipe.num_epochs=2", "recipe.qat_epochs=1"]
 

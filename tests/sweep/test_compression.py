@@ -16,7 +16,8 @@ from sparsekit.cli.app import app
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
 from sparsekit.sweep import compression
-from sparsekit.sweep.compression import SPARSITIES, Search, closest, search
+from sparsekit.sweep.candidates import CANDIDATES, Structures, Zeros
+from sparsekit.sweep.compression import Search, closest, search
 
 ASKED = Search(model="dense", data="train.csv", validation="v.csv", max_drop=1.0)
 
@@ -82,9 +83,9 @@ def test_a_trial_that_broke_off_is_resumed(tmp_path: Path) -> None:
 
 def test_without_a_fitting_trial_the_closest_is_named(tmp_path: Path) -> None:
     found = list(search(ASKED, tmp_path / "s", Trainer(-1)))
-    assert [trial.sparsity for trial in found] == list(SPARSITIES)
+    assert [trial.removed for trial in found] == [each.label for each in CANDIDATES["weights"]]
     best = closest(found, None)
-    assert best is not None and best.sparsity == 0 and not best.fits(None)
+    assert best is not None and best.removed == "nothing" and not best.fits(None)
     assert closest([], None) is None
 
 
@@ -133,14 +134,54 @@ def test_a_mistake_that_is_found_before_training_is_corrected(tmp_path: Path) ->
 
 
 def test_short_trials_quantize_in_their_second_half(tmp_path: Path) -> None:
-    words = Search(**{**vars(ASKED), "epochs": 1}).words(0.9, tmp_path)
+    words = Search(**{**vars(ASKED), "epochs": 1}).words(Zeros(0.9), tmp_path)
     assert "recipe.qat_epochs=0.5" in words
-    assert not any("qat_epochs" in word for word in ASKED.words(0.9, tmp_path))
+    assert not any("qat_epochs" in word for word in ASKED.words(Zeros(0.9), tmp_path))
 
 
 def test_int8_alone_prunes_nothing(tmp_path: Path) -> None:
-    assert {"~recipe.modifiers.pruning", "~recipe.modifiers.obs"} <= {*ASKED.words(0.0, tmp_path)}
-    assert "recipe.final_sparsity=0.9" in ASKED.words(0.9, tmp_path)
+    assert "recipe.final_sparsity=0" in ASKED.words(Zeros(0.0), tmp_path)
+    assert "recipe.final_sparsity=0.9" in ASKED.words(Zeros(0.9), tmp_path)
+
+
+class Shaper:
+    """Trains nothing; a trial passes up to a share of heads, and larger ones answer more slowly."""
+
+    def __init__(self, up_to: float) -> None:
+        self.up_to = up_to
+        self.trials: list[float] = []
+
+    def __call__(self, words: Sequence[str]) -> None:
+        given = dict(word.split("=", 1) for word in words if "=" in word)
+        assert given["recipe.final_sparsity"] == "0"
+        heads = float(given.get("student.shrink.heads", 0))
+        self.trials.append(heads)
+        folder = Path(given["hydra.run.dir"])
+        ended(folder, -heads / 10, passed=heads <= self.up_to, latency=4 - 4 * heads)
+
+
+def test_structures_are_removed_instead(tmp_path: Path) -> None:
+    asked = Search(**{**vars(ASKED), "remove": "structures"})
+    train = Shaper(0.5)
+    found = list(search(asked, tmp_path / "s", train))
+    assert train.trials == [0.66, 0.5]
+    assert found[1].removed == "50% of the heads, 75% of the neurons"
+    assert found[1].fits(None) and found[1].latency == 2.0
+    assert list(search(asked, tmp_path / "s", train)) == found and len(train.trials) == 2
+    words = asked.words(Structures(0.5, 0.75), tmp_path)
+    assert "student.shrink.method=obs" in words and "recipe.final_sparsity=0" in words
+    with pytest.raises(UserError, match="another remove"):
+        list(search(ASKED, tmp_path / "s", train))
+
+
+def test_a_search_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """Its settings do not say what it removes: weights."""
+    found = list(search(ASKED, tmp_path / "s", Trainer(0.8)))
+    file = tmp_path / "s" / "compress.json"
+    settings = json.loads(file.read_text())
+    del settings["remove"]
+    file.write_text(json.dumps(settings))
+    assert list(search(ASKED, tmp_path / "s", Trainer(0.8))) == found
 
 
 def test_the_command(
@@ -164,6 +205,13 @@ def test_the_command(
     assert passed.exit_code == 0, passed.output
     assert f"deployment: {tmp_path / 's' / 'sparsity-0.8' / 'deployment'}" in passed.output
     assert "did not pass" in passed.output or "gate stopped" in passed.output
+    too_slow = [*words[:-1], str(tmp_path / "u"), "--max-latency", "1"]
+    slow = CliRunner().invoke(app, too_slow)
+    assert slow.exit_code == 1 and "onnxruntime multiplies zeros too: add --remove" in slow.output
+    monkeypatch.setattr(command, "_train", Shaper(0.5))
+    smaller = [*words[:-1], str(tmp_path / "v"), "--remove", "structures"]
+    passed = CliRunner().invoke(app, smaller)
+    assert f"{tmp_path / 'v' / 'heads-0.5-neurons-0.75' / 'deployment'}" in passed.output
     monkeypatch.setattr(command, "_train", Trainer(-1))
     failed = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "t")])
     assert failed.exit_code == 1 and "the closest is" in failed.output
@@ -175,7 +223,7 @@ def test_differences_have_the_unit_of_their_metric(tmp_path: Path) -> None:
     for metric in ("accuracy", "mse"):
         folder = tmp_path / metric
         ended(folder, -0.03, passed=False, metric=metric)
-        trial = compression.Trial.of(0.8, RunFolder(folder))
+        trial = compression.Trial.of("80 %", RunFolder(folder))
         assert trial.metric == metric
         table = command._table([trial])
         shown[metric] = [next(iter(column.cells)) for column in table.columns]
