@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from sparsekit.cli.stopping import handle_signals
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,8 +67,9 @@ def compress(
     """
     from sparsekit.compare.write import write_comparison
     from sparsekit.runs.report import show
-    from sparsekit.sweep.compression import Search, closest, search
+    from sparsekit.sweep.compression import Search, search
 
+    _check_latency(max_latency)
     asked = Search(
         model=str(_fine_tuned(model)),
         data=str(_file(data)),
@@ -82,13 +86,15 @@ def compress(
         show(_table(trials))
         _, files = write_comparison([output], None, None)
         typer.echo("compare: " + " ".join(map(str, files)))
-    _close(asked, closest(trials, max_latency))
+    _close(asked, trials)
 
 
-def _close(asked: Search, best: Trial | None) -> None:
+def _close(asked: Search, trials: Sequence[Trial]) -> None:
     """Name the deployment that was looked for, or end with what came closest to it."""
     from sparsekit.errors import printable
+    from sparsekit.sweep.compression import closest
 
+    best, count = closest(trials, asked.max_latency), len(trials)
     if best is not None and best.fits(asked.max_latency):
         typer.echo(f"deployment: {printable(str(best.run.deployment))}")
         return
@@ -96,6 +102,10 @@ def _close(asked: Search, best: Trial | None) -> None:
     if best is not None:
         reason = f"the closest is {best.run}{_advice(asked, best)}"
     typer.echo(printable(f"no trial meets what was asked: {reason}"), err=True)
+    # Nothing else ends a search whose trials have all ended.
+    if count < len(asked.candidates) and all(trial.ended for trial in trials):
+        left = f"{count} of {len(asked.candidates)} trials"
+        typer.echo(f"--budget ended the search after {left}; called again, it goes on", err=True)
     raise typer.Exit(1)
 
 
@@ -114,11 +124,27 @@ def _advice(asked: Search, best: Trial) -> str:
 
 
 def _train(words: Sequence[str]) -> None:
-    """Run one trial in a process of its own; how it ended is in its run folder."""
-    ended = subprocess.run([sys.executable, "-m", "sparsekit", "train", *words], check=False)
-    if ended.returncode < 0 or ended.returncode > 128:
+    """Run one trial in a process of its own; how it ended is in its run folder.
+
+    A signal that ends the search is passed on to the trial, which saves a checkpoint and ends.
+    """
+    handle_signals()
+    command = [sys.executable, "-m", "sparsekit", "train", *words]
+    # A Ctrl-C of the terminal would reach it twice without a session of its own.
+    process = subprocess.Popen(command, start_new_session=True)
+    stopped = False
+    while process.returncode is None:
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            stopped = True
+            process.terminate()
+    code = process.returncode
+    if code < 0 or code > 128:
         # Stopped by a signal, as the search is to be.
-        raise typer.Exit(ended.returncode if ended.returncode > 0 else 128 - ended.returncode)
+        raise typer.Exit(code if code > 0 else 128 - code)
+    if stopped:
+        raise typer.Exit(128 + signal.SIGINT)
 
 
 def _fine_tuned(model: str) -> Path:
@@ -140,6 +166,13 @@ def _fine_tuned(model: str) -> Path:
             f"first: sparsekit train student.checkpoint={model} recipe=dense teacher=none"
         )
     return folder
+
+
+def _check_latency(longest: float | None) -> None:
+    from sparsekit.errors import UserError
+
+    if longest is not None and not longest > 0:
+        raise UserError(f"--max-latency {longest:g} must be more than 0 milliseconds")
 
 
 def _file(path: Path) -> Path:

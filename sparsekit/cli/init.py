@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +21,8 @@ def init(
     """Write a project with its own dataset, recipe and experiment, ready to run."""
     write_project(folder)
     typer.echo(f"project: {folder}")
-    typer.echo(f"Try next: cd {folder} && {command()} train --config-dir conf experiments=mine")
+    inside = f"cd {shlex.quote(str(folder))}"
+    typer.echo(f"Try next: {inside} && {command()} train --config-dir conf experiments=mine")
 
 
 def write_project(folder: Path) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import sparsekit
 from sparsekit.errors import UserError
 from sparsekit.gate.columns import read_column
-from sparsekit.gate.models import Answered, answer, answer_as, baseline_folder
+from sparsekit.gate.models import GRAPH, Answered, answer, answer_as, baseline_folder
 from sparsekit.gate.scoring import Scoring
 from sparsekit.gate.slices import by_class, by_length, by_value, describe
 from sparsekit.metrics.calibration import expected_calibration_error
@@ -73,6 +73,11 @@ def compare_with(run: RunFolder, against: Path, config: GateConfig) -> dict[str,
         UserError: a file is missing or was changed, the models are of different tasks or labels, a
             metric is unknown, or the rows are too few for its bootstrap.
     """
+    if (run.path / GRAPH).is_file():
+        raise UserError(
+            f"{run} is a deployment, without the rows to compare on: give the run folder that it "
+            "is of; a deployment can be --against"
+        )
     if not run.graph.is_file():
         raise UserError(f"{run} has no deployment to compare; export it: sparsekit export {run}")
     check_sums(run.path)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sparsekit.data.fingerprint import files_hash
 from sparsekit.errors import UserError, parse_json
 from sparsekit.runs.folder import RunFolder
 from sparsekit.sweep.candidates import CANDIDATES, Candidate
 
 SETTINGS = "compress.json"
+# In it, besides the fields of Search: the hash of the files.
+ROWS = "content of the files"
 
 # Runs `sparsekit train` with the given overrides, and returns when it has ended.
 Train = Callable[[Sequence[str]], None]
@@ -158,11 +162,16 @@ def search(
 
 
 def closest(trials: Sequence[Trial], max_latency: float | None) -> Trial | None:
-    """The trial that fits, else the one that came closest: with the highest lower bound."""
+    """The trial that fits, else the one that came closest.
+
+    That is the fastest of those that passed their gate, else the one with the highest lower bound.
+    """
     if fitting := [trial for trial in trials if trial.fits(max_latency)]:
         return fitting[0]
+    if passed := [trial for trial in trials if trial.passed]:
+        return min(passed, key=lambda trial: math.inf if trial.latency is None else trial.latency)
     compared = [trial for trial in trials if trial.lower is not None]
-    return max(compared, key=lambda trial: (trial.passed, trial.lower or 0.0), default=None)
+    return max(compared, key=lambda trial: trial.lower or 0.0, default=None)
 
 
 def _trained(trial: Path) -> bool:
@@ -173,11 +182,14 @@ def _trained(trial: Path) -> bool:
 
 def _claim(asked: Search, folder: Path) -> None:
     """Write what is looked for in `folder`; raises UserError where it was something else."""
-    file, settings = folder / SETTINGS, asdict(asked)
+    rows = files_hash({"train": asked.data, "validation": asked.validation})
+    file, settings = folder / SETTINGS, {**asdict(asked), ROWS: rows}
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose a new folder as --output")
     if file.exists():
         try:
-            # Searches of version 0.2.0 removed weights alone.
-            known: Any = {"remove": "weights", **parse_json(file.read_bytes())}
+            # Earlier searches removed weights alone, and did not say what their files held.
+            known: Any = {"remove": "weights", ROWS: rows, **parse_json(file.read_bytes())}
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"cannot read {file}: {error}; choose another --output") from error
         if known != settings and any(map(_trained, folder.glob("*-*"))):

@@ -213,6 +213,9 @@ def test_impossible_settings_are_refused(settings: dict[str, float], message: st
 def test_what_is_no_model_is_refused(runs: dict[str, RunFolder], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no model to compare with: give a run folder"):
         compare_with(runs["dense"], tmp_path, GateConfig(max_drop=1))
+    deployment = RunFolder(runs["int8"].deployment)
+    with pytest.raises(UserError, match="is a deployment, without the rows to compare on"):
+        compare_with(deployment, runs["dense"].path, GateConfig(max_drop=1))
     with pytest.raises(UserError, match="has no deployment to compare; export it"):
         compare_with(RunFolder(tmp_path), runs["dense"].path, GateConfig(max_drop=1))
     with pytest.raises(UserError, match="'recal' is not known; did you mean recall"):

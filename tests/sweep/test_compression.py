@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,8 +99,8 @@ def test_the_latency_is_a_condition_too(tmp_path: Path) -> None:
     found = list(search(asked, tmp_path / "s", Trainer(0.8)))
     # 2.4 ms at 80 %, slower where denser.
     assert [trial.fits(2.0) for trial in found] == [False] * 5
-    best = closest(found, 2.0)
-    assert best is not None and best.passed
+    # 2.4 ms came closest.
+    assert closest(found, 2.0) == found[1]
 
 
 def test_the_budget_ends_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +123,55 @@ def test_a_folder_of_another_search_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.txt").touch()
     with pytest.raises(UserError, match="is not empty and holds no search"):
         list(search(ASKED, tmp_path / "mine", Trainer(0.9)))
+
+
+def test_other_content_of_the_files_is_another_search(tmp_path: Path) -> None:
+    data = tmp_path / "train.csv"
+    data.write_text("text,label\na,0\n")
+    asked = Search(**{**vars(ASKED), "data": str(data)})
+    list(search(asked, tmp_path / "s", Trainer(0.9)))
+    data.write_text("text,label\nb,1\n")
+    with pytest.raises(UserError, match="another content of the files"):
+        list(search(asked, tmp_path / "s", Trainer(0.9)))
+
+
+def test_a_file_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").touch()
+    with pytest.raises(UserError, match=r"train\.csv is a file; choose a new folder as --output"):
+        list(search(ASKED, tmp_path / "train.csv", Trainer(0.9)))
+
+
+def test_a_signal_ends_the_trial_too(tmp_path: Path) -> None:
+    """The trial gets it once, and the search waits until it has ended."""
+    trial = tmp_path / "sparsekit_trial.py"
+    trial.write_text(
+        "import signal, sys, time\n"
+        "def end(number, frame):\n"
+        f"    open({str(tmp_path / 'signals')!r}, 'a').write(f'{{number}} ')\n"
+        "    time.sleep(0.5)\n"
+        f"    open({str(tmp_path / 'ended')!r}, 'w')\n"
+        "    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        f"open({str(tmp_path / 'began')!r}, 'w')\n"
+        "time.sleep(60)\n"
+    )
+    searching = (
+        "import sys\nfrom sparsekit.cli import compress\n"
+        f"sys.executable = {str(tmp_path / 'python')!r}\n"
+        "compress._train([])\n"
+    )
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{trial}"\n')
+    python.chmod(0o755)
+    process = subprocess.Popen([sys.executable, "-c", searching], start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "began").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    # To the whole group, as a terminal does.
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) != 0
+    assert (tmp_path / "ended").exists()
+    assert (tmp_path / "signals").read_text() == f"{int(signal.SIGTERM)} "
 
 
 def test_a_mistake_that_is_found_before_training_is_corrected(tmp_path: Path) -> None:
@@ -192,6 +246,7 @@ def test_the_command(
     for wrong, message in (
         (["--budget", "soon"], "such as 90m"),
         (["--data", "nowhere.csv"], "there is no file nowhere.csv"),
+        (["--max-latency", "0"], "--max-latency 0 must be more than 0 milliseconds"),
     ):
         refused = CliRunner().invoke(app, [*words, *wrong])
         assert refused.exit_code == 1 and message in refused.output
@@ -208,6 +263,11 @@ def test_the_command(
     too_slow = [*words[:-1], str(tmp_path / "u"), "--max-latency", "1"]
     slow = CliRunner().invoke(app, too_slow)
     assert slow.exit_code == 1 and "onnxruntime multiplies zeros too: add --remove" in slow.output
+    assert "--budget" not in slow.output
+    short = [*words[:-1], str(tmp_path / "w"), "--budget", "0s"]
+    ended_early = CliRunner().invoke(app, short)
+    assert ended_early.exit_code == 1
+    assert "--budget ended the search after 0 of 5 trials; called again" in ended_early.output
     monkeypatch.setattr(command, "_train", Shaper(0.5))
     smaller = [*words[:-1], str(tmp_path / "v"), "--remove", "structures"]
     passed = CliRunner().invoke(app, smaller)
