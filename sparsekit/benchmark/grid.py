@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ import numpy.typing as npt
 from sparsekit.benchmark.candidates import Candidate
 from sparsekit.errors import UserError
 from sparsekit.runtime.base import Inputs, Runtime, check_threads
+
+log = logging.getLogger(__name__)
 
 Seconds = npt.NDArray[np.float64]
 
@@ -61,22 +64,28 @@ def time_all(candidates: Sequence[Candidate], grid: Grid, vocabulary: int) -> li
     """One row for each candidate and size; speed-ups are relative to the first candidate.
 
     Latencies are in milliseconds. Memory is in bytes: the growth of this process while the
-    candidate was loaded and first run, or the whole of the candidate's own process.
+    candidate was loaded and first run, or the whole of the candidate's own process. One that cannot
+    run is left out, with a warning that says why.
     """
-    runtimes, memory = [], []
+    timed, runtimes, memory = [], [], []
     for candidate in candidates:
         before = resident()
-        runtime = candidate.runtime(candidate.file, grid.threads)
-        for batch, length in grid.cells():
-            runtime.run(example(batch, length, vocabulary))
+        try:
+            runtime = candidate.runtime(candidate.file, grid.threads)
+            for batch, length in grid.cells():
+                runtime.run(example(batch, length, vocabulary))
+        except UserError as error:
+            if candidate is candidates[0]:
+                raise
+            log.warning("not timed: %s: %s", candidate.name, error)
+            continue
+        timed.append(candidate)
         runtimes.append(runtime)
         memory.append(runtime.describe().get("rss_bytes") or resident() - before)
     rows: list[dict[str, Any]] = []
     for batch, length in grid.cells():
         seconds = _in_turns(runtimes, example(batch, length, vocabulary), grid)
-        for candidate, runtime, used, times in zip(
-            candidates, runtimes, memory, seconds, strict=True
-        ):
+        for candidate, runtime, used, times in zip(timed, runtimes, memory, seconds, strict=True):
             milliseconds = times * 1e3
             rows.append(
                 {

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from transformers import PrinterCallback, ProgressCallback
 
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.pruning import sparsity
+from sparsekit.modifiers.pruning.constant import MIN_SPARSITY
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.experiment import CHOOSES_CHECKPOINTS
 from sparsekit.pipeline.plan import OWN_ENGINE, Plan
 from sparsekit.pipeline.shrinking import load_student
+from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.config import build_task
 from sparsekit.tasks.tokens import tokenize
@@ -29,6 +32,11 @@ _LEFT_OUT = (
     *(*CHOOSES_CHECKPOINTS, "resume_despite_changes", "resume_from_checkpoint"),
     *("eval_strategy", "eval_steps", "save_steps", "save_strategy", "learning_rate"),
 )
+
+# For a student that has zeros.
+_KEEPING_ZEROS = {
+    "pruning": {"_target_": "sparsekit.modifiers.pruning.constant.ConstantPruning"},
+}
 
 
 def find_rate(values: Mapping[str, Any], *, lowest: float, highest: float, steps: int) -> RangeTest:
@@ -68,10 +76,6 @@ def _config(
             "lowest": lowest,
             "highest": highest,
         },
-        "pruning": {
-            "_target_": "sparsekit.modifiers.pruning.constant.ConstantPruning",
-            "params": "__ALL_PRUNABLE__",
-        },
     }
     return {
         **values,
@@ -88,10 +92,14 @@ def _trained(plan: Plan, run: RunFolder) -> RangeTest:
     _, data = stages.load_data(plan)
     student = load_student(plan, data)
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
+    recipe = plan.recipe
+    if sparsity(student.model)["overall"] >= MIN_SPARSITY:
+        node = plan.values["recipe"]
+        recipe = Recipe.build({**node, "modifiers": node["modifiers"] | _KEEPING_ZEROS})
     recorder = LossRecorder()
     trainer = RecipeTrainer(
         student.model,
-        plan.recipe,
+        recipe,
         run,
         data.task,
         args=plan.training,

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsekit.errors import UserError, first_line
+from sparsekit.errors import UserError, first_line, printable
 from sparsekit.runtime.base import Inputs
 from sparsekit.runtime.onnx_file import check_file
 from sparsekit.sparseml.peer import WORKERS, peer_problem, peer_python
@@ -119,8 +119,9 @@ class DeepSparseRuntime:
         self._process.wait(timeout=60)
         self._errors.seek(0)
         output = self._errors.read().decode(errors="replace").strip().splitlines()
+        said = printable(output[-1]) if output else "without a message"
         return UserError(
-            f"DeepSparse ended: {output[-1] if output else 'without a message'}; it needs a CPU "
+            f"DeepSparse ended: {said}; it needs a CPU "
             "with AVX2 and a graph that was exported with export.form=deepsparse"
         )
 

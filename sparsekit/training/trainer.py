@@ -74,7 +74,7 @@ class SparseTrainer(RecipeTrainer):
         processing_class: PreTrainedTokenizerBase | None = None,
         data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
         task: Task | None = None,
-        metrics: Sequence[str] | None = None,
+        metrics: str | Sequence[str] | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         overwrite: bool = False,
@@ -82,7 +82,8 @@ class SparseTrainer(RecipeTrainer):
     ) -> None:
         task = TextClassification() if task is None else task
         if metrics is not None:
-            task = replace(task, metrics=list(metrics))
+            named = [metrics] if isinstance(metrics, str) else list(metrics)
+            task = replace(task, metrics=named)
         given = Given(
             model=model,
             task=task,

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -23,8 +23,8 @@ from typer.testing import CliRunner
 
 from sparsekit.benchmark import candidates as candidates_module
 from sparsekit.benchmark.advice import advice, size_advice
-from sparsekit.benchmark.candidates import DENSE, DYNAMIC, candidates
-from sparsekit.benchmark.grid import Grid, example
+from sparsekit.benchmark.candidates import DENSE, DYNAMIC, Candidate, candidates
+from sparsekit.benchmark.grid import Grid, example, time_all
 from sparsekit.benchmark.requests import BenchmarkConfig, benchmark
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
@@ -448,3 +448,44 @@ def test_size_advice() -> None:
 def test_onnxruntime_runs_both_forms(qdq: Path, deepsparse: Path) -> None:
     for run in (qdq, deepsparse):
         check_answers(run, OnnxRuntime(run / "deployment" / "model.onnx", threads=1))
+
+
+class _Still:
+    """A runtime that does nothing, in no time."""
+
+    name, forms = "still", ("qdq",)
+
+    def __init__(self, model: Path, threads: int) -> None:
+        pass
+
+    def run(self, inputs: Any) -> Any:
+        return np.zeros((1, 2), np.float32)
+
+    def seconds(self, inputs: Any) -> float:
+        return 1.0
+
+    def describe(self) -> dict[str, Any]:
+        return {"version": "1", "threads": 1}
+
+
+class _Crashing(_Still):
+    name = "crashing"
+
+    def run(self, inputs: Any) -> Any:
+        raise UserError("its process ended")
+
+
+def test_a_runtime_that_cannot_run_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "model.onnx"
+    file.touch()
+    timed = [
+        Candidate(runtime.name, cast(Any, runtime), file) for runtime in (_Still, _Crashing, _Still)
+    ]
+    grid = Grid(batches=[1], sequences=[8], rounds=1, repetitions=1)
+    assert [row["name"] for row in time_all(timed, grid, 10)] == ["still", "still"]
+    assert "not timed: crashing: its process ended" in caplog.text
+    # What all others are compared with is not left out.
+    with pytest.raises(UserError, match="its process ended"):
+        time_all(timed[1:], grid, 10)

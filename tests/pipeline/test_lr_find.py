@@ -64,8 +64,9 @@ def words(csv_files: dict[str, str], teacher_folder: str) -> list[str]:
     ]
 
 
-def test_the_command(words: list[str], tmp_path: Path) -> None:
-    target = tmp_path / "out"
+@pytest.mark.parametrize("sparsity", ["0.5", "null"])
+def test_the_command(words: list[str], sparsity: str, tmp_path: Path) -> None:
+    target, words = tmp_path / "out", [*words, f"student.sparsity={sparsity}"]
     code, text = command(*words, "--steps", "24", "--highest", "1e-3", "-o", str(target))
     assert code == 0, text
     assert "suggested: recipe.init_lr=" in text and text.endswith(f"lr-find: {target}\n")

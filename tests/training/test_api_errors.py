@@ -124,7 +124,7 @@ def test_a_metric_that_the_split_cannot_have(
     tmp_path: Path,
 ) -> None:
     negative = data["eval_dataset"].filter(lambda row: row["label"] == 0)
-    made = trainer(model, tokenizer, data, tmp_path, eval_dataset=negative, metrics=["roc_auc"])
+    made = trainer(model, tokenizer, data, tmp_path, eval_dataset=negative, metrics="roc_auc")
     for call in (made.evaluate, lambda: (made.train(), made.save_model())):
         with pytest.raises(UserError, match=r"^metrics: roc_auc is undefined"):
             call()
