@@ -74,11 +74,11 @@ SIZES: dict[str, tuple[BertConfig, dict[str, Size]]] = {
         {
             "all": Size(12, 1536),
             "all, 80 % zeros": Size(12, 1536, ZEROS),
-            "6 heads, 512 neurons": Size(6, 512),
-            "4 heads, 256 neurons": Size(4, 256),
+            "6 heads, 384 neurons": Size(6, 384),
+            "4 heads, 264 neurons": Size(4, 264),
             "2 heads, 128 neurons": Size(2, 128),
-            "6 heads, 512 neurons, 80 % zeros": Size(6, 512, ZEROS),
-            "4 heads, 256 neurons, 80 % zeros": Size(4, 256, ZEROS),
+            "6 heads, 384 neurons, 80 % zeros": Size(6, 384, ZEROS),
+            "4 heads, 264 neurons, 80 % zeros": Size(4, 264, ZEROS),
         },
     ),
 }

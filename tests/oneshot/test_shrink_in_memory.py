@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import hub_seed
 import pytest
 import torch
 from datasets import Dataset
 from transformers import (
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -23,27 +21,6 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.shape.sizes import sizes
 from sparsekit.tasks.embedding import Embedding
-
-
-@pytest.fixture(scope="module")
-def dense(seed_folder: Path) -> Path:
-    return seed_folder / "models" / hub_seed.TEACHER
-
-
-@pytest.fixture
-def model(dense: Path) -> PreTrainedModel:
-    return AutoModelForSequenceClassification.from_pretrained(dense)
-
-
-@pytest.fixture
-def tokenizer(dense: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(dense)
-
-
-@pytest.fixture
-def rows(tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    reviews = Dataset.from_list(hub_seed.reviews(32, seed=0))
-    return reviews.map(lambda batch: tokenizer(batch["text"], truncation=True), batched=True)
 
 
 def test_it_equals_the_command(model: PreTrainedModel, dense: Path, tmp_path: Path) -> None:
