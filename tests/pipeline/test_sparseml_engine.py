@@ -13,12 +13,14 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from project import ROOT
+from transformers import AutoModelForSequenceClassification
 
 from sparsekit.compare.load import load
 from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.oneshot.shrink_in_memory import shrink
 from sparsekit.pipeline.engines.sparsekit import SparsekitEngine
-from sparsekit.pipeline.engines.sparseml import SparseML
+from sparsekit.pipeline.engines.sparseml import SparseML, check_loadable
 from sparsekit.pipeline.plan import Plan
 from sparsekit.pipeline.run import run
 from sparsekit.runtime.answers import predict
@@ -66,6 +68,17 @@ def test_what_it_cannot_do(
     assert isinstance(Plan.build(values(tmp_path, "engine=sparseml")).engine, SparseML)
     with pytest.raises(ConfigError, match=problem):
         Plan.build(values(tmp_path, "engine=sparseml", *overrides))
+
+
+def test_a_shrunken_student_that_only_sparsekit_loads(teacher_folder: str) -> None:
+    for shares, loadable in (({"neurons": 0.5, "layers": 0.5}, True), ({"heads": 0.5}, False)):
+        model = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
+        shrink(model, **shares)
+        if loadable:
+            check_loadable(model)
+            continue
+        with pytest.raises(UserError, match="shrink neurons or whole layers alone"):
+            check_loadable(model)
 
 
 def test_without_the_peer_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

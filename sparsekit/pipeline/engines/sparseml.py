@@ -26,6 +26,7 @@ from sparsekit.pipeline.plan import Inputs, Plan
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import Tracker
+from sparsekit.shape.config import KEY
 from sparsekit.sparseml.engine import Report, run_worker, trainer_arguments
 from sparsekit.sparseml.peer import peer_problem
 from sparsekit.sparseml.recipes.mapping import NEWER
@@ -86,6 +87,7 @@ class SparseML:
         here.
         """
         student, rows = inputs.student, inputs.rows
+        check_loadable(student.model)
         plan.recipe.save(run.recipe, {})
         run.sparseml_recipe.write_text(recipe_text(plan.recipe), encoding="utf-8")
         with tempfile.TemporaryDirectory(prefix=".sparseml-", dir=run.path) as name:
@@ -118,6 +120,16 @@ class SparseML:
         engine = {"version": result["sparseml"], "max_abs_diff": difference}
         results = record_model(plan.recipe, student.model, run, plan.training, measured, "fp32")
         return {**results, "sparseml": engine}
+
+
+def check_loadable(model: PreTrainedModel) -> None:
+    """Raise UserError for sizes that the plain transformers of the peer environment cannot load."""
+    if getattr(model.config, KEY, None):
+        raise UserError(
+            "engine=sparseml loads models whose layers are alike, with heads that are together as "
+            "wide as the hidden states, and this student was shrunk to others; shrink neurons or "
+            "whole layers alone, or set engine=sparsekit"
+        )
 
 
 def _training_problems(training: Mapping[str, Any]) -> list[str]:
