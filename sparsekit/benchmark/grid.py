@@ -130,8 +130,17 @@ def _in_turns(runtimes: Sequence[Runtime], inputs: Inputs, grid: Grid) -> list[S
 
 
 def example(batch: int, length: int, vocabulary: int) -> Inputs:
-    """Rows of random tokens without padding, int64 [batch, length]."""
-    ids = np.random.default_rng(0).integers(0, vocabulary, (batch, length))
+    """Rows of random tokens without padding, int64 [batch, length].
+
+    Raises UserError where they do not fit into memory.
+    """
+    try:
+        ids = np.random.default_rng(0).integers(0, vocabulary, (batch, length))
+    except MemoryError as error:
+        raise UserError(
+            f"a batch of {batch:,} x {length:,} tokens does not fit into memory; choose a smaller "
+            "--batch"
+        ) from error
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids * 0}
 
 

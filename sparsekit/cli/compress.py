@@ -69,7 +69,6 @@ def compress(
     from sparsekit.runs.report import show
     from sparsekit.sweep.compression import Search, search
 
-    _check_latency(max_latency)
     asked = Search(
         model=str(_fine_tuned(model)),
         data=str(_file(data)),
@@ -80,6 +79,7 @@ def compress(
         epochs=epochs,
         overrides=overrides or [],
     )
+    _check(asked)
     seconds = None if budget is None else _seconds(budget)
     trials = list(search(asked, output.absolute(), _train, seconds))
     if trials:
@@ -168,9 +168,15 @@ def _fine_tuned(model: str) -> Path:
     return folder
 
 
-def _check_latency(longest: float | None) -> None:
+def _check(asked: Search) -> None:
+    """Raise UserError for what every trial would end with."""
     from sparsekit.errors import UserError
+    from sparsekit.gate.gate import GateConfig
 
+    GateConfig(max_drop=asked.max_drop)
+    if not asked.epochs > 0:
+        raise UserError(f"--epochs {asked.epochs:g} must be more than 0")
+    longest = asked.max_latency
     if longest is not None and not longest > 0:
         raise UserError(f"--max-latency {longest:g} must be more than 0 milliseconds")
 

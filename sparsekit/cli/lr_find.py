@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsekit.cli.imports import uncollected
+from sparsekit.cli.output import check_folder
 
 
 def lr_find(
@@ -34,6 +35,7 @@ def lr_find(
         from sparsekit.pipeline.lr_find import find_rate, write
         from sparsekit.runs.progress import quiet_libraries
 
+    check_folder(output)
     quiet_libraries()
     found = find_rate(composed(words, config_dir), lowest=lowest, highest=highest, steps=steps)
     write(found, output)
@@ -44,7 +46,8 @@ def lr_find(
     )
     if not found.falls:
         typer.echo(
-            "warning: the loss hardly fell, so the suggestion means little: take more --steps",
+            "warning: the loss hardly fell, so the suggestion means little: take more --steps, or "
+            "rates from a lower --lowest to a lower --highest",
             err=True,
         )
     typer.echo(f"suggested: recipe.init_lr={found.suggested:.2g}")

@@ -17,6 +17,7 @@ from sparsekit.cli.calibration import (
     calibration_data,
 )
 from sparsekit.cli.imports import uncollected
+from sparsekit.cli.output import check_folder
 
 if TYPE_CHECKING:
     from sparsekit.oneshot.sensitivity import LayerSensitivity
@@ -56,6 +57,8 @@ def sensitivity(
         from sparsekit.runs.progress import quiet_libraries
         from sparsekit.runs.report import show
 
+    target = output or Path(f"{Path(model).resolve().name}-sensitivity")
+    check_folder(target)
     quiet_libraries()
     found = measure(
         model,
@@ -66,7 +69,6 @@ def sensitivity(
         seed=seed,
         shown=_with_progress,
     )
-    target = output or Path(f"{Path(model).resolve().name}-sensitivity")
     write(found, target)
     show(table(found))
     for line in _closing(found, target):

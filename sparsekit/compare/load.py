@@ -13,10 +13,13 @@ from typing import Any
 from sparsekit.config.identity import NOT_IDENTITY, identity_hash
 from sparsekit.errors import UserError, printable
 from sparsekit.runs.find import find_runs
-from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.folder import Ending, RunFolder
 from sparsekit.runs.launch_record import overrides_of
 
 SWEEP = "sweep.json"
+# The status of a run whose gate stopped its deployment: it is measured like a completed one.
+STOPPED = "stopped by its gate"
+MEASURED = ("completed", STOPPED)
 
 
 @dataclass(kw_only=True)
@@ -67,12 +70,12 @@ def read(folder: Path) -> Run:
     """The run in `folder`; never raises for what its files contain."""
     files = RunFolder(folder)
     end = files.ending
-    run = Run(folder=folder, status=end.status, error=end.error, hash=end.hash)
+    run = Run(folder=folder, status=_status(end), error=end.error, hash=end.hash)
     run.overrides = overrides_of(files)
     try:
         _read_config(run, files.config)
     except (UserError, AttributeError, TypeError, ValueError, RecursionError):
-        if end.status == "completed":
+        if run.status in MEASURED:
             run.status, run.error = "broken", "config.yaml is missing or cannot be read"
     try:
         _read_summary(run, end.summary or {})
@@ -80,6 +83,12 @@ def read(folder: Path) -> Run:
         problem = printable(f"{type(error).__name__}: {error}")
         run.status, run.error = "broken", f"summary.json: {problem}"
     return run
+
+
+def _status(ending: Ending) -> str:
+    gate = (ending.summary or {}).get("gate")
+    stopped = isinstance(gate, dict) and gate.get("passed") is False
+    return STOPPED if stopped and ending.status == "failed" else ending.status
 
 
 def _read_config(run: Run, config: Mapping[str, Any]) -> None:
@@ -121,7 +130,7 @@ def _jobs(record: Path) -> list[dict[str, Any]]:
 
 
 def _latest(runs: Sequence[Run]) -> Iterator[Run]:
-    last = {run.hash: run for run in runs if run.status == "completed"}
+    last = {run.hash: run for run in runs if run.status in MEASURED}
     for run in runs:
         if run.hash is None or run.hash not in last or last[run.hash] is run:
             yield run
@@ -140,6 +149,8 @@ def _measures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for split, metrics in (summary.get("metrics") or {}).items():
         for name, value in metrics.items():
             yield f"{split} {name}", float(value)
+    for name, tested in ((summary.get("gate") or {}).get("metrics") or {}).items():
+        yield f"{name} against dense", float(tested["difference"])
     if overall := summary.get("sparsity"):
         yield "sparsity", float(overall["overall"])
     if shape := summary.get("shape"):

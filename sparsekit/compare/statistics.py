@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsekit.compare.load import Run
+from sparsekit.compare.load import MEASURED, Run
 from sparsekit.config.identity import config_hash
 from sparsekit.errors import UserError
 from sparsekit.metrics.table import higher_is_better, limits
@@ -82,11 +82,11 @@ class Comparison:
 
 
 def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
-    """Group the completed runs and rank them by `metric`, else by the commonest validation metric.
+    """Group the measured runs and rank them by `metric`, else by the commonest of validation.
 
     Raises UserError for a metric that no run has.
     """
-    done = [run for run in runs if run.status == "completed"]
+    done = [run for run in runs if run.status in MEASURED]
     _add_fastest(done)
     seeds = seed_keys(done) | set(NOT_AXES)
     by_config: dict[str, list[Run]] = defaultdict(list)
@@ -114,7 +114,7 @@ def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
         metric=chosen,
         costs=costs,
         groups=groups,
-        others=[run for run in runs if run.status != "completed"],
+        others=[run for run in runs if run.status not in MEASURED],
     )
 
 

@@ -89,6 +89,15 @@ def is_number(text: str) -> bool:
     return _NUMBER.fullmatch(text) is not None
 
 
+def are_numbers(names: Sequence[str]) -> bool:
+    """Whether classes have no names but the numbers from 0 on, in order.
+
+    >>> are_numbers(["0", "1"]), are_numbers(["1", "2"]), are_numbers([])
+    (True, False, False)
+    """
+    return bool(names) and list(names) == [str(index) for index in range(len(names))]
+
+
 def _texts(
     rows: Dataset, split: str, column: str, labels: Sequence[Any], strip: bool
 ) -> list[str | None]:

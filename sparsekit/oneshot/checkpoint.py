@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 import transformers
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from sparsekit.data.labels import id2label, is_generic, matching_order
+from sparsekit.data.labels import are_numbers, id2label, is_generic, matching_order
 from sparsekit.errors import UserError
 from sparsekit.models.loading import embedded_tokens, positions_of, read_config
 from sparsekit.models.saving import own_names
@@ -26,6 +27,8 @@ from sparsekit.shape.config import KEY
 from sparsekit.sparsity.surgeon import Draw
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.text_classification import TextClassification
+
+log = logging.getLogger(__name__)
 
 # The files of a checkpoint besides its weights: tokenizer, settings of generation.
 _BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
@@ -98,6 +101,14 @@ def calibration(
         order = matching_order(rows.label_names, theirs)
         if order is not None:
             rows = rows.task.with_model_labels(rows, theirs)
+        elif len(theirs) == len(rows.label_names) and are_numbers(rows.label_names):
+            log.warning(
+                "the labels 0 to %d of %s are taken for %s, in the order of %s",
+                len(theirs) - 1,
+                data.file,
+                ", ".join(theirs.values()),
+                folder,
+            )
         elif len(theirs) != len(rows.label_names) or not is_generic(theirs):
             raise UserError(
                 f"--data {data.file} has the labels {', '.join(rows.label_names)}, but "

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from datasets import DatasetDict
 
 from sparsekit.config.identity import identity_hash
-from sparsekit.data.labels import id2label
+from sparsekit.data.labels import are_numbers, id2label, is_generic
 from sparsekit.data.selection import ReadRows
 from sparsekit.errors import UserError
+from sparsekit.models.teacher import Self
 from sparsekit.onnx.preflight import export_problem
 from sparsekit.pipeline.plan import Inputs, Plan
 from sparsekit.pipeline.streamed import load_first_block
@@ -19,6 +22,8 @@ from sparsekit.runtime.tasks.base import Outputs
 from sparsekit.tasks.base import Data
 from sparsekit.tasks.config import tuned
 from sparsekit.training.record import record_evaluation
+
+log = logging.getLogger(__name__)
 
 
 def identity(
@@ -38,14 +43,23 @@ def load_data(plan: Plan) -> tuple[DatasetDict, Data]:
     """The rows as they were read, and the same rows in the form of their task.
 
     Labels are in the student's order where the student names the same labels. Of a stream `train`
-    is the first block.
+    is the first block. Classes that the data only number keep the names that they have in a student
+    that teaches itself.
     """
     labels = id2label(plan.student.config())
     if plan.streaming.streaming:
         return load_first_block(plan, labels)
     raw = plan.dataset.raw(plan.task.columns())
-    data = plan.task.load(ReadRows(raw))
-    return raw, plan.task.with_model_labels(data, labels)
+    data = plan.task.with_model_labels(plan.task.load(ReadRows(raw)), labels)
+    numbered = are_numbers(data.label_names) and len(data.label_names) == len(labels)
+    if numbered and isinstance(plan.teacher, Self) and not is_generic(labels):
+        # What it answers is right for these rows, or it could not teach them.
+        names = [labels[index] for index in sorted(labels)]
+        log.info(
+            "the labels 0 to %d are those of the student: %s", len(names) - 1, ", ".join(names)
+        )
+        data = replace(data, label_names=names)
+    return raw, data
 
 
 def check_architecture(plan: Plan) -> None:

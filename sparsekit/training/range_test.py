@@ -49,6 +49,9 @@ class RangeTest:
     @property
     def falls(self) -> bool:
         """Whether the loss fell at all: by a twentieth, noise aside."""
+        # The first steps of a loss that diverges at once are no loss to fall from.
+        if self.lowest == self.rates[0]:
+            return False
         return min(self.losses) < 0.95 * self.losses[min(_SETTLED, len(self.losses)) - 1]
 
 

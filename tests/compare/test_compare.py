@@ -282,6 +282,21 @@ def test_a_repeated_failure_is_gone_and_runs_of_other_sweeps_are_followed(tmp_pa
     ]
 
 
+def test_a_run_that_its_gate_stopped_is_compared(tmp_path: Path) -> None:
+    """It was trained and scored; only its deployment is missing."""
+    write_made_run(tmp_path / "0", 0.5, 0.0, 0, 1, 0.8)
+    stopped = write_made_run(tmp_path / "1", 0.8, 0.0, 0, 1, 0.7)
+    summary = json.loads((stopped / "summary.json").read_text())
+    gate = {"passed": False, "metrics": {"accuracy": {"difference": -0.1, "lower": -0.2}}}
+    summary |= {"status": "failed", "error": "the gate stopped the deployment", "gate": gate}
+    (stopped / "summary.json").write_text(json.dumps(summary))
+    runs = load([tmp_path])
+    assert [run.status for run in runs] == ["completed", "stopped by its gate"]
+    found = compare(runs)
+    assert found.axes == ["student.sparsity"] and not found.others
+    assert found.groups[1].statistics["accuracy against dense"].mean == -0.1
+
+
 def test_a_broken_summary_never_stops_the_rest(tmp_path: Path) -> None:
     write_made_run(tmp_path / "0", 0.5, 0.0, 0, 1, 0.8)
     broken: list[Any] = [[], {"status": "completed", "metrics": [1]}, {"metrics": {}}, "text"]

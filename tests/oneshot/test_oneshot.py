@@ -255,6 +255,25 @@ def test_wrong_options_are_named_before_anything_is_read(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_numbered_labels_are_taken_in_the_order_of_the_models(
+    teacher_folder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    named = Path(shutil.copytree(teacher_folder, tmp_path / "named"))
+    config = json.loads((named / "config.json").read_text())
+    config["id2label"], config["label2id"] = {"0": "bad", "1": "good"}, {"bad": 0, "good": 1}
+    (named / "config.json").write_text(json.dumps(config))
+    words = ["--method", "obs", "--sparsity", "0.5", "--rows", "8", "--num-grads", "8"]
+    for first in (0, 1):
+        rows = [{"text": f"it is {i}", "label": first + i % 2} for i in range(8)]
+        data = str(write_csv(tmp_path / f"{first}.csv", rows))
+        code, text = command(str(named), *words, "--data", data, "-o", str(tmp_path / f"o{first}"))
+        if first == 0:
+            assert code == 0, text
+            assert "are taken for bad, good, in the order of" in caplog.text
+        else:
+            assert code == 1 and "has the labels 1, 2" in text
+
+
 def test_wrong_data_and_models_are_named(
     teacher_folder: str, student_folder: str, csv_files: dict[str, str], tmp_path: Path
 ) -> None:

@@ -187,6 +187,7 @@ def test_the_command(teacher_folder: str, csv_files: dict[str, str], tmp_path: P
         (["--sparsity", "0.97"], "more than the largest share that is measured, 0.95"),
         (["--rows", "0"], "--rows 0 must be 1 or more"),
         (["--text-column", "nothing"], "nothing"),
+        (["-o", __file__], "is a file; choose a folder"),
     ],
 )
 def test_mistakes(

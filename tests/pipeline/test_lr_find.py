@@ -45,6 +45,8 @@ def test_the_average_has_no_bias_and_ends_where_the_loss_diverges() -> None:
     assert not smoothed(rates, [0.5] * 8).falls
     diverged = smoothed(rates, [0.5, 0.5, 0.5, 90.0, 90.0, 90.0, 90.0, 90.0])
     assert len(diverged.rates) == len(diverged.losses) == 4
+    # It never fell below its first step.
+    assert not smoothed(rates, [0.5, 2.0, 9.0, 90.0, 90.0, 90.0, 90.0, 90.0]).falls
     assert len(smoothed(rates, [0.5, 0.4, math.nan, 0.3, 0.3, 0.3, 0.3, 0.3]).losses) == 2
 
 
@@ -92,3 +94,9 @@ def test_mistakes(more: list[str], message: str, words: list[str], tmp_path: Pat
     assert code == 1, text
     assert message in text
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_no_output(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    code, text = command(*words, "-o", str(tmp_path / "out"))
+    assert code == 1 and "is a file; choose a folder" in text

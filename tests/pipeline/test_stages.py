@@ -15,7 +15,7 @@ from datasets import Dataset
 from sparsekit.data.datasets import FileDataset
 from sparsekit.data.streaming import Streaming
 from sparsekit.models.loading import Student
-from sparsekit.models.teacher import Finetuned
+from sparsekit.models.teacher import Finetuned, NoTeacher, Self
 from sparsekit.pipeline import experiment
 from sparsekit.pipeline.plan import Plan
 from sparsekit.pipeline.stages import load_data
@@ -49,10 +49,40 @@ def test_a_runs_model_as_student_of_the_same_data(
         task=task,
         student=Student(checkpoint=str(folder)),
         streaming=Streaming(),
+        teacher=NoTeacher(),
     )
     _, data = load_data(cast(Plan, plan))
     assert data.label_names == names
     assert data.splits["train"]["label"][:] == expected
+
+
+def test_a_student_that_teaches_itself_keeps_the_names_of_numbered_classes(
+    tmp_path: Path, student_folder: str
+) -> None:
+    rows = [{"text": f"row {i}", "label": i % 2} for i in range(4)]
+    path = str(write_csv(tmp_path / "rows.csv", rows))
+    dataset = FileDataset(format="csv", data_files={"train": path, "validation": path})
+    folder = Path(shutil.copytree(student_folder, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    found = {}
+    for names in (["negative", "positive"], ["LABEL_0", "LABEL_1"], ["a", "b", "c"]):
+        config["id2label"] = {str(i): name for i, name in enumerate(names)}
+        config["label2id"] = {name: i for i, name in enumerate(names)}
+        (folder / "config.json").write_text(json.dumps(config))
+        for teacher in (Self(), NoTeacher()):
+            plan = SimpleNamespace(
+                dataset=dataset,
+                task=TextClassification(),
+                student=Student(checkpoint=str(folder)),
+                streaming=Streaming(),
+                teacher=teacher,
+            )
+            _, data = load_data(cast(Plan, plan))
+            assert data.splits["train"]["label"][:] == [0, 1, 0, 1]
+            found[names[0], type(teacher)] = data.label_names
+    assert found.pop(("negative", Self)) == ["negative", "positive"]
+    # Another teacher's names need not be meant, nor those of another number of classes.
+    assert list(found.values()) == [["0", "1"]] * 5
 
 
 def test_a_finetuned_teacher_has_read_the_same_tokens(
