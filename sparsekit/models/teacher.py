@@ -94,7 +94,10 @@ class Finetuned:
 
 @dataclass(kw_only=True)
 class Self:
-    """The student as it starts, before its first step: self-distillation."""
+    """The student as it starts, before its first step: self-distillation.
+
+    A student that `student.shrink` makes smaller is taught by what it was before.
+    """
 
     teaches: ClassVar[bool] = True
     is_baseline: ClassVar[bool] = True

@@ -17,7 +17,7 @@ from sparsekit.errors import UserError
 from sparsekit.metrics.table import as_text
 from sparsekit.models.hub import fetch
 from sparsekit.models.loading import positions_of, weights_hash
-from sparsekit.models.teacher import Finetuned
+from sparsekit.models.teacher import Finetuned, Self
 from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.hub import push
 from sparsekit.onnx.preflight import check_exportable
@@ -26,7 +26,7 @@ from sparsekit.pipeline.data_figures import data_figures, record_figures, show_f
 from sparsekit.pipeline.gating import gated_export, record_baseline
 from sparsekit.pipeline.plan import OWN_ENGINE, Inputs, Plan
 from sparsekit.pipeline.shaping import use_latency_tables, with_measured_latency
-from sparsekit.pipeline.shrinking import load_student
+from sparsekit.pipeline.shrinking import load_student, whole_student
 from sparsekit.pipeline.streamed import streamed_rows
 from sparsekit.pipeline.taught_texts import with_more_texts, without_more_texts
 from sparsekit.recipe.recipe import Recipe
@@ -91,6 +91,8 @@ def _inputs(plan: Plan, run: RunFolder, show_data: bool) -> Inputs:
             show_figures(figures)
     finetune = functools.partial(finetuned_teacher, plan, data)
     teachers = functools.partial(plan.teacher.folders, data.task, data.label_names, finetune)
+    if isinstance(plan.teacher, Self) and plan.student.shrinking is not None:
+        teachers = functools.partial(whole_student, plan)
     taught = with_more_texts(data, plan.more_texts)
     labelled_rows = None
     if taught is not data:

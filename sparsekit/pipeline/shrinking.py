@@ -48,9 +48,14 @@ def load_student(plan: Plan, data: Data) -> LoadedModel:
     return student.load(data.task, data.label_names)
 
 
+def whole_student(plan: Plan) -> list[Path]:
+    """The folder of the student before it is shrunk: what `teacher=self` means then."""
+    return [fetch(plan.student.checkpoint, plan.student.revision, key=CHECKPOINT)]
+
+
 def _shrunken(plan: Plan, data: Data, config: Shrink) -> Path:
     """The folder of the student's smaller checkpoint, made once for the same weights and rows."""
-    source = fetch(plan.student.checkpoint, plan.student.revision, key=CHECKPOINT)
+    [source] = whole_student(plan)
     parts = [__version__, weights_hash(source), json.dumps(asdict(config), sort_keys=True)]
     if config.measures:
         # Metrics decide nothing of what the loss is.

@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from launching import local, run_here
+from project import ROOT
 from safetensors.numpy import load_file
 
 from sparsekit.cache import cache_folder
 from sparsekit.config.identity import identity_hash
+from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.loading import Student
+from sparsekit.pipeline import experiment
+from sparsekit.pipeline.plan import Plan
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.pipeline import Pipeline
 from sparsekit.shape.shrink import Shrink
@@ -53,7 +58,6 @@ def test_a_dense_model_is_shrunk_and_taught_by_itself(
     picture = (whole / "shape.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and (whole / "deployment" / "shape.png").is_file()
     assert "Of 2 heads and 64 neurons" in (whole / "deployment" / "README.md").read_text()
-    # The teacher is the dense model as it was before.
     assert summary["teacher"]["validation"]
     assert any(record["rows"] == 16 and record["method"] == "obs" for record in records())
     answers = Pipeline(whole)(["a fine film", "a dull plot"])
@@ -69,6 +73,19 @@ def test_a_dense_model_is_shrunk_and_taught_by_itself(
         run_here(resumed, *words, "export=none", "training.resume_from_checkpoint=auto")
         for weight, value in weights(whole).items():
             np.testing.assert_array_equal(value, weights(resumed)[weight], err_msg=weight)
+
+
+def test_the_teacher_is_the_whole_student(
+    csv_files: dict[str, str], teacher_folder: str, tmp_path: Path
+) -> None:
+    for shares, expected in ((HALF, [Path(teacher_folder)]), ([], [])):
+        words = [*local(csv_files, teacher_folder), *QUANTIZED, *SHORT, *shares, "teacher=self"]
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = compose("config", [f"output_dir={tmp_path}", "tracking=none", *words])
+        (tmp_path / "run").mkdir(exist_ok=True)
+        inputs = experiment._inputs(Plan.build(plain(cfg)), RunFolder(tmp_path / "run"), False)
+        # Without a folder it is the student that was loaded.
+        assert inputs.teacher_folders() == expected
 
 
 def test_layers_and_width_of_a_student_whose_head_is_new(
