@@ -64,7 +64,7 @@ def built(values: dict[str, Any]) -> Plan:
 
 def test_the_walk_finds_all_of_them() -> None:
     assert len(CHOICES) == 81
-    assert len(EXPERIMENTS) == 7
+    assert len(EXPERIMENTS) == 8
     assert {path.parts[0] for path in CHOICES} == GROUPS | {"config.yaml", "hydra"}
 
 
