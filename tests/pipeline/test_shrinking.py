@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from launching import local, run_here
 from project import ROOT
 from safetensors.numpy import load_file
+from transformers import AutoModel, AutoTokenizer
 
 from sparsekit.cache import cache_folder
 from sparsekit.config.identity import identity_hash
@@ -97,6 +98,22 @@ def test_layers_and_width_of_a_student_whose_head_is_new(
     assert summary["shape"]["hidden"] == 24 and summary["shape"]["heads"] == [2]
     assert summary["shape"]["before"]["hidden"] == 32
     assert weights(tmp_path / "run")["classifier.weight"].shape == (2, 24)
+
+
+def test_vectors_of_the_whole_student_are_learned(
+    csv_files: dict[str, str], teacher_folder: str, tmp_path: Path
+) -> None:
+    encoder_folder = str(tmp_path / "encoder")
+    AutoModel.from_pretrained(teacher_folder).save_pretrained(encoder_folder)
+    AutoTokenizer.from_pretrained(teacher_folder).save_pretrained(encoder_folder)
+    words = [word for word in local(csv_files, encoder_folder) if "label" not in word]
+    words += ["task=embedding", "recipe=from_dense", "recipe.final_sparsity=0", *SHORT, *HALF]
+    summary = run_here(tmp_path / "run", *words, "teacher=self", "export=none")
+    assert summary["shape"]["heads"] == [1, 1]
+    # Half of the heads and neurons are gone: the vectors differ from those that were asked for.
+    assert all(value < 1 for value in summary["metrics"]["validation"].values())
+    with pytest.raises(UserError, match="embedding has no loss of labels; or set"):
+        run_here(tmp_path / "obs", *words, "teacher=self", "student.shrink.method=obs")
 
 
 def test_a_score_by_the_loss_needs_a_trained_head(
