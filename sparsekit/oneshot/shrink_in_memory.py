@@ -45,7 +45,10 @@ def shrink(
     Args:
         model: a BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, ELECTRA or MPNet. Methods other
             than `"magnitude"` need a model trained for its task.
-        heads, neurons, hidden, layers: the shares to remove, each at least 0 and less than 1.
+        heads: the share of attention heads to remove, at least 0 and less than 1.
+        neurons: the share of feed-forward neurons.
+        hidden: the share of the hidden width, in all layers.
+        layers: the share of whole layers.
         method: `"magnitude"`, `"first_order"` (Michel et al. 2019) or `"obs"` (ZipLM, Kurtic et al.
             2023), which also updates the weights that stay.
         train_dataset: tokenized rows with labels, on which `first_order` and `obs` measure.
