@@ -56,12 +56,11 @@ def whole_student(plan: Plan) -> list[Path]:
 def _shrunken(plan: Plan, data: Data, config: Shrink) -> Path:
     """The folder of the student's smaller checkpoint, made once for the same weights and rows."""
     [source] = whole_student(plan)
-    parts = [__version__, weights_hash(source), json.dumps(asdict(config), sort_keys=True)]
+    # The head is the checkpoint's for some labels and a new one for others; metrics change nothing.
+    made_for = [asdict(config), {**task_node(data.task), "metrics": None}, data.label_names]
+    parts = [__version__, weights_hash(source), json.dumps(made_for, sort_keys=True)]
     if config.measures:
-        # Metrics decide nothing of what the loss is.
-        node = {**task_node(data.task), "metrics": None}
-        labels = [json.dumps([node, data.label_names], sort_keys=True), data.fingerprint("train")]
-        parts += labels
+        parts.append(data.fingerprint("train"))
 
     def make(folder: Path) -> None:
         check_unquantized(str(source), source)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hydra import compose, initialize_config_dir
 from launching import local, run_here
 from project import ROOT
 from safetensors.numpy import load_file
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from sparsekit.cache import cache_folder
 from sparsekit.config.identity import identity_hash
@@ -22,12 +24,16 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.loading import Student
 from sparsekit.pipeline import experiment
 from sparsekit.pipeline.plan import Plan
+from sparsekit.pipeline.shrinking import load_student
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.pipeline import Pipeline
 from sparsekit.shape.shrink import Shrink
+from sparsekit.tasks.base import Data
+from sparsekit.tasks.text_classification import TextClassification
 
 HALF = ["student.shrink.heads=0.5", "student.shrink.neurons=0.5"]
 QUANTIZED = ["recipe=from_dense", "recipe.final_sparsity=0"]
+TARGET = f"{Shrink.__module__}.Shrink"
 SAVING = ["training.save_strategy=steps", "+training.save_steps=2", "training.save_total_limit=5"]
 SHORT = ["recipe.num_epochs=2", "recipe.qat_epochs=1"]
 
@@ -116,6 +122,22 @@ def test_vectors_of_the_whole_student_are_learned(
         run_here(tmp_path / "obs", *words, "teacher=self", "student.shrink.method=obs")
 
 
+def test_a_trained_head_is_not_lost_to_other_labels(teacher_folder: str) -> None:
+    """With three labels the head is new, which the smaller checkpoint of two must not be."""
+    whole = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
+    trained = whole.classifier.weight.detach().numpy()
+    rows = {"train": Dataset.from_dict({"text": ["a"], "label": [0]})}
+    for names in (["a", "b", "c"], ["0", "1"]):
+        plan = SimpleNamespace(
+            student=Student(checkpoint=teacher_folder, shrink={"_target_": TARGET, "neurons": 0.5}),
+            training=SimpleNamespace(seed=0),
+        )
+        loaded = load_student(cast(Plan, plan), Data(TextClassification(), rows, names))
+        head = loaded.model.get_parameter("classifier.weight").detach().numpy()
+        assert head.shape[0] == len(names)
+    np.testing.assert_array_equal(head, trained)
+
+
 def test_a_score_by_the_loss_needs_a_trained_head(
     csv_files: dict[str, str], student_folder: str, tmp_path: Path
 ) -> None:
@@ -143,7 +165,7 @@ def test_a_share_that_removes_nothing_is_named(
     ],
 )
 def test_problems_name_their_key(changed: dict[str, Any], problem: str) -> None:
-    node = {"_target_": f"{Shrink.__module__}.Shrink", **changed}
+    node = {"_target_": TARGET, **changed}
     problems = Student(checkpoint="x", shrink=node).problems()
     assert len(problems) == 1
     with pytest.raises(ConfigError, match=problem):
