@@ -68,8 +68,7 @@ def test_a_dense_model_is_shrunk_and_taught_by_itself(
     assert summary["teacher"]["validation"]
     assert any(record["rows"] == 16 and record["method"] == "obs" for record in records())
     answers = Pipeline(whole)(["a fine film", "a dull plot"])
-    names = json.loads((Path(teacher_folder) / "config.json").read_text())["id2label"].values()
-    assert {answer["label"] for answer in answers} <= {*names}
+    assert {answer["label"] for answer in answers} <= {"0", "1"}
     # Resumed in the middle it ends in the same weights, whether the smaller checkpoint is kept...
     for name, kept_in_cache in (("resumed", True), ("made again", False)):
         resumed = Path(shutil.copytree(whole, tmp_path / name))
