@@ -28,35 +28,43 @@ class Removed(StrEnum):
     structures = "structures"
 
 
+Model = Annotated[str, typer.Argument(help="A fine-tuned model: a run, a folder or a Hub id.")]
+Rows = Annotated[Path, typer.Option(help="A file of labelled rows to train on.")]
+MaxDrop = Annotated[
+    float, typer.Option(help="The allowed drop, in points; of a loss in its own unit.")
+]
+Validation = Annotated[
+    Path | None, typer.Option(help="A file of rows to compare on. [default: a tenth of --data]")
+]
+What = Annotated[
+    Removed,
+    typer.Option(
+        help="weights: single ones become zero, which runtime=sparse and DeepSparse skip; "
+        "structures: heads and neurons, which makes the model faster on every runtime."
+    ),
+]
+MaxLatency = Annotated[
+    float | None, typer.Option(help="The longest median latency, in milliseconds.")
+]
+Budget = Annotated[str | None, typer.Option(help="No trial begins that would end later: 90m, 2h.")]
+Epochs = Annotated[float, typer.Option(help="Of each trial.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The folder of the search.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Overrides of `sparsekit train` for every trial.")
+]
+
+
 def compress(
-    model: Annotated[str, typer.Argument(help="A fine-tuned model: a run, a folder or a Hub id.")],
-    data: Annotated[Path, typer.Option(help="A file of labelled rows to train on.")],
-    max_drop: Annotated[
-        float, typer.Option(help="The allowed drop, in points; of a loss in its own unit.")
-    ],
-    validation: Annotated[
-        Path | None, typer.Option(help="A file of rows to compare on. [default: a tenth of --data]")
-    ] = None,
-    remove: Annotated[
-        Removed,
-        typer.Option(
-            help="weights: single ones become zero, which runtime=sparse and DeepSparse skip; "
-            "structures: heads and neurons, which makes the model faster on every runtime."
-        ),
-    ] = Removed.weights,
-    max_latency: Annotated[
-        float | None, typer.Option(help="The longest median latency, in milliseconds.")
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option(help="No trial begins that would end later: 90m, 2h.")
-    ] = None,
-    epochs: Annotated[float, typer.Option(help="Of each trial.")] = 20,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder of the search.")
-    ] = Path("compressed"),
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Overrides of `sparsekit train` for every trial.")
-    ] = None,
+    model: Model,
+    data: Rows,
+    max_drop: MaxDrop,
+    validation: Validation = None,
+    remove: What = Removed.weights,
+    max_latency: MaxLatency = None,
+    budget: Budget = None,
+    epochs: Epochs = 20,
+    output: Output = Path("compressed"),
+    overrides: Overrides = None,
 ) -> None:
     """Compress a fine-tuned model as far as its answers stay as good, and deploy it.
 

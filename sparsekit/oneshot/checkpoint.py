@@ -25,6 +25,7 @@ from sparsekit.oneshot.calibration import TextCollator, draw, read
 from sparsekit.oneshot.checkpoint_task import task_of_checkpoint, with_file_columns
 from sparsekit.shape.config import KEY
 from sparsekit.sparsity.surgeon import Draw
+from sparsekit.tasks.base import Data as Rows
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.text_classification import TextClassification
 
@@ -97,26 +98,36 @@ def calibration(
     task = replace(task, max_length=_max_length(folder, model, data, task))
     rows = read(data.file, task, labelled)
     if labelled and rows.label_names:
-        theirs = id2label(model.config)
-        order = matching_order(rows.label_names, theirs)
-        if order is not None:
-            rows = rows.task.with_model_labels(rows, theirs)
-        elif len(theirs) == len(rows.label_names) and are_numbers(rows.label_names):
-            log.warning(
-                "the labels 0 to %d of %s are taken for %s, in the order of %s",
-                len(theirs) - 1,
-                data.file,
-                ", ".join(theirs.values()),
-                folder,
-            )
-        elif len(theirs) != len(rows.label_names) or not is_generic(theirs):
-            raise UserError(
-                f"--data {data.file} has the labels {', '.join(rows.label_names)}, but "
-                f"{folder} has {', '.join(theirs.values())}; use the data of its task"
-            )
+        rows = _in_model_order(rows, id2label(model.config), data.file, folder)
     tokenizer = load_tokenizer(folder, model.config, task.max_length, embedded_tokens(model))
     collate = TextCollator(rows.task, tokenizer, model.device)
     return partial(draw, rows.splits["train"], collate)
+
+
+def _in_model_order(rows: Rows, theirs: Mapping[int, str], file: Path, folder: Path) -> Rows:
+    """`rows` with their labels in the order of `theirs`, the `id2label` of the model in `folder`.
+
+    Labels that the data or the model only number, as in 0 and LABEL_0, are taken in the order that
+    they have. Raises UserError for labels of another task.
+    """
+    ours = rows.label_names
+    if matching_order(ours, theirs) is not None:
+        return rows.task.with_model_labels(rows, theirs)
+    if len(theirs) == len(ours) and is_generic(theirs):
+        return rows
+    if len(theirs) == len(ours) and are_numbers(ours):
+        log.warning(
+            "the labels 0 to %d of %s are taken for %s, in the order of %s",
+            len(ours) - 1,
+            file,
+            ", ".join(theirs.values()),
+            folder,
+        )
+        return rows
+    raise UserError(
+        f"--data {file} has the labels {', '.join(ours)}, but {folder} has "
+        f"{', '.join(theirs.values())}; use the data of its task"
+    )
 
 
 def _max_length(folder: Path, model: PreTrainedModel, data: Data, task: Task) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from datasets import Dataset
 from torch import Tensor
@@ -14,7 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsekit.data.labels import id2label
 from sparsekit.data.tokenized import tokenized_rows
+from sparsekit.errors import UserError, suggestion
 from sparsekit.models.tokenizer import leave_out_types
+from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.oneshot.calibration import draw
 from sparsekit.sparsity.surgeon import Draw
 from sparsekit.tasks.base import Task
@@ -30,6 +33,26 @@ def as_arguments(problem: str) -> str:
     'num_grads 0 must be 1 or more'
     """
     return _OPTION.sub(lambda option: option[1].replace("-", "_"), problem)
+
+
+def check_model(model: object, verb: str) -> None:
+    """Raise UserError for what is no model of transformers, and for a quantized one.
+
+    verb: what is to be done, in an error message.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise UserError(
+            f"{verb} takes a transformers model, not a {type(model).__name__}; load it first: "
+            "AutoModelForSequenceClassification.from_pretrained(CHECKPOINT)"
+        )
+    if any(isinstance(module, FakeQuantizer) for module in model.modules()):
+        raise UserError(f"the model is quantized already; {verb} it before it is quantized")
+
+
+def check_settings(settings: Mapping[str, Any], known: Collection[str], verb: str) -> None:
+    """Raise UserError for a setting that is not `known`."""
+    for name in sorted(settings.keys() - set(known)):
+        raise UserError(f"{verb} has no setting {name}{suggestion(name, known)}")
 
 
 def unmeasurable(

@@ -8,11 +8,17 @@ from typing import Any, TypeVar
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sparsekit.errors import ConfigError, UserError, suggestion
+from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.pruning import sparsity
-from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.oneshot import methods
-from sparsekit.oneshot.given import as_arguments, evaluating, given_rows, unmeasurable
+from sparsekit.oneshot.given import (
+    as_arguments,
+    check_model,
+    check_settings,
+    evaluating,
+    given_rows,
+    unmeasurable,
+)
 from sparsekit.oneshot.methods import OneShot, defaults_of
 from sparsekit.oneshot.prune import check_layers, check_zeros
 from sparsekit.sparsity.prunable import prunable
@@ -61,11 +67,7 @@ def prune(
         model = sparsekit.prune(model, 0.8)
         ```
     """
-    if not isinstance(model, PreTrainedModel):
-        raise UserError(
-            f"prune takes a transformers model, not a {type(model).__name__}; load it first: "
-            "AutoModelForSequenceClassification.from_pretrained(CHECKPOINT)"
-        )
+    check_model(model, "prune")
     config = _config(sparsity, method, pattern, settings)
     task, rows = task or TextClassification(), None
     measurable = train_dataset is not None and processing_class is not None
@@ -97,15 +99,12 @@ def _config(
 ) -> OneShot:
     """The settings with their defaults; raises UserError for an unknown one."""
     known = OneShot.__dataclass_fields__
-    for name in sorted(settings.keys() - known.keys()):
-        raise UserError(f"prune has no setting {name}{suggestion(name, known)}")
+    check_settings(settings, known, "prune")
     chosen = {**defaults_of(pattern), **settings}
     return OneShot(sparsity=sparsity, method=method, pattern=pattern, **chosen)
 
 
 def _check_model(model: PreTrainedModel, config: OneShot) -> None:
-    if any(isinstance(module, FakeQuantizer) for module in model.modules()):
-        raise UserError("the model is quantized already; prune it before it is quantized")
     share = sparsity(model)["overall"]
     if share > config.target:
         raise UserError(

@@ -7,9 +7,14 @@ from typing import Any, TypeVar
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sparsekit.errors import ConfigError, UserError, suggestion
-from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
-from sparsekit.oneshot.given import evaluating, given_rows, unmeasurable
+from sparsekit.errors import ConfigError
+from sparsekit.oneshot.given import (
+    check_model,
+    check_settings,
+    evaluating,
+    given_rows,
+    unmeasurable,
+)
 from sparsekit.shape.blocks import blocks
 from sparsekit.shape.ranking import METHODS, rank
 from sparsekit.shape.shrink import Shrink
@@ -69,29 +74,16 @@ def shrink(
         model = sparsekit.shrink(model, heads=0.5, neurons=0.75)
         ```
     """
-    if not isinstance(model, PreTrainedModel):
-        raise UserError(
-            f"shrink takes a transformers model, not a {type(model).__name__}; load it first: "
-            "AutoModelForSequenceClassification.from_pretrained(CHECKPOINT)"
-        )
-    known = Shrink.__dataclass_fields__.keys() - _NOT_HERE
-    for name in sorted(settings.keys() - known):
-        raise UserError(f"shrink has no setting {name}{suggestion(name, known)}")
-    shares: dict[str, Any] = {
-        "heads": heads,
-        "neurons": neurons,
-        "hidden": hidden,
-        "layers": layers,
-    }
-    config, task = Shrink(**shares, method=method, **settings), task or TextClassification()
+    check_model(model, "shrink")
+    check_settings(settings, Shrink.__dataclass_fields__.keys() - _NOT_HERE, "shrink")
+    settings |= {"heads": heads, "neurons": neurons, "hidden": hidden, "layers": layers}
+    config, task = Shrink(method=method, **settings), task or TextClassification()
     problems = config.problems("")
     if config.measures and method in METHODS:
         has_rows = train_dataset is not None and processing_class is not None
         problems += unmeasurable(method, task, has_rows, True, "magnitude")
     if problems:
         raise ConfigError(problems)
-    if any(isinstance(module, FakeQuantizer) for module in model.modules()):
-        raise UserError("the model is quantized already; shrink it before it is quantized")
     # Raises UserError for an architecture that cannot be shrunk, before anything is measured.
     blocks(model)
     statistics = None

@@ -104,6 +104,18 @@ def record_model(
             len(unobserved),
             unobserved[0],
         )
+    left = {name for name, _ in model.named_modules()}
+    return {
+        "train": measured,
+        "sparsity": sparsity(model),
+        # Those of removed heads are gone.
+        "quantization": {"modules": [name for name in recipe.quantized_modules if name in left]},
+        **_results(recipe, model, run),
+    }
+
+
+def _results(recipe: Recipe, model: nn.Module, run: RunFolder) -> dict[str, Any]:
+    """What the modifiers add to the summary, and the shape of a model that became smaller."""
     results = dict(recipe.results(model))
     assert isinstance(model, PreTrainedModel)
     if "shape" not in results and (before := sizes_before(model)):
@@ -112,14 +124,7 @@ def record_model(
         from sparsekit.shape.picture import draw
 
         draw(shape, run.shape_picture)
-    left = {name for name, _ in model.named_modules()}
-    return {
-        "train": measured,
-        "sparsity": sparsity(model),
-        # Those of removed heads are gone.
-        "quantization": {"modules": [name for name in recipe.quantized_modules if name in left]},
-        **results,
-    }
+    return results
 
 
 def record_evaluation(

@@ -489,3 +489,8 @@ def test_a_runtime_that_cannot_run_is_left_out(
     # What all others are compared with is not left out.
     with pytest.raises(UserError, match="its process ended"):
         time_all(timed[1:], grid, 10)
+
+
+def test_a_batch_that_does_not_fit_into_memory() -> None:
+    with pytest.raises(UserError, match="does not fit into memory; choose a smaller --batch"):
+        example(10**12, 512, 10)

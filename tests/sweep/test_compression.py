@@ -246,6 +246,8 @@ def test_the_command(
     for wrong, message in (
         (["--budget", "soon"], "such as 90m"),
         (["--data", "nowhere.csv"], "there is no file nowhere.csv"),
+        (["--max-drop", "-1"], "max_drop is -1.0, it must be above 0"),
+        (["--epochs", "0"], "--epochs 0 must be more than 0"),
         (["--max-latency", "0"], "--max-latency 0 must be more than 0 milliseconds"),
     ):
         refused = CliRunner().invoke(app, [*words, *wrong])
