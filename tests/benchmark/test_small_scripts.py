@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
+from sparsekit.runtime.sparse.native import compiled
+
 pytestmark = pytest.mark.slow
 
 
@@ -42,6 +44,14 @@ def test_the_fisher_information() -> None:
 def test_sparse_products() -> None:
     shown = output("sparse_products", "--tokens", "64", "--rounds", "1", "--json")
     assert json.loads(shown.splitlines()[-1])
+
+
+def test_tiles() -> None:
+    if not compiled().has_int8_tiles():
+        pytest.skip("this processor has no AMX")
+    words = ["--layers", "1", "--sparsity", "0.8", "--tokens", "16", "--rounds", "1"]
+    last = output("tiles", *words).splitlines()[-1]
+    assert last.startswith("| 80% | 16 | ") and last.count("|") == 7
 
 
 def test_the_profile_of_a_step_names_our_kernels() -> None:

@@ -13,7 +13,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#undef _mm512_loadu_si512
 #undef _mm512_mask_storeu_epi32
+#undef _mm512_maskz_expand_epi8
 #undef _tile_loadconfig
 #undef _tile_release
 #undef _tile_loadd
@@ -167,6 +169,22 @@ static __attribute__((noinline)) void emulated_mask_store(void *to, unsigned mas
             memcpy((char *)to + 4 * i, (char *)&values + 4 * i, 4);
 }
 
+static __attribute__((noinline)) __m512i emulated_load_vector(const void *from) {
+    __m512i values;
+    memcpy(&values, from, 64);
+    return values;
+}
+
+/* The first bytes where the mask has bits, zeros elsewhere. */
+static __attribute__((noinline)) __m512i emulated_expand(uint64_t mask, __m512i values) {
+    uint8_t from[64], to[64];
+    memcpy(from, &values, 64);
+    for (int i = 0, next = 0; i < 64; i++)
+        to[i] = mask >> i & 1 ? from[next++] : 0;
+    memcpy(&values, to, 64);
+    return values;
+}
+
 /* The second operand where they are equal or one is not a number, as the processor does. */
 static __attribute__((noinline)) __m512 emulated_choice(__m512 a, __m512 b, int larger) {
     lanes_of_float left, right;
@@ -203,6 +221,8 @@ static __attribute__((noinline)) __m512 emulated_fmadd(__m512 x, __m512 y, __m51
 #define _mm512_shuffle_i32x4(a, b, order) emulated_shuffle(a, b, order)
 #define _mm512_packus_epi32(a, b) emulated_packus32(a, b)
 #define _mm512_packus_epi16(a, b) emulated_packus16(a, b)
+#define _mm512_loadu_si512(from) emulated_load_vector(from)
+#define _mm512_maskz_expand_epi8(mask, values) emulated_expand(mask, values)
 #define _mm512_mask_storeu_epi32(to, mask, values) emulated_mask_store(to, mask, values)
 #define _mm512_min_ps(a, b) emulated_choice(a, b, 0)
 #define _mm512_max_ps(a, b) emulated_choice(a, b, 1)
@@ -215,6 +235,9 @@ static __attribute__((noinline)) __m512 emulated_fmadd(__m512 x, __m512 y, __m51
 #endif
 #ifndef __AVX512VNNI__
 #define __AVX512VNNI__ 1
+#endif
+#ifndef __AVX512VBMI2__
+#define __AVX512VBMI2__ 1
 #endif
 #define __AMX_TILE__ 1
 #define __AMX_INT8__ 1

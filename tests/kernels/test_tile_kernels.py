@@ -25,13 +25,16 @@ from sparsekit.system import cpu_flags
 AMX = next(variant for variant in VARIANTS if variant.name == "amx")
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
-# Graphs, the format of their weights, and whether the matmuls of attention use tiles: rotated
-# queries and keys are multiplied as float32.
+# Graphs, their share of zeros, the format of their weights, and whether the matmuls of attention
+# use tiles: rotated queries and keys are multiplied as float32.
 ENCODERS = [
-    ("bert_tiles", Format.TILES, 1),
-    ("modernbert_tiles", Format.TILES, 0),
-    ("bert_wide_heads", Format.TILES, 1),
-    ("bert_uneven_heads", Format.PACKED, 1),
+    ("bert_tiles", 0.3, Format.TILES, 1),
+    ("bert_tiles", 0.7, Format.MASKED_TILES, 1),
+    ("bert_long_rows", 0.7, Format.MASKED_TILES, 1),
+    ("modernbert_tiles", 0.3, Format.TILES, 0),
+    ("modernbert_tiles", 0.7, Format.MASKED_TILES, 0),
+    ("bert_wide_heads", 0.3, Format.TILES, 1),
+    ("bert_uneven_heads", 0.3, Format.PACKED, 1),
 ]
 
 
@@ -53,41 +56,44 @@ def tiles(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, float], Path]:
     """Encoders with whole tiles of weights, one with gated layers, and of features of a head."""
     return {
-        name: write_graph(
-            tmp_path_factory.mktemp(name), name, sparsity=0.3, quantize_attention=bool(attention)
+        (name, zeros): write_graph(
+            tmp_path_factory.mktemp(name), name, sparsity=zeros, quantize_attention=bool(attention)
         )
-        for name, _, attention in ENCODERS
+        for name, zeros, _, attention in ENCODERS
     }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "weights", "attention"), ENCODERS)
+@pytest.mark.parametrize(("name", "zeros", "weights", "attention"), ENCODERS)
 def test_tiles_do_not_change_a_bit(
     tiles: ctypes.CDLL,
-    graphs: dict[str, Path],
+    graphs: dict[tuple[str, float], Path],
     name: str,
+    zeros: float,
     weights: Format,
     attention: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(native, "compiled", lambda: tiles)
+    graph = graphs[name, zeros]
     with monkeypatch.context() as patch:
         patch.setattr(
             native, "fastest_format", lambda linears, tiles, max_pair: fastest_format(linears)
         )
         patch.setattr(native, "attention_has_tiles", lambda formats, features: False)
-        without = SparseRuntime(graphs[name], threads=1)
+        without = SparseRuntime(graph, threads=1)
     layer = without._encoder._struct.layer[0]
-    assert layer.intermediate.format == Format.PACKED and not layer.attention.tiles
-    runtimes = [SparseRuntime(graphs[name], threads) for threads in (1, 3)]
+    assert layer.intermediate.format not in (Format.TILES, Format.MASKED_TILES)
+    assert not layer.attention.tiles
+    runtimes = [SparseRuntime(graph, threads) for threads in (1, 3)]
     layer = runtimes[0]._encoder._struct.layer[0]
     assert layer.intermediate.format == layer.projection.format == weights
     assert layer.attention.tiles == attention
     assert layer.normalized.format == layer.input.format == Format.PACKED
-    reference = OnnxRuntime(graphs[name], threads=1)
+    reference = OnnxRuntime(graph, threads=1)
     for batch, length in ((1, 1), (1, 16), (1, 17), (1, 128), (1, 200), (3, 40), (32, 20)):
         inputs = texts(batch, length)
         expected = without.run(inputs)
@@ -117,20 +123,23 @@ def quantized(weight: np.ndarray) -> Linear:
     ("shape", "zeros", "format"),
     [
         ((64, 256), 0.0, Format.TILES),
-        ((64, 256), 0.5, Format.TILES),
-        ((64, 256), 0.9, Format.PLANES),
+        ((64, 256), 0.4, Format.TILES),
+        ((64, 256), 0.6, Format.MASKED_TILES),
+        ((48, 256), 0.6, Format.TILES),
+        ((64, 256), 0.9, Format.MASKED_TILES),
+        ((64, 256), 0.95, Format.PLANES),
         ((60, 256), 0.0, Format.PACKED),
         ((64, 252), 0.0, Format.PACKED),
     ],
 )
-def test_tiles_are_for_dense_weights_of_whole_tiles(
+def test_tiles_are_for_weights_of_whole_tiles_with_few_enough_zeros(
     shape: tuple[int, int], zeros: float, format: Format
 ) -> None:
     random = np.random.default_rng(0)
     weight = random.integers(1, 128, shape).astype(np.int8)
     weight[random.random(shape) < zeros] = 0
     assert fastest_format([quantized(weight)], tiles=True) == format
-    assert fastest_format([quantized(weight)]) != Format.TILES
+    assert fastest_format([quantized(weight)]) not in (Format.TILES, Format.MASKED_TILES)
 
 
 @pytest.mark.parametrize(
@@ -156,3 +165,20 @@ def test_tiles_keep_the_inputs_of_an_output_together() -> None:
     assert np.array_equal(values[1, 0, 5], weight[21, :64])
     assert np.array_equal(values[0, 1, 15], weight[15, 64:])
     assert packed.initial_sums.tolist() == (-3 * weight.sum(axis=1, dtype=np.int32)).tolist()
+
+
+def test_masked_tiles_keep_the_values_of_a_row_in_order() -> None:
+    random = np.random.default_rng(0)
+    weight = random.integers(1, 128, (64, 128)).astype(np.int8)
+    weight[random.random(weight.shape) < 0.7] = 0
+    packed = pack([quantized(weight)], Format.MASKED_TILES)
+    assert (packed.rows, packed.chunks, packed.indices.shape) == (64, 2, (2, 2, 2, 16))
+    assert packed.pointers.tolist() == [0, np.count_nonzero(weight[:32])]
+    # The kernels read a vector from the last value on.
+    assert packed.values.size == np.count_nonzero(weight) + 64
+    restored, values = np.zeros_like(weight), iter(packed.values)
+    for block, tile, half, row in np.ndindex(packed.indices.shape):
+        for i in range(64):
+            if int(packed.indices[block, tile, half, row]) >> i & 1:
+                restored[32 * block + 16 * half + row, 64 * tile + i] = next(values)
+    assert np.array_equal(restored, weight)

@@ -50,7 +50,7 @@ def test_two_processes_train_one_model_into_one_folder(
         "tracking=offline",
         "runtime=none",
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr
     (run,) = tmp_path.glob("outputs/*/*")
     assert done.stdout.count("run: ") == 1
     assert not list((tmp_path / "tmp").glob("sparsekit-process-*"))
@@ -95,7 +95,7 @@ def test_a_stopped_job_of_two_processes_saves_a_checkpoint(
     finally:
         process.kill()
     assert process.returncode != 0
-    assert "saving a checkpoint after step" in shown, shown[-3000:]
+    assert "saving a checkpoint after step" in shown, shown
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["status"], summary["error"]) == ("failed", "stopped by SIGTERM")
     newest = newest_whole(tmp_path / "run" / "checkpoints")
@@ -124,7 +124,7 @@ def test_two_processes_train_as_one_with_a_batch_twice_as_large(
         f"output_dir={tmp_path}/two",
         "training.per_device_train_batch_size=4",
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr
     run_here(tmp_path / "one", *settings, "training.per_device_train_batch_size=8")
     one, two = (
         load_file(tmp_path / folder / "model" / "model.safetensors") for folder in ("one", "two")

@@ -38,7 +38,6 @@ from sparsekit.runtime.sparse.threads import Threads
 from sparsekit.runtime.sparse.weights import (
     CHUNK_INPUTS,
     CHUNK_UNITS,
-    TILE_ROWS,
     Format,
     attention_has_tiles,
     fastest_format,
@@ -55,6 +54,12 @@ KERNEL = Kernel(
 VECTOR_BYTES = 64
 GATED = 8
 ACTIVATIONS = {None: 0, "gelu": 1, "relu": 2, "gelu_tanh": 3, "silu": 4}
+# The formats of the inputs of weights, where they differ from those of the weights.
+_INPUTS = {
+    Format.FLOAT32: Format.ROUNDED,
+    Format.TILES: Format.PACKED,
+    Format.MASKED_TILES: Format.PACKED,
+}
 TABLES: dict[type, int] = {np.float32: 0, np.uint8: 1, np.int8: 2}
 
 
@@ -222,10 +227,11 @@ class Encoder:
         arrays = [packed.pointers, packed.indices, packed.values]
         arrays += [packed.initial_sums, packed.scales, packed.biases]
         addresses = [self.address(array) for array in arrays]
-        inputs = {Format.FLOAT32: Format.ROUNDED, Format.TILES: Format.PACKED}.get(format, format)
+        inputs = _INPUTS.get(format, format)
         weight = WeightStruct(packed.rows, packed.chunks, packed.format, *addresses)
         # With tiles the work is that of as many values as one instruction replaces.
-        values = packed.values.size // (TILE_ROWS if format == Format.TILES else 1)
+        tiles = format in (Format.TILES, Format.MASKED_TILES)
+        values = packed.rows * packed.chunks if tiles else packed.values.size
         return weight, inputs, values
 
     def norm(self, norm: Norm) -> NormStruct:

@@ -16,7 +16,7 @@ from sparsekit.runtime.sparse.structure import Linear, Quantizer, Terms
 class Format(IntEnum):
     """How activations, and the weights that they are multiplied by, are stored.
 
-    TILES are weights whose inputs are PACKED. See csrc/encoder/tensors.h.
+    TILES and MASKED_TILES are weights whose inputs are PACKED. See csrc/encoder/tensors.h.
     """
 
     FLOAT32 = 0
@@ -24,6 +24,7 @@ class Format(IntEnum):
     PACKED = 2
     PLANES = 3
     TILES = 4
+    MASKED_TILES = 5
 
 
 # As in csrc/encoder/sparse_matmul.h: 32-bit units per chunk of a row; inputs per chunk with PLANES.
@@ -32,12 +33,13 @@ CHUNK_INPUTS = 768
 # The time of a step of PLANES relative to a unit of PACKED: for whole tiles 1.5 on a processor with
 # one 64-byte load a cycle, more with two loads and one shuffle.
 STEP_COST = 2.5
-# The outputs and the inputs of a tile, as in csrc/encoder/tile_matmul.h.
-TILE_ROWS, TILE_INPUTS = 16, 64
-# The time of a unit of TILES, zeros included, relative to a unit of PACKED. An estimate, since no
-# CPU with AMX was there to measure it: its peak is 8 to 16 times that of dot products, but a weight
-# with its zeros takes more memory accesses.
-TILE_COST = 0.5
+# As in csrc/encoder/tile_matmul.h: the outputs and the inputs of a tile, and the outputs that are
+# multiplied together.
+TILE_ROWS, TILE_INPUTS, BLOCK_ROWS = 16, 64, 32
+# The time of a unit of TILES or MASKED_TILES, zeros included, relative to a unit of PACKED: as long
+# as PLANES takes at 93 % zeros. On an Intel Xeon (Emerald Rapids) masked tiles took 0.83 of that
+# time at 90 % and 1.18 at 95 %, of whole models with 128 tokens: benchmarks/tiles.py.
+TILE_COST = 0.18
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +75,10 @@ def fastest_format(
     units = sum(np.count_nonzero(_units(linear.weight)) for linear in linears)
     size = sum(linear.weight.size for linear in linears)
     costs = {Format.PACKED: units, Format.PLANES: STEP_COST * nonzeros / 4}
-    if tiles and size and all(_has_whole_tiles(linear.weight) for linear in linears):
-        costs[Format.TILES] = TILE_COST * size / 4
+    if tiles and size and all(_has_whole(linear.weight, TILE_ROWS) for linear in linears):
+        # Below that, the masks cost more than they save.
+        masked = 2 * nonzeros < size and all(_has_whole(x.weight, BLOCK_ROWS) for x in linears)
+        costs[Format.MASKED_TILES if masked else Format.TILES] = TILE_COST * size / 4
     return min(costs, key=lambda format: costs[format])
 
 
@@ -104,8 +108,8 @@ def attention_has_tiles(formats: Sequence[Format], features: int) -> bool:
     """Whether a CPU with int8 tiles multiplies the operands of a head in them.
 
     formats: those of `operand_formats`; features: of a head. They are the rows of a tile of values,
-    which must be whole. Counted in cycles, the matmuls take less than half of the time; no CPU with
-    AMX was there to measure it.
+    which must be whole. On an Intel Xeon (Emerald Rapids) whole models with 512 tokens took 0.89 of
+    the time, with 128 0.97, and with fewer as long as without tiles.
     """
     return formats[0] == Format.PACKED and features % TILE_ROWS == 0
 
@@ -129,6 +133,9 @@ def pack(linears: Sequence[Linear], format: Format, max_pair: int | None = None)
         scales = np.concatenate([scale * _scale(linear) for linear in linears])
     if format == Format.TILES:
         pointers, indices, values = np.empty(0, np.int32), np.empty(0, np.uint8), tiles_of(weight)
+        chunks = weight.shape[1] // TILE_INPUTS
+    elif format == Format.MASKED_TILES:
+        pointers, indices, values = masked_tiles(weight)
         chunks = weight.shape[1] // TILE_INPUTS
     else:
         planes = format == Format.PLANES
@@ -215,6 +222,29 @@ def tiles_of(weight: Array) -> Array:
     return np.ascontiguousarray(units.transpose(0, 2, 1, 3))
 
 
+def masked_tiles(weight: Array) -> tuple[Array, Array, Array]:
+    """An int8 weight as tiles without their zeros: pointers [outputs / 32], masks, and values.
+
+    The rows of tiles are [outputs / 32, inputs / 64, 2, 16]. Each has a mask of 64 bits, the first
+    input in the lowest one, and as many values. Those of 32 outputs begin at their pointer.
+
+    >>> pointers, masks, values = masked_tiles(np.eye(64, dtype=np.int8))
+    >>> pointers.tolist(), masks.shape, values.size == 64 + TILE_INPUTS
+    ([0, 32], (2, 1, 2, 16), True)
+    >>> [f"{mask:#x}" for mask in masks[1, 0, 0, :2].tolist()]
+    ['0x100000000', '0x200000000']
+    """
+    rows, inputs = weight.shape
+    tiles = weight.reshape(rows // BLOCK_ROWS, 2, TILE_ROWS, inputs // TILE_INPUTS, TILE_INPUTS)
+    tiles = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2, 4))
+    kept = tiles != 0
+    masks = np.packbits(kept, axis=-1, bitorder="little").view("<u8")[..., 0]
+    counts = kept.sum(axis=(1, 2, 3, 4), dtype=np.int32)
+    # The kernels read a vector from the last value on.
+    values = np.concatenate([tiles[kept], np.zeros(TILE_INPUTS, np.int8)])
+    return _ends(counts)[:-1], masks, values
+
+
 def _ends(counts: Array) -> Array:
     """The cumulative sum of counts, beginning with 0."""
     ends: Array = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
@@ -228,9 +258,9 @@ def _is_int8(linear: Linear) -> bool:
     )
 
 
-def _has_whole_tiles(weight: Array) -> bool:
-    rows, inputs = weight.shape
-    whole: bool = rows % TILE_ROWS == 0 and inputs % TILE_INPUTS == 0
+def _has_whole(weight: Array, rows: int) -> bool:
+    """Whether a weight consists of tiles of so many rows."""
+    whole: bool = weight.shape[0] % rows == 0 and weight.shape[1] % TILE_INPUTS == 0
     return whole
 
 

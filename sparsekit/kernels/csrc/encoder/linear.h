@@ -72,7 +72,9 @@ static void epilogue(const weight *w, long first, long last, const integers *sum
 
 /* Pieces have a multiple of so many rows, as the layer has: of whole outputs, or of whole tiles. */
 INLINE long rows_per_step(const weight *w, long activation) {
-    return w->format == TILES ? TILE_ROWS : rows_of_four(activation);
+    return w->format == TILES          ? TILE_ROWS
+           : w->format == MASKED_TILES ? BLOCK_ROWS
+                                       : rows_of_four(activation);
 }
 
 /* sums [last - first][width] = the rows times a tile of x. */
@@ -81,6 +83,10 @@ static void multiply_rows(const weight *w, long first, long last, const integers
 #ifdef INT8_TILES
     if (w->format == TILES) {
         multiply_tiles(w, first, last, x, sums, width);
+        return;
+    }
+    if (w->format == MASKED_TILES) {
+        multiply_masked_tiles(w, first, last, x, sums, width);
         return;
     }
 #endif

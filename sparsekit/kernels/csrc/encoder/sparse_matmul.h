@@ -6,7 +6,7 @@ more, most PACKED units have a single nonzero value, and three multiplications a
 PLANES, nonzero values are stored one by one: any four of an output make a step, and their input
 bytes are interleaved on the fly, with two instructions per multiply-add. So PACKED is for dense
 weights. With INT8_PAIRS there is no PACKED, and of the four values of a step the first two and the
-last two are pairs. TILES, for processors with AMX, are in tile_matmul.h.
+last two are pairs. TILES and MASKED_TILES, for processors with AMX, are in tile_matmul.h.
 
 int8 sums are exact; float32 values are added in the order of the units, in ACCUMULATORS sums. */
 
@@ -26,7 +26,8 @@ int8 sums are exact; float32 values are added in the order of the units, in ACCU
 /* The units or steps of row r in chunk c begin at pointers[c * (rows + 1) + r] and end at the next
    pointer. indices: of inputs within the chunk, one uint8 per unit or four uint16 per step. A sum
    starts at initial_sums[r], which subtracts the input's zero point; y = sum * scales[r] +
-   biases[r]. TILES have no pointers and indices, and as many chunks as tiles in a row. */
+   biases[r]. TILES have no pointers and indices, MASKED_TILES have masks as indices, and both as
+   many chunks as tiles in a row. */
 typedef struct {
     long rows, chunks, format;
     const int32_t *pointers;

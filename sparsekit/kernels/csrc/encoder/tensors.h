@@ -8,8 +8,8 @@
 /* FLOAT32: x itself. The others store q = clip(round(x / scale) + zero_point, low, high): ROUNDED
    as the float32 value (q - zero_point) * scale, the other two as bytes. PACKED: four features of a
    token side by side. PLANES: one feature's bytes of GROUP vectors of tokens, in the order of
-   `pack`. TILES is a format of weights, whose inputs are PACKED. */
-enum { FLOAT32, ROUNDED, PACKED, PLANES, TILES };
+   `pack`. TILES and MASKED_TILES are formats of weights, whose inputs are PACKED. */
+enum { FLOAT32, ROUNDED, PACKED, PLANES, TILES, MASKED_TILES };
 
 typedef struct {
     long format;
