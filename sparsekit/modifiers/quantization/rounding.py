@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from sparsekit.kernels import quantize
 from sparsekit.kernels.sparse_linear import SparsePattern
+from sparsekit.sparsity.masks import masked
 from sparsekit.system import cpu_units
 
 INT8 = (-128, 127)
@@ -164,7 +165,7 @@ class _FakeQuantize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         (inside,) = ctx.saved_tensors
-        return torch.where(inside, grad_output, 0.0), None, None, None
+        return masked(grad_output, inside), None, None, None
 
 
 class _QuantizedLinear(torch.autograd.Function):
@@ -209,14 +210,14 @@ class _QuantizedLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             if pattern is None:
                 grad = rows @ right.float().mul_(weight_scale)
-                grad_values = torch.where(left_inside, grad, 0.0)
+                grad_values = masked(grad, left_inside)
             else:
                 entries = right.float().mul_(_entry_scales(pattern, weight_scale))
                 grad_values = pattern.input_gradient(rows, entries, left_inside)
         if ctx.needs_input_grad[1]:
             if pattern is None:
                 grad = rows.t() @ left.float().sub_(zero_point)
-                grad_weight = torch.where(right_inside, grad.mul_(scale), 0.0)
+                grad_weight = masked(grad.mul_(scale), right_inside)
             else:
                 factors = right_inside.float().mul_(scale)
                 grad_weight = pattern.weight_gradient(left, rows, zero_point, factors)
