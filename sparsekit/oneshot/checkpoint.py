@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import transformers
+from datasets import Dataset
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from sparsekit.data.labels import are_numbers, id2label, is_generic, matching_order
@@ -21,10 +21,9 @@ from sparsekit.errors import UserError
 from sparsekit.models.loading import embedded_tokens, positions_of, read_config
 from sparsekit.models.saving import own_names
 from sparsekit.models.tokenizer import load_tokenizer
-from sparsekit.oneshot.calibration import TextCollator, draw, read
+from sparsekit.oneshot.calibration import Collate, TextCollator, read
 from sparsekit.oneshot.checkpoint_task import task_of_checkpoint, with_file_columns
 from sparsekit.shape.config import KEY
-from sparsekit.sparsity.surgeon import Draw
 from sparsekit.tasks.base import Data as Rows
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.text_classification import TextClassification
@@ -61,7 +60,7 @@ def architecture_of(config: PreTrainedConfig) -> type[PreTrainedModel] | type[Au
     return AutoModel
 
 
-def calibration(
+def calibration_rows(
     source: str,
     folder: Path,
     model: PreTrainedModel,
@@ -69,8 +68,8 @@ def calibration(
     data: Data,
     measured: str | None,
     instead: str = "",
-) -> Draw:
-    """A function that draws batches from the file's rows, with labels in the model's order.
+) -> tuple[Dataset, Collate]:
+    """The file's rows with labels in the model's order, and what makes batches of them: see `draw`.
 
     Args:
         source: the run folder, model folder or Hub id that the user gave.
@@ -100,8 +99,7 @@ def calibration(
     if labelled and rows.label_names:
         rows = _in_model_order(rows, id2label(model.config), data.file, folder)
     tokenizer = load_tokenizer(folder, model.config, task.max_length, embedded_tokens(model))
-    collate = TextCollator(rows.task, tokenizer, model.device)
-    return partial(draw, rows.splits["train"], collate)
+    return rows.splits["train"], TextCollator(rows.task, tokenizer, model.device)
 
 
 def _in_model_order(rows: Rows, theirs: Mapping[int, str], file: Path, folder: Path) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ from sparsekit.models.hub import fetch
 from sparsekit.models.inspection import inspect
 from sparsekit.models.loading import check_body, check_encoder, load_weights, read_config
 from sparsekit.oneshot import methods
-from sparsekit.oneshot.checkpoint import Data, architecture_of, calibration, write_copy
+from sparsekit.oneshot.calibration import draw
+from sparsekit.oneshot.checkpoint import Data, architecture_of, calibration_rows, write_copy
 from sparsekit.oneshot.methods import OneShot
 from sparsekit.sparsity.prunable import nothing_prunable, prunable
 from sparsekit.sparsity.surgeon import Layers
@@ -46,7 +48,8 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
         assert data is not None
         measured = "--method obs" if config.method == "obs" else None
         instead = ", or use --method wanda"
-        batches = calibration(source, folder, model, missing, data, measured, instead)
+        of_file = calibration_rows(source, folder, model, missing, data, measured, instead)
+        batches = partial(draw, *of_file)
     methods.prune(model, layers, batches, config)
     check_zeros(layers, config)
     record = {"source": source, **asdict(config), "data": str(data.file) if data else None}

@@ -17,7 +17,8 @@ from sparsekit.models.hub import fetch
 from sparsekit.models.inspection import inspect
 from sparsekit.models.loading import check_encoder, load_weights, read_config
 from sparsekit.oneshot.allocation import allocate
-from sparsekit.oneshot.checkpoint import Data, architecture_of, calibration
+from sparsekit.oneshot.calibration import draw
+from sparsekit.oneshot.checkpoint import Data, architecture_of, calibration_rows
 from sparsekit.oneshot.sensitivity import (
     LayerSensitivity,
     mean_loss,
@@ -69,7 +70,7 @@ def measure(
         data: labelled rows of its task.
         shares: the shares of zeros to try in each layer.
         sparsity: the total that is to be shared among the layers; None for none.
-        rows: number of rows, drawn at random, on which the loss is measured.
+        rows: number of rows, drawn at random, on which the loss is measured; at most all.
         seed: of the drawing.
         shown: what the layers pass through.
 
@@ -85,8 +86,10 @@ def measure(
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     if problem := nothing_prunable(model):
         raise UserError(problem)
-    draw = calibration(source, folder, model, missing, data, "sensitivity")
-    batches = list(draw(rows, seed, 1))
+    labelled, collate = calibration_rows(source, folder, model, missing, data, "sensitivity")
+    # More would be the same rows again.
+    rows = min(rows, len(labelled))
+    batches = list(draw(labelled, collate, rows, seed))
     layers = prunable(model)
     measured = list(shown(sensitivities(model, layers, batches, shares), len(layers)))
     loss = mean_loss(model, batches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.hub import fetch
 from sparsekit.models.inspection import inspect
 from sparsekit.models.loading import check_body, check_encoder, load_weights, read_config
-from sparsekit.oneshot.checkpoint import Data, architecture_of, calibration, write_copy
+from sparsekit.oneshot.calibration import draw as draw_rows
+from sparsekit.oneshot.checkpoint import Data, architecture_of, calibration_rows, write_copy
 from sparsekit.oneshot.checkpoint_task import task_of_checkpoint
 from sparsekit.shape.ranking import rank
 from sparsekit.shape.shrink import RECORD, Shrink, shrink
@@ -44,14 +46,15 @@ def shrink_checkpoint(
         for settings in outputs.values():
             if settings.target is not None:
                 settings.target.read().check_tokens(not task.first_token)
-    draw = None
+    batches = None
     if config.measures:
         assert data is not None
         measured = f"--method {config.method}"
         instead = ", or use --method magnitude"
-        draw = calibration(source, folder, model, missing, data, measured, instead)
+        of_file = calibration_rows(source, folder, model, missing, data, measured, instead)
+        batches = partial(draw_rows, *of_file)
     record = {"source": source, "data": str(data.file) if data else None}
-    return write_shrunken(model, missing, folder, outputs, draw, record, "--")
+    return write_shrunken(model, missing, folder, outputs, batches, record, "--")
 
 
 def write_shrunken(

@@ -179,6 +179,16 @@ def test_the_command(teacher_folder: str, csv_files: dict[str, str], tmp_path: P
     assert named == found["allocation"]
 
 
+def test_each_row_is_measured_once(
+    teacher_folder: str, csv_files: dict[str, str], tmp_path: Path
+) -> None:
+    words = ["--data", csv_files["train"], "--rows", "1000000", "--share", "0.5"]
+    code, text = command(teacher_folder, *words, "-o", str(tmp_path))
+    assert code == 0, text
+    rows = len(Path(csv_files["train"]).read_text().splitlines()) - 1
+    assert json.loads((tmp_path / "sensitivity.json").read_text())["rows"] == rows
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
