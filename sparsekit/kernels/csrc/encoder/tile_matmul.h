@@ -181,14 +181,14 @@ INLINE void multiply_and_expand(tiles w, const integers *x, const integers *init
    so are the values; those of 32 outputs begin at their pointer. */
 static void multiply_masked_tiles(const weight *w, long first, long last, const integers *x,
                                   integers *sums, long width) {
+    if (first == last)
+        return;
     integers expanded[2][TILE_CHUNK * BLOCK_ROWS], initial[BLOCK_ROWS];
     const long block = first / BLOCK_ROWS;
     const long chunks = (w->chunks + TILE_CHUNK - 1) / TILE_CHUNK;
     expansion next = {(const uint64_t *)w->indices + block * w->chunks * BLOCK_ROWS,
                       (const uint8_t *)w->values + w->pointers[block], expanded[0],
                       min_long(w->chunks, TILE_CHUNK) * BLOCK_ROWS};
-    if (first == last)
-        return;
     _tile_loadconfig(&whole_tiles);
     while (next.count)
         expand_rows(&next, BLOCK_ROWS / 4);
