@@ -88,7 +88,11 @@ def _kernels() -> Finding:
         library(quantize.KERNEL)
     except KernelError as error:
         return Finding("kernels", f"none, so training on the CPU is slower: {error}", _fix(error))
-    used = "used" if sparse_linear.pays_here() else "not used here: they pay with AVX2 or AVX-512"
+    used = "used"
+    if (cpu_units() or {}).get("amx_bf16"):
+        used = "not used here: dense ones in bf16 (AMX) are faster"
+    elif not sparse_linear.pays_here():
+        used = "not used here: they pay with AVX2 or AVX-512"
     return Finding("kernels", f"{variant().name}; sparse matmuls are {used}")
 
 
@@ -100,8 +104,11 @@ def _sparse_runtime() -> Finding:
         int8 = kernels.has_int8_dot_products() or kernels.max_int8_pair()
     except KernelError as error:
         return Finding("runtime=sparse", f"none: {error}", _fix(error))
-    without = "multiplies in float32: there is neither VNNI nor AVX2, so int8 models are slower"
-    return Finding("runtime=sparse", "multiplies int8" if int8 else without)
+    if not int8:
+        slow = "multiplies in float32: there is neither VNNI nor AVX2, so int8 models are slower"
+        return Finding("runtime=sparse", slow)
+    tiles = " in tiles of AMX, up to 93 % zeros" if kernels.has_int8_tiles() else ""
+    return Finding("runtime=sparse", f"multiplies int8{tiles}")
 
 
 def _fix(error: KernelError) -> str:

@@ -60,6 +60,16 @@ def test_doctor_offline(monkeypatch):
     assert "offline (HF_HUB_OFFLINE)" in findings()["Hub"]["value"]
 
 
+@pytest.mark.parametrize(
+    ("units", "kernels"),
+    [({"amx_bf16": True}, "not used here: dense ones in bf16 (AMX) are faster"), ({}, "are used")],
+)
+def test_doctor_tells_which_matmuls_train(monkeypatch, units, kernels):
+    monkeypatch.setattr(diagnosis, "cpu_units", lambda: units)
+    monkeypatch.setattr("sparsekit.kernels.sparse_linear.pays_here", lambda: True)
+    assert diagnosis._kernels().value.endswith(kernels)
+
+
 @pytest.mark.usefixtures("no_compiler")
 def test_doctor_without_a_compiler(hub_address):
     hub_address(NO_SERVER)
