@@ -87,10 +87,14 @@ def test_a_stopped_job_of_two_processes_saves_a_checkpoint(
         start_new_session=True,
     )
     metrics = tmp_path / "run" / "metrics.jsonl"
-    while not (metrics.is_file() and '"loss"' in metrics.read_text()) and process.poll() is None:
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGTERM)
     try:
+        while (
+            not (metrics.is_file() and '"loss"' in metrics.read_text()) and process.poll() is None
+        ):
+            time.sleep(0.1)
+        # Where it has ended, what it wrote says why.
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
         _, shown = process.communicate(timeout=200)
     finally:
         process.kill()
