@@ -59,6 +59,12 @@ def student_folder(seed_folder: Path) -> str:
 
 
 @pytest.fixture
+def openvino_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU with AMX too, where bf16 would hide a graph that is slightly wrong."""
+    monkeypatch.setattr("sparsekit.runtime.openvino.cpu_units", dict)
+
+
+@pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without a C compiler, and nothing remembered of one."""
     from sparsekit.kernels.errors import warn_of_no_compiler

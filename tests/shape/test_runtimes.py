@@ -26,6 +26,7 @@ from sparsekit.sparsity.prunable import prunable
 from sparsekit.tasks.text_classification import TextClassification
 
 TASK = TextClassification(max_length=64)
+pytestmark = pytest.mark.usefixtures("openvino_in_float32")
 RUNTIMES: list[type[Runtime]] = [OnnxRuntime, OpenVinoRuntime, SparseRuntime]
 MADE = ["bert-mixed", "bert-last", pytest.param("distilbert-mixed", marks=pytest.mark.slow)]
 NONE = torch.arange(0)
@@ -65,12 +66,6 @@ def inputs(folder: Path, make=lambda array: array):  # type: ignore[no-untyped-d
     names = [value.name for value in onnx.load(folder / "model.onnx").graph.input]
     values = {**{k: v.numpy() for k, v in batch().items()}, "token_type_ids": np.zeros((2, 9), int)}
     return {name: make(values[name]) for name in names}
-
-
-@pytest.fixture(autouse=True)
-def float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO computes in float32, on a CPU with AMX too: bf16 would hide a wrong graph."""
-    monkeypatch.setattr("sparsekit.runtime.openvino.cpu_units", dict)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES, ids=lambda runtime: runtime.name)

@@ -151,6 +151,7 @@ def float_run(encoder_folder: str, tmp_path_factory: pytest.TempPathFactory) -> 
     )
 
 
+@pytest.mark.usefixtures("openvino_in_float32")
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_vectors_are_those_of_the_feature_extraction_pipeline(
     float_run: Path, runtime: str
