@@ -199,6 +199,7 @@ def test_precision_follows_the_cpu(qdq: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @needs_openvino
+@pytest.mark.usefixtures("openvino_in_float32")
 def test_with_amx_the_first_inputs_decide_on_packed_weights(
     qdq: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
