@@ -138,7 +138,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "bert_tiles": lambda: BertForSequenceClassification(BertConfig(**TILED)),
     # Rows of more tiles than are multiplied at a time.
     "bert_long_rows": lambda: BertForSequenceClassification(
-        BertConfig(**TILED | {"num_hidden_layers": 1, "intermediate_size": 896})
+        BertConfig(**TILED | {"intermediate_size": 896})
     ),
     # A head's features fill two tiles, or one of fewer rows, where the weights are no tiles.
     "bert_wide_heads": lambda: BertForSequenceClassification(

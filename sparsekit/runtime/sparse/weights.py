@@ -37,8 +37,8 @@ STEP_COST = 2.5
 # multiplied together.
 TILE_ROWS, TILE_INPUTS, BLOCK_ROWS = 16, 64, 32
 # The time of a unit of TILES or MASKED_TILES, zeros included, relative to a unit of PACKED: as long
-# as PLANES takes at 93 % zeros. On an Intel Xeon (Emerald Rapids) masked tiles took 0.83 of that
-# time at 90 % and 1.18 at 95 %, of whole models with 128 tokens: benchmarks/tiles.py.
+# as PLANES takes at 93 % zeros. On an Intel Xeon (Emerald Rapids) masked tiles took 0.82 of that
+# time at 90 % and 1.05 at 95 %, of whole models with 128 tokens: benchmarks/tiles.py.
 TILE_COST = 0.18
 
 
@@ -108,8 +108,8 @@ def attention_has_tiles(formats: Sequence[Format], features: int) -> bool:
     """Whether a CPU with int8 tiles multiplies the operands of a head in them.
 
     formats: those of `operand_formats`; features: of a head. They are the rows of a tile of values,
-    which must be whole. On an Intel Xeon (Emerald Rapids) whole models with 512 tokens took 0.89 of
-    the time, with 128 0.97, and with fewer as long as without tiles.
+    which must be whole. On an Intel Xeon (Emerald Rapids), beside a training, whole models with 512
+    tokens took 0.89 of the time, with 128 0.97, and with fewer as long as without tiles.
     """
     return formats[0] == Format.PACKED and features % TILE_ROWS == 0
 
