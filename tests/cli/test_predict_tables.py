@@ -117,6 +117,8 @@ def test_parts_are_written_in_order(
         ("rows.csv", "a,b\nfine,1\n", [], "has the columns a, b: name that of text with --column"),
         ("rows.csv", "a,b\nfine,1\n", ["--column", "aa"], "no column 'aa'; did you mean a?"),
         ("rows.csv", "a,b\nx,1\n", ["--column", "a", "--column", "b"], "--column names 2 columns"),
+        ("rows.csv", "fine\ngood\n", [], "'fine': name it with --column, or add a header"),
+        ("rows.jsonl", '{"body": "fine"}\n', [], "'body': name it with --column"),
         ("rows.csv", "text,text\nfine,1\n", [], "more than one column 'text'"),
         ("rows.csv", "text,n\nfine,1\na,b,c\n", [], "line 3 has 3 fields, the header 2"),
         ("rows.csv", 'text\nfine\n"open\n', [], "line 3 has a quote that is not closed"),

@@ -47,7 +47,11 @@ def _guessed(columns: Sequence[str], trained: Sequence[str], pairs: bool | None)
         if names and set(names) <= set(columns):
             return list(names)
     if len(columns) == 1 and not pairs:
-        return list(columns)
+        # Of a file without a header this name is the first text, which would be left out.
+        raise UserError(
+            f"the only column of the file is {columns[0]!r}: name it with --column, or add a "
+            "header line"
+        )
     wanted = (
         "the two columns of text with --column twice" if pairs else "that of text with --column"
     )
