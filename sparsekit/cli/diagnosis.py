@@ -135,6 +135,8 @@ def _runtimes() -> Iterator[Finding]:
 
 
 def _wandb() -> Finding:
+    if importlib.util.find_spec("wandb") is None:
+        return Finding("W&B", "not installed", "to train: pip install 'sparsekit[train]'")
     mode = wandb_mode("auto")
     if mode == "offline" and "WANDB_MODE" not in os.environ:
         return Finding("W&B", "offline: no key; `wandb login` or WANDB_API_KEY makes it online")

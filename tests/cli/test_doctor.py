@@ -1,6 +1,7 @@
 """`sparsekit doctor`: what it finds, and the fix it names."""
 
 import json
+import sys
 
 import pytest
 from hub import serve
@@ -78,6 +79,15 @@ def test_doctor_without_a_compiler(hub_address):
     assert found["fix"] == "install gcc"
     found = findings()["runtime=sparse"]
     assert "there is no C compiler" in found["value"] and found["fix"] == "install gcc"
+
+
+def test_doctor_in_the_light_installation(monkeypatch, hub_address):
+    hub_address(NO_SERVER)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = findings()
+    assert found["W&B"]["value"] == "not installed"
+    assert found["runtime=sparse"]["value"].startswith("multiplies")
 
 
 def test_doctor_names_the_install_command(monkeypatch, hub_address):
