@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit.config.build import check_origin
+from sparsekit.data.origin import column_names
 from sparsekit.data.schema import Column
 from sparsekit.errors import UserError, suggestion
 from sparsekit.onnx.parity import read_columns
@@ -39,10 +40,10 @@ def read_column(
     columns = task.columns()
     splits = build_source(dataset, task).raw([*columns, Column(name, "--slice", role="target")])
     rows = splits["validation"]
-    if name not in rows.column_names:
+    if name not in column_names(rows):
         raise UserError(
             f"the validation rows have no column {name!r} to slice by"
-            f"{suggestion(name, rows.column_names)}"
+            f"{suggestion(name, column_names(rows))}"
         )
     text = next(column.name for column in columns if column.is_text)
     used = read_columns(data, [task.answers.columns[0]])[task.answers.columns[0]]

@@ -189,6 +189,8 @@ def test_slices_by_a_column(int8: RunFolder, runs: dict[str, RunFolder], tmp_pat
         compare_with(int8, runs["dense"].path, GateConfig(max_drop=40, slices=["id"]))
     with pytest.raises(UserError, match="have no column 'gender' to slice by; did you mean genre"):
         compare_with(int8, runs["dense"].path, GateConfig(max_drop=40, slices=["gender"]))
+    with pytest.raises(UserError, match=r"choose from [^_]+$"):
+        compare_with(int8, runs["dense"].path, GateConfig(max_drop=40, slices=["__place__"]))
 
 
 def test_changed_rows_are_refused(int8: RunFolder, runs: dict[str, RunFolder]) -> None:
