@@ -103,8 +103,10 @@ class SparseTrainingArguments(TrainingArguments):
             raise ConfigError(
                 [f"`{name}` is {getattr(self, name)}; set 1 or more" for name in too_small]
             )
-        if self.max_steps == 0:
-            raise ConfigError(["`max_steps` is 0; set 1 or more, or -1 for whole epochs"])
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise ConfigError(
+                [f"`max_steps` is {self.max_steps}; set 1 or more, or -1 for whole epochs"]
+            )
         if self.batch_eval_metrics:
             raise ConfigError(
                 [

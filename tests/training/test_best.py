@@ -204,6 +204,8 @@ def test_a_recipe_whose_last_stage_has_no_checkpoint_is_refused(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"max_steps": 0}, "`max_steps` is 0; set 1 or more, or -1"),
+        ({"max_steps": -3}, "`max_steps` is -3; set 1 or more, or -1"),
         ({"early_stopping_patience": 0}, "`early_stopping_patience` is 0; set 1 or more"),
         (
             {"early_stopping_patience": 1, "early_stopping_threshold": -1.0},
@@ -212,7 +214,7 @@ def test_a_recipe_whose_last_stage_has_no_checkpoint_is_refused(tmp_path: Path) 
         ({"early_stopping_patience": 1, "eval_strategy": "no"}, "set `eval_strategy=epoch`"),
     ],
 )
-def test_early_stopping_that_cannot_work_is_refused(
+def test_arguments_that_cannot_work_are_refused(
     tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
