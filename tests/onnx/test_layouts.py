@@ -285,6 +285,16 @@ def test_a_task_that_transformers_js_has_no_class_for(
     assert not (run / "repository").exists()
 
 
+@pytest.mark.parametrize(("first", "second"), [("triton", "ovms"), ("ovms", "triton-openvino")])
+def test_a_repository_of_another_server(run: Path, tmp_path: Path, first: str, second: str) -> None:
+    assert invoke(run, "--layout", first, "--output", tmp_path, "--name", "m").exit_code == 0
+    before = sorted(tmp_path.rglob("*"))
+    done = invoke(run, "--layout", second, "--output", tmp_path, "--name", "m")
+    assert done.exit_code == 1 and "a model of Triton" in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    assert invoke(run, "--layout", second, "--output", tmp_path, "--name", "n").exit_code == 0
+
+
 def test_bad_input(run: Path, tmp_path: Path) -> None:
     def refused(*arguments: object) -> str:
         done = invoke(*arguments)

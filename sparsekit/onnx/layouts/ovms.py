@@ -19,15 +19,22 @@ from sparsekit.onnx.layouts.source import Source
 from sparsekit.onnx.layouts.versions import add_version
 
 CONFIG = "config.json"
+# What Triton alone has beside the versions of a model.
+TRITON = "config.pbtxt"
 LIST = "model_config_list"
 
 
 def write(source: Source, repository: Path) -> Path:
     """Add the model to `repository` and its `config.json`; returns the version's folder.
 
-    Raises UserError for a `config.json` that is not of the server.
+    Raises UserError for a `config.json` that is not of the server, and for a model of Triton.
     """
     config = _read(repository / CONFIG)
+    if (repository / source.name / TRITON).exists():
+        raise UserError(
+            f"{repository / source.name} is a model of Triton; choose another name with --name, or "
+            "another folder with --output"
+        )
     version = add_version(source, repository, {})
     # Relative to config.json, so that the repository can be mounted anywhere.
     node = {"config": {"name": source.name, "base_path": source.name}}

@@ -63,6 +63,12 @@ def write_openvino(source: Source, repository: Path) -> Path:
 
 
 def _write(source: Source, repository: Path, backend: str, batch: int) -> Path:
+    model = repository / source.name
+    if model.exists() and not (model / CONFIG).exists():
+        raise UserError(
+            f"{model} is not a model of Triton: it has no {CONFIG}; choose another name with "
+            "--name, or another folder with --output"
+        )
     texts = {CONFIG: config(source, backend, batch)}
     if any(_has_labels(source, tensor, batch) for tensor in source.outputs):
         texts[LABELS] = "".join(f"{label}\n" for label in source.labels)
