@@ -77,6 +77,9 @@ def compress(
     from sparsekit.runs.report import show
     from sparsekit.sweep.compression import Search, search
 
+    # What can be wrong without the model, before it is fetched.
+    seconds = None if budget is None else _seconds(budget)
+    _check(max_drop, epochs, max_latency)
     asked = Search(
         model=str(_fine_tuned(model)),
         data=str(_file(data)),
@@ -87,8 +90,6 @@ def compress(
         epochs=epochs,
         overrides=overrides or [],
     )
-    _check(asked)
-    seconds = None if budget is None else _seconds(budget)
     trials = list(search(asked, output.absolute(), _train, seconds))
     if trials:
         show(_table(trials))
@@ -176,17 +177,16 @@ def _fine_tuned(model: str) -> Path:
     return folder
 
 
-def _check(asked: Search) -> None:
+def _check(max_drop: float, epochs: float, max_latency: float | None) -> None:
     """Raise UserError for what every trial would end with."""
     from sparsekit.errors import UserError
     from sparsekit.gate.gate import GateConfig
 
-    GateConfig(max_drop=asked.max_drop)
-    if not asked.epochs > 0:
-        raise UserError(f"--epochs {asked.epochs:g} must be more than 0")
-    longest = asked.max_latency
-    if longest is not None and not longest > 0:
-        raise UserError(f"--max-latency {longest:g} must be more than 0 milliseconds")
+    GateConfig(max_drop=max_drop)
+    if not epochs > 0:
+        raise UserError(f"--epochs {epochs:g} must be more than 0")
+    if max_latency is not None and not max_latency > 0:
+        raise UserError(f"--max-latency {max_latency:g} must be more than 0 milliseconds")
 
 
 def _file(path: Path) -> Path:
