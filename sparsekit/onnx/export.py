@@ -116,7 +116,9 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_sums(folder, folder.iterdir())
         folder.rename(deployment)
-    write_sums(run, [source.config_file, *source_files(source)])
+    # The recipe is no input of the export, but what a reader takes for the one that was run.
+    recipe = [source.recipe] if source.recipe.is_file() else []
+    write_sums(run, [source.config_file, *recipe, *source_files(source)])
     return result
 
 

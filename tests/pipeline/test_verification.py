@@ -42,6 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> Path
     run = write_run(tmp_path_factory.mktemp("run"), student_folder, quantization())
     recipe = Recipe.build({"num_epochs": 2, "modifiers": {"pruning": PRUNING}})
     recipe.save(run / "model" / "recipe.yaml", {})
+    recipe.save(run / "recipe.yaml", {})
     node = {"_target_": "sparsekit.onnx.export.ExportConfig", "max_metric_drop": 0.1}
     settings = {"dataset": {"metrics": ["accuracy"], "max_length": 32}, "export": node}
     (run / "config.yaml").write_text(json.dumps(settings))
@@ -110,6 +111,7 @@ def cut(file: Path) -> None:
         "deployment/config.json",
         "model/model.safetensors",
         "model/recipe.yaml",
+        "recipe.yaml",
         "evaluation/validation.parquet",
     ],
 )
