@@ -74,6 +74,7 @@ def predict(
         label_table(run, Path(texts[0]), output, column or [], prefix, kind)
         return
     check_options(texts, column or [], output)
+    _check_order(similar, rank, pairs)
     if similar is not None:
         _check_query(similar, "--similar")
         lines = _lines_of(texts, "--similar")
@@ -137,10 +138,25 @@ def _lines_of(files: Sequence[str], option: str) -> list[str]:
         raise UserError(
             f"{option} QUERY orders the lines of one file, or of stdin with -; got {len(files)}"
         )
+    if files[0] != "-" and Path(files[0]).suffix.lower() not in ("", ".txt"):
+        raise UserError(
+            f"{option} QUERY orders the lines of a .txt file, or of stdin with -; {files[0]} is "
+            "none: write its texts into one, a line each"
+        )
     lines = _lines(files[0])
     if not lines:
         raise UserError(f"there are no texts in {'stdin' if files[0] == '-' else files[0]}")
     return lines
+
+
+def _check_order(similar: str | None, rank: str | None, pairs: bool) -> None:
+    """Raise UserError for options that exclude each other."""
+    if similar is not None and rank is not None:
+        raise UserError("--similar and --rank both order the texts: give one of them")
+    if pairs and rank is not None:
+        raise UserError("--rank makes the pairs itself, of its query and each text: drop --pairs")
+    if pairs and similar is not None:
+        raise UserError("--similar compares single texts: drop --pairs")
 
 
 def _check_query(query: str, option: str) -> None:
@@ -163,8 +179,11 @@ def _relevances(run: Path, query: str, texts: Sequence[str], kind: type[Runtime]
     from sparsekit.runtime.answers import predict
     from sparsekit.runtime.tasks.file import read_task
 
-    _check_columns(run, pairs=True)
     deployment = _deployment(run)
+    if read_task(deployment).pairs is False or len(_trained_columns(run)) == 1:
+        raise UserError(
+            f"{run} reads single texts: --rank needs a model of pairs with task=regression"
+        )
     relevance = read_task(deployment).relevance
     return [relevance(each) for each in predict(deployment, [query] * len(texts), texts, kind)]
 
@@ -194,7 +213,6 @@ def _lines(file: str) -> list[str]:
 
 def _check_columns(run: Path, pairs: bool) -> None:
     """Raise UserError where a model of pairs is given single texts, or the reverse."""
-    from sparsekit.runs.folder import RunFolder
     from sparsekit.runtime.tasks.file import read_task
 
     fixed = read_task(_deployment(run)).pairs
@@ -203,29 +221,39 @@ def _check_columns(run: Path, pairs: bool) -> None:
         raise UserError(f"{run} reads {kind} texts: {change} --pairs")
     if fixed is not None:
         return
-    columns = RunFolder(run).text_columns or RunFolder(run.absolute().parent).text_columns
+    columns = _trained_columns(run)
     if len(columns) == 2 and not pairs:
         raise UserError(f"{run} was trained on pairs of {' and '.join(columns)}: add --pairs")
     if len(columns) == 1 and pairs:
         raise UserError(f"{run} was trained on single texts, {columns[0]}: leave out --pairs")
 
 
+def _trained_columns(run: Path) -> list[str]:
+    """The columns that the model was trained on; empty where no config names them."""
+    from sparsekit.runs.folder import RunFolder
+
+    return RunFolder(run).text_columns or RunFolder(run.absolute().parent).text_columns
+
+
 def _is_file(name: str) -> bool:
-    """Whether an argument is a file of lines rather than a text.
+    """Whether an argument is a file of lines, or a table, rather than a text.
 
     Raises UserError for a file of another kind, and for the name of a .txt file that is not there.
     """
+    from sparsekit.runtime.tables.open import is_table
+
     path = Path(name)
     lines = path.suffix.lower() == ".txt"
     if not os.path.isfile(name):  # of a text that is too long for a name too
         if lines and not name.split()[1:]:
             raise UserError(f"there is no file {name}")
         return False
-    if path.suffix and not lines:
+    if path.suffix and not lines and not is_table(name):
         raise UserError(
-            f"{name} is a file; give one csv, jsonl or parquet file, or a .txt file of lines"
+            f"{name} is a file of another kind; give one csv, tsv, jsonl or parquet file, or a "
+            ".txt file of lines"
         )
-    return lines
+    return lines or is_table(name)
 
 
 def _split_pair(line: str, pairs: bool) -> list[str]:

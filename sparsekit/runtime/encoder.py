@@ -179,10 +179,11 @@ def read_json(file: Path) -> dict[str, Any]:
         folder = file.parent
         if not folder.exists():
             raise UserError(f"there is no folder {folder}") from error
-        raise UserError(
-            f"there is no {file}: not a deployment folder; export the run first: sparsekit "
-            "export RUN"
-        ) from error
+        below = [*folder.glob("*/deployment"), *folder.glob("*/*/deployment")]
+        fix = "export the run first: sparsekit export RUN"
+        if below:
+            fix = f"give the folder of a run, such as {below[0].parent}"
+        raise UserError(f"there is no {file}: not a deployment folder; {fix}") from error
     except (ValueError, IsADirectoryError) as error:
         raise UserError(f"{file} is not JSON ({error}); export the run again") from error
     return values

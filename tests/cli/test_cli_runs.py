@@ -153,7 +153,10 @@ def test_predict_reads_a_text_file_by_lines(run_folder, tmp_path):
     other.write_bytes(b"PK")
     refused = sparsekit("predict", run_folder, other)
     assert refused.exit_code == 1
-    assert "texts.xlsx is a file; give one csv, jsonl or parquet file" in refused.stderr
+    assert (
+        "texts.xlsx is a file of another kind; give one csv, tsv, jsonl or parquet"
+        in refused.stderr
+    )
     # Longer than the name of a file may be, with and without a suffix.
     for text in ("good " * 100, "good " * 100 + ".csv", "good " * 2000 + ".txt"):
         assert sparsekit("predict", run_folder, text, "bad").exit_code == 0

@@ -193,11 +193,19 @@ def test_predict_without_torch_orders_texts(run: Path) -> None:
     scores = [row["similarity"] for row in found]
     assert scores == sorted(scores, reverse=True)
     (run / "empty.txt").write_text("\n \n")
+    (run / "texts.csv").write_text("text,n\nfine,1\n")
     for words, problem in (
         (["empty.txt", "--similar", query], "there are no texts in "),
         (["empty.txt", "--rank", query], "there are no texts in "),
         (["texts.txt", "--similar", " "], "--similar is empty: write a text"),
         (["texts.txt", "--rank", ""], "--rank is empty: write a text"),
+        (["texts.txt", "--rank", query], "reads single texts: --rank needs a model of pairs"),
+        (["texts.txt", "--rank", query, "--similar", query], "both order the texts: give one"),
+        (["texts.txt", "--rank", query, "--pairs"], "--rank makes the pairs itself"),
+        (["texts.txt", "--similar", query, "--pairs"], "--similar compares single texts"),
+        (["texts.csv", "--similar", query], "orders the lines of a .txt file"),
+        (["texts.csv", "--rank", query], "orders the lines of a .txt file"),
+        (["texts.csv", "a text"], "texts.csv is a file: give it alone, or texts"),
     ):
         refused = CliRunner().invoke(app, ["predict", str(run), str(run / words[0]), *words[1:]])
         assert refused.exit_code == 1 and problem in refused.output, refused.output
