@@ -20,6 +20,7 @@ from sparsekit.cli.app import app
 from sparsekit.runtime.answers import predict
 from sparsekit.runtime.tables import predict as table_prediction
 from sparsekit.runtime.tables.columns import chosen_columns
+from sparsekit.runtime.tables.open import open_table
 
 TEXTS = ['a "fine" film', "bad, bad\nbad", "=1+1\tand\\t", "Ünïcode \U0001f3ac"]
 
@@ -64,6 +65,23 @@ def test_other_delimiters_stay(run: Path, tmp_path: Path) -> None:
     assert label(run, tmp_path / "rows.csv").stdout.startswith("text;n;predicted_label;")
     (tmp_path / "rows.tsv").write_text("text\tn,m\nfine\t1\n")
     assert label(run, tmp_path / "rows.tsv").stdout.startswith("text\tn,m\tpredicted_label\t")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_csv_is_read_back_as_it_was(run: Path, tmp_path: Path, end: str) -> None:
+    """Of a lone carriage return, a second mark of byte order, blanks, quotes and empty cells."""
+    header = ["\ufefftext", "id"]
+    texts = ["a\rb", "\r", "c\nd", "e\r\nf", ' g, "h" ', "\ufeffi", "'", "\x00j\u2028\x85k"]
+    rows = [[text, text] for text in texts] + [["l", ""]]
+    with (tmp_path / "rows.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file, lineterminator=end, quoting=csv.QUOTE_ALL).writerows([header, *rows])
+    done = label(run, tmp_path / "rows.csv", "--column", header[0], "--output", tmp_path / "a.csv")
+    assert done.exit_code == 0, done.stderr
+    with open_table(tmp_path / "a.csv") as table:
+        [part] = table.parts(100)
+        for index, name in enumerate(header):
+            assert part.values(name) == [row[index] or None for row in rows]
+    assert (tmp_path / "a.csv").read_bytes().endswith(end.encode())
 
 
 def test_json_lines_keep_every_character(run: Path, tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ DELIMITERS = ",\t;|"
 TAB_SUFFIXES = (".tsv", ".tab")
 # The csv module's own limit, 131,072 characters, would refuse long documents.
 LONGEST_FIELD = 2**31 - 1
+# The csv writer quotes fields with a character of its line terminator. Each of these, unquoted, is
+# read back as something else: as the end of a row, or of a file's first cell as a byte order mark.
+_QUOTED = "\r\n\ufeff"
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ class DelimitedTable:
 
     @contextmanager
     def writer(self, file: IO[bytes], example: Mapping[str, Any]) -> Iterator[DelimitedWriter]:
-        output = csv.writer(_Utf8(file), delimiter=self._delimiter, lineterminator=self._end)
+        output = csv.writer(
+            _Utf8(file, self._end), delimiter=self._delimiter, lineterminator=_QUOTED
+        )
         output.writerow([*self._header, *example])
         yield DelimitedWriter(output, list(example))
 
@@ -117,12 +122,13 @@ class DelimitedWriter:
 
 @dataclass(frozen=True)
 class _Utf8:
-    """What the csv module writes to."""
+    """What the csv module writes to, a row at a time; each ends with `end`."""
 
     file: IO[bytes]
+    end: str
 
     def write(self, text: str) -> int:
-        return self.file.write(text.encode())
+        return self.file.write((text.removesuffix(_QUOTED) + self.end).encode())
 
 
 def _delimiter(path: Path, header: str) -> str:
