@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,13 +47,13 @@ class DelimitedTable:
 
     binary = False
 
-    def __init__(self, path: Path, file: IO[str]) -> None:
+    def __init__(self, path: Path, lines: Iterator[str]) -> None:
         self._path = path
-        first = file.readline()
+        first = next(lines, "")
         self._end = "\r\n" if first.endswith("\r\n") else "\n"
         self._delimiter = _delimiter(path, first)
         # A header may have a quoted line break, so the reader gets the whole text.
-        self._reader = csv.reader(_lines(first, file), delimiter=self._delimiter, strict=True)
+        self._reader = csv.reader(chain([first], lines), delimiter=self._delimiter, strict=True)
         _, header = next(self._rows(), (1, []))
         if not header:
             raise UserError(f"{path} has no header; its first line must name the columns")
@@ -139,11 +139,6 @@ def _delimiter(path: Path, header: str) -> str:
     """
     first = "\t" if bare_suffix(path) in TAB_SUFFIXES else ","
     return first if first in header else max(DELIMITERS, key=header.count)
-
-
-def _lines(first: str, rest: IO[str]) -> Iterator[str]:
-    yield first
-    yield from rest
 
 
 @contextmanager
