@@ -164,11 +164,16 @@ def test_parts_are_written_in_order(
         ("rows.jsonl", '{"text": "a"}\n' + "[" * 100_000, [], "line 2: it is nested too deeply"),
         (
             "rows.csv.gz",
-            gzip.compress(LONG)[:10_000],
+            gzip.compress(LONG, mtime=0)[:10_000],
             [],
             "rows.csv.gz: Truncated compressed stream",
         ),
-        ("rows.csv.gz", gzip.compress(LONG)[:12], [], "stream; write or download it again"),
+        (
+            "rows.csv.gz",
+            gzip.compress(LONG, mtime=0)[:12],
+            [],
+            "stream; write or download it again",
+        ),
         ("rows.csv.bz2", bz2.compress(LONG)[:-9], [], "cannot read rows.csv.bz2: Truncated"),
         (
             "rows.parquet",
