@@ -15,6 +15,8 @@ from sparsekit.runtime.base import Inputs
 
 # The inputs of a tokenizer whose settings name none.
 _TYPED = ("token_type_ids",)
+# The labels of a config without names of them.
+UNNAMED = {"0": "LABEL_0", "1": "LABEL_1"}
 
 
 class TextEncoder:
@@ -165,7 +167,7 @@ def label_names(config: Mapping[str, Any]) -> list[str]:
     >>> label_names({"id2label": {"0": "no", "1": "yes"}}), label_names({})
     (['no', 'yes'], ['LABEL_0', 'LABEL_1'])
     """
-    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    names = config.get("id2label", UNNAMED)
     return [names[str(index)] for index in range(len(names))]
 
 
