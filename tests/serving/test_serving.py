@@ -16,8 +16,11 @@ import pytest
 from project import GOLDEN
 from serving import HOST, get, post, post_with_headers, serving
 
+from sparsekit.errors import UserError
 from sparsekit.runtime.answers import predict
 from sparsekit.runtime.deployment import Deployment
+from sparsekit.runtime.tasks.text_classification import TextClassificationAnswers
+from sparsekit.serving.batcher import Batcher
 from sparsekit.serving.limits import Limits
 
 TEXTS = [
@@ -206,4 +209,39 @@ def test_an_error_of_the_runtime_is_status_500(run: str, monkeypatch: pytest.Mon
             patch.setattr(Deployment, "answers", fail)
             status, answer = post(port, "/predict", {"inputs": "fine"})
         assert status == 500 and "secret" not in answer["error"]
+        assert post(port, "/predict", {"inputs": "fine"})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/ready", "/v2/health/live", "/v2/health/ready", "/v2/models/reviews/ready"]
+)
+def test_a_server_that_cannot_answer_says_so(
+    run: str, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def broken(self: Batcher, batch: Any) -> Any:
+        raise ZeroDivisionError
+
+    with serving([run]) as port:
+        assert get(port, path)[0] == 200
+        monkeypatch.setattr(Batcher, "_compute", broken)
+        assert post(port, "/predict", {"inputs": "fine"})[0] == 503
+        status, answer = get(port, path)
+        assert (status, answer["error_type"]) == (503, "Unhealthy")
+        assert "reviews cannot answer: restart the server" in answer["error"]
+
+
+def test_a_text_whose_logits_are_not_finite_is_refused(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = TextClassificationAnswers.answers
+
+    def check(self: Any, encoder: Any, rows: Any, *others: Any) -> Any:
+        if any(text == "infinite" for text, _ in rows):
+            raise UserError("the logits of text 1 of 1 are infinite")
+        return compute(self, encoder, rows, *others)
+
+    monkeypatch.setattr(TextClassificationAnswers, "answers", check)
+    with serving([run]) as port:
+        status, answer = post(port, "/predict", {"inputs": "infinite"})
+        assert status == 422 and "are infinite" in answer["error"]
         assert post(port, "/predict", {"inputs": "fine"})[0] == 200
