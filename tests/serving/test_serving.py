@@ -126,6 +126,11 @@ TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
         ("/predict", {"inputs": [["a"], 3]}, 422, "inputs[1] must be"),
         ("/predict", {"inputs": " "}, 422, "is empty"),
         ("/predict", b'{"inputs": "\\ud800"}', 422, "is not UTF-8"),
+        ("/predict", {"inputs": "a\udc00"}, 422, "half of a surrogate pair; convert it"),
+        ("/predict", {"inputs": "a", "\udfff": 1}, 422, "half of a surrogate pair"),
+        ("/rerank", {"query": "a", "texts": ["\udbff"]}, 422, "half of a surrogate pair"),
+        ("/v2/models/other/infer", {"inputs": [TENSOR], "id": "\ud800"}, 422, "not UTF-8"),
+        ("/v2/models/other/infer", {"inputs": [TENSOR | {"name": "\ud800"}]}, 422, "not UTF-8"),
         ("/predict", {"inputs": "a" * 1001}, 413, "a text has 1001 characters; send at most 1000"),
         ("/predict", {"inputs": "a" * 60_000}, 413, "larger than 50000 bytes"),
         ("/predict", {"inputs": [["a"]] * 51}, 413, "has 51 texts; send at most 50"),
@@ -154,6 +159,15 @@ def test_bad_requests_are_refused_and_the_server_goes_on(
     found, answer = post(port, path, body)
     assert (found, message in answer["error"]) == (status, True), answer
     assert post(port, "/predict", {"inputs": "fine"})[0] == 200
+
+
+def test_escaped_pairs_are_characters(port: int) -> None:
+    clapper = "\U0001f3ac"
+    tensor = TENSOR | {"data": [clapper]}
+    for content in (json.dumps, lambda body: json.dumps(body, ensure_ascii=False)):
+        body = content({"id": clapper, "inputs": [tensor]}).encode()
+        status, answer = post(port, "/v2/models/other/infer", body)
+        assert (status, answer["id"]) == (200, clapper)
 
 
 def test_a_client_that_hangs_up(port: int) -> None:
