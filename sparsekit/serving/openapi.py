@@ -17,6 +17,7 @@ INPUTS: Schema = {
     "type": "object",
     "required": ["inputs"],
     "properties": {
+        "raw_scores": {"type": "boolean"},
         "inputs": {
             "oneOf": [
                 TEXT,
@@ -27,7 +28,7 @@ INPUTS: Schema = {
                     "items": {**TEXTS, "minItems": 1, "maxItems": 2},
                 },
             ]
-        }
+        },
     },
 }
 SEQUENCES: Schema = {
@@ -66,6 +67,7 @@ RERANK: Schema = {
         "query": TEXT,
         "texts": {**TEXTS, "minItems": 1},
         "return_text": {"type": "boolean"},
+        "raw_scores": {"type": "boolean"},
     },
 }
 TENSORS: Schema = {

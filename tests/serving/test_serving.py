@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import socket
 import threading
@@ -19,6 +20,7 @@ from serving import HOST, get, post, post_with_headers, serving
 from sparsekit.errors import UserError
 from sparsekit.runtime.answers import predict
 from sparsekit.runtime.deployment import Deployment
+from sparsekit.runtime.tasks.regression import RegressionAnswers
 from sparsekit.runtime.tasks.text_classification import TextClassificationAnswers
 from sparsekit.serving.batcher import Batcher
 from sparsekit.serving.limits import Limits
@@ -60,6 +62,30 @@ def test_text_embeddings_inference(port: int, expected: list[dict[str, Any]]) ->
     assert info["model_id"] == "reviews" and info["max_client_batch_size"] == 50
     assert "no embeddings" in post(port, "/embed", {"inputs": "a"})[1]["error"]
     assert "no number to order" in post(port, "/rerank", {"query": "a", "texts": ["b"]})[1]["error"]
+
+
+def test_raw_scores_are_the_numbers_of_a_regression(run: str, tmp_path: Path) -> None:
+    """And their sigmoid where they are asked for as Text Embeddings Inference does by default."""
+    folder = shutil.copytree(Path(run) / "deployment", tmp_path / "rated")
+    target = f"{RegressionAnswers.__module__}.{RegressionAnswers.__qualname__}"
+    (folder / "task.json").write_text(json.dumps({"_target_": target}))
+    texts = TEXTS[:4]
+    numbers = [each["score"] for each in predict(folder, ["film"] * 4, texts)]
+    order = sorted(range(4), key=lambda row: -numbers[row])
+    with serving([str(folder)]) as port:
+        for change, expected in (
+            ({}, numbers),
+            ({"raw_scores": None}, numbers),
+            ({"raw_scores": True}, numbers),
+            ({"raw_scores": False}, [1 / (1 + math.exp(-number)) for number in numbers]),
+        ):
+            body = {"inputs": [["film", text] for text in texts]} | change
+            found = [each["score"] for [each] in post(port, "/predict", body)[1]]
+            assert found == pytest.approx(expected, abs=1e-6)
+            ranked = post(port, "/rerank", {"query": "film", "texts": texts} | change)[1]
+            assert [each["index"] for each in ranked] == order
+            best = [expected[row] for row in order]
+            assert [each["score"] for each in ranked] == pytest.approx(best, abs=1e-6)
 
 
 def test_open_inference(port: int, expected: list[dict[str, Any]]) -> None:
@@ -131,6 +157,9 @@ TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
         ("/rerank", {"query": "a", "texts": ["\udbff"]}, 422, "half of a surrogate pair"),
         ("/v2/models/other/infer", {"inputs": [TENSOR], "id": "\ud800"}, 422, "not UTF-8"),
         ("/v2/models/other/infer", {"inputs": [TENSOR | {"name": "\ud800"}]}, 422, "not UTF-8"),
+        ("/predict", {"inputs": "a", "raw_scores": True}, 422, "gives no raw scores: leave it out"),
+        ("/predict", {"inputs": "a", "raw_scores": 1}, 422, "raw_scores must be true or false"),
+        ("/rerank", {"query": "a", "texts": ["b"], "raw_scores": "no"}, 422, "true or false"),
         ("/predict", {"inputs": "a" * 1001}, 413, "a text has 1001 characters; send at most 1000"),
         ("/predict", {"inputs": "a" * 60_000}, 413, "larger than 50000 bytes"),
         ("/predict", {"inputs": [["a"]] * 51}, 413, "has 51 texts; send at most 50"),
