@@ -43,7 +43,7 @@ def serve(
     from sparsekit.serving.limits import Limits
     from sparsekit.serving.metrics import Metrics
     from sparsekit.serving.models import load, named_folders
-    from sparsekit.serving.server import bound_socket, run
+    from sparsekit.serving.server import address, bound_socket, run
     from sparsekit.system import cores
 
     limits = Limits(
@@ -63,6 +63,6 @@ def serve(
     with bound_socket(host, port) as listening:
         metrics = Metrics()
         models = load(folders, kind, count, limits, metrics)
-        address = f"http://{host}:{listening.getsockname()[1]}"
-        typer.echo(f"{', '.join(model.name for model in models)}: {address}", err=True)
+        url = address(host, listening.getsockname()[1])
+        typer.echo(f"{', '.join(model.name for model in models)}: {url}", err=True)
         run(application(models, metrics), listening)

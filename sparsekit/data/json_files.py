@@ -11,7 +11,7 @@ from sparsekit.data.columns import value_text
 from sparsekit.data.compression import first_bytes, open_text
 from sparsekit.data.schema import Column
 from sparsekit.data.table import FileRows, Row, text_table, text_tables
-from sparsekit.errors import ConfigError, UserError
+from sparsekit.errors import ConfigError, UserError, parse_json
 
 _LINES = "line {}"
 _OBJECTS = "object {} (from 0)"
@@ -61,10 +61,11 @@ def _rows(
 
 def _objects(path: Path) -> Iterator[tuple[int, Any]]:
     with open_text(path) as file:
-        try:
-            objects = json.loads(file.read())
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise _not_json(path, "line 1", error) from error
+        content = file.read()
+    try:
+        objects = parse_json(content)
+    except ValueError as error:
+        raise _not_json(path, "line 1", error) from error
     yield from enumerate(objects)
 
 
@@ -73,9 +74,10 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
         for number, line in enumerate(file, start=1):
             if text := line.strip():
                 try:
-                    yield number, json.loads(text)
-                except (json.JSONDecodeError, RecursionError) as error:
+                    value = parse_json(text)
+                except ValueError as error:
                     raise _not_json(path, f"line {number}", error) from error
+                yield number, value
 
 
 def _row(path: Path, where: str, value: Any, columns: Mapping[str, Column]) -> Row:

@@ -17,6 +17,10 @@ from sparsekit.system import cores
 Inputs = Mapping[str, npt.NDArray[np.int64]]
 
 
+class RuntimeFailed(UserError):
+    """The runtime cannot compute, whatever the texts: the fault is in the graph or the machine."""
+
+
 class Computing(Protocol):
     """Whatever computes a model's outputs."""
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsekit.errors import UserError, first_line, printable
-from sparsekit.runtime.base import Inputs
+from sparsekit.runtime.base import Inputs, RuntimeFailed
 from sparsekit.runtime.onnx_file import check_file
 from sparsekit.sparseml.peer import WORKERS, peer_problem, peer_python
 
@@ -115,12 +115,12 @@ class DeepSparseRuntime:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _failed(self) -> UserError:
+    def _failed(self) -> RuntimeFailed:
         self._process.wait(timeout=60)
         self._errors.seek(0)
         output = self._errors.read().decode(errors="replace").strip().splitlines()
         said = printable(output[-1]) if output else "without a message"
-        return UserError(
+        return RuntimeFailed(
             f"DeepSparse ended: {said}; it needs a CPU "
             "with AVX2 and a graph that was exported with export.form=deepsparse"
         )

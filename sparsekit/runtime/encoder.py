@@ -15,6 +15,8 @@ from sparsekit.runtime.base import Inputs
 
 # The inputs of a tokenizer whose settings name none.
 _TYPED = ("token_type_ids",)
+# The labels of a config without names of them.
+UNNAMED = {"0": "LABEL_0", "1": "LABEL_1"}
 
 
 class TextEncoder:
@@ -153,8 +155,21 @@ def _check_texts(texts: Sequence[str], pairs: Sequence[str | None] | None) -> No
 
 
 def _check_encoding(text: str, where: str) -> None:
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if not is_utf8(text):
         raise UserError(f"{where} is not UTF-8: {text[:60]!r}; convert it")
+
+
+def is_utf8(text: str) -> bool:
+    r"""Whether UTF-8 has every character of `text`; it has no halves of surrogate pairs.
+
+    >>> is_utf8("\U0001f3ac"), is_utf8("\ud83c")
+    (True, False)
+    """
+    try:
+        text.encode()  # hundreds of times as fast as a look at each character
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def label_names(config: Mapping[str, Any]) -> list[str]:
@@ -165,7 +180,7 @@ def label_names(config: Mapping[str, Any]) -> list[str]:
     >>> label_names({"id2label": {"0": "no", "1": "yes"}}), label_names({})
     (['no', 'yes'], ['LABEL_0', 'LABEL_1'])
     """
-    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    names = config.get("id2label", UNNAMED)
     return [names[str(index)] for index in range(len(names))]
 
 

@@ -20,7 +20,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 
 from sparsekit.errors import UserError, first_line
-from sparsekit.runtime.base import Inputs, checked_inputs, clock
+from sparsekit.runtime.base import Inputs, RuntimeFailed, checked_inputs, clock
 from sparsekit.runtime.onnx_file import check_file
 from sparsekit.system import int8_sums_overflow
 
@@ -80,7 +80,7 @@ class OnnxRuntime:
         try:
             found: list[npt.NDArray[np.float32]] = self._session.run(None, feed)
         except ERRORS as error:
-            raise UserError(
+            raise RuntimeFailed(
                 f"onnxruntime cannot run {self._model}: {first_line(error)}; the text is longer "
                 "than the model's positions, or the graph was changed: export the run again"
             ) from error

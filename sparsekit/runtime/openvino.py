@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsekit.errors import UserError, first_line
-from sparsekit.runtime.base import Inputs, checked_inputs, clock
+from sparsekit.runtime.base import Inputs, RuntimeFailed, checked_inputs, clock
 from sparsekit.runtime.onnx_file import check_file
 from sparsekit.system import cpu_units, int8_sums_overflow
 
@@ -86,7 +86,7 @@ class OpenVinoRuntime:
             request = self._requests[self._chosen]
             request.infer(feed)
         except ERRORS as error:
-            raise UserError(
+            raise RuntimeFailed(
                 f"OpenVINO cannot run {self._model}: {first_line(error)}; the text is longer than "
                 "the model's positions, or the graph was changed: export the run again"
             ) from error

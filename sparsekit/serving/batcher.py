@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 from tokenizers import Encoding
 
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, first_line
+from sparsekit.runtime.base import RuntimeFailed
 from sparsekit.runtime.deployment import Deployment
 from sparsekit.runtime.tasks.base import Answer, Row
 from sparsekit.serving.limits import Limits
 from sparsekit.serving.metrics import ModelMetrics
 from sparsekit.serving.refusals import Refusal
 
+log = logging.getLogger(__name__)
+
 Outcome = list[Answer] | Exception
+# The texts of a request, and its tokens.
+Encoded = tuple[Sequence[Row], list[Encoding]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +38,23 @@ class Batcher:
     """Answers requests in the order in which they came, several at once.
 
     A batch is what has come while the one before it was computed, and within `max_wait_ms` more, up
-    to `max_batch` texts. One thread computes, since tokenizer and runtime serve one caller.
+    to `max_batch` texts; a request of more is a batch of its own, of which the model computes
+    `max_batch` texts at once. One thread computes, since tokenizer and runtime serve one caller.
     """
 
     def __init__(self, deployment: Deployment, limits: Limits, metrics: ModelMetrics) -> None:
         self._deployment, self._limits, self._metrics = deployment, limits, metrics
         self._queue: asyncio.Queue[Waiting | None] = asyncio.Queue()
+        # A request that the batch before had no room for.
+        self._held: Waiting | None = None
         self._waiting, self._open = 0, False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers: false before `start`, after `stop`, and after a fault of its own."""
+        return self._open
 
     def start(self) -> None:
         """Begin to answer; within the event loop."""
@@ -51,13 +66,13 @@ class Batcher:
         self._open = False
         self._queue.put_nowait(None)
         if self._task is not None:
-            await self._task
+            await asyncio.wait([self._task])
         self._thread.shutdown()
 
     async def answers(self, rows: Sequence[Row]) -> list[Answer]:
         """The answer to each row. Raises Refusal where the queue is full or a text is wrong."""
         if not self._open:
-            raise Refusal(503, "the server is stopping or starting; send the request again")
+            raise _not_ready()
         if self._waiting + len(rows) > self._limits.max_queue:
             raise Refusal(
                 503,
@@ -70,22 +85,33 @@ class Batcher:
         return await future
 
     async def _serve(self) -> None:
+        batch: list[Waiting] | None = None
+        try:
+            while (batch := await self._next_batch()) is not None:
+                await self._answer(batch)
+        except Exception:
+            log.exception("the server can answer no more: restart it")
+        finally:
+            # Whatever ended the loop: nobody waits for an answer that never comes.
+            self._open = False
+            self._refuse(batch or [])
+
+    async def _answer(self, batch: Sequence[Waiting]) -> None:
+        self._count(-sum(len(each.rows) for each in batch))
+        wanted = [each for each in batch if not each.answers.cancelled()]
         loop = asyncio.get_running_loop()
-        while (batch := await self._next_batch()) is not None:
-            self._count(-sum(len(each.rows) for each in batch))
-            wanted = [each for each in batch if not each.answers.cancelled()]
-            outcomes = await loop.run_in_executor(self._thread, self._compute, wanted)
-            for each, outcome in zip(wanted, outcomes, strict=True):
-                if each.answers.cancelled():
-                    continue  # The client hung up meanwhile.
-                if isinstance(outcome, Exception):
-                    each.answers.set_exception(outcome)
-                else:
-                    each.answers.set_result(outcome)
+        outcomes = await loop.run_in_executor(self._thread, self._compute, wanted)
+        for each, outcome in zip(wanted, outcomes, strict=True):
+            if each.answers.cancelled():
+                continue  # The client hung up meanwhile.
+            if isinstance(outcome, Exception):
+                each.answers.set_exception(outcome)
+            else:
+                each.answers.set_result(outcome)
 
     async def _next_batch(self) -> list[Waiting] | None:
         """The next requests, at least one; None at the end."""
-        first = await self._queue.get()
+        first, self._held = self._held or await self._queue.get(), None
         if first is None:
             return None
         batch, rows = [first], len(first.rows)
@@ -100,9 +126,24 @@ class Batcher:
             if following is None:
                 self._queue.put_nowait(None)
                 break
-            batch.append(following)
             rows += len(following.rows)
+            if rows > self._limits.max_batch:
+                self._held = following
+                break
+            batch.append(following)
         return batch
+
+    def _refuse(self, batch: Sequence[Waiting]) -> None:
+        """Refuse the requests of a batch, and all that wait."""
+        waiting = [self._held] if self._held else []
+        while not self._queue.empty():
+            if (each := self._queue.get_nowait()) is not None:
+                waiting.append(each)
+        self._held = None
+        self._count(-sum(len(each.rows) for each in waiting))
+        for each in [*batch, *waiting]:
+            if not each.answers.done():
+                each.answers.set_exception(_not_ready())
 
     def _count(self, rows: int) -> None:
         self._waiting += rows
@@ -110,27 +151,49 @@ class Batcher:
 
     def _compute(self, batch: Sequence[Waiting]) -> list[Outcome]:
         """The answers to each request of a batch, or its error; in the batcher's thread."""
-        encoded = [self._encode(each.rows) for each in batch]
-        good = [i for i, found in enumerate(encoded) if not isinstance(found, Exception)]
-        rows = [row for i in good for row in batch[i].rows]
-        outcomes: list[Outcome] = [f if isinstance(f, Exception) else [] for f in encoded]
-        if not rows:
-            return outcomes
-        encodings = [e for f in encoded if not isinstance(f, Exception) for e in f]
-        self._metrics.batch.observe(len(rows))
-        try:
-            answers = iter(self._deployment.answers(rows, encodings, self._limits.max_batch))
-        except Exception as error:  # of any kind: the server goes on
-            return [outcomes[i] if i not in good else error for i in range(len(batch))]
-        for i in good:
-            outcomes[i] = [next(answers) for _ in batch[i].rows]
-        return outcomes
+        outcomes: dict[int, Outcome] = {}
+        encoded: dict[int, Encoded] = {}
+        for index, each in enumerate(batch):
+            try:
+                encoded[index] = each.rows, self._deployment.encode(each.rows)
+            except Exception as error:  # of any kind: the server goes on
+                outcomes[index] = _failure(error)
+        if encoded:
+            outcomes |= zip(encoded, self._answers(list(encoded.values())), strict=True)
+        return [outcomes[index] for index in range(len(batch))]
 
-    def _encode(self, rows: Sequence[Row]) -> list[Encoding] | Exception:
-        """The tokens of one request; its error does not touch the others of its batch."""
+    def _answers(self, requests: Sequence[Encoded]) -> list[Outcome]:
+        """The answers to each request, or the error of its own."""
+        rows = [row for own, _ in requests for row in own]
+        encodings = [encoding for _, own in requests for encoding in own]
+        most = self._limits.max_batch
         try:
-            return self._deployment.encode(rows)
-        except UserError as error:
-            return Refusal(422, str(error))
+            for start in range(0, len(rows), most):
+                self._metrics.batch.observe(min(most, len(rows) - start))
+            answers = self._deployment.answers(rows, encodings, most)
+            if len(answers) != len(rows):
+                raise RuntimeError(f"the task gave {len(answers)} answers to {len(rows)} texts")
         except Exception as error:  # of any kind: the server goes on
-            return error
+            if len(requests) == 1:
+                return [_failure(error)]
+            # The text of one request must not fail the others.
+            return [outcome for each in requests for outcome in self._answers([each])]
+        each_answer = iter(answers)
+        return [list(islice(each_answer, len(own))) for own, _ in requests]
+
+
+def _not_ready() -> Refusal:
+    return Refusal(503, "the server is starting, stopping or has failed; send the request again")
+
+
+def _failure(error: Exception) -> Exception:
+    """What a request is answered with, which is raised for no other.
+
+    A UserError is about its texts, unless the runtime failed: a text was answered at the start.
+    """
+    if isinstance(error, UserError) and not isinstance(error, RuntimeFailed):
+        return Refusal(422, str(error))
+    # Not the error itself: a future takes no StopIteration.
+    failure = RuntimeError(f"{type(error).__name__}: {first_line(error)}")
+    failure.__cause__ = error
+    return failure

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 from typing import Any, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
 
+from sparsekit.runtime.encoder import is_utf8
 from sparsekit.serving.limits import Limits
 from sparsekit.serving.refusals import Refusal
 
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
 
 async def json_body(request: Request, limits: Limits) -> dict[str, Any]:
-    """The body. Raises Refusal where it is too large, or is not a JSON object in UTF-8."""
+    """The body.
+
+    Raises Refusal where it is too large, and where it is not a JSON object of texts in UTF-8.
+    """
     received = bytearray()
     try:
         async for piece in request.stream():
@@ -26,10 +33,17 @@ async def json_body(request: Request, limits: Limits) -> dict[str, Any]:
         raise Refusal(400, "the client ended the connection within the body") from error
     try:
         body = json.loads(received.decode(), parse_constant=_refuse_constant)
+        # Only an escape can be half of a pair; most bodies have none.
+        escaped = _SURROGATE.search(received) is not None
+        whole = not escaped or is_utf8(json.dumps(body, ensure_ascii=False))
     except UnicodeDecodeError as error:
         raise Refusal(400, f"the body is not UTF-8: {error}") from error
     except (ValueError, RecursionError) as error:
         raise Refusal(400, f"the body is not JSON: {error}") from error
+    if not whole:
+        raise Refusal(
+            422, "a text of the body is not UTF-8: it has half of a surrogate pair; convert it"
+        )
     if not isinstance(body, dict):
         raise Refusal(422, f"the body must be a JSON object, not {shown(body)}")
     return body

@@ -28,6 +28,11 @@ def refuse(request: Request, error: Exception) -> JSONResponse:
     return _response(500, "the server failed to answer this request; its log has the cause", None)
 
 
+def unhealthy(message: str) -> JSONResponse:
+    """The response of a server that cannot answer texts."""
+    return JSONResponse({"error": message, "error_type": "Unhealthy"}, 503)
+
+
 def _response(status: int, message: str, headers: Mapping[str, str] | None) -> JSONResponse:
     # The names of Text Embeddings Inference.
     kind = {500: "Backend", 503: "Overloaded"}.get(status, "Validation")

@@ -13,8 +13,8 @@ from sparsekit.serving.bodies import json_body
 from sparsekit.serving.dialects import deepsparse, embeddings_inference, open_inference
 from sparsekit.serving.metrics import Metrics
 from sparsekit.serving.models import ServedModel
-from sparsekit.serving.openapi import document
-from sparsekit.serving.refusals import Refusal
+from sparsekit.serving.openapi import ADDRESSES, document
+from sparsekit.serving.refusals import Refusal, unhealthy
 
 Answering = Callable[[ServedModel, dict[str, Any]], Awaitable[Any]]
 
@@ -28,34 +28,21 @@ class Endpoints:
 
     def routes(self) -> list[Route]:
         """Every address. Those under /models/NAME speak to one of several models."""
-        posts = {
+        handlers = {
             "predict": self._answer(_predict),
             "embed": self._answer(embeddings_inference.embed),
             "rerank": self._answer(embeddings_inference.rerank),
-        }
-        routes = [
-            Route(f"{start}/{name}", handler, methods=["POST"], name=name)
-            for start in ("", "/models/{model}")
-            for name, handler in posts.items()
-        ]
-        infer = self._answer(_infer)
-        gets = {
-            "/info": self.info,
-            "/models/{model}/info": self.info,
-            "/health": self.health,
-            "/ready": self.health,
-            "/metrics": self.metrics,
-            "/openapi.json": self.openapi,
-            "/v2": self.server,
-            "/v2/health/live": self.health,
-            "/v2/health/ready": self.health,
-            "/v2/models/{model}": self.metadata,
-            "/v2/models/{model}/ready": self.model_ready,
+            "infer": self._answer(_infer),
+            "info": self.info,
+            "health": self.health,
+            "metrics": self.metrics,
+            "openapi": self.openapi,
+            "server": self.server,
+            "metadata": self.metadata,
+            "model_ready": self.model_ready,
         }
         return [
-            *routes,
-            Route("/v2/models/{model}/infer", infer, methods=["POST"], name="infer"),
-            *(Route(path, handler, methods=["GET"], name=path) for path, handler in gets.items()),
+            Route(each.path, handlers[each.handler], methods=[each.method]) for each in ADDRESSES
         ]
 
     def model(self, request: Request) -> ServedModel:
@@ -78,7 +65,9 @@ class Endpoints:
         return JSONResponse(embeddings_inference.info(self.model(request)))
 
     async def health(self, request: Request) -> Response:
-        """Models are loaded before the server listens: who answers is ready."""
+        """Models are loaded before the server listens: who answers is ready, until one fails."""
+        if failed := [name for name, model in self._models.items() if not model.batcher.ready]:
+            return unhealthy(f"{', '.join(failed)} cannot answer: restart the server")
         return JSONResponse({"live": True, "ready": True})
 
     async def metrics(self, request: Request) -> Response:
@@ -94,7 +83,10 @@ class Endpoints:
         return JSONResponse(open_inference.metadata(self.model(request)))
 
     async def model_ready(self, request: Request) -> Response:
-        return JSONResponse({"name": self.model(request).name, "ready": True})
+        model = self.model(request)
+        if not model.batcher.ready:
+            return unhealthy(f"{model.name} cannot answer: restart the server")
+        return JSONResponse({"name": model.name, "ready": True})
 
 
 async def _predict(model: ServedModel, body: dict[str, Any]) -> Any:

@@ -54,6 +54,15 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return listening
 
 
+def address(host: str, port: int) -> str:
+    """The URL of a server.
+
+    >>> address("127.0.0.1", 8000), address("::1", 8000)
+    ('http://127.0.0.1:8000', 'http://[::1]:8000')
+    """
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def run(app: ASGIApp, listening: socket.socket) -> None:
     """Answer requests until SIGTERM or Ctrl-C; then answer what was accepted, and return."""
     _log_json()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from sparsekit.data.columns import values
 from sparsekit.data.datasets import Source
 from sparsekit.data.origin import where
 from sparsekit.data.schema import Column
-from sparsekit.errors import ConfigError, UserError
+from sparsekit.errors import ConfigError, UserError, parse_json
 from sparsekit.metrics import squad
 from sparsekit.runtime.tasks.base import Output, Outputs
 from sparsekit.runtime.tasks.question_answering import QuestionAnsweringAnswers
@@ -114,9 +115,16 @@ class QuestionAnswering(Task):
         return list(found.values())
 
     def _answers(self, rows: Dataset) -> Iterator[Any]:
-        """The answers of each row; in text files an object is its JSON text."""
+        """The answers of each row; in text files an object is its JSON text.
+
+        A text that is no JSON stays as it is, so that `mistakes` names its row.
+        """
         for value in values(rows, self.answers_column):
-            yield json.loads(value) if isinstance(value, str) else value
+            found = value
+            if isinstance(value, str):
+                with suppress(ValueError):
+                    found = parse_json(value)
+            yield found
 
     def _rows(self, rows: Dataset) -> Dataset:
         answers = list(self._answers(rows))

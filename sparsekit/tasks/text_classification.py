@@ -90,18 +90,19 @@ class TextClassification(Task):
         return TextClassificationAnswers(pairs=reads_pairs(self.text_columns))
 
     def problems(self) -> list[str]:
+        found = setting_problems(self.text_columns, self.max_length)
         try:
             metrics.check(self.metrics)
         except UserError as error:
-            return [str(error)]
-        return []
+            return [str(error), *found]
+        return found
 
     def columns(self) -> list[Column]:
         label = Column(self.label_column, "dataset.label_column", role="class")
         return [*columns_of(self.text_columns), label]
 
     def load(self, source: Source) -> Data:
-        if problems := setting_problems(self.text_columns, self.max_length):
+        if problems := self.problems():
             raise ConfigError(problems)
         raw = checked_splits(source, self.columns())
         if wrong := [split for split, rows in raw.items() if not self._has_labels(rows)]:

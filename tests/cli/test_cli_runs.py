@@ -22,6 +22,8 @@ from typer.testing import CliRunner
 from sparsekit.cli.app import app
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.openvino import OpenVinoRuntime
+from sparsekit.runtime.tasks.file import write_task
+from sparsekit.runtime.tasks.text_classification import TextClassificationAnswers
 
 VOCABULARY = {"[UNK]": 0, "bad": 1, "good": 2}
 
@@ -63,6 +65,7 @@ def run_folder(tmp_path):
     (folder / "tokenizer_config.json").write_text('{"model_max_length": 16}')
     labels = {"id2label": {"0": "negative", "1": "positive"}, "pad_token_id": 0}
     (folder / "config.json").write_text(json.dumps(labels))
+    write_task(TextClassificationAnswers(), folder)
     return tmp_path / "run"
 
 

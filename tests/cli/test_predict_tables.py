@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import errno
 import gzip
 import io
 import json
@@ -20,8 +22,23 @@ from sparsekit.cli.app import app
 from sparsekit.runtime.answers import predict
 from sparsekit.runtime.tables import predict as table_prediction
 from sparsekit.runtime.tables.columns import chosen_columns
+from sparsekit.runtime.tables.delimited import DelimitedWriter
+from sparsekit.runtime.tables.open import open_table
 
 TEXTS = ['a "fine" film', "bad, bad\nbad", "=1+1\tand\\t", "Ünïcode \U0001f3ac"]
+# Texts that fill more than one block of a compression.
+LONG = ("text\n" + "".join(f"{i * 7919 % 10007}\n" for i in range(20_000))).encode()
+
+
+def bad_parquet() -> bytes:
+    """A column of text that is not UTF-8."""
+    text = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": text}), file)
+    return file.getvalue()
+
+
+BAD_TEXT = bad_parquet()
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +81,23 @@ def test_other_delimiters_stay(run: Path, tmp_path: Path) -> None:
     assert label(run, tmp_path / "rows.csv").stdout.startswith("text;n;predicted_label;")
     (tmp_path / "rows.tsv").write_text("text\tn,m\nfine\t1\n")
     assert label(run, tmp_path / "rows.tsv").stdout.startswith("text\tn,m\tpredicted_label\t")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_csv_is_read_back_as_it_was(run: Path, tmp_path: Path, end: str) -> None:
+    """Of a lone carriage return, a second mark of byte order, blanks, quotes and empty cells."""
+    header = ["\ufefftext", "id"]
+    texts = ["a\rb", "\r", "c\nd", "e\r\nf", ' g, "h" ', "\ufeffi", "'", "\x00j\u2028\x85k"]
+    rows = [[text, text] for text in texts] + [["l", ""]]
+    with (tmp_path / "rows.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file, lineterminator=end, quoting=csv.QUOTE_ALL).writerows([header, *rows])
+    done = label(run, tmp_path / "rows.csv", "--column", header[0], "--output", tmp_path / "a.csv")
+    assert done.exit_code == 0, done.stderr
+    with open_table(tmp_path / "a.csv") as table:
+        [part] = table.parts(100)
+        for index, name in enumerate(header):
+            assert part.values(name) == [row[index] or None for row in rows]
+    assert (tmp_path / "a.csv").read_bytes().endswith(end.encode())
 
 
 def test_json_lines_keep_every_character(run: Path, tmp_path: Path) -> None:
@@ -128,6 +162,27 @@ def test_parts_are_written_in_order(
         ("rows.jsonl", '{"text": "a"}\n{"n": 1}\n', [], "line 2, has no 'text'; its keys are n"),
         ("rows.jsonl", '{"text": "a"}\n{"text": {}}\n', [], "line 2, column text, holds '{}'"),
         ("rows.jsonl", '{"text": "a"}\n{\n', [], "as json: line 2"),
+        ("rows.jsonl", '{"text": "a"}\n{"n": %s}\n' % ("1" * 5000), [], "as json: line 2: Exceeds"),
+        ("rows.jsonl", '{"text": "a"}\n' + "[" * 100_000, [], "line 2: it is nested too deeply"),
+        (
+            "rows.csv.gz",
+            gzip.compress(LONG, mtime=0)[:10_000],
+            [],
+            "rows.csv.gz: Truncated compressed stream",
+        ),
+        (
+            "rows.csv.gz",
+            gzip.compress(LONG, mtime=0)[:12],
+            [],
+            "stream; write or download it again",
+        ),
+        ("rows.csv.bz2", bz2.compress(LONG)[:-9], [], "cannot read rows.csv.bz2: Truncated"),
+        (
+            "rows.parquet",
+            BAD_TEXT,
+            ["--output", "a.parquet"],
+            "column text, from row 0 (from 0) on: 'utf-8' codec can't",
+        ),
         ("rows.jsonl", '[{"text": "a"}]', [], "jq -c '.[]'"),
         ("rows.jsonl", "3\n", [], "line 1 is not an object"),
         ("rows.jsonl", '{"text": "\\ud800"}', [], "half of a surrogate pair"),
@@ -165,6 +220,20 @@ def test_a_text_that_ends_like_a_file_is_a_text(run: Path) -> None:
     assert label(run, "I keep it in reviews.csv").exit_code == 0
     assert "there is no file nowhere.csv" in label(run, "nowhere.csv").stderr
     assert "--output belongs to a csv" in label(run, "fine", "--output", "a.csv").stderr
+
+
+def test_an_error_of_the_output_is_no_error_of_the_source(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a full disk, for which the command line has the fix."""
+
+    def full(self: DelimitedWriter, *arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(DelimitedWriter, "write", full)
+    (tmp_path / "rows.csv").write_text("text\nfine\n")
+    done = label(run, tmp_path / "rows.csv", "--output", tmp_path / "out.csv")
+    assert "No space left on device; free some space" in done.stderr
 
 
 def test_a_failure_leaves_no_output(run: Path, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 from sparsekit.cli.app import app
 from sparsekit.serving.server import bound_socket
 
+FAMILIES = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6}
+
 
 def serve(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["serve", *map(str, arguments)])
@@ -85,6 +87,20 @@ def test_mistakes_are_named(
     refused = serve(*options, *port)
     assert refused.exit_code == 1
     assert refused.stderr.startswith("error: ") and message in refused.stderr
+
+
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_the_address_that_is_printed_can_be_opened(
+    monkeypatch: pytest.MonkeyPatch, host: str, shown: str
+) -> None:
+    try:
+        socket.create_server((host, 0), family=FAMILIES[host]).close()
+    except OSError as error:
+        pytest.skip(f"there is no {host} here: {error}")
+    monkeypatch.setattr("sparsekit.serving.server.run", lambda app, listening: None)
+    done = serve(GOLDEN / "old_run", "--host", host, "--port", "0")
+    assert done.exit_code == 0
+    assert re.fullmatch(rf"old_run: http://{re.escape(shown)}:\d+\n", done.stderr)
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:

@@ -464,6 +464,8 @@ def test_a_column_of_row_numbers_has_no_name(tmp_path: Path) -> None:
         ('"text"\n', "line 1 is not an object"),
         ('[{"text": "a"', "line 1: .*one object per line"),
         ("[" * 100_000, "one object per line"),
+        ("1" * 5000, "as json: line 1: Exceeds the limit"),
+        ('[{"text": ' + "1" * 5000 + "}]", "as json: line 1: Exceeds the limit"),
         ("[]", "has no rows"),
         ('{"text": ["a"], "label": 1}', "line 1: column 'text' holds lists or objects"),
     ],

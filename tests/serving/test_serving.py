@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import socket
 import threading
@@ -16,8 +17,12 @@ import pytest
 from project import GOLDEN
 from serving import HOST, get, post, post_with_headers, serving
 
+from sparsekit.errors import UserError
 from sparsekit.runtime.answers import predict
 from sparsekit.runtime.deployment import Deployment
+from sparsekit.runtime.tasks.regression import RegressionAnswers
+from sparsekit.runtime.tasks.text_classification import TextClassificationAnswers
+from sparsekit.serving.batcher import Batcher
 from sparsekit.serving.limits import Limits
 
 TEXTS = [
@@ -57,6 +62,30 @@ def test_text_embeddings_inference(port: int, expected: list[dict[str, Any]]) ->
     assert info["model_id"] == "reviews" and info["max_client_batch_size"] == 50
     assert "no embeddings" in post(port, "/embed", {"inputs": "a"})[1]["error"]
     assert "no number to order" in post(port, "/rerank", {"query": "a", "texts": ["b"]})[1]["error"]
+
+
+def test_raw_scores_are_the_numbers_of_a_regression(run: str, tmp_path: Path) -> None:
+    """And their sigmoid where they are asked for as Text Embeddings Inference does by default."""
+    folder = shutil.copytree(Path(run) / "deployment", tmp_path / "rated")
+    target = f"{RegressionAnswers.__module__}.{RegressionAnswers.__qualname__}"
+    (folder / "task.json").write_text(json.dumps({"_target_": target}))
+    texts = TEXTS[:4]
+    numbers = [each["score"] for each in predict(folder, ["film"] * 4, texts)]
+    order = sorted(range(4), key=lambda row: -numbers[row])
+    with serving([str(folder)]) as port:
+        for change, expected in (
+            ({}, numbers),
+            ({"raw_scores": None}, numbers),
+            ({"raw_scores": True}, numbers),
+            ({"raw_scores": False}, [1 / (1 + math.exp(-number)) for number in numbers]),
+        ):
+            body = {"inputs": [["film", text] for text in texts]} | change
+            found = [each["score"] for [each] in post(port, "/predict", body)[1]]
+            assert found == pytest.approx(expected, abs=1e-6)
+            ranked = post(port, "/rerank", {"query": "film", "texts": texts} | change)[1]
+            assert [each["index"] for each in ranked] == order
+            best = [expected[row] for row in order]
+            assert [each["score"] for each in ranked] == pytest.approx(best, abs=1e-6)
 
 
 def test_open_inference(port: int, expected: list[dict[str, Any]]) -> None:
@@ -123,6 +152,14 @@ TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
         ("/predict", {"inputs": [["a"], 3]}, 422, "inputs[1] must be"),
         ("/predict", {"inputs": " "}, 422, "is empty"),
         ("/predict", b'{"inputs": "\\ud800"}', 422, "is not UTF-8"),
+        ("/predict", {"inputs": "a\udc00"}, 422, "half of a surrogate pair; convert it"),
+        ("/predict", {"inputs": "a", "\udfff": 1}, 422, "half of a surrogate pair"),
+        ("/rerank", {"query": "a", "texts": ["\udbff"]}, 422, "half of a surrogate pair"),
+        ("/v2/models/other/infer", {"inputs": [TENSOR], "id": "\ud800"}, 422, "not UTF-8"),
+        ("/v2/models/other/infer", {"inputs": [TENSOR | {"name": "\ud800"}]}, 422, "not UTF-8"),
+        ("/predict", {"inputs": "a", "raw_scores": True}, 422, "gives no raw scores: leave it out"),
+        ("/predict", {"inputs": "a", "raw_scores": 1}, 422, "raw_scores must be true or false"),
+        ("/rerank", {"query": "a", "texts": ["b"], "raw_scores": "no"}, 422, "true or false"),
         ("/predict", {"inputs": "a" * 1001}, 413, "a text has 1001 characters; send at most 1000"),
         ("/predict", {"inputs": "a" * 60_000}, 413, "larger than 50000 bytes"),
         ("/predict", {"inputs": [["a"]] * 51}, 413, "has 51 texts; send at most 50"),
@@ -151,6 +188,15 @@ def test_bad_requests_are_refused_and_the_server_goes_on(
     found, answer = post(port, path, body)
     assert (found, message in answer["error"]) == (status, True), answer
     assert post(port, "/predict", {"inputs": "fine"})[0] == 200
+
+
+def test_escaped_pairs_are_characters(port: int) -> None:
+    clapper = "\U0001f3ac"
+    tensor = TENSOR | {"data": [clapper]}
+    for content in (json.dumps, lambda body: json.dumps(body, ensure_ascii=False)):
+        body = content({"id": clapper, "inputs": [tensor]}).encode()
+        status, answer = post(port, "/v2/models/other/infer", body)
+        assert (status, answer["id"]) == (200, clapper)
 
 
 def test_a_client_that_hangs_up(port: int) -> None:
@@ -206,4 +252,39 @@ def test_an_error_of_the_runtime_is_status_500(run: str, monkeypatch: pytest.Mon
             patch.setattr(Deployment, "answers", fail)
             status, answer = post(port, "/predict", {"inputs": "fine"})
         assert status == 500 and "secret" not in answer["error"]
+        assert post(port, "/predict", {"inputs": "fine"})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/ready", "/v2/health/live", "/v2/health/ready", "/v2/models/reviews/ready"]
+)
+def test_a_server_that_cannot_answer_says_so(
+    run: str, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def broken(self: Batcher, batch: Any) -> Any:
+        raise ZeroDivisionError
+
+    with serving([run]) as port:
+        assert get(port, path)[0] == 200
+        monkeypatch.setattr(Batcher, "_compute", broken)
+        assert post(port, "/predict", {"inputs": "fine"})[0] == 503
+        status, answer = get(port, path)
+        assert (status, answer["error_type"]) == (503, "Unhealthy")
+        assert "reviews cannot answer: restart the server" in answer["error"]
+
+
+def test_a_text_whose_logits_are_not_finite_is_refused(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = TextClassificationAnswers.answers
+
+    def check(self: Any, encoder: Any, rows: Any, *others: Any) -> Any:
+        if any(text == "infinite" for text, _ in rows):
+            raise UserError("the logits of text 1 of 1 are infinite")
+        return compute(self, encoder, rows, *others)
+
+    monkeypatch.setattr(TextClassificationAnswers, "answers", check)
+    with serving([run]) as port:
+        status, answer = post(port, "/predict", {"inputs": "infinite"})
+        assert status == 422 and "are infinite" in answer["error"]
         assert post(port, "/predict", {"inputs": "fine"})[0] == 200

@@ -12,6 +12,9 @@ from typing import Any
 from sparse_graphs import POSITIONS, VOCABULARY, write_graph
 from tokenizers import BertWordPieceTokenizer
 
+from sparsekit.runtime.tasks.file import write_task
+from sparsekit.runtime.tasks.text_classification import TextClassificationAnswers
+
 RUNNER = Path(__file__).with_name("model_page.mjs")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -36,6 +39,7 @@ def write_deployment(folder: Path, model: str = "bert", **settings: Any) -> Path
     shutil.copy(write_graph(folder, model, **settings), deployment / "model.onnx")
     config = {"id2label": {"0": "neg", "1": "pos"}, "max_position_embeddings": POSITIONS}
     (deployment / "config.json").write_text(json.dumps(config))
+    write_task(TextClassificationAnswers(), deployment)
     write_tokenizer(deployment, vocabulary())
     return deployment
 

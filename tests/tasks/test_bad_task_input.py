@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ ANSWERED = {
 }
 LABELLED: Rows = [{"text": "a", "labels": ["x"]}, {"text": "b", "labels": ["y"]}]
 SCORED = {"text": "a", "other": "b", "label": 1.0}
+TASKS = [
+    Embedding,
+    MaskedLM,
+    MultiLabel,
+    QuestionAnswering,
+    Regression,
+    TextClassification,
+    TokenClassification,
+]
 PAIRS = Embedding(text_columns=["text", "other"], score_column="label")
 
 
@@ -182,3 +192,14 @@ def test_a_teacher_of_another_task(task: Task, architecture: str, message: str) 
 def test_a_teacher_of_tokens_does_not_classify_texts() -> None:
     with pytest.raises(UserError, match=r"^the teacher 'big' is BertForTokenClassification"):
         TextClassification().teacher_order(BertConfig(num_labels=2), [TAGGER], "big", ["a", "b"])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_checks_its_settings_before_the_data_are_read(task: type[Task]) -> None:
+    assert task().problems() == []
+    found = " ".join(task(max_length=1).problems())
+    assert "dataset.max_length 1" in found
+    if "text_columns" in {field.name for field in fields(task)}:
+        found = " ".join(task(max_length=1, text_columns=[], metrics=["none"]).problems())
+        for setting in ("dataset.max_length", "dataset.text_columns []", "'none' is not known"):
+            assert setting in found

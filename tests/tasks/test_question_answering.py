@@ -313,9 +313,14 @@ def test_scores_of_the_official_script(
     }
 
 
+class Broken(str):
+    """The text of a cell that is no JSON."""
+
+
 def rows_of(answers: Any, context: str = "the key is in the garden .") -> SelectedRows:
+    text = answers if isinstance(answers, Broken) else json.dumps(answers)
     rows = Dataset.from_dict(
-        {"question": ["where is it ?"], "context": [context], "answers": [json.dumps(answers)]}
+        {"question": ["where is it ?"], "context": [context], "answers": [text]}
     )
     return SelectedRows(ReadRows(DatasetDict(train=rows, validation=rows)), RowSelection())
 
@@ -327,6 +332,20 @@ def rows_of(answers: Any, context: str = "the key is in the garden .") -> Select
         ({"text": [], "answer_start": []}, "the question has no answer"),
         ({"text": ["garden"]}, "not an object with the lists text and answer_start"),
         (None, "not an object with the lists"),
+        (
+            {"text": [None], "answer_start": [0]},
+            "are {'text': [None], 'answer_start': [0]}, not an",
+        ),
+        ({"text": [5], "answer_start": [0]}, "of one length, of texts and of whole"),
+        ({"text": ["garden"], "answer_start": [None]}, "of whole numbers from 0"),
+        ({"text": ["garden"], "answer_start": ["17"]}, "of whole numbers from 0"),
+        ({"text": ["garden"], "answer_start": [17.5]}, "of whole numbers from 0"),
+        ({"text": ["garden"], "answer_start": [-8]}, "of whole numbers from 0"),
+        ({"text": ["the"], "answer_start": [False]}, "of whole numbers from 0"),
+        ({"text": {"a": 1}, "answer_start": [0]}, "not an object with the lists"),
+        (Broken('{"text": ["garden"], "answer_start": [17]'), 'the answers are \'{"text": ['),
+        (Broken("[" * 100_000), "the answers are '[[["),
+        (Broken("1" * 5000), "the answers are '111"),
     ],
 )
 def test_mistakes_in_answers_are_named(answers: Any, problem: str) -> None:

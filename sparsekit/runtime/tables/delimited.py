@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +18,9 @@ DELIMITERS = ",\t;|"
 TAB_SUFFIXES = (".tsv", ".tab")
 # The csv module's own limit, 131,072 characters, would refuse long documents.
 LONGEST_FIELD = 2**31 - 1
+# The csv writer quotes fields with a character of its line terminator. Each of these, unquoted, is
+# read back as something else: as the end of a row, or of a file's first cell as a byte order mark.
+_QUOTED = "\r\n\ufeff"
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,13 @@ class DelimitedTable:
 
     binary = False
 
-    def __init__(self, path: Path, file: IO[str]) -> None:
+    def __init__(self, path: Path, lines: Iterator[str]) -> None:
         self._path = path
-        first = file.readline()
+        first = next(lines, "")
         self._end = "\r\n" if first.endswith("\r\n") else "\n"
         self._delimiter = _delimiter(path, first)
         # A header may have a quoted line break, so the reader gets the whole text.
-        self._reader = csv.reader(_lines(first, file), delimiter=self._delimiter, strict=True)
+        self._reader = csv.reader(chain([first], lines), delimiter=self._delimiter, strict=True)
         _, header = next(self._rows(), (1, []))
         if not header:
             raise UserError(f"{path} has no header; its first line must name the columns")
@@ -68,7 +71,9 @@ class DelimitedTable:
 
     @contextmanager
     def writer(self, file: IO[bytes], example: Mapping[str, Any]) -> Iterator[DelimitedWriter]:
-        output = csv.writer(_Utf8(file), delimiter=self._delimiter, lineterminator=self._end)
+        output = csv.writer(
+            _Utf8(file, self._end), delimiter=self._delimiter, lineterminator=_QUOTED
+        )
         output.writerow([*self._header, *example])
         yield DelimitedWriter(output, list(example))
 
@@ -117,12 +122,13 @@ class DelimitedWriter:
 
 @dataclass(frozen=True)
 class _Utf8:
-    """What the csv module writes to."""
+    """What the csv module writes to, a row at a time; each ends with `end`."""
 
     file: IO[bytes]
+    end: str
 
     def write(self, text: str) -> int:
-        return self.file.write(text.encode())
+        return self.file.write((text.removesuffix(_QUOTED) + self.end).encode())
 
 
 def _delimiter(path: Path, header: str) -> str:
@@ -133,11 +139,6 @@ def _delimiter(path: Path, header: str) -> str:
     """
     first = "\t" if bare_suffix(path) in TAB_SUFFIXES else ","
     return first if first in header else max(DELIMITERS, key=header.count)
-
-
-def _lines(first: str, rest: IO[str]) -> Iterator[str]:
-    yield first
-    yield from rest
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
-from sparsekit.errors import UserError, first_line
+from sparsekit.errors import UserError, first_line, parse_json
 from sparsekit.runtime.tables.base import NewValues, Part
 
 
@@ -44,8 +44,8 @@ class JsonLinesTable:
 
     binary = False
 
-    def __init__(self, path: Path, file: IO[str]) -> None:
-        self._path, self._file = path, file
+    def __init__(self, path: Path, lines: Iterator[str]) -> None:
+        self._path, self._lines = path, lines
         rows = self._rows()
         first = next(rows, None)
         if first is None:
@@ -63,7 +63,7 @@ class JsonLinesTable:
         yield JsonLinesWriter(self._path, file, list(example))
 
     def _rows(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
-        for number, line in enumerate(self._file, start=1):
+        for number, line in enumerate(self._lines, start=1):
             text = line.strip()
             if not text:
                 continue
@@ -73,8 +73,8 @@ class JsonLinesTable:
                     f"jq -c '.[]' {self._path} > rows.jsonl"
                 )
             try:
-                value = json.loads(text)
-            except (json.JSONDecodeError, RecursionError) as error:
+                value = parse_json(text)
+            except ValueError as error:
                 raise UserError(
                     f"cannot read {self._path} as json: line {number}: {first_line(error)}; write "
                     "one object a line"

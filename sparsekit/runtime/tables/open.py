@@ -11,12 +11,13 @@ from typing import IO, cast
 
 import pyarrow as pa
 
-from sparsekit.data.compression import bare_suffix, first_bytes, not_utf8, open_text
+from sparsekit.data.compression import bare_suffix, first_bytes, open_text
 from sparsekit.errors import UserError
 from sparsekit.runtime.tables.base import Table
 from sparsekit.runtime.tables.delimited import TAB_SUFFIXES, DelimitedTable
 from sparsekit.runtime.tables.json_lines import JsonLinesTable
 from sparsekit.runtime.tables.parquet import ParquetTable
+from sparsekit.runtime.tables.source import reading, source_lines
 
 # The suffix of a file, without that of a compression, and its format.
 FORMATS = {
@@ -43,16 +44,16 @@ def open_table(path: Path) -> Iterator[Table]:
     if not path.is_file():
         raise UserError(f"there is no file {path}; give a csv, jsonl or parquet file")
     kind = FORMATS[bare_suffix(path)]
-    try:
-        if not first_bytes(path, 4096).strip():
-            raise UserError(f"{path} is empty")
-        if kind == "parquet":
-            yield ParquetTable(path)
-            return
-        with open_text(path) as file:
-            yield JsonLinesTable(path, file) if kind == "JSON lines" else DelimitedTable(path, file)
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error) from error
+    with reading(path):
+        empty = not first_bytes(path, 4096).strip()
+    if empty:
+        raise UserError(f"{path} is empty")
+    if kind == "parquet":
+        yield ParquetTable(path)
+        return
+    with open_text(path) as file:
+        lines = source_lines(path, file)
+        yield JsonLinesTable(path, lines) if kind == "JSON lines" else DelimitedTable(path, lines)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ GROUP = 16384
 class ParquetPart:
     """Rows as Arrow has them, and the number of the first."""
 
+    path: Path
     first: int
     batch: pa.RecordBatch
 
@@ -29,7 +30,13 @@ class ParquetPart:
         return int(self.batch.num_rows)
 
     def values(self, column: str) -> list[Any]:
-        found: list[Any] = self.batch.column(column).to_pylist()
+        try:
+            found: list[Any] = self.batch.column(column).to_pylist()
+        except (ValueError, pa.ArrowException) as error:
+            raise UserError(
+                f"cannot read {self.path}, column {column}, from {self.where(0)} on: "
+                f"{first_line(error)}; write the column again as text in UTF-8"
+            ) from error
         return found
 
     def where(self, row: int) -> str:
@@ -62,7 +69,7 @@ class ParquetTable:
                 raise self._damaged(error) from error
             if batch is None:
                 return
-            yield ParquetPart(first, batch)
+            yield ParquetPart(self._path, first, batch)
             first += batch.num_rows
 
     @contextmanager

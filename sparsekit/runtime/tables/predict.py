@@ -8,6 +8,7 @@ from typing import Any
 
 from sparsekit.errors import UserError
 from sparsekit.runtime.deployment import Deployment
+from sparsekit.runtime.encoder import is_utf8
 from sparsekit.runtime.tables.base import NewValues, Part, Table
 from sparsekit.runtime.tables.open import open_output, open_table
 from sparsekit.runtime.tasks.base import Row
@@ -100,6 +101,6 @@ def _text(value: Any, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise UserError(f"{where}, holds {str(value)[:60]!r}, which is not text; write a text")
     text = str(value)
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if not is_utf8(text):
         raise UserError(f"{where}, has half of a surrogate pair, {text[:60]!r}; write UTF-8")
     return text

@@ -39,6 +39,7 @@ class Answers(ABC):
     per_token: whether outputs have one entry for each token, [batch, tokens, ...]; otherwise they
         have one for each row, [batch, ...].
     columns: the columns of `evaluation/*.parquet` that `encode_table` reads.
+    raw_scores: whether the `score` of an answer is the model's own number, not a probability.
     pairs: whether a row is a pair of texts; None: unknown, so that both are answered.
     second_may_be_empty: whether the second text of a pair may be empty.
     """
@@ -47,6 +48,7 @@ class Answers(ABC):
     per_token: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     second_may_be_empty: ClassVar[bool] = True
+    raw_scores: ClassVar[bool] = False
 
     pairs: bool | None = None
 

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from sparsekit.config.build import build
 from sparsekit.errors import UserError, first_line, parse_json
+from sparsekit.runtime.encoder import UNNAMED, read_json
 from sparsekit.runtime.tasks.base import Answers
 from sparsekit.runtime.tasks.text_classification import TextClassificationAnswers
 
 # In a deployment folder: the class of the task's answers and its settings.
 FILE = "task.json"
+# How transformers ends the names of classifiers.
+_HEAD = "ForSequenceClassification"
 
 
 def write_task(answers: Answers, folder: Path) -> None:
@@ -23,13 +26,15 @@ def write_task(answers: Answers, folder: Path) -> None:
 
 
 def read_task(folder: Path) -> Answers:
-    """The answers that `folder/task.json` names; those of text classification without the file.
+    """The answers that `folder/task.json` names.
 
-    Deployments of versions before 0.2 have no such file. Raises UserError where it cannot be read,
-    and for a class that is neither sparsekit's nor imported already.
+    Deployments of versions before 0.2 have no such file and are text classifiers, as their
+    `config.json` says. Raises UserError where the file is missing from another deployment or cannot
+    be read, and for a class that is neither sparsekit's nor imported already.
     """
     file = folder / FILE
     if not file.is_file():
+        _check_classifier(folder)
         return TextClassificationAnswers()
     try:
         node = parse_json(file.read_bytes())
@@ -41,3 +46,18 @@ def read_task(folder: Path) -> Answers:
         ) from error
     answers: Answers = build(node, FILE, Answers)
     return answers
+
+
+def _check_classifier(folder: Path) -> None:
+    """Raise UserError where `config.json` is not that of a classifier with one label a text."""
+    config = read_json(folder / "config.json")
+    architectures, labels = config.get("architectures"), config.get("id2label", UNNAMED)
+    kind, count = config.get("problem_type"), len(labels) if isinstance(labels, dict) else 0
+    names = architectures if isinstance(architectures, list) else []
+    classifier = any(str(name).endswith(_HEAD) for name in names)
+    if not classifier or kind not in (None, "single_label_classification") or count < 2:
+        raise UserError(
+            f"there is no {folder / FILE}, and config.json does not say that the model is a text "
+            f"classifier of one label a text: architectures {architectures}, problem_type {kind}, "
+            f"{count} labels; export the run again: sparsekit export RUN"
+        )

@@ -15,6 +15,7 @@ from sparsekit.errors import UserError
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.tasks.base import Answer, Answers, Array, Outputs, Row
 from sparsekit.runtime.tasks.card import CardParts
+from sparsekit.runtime.tasks.visible import visible
 
 Spans = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
@@ -35,6 +36,8 @@ class QuestionAnsweringAnswers(Answers):
     They are what the question-answering pipeline of transformers 4 returns: starts and ends are
     normalized by softmax over the context's tokens of each window and its first token, which stands
     for no answer; spans begin and end with words, and the scores of spans of equal text add up.
+    The pipeline's answer begins with the blank that some tokenizers count to a word; here no
+    answer begins or ends with a blank.
 
     doc_stride: the tokens that two successive windows share.
     max_answer_tokens: the tokens of the longest answer.
@@ -122,7 +125,9 @@ class QuestionAnsweringAnswers(Answers):
             for first, last, score in best_spans(starts, ends, self.max_answer_tokens):
                 if outside[first] or outside[last]:
                     continue
-                begin, end = int(spans[first, 0]), int(spans[last, 1])
+                begin, end = visible(context, int(spans[first, 0]), int(spans[last, 1]))
+                if begin == end:
+                    continue
                 answer = {"answer": context[begin:end], "score": score, "start": begin, "end": end}
                 known = found.setdefault(context[begin:end].lower(), answer)
                 if known is not answer:

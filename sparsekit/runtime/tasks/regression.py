@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from tokenizers import Encoding
@@ -20,6 +21,8 @@ from sparsekit.runtime.tasks.text_classification import (
 
 class RegressionAnswers(Answers):
     """`score`, the number."""
+
+    raw_scores: ClassVar[bool] = True
 
     def answers(
         self,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, ClassVar
 
 import numpy as np
 from tokenizers import Encoding
 
 from sparsekit.errors import UserError
-from sparsekit.metrics.entities import OUTSIDE, split_tag
+from sparsekit.metrics.entities import spans
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.tasks.base import Answer, Answers, Array, Output, Outputs, Row, flat
 from sparsekit.runtime.tasks.card import CardParts
 from sparsekit.runtime.tasks.text_classification import softmax
+from sparsekit.runtime.tasks.visible import visible
 
 EXAMPLE = '"Write a text of your own here."'
 INPUTS = '["Write a text of your own here.", "And a second one here."]'
@@ -30,9 +32,11 @@ for row, best in zip(rows, outputs[0].argmax(axis=-1)):
 class TokenClassificationAnswers(Answers):
     """`entities`: of each its `entity` (type), `score`, `start`, `end` (characters) and `text`.
 
-    The first token of a word labels the word, as in training. Neighbouring words of one type are
-    one entity, unless the later one begins another (B-); its score is the mean of its words'
-    probabilities. So transformers' pipeline aggregates with `aggregation_strategy="first"`.
+    The first token of a word labels the word, as in training. Entities are those that the metrics
+    count, `sparsekit.metrics.entities.spans`; the score of one is the mean of its words'
+    probabilities. So transformers' pipeline aggregates tags with B- and I- with
+    `aggregation_strategy="first"`. It knows no other prefixes, and it begins an entity with the
+    blank that some tokenizers count to a word; here no entity begins or ends with a blank.
     """
 
     per_token: ClassVar[bool] = True
@@ -103,46 +107,47 @@ def entities(
 
     probabilities: [tokens, labels] of the tokens of `encoding`.
     """
-    groups: list[tuple[str, list[tuple[int, int, float]]]] = []
-    last = ""
-    for start, end, label, score in _words(encoding, probabilities, labels):
-        prefix, kind = split_tag(label)
-        if label == OUTSIDE:
-            last = ""
-        elif kind == last and prefix != "B":
-            groups[-1][1].append((start, end, score))
-        else:
-            groups.append((kind, [(start, end, score)]))
-            last = kind
-    return [
-        {
-            "entity": kind,
-            "score": float(np.mean([score for *_, score in words])),
-            "start": words[0][0],
-            "end": words[-1][1],
-            "text": text[words[0][0] : words[-1][1]],
-        }
-        for kind, words in groups
-    ]
+    words = _words(text, encoding, probabilities, labels)
+    found = []
+    for span in spans([word.label for word in words]):
+        inside = words[span.start : span.end]
+        start, end = inside[0].start, inside[-1].end
+        found.append(
+            {
+                "entity": span.kind,
+                "score": float(np.mean([word.score for word in inside])),
+                "start": start,
+                "end": end,
+                "text": text[start:end],
+            }
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word: its characters `start` to `end` (excluded), its label and the label's probability."""
+
+    start: int
+    end: int
+    label: str
+    score: float
 
 
 def _words(
-    encoding: Encoding, probabilities: Array, labels: Sequence[str]
-) -> list[tuple[int, int, str, float]]:
-    """Start, end, label and probability of each word; its first token decides."""
-    words: list[tuple[int, int, str, float]] = []
-    last = None
-    for token, word in enumerate(encoding.word_ids):
-        start, end = encoding.offsets[token]
-        if word is None:
-            continue
-        if word == last:
-            first = words[-1]
-            words[-1] = (first[0], end, *first[2:])
-        else:
-            best = int(probabilities[token].argmax())
-            words.append((start, end, labels[best], float(probabilities[token][best])))
-        last = word
+    text: str, encoding: Encoding, probabilities: Array, labels: Sequence[str]
+) -> list[Word]:
+    """The words of a text, without those of blanks alone; the first token of each decides."""
+    numbers, offsets = encoding.word_ids, encoding.offsets
+    tokens = (token for token, number in enumerate(numbers) if number is not None)
+    words = []
+    for _, group in groupby(tokens, key=numbers.__getitem__):
+        own = list(group)
+        start, end = visible(text, offsets[own[0]][0], offsets[own[-1]][1])
+        if start < end:
+            scores = probabilities[own[0]]
+            best = int(scores.argmax())
+            words.append(Word(start, end, labels[best], float(scores[best])))
     return words
 
 
