@@ -41,7 +41,7 @@ architectures: $(INSTALLED)  ## Take every family of models through everything a
 
 # As each processor compiles it: nothing is run. OpenMP's header is the system compiler's.
 tidy: $(INSTALLED)  ## The C kernels under clang-tidy, as for AMX and AVX-512, AVX2 and any x86-64
-	for processor in "-march=x86-64-v4 -mavx512vnni -mavx512vbmi2 -mamx-tile -mamx-int8" \
+	for processor in "-march=x86-64-v4 -mavx512vnni -mavx512vbmi2 -mamx-tile -mamx-int8 -mamx-bf16" \
 			"-march=x86-64-v3 -mavxvnni" "-march=x86-64"; do \
 		$(BIN)/clang-tidy --quiet $(wildcard sparsekit/kernels/csrc/*/*.c) -- -O3 -fopenmp $$processor \
 			-idirafter $$(dirname $$($${CC:-cc} -print-file-name=include/omp.h)) || exit 1; \

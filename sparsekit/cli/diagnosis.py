@@ -107,7 +107,7 @@ def _sparse_runtime() -> Finding:
     if not int8:
         slow = "multiplies in float32: there is neither VNNI nor AVX2, so int8 models are slower"
         return Finding("runtime=sparse", slow)
-    tiles = ", in tiles (AMX) where that is faster" if kernels.has_int8_tiles() else ""
+    tiles = ", in tiles (AMX) where that is faster" if kernels.has_amx() else ""
     return Finding("runtime=sparse", f"multiplies int8{tiles}")
 
 

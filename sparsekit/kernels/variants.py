@@ -50,8 +50,15 @@ NATIVE = Variant("native", ("-march=native",))
 VARIANTS = (
     Variant(
         "amx",
-        ("-march=x86-64-v4", "-mavx512vnni", "-mavx512vbmi2", "-mamx-tile", "-mamx-int8"),
-        _LEVEL_4 | {"avx512_vnni", "avx512_vbmi2", "amx_tile", "amx_int8"},
+        (
+            "-march=x86-64-v4",
+            "-mavx512vnni",
+            "-mavx512vbmi2",
+            "-mamx-tile",
+            "-mamx-int8",
+            "-mamx-bf16",
+        ),
+        _LEVEL_4 | {"avx512_vnni", "avx512_vbmi2", "amx_tile", "amx_int8", "amx_bf16"},
     ),
     Variant("avx512_vnni", ("-march=x86-64-v4", "-mavx512vnni"), _LEVEL_4 | {"avx512_vnni"}),
     Variant("avx512", ("-march=x86-64-v4",), _LEVEL_4),

@@ -47,11 +47,18 @@ def test_sparse_products() -> None:
 
 
 def test_tiles() -> None:
-    if not compiled().has_int8_tiles():
+    if not compiled().has_amx():
         pytest.skip("this processor has no AMX")
     words = ["--layers", "1", "--sparsity", "0.8", "--tokens", "16", "--rounds", "1"]
     last = output("tiles", *words).splitlines()[-1]
     assert last.startswith("| 80% | 16 | ") and last.count("|") == 7
+
+
+def test_attention_in_tiles() -> None:
+    if not compiled().has_amx():
+        pytest.skip("this processor has no AMX")
+    last = output("attention_tiles", "--layers", "1", "--tokens", "16", "--rounds", "1")
+    assert last.splitlines()[-1].startswith("| 16 | ") and last.splitlines()[-1].count("|") == 6
 
 
 def test_the_profile_of_a_step_names_our_kernels() -> None:

@@ -20,6 +20,7 @@
 #undef _tile_release
 #undef _tile_loadd
 #undef _tile_stored
+#undef _tile_dpbf16ps
 #undef _tile_dpbsud
 #undef _tile_zero
 
@@ -88,12 +89,45 @@ static __attribute__((noinline)) void emulated_multiply(int sums, int left, int 
     }
 }
 
+/* A bf16 number, of which the processor takes denormal ones for 0. */
+static float emulated_bf16(const uint8_t *from) {
+    uint32_t bits = (uint32_t)(from[0] | from[1] << 8) << 16;
+    float x;
+    if (!(bits & 0x7f800000))
+        bits &= 0x80000000;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+/* bf16 numbers of `left` times those of `right`, two at a time, whose sums are added at the end. */
+static __attribute__((noinline)) void emulated_multiply_bf16(int sums, int left, int right) {
+    const uint16_t *row_bytes = emulated_tiles.row_bytes;
+    const uint8_t *rows = emulated_tiles.rows;
+    if (!emulated_tiles.configured || rows[sums] != rows[left] ||
+        row_bytes[sums] != row_bytes[right] || row_bytes[left] != 4 * rows[right])
+        abort();
+    for (int m = 0; m < rows[sums]; m++) {
+        for (int n = 0; n < row_bytes[sums] / 4; n++) {
+            float sum, halves[2] = {0};
+            memcpy(&sum, emulated_tiles.data[sums][m] + 4 * n, 4);
+            for (int k = 0; k < row_bytes[left] / 2; k++)
+                halves[k % 2] = __builtin_fmaf(
+                    emulated_bf16(emulated_tiles.data[left][m] + 2 * k),
+                    emulated_bf16(emulated_tiles.data[right][k / 2] + 4 * n + 2 * (k % 2)),
+                    halves[k % 2]);
+            sum += halves[0] + halves[1];
+            memcpy(emulated_tiles.data[sums][m] + 4 * n, &sum, 4);
+        }
+    }
+}
+
 #define _tile_loadconfig(config) emulated_load_config(config)
 #define _tile_release() emulated_release()
 #define _tile_zero(tile) emulated_zero(tile)
 #define _tile_loadd(tile, from, stride) emulated_load(tile, from, stride)
 #define _tile_stored(tile, to, stride) emulated_store(tile, to, stride)
 #define _tile_dpbsud(sums, left, right) emulated_multiply(sums, left, right)
+#define _tile_dpbf16ps(sums, left, right) emulated_multiply_bf16(sums, left, right)
 /* The request for tiles. */
 #define syscall(...) 0L
 
@@ -241,6 +275,7 @@ static __attribute__((noinline)) __m512 emulated_fmadd(__m512 x, __m512 y, __m51
 #endif
 #define __AMX_TILE__ 1
 #define __AMX_INT8__ 1
+#define __AMX_BF16__ 1
 /* A vector does not fit into a register. */
 #define VECTOR_REGISTER "m"
 

@@ -48,7 +48,7 @@ CPUS = {
         ["avx512_vnni", "avx512", "avx_vnni", "avx2"],
     ),
     "Sapphire Rapids with its tiles": (
-        [*LEVEL_4, "avx512_vnni", "avx512_vbmi2", "avx_vnni", "amx_tile", "amx_int8"],
+        [*LEVEL_4, "avx512_vnni", "avx512_vbmi2", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"],
         ["amx", "avx512_vnni", "avx512", "avx_vnni", "avx2"],
     ),
 }

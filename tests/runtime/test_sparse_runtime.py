@@ -104,6 +104,21 @@ def first_layer(runtime: SparseRuntime) -> LayerStruct:
 
 
 @needs_compiler
+@pytest.mark.parametrize("model", ["bert", "bert_tiles"])
+def test_scores_that_overflow_are_not_answered(tmp_path: Path, model: str) -> None:
+    """Logits are NaN, as those of onnxruntime, where scores are infinite."""
+    file = write_graph(tmp_path, model, quantized=False)
+    graph = onnx.load(file)
+    for tensor in graph.graph.initializer:
+        if "layer.0.attention.self" in tensor.name and tensor.name.endswith("bias"):
+            bias = onnx.numpy_helper.to_array(tensor)
+            large = np.full_like(bias, 3e19)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(large, tensor.name))
+    onnx.save(graph, file)
+    for runtime in (OnnxRuntime(file, threads=1), SparseRuntime(file, threads=1)):
+        assert np.isnan(runtime.run(texts(2, 9, padded=False))).all()
+
+
 def test_float32_logits_are_precise(berts: dict[str, Path]) -> None:
     inputs = texts(32, 40)
     expected = OnnxRuntime(berts["float32"], threads=1).run(inputs)

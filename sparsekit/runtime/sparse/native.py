@@ -80,7 +80,7 @@ class Encoder:
         self.dot_products = bool(self._library.has_int8_dot_products())
         self._max_pair: int | None = self._library.max_int8_pair() or None
         self.int8 = self.dot_products or self._max_pair is not None
-        self.tiles = bool(self._library.has_int8_tiles())
+        self.tiles = bool(self._library.has_amx())
         # The structures store addresses only: the arrays must live as long.
         self._arrays: list[Array] = []
         self._weights: dict[object, tuple[WeightStruct, Format, int]] = {}
@@ -169,7 +169,9 @@ class Encoder:
             heads = len(a.query.bias) // a.head_features
             formats = operand_formats(a.operands, layer.terms, self.dot_products)
             operands = map(quantizer_struct, a.operands, formats)
-            tiles = self.tiles and attention_has_tiles(formats, a.head_features)
+            tiles = self.tiles and attention_has_tiles(
+                formats, a.head_features, a.positions is not None
+            )
             attention = AttentionStruct(heads, a.head_features, tiles, a.scale, *operands)
         attention_output, context = self._weight(layer.attention_output)
         if layer.intermediate is not None:

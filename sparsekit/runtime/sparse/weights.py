@@ -104,14 +104,18 @@ def operand_formats(
     return [Format.ROUNDED] * 4
 
 
-def attention_has_tiles(formats: Sequence[Format], features: int) -> bool:
-    """Whether a CPU with int8 tiles multiplies the operands of a head in them.
+def attention_has_tiles(formats: Sequence[Format], features: int, distances: bool) -> bool:
+    """Whether a CPU with AMX multiplies the operands of a head in tiles.
 
-    formats: those of `operand_formats`; features: of a head. They are the rows of a tile of values,
-    which must be whole. On an Intel Xeon (Emerald Rapids), beside a training, whole models with 512
-    tokens took 0.89 of the time, with 128 0.97, and with fewer as long as without tiles.
+    formats: those of `operand_formats`; features: of a head; distances: whether scores have terms
+    of distances, which are computed with those of query and key. Tiles must be whole: in int8 the
+    features are the rows of a tile of values, in float32 what one instruction multiplies too. On an
+    Intel Xeon (Emerald Rapids), beside a training, whole models with int8 attention and 512 tokens
+    took 0.89 of the time, with 128 0.97, and with fewer as long as without tiles.
     """
-    return formats[0] == Format.PACKED and features % TILE_ROWS == 0
+    if formats[0] == Format.PACKED:
+        return features % TILE_ROWS == 0
+    return not distances and features % BLOCK_ROWS == 0
 
 
 def pack(linears: Sequence[Linear], format: Format, max_pair: int | None = None) -> PackedWeight:

@@ -11,6 +11,7 @@ that, so their numerators are kept, and a second pass over the blocks weights th
 
 #include <float.h>
 
+#include "attention_float_tiles.h"
 #include "attention_matmul.h"
 #include "attention_tiles.h"
 #include "disentangled.h"
@@ -19,19 +20,32 @@ that, so their numerators are kept, and a second pass over the blocks weights th
 #include "vectors.h"
 
 /* Memory of a worker for one part of a head. out [features][n]: the weighted sums, int32 for int8
-   matmuls; largest [blocks][n]: the largest score up to each block; scores [keys][n]. */
+   matmuls; largest [blocks][n]: the largest score up to each block; scores [keys][n], of a whole
+   number of pairs of vectors of keys. */
 typedef struct {
     vector *out, *largest, *scores;
+#ifdef HAS_AMX
+    split_operands split;
+#endif
 } attention_scratch;
 
-/* The vectors of memory for sequences of up to `vectors`. */
+/* The vectors of memory for heads of up to `features`, and sequences of up to `vectors`. */
 INLINE long attention_scratch_vectors(long features, long vectors) {
-    return QUERIES * (features + vectors + LANES * vectors);
+    long all = QUERIES * (features + vectors + LANES * (vectors + 1));
+#ifdef HAS_AMX
+    all += split_operands_vectors(features, vectors);
+#endif
+    return all;
 }
 
 INLINE attention_scratch allocate_attention(vector *memory, long features, long vectors) {
-    vector *largest = memory + QUERIES * features;
-    return (attention_scratch){memory, largest, largest + QUERIES * vectors};
+    vector *largest = memory + QUERIES * features, *scores = largest + QUERIES * vectors;
+    attention_scratch s = {.out = memory, .largest = largest, .scores = scores};
+#ifdef HAS_AMX
+    integers *rest = (integers *)(scores + QUERIES * LANES * (vectors + 1));
+    s.split = allocate_split_operands(rest, features, vectors);
+#endif
+    return s;
 }
 
 /* In place, scores [keys][n] = e^(score - largest) of one or two keys, added to sums [n]. */
@@ -49,9 +63,11 @@ INLINE void add_numerators(vector *scores, const vector *largest, vector *sums, 
     }
 }
 
-/* In place, scores [keys][n] = e^(score * scale + mask + pairs - largest); sums [n]: their sums
-   over all keys so far. pairs: NULL, or [keys][padded]. largest [n] is raised to the largest score;
-   rescale [n]: e^(its old value - its new value), which `sums` is multiplied by. */
+/* In place, scores [keys][n] = e^(score * scale + mask + pairs - largest), where masks of minus
+   infinity count as the smallest number: of a sequence whose keys are all masked by it, the average
+   is computed. sums [n]: their sums over all keys so far. pairs: NULL, or [keys][padded]. largest
+   [n] is raised to the largest score; rescale [n]: e^(its old value - its new value), which `sums`
+   is multiplied by. */
 INLINE void softmax_block(vector *scores, long keys, float scale, const float *mask,
                           const float *pairs, long padded, vector *largest, vector *sums,
                           vector *rescale, const int n) {
@@ -60,10 +76,10 @@ INLINE void softmax_block(vector *scores, long keys, float scale, const float *m
     for (int j = 0; j < n; j++)
         previous[j] = largest[j];
     for (long t = 0; t < keys; t++) {
+        const vector masked = broadcast(mask[t] < -FLT_MAX ? -FLT_MAX : mask[t]);
 #pragma GCC unroll 4
         for (int j = 0; j < n; j++) {
-            scores[t * n + j] =
-                multiply_add_floats(scores[t * n + j], broadcast(scale), broadcast(mask[t]));
+            scores[t * n + j] = multiply_add_floats(scores[t * n + j], broadcast(scale), masked);
             if (pairs)
                 scores[t * n + j] += load(pairs + t * padded + j * LANES);
             largest[j] = maximum(largest[j], scores[t * n + j]);
@@ -81,11 +97,18 @@ INLINE void softmax_block(vector *scores, long keys, float scale, const float *m
         add_numerators(scores + t * n, largest, sums, 1, n);
 }
 
-/* scores [keys][n] of `keys` keys from `lane` on. query_terms: see sum_queries. */
-INLINE void compute_scores(const head_part *part, const integers *query_terms, long lane, long keys,
-                           vector *scores, const int n) {
+/* scores [keys][n] of `keys` keys from the sequence's key k on. query_terms: see sum_queries. */
+INLINE void compute_scores(const head_part *part, const attention_scratch *s,
+                           const integers *query_terms, long k, long keys, vector *scores,
+                           const int n) {
+    const long lane = part->sequence->first * LANES + k;
     (void)query_terms; /* Used with int8 only. */
-#ifdef INT8_TILES
+    (void)s;           /* Used with AMX only. */
+#ifdef HAS_AMX
+    if (part->attention->tiles && part->attention->query.format != PACKED) {
+        score_float_tiles(&s->split, part->attention->features, k, keys, scores, n);
+        return;
+    }
     if (part->attention->tiles) {
         score_tiles(part, query_terms, lane, keys, scores, n);
         return;
@@ -106,10 +129,19 @@ INLINE void compute_scores(const head_part *part, const integers *query_terms, l
         score_block(part, lane + t, scores + t * n, n);
 }
 
-/* out [features][n] = out * rescale + the values of `keys` keys from `lane` on, weighted. */
-INLINE void add_values(const head_part *part, const vector *weights, long lane, long keys,
-                       const vector *rescale, vector *out, const int n) {
+/* out [features][n] = out * rescale + the values of `keys` keys from the sequence's key k on,
+   weighted by weights [keys][n], which are overwritten. */
+INLINE void add_values(const head_part *part, const attention_scratch *s, vector *weights, long k,
+                       long keys, const vector *rescale, vector *out, const int n) {
     long features = part->attention->features, first = part->head * features, f = 0;
+    const long lane = part->sequence->first * LANES + k;
+    (void)s; /* Used with AMX only. */
+#ifdef HAS_AMX
+    if (part->attention->tiles) {
+        add_values_float_tiles(&s->split, features, weights, k, keys, rescale, out, n);
+        return;
+    }
+#endif
     for (; f + BLOCK <= features; f += BLOCK)
         weighted_sum_block(part, weights, lane, keys, first + f, rescale, out + f * n, BLOCK, n);
     for (; f < features; f += 4)
@@ -156,8 +188,8 @@ INLINE void weight_values(const head_part *part, attention_scratch s, const vect
             ones[j] = broadcast(1.0f);
             factor[j] = exponential(s.largest[j] - last_largest[j]) * (1.0f / sums[j]);
         }
-#ifdef INT8_TILES
-        if (a->tiles) {
+#ifdef HAS_AMX
+        if (a->tiles && a->probabilities.format == PACKED) {
             add_values_tiles(part, s.scores, first_lane + k, count, factor, probability_sums,
                              (integers *)s.out, n);
             continue;
@@ -174,7 +206,7 @@ INLINE void weight_values(const head_part *part, attention_scratch s, const vect
             for (int j = 0; j < n; j++)
                 s.scores[t * n + j] =
                     fake_quantize(s.scores[t * n + j] * factor[j], &a->probabilities);
-        add_values(part, s.scores, first_lane + k, count, ones, s.out, n);
+        add_values(part, &s, s.scores, k, count, ones, s.out, n);
     }
 #ifdef INT8_DOT_PRODUCTS
     if (a->probabilities.format == PACKED)
@@ -196,7 +228,6 @@ INLINE void attend(const head_part *part, attention_scratch s, vector *factor, c
     integers query_terms[QUERIES] = {0};
     memset(s.out, 0, a->features * n * sizeof *s.out);
     for (int j = 0; j < n; j++) {
-        /* Not infinity: of a sequence whose keys are all masked by it, the average is computed. */
         largest[j] = broadcast(-FLT_MAX);
         sums[j] = broadcast(0.0f);
     }
@@ -204,17 +235,19 @@ INLINE void attend(const head_part *part, attention_scratch s, vector *factor, c
     if (a->query.format == PACKED)
         sum_queries(part, query_terms, n);
 #endif
-#ifdef INT8_TILES
-    if (a->tiles)
+#ifdef HAS_AMX
+    if (a->tiles && a->query.format != PACKED)
+        _tile_loadconfig(&whole_tiles);
+    else if (a->tiles)
         configure_tiles(a);
 #endif
     for (long k = 0; k < seq->tokens; k += BLOCK_KEYS) {
-        long keys = min_long(BLOCK_KEYS, seq->tokens - k), lane = seq->first * LANES + k;
-        compute_scores(part, query_terms, lane, keys, scores, n);
+        long keys = min_long(BLOCK_KEYS, seq->tokens - k);
+        compute_scores(part, &s, query_terms, k, keys, scores, n);
         softmax_block(scores, keys, a->scale, mask + k, pairs ? pairs + k * padded : 0, padded,
                       largest, sums, rescale, n);
         if (!quantized) {
-            add_values(part, scores, lane, keys, rescale, s.out, n);
+            add_values(part, &s, scores, k, keys, rescale, s.out, n);
             continue;
         }
         for (int j = 0; j < n; j++)
@@ -225,16 +258,21 @@ INLINE void attend(const head_part *part, attention_scratch s, vector *factor, c
         factor[j] = quantized ? broadcast(1.0f) : 1.0f / sums[j];
     if (quantized)
         weight_values(part, s, largest, sums, n);
-#ifdef INT8_TILES
+#ifdef HAS_AMX
     if (a->tiles)
         _tile_release();
 #endif
 }
 
 /* The output of one head for n vectors of queries, stored in `to`. */
-INLINE void attention_head(const head_part *part, const columns *to, attention_scratch s,
+INLINE void attention_head(const head_part *part, const columns *to, attention_scratch *scratch,
                            const int n) {
     vector factor[QUERIES];
+#ifdef HAS_AMX
+    if (part->attention->tiles && part->attention->query.format != PACKED)
+        split(part, &scratch->split, n);
+#endif
+    const attention_scratch s = *scratch;
     attend(part, s, factor, n);
     long width = tile_width(part->query_vectors, part->v / TILE);
     long features = part->attention->features;

@@ -25,7 +25,8 @@ where all four operands are quantized, in int8 with four features or keys at onc
 
 /* In int8, query and key are PACKED and the values PLANES. Key and values are signed, since the
    instruction multiplies unsigned by signed bytes, and probabilities have a zero point of 0. tiles:
-   whether the int8 matmuls are those of attention_tiles.h. */
+   whether the int8 matmuls are those of attention_tiles.h, and the float32 ones those of
+   attention_float_tiles.h. */
 typedef struct {
     long heads, features, tiles;
     float scale;

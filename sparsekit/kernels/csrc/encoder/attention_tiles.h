@@ -14,7 +14,7 @@ are transposed. The values are PLANES, where 64 tokens of a feature lie together
 #include "tile_matmul.h"
 #include "vectors.h"
 
-#ifdef INT8_TILES
+#ifdef HAS_AMX
 /* The rows of tiles for the keys of a block, which lie in one tile of vectors. */
 #define KEY_ROWS (TILE / GROUP * TILE_UNITS)
 

@@ -69,8 +69,8 @@ int max_int8_pair(void) {
 }
 
 /* Whether weights may be stored as TILES; asks the system for them. */
-int has_int8_tiles(void) {
-#ifdef INT8_TILES
+int has_amx(void) {
+#ifdef HAS_AMX
     return allow_tiles();
 #else
     return 0;

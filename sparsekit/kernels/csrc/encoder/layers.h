@@ -68,8 +68,11 @@ static integers *allocate_tensors(tensors *t, const encoder *e, integers *memory
 }
 
 static long scratch_vectors(const encoder *e, long vectors) {
-    long sums = (PANEL + 4) * TILE,
-         attention = attention_scratch_vectors(e->attention_features, vectors);
+    long head_features = 0;
+    for (long i = 0; i < e->layers; i++)
+        if (e->layer[i].attention.features > head_features)
+            head_features = e->layer[i].attention.features;
+    long sums = (PANEL + 4) * TILE, attention = attention_scratch_vectors(head_features, vectors);
     long largest = sums > attention ? sums : attention;
     return largest > e->features ? largest : e->features;
 }
@@ -99,7 +102,7 @@ static void attention_heads(const attention *a, const score_terms *terms, const 
         if (first_only) {
             head_part part = {a,     terms,         &t->query, &t->key, &t->value,        head,
                               index, query_vectors, vectors,   index,   sequences + index};
-            attention_head(&part, to, scratch, 1);
+            attention_head(&part, to, &scratch, 1);
             continue;
         }
         for (; index >= query_parts(sequences + s); s++)
@@ -118,9 +121,9 @@ static void attention_heads(const attention *a, const score_terms *terms, const 
                           sequences[s].first,
                           sequences + s};
         for (; part.v + QUERIES <= end; part.v += QUERIES)
-            attention_head(&part, to, scratch, QUERIES);
+            attention_head(&part, to, &scratch, QUERIES);
         for (; part.v < end; part.v++)
-            attention_head(&part, to, scratch, 1);
+            attention_head(&part, to, &scratch, 1);
     }
     finish_phase(self, a->heads * parts);
 }

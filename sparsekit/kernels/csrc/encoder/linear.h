@@ -80,7 +80,7 @@ INLINE long rows_per_step(const weight *w, long activation) {
 /* sums [last - first][width] = the rows times a tile of x. */
 static void multiply_rows(const weight *w, long first, long last, const integers *x, integers *sums,
                           long width) {
-#ifdef INT8_TILES
+#ifdef HAS_AMX
     if (w->format == TILES) {
         multiply_tiles(w, first, last, x, sums, width);
         return;

@@ -25,9 +25,9 @@ now are multiplied, which leaves the vector units idle. */
    both they and the next ones fit into the L1 cache. */
 #define TILE_CHUNK 12
 
-#if defined __AMX_INT8__ && defined __AMX_TILE__ && defined __AVX512VBMI2__ &&                     \
-    defined INT8_DOT_PRODUCTS && LANES == 16
-#define INT8_TILES
+#if defined __AMX_TILE__ && defined __AMX_INT8__ && defined __AMX_BF16__ &&                        \
+    defined __AVX512VBMI2__ && defined INT8_DOT_PRODUCTS && LANES == 16
+#define HAS_AMX
 
 #include <sys/syscall.h>
 #include <unistd.h>

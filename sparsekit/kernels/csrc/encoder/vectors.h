@@ -184,6 +184,20 @@ INLINE vector maximum(vector a, vector b) {
 #endif
 }
 
+/* The larger of x and a limit, or NaN where x is: scores that are no numbers must not become
+   answers that look like some. */
+INLINE vector at_least(vector x, vector limit) {
+#if defined __AVX512F__ || defined __AVX2__
+    return maximum(limit, x); /* The second one, where one is NaN. */
+#elif defined __aarch64__
+    return (vector)vmaxq_f32((float32x4_t)x, (float32x4_t)limit);
+#elif defined __wasm_simd128__
+    return (vector)wasm_f32x4_pmax((v128_t)x, (v128_t)limit);
+#else
+    return where(x < limit, limit, x);
+#endif
+}
+
 /* In place, e^x of n vectors, up to 8, for x <= 0, with a relative error of about 2e-7; below -87,
    near the smallest normal float32, e^-87. Each step is done for all of them before the next: a
    processor looks only some 60 instructions ahead for one that need not wait. */
@@ -192,7 +206,7 @@ INLINE void exponentiate(vector *x, const int n) {
     vector shifted[8], power[8];
 #pragma GCC unroll 8
     for (int i = 0; i < n; i++) {
-        x[i] = maximum(x[i], broadcast(-87.0f));
+        x[i] = at_least(x[i], broadcast(-87.0f));
         shifted[i] = multiply_add_floats(x[i], broadcast(1.44269504f), broadcast(ROUNDING_SHIFT));
     }
 #pragma GCC unroll 8
