@@ -17,10 +17,16 @@ from sparsekit.serving.refusals import Refusal
 
 
 class ServedModel:
-    """A deployment with a name, and the batches of its requests."""
+    """A deployment with a name, and the batches of its requests.
+
+    Making one lets the model answer a text, so that the first request is not slow; `example` is
+    that answer, which tells what values the others have.
+    """
 
     def __init__(self, name: str, deployment: Deployment, limits: Limits, metrics: Metrics) -> None:
         self.name, self.deployment, self.limits = name, deployment, limits
+        row: Row = ("text", "text" if deployment.task.pairs else None)
+        [self.example] = deployment.answers([row], deployment.encode([row]))
         self.batcher = Batcher(deployment, limits, metrics.of(name))
 
     async def answers(self, rows: Sequence[Row]) -> list[Answer]:
@@ -68,14 +74,11 @@ def named_folders(runs: Sequence[str]) -> dict[str, Path]:
 def load(
     folders: dict[str, Path], kind: type[Runtime], threads: int, limits: Limits, metrics: Metrics
 ) -> list[ServedModel]:
-    """Load every model, and let it answer a text, so that the first request is not slow.
+    """Load every model.
 
     Raises UserError for a folder without a deployment, and for a model that cannot be run.
     """
-    models = []
-    for name, folder in folders.items():
-        deployment = Deployment(folder, kind, threads)
-        row: Row = ("text", "text" if deployment.task.pairs else None)
-        deployment.answers([row], deployment.encode([row]))
-        models.append(ServedModel(name, deployment, limits, metrics))
-    return models
+    return [
+        ServedModel(name, Deployment(folder, kind, threads), limits, metrics)
+        for name, folder in folders.items()
+    ]

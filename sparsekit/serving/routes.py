@@ -91,6 +91,9 @@ class Endpoints:
 
 async def _predict(model: ServedModel, body: dict[str, Any]) -> Any:
     """The dialect is that of the body's keys."""
+    found = [key for key in ("inputs", *deepsparse.KEYS) if key in body]
+    if len(found) > 1:
+        raise Refusal(422, f"the body has {' and '.join(found)}: send one of them")
     if any(key in body for key in deepsparse.KEYS):
         return await deepsparse.predict(model, body)
     return await embeddings_inference.predict(model, body)
@@ -99,5 +102,5 @@ async def _predict(model: ServedModel, body: dict[str, Any]) -> Any:
 async def _infer(model: ServedModel, body: dict[str, Any]) -> Any:
     """DeepSparse Server answers at this address too."""
     if any(key in body for key in deepsparse.KEYS):
-        return await deepsparse.predict(model, body)
+        return await _predict(model, body)
     return await open_inference.infer(model, body)

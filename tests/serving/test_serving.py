@@ -99,7 +99,11 @@ def test_open_inference(port: int, expected: list[dict[str, Any]]) -> None:
     assert outputs["score"]["data"] == pytest.approx([each["score"] for each in expected])
     assert json.loads(outputs["scores"]["data"][0]).keys() == expected[0]["scores"].keys()
     assert get(port, "/v2")[1]["name"] == "sparsekit"
-    assert get(port, "/v2/models/other")[1]["inputs"][0]["datatype"] == "BYTES"
+    described = get(port, "/v2/models/other")[1]
+    assert described["inputs"][0]["datatype"] == "BYTES"
+    assert [(x["name"], x["datatype"], x["shape"]) for x in described["outputs"]] == [
+        (x["name"], x["datatype"], [-1]) for x in answer["outputs"]
+    ]
     for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/other/ready", "/health"):
         assert get(port, path)[0] == 200, path
 
@@ -165,6 +169,8 @@ TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
         ("/predict", {"inputs": [["a"]] * 51}, 413, "has 51 texts; send at most 50"),
         ("/predict", {"sequences": [["a"]]}, 422, "sequences[0] must be"),
         ("/predict", {"sequences": {}}, 422, "sequences must be"),
+        ("/predict", {"inputs": "a", "sequences": "b"}, 422, "has inputs and sequences: send one"),
+        ("/v2/models/other/infer", {"inputs": [], "question": "b"}, 422, "inputs and question"),
         ("/predict", {"question": "a"}, 422, "context must be a text, not None"),
         ("/embed", {"inputs": [1]}, 422, "inputs[0] must be a text"),
         ("/embed", {"inputs": []}, 422, "there are no texts"),

@@ -22,14 +22,18 @@ def server() -> Body:
 
 
 def metadata(model: ServedModel) -> Body:
-    """The model's inputs; the outputs are the values of its answers."""
+    """The model's inputs, and its outputs, which are the values of its answers."""
+    outputs = [_output(name, [model.example]) for name in model.example]
     names = INPUTS if model.deployment.task.pairs else INPUTS[:1]
     return {
         "name": model.name,
         "versions": ["1"],
         "platform": f"sparsekit_{model.deployment.runtime.name}",
         "inputs": [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in names],
-        "outputs": [],
+        "outputs": [
+            {"name": each["name"], "datatype": each["datatype"], "shape": [-1, *each["shape"][1:]]}
+            for each in outputs
+        ],
     }
 
 
