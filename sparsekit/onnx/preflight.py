@@ -69,7 +69,7 @@ def check_exportable(model: PreTrainedModel, task: Task, form: str) -> None:
     """
     config = {k: v for k, v in model.config.to_dict().items() if k not in IRRELEVANT}
     versions = [f"{name} {version(name)}" for name in ("torch", "transformers", "onnxruntime")]
-    identity = [json.dumps(config, sort_keys=True, default=str), form, *task.tokens_key, *versions]
+    identity = [json.dumps(config, sort_keys=True, default=str), form, *task.cache_key, *versions]
 
     def check(folder: Path) -> None:
         log.info("checking that %s can be exported, once", type(model).__name__)
