@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 KIND = "traces"
 GRAPH = "graph.onnx"
 # What turns a module into a graph.
-_PACKAGES = ("torch", "transformers", "onnxscript", "onnx_ir")
+PACKAGES = ("torch", "transformers", "onnxscript", "onnx_ir")
 # Parts of a config that change no operation.
 IRRELEVANT = ("_name_or_path", "id2label", "label2id", "architectures", "transformers_version")
 
@@ -105,7 +105,7 @@ def _identity(traced: nn.Module, weights: dict[str, Tensor], sources: Iterable[P
         json.dumps(config, sort_keys=True, default=str),
         str(model.config._attn_implementation),
         sys.version,
-        *(f"{name} {version(name)}" for name in _PACKAGES),
+        *(f"{name} {version(name)}" for name in PACKAGES),
         own_sources(),
         *(file_hash(path) for path in sources),
     ]
