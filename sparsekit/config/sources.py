@@ -62,19 +62,25 @@ def _file(module: str) -> Path | None:
 
 def _installed(path: Path) -> bool:
     """Whether a file belongs to Python, to an installed package, or to sparsekit."""
-    paths = sysconfig.get_paths()
-    return _shipped(path) or any(path.is_relative_to(paths[n]) for n in ("purelib", "platlib"))
+    return _shipped(path) or _within(path, "purelib", "platlib")
 
 
 def _shipped(path: Path) -> bool:
     """Whether a file belongs to sparsekit or to Python's own library."""
     if path.is_relative_to(str(files("sparsekit"))):
         return True
-    paths = sysconfig.get_paths()
     # Without a virtual environment, packages lie within Python's library.
-    if any(path.is_relative_to(paths[name]) for name in ("purelib", "platlib")):
-        return False
-    return any(path.is_relative_to(paths[name]) for name in ("stdlib", "platstdlib"))
+    packaged = _within(path, "purelib", "platlib")
+    return not packaged and _within(path, "stdlib", "platstdlib")
+
+
+def _within(path: Path, *kinds: str) -> bool:
+    return any(path.is_relative_to(_installations()[kind]) for kind in kinds)
+
+
+@functools.cache
+def _installations() -> dict[str, str]:
+    return sysconfig.get_paths()
 
 
 def _python_files(folder: Traversable) -> Iterable[tuple[str, bytes]]:
