@@ -26,11 +26,11 @@ from pathlib import Path
 
 from transformers import BertConfig, PreTrainedConfig
 
+from sparsekit.benchmark.grid import example
 from sparsekit.benchmark.latency import (
     LatencyGrid,
     fit_costs,
     grid_sizes,
-    random_inputs,
     random_model,
     time_sizes,
     write_size,
@@ -117,7 +117,7 @@ def measure(
 ) -> tuple[float, Times]:
     """The least seconds of dense float32 onnxruntime, and those of every size in int8."""
     model, layers = random_model(config), config.num_hidden_layers
-    inputs = random_inputs(1, sequence, model.config.vocab_size)
+    inputs = example(1, sequence, model.config.vocab_size)
     loaded: dict[tuple[str, str], Runtime] = {}
     with tempfile.TemporaryDirectory() as folder:
         dense, file = Path(folder) / "dense.onnx", Path(folder) / "model.onnx"

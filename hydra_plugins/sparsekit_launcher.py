@@ -24,6 +24,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from sparsekit.errors import UserError
+from sparsekit.system import cores
 
 
 class ProcessLauncher(Launcher):
@@ -58,16 +59,22 @@ class ProcessLauncher(Launcher):
         running: dict[int, Any] = {}
         scratch: dict[int, tempfile.TemporaryDirectory[str]] = {}
         codes: dict[int, int] = {}
+        # Which share of the cores each job has.
+        free, shares = list(range(self.n_jobs)), dict[int, int]()
         try:
             while waiting or running:
                 while waiting and len(running) < self.n_jobs:
                     number, overrides = waiting.pop(0)
                     scratch[number] = tempfile.TemporaryDirectory(prefix="sparsekit-job-")
-                    running[number] = self._start(number, overrides, scratch[number].name)
+                    shares[number] = free.pop(0)
+                    running[number] = self._start(
+                        number, overrides, scratch[number].name, shares[number]
+                    )
                 multiprocessing.connection.wait([job.sentinel for job in running.values()])
                 for number in [n for n, job in running.items() if not job.is_alive()]:
                     running[number].join()
                     codes[number] = running.pop(number).exitcode
+                    free.append(shares.pop(number))
                     scratch.pop(number).cleanup()
         finally:
             for job in running.values():
@@ -77,20 +84,20 @@ class ProcessLauncher(Launcher):
                 scratch[number].cleanup()
         return [_outcome(codes[n], o) for n, o in enumerate(job_overrides, initial_job_idx)]
 
-    def _start(self, number: int, overrides: Sequence[str], scratch: str) -> Any:
+    def _start(self, number: int, overrides: Sequence[str], scratch: str, share: int) -> Any:
         sys.stdout.flush()
         sys.stderr.flush()
         process = multiprocessing.get_context("fork").Process(
-            target=self._job, args=(number, list(overrides), scratch), name=f"job {number}"
+            target=self._job, args=(number, list(overrides), scratch, share), name=f"job {number}"
         )
         process.start()
         return process
 
-    def _job(self, number: int, overrides: list[str], scratch: str) -> None:
+    def _job(self, number: int, overrides: list[str], scratch: str, share: int) -> None:
         # A fork, above all a killed one, does not remove its libraries' temporary folders.
         os.environ["TMPDIR"] = tempfile.tempdir = scratch
         if self.n_jobs > 1:
-            _use_threads(max(1, len(os.sched_getaffinity(0)) // self.n_jobs))
+            _use_share(share, self.n_jobs)
         loader = self._context.config_loader
         config = loader.load_sweep_config(self._config, overrides)
         with open_dict(config):
@@ -114,9 +121,21 @@ class ProcessLauncher(Launcher):
         _ = result.return_value
 
 
-def _use_threads(count: int) -> None:
+def _use_share(share: int, shares: int) -> None:
+    """Keep this process to its share of the cores, which torch and timings then take for all.
+
+    Where the system cannot do that, only torch and OpenMP are limited.
+    """
     import torch
 
+    count = max(1, cores() // shares)
+    if hasattr(os, "sched_setaffinity"):
+        allowed = sorted(os.sched_getaffinity(0))
+        first, end = (len(allowed) * n // shares for n in (share, share + 1))
+        # With more jobs than cores several have the same one.
+        own = allowed[first:end] or [allowed[share % len(allowed)]]
+        os.sched_setaffinity(0, own)
+        count = len(own)
     torch.set_num_threads(count)
     os.environ["OMP_NUM_THREADS"] = str(count)
 

@@ -79,23 +79,34 @@ class SearchSweeper(ResumingSweeper):
             raise UserError("a search needs an axis, such as recipe.distill_hardness=interval(0,1)")
         fixed, _ = jobs_of.expand([o for o in overrides if o.get_key_element() not in swept])
         key = jobs_of.sweep_key(overrides)
-        study = self._study(key)
-        folder = Path(self._config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
+        with self._held(Path(self._config.hydra.sweep.dir)) as folder:
+            study = self._study(key)
+            jobs = self._search(study, space, fixed[0], folder, key)
+        self._show(study, jobs, list(space), folder)
+        return failures(self._unpruned(jobs), list(space))
+
+    def _search(
+        self,
+        study: optuna.Study,
+        space: Mapping[str, optuna.distributions.BaseDistribution],
+        fixed: Sequence[str],
+        folder: Path,
+        key: str,
+    ) -> list[Job]:
+        """The jobs of the trials that the study still lacks, run in `folder`."""
         jobs: list[Job] = []
         finished = [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED")]
         left = self.n_trials - len(finished)
         while left > 0:
-            trials = [study.ask(space) for _ in range(min(self.n_jobs, left))]
-            asked = [self._compose([*fixed[0], *self._chosen(study, trial)]) for trial in trials]
+            trials = [study.ask(dict(space)) for _ in range(min(self.n_jobs, left))]
+            asked = [self._compose([*fixed, *self._chosen(study, trial)]) for trial in trials]
             self._run(asked, folder, key, list(space))
             for trial, job in zip(trials, asked, strict=True):
                 self._tell(study, trial, job)
             jobs, left = jobs + asked, left - len(trials)
             if self.fail_fast and failures(self._unpruned(asked), list(space)):
                 break
-        self._show(study, jobs, list(space), folder)
-        return failures(self._unpruned(jobs), list(space))
+        return jobs
 
     def _study(self, key: str) -> optuna.Study:
         import optuna

@@ -7,7 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,19 +112,32 @@ class ResumingSweeper(Sweeper):
         overrides = parser.parse_overrides(arguments)
         expanded, axes = jobs_of.expand(overrides)
         key = jobs_of.sweep_key(overrides)
-        folder = writable_folder(self._folder(key), "hydra.sweep.dir")
+        with self._held(self._folder(key)) as folder:
+            jobs = [self._compose(job) for job in expanded]
+            self._run(jobs, folder, key, axes)
+        show(summary_table(jobs, axes, folder))
+        self._end(folder)
+        return failures(jobs, axes)
+
+    @contextmanager
+    def _held(self, path: Path) -> Iterator[Path]:
+        """The sweep's folder, writable, with other sweeps kept out: they number jobs as this one.
+
+        Raises UserError where another process runs a sweep in it.
+        """
+        folder = writable_folder(path, "hydra.sweep.dir")
+        lock = FileLock(folder / ".sweep.lock", timeout=0)
         try:
-            with FileLock(folder / ".sweep.lock", timeout=0):
-                jobs = [self._compose(job) for job in expanded]
-                self._run(jobs, folder, key, axes)
+            lock.acquire()
         except Timeout as error:
             raise UserError(
                 f"another process runs the sweep in {folder}: wait for it, or start one beside it "
                 "with hydra.sweep.dir=FOLDER"
             ) from error
-        show(summary_table(jobs, axes, folder))
-        self._end(folder)
-        return failures(jobs, axes)
+        try:
+            yield folder
+        finally:
+            lock.release()
 
     def _end(self, folder: Path) -> None:
         """Save the sweep's view in W&B if configured, and print the sweep's folder."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ from sklearn.isotonic import isotonic_regression
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from sparsekit.benchmark.grid import example
 from sparsekit.errors import ConfigError
 from sparsekit.models.loading import positions_of
 from sparsekit.models.pruning import prune
 from sparsekit.onnx.layers import read_layers
 from sparsekit.onnx.write import write_graphs
-from sparsekit.runtime.base import Inputs, Runtime
+from sparsekit.runtime.base import Runtime
 from sparsekit.shape.blocks import blocks
 from sparsekit.shape.config import KEY as SHAPE
 from sparsekit.shape.config import Shape, shaped
@@ -222,7 +223,7 @@ def time_sizes(
             file = Path(scratch) / f"{number}.onnx"
             write_size(model, layers, file, runtime.forms[0], grid, sparsity)
             loaded[key] = runtime(file, grid.threads)
-        inputs = random_inputs(grid.batch, grid.sequence, model.config.vocab_size)
+        inputs = example(grid.batch, grid.sequence, model.config.vocab_size)
         times: dict[Key, list[float]] = {key: [] for key in sizes}
         begin, done = time.monotonic(), 0
         while done < grid.rounds or time.monotonic() - begin < grid.seconds:
@@ -239,7 +240,7 @@ def least_seconds(runtime: Runtime, batch: int, sequence: int, vocabulary: int) 
 
     vocabulary: the number of tokens that the model knows.
     """
-    inputs, found = random_inputs(batch, sequence, min(TOKENS, vocabulary)), list[float]()
+    inputs, found = example(batch, sequence, min(TOKENS, vocabulary)), list[float]()
     while len(found) < RUNS or sum(found) < LEAST_TOTAL:
         found.append(runtime.seconds(inputs))
     return min(found)
@@ -285,11 +286,3 @@ def _quantizers(model: nn.Module) -> dict[str, Tensor]:
             found[f"{name}.input_quantizer.scale"] = torch.tensor(8 / 255)
             found[f"{name}.input_quantizer.zero_point"] = torch.tensor(128)
     return found
-
-
-def random_inputs(batch: int, sequence: int, tokens: int) -> Inputs:
-    """Random tokens [batch, sequence] without padding."""
-    shape = (batch, sequence)
-    ids = np.random.default_rng(0).integers(0, tokens, shape)
-    zeros: Any = np.zeros(shape, np.int64)
-    return {"input_ids": ids, "attention_mask": zeros + 1, "token_type_ids": zeros}

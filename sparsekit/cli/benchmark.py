@@ -142,7 +142,7 @@ def _compare(
     details = read_json(run.benchmark) | {"grid": rows, "sizes": files, "advice": sentences}
     run.benchmark.write_text(json.dumps(details, indent=2) + "\n", encoding="utf-8")
     try:
-        draw(rows, "/".join(run.path.resolve().parts[-2:]), run.path / "benchmark.png")
+        draw(rows, "/".join(run.path.resolve().parts[-2:]), run.benchmark_chart)
     except ImportError:
         sentences.append("No chart: matplotlib is not installed: pip install 'sparsekit[plot]'")
     return rows, files, sentences

@@ -14,8 +14,7 @@ from urllib.parse import quote
 
 from sparsekit.compare.statistics import Comparison, Statistic
 from sparsekit.errors import printable
-
-_NUMBER = re.compile(r"[+-]?[\d.]+([eE][+-]?\d+)?")
+from sparsekit.metrics.spreadsheet import no_formula
 
 
 def cell(statistic: Statistic | None) -> str:
@@ -85,18 +84,18 @@ def csv_text(comparison: Comparison) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     headings = [*comparison.axes, *comparison.measures, "tie", "pareto"]
-    writer.writerow(map(_no_formula, ["run", "status", "error", "seed", *headings]))
+    writer.writerow(map(_csv_cell, ["run", "status", "error", "seed", *headings]))
     for group in comparison.groups:
         for run in group.runs:
             values = [group.values[axis] for axis in comparison.axes]
             measured = [run.measures.get(measure, "") for measure in comparison.measures]
             flags = ["" if group.tie is None else int(group.tie), int(group.front)]
             row = [printable(str(run.folder)), run.status, "", run.seed, *values, *measured, *flags]
-            writer.writerow(map(_no_formula, row))
+            writer.writerow(map(_csv_cell, row))
     for run in comparison.others:
         values = [run.config.get(axis, "") for axis in comparison.axes]
         row = [printable(str(run.folder)), run.status, run.error, run.seed, *values]
-        writer.writerow(map(_no_formula, row))
+        writer.writerow(map(_csv_cell, row))
     return file.getvalue()
 
 
@@ -114,15 +113,8 @@ def _escaped(text: str) -> str:
     return " ".join(marked.splitlines())
 
 
-def _no_formula(value: Any) -> Any:
-    """`value` as a CSV cell that no spreadsheet evaluates: a formula's first character is quoted.
-
-    >>> _no_formula("=1+1"), _no_formula("-0.5"), _no_formula(-0.5)
-    ("'=1+1", '-0.5', -0.5)
-    """
-    text = str(value) if isinstance(value, str | Path) else ""
-    formula = text.startswith(("=", "+", "-", "@", "\t", "\r"))
-    return f"'{text}" if formula and not _NUMBER.fullmatch(text) else value
+def _csv_cell(value: Any) -> Any:
+    return no_formula(str(value)) if isinstance(value, str | Path) else value
 
 
 def _text(value: Any) -> str:

@@ -61,7 +61,19 @@ def build(
     except UserError:
         raise
     except Exception as error:  # whatever the target's own code raises
-        raise ConfigError([f"{name}: {error}"]) from error
+        raise ConfigError([f"{name}: {_reason(error)}"]) from error
+
+
+def _reason(error: Exception) -> str:
+    """
+    >>> _reason(ValueError("x is 2, not 1")), _reason(KeyError("x")), _reason(ValueError())
+    ('x is 2, not 1', "KeyError: 'x'", 'ValueError')
+    """
+    message = str(error)
+    # What a class refuses says so in a sentence; of anything else the type is half of what it says.
+    if message and isinstance(error, ValueError | TypeError):
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def check_origin(path: str, key: str) -> None:

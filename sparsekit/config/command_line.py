@@ -23,22 +23,27 @@ def arranged(words: Sequence[str]) -> list[str]:
     >>> arranged(["dataset=csv", "-m", "seed=1,2"])
     ['-m', 'dataset=csv', 'seed=1,2']
     """
-    overrides = [w for w in words if not w.startswith("-") and ("=" in w or w.startswith("~"))]
-    options = [word for word in words if word not in overrides]
-    _check_options(options)
+    parsed, unknown = get_args_parser().parse_known_intermixed_args(list(words))
+    _check_options(words, unknown)
+    # What is left is an override, whatever signs the value of an option holds.
+    overrides, options = list(parsed.overrides), list(words)
+    for override in overrides:
+        options.remove(override)
     chosen = any(word.startswith(("dataset=", "experiments=")) for word in overrides)
-    if {"-h", "--help"} & set(options) and not chosen:
+    if parsed.help and not chosen:
         overrides.append("dataset=rotten_tomatoes")
     parser = OverridesParser.create()
-    return options + [_readable(word, parser) for word in overrides]
+    return options + [
+        _readable(word, parser) if "=" in word or word.startswith("~") else word
+        for word in overrides
+    ]
 
 
-def _check_options(words: Sequence[str]) -> None:
+def _check_options(words: Sequence[str], unknown: Sequence[str]) -> None:
     """Raise UserError for a value of the config that is written as an option."""
-    _, unknown = get_args_parser().parse_known_args(list(words))
-    if not unknown:
+    word = next((word for word in unknown if word.startswith("-")), None)
+    if word is None:
         return
-    word = unknown[0]
     key, _, value = word.lstrip("-").partition("=")
     if not value:
         following = words[words.index(word) + 1 :]

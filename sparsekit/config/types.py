@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -22,12 +23,29 @@ def type_problems(target: type, values: Mapping[str, Any], name: str) -> list[st
 
     `name` is the key of the node in the config, for the messages.
     """
-    hints = get_type_hints(target)
+    hints = _hints(target)
     return [
         f"{name}.{key} is {value!r}; it must be {describe(hints[key])}"
         for key, value in values.items()
         if key in hints and not fits(value, hints[key])
     ]
+
+
+def _hints(target: type) -> dict[str, Any]:
+    """The types of `target`'s fields, and of its bases'.
+
+    Without those that do not resolve, such as a class that a user's module imports for a type
+    checker alone: their class checks such values itself.
+    """
+    hints: dict[str, Any] = {}
+    for base in reversed(target.__mro__):
+        for name, annotation in vars(base).get("__annotations__", {}).items():
+            single = {"__annotations__": {name: annotation}, "__module__": base.__module__}
+            hints.pop(name, None)
+            # Whatever evaluating the annotation raises.
+            with contextlib.suppress(Exception):
+                hints |= get_type_hints(type(base.__name__, (), single))
+    return hints
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -6,6 +6,7 @@ try. Imports no torch.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -48,19 +49,19 @@ class HubError(OfflineModeIsEnabled):
 
 @contextmanager
 def limited_waiting() -> Iterator[None]:
-    """Within the block every request to the Hub returns soon or raises HubError."""
-    client: Any = get_session()
-    library, verbosity = _library(client), logging.get_verbosity()
-    client.send = _Sender(client.send, library).send
-    logging.set_verbosity(ERROR)
+    """Within the block every request to the Hub returns soon or raises HubError.
+
+    Blocks may be nested, and several threads may be in one: the limits hold until the last ends.
+    """
+    library = _library(get_session())
+    _LIMITS.begin(library)
     try:
         yield
     except library.RequestError as error:
         # Raised by the Hub's client itself, as for redirects without an end.
         raise _unreachable(error, constants.ENDPOINT) from error
     finally:
-        logging.set_verbosity(verbosity)
-        del client.send
+        _LIMITS.end()
 
 
 def _library(client: Any) -> Any:
@@ -123,6 +124,33 @@ class _Sender:
         if self._begun[str(url)] > BEGINNINGS:
             lost = HubError(f"the download of {url} broke off {BEGINNINGS} times")
             self._lost[url.host] = lost
+
+
+class _Limits:
+    """The one sender of the Hub's client while any block of `limited_waiting` runs."""
+
+    def __init__(self) -> None:
+        self._lock, self._blocks = threading.Lock(), 0
+        self._client: Any = None
+        self._verbosity = 0
+
+    def begin(self, library: Any) -> None:
+        with self._lock:
+            if self._blocks == 0:
+                self._client, self._verbosity = get_session(), logging.get_verbosity()
+                self._client.send = _Sender(self._client.send, library).send
+                logging.set_verbosity(ERROR)
+            self._blocks += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if self._blocks == 0:
+                logging.set_verbosity(self._verbosity)
+                del self._client.send
+
+
+_LIMITS = _Limits()
 
 
 def _address(request: Any) -> str:

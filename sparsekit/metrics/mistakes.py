@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsekit.metrics.calibration import softmax
+from sparsekit.metrics.spreadsheet import no_formula
 
 MOST = 20
-# Spreadsheets run a cell that begins so as a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,5 @@ def write_mistakes(
         writer.writerow(["row", "label", "answer", "score", *texts])
         for index, found in enumerate(mistakes):
             cells = [found.label, found.answer, *(column[index] for column in texts.values())]
-            label, answer, *read = map(_cell, cells)
+            label, answer, *read = map(no_formula, cells)
             writer.writerow([found.row, label, answer, f"{found.score:.4f}", *read])
-
-
-def _cell(text: str) -> str:
-    """
-    >>> _cell("=1+1"), _cell("a = b")
-    ("'=1+1", 'a = b')
-    """
-    return f"'{text}" if text.startswith(_FORMULA) else text

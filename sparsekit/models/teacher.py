@@ -136,7 +136,7 @@ def teacher_outputs(folder: Path, data: Data, splits: Sequence[str]) -> dict[str
 
     found = {}
     for split in splits:
-        text = [data.fingerprint(split), *data.task.tokens_key, *data.label_names]
+        text = [data.fingerprint(split), *data.task.cache_key, *data.label_names]
         key = content_hash([*identity, *text])
         stored = kept_rows("teacher-logits", key, functools.partial(make, split))
         found[split] = read_kept(data.task, stored)

@@ -179,7 +179,7 @@ def _kept(teacher: Source, task: Task, student: LoadedModel, split: Tokenized) -
 
     order = teacher.order or range(len(id2label(student.model.config)))
     read_from = rows_hash(rows, [*inputs, *others])
-    key = content_hash([teacher.identity, *task.tokens_key, *map(str, order), read_from])
+    key = content_hash([teacher.identity, *task.cache_key, *map(str, order), read_from])
     return read_kept(task, kept_rows("teacher-logits", key, make))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,6 +31,7 @@ from sparsekit.onnx.sums import write_sums
 from sparsekit.onnx.trace import load_model
 from sparsekit.onnx.write import write_graphs
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.replacement import remove
 from sparsekit.runtime.answers import predict_outputs
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
@@ -98,8 +98,7 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
             f"there is no {source.weights}; give the folder of a run that was trained "
             "and saved: SparseTrainer does that in save_model()"
         )
-    if deployment.exists():
-        shutil.rmtree(deployment)
+    remove(deployment)
     model, state = load_model(source.model, task)
     layers = read_layers(model, state)
     with tempfile.TemporaryDirectory(prefix=".deployment-", dir=run) as scratch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -13,12 +14,13 @@ from pathlib import Path
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from sparsekit.cache import cached, content_hash
+from sparsekit.config.sources import own_sources
 from sparsekit.errors import UserError
 from sparsekit.onnx.check import check_structure
 from sparsekit.onnx.layers import other_bytes, read_layers
 from sparsekit.onnx.parity import check_probes
 from sparsekit.onnx.probes import probes
-from sparsekit.onnx.trace_cache import IRRELEVANT
+from sparsekit.onnx.trace_cache import IRRELEVANT, PACKAGES
 from sparsekit.onnx.write import write_graphs
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.sparsity.prunable import prunable
@@ -55,9 +57,9 @@ def export_problem(config: PreTrainedConfig) -> str | None:
 def check_exportable(model: PreTrainedModel, task: Task, form: str) -> None:
     """Export `model`, untrained and in float32, and compare it with torch on the probes.
 
-    Done once for each architecture, as the result does not depend on the weights: what passed is
-    kept in the cache. Takes seconds, and saves the training of a model that would be refused at its
-    export.
+    Done once for each architecture and exporter, as the result does not depend on the weights: what
+    passed is kept in the cache. Takes seconds, and saves the training of a model that would be
+    refused at its export.
 
     Args:
         model: the student as it is loaded.
@@ -68,8 +70,9 @@ def check_exportable(model: PreTrainedModel, task: Task, form: str) -> None:
         UserError: the check that failed.
     """
     config = {k: v for k, v in model.config.to_dict().items() if k not in IRRELEVANT}
-    versions = [f"{name} {version(name)}" for name in ("torch", "transformers", "onnxruntime")]
-    identity = [json.dumps(config, sort_keys=True, default=str), form, *task.tokens_key, *versions]
+    settings = [json.dumps(config, sort_keys=True, default=str), form, *task.cache_key]
+    versions = [f"{name} {version(name)}" for name in (*PACKAGES, "onnx", "onnxruntime")]
+    identity = [*settings, *versions, sys.version, own_sources()]
 
     def check(folder: Path) -> None:
         log.info("checking that %s can be exported, once", type(model).__name__)

@@ -7,15 +7,11 @@ own: a run's check before training and its export, all jobs of a sweep, the next
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import sys
-import sysconfig
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import onnx_ir as ir
@@ -24,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sparsekit.cache import CacheError, cached, content_hash, file_hash
+from sparsekit.config.sources import defining_files, own_sources
 from sparsekit.errors import first_line
 
 log = logging.getLogger(__name__)
@@ -31,7 +28,7 @@ log = logging.getLogger(__name__)
 KIND = "traces"
 GRAPH = "graph.onnx"
 # What turns a module into a graph.
-_PACKAGES = ("torch", "transformers", "onnxscript", "onnx_ir")
+PACKAGES = ("torch", "transformers", "onnxscript", "onnx_ir")
 # Parts of a config that change no operation.
 IRRELEVANT = ("_name_or_path", "id2label", "label2id", "architectures", "transformers_version")
 
@@ -48,7 +45,9 @@ def with_weights(
 
     Where the cache cannot be written, the graph is traced anew, and a warning says so.
     """
-    weights, sources = _named_tensors(traced), _sources(traced)
+    weights = _named_tensors(traced)
+    # The classes of all modules and of the task.
+    sources = defining_files(type(each) for each in [*traced.modules(), *vars(traced).values()])
     if sources is None:
         return capture()
     key = content_hash([*identity, *_identity(traced, weights, sources)])
@@ -106,8 +105,8 @@ def _identity(traced: nn.Module, weights: dict[str, Tensor], sources: Iterable[P
         json.dumps(config, sort_keys=True, default=str),
         str(model.config._attn_implementation),
         sys.version,
-        *(f"{name} {version(name)}" for name in _PACKAGES),
-        _own_sources(),
+        *(f"{name} {version(name)}" for name in PACKAGES),
+        own_sources(),
         *(file_hash(path) for path in sources),
     ]
 
@@ -116,54 +115,3 @@ def _numbers(module: nn.Module) -> dict[str, float]:
     """The attributes of a module that become constants of a graph, such as a norm's epsilon."""
     attributes = {name: value for name, value in vars(module).items() if name != "training"}
     return {name: value for name, value in attributes.items() if isinstance(value, int | float)}
-
-
-def _sources(traced: nn.Module) -> list[Path] | None:
-    """The files that define the classes of all modules, of their bases, and of the task.
-
-    Where one of them is a user's, every loaded file of the user counts, since it may import them.
-    None where a class has no file, as those of a notebook: nobody knows whether it was changed.
-    """
-    instances = [*traced.modules(), *vars(traced).values()]
-    names = {base.__module__ for each in instances for base in type(each).__mro__}
-    defining = {name: _file(name) for name in names - {"builtins"}}
-    if None in defining.values():
-        return None
-    paths = {path for path in defining.values() if path is not None}
-    if not all(map(_installed, paths)):
-        loaded = (_file(name) for name in list(sys.modules))
-        paths |= {path for path in loaded if path is not None and not _installed(path)}
-    return sorted(paths)
-
-
-def _file(module: str) -> Path | None:
-    """The file of a loaded module, if there is one."""
-    # Not by getattr, on which some modules import others.
-    name = getattr(sys.modules.get(module), "__dict__", {}).get("__file__")
-    return Path(name) if isinstance(name, str) and Path(name).is_file() else None
-
-
-def _installed(path: Path) -> bool:
-    """Whether a file belongs to Python, to an installed package, or to sparsekit."""
-    return any(path.is_relative_to(folder) for folder in _installations())
-
-
-@functools.cache
-def _installations() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    folders = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return (*folders, str(files("sparsekit")))
-
-
-@functools.cache
-def _own_sources() -> str:
-    """A hash of sparsekit's own code."""
-    return content_hash(part for path in _python_files(files("sparsekit")) for part in path)
-
-
-def _python_files(folder: Traversable) -> Iterable[tuple[str, bytes]]:
-    for entry in sorted(folder.iterdir(), key=lambda each: each.name):
-        if entry.is_dir():
-            yield from _python_files(entry)
-        elif entry.name.endswith(".py"):
-            yield entry.name, entry.read_bytes()

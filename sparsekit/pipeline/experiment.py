@@ -12,6 +12,7 @@ from typing import Any
 from sparsekit import metrics
 from sparsekit.benchmark.requests import benchmark
 from sparsekit.cache import cached, content_hash
+from sparsekit.config.sources import outside_code
 from sparsekit.distributed import FIRST_PROCESS, PROCESSES
 from sparsekit.errors import UserError
 from sparsekit.metrics.table import as_text
@@ -154,10 +155,12 @@ def finetuned_teacher(plan: Plan, data: Data, teacher: Finetuned) -> Path:
         # Its max_length decides what the teacher reads of the rows; its metrics change nothing.
         "task": {**task_node(data.task), "metrics": None},
     }
+    modifiers = Recipe.build(teacher.recipe).modifiers.values()
     key = content_hash(
         [
             weights_hash(fetch(teacher.base, key="teacher.base")),
             json.dumps(identity, sort_keys=True),
+            *outside_code(type(each) for each in [data.task, *modifiers]),
         ]
         + [data.fingerprint(split) for split in data.splits]
     )

@@ -134,10 +134,19 @@ def _measure(
 def with_measured_latency(run: RunFolder, shape: Mapping[str, Any]) -> dict[str, Any]:
     """`summary.shape` with the latency of the exported file, measured as its table was.
 
-    Unchanged where no latency was asked for, or where the table's runtime is not installed.
+    Unchanged where no latency was asked for, and, with a warning, where the table's runtime is not
+    installed or its threads are more than the cores.
     """
     latency = shape.get("latency")
-    if latency is None or latency["threads"] > cores():
+    if latency is None:
+        return dict(shape)
+    if latency["threads"] > cores():
+        log.warning(
+            "the latency of the exported file was not measured: its table was measured with %d "
+            "threads, and this machine has %d cores",
+            latency["threads"],
+            cores(),
+        )
         return dict(shape)
     try:
         runtime = runtime_named(latency["runtime"])(run.graph, latency["threads"])

@@ -60,7 +60,7 @@ def _shrunken(plan: Plan, data: Data, config: Shrink) -> Path:
     made_for = [asdict(config), {**task_node(data.task), "metrics": None}, data.label_names]
     parts = [__version__, weights_hash(source), json.dumps(made_for, sort_keys=True)]
     if config.measures:
-        parts.append(data.fingerprint("train"))
+        parts += [data.fingerprint("train"), *data.task.cache_key]
 
     def make(folder: Path) -> None:
         check_unquantized(str(source), source)

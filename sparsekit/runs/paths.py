@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 # A file that every run leaves in its folder at its start.
 MARKER = ".sparsekit-run"
+
+
+class Fate(Enum):
+    """What becomes of an entry of the folder when the next run begins there."""
+
+    # The run overwrites it in time, or goes on with it.
+    STAYS = "stays"
+    # It tells of the training: a run that resumes it goes on with it, any other run removes it.
+    CONTINUED = "continued"
+    # A result of the earlier run, which nobody may take for the next one's.
+    REMOVED = "removed"
+
+
+class Entry:
+    """A file or folder at the top of a run folder; as an attribute of a run it is its path."""
+
+    def __init__(self, name: str, fate: Fate) -> None:
+        self.name, self.fate = name, fate
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, run: None, owner: type) -> Entry: ...
+
+        @overload
+        def __get__(self, run: RunPaths, owner: type) -> Path: ...
+
+    def __get__(self, run: RunPaths | None, owner: type) -> Entry | Path:
+        return self if run is None else run.path / self.name
 
 
 @dataclass(frozen=True)
@@ -14,6 +45,50 @@ class RunPaths:
     """Where each file and folder of a run is, whether or not it exists."""
 
     path: Path
+
+    config_file = Entry("config.yaml", Fate.STAYS)
+    """`config.yaml`, the resolved config."""
+    recipe = Entry("recipe.yaml", Fate.STAYS)
+    """`recipe.yaml`, the resolved recipe."""
+    sparseml_recipe = Entry("recipe.sparseml.yaml", Fate.REMOVED)
+    """`recipe.sparseml.yaml`, the recipe that `engine=sparseml` ran."""
+    sparseml_log = Entry("sparseml.log", Fate.REMOVED)
+    """`sparseml.log`, what `engine=sparseml` wrote to stderr."""
+    schedule = Entry("schedule.json", Fate.CONTINUED)
+    """`schedule.json`, the recipe in optimizer steps."""
+    data = Entry("data.json", Fate.CONTINUED)
+    """`data.json`, statistics of the data, and problems that affect the result."""
+    metrics = Entry("metrics.jsonl", Fate.CONTINUED)
+    """`metrics.jsonl`, every logged event."""
+    summary_file = Entry("summary.json", Fate.REMOVED)
+    """`summary.json`, the results."""
+    benchmark = Entry("benchmark.json", Fate.REMOVED)
+    """`benchmark.json`, the timings of every runtime."""
+    benchmark_chart = Entry("benchmark.png", Fate.REMOVED)
+    """`benchmark.png`, the timings of `sparsekit benchmark` as a chart."""
+    latency = Entry("latency.json", Fate.CONTINUED)
+    """`latency.json`, the latency table that a shaped student was solved by."""
+    shape_picture = Entry("shape.png", Fate.REMOVED)
+    """`shape.png`, what is left of each layer of a shaped student."""
+    gate = Entry("gate.json", Fate.REMOVED)
+    """`gate.json`, the comparison with the dense baseline that `sparsekit gate` made."""
+    gate_page = Entry("gate.html", Fate.REMOVED)
+    """`gate.html`, the same comparison to look at."""
+    sums = Entry("SHA256SUMS", Fate.REMOVED)
+    """`SHA256SUMS`, the sums of what a deployment was made from."""
+    model = Entry("model", Fate.STAYS)
+    """`model/`, the trained weights, config, tokenizer and recipe.
+
+    It stays until training overwrites it: it may be the next run's student.
+    """
+    checkpoints = Entry("checkpoints", Fate.STAYS)
+    """`checkpoints/`, the Trainer's checkpoints."""
+    evaluations = Entry("evaluation", Fate.REMOVED)
+    """`evaluation/`, the files of each split."""
+    deployment = Entry("deployment", Fate.REMOVED)
+    """`deployment/`, the exported model with all that a runtime needs."""
+    wandb = Entry("wandb", Fate.STAYS)
+    """`wandb/`, what W&B keeps, and the id of its run."""
 
     def __str__(self) -> str:
         return str(self.path)
@@ -23,71 +98,6 @@ class RunPaths:
         return self.path.name
 
     @property
-    def config_file(self) -> Path:
-        """`config.yaml`, the resolved config."""
-        return self.path / "config.yaml"
-
-    @property
-    def summary_file(self) -> Path:
-        """`summary.json`, the results."""
-        return self.path / "summary.json"
-
-    @property
-    def recipe(self) -> Path:
-        """`recipe.yaml`, the resolved recipe."""
-        return self.path / "recipe.yaml"
-
-    @property
-    def sparseml_recipe(self) -> Path:
-        """`recipe.sparseml.yaml`, the recipe that `engine=sparseml` ran."""
-        return self.path / "recipe.sparseml.yaml"
-
-    @property
-    def sparseml_log(self) -> Path:
-        """`sparseml.log`, what `engine=sparseml` wrote to stderr."""
-        return self.path / "sparseml.log"
-
-    @property
-    def schedule(self) -> Path:
-        """`schedule.json`, the recipe in optimizer steps."""
-        return self.path / "schedule.json"
-
-    @property
-    def data(self) -> Path:
-        """`data.json`, statistics of the data, and problems that affect the result."""
-        return self.path / "data.json"
-
-    @property
-    def metrics(self) -> Path:
-        """`metrics.jsonl`, every logged event."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def benchmark(self) -> Path:
-        """`benchmark.json`, the timings of every runtime."""
-        return self.path / "benchmark.json"
-
-    @property
-    def latency(self) -> Path:
-        """`latency.json`, the latency table that a shaped student was solved by."""
-        return self.path / "latency.json"
-
-    @property
-    def shape_picture(self) -> Path:
-        """`shape.png`, what is left of each layer of a shaped student."""
-        return self.path / "shape.png"
-
-    @property
-    def gate(self) -> Path:
-        """`gate.json`, the comparison with the dense baseline that `sparsekit gate` made."""
-        return self.path / "gate.json"
-
-    @property
-    def gate_page(self) -> Path:
-        """`gate.html`, the same comparison to look at."""
-        return self.path / "gate.html"
-
-    @property
     def reserve(self) -> Path:
         """`.reserve`, which keeps space for the summary while a run is at work."""
         return self.path / ".reserve"
@@ -95,17 +105,7 @@ class RunPaths:
     @property
     def wandb_id(self) -> Path:
         """`wandb/run.json`, the id of the W&B run that mirrors this one."""
-        return self.path / "wandb" / "run.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """`checkpoints/`, the Trainer's checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def model(self) -> Path:
-        """`model/`, the trained weights, config, tokenizer and recipe."""
-        return self.path / "model"
+        return self.wandb / "run.json"
 
     @property
     def weights(self) -> Path:
@@ -118,20 +118,14 @@ class RunPaths:
         return self.model / "recipe.yaml"
 
     @property
-    def deployment(self) -> Path:
-        """`deployment/`, the exported model with all that a runtime needs."""
-        return self.path / "deployment"
-
-    @property
     def graph(self) -> Path:
         """`deployment/model.onnx`."""
         return self.deployment / "model.onnx"
 
-    @property
-    def evaluations(self) -> Path:
-        """`evaluation/`, one file for each split."""
-        return self.path / "evaluation"
-
     def evaluation(self, split: str) -> Path:
         """`evaluation/<split>.parquet`: texts, labels and logits of each row."""
         return self.evaluations / f"{split}.parquet"
+
+
+# Every name that a run writes at the top of its folder.
+ENTRIES = tuple(entry for entry in vars(RunPaths).values() if isinstance(entry, Entry))

@@ -5,35 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 from sparsekit.errors import UserError, first_line
 from sparsekit.runs.folder import RunFolder
-from sparsekit.runs.paths import MARKER
+from sparsekit.runs.paths import ENTRIES, MARKER, Fate
 
 TEXT = "A sparsekit run made this folder; a later run in it may replace its results.\n"
-# Every name that a run writes at the top of its folder.
-NAMES = (
-    "config.yaml",
-    "recipe.yaml",
-    "recipe.sparseml.yaml",
-    "sparseml.log",
-    "schedule.json",
-    "data.json",
-    "metrics.jsonl",
-    "summary.json",
-    "benchmark.json",
-    "benchmark.png",
-    "latency.json",
-    "shape.png",
-    "gate.json",
-    "gate.html",
-    "SHA256SUMS",
-    "model",
-    "checkpoints",
-    "evaluation",
-    "deployment",
-    "wandb",
-)
 
 
 def check_replaceable(run: RunFolder, key: str = "hydra.run.dir") -> None:
@@ -44,7 +22,7 @@ def check_replaceable(run: RunFolder, key: str = "hydra.run.dir") -> None:
     """
     if (run.path / MARKER).is_file() or run.ending.hash is not None:
         return
-    if foreign := [name for name in NAMES if os.path.lexists(run.path / name)]:
+    if foreign := [each.name for each in ENTRIES if os.path.lexists(run.path / each.name)]:
         raise UserError(
             f"{run} holds {', '.join(foreign)}, which no run wrote and this one would replace; set "
             f"another folder: {key}=FOLDER"
@@ -70,28 +48,22 @@ def remove_results(run: RunFolder, resumed_step: int | None) -> None:
     resumed_step: the optimizer step after which a run resumes the earlier one, whose events up to
         it stay in `metrics.jsonl`; None removes them all.
 
-    `model/` stays until training overwrites it: it may be the next run's student.
+    What goes and what stays is the `Fate` of each entry.
     """
-    results = (
-        run.summary_file,
-        run.benchmark,
-        run.shape_picture,
-        run.gate,
-        run.gate_page,
-        run.sparseml_recipe,
-        run.sparseml_log,
-    )
-    for file in results:
-        file.unlink(missing_ok=True)
-    if resumed_step is None:
-        run.metrics.unlink(missing_ok=True)
-        run.latency.unlink(missing_ok=True)
-    else:
+    removed = {Fate.REMOVED} if resumed_step is not None else {Fate.REMOVED, Fate.CONTINUED}
+    for entry in ENTRIES:
+        if entry.fate in removed:
+            remove(run.path / entry.name)
+    if resumed_step is not None:
         _drop_events(run, resumed_step)
-    if run.deployment.is_symlink():
-        run.deployment.unlink()
-    elif run.deployment.is_dir():
-        shutil.rmtree(run.deployment)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if there is one; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _drop_events(run: RunFolder, step: int) -> None:

@@ -1,6 +1,7 @@
 """DeepSparse 1.8 in the peer environment, through a subprocess.
 
-Its engines have fixed shapes, so rows are padded to the next of a few lengths. It changes the
+Its engines have fixed shapes, so rows are padded to the next of a few lengths, and batches to the
+next power of two. It changes the
 shapes in its file, so it gets a copy.
 """
 
@@ -31,7 +32,7 @@ _WORKER = WORKERS / "deepsparse.py"
 
 
 class DeepSparseRuntime:
-    """A worker process with an engine for each shape that was requested."""
+    """A worker process with an engine for each of the shapes that were requested last."""
 
     name = "deepsparse"
     forms: tuple[str, ...] = ("deepsparse",)
@@ -62,6 +63,11 @@ class DeepSparseRuntime:
         self._version = self._answer()["version"]
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
+        # Batches of any size would each make an engine, within the requests that are served.
+        return self._run(inputs, 1 << (len(inputs["input_ids"]) - 1).bit_length())
+
+    def _run(self, inputs: Inputs, rows: int) -> npt.NDArray[np.float32]:
+        """The logits of `inputs`, computed as a batch of so many rows, or more."""
         batch, length = inputs["input_ids"].shape
         fitting = [fixed for fixed in self._lengths if fixed >= length]
         if not fitting:
@@ -69,9 +75,11 @@ class DeepSparseRuntime:
                 f"DeepSparse runs at most {self._lengths[-1]} tokens here, not {length}: shorten "
                 "the text, or choose another runtime"
             )
-        header = {"shape": [batch, fitting[0]], "inputs": len(self._names)}
-        padding = ((0, 0), (0, fitting[0] - length))
+        header = {"shape": [rows, fitting[0]], "inputs": len(self._names)}
+        padding, more = ((0, 0), (0, fitting[0] - length)), ((0, rows - batch), (0, 0))
         arrays = [np.pad(inputs[name], padding).astype(np.int64) for name in self._names]
+        # The last row again: one without any token could give NaN.
+        arrays = [np.pad(array, more, mode="edge") for array in arrays]
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(header).encode() + b"\n")
@@ -83,7 +91,7 @@ class DeepSparseRuntime:
         self._last = self._answer()
         shape = self._last["shape"]
         data = self._process.stdout.read(4 * prod(shape))
-        logits = np.frombuffer(data, np.float32).reshape(shape)
+        logits = np.frombuffer(data, np.float32).reshape(shape)[:batch]
         # Of outputs for each token, those of the padding up to the engine's length are left out.
         return (logits[:, :length] if logits.ndim == 3 else logits).copy()
 
@@ -92,7 +100,8 @@ class DeepSparseRuntime:
 
     def seconds(self, inputs: Inputs) -> float:
         """The duration in the engine's own process, without the transfer of inputs and logits."""
-        self.run(inputs)
+        # Of exactly these rows.
+        self._run(inputs, len(inputs["input_ids"]))
         return float(self._last["seconds"])
 
     def describe(self) -> dict[str, Any]:

@@ -17,8 +17,19 @@ from sparsekit.errors import UserError
 
 # Wire types of protobuf.
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
-# Fields of ModelProto, GraphProto, NodeProto, AttributeProto and TensorProto.
-_GRAPH, _NODE, _INITIALIZER, _ATTRIBUTE, _TENSOR = 7, 1, 5, 5, 5
+_GRAPH = 7  # of ModelProto
+# Where each message holds others, down to every tensor: field number and kind of message.
+_TENSOR = "tensor"
+_PARTS: dict[str, dict[int, str]] = {
+    "model": {_GRAPH: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: _TENSOR, 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: _TENSOR, 6: "graph", 10: _TENSOR, 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: _TENSOR, 2: _TENSOR},
+}
+# Fields of TensorProto.
 _ELEMENTS, _FLOATS, _NAME, _RAW, _DOUBLES, _LOCATION = 2, 4, 8, 9, 10, 14
 _FLOAT_TYPES: dict[int, np.dtype[np.floating]] = {
     1: np.dtype("<f4"),
@@ -51,14 +62,23 @@ def check_file(file: Path) -> None:
 
 
 def _tensors(model: memoryview) -> Iterator[memoryview]:
-    """The initializers and the tensors in attributes, such as those of Constant nodes."""
-    graphs = list(_messages(model, _GRAPH))
-    if len(graphs) != 1:
-        raise ValueError(f"it holds {len(graphs)} graphs")
-    yield from _messages(graphs[0], _INITIALIZER)
-    for node in _messages(graphs[0], _NODE):
-        for attribute in _messages(node, _ATTRIBUTE):
-            yield from _messages(attribute, _TENSOR)
+    """Every tensor: in initializers and attributes, also of subgraphs and functions."""
+    graphs = sum(number == _GRAPH for number, _ in _fields(model))
+    if graphs != 1:
+        raise ValueError(f"it holds {graphs} graphs")
+    # Not by recursion: a file may nest its graphs as deeply as it likes.
+    left = [("model", model)]
+    while left:
+        kind, message = left.pop()
+        if kind == _TENSOR:
+            yield message
+            continue
+        parts = _PARTS[kind]
+        left += [
+            (parts[number], value)
+            for number, value in _fields(message)
+            if number in parts and isinstance(value, memoryview)
+        ]
 
 
 def _check_tensor(tensor: memoryview, file: Path) -> None:
@@ -92,13 +112,6 @@ def _check_values(values: npt.NDArray[np.floating], name: str, file: Path) -> No
             f"{file}: {name!r} holds {wrong} values that are NaN or infinite; the weights are "
             "damaged: train or export the run again"
         )
-
-
-def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """The values of the field `wanted`, each itself a message."""
-    for number, value in _fields(message):
-        if number == wanted and isinstance(value, memoryview):
-            yield value
 
 
 def _fields(message: memoryview) -> _Fields:

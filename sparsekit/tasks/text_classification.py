@@ -152,10 +152,6 @@ class TextClassification(Task):
     def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
         return unlabelled_texts(texts, 0)
 
-    @property
-    def tokens_key(self) -> list[str]:
-        return [str(self.max_length)]
-
     def model_options(self, label_names: Sequence[str], config: PreTrainedConfig) -> dict[str, Any]:
         # A checkpoint for several labels per text, or for scores, would compute another loss.
         other = config.problem_type not in (None, SINGLE)

@@ -34,6 +34,6 @@ def _tokenize(
         concatenate_datasets(tokens).save_to_disk(str(folder))
 
     # Models of one vocabulary may read different inputs: DistilBERT has no token types, BERT has.
-    identity = [tokenizer_hash, *tokenizer.model_input_names, *data.task.tokens_key]
+    identity = [tokenizer_hash, *tokenizer.model_input_names, *data.task.cache_key]
     key = content_hash([data.fingerprint(split), *identity, *data.label_names])
     return kept_rows("tokens", key, make)

@@ -14,7 +14,13 @@ from sparsekit.runtime.sparse.graph import Array, Node
 from sparsekit.runtime.sparse.loading import LoadedGraph
 from sparsekit.runtime.sparse.native import ACTIVATIONS, TABLES, quantizer_struct
 from sparsekit.runtime.sparse.structure import Layer, Linear, Norm, Quantizer
-from sparsekit.runtime.sparse.weights import Format, fastest_format, operand_formats, pack
+from sparsekit.runtime.sparse.weights import (
+    Format,
+    fastest_format,
+    float_weight,
+    operand_formats,
+    pack,
+)
 from sparsekit.web.packed import Tensors
 
 # What page/head.js computes, with the attributes that it knows.
@@ -176,7 +182,7 @@ def _weight(name: str, linears: Sequence[Linear], tensors: Tensors) -> dict[str,
     if format == Format.PLANES:
         values = np.concatenate([linear.weight for linear in linears])
     else:
-        values = np.concatenate([_floats(linear) for linear in linears])
+        values = np.concatenate([float_weight(linear) for linear in linears])
     arrays = {"biases": packed.biases, "scales": packed.scales, "sums": packed.initial_sums}
     return {
         "weight": tensors.add(name, values),
@@ -186,12 +192,6 @@ def _weight(name: str, linears: Sequence[Linear], tensors: Tensors) -> dict[str,
             linears[0].inputs, Format.ROUNDED if format == Format.FLOAT32 else format
         ),
     }
-
-
-def _floats(linear: Linear) -> Array:
-    scale = 1 if linear.scale is None else linear.scale[:, None]
-    floats: Array = (linear.weight * scale).astype(np.float32)
-    return floats
 
 
 def _quantizer(quantizer: Quantizer | None, format: Format) -> dict[str, Any]:

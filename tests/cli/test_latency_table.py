@@ -10,7 +10,10 @@ from typer.testing import CliRunner
 
 from sparsekit.benchmark import latency
 from sparsekit.cli.app import app
+from sparsekit.pipeline.shaping import with_measured_latency
+from sparsekit.runs.folder import RunFolder
 from sparsekit.shape.latency import LatencyTable
+from sparsekit.system import cores
 
 FAST = ["--rounds=1", "--repetitions=2", "--seconds=0", "--threads=1", "--sequence=16"]
 
@@ -86,6 +89,14 @@ def seconds_of(heads: list[int], widths: list[int]) -> dict[latency.Point, float
         point: 5.0 + 3 * (point[0][0] + point[0][1] / 8) + point[1][0] + point[1][1] / 64
         for point in latency._points(heads, widths)
     }
+
+
+def test_a_table_of_more_threads_than_cores_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shape = {"latency": {"threads": cores() + 1, "runtime": "onnxruntime"}}
+    assert with_measured_latency(RunFolder(tmp_path), shape) == shape
+    assert f"with {cores() + 1} threads, and this machine has {cores()} cores" in caplog.text
 
 
 def test_costs_are_differences_between_models() -> None:

@@ -104,3 +104,22 @@ def test_allow_that_cannot_be_imported(imported: Path, tmp_path: Path, module: s
 def test_targets_that_are_no_names(target: object) -> None:
     with pytest.raises(ConfigError, match=r"node._target_ is .*; it must name a class"):
         build({"_target_": target}, "node", Modifier)
+
+
+def _refuses(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (KeyError("foo"), r"^node: KeyError: 'foo'$"),
+        (ZeroDivisionError(), r"^node: ZeroDivisionError$"),
+        (ValueError("x is 2"), r"^node: x is 2$"),
+    ],
+)
+def test_what_a_class_raises_by_mistake_is_named_by_its_type(
+    error: Exception, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build({"_target_": f"{__name__}._refuses", "error": error}, "node", trusted=True)

@@ -48,6 +48,16 @@ def test_options_of_hydra_are_left_alone() -> None:
     assert arranged([*words, "--package=recipe"]) == [*words, "--package=recipe"]
 
 
+@pytest.mark.parametrize("option", [["--config-dir", "/tmp/a=b"], ["--config-dir=/tmp/a=b"]])
+def test_a_value_of_an_option_is_no_override(option: list[str]) -> None:
+    assert arranged(["dataset=csv", *option, "seed=1"]) == [*option, "dataset=csv", "seed=1"]
+    # Nor where an override reads the same.
+    words = ["seed=1", "-m", "--config-dir", "seed=1"]
+    assert arranged(words) == ["-m", "--config-dir", "seed=1", "seed=1"]
+    with pytest.raises(UserError, match=r"--seed is not an option; .*: write seed=3$"):
+        arranged([*option, "--seed", "3"])
+
+
 @pytest.mark.parametrize(
     "name", ["möd", "a b", "run(1)", "a=b", "it's", "[x]", 'an "odd" one', "b#~&"]
 )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from sparsekit.config.build import build
 from sparsekit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(kw_only=True)
@@ -20,6 +23,11 @@ class Part:
     files: dict[str, str | None] = field(default_factory=dict)
     where: str | dict[str, Any] = ""
     level: Literal["low", "high"] = "low"
+
+
+@dataclass(kw_only=True)
+class Cached(Part):
+    cache: Tensor | None = None
 
 
 PART = f"{__name__}.Part"
@@ -61,3 +69,9 @@ def test_all_problems_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         build({"_target_": PART, "count": "a", "share": "b", "shape": 1}, "part")
     assert len(caught.value.problems) == 3
+
+
+def test_a_type_that_only_a_type_checker_knows_is_left_to_the_class() -> None:
+    assert build({"_target_": f"{__name__}.Cached", "cache": 3}, "part").cache == 3
+    with pytest.raises(ConfigError, match=r"part\.count is 'abc'"):
+        build({"_target_": f"{__name__}.Cached", "count": "abc"}, "part")

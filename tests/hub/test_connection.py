@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 from faulty_hub import OVER, FaultyHandler
 from hub import Hub, serve
+from huggingface_hub import get_session
 
+from sparsekit.hub.connection import limited_waiting
 from sparsekit.onnx.sums import write_sums
 
 # What each fault must be called, by the name of the repository that has it.
@@ -139,3 +142,40 @@ def test_the_cache_serves_while_the_hub_is_down(hub: Hub, tmp_path: Path) -> Non
     assert "127.0.0.1:9 cannot be reached: " in answers[1]["message"]
     assert max(answer["seconds"] for answer in answers) < 5
     assert "Retrying" not in log
+
+
+def test_limits_hold_until_the_last_block_ends() -> None:
+    client: Any = get_session()
+    assert "send" not in vars(client)
+    with limited_waiting():
+        limited = client.send
+        with limited_waiting():
+            assert client.send == limited
+        assert client.send == limited
+    assert "send" not in vars(client)
+
+
+def test_threads_share_the_limits() -> None:
+    client: Any = get_session()
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+    limited = []
+
+    def first() -> None:
+        with limited_waiting():
+            first_is_in.set()
+            second_is_in.wait(10)
+        first_is_out.set()
+
+    def second() -> None:
+        first_is_in.wait(10)
+        with limited_waiting():
+            second_is_in.set()
+            first_is_out.wait(10)
+            limited.append("send" in vars(client))
+
+    threads = [threading.Thread(target=each) for each in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert limited == [True] and "send" not in vars(client)

@@ -31,12 +31,12 @@ def test_twenty_of_many_and_ties_by_row() -> None:
 
 def test_the_file_has_texts_of_any_kind_and_no_formulas(tmp_path: Path) -> None:
     texts = ["müde", '=cmd|"x"!A1', "two\nlines, and a comma"]
-    mistakes = [Mistake(row, "refund", "-delivery", 0.98765) for row in (2, 0, 1)]
+    mistakes = [Mistake(row, "-0.5", "-delivery", 0.98765) for row in (2, 0, 1)]
     target = tmp_path / "validation_mistakes.csv"
     write_mistakes(target, mistakes, {"text": texts, "text_pair": ["c", "a", "b"]})
     with target.open(encoding="utf-8", newline="") as file:
         lines = list(csv.reader(file))
     assert lines[0] == ["row", "label", "answer", "score", "text", "text_pair"]
-    assert lines[1] == ["2", "refund", "'-delivery", "0.9877", "müde", "c"]
+    assert lines[1] == ["2", "-0.5", "'-delivery", "0.9877", "müde", "c"]
     assert lines[2][4] == """'=cmd|"x"!A1"""
     assert lines[3][4] == "two\nlines, and a comma"

@@ -184,6 +184,22 @@ def test_logits_of_another_model_leave_no_deployment(run: Path) -> None:
     assert sorted(path.name for path in run.iterdir()) == names
 
 
+def test_of_a_linked_deployment_the_link_alone_is_removed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run / "deployment").rename(tmp_path / "elsewhere")
+    (run / "deployment").symlink_to(tmp_path / "elsewhere")
+
+    def fails(*_: object) -> None:
+        raise UserError("far enough")
+
+    monkeypatch.setattr("sparsekit.onnx.export.load_model", fails)
+    with pytest.raises(UserError, match="far enough"):
+        export(run, LOOSE)
+    assert not (run / "deployment").is_symlink()
+    assert (tmp_path / "elsewhere" / "model.onnx").is_file()
+
+
 @pytest.mark.slow
 def test_a_graph_with_another_scale_fails(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong scale is distinguished from differences by rounding."""

@@ -53,6 +53,28 @@ def test_what_passed_is_not_checked_again(tmp_path: Path, monkeypatch: pytest.Mo
         check_exportable(model, TextClassification(max_length=41), "qdq")
 
 
+@pytest.mark.parametrize("changed", ["own_sources", "onnxscript", "onnx"])
+def test_another_exporter_checks_again(
+    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = student("BERT", tmp_path)
+    checks: list[str] = []
+    monkeypatch.setenv("SPARSEKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(preflight, "_check", lambda *_: checks.append("checked"))
+    check_exportable(model, TASK, "qdq")
+    check_exportable(model, TASK, "qdq")
+    assert len(checks) == 1
+    if changed == "own_sources":
+        monkeypatch.setattr(preflight, "own_sources", lambda: "edited")
+    else:
+        installed = preflight.version
+        monkeypatch.setattr(
+            preflight, "version", lambda name: "999" if name == changed else installed(name)
+        )
+    check_exportable(model, TASK, "qdq")
+    assert len(checks) == 2
+
+
 def test_a_known_architecture_is_refused_by_its_config(
     tmp_path: Path, csv_files: dict[str, str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,10 +13,12 @@ import pytest
 from csv_files import write_csv
 from datasets import Dataset
 
+from sparsekit.config import sources
 from sparsekit.data.datasets import FileDataset
 from sparsekit.data.streaming import Streaming
 from sparsekit.models.loading import Student
 from sparsekit.models.teacher import Finetuned, NoTeacher, Self
+from sparsekit.modifiers.optimizer import SetLearningRate
 from sparsekit.pipeline import experiment
 from sparsekit.pipeline.plan import Plan
 from sparsekit.pipeline.stages import load_data
@@ -108,3 +111,36 @@ def test_a_finetuned_teacher_has_read_the_same_tokens(
         experiment.finetuned_teacher(plan, data, teacher)  # type: ignore[arg-type]
     assert keys[0] != keys[1]
     assert keys[1] == keys[2]
+
+
+@dataclass(kw_only=True)
+class OwnTask(TextClassification):
+    """A task of a user, whose file is this one."""
+
+
+@dataclass(kw_only=True)
+class OwnModifier(SetLearningRate):
+    """A modifier of a user."""
+
+
+@pytest.mark.parametrize("own", ["task", "modifier"])
+def test_a_finetuned_teacher_of_edited_code_is_another(
+    own: str, monkeypatch: pytest.MonkeyPatch, student_folder: str
+) -> None:
+    keys: list[str] = []
+
+    def cached(kind: str, key: str, make: object) -> Path:
+        keys.append(key)
+        return Path("/nowhere")
+
+    monkeypatch.setattr(experiment, "cached", cached)
+    rate = {"_target_": f"{__name__}.OwnModifier", "learning_rate": 0.1}
+    modifiers = {"rate": rate} if own == "modifier" else {}
+    teacher = Finetuned(base=student_folder, recipe={"num_epochs": 1, "modifiers": modifiers})
+    plan = SimpleNamespace(values={"training": {}})
+    task = OwnTask() if own == "task" else TextClassification()
+    data = Data(task, {"train": Dataset.from_dict({"text": ["a"], "label": [0]})}, ["a", "b"])
+    for content in ("as it is", "as it is", "edited"):
+        monkeypatch.setattr(sources, "file_hash", lambda path, content=content: content)
+        experiment.finetuned_teacher(plan, data, teacher)  # type: ignore[arg-type]
+    assert keys[0] == keys[1] != keys[2]

@@ -13,6 +13,7 @@ import pytest
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.launch_record import Launch, launched_from, overrides_of
+from sparsekit.runs.paths import ENTRIES, RunPaths
 from sparsekit.runs.replacement import check_replaceable, mark, remove_results
 
 NESTED = "[" * 100_000
@@ -266,3 +267,30 @@ def test_a_launch_that_is_recorded_in_part_is_refused(tmp_path: Path, end: int) 
     (folder / "hydra.yaml").write_text(HYDRA[:end])
     with pytest.raises(UserError, match="start the run again"):
         launched_from(RunFolder(tmp_path))
+
+
+def test_no_name_of_a_run_is_forgotten(tmp_path: Path) -> None:
+    """What a run replaces is what another tool's folder is refused for, and has a fate."""
+    run = RunFolder(tmp_path)
+    paths = {name: getattr(run, name) for name in dir(RunPaths) if not name.startswith("_")}
+    tops = {
+        path.relative_to(tmp_path).parts[0]
+        for path in paths.values()
+        if isinstance(path, Path) and path != tmp_path
+    }
+    # The reserve goes with the summary.
+    assert tops - {run.reserve.name} == {entry.name for entry in ENTRIES}
+
+
+@pytest.mark.parametrize("resumed_step", [None, 4])
+def test_no_result_of_an_earlier_run_is_left(tmp_path: Path, resumed_step: int | None) -> None:
+    run = RunFolder(tmp_path)
+    for folder in (run.evaluations, run.deployment, run.model):
+        folder.mkdir()
+    for file in (run.evaluation("test"), run.evaluations / "validation_report.json"):
+        file.write_bytes(b"")
+    for name in ("benchmark.png", "benchmark.json", "SHA256SUMS", "gate.json", "data.json"):
+        (tmp_path / name).write_bytes(b"")
+    remove_results(run, resumed_step)
+    left = {"model"} if resumed_step is None else {"model", "data.json"}
+    assert {path.name for path in tmp_path.iterdir()} == left

@@ -3,16 +3,49 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
+import os
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 from sweeping import poison, ran, statuses, sweep
+
+from hydra_plugins.sparsekit_launcher import _use_share
+from sparsekit.system import cores
 
 LAUNCHERS = {
     "joblib": ["hydra.launcher.n_jobs=2"],
     "submitit_local": ["hydra.launcher.timeout_min=5"],
     "ray": ["+hydra.launcher.ray.init.num_cpus=2"],
 }
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux keeps a job to its cores")
+@pytest.mark.parametrize("shares", [1, 2, 3])
+def test_jobs_share_the_cores(shares: int) -> None:
+    """What torch, onnxruntime and timings take for all cores is the job's share."""
+    everything = cores()
+    context = multiprocessing.get_context("fork")
+    found = []
+    for share in range(shares):
+        ours, theirs = context.Pipe()
+        job = context.Process(target=_report, args=(share, shares, theirs))
+        job.start()
+        found.append(ours.recv())
+        job.join()
+    assert all(len(own) == threads == seen for own, threads, seen in found)
+    assert len({core for own, _, _ in found for core in own}) == everything
+    if shares <= everything:
+        assert sum(seen for _, _, seen in found) == everything
+
+
+def _report(share: int, shares: int, answers: Connection) -> None:
+    import torch
+
+    _use_share(share, shares)
+    own = sorted(os.sched_getaffinity(0))
+    answers.send((own, torch.get_num_threads(), cores()))
 
 
 @pytest.mark.slow

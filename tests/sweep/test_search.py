@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from sweeping import poison, ran, statuses, sweep
 
@@ -124,3 +125,14 @@ def test_a_pruned_trial_says_so() -> None:
 
     assert describe(Pruned("accuracy 0.5")).startswith(PRUNED)
     assert not describe(UserError("Prune")).startswith(PRUNED)
+
+
+@pytest.mark.slow
+def test_a_search_that_runs_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    words = [*SEARCH, HARDNESS, "hydra.sweeper.n_trials=1", "hydra.sweep.dir=here"]
+    with FileLock(tmp_path / "here" / ".sweep.lock"):
+        done = sweep(tmp_path, *words, code=1)
+    assert "another process runs the sweep in here" in done.stderr
+    sweep(tmp_path, *words)
+    assert (tmp_path / "here" / "0" / "summary.json").is_file()

@@ -234,6 +234,27 @@ def _sum(*terms: Array) -> Array:
     return total
 
 
+def _div(x: Array, y: Array) -> Array:
+    """Div; of integers the quotient rounded toward zero, where numpy's would be a float."""
+    if np.issubdtype(x.dtype, np.floating):
+        return np.divide(x, y)
+    quotient: Array = (x - np.fmod(x, y)) // y
+    return quotient
+
+
+def _pow(base: Array, exponent: Array) -> Array:
+    """Pow, in the type of the base whatever the exponent's is."""
+    power: Array = np.asarray(np.power(base, exponent)).astype(base.dtype)
+    return power
+
+
+def _clip(x: Array, lowest: Array | None = None, highest: Array | None = None) -> Array:
+    """Clip, with either limit or none."""
+    if lowest is not None:
+        x = np.maximum(x, lowest)
+    return x if highest is None else np.minimum(x, highest)
+
+
 OPERATORS: dict[str, Operator] = {
     "Abs": np.abs,
     "Add": np.add,
@@ -242,11 +263,11 @@ OPERATORS: dict[str, Operator] = {
     "Cast": lambda x, to: x.astype(_TYPES[to]),
     "Concat": lambda *x, axis: np.concatenate(x, axis=axis),
     "Ceil": np.ceil,
-    "Clip": np.clip,
+    "Clip": _clip,
     "Cos": np.cos,
     "CumSum": _cumsum,
     "DequantizeLinear": dequantize,
-    "Div": np.divide,
+    "Div": _div,
     "Equal": np.equal,
     "Erf": erf,
     "Expand": lambda x, shape: np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(shape))),
@@ -266,7 +287,7 @@ OPERATORS: dict[str, Operator] = {
     "Mul": np.multiply,
     "Neg": np.negative,
     "Not": np.logical_not,
-    "Pow": np.power,
+    "Pow": _pow,
     "QuantizeLinear": quantize,
     "Range": np.arange,
     "ReduceSum": _reduce_sum,
@@ -284,7 +305,7 @@ OPERATORS: dict[str, Operator] = {
     "Sum": _sum,
     "Tanh": np.tanh,
     "Tile": np.tile,
-    "Transpose": lambda x, perm: x.transpose(perm),
+    "Transpose": lambda x, perm=None: x.transpose(perm),
     "Unsqueeze": _unsqueeze,
     "Where": np.where,
 }

@@ -14,6 +14,9 @@ import time
 
 import numpy as np
 
+# Engines that are kept, each with its own copy of the weights.
+ENGINES = 16
+
 
 def main(model: str, threads: int) -> None:
     # Libraries print to stdout, so answers are written to a copy of it and stdout to stderr.
@@ -33,14 +36,18 @@ def main(model: str, threads: int) -> None:
             np.frombuffer(requests.read(size), np.int64).reshape(batch, sequence)
             for _ in range(request["inputs"])
         ]
-        if (batch, sequence) not in engines:
-            engines[batch, sequence] = deepsparse.Engine(
+        engine = engines.pop((batch, sequence), None)
+        if engine is None:
+            while len(engines) >= ENGINES:
+                del engines[next(iter(engines))]
+            engine = deepsparse.Engine(
                 model,
                 batch_size=batch,
                 num_cores=threads,
                 input_shapes=[[batch, sequence]] * len(arrays),
             )
-        engine = engines[batch, sequence]
+        # At the end: the first one was used longest ago.
+        engines[batch, sequence] = engine
         started = time.perf_counter()
         logits = engine.run(arrays)[0]
         seconds = time.perf_counter() - started
