@@ -9,9 +9,10 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from datasets import Dataset
+from datasets import Dataset, DatasetInfo
 from datasets.table import InMemoryTable
 
+from sparsekit.data.class_labels import with_one_order
 from sparsekit.data.columns import BATCH
 from sparsekit.data.origin import add_origin
 from sparsekit.errors import UserError, first_line
@@ -73,11 +74,15 @@ def _type(is_list: bool) -> pa.DataType:
 def as_dataset(files: Sequence[FileRows]) -> Dataset:
     """The rows of the files one after the other, each with its origin.
 
-    Raises UserError for columns whose types differ between files.
+    Classes are numbered as in the first file, by their names. Raises UserError for columns whose
+    types differ between files, and for classes that only some files name.
     """
     filled = [each for each in files if each.table.num_rows] or files[:1]
+    tables, features = with_one_order(
+        [each.table for each in filled], [each.template.partition(",")[0] for each in filled]
+    )
     try:
-        table = pa.concat_tables([each.table for each in filled], promote_options="default")
+        table = pa.concat_tables(tables, promote_options="default")
     except pa.ArrowException as error:
         names = " and ".join(each.template.partition(",")[0] for each in filled[:2])
         raise UserError(
@@ -86,6 +91,10 @@ def as_dataset(files: Sequence[FileRows]) -> Dataset:
         ) from error
     places = np.repeat(np.arange(len(filled)), [each.table.num_rows for each in filled])
     numbers = np.concatenate([each.numbers for each in filled])
+    info = None if features is None else DatasetInfo(features=features)
     return add_origin(
-        Dataset(InMemoryTable(table)), [each.template for each in filled], places, numbers
+        Dataset(InMemoryTable(table), info=info),
+        [each.template for each in filled],
+        places,
+        numbers,
     )
