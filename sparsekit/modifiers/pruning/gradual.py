@@ -213,11 +213,15 @@ class GradualPruning(Pruning):
             overall = sum(targets[n] * size for n, size in sizes.items()) / sum(sizes.values())
             names = list(scores)
             masks = score_masks(
-                [scores[n] for n in names], overall, self._pattern, [kept[n] for n in names]
+                [scores[n] for n in names],
+                overall,
+                self._pattern,
+                [kept[n] for n in names],
+                names,
             )
             return dict(zip(names, masks, strict=True))
         return {
-            name: score_masks([score], targets[name], self._pattern, [kept[name]])[0]
+            name: score_masks([score], targets[name], self._pattern, [kept[name]], [name])[0]
             for name, score in scores.items()
         }
 

@@ -239,7 +239,9 @@ class StructuredPruning(Modifier):
             left = masks.get(f"{name}.weight", torch.ones_like(weight, dtype=torch.bool))
             left = left.to(weight.device)
             zeros = 1 - (1 - share) * float(left.float().mean())
-            found[f"{name}.weight"] = left & magnitude_mask(weight * left, zeros)
+            found[f"{name}.weight"] = left & magnitude_mask(
+                weight * left, zeros, name=f"{name}.weight"
+            )
         return found
 
     @property
