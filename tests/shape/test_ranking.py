@@ -11,7 +11,7 @@ from sparsekit.shape.blocks import blocks
 from sparsekit.shape.choice import Shares, choose
 from sparsekit.shape.kept import Kept
 from sparsekit.shape.masking import structure_masks
-from sparsekit.shape.ranking import METHODS, Ranking, by_surgeon, compensate, rank
+from sparsekit.shape.ranking import METHODS, Ranking, by_surgeon, compensate, layer_norm, rank
 from sparsekit.shape.removal import remove
 from sparsekit.shape.statistics import measure
 
@@ -113,6 +113,32 @@ def test_layers_are_ranked_together() -> None:
     kept = choose(model, rankings, Shares(heads=1 / 3, neurons=0.5), ranks_globally=True)
     assert [len(heads) for heads in kept.heads] == [4, 0, 4]
     assert {len(neurons) % 8 for neurons in kept.neurons} == {0}
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert", "mpnet"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_layer_that_adds_almost_nothing_goes_first(model_type: str, method: str) -> None:
+    model = classifier(model_type)
+    block = blocks(model)[1]
+    with torch.no_grad():
+        for path in (block.layout.attention_output, block.layout.output):
+            block.linear(path).weight.mul_(1e-3)
+    ranking = rank(model, method, None if method == "magnitude" else measure(model, labelled()))
+    assert ranking.layers.order[0] == 1
+    cheapest, *others = ranking.layers.losses.diff().tolist()
+    assert cheapest < 0.1 * min(others)
+
+
+def test_the_size_of_a_layer_is_that_of_its_products() -> None:
+    model = classifier(layers=1)
+    (block,) = blocks(model)
+    with torch.no_grad():
+        block.linear("output.dense").weight.zero_()
+    value = block.linear("attention.self.value").weight.detach()
+    output = block.linear("attention.output.dense").weight.detach()
+    products = [output[:, f : f + 8] @ value[f : f + 8] for f in range(0, 32, 8)]
+    expected = torch.stack(products).norm()
+    assert layer_norm(block) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_a_share_too_small_is_refused() -> None:
