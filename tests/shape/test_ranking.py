@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from shaped import batch, classifier
+from transformers import BertForTokenClassification
 
-from sparsekit.errors import ConfigError
+from sparsekit.errors import ConfigError, UserError
 from sparsekit.shape.blocks import blocks
 from sparsekit.shape.choice import Shares, choose
 from sparsekit.shape.kept import Kept
@@ -42,6 +43,34 @@ def test_first_order_is_the_derivative_of_the_loss_by_a_factor() -> None:
         each.append(torch.autograd.grad(model(**single).loss, factors)[0].abs())
         hook.remove()
     torch.testing.assert_close(found.gates.magnitude, torch.stack(each).mean(0))
+
+
+def test_statistics_are_those_of_single_rows_however_many_tokens_are_labelled() -> None:
+    torch.manual_seed(0)
+    model = BertForTokenClassification(classifier().config).eval()
+    ids, labels = torch.randint(5, 400, (3, 9)), torch.randint(0, 2, (3, 9))
+    labels[0, 1:], labels[2] = -100, -100
+    rows = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    each = [{name: values[row : row + 1] for name, values in rows.items()} for row in range(3)]
+    together, apart = measure(model, [rows]), measure(model, each)
+    for one, other in (
+        (together.heads[1], apart.heads[1]),
+        (together.neurons[0], apart.neurons[0]),
+    ):
+        assert one is not None and other is not None
+        assert one.gates.magnitude.isfinite().all() and one.gates.magnitude.all()
+        torch.testing.assert_close(one.gates.magnitude, other.gates.magnitude)
+        torch.testing.assert_close(one.output_fisher, other.output_fisher)
+        torch.testing.assert_close(one.moments, other.moments)
+    torch.testing.assert_close(together.hidden.square, apart.hidden.square)
+
+
+def test_a_loss_that_is_not_finite_ranks_nothing() -> None:
+    model = classifier()
+    with torch.no_grad():
+        model.get_parameter("classifier.weight")[0, 0] = float("inf")
+    with pytest.raises(UserError, match=r"the loss of rows .* is (nan|inf): training diverged"):
+        measure(model, labelled(2))
 
 
 @pytest.mark.parametrize("method", METHODS)
