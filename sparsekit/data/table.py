@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +18,7 @@ from sparsekit.data.columns import BATCH
 from sparsekit.data.origin import add_origin
 from sparsekit.errors import UserError, first_line
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 Row = Mapping[str, str | Sequence[str | None] | None]
 
 
@@ -59,12 +61,31 @@ def text_tables(
     iterator: Iterator[tuple[int, Row]] = iter(rows)
     while batch := list(islice(iterator, size)):
         names = dict.fromkeys(name for _, row in batch for name in row)
-        columns = {
-            name: pa.array([row.get(name) for _, row in batch], _type(name in lists))
-            for name in names
-        }
+        try:
+            columns = {
+                name: pa.array([row.get(name) for _, row in batch], _type(name in lists))
+                for name in names
+            }
+            table = pa.table(columns)
+        except UnicodeEncodeError as error:
+            raise _half_character(batch, template) from error
         numbers = np.array([number for number, _ in batch], dtype=np.int64)
-        yield FileRows(table=pa.table(columns), numbers=numbers, template=template)
+        yield FileRows(table=table, numbers=numbers, template=template)
+
+
+def _half_character(batch: Sequence[tuple[int, Row]], template: str) -> UserError:
+    """The error for the first text that no encoding can write."""
+    for number, row in batch:
+        for name, value in row.items():
+            texts = [name, value] if isinstance(value, str | None) else [name, *value]
+            for text in texts:
+                if text is not None and (found := _LONE_SURROGATE.search(text)):
+                    return UserError(
+                        f"{template.format(number)}: column {name!r} holds {found[0]!r}, "
+                        "half of a character that is written in two parts, as a text has that was "
+                        "cut in between; write the whole character, or leave it out"
+                    )
+    raise AssertionError("every text can be encoded")
 
 
 def _type(is_list: bool) -> pa.DataType:
