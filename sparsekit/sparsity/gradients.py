@@ -128,16 +128,18 @@ def _gradients_by_group(
     """
     weights = [layer.weight for layer in layers.values()]
     frozen = [weight for weight in weights if not weight.requires_grad]
-    for weight in frozen:
-        weight.requires_grad_(True)
     groups = []
-    for start in range(0, len(batch["labels"]), examples):
-        group = {name: values[start : start + examples] for name, values in batch.items()}
-        with torch.enable_grad():
-            loss = checked_loss(model(**group).loss, items_of_rows(group))
-        groups.append(torch.autograd.grad(loss, weights, allow_unused=True))
-    for weight in frozen:
-        weight.requires_grad_(False)
+    try:
+        for weight in frozen:
+            weight.requires_grad_(True)
+        for start in range(0, len(batch["labels"]), examples):
+            group = {name: values[start : start + examples] for name, values in batch.items()}
+            with torch.enable_grad():
+                loss = checked_loss(model(**group).loss, items_of_rows(group))
+            groups.append(torch.autograd.grad(loss, weights, allow_unused=True))
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
     for name, gradients in zip(layers, zip(*groups, strict=True), strict=True):
         # A layer that is not called has no gradient.
         if all(gradient is not None for gradient in gradients):
