@@ -180,3 +180,5 @@ def test_a_share_too_small_is_refused() -> None:
 def test_a_share_out_of_range_is_refused(value: float) -> None:
     assert "must be at least 0 and less than 1" in Shares(neurons=value).problems("--")[0]
     assert "nothing is to be removed; set a share for some of --heads" in Shares().problems("--")[0]
+    (found,) = Shares().problems(names=("heads", "neurons"))
+    assert found.endswith("set a share for some of heads, neurons")

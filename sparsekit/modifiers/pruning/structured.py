@@ -82,7 +82,10 @@ class StructuredPruning(Modifier):
         if self.end is None:
             found.append("end is null; set the epoch at which the final shape is reached")
         target = self.latency_target
-        found += self._shares.problems() if target is None else target.problems()
+        if target is None:
+            found += self._shares.problems(names=("heads", "neurons"))
+        else:
+            found += target.problems()
         for name, value, allowed in (
             ("method", self.method, METHODS),
             ("inter_func", self.inter_func, tuple(INTER_FUNCTIONS)),
