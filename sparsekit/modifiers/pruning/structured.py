@@ -16,7 +16,7 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.base import NO_MASKS, Masks, Modifier
 from sparsekit.modifiers.pruning.curves import INTER_FUNCTIONS, Curve
 from sparsekit.modifiers.pruning.masked import MaskedWeights
-from sparsekit.modifiers.pruning.obs import without_unseen_ranges
+from sparsekit.modifiers.quantization.fake_quantize import without_unseen_ranges
 from sparsekit.shape.blocks import blocks
 from sparsekit.shape.choice import Shares, heads_and_neurons
 from sparsekit.shape.config import describe
