@@ -43,7 +43,7 @@ def show_recipe(
     allow: Allow = None,
 ) -> None:
     """Print when each modifier acts and what the recipe sets at each epoch."""
-    from sparsekit.recipe.schedule import epochs, steps, table
+    from sparsekit.recipe.schedule import epochs, step_count, steps, table
     from sparsekit.runs.report import show
 
     import_allowed(allow)
@@ -51,7 +51,7 @@ def show_recipe(
     if as_json:
         typer.echo(json.dumps(steps(recipe, steps_per_epoch), indent=2))
         return
-    show(table(recipe, round(recipe.num_epochs * steps_per_epoch)))
+    show(table(recipe, step_count(recipe, steps_per_epoch)))
     show(epochs(recipe, steps_per_epoch))
 
 

@@ -20,6 +20,7 @@ def rerun(
     so repeat only runs that you trust. Exit code 1 means that the weights differ.
     """
     from sparsekit.cli.relaunch import relaunch
+    from sparsekit.config.command_line import assigned
     from sparsekit.errors import UserError
     from sparsekit.runs.folder import RunFolder
     from sparsekit.runs.reproduction import differences, other_weights
@@ -30,7 +31,7 @@ def rerun(
     second = RunFolder((output or first.path.with_name(f"{first.name}-rerun")).absolute())
     if second.path.exists():
         raise UserError(f"{second} exists; choose another folder with --output")
-    changes = [f"hydra.run.dir={second}", f"output_dir={second}"]
+    changes = [assigned(key, str(second)) for key in ("hydra.run.dir", "output_dir")]
     relaunch(first, [*changes, "training.resume_from_checkpoint=null"])
     changed = other_weights(first, second)
     typer.echo("weights: the same bits" if not changed else f"weights: {changed}")

@@ -15,10 +15,12 @@ def resume(run: Annotated[Path, typer.Argument(help="The folder of an interrupte
     records, so resume only runs that you trust.
     """
     from sparsekit.cli.relaunch import relaunch
+    from sparsekit.config.command_line import assigned
     from sparsekit.errors import UserError
     from sparsekit.runs.folder import RunFolder
 
     folder = RunFolder(run.absolute())
     if folder.path.is_dir() and folder.ending.status == "completed":
         raise UserError(f"{run} is completed: there is nothing to resume")
-    relaunch(folder, [f"hydra.run.dir={folder}", "training.resume_from_checkpoint=auto"])
+    place = assigned("hydra.run.dir", str(folder))
+    relaunch(folder, [place, "training.resume_from_checkpoint=auto"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,30 @@ def arranged(words: Sequence[str]) -> list[str]:
     ]
 
 
+def assigned(key: str, value: str) -> str:
+    """The override that sets `key` to a text as it stands, in quotes where Hydra needs them.
+
+    >>> assigned("data", "a.csv"), assigned("data", "a,b.csv"), assigned("data", "7")
+    ('data=a.csv', 'data="a,b.csv"', 'data="7"')
+    """
+    try:
+        read = OverridesParser.create().parse_override(f"{key}={value}")
+        # An interpolation is text to the parser.
+        if "$" not in value and not read.is_sweep_override() and read.value() == value:
+            return f"{key}={value}"
+    except HydraException:
+        pass
+    return f"{key}={_quoted(value)}"
+
+
+def _quoted(value: str) -> str:
+    """A text in quotes that Hydra reads as it stands."""
+    # A backslash counts only before a quote, or before an interpolation, which it escapes.
+    escaped = re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + (m[2] and '\\"'), value)
+    escaped = re.sub(r"(\\*)(\$\{)", lambda m: 2 * m[1] + "\\${", escaped)
+    return f'"{escaped}"'
+
+
 def _check_options(words: Sequence[str], unknown: Sequence[str]) -> None:
     """Raise UserError for a value of the config that is written as an option."""
     word = next((word for word in unknown if word.startswith("-")), None)
@@ -57,8 +82,7 @@ def _readable(override: str, parser: OverridesParser) -> str:
     key, _, value = override.partition("=")
     if "${" in value and _names_a_path(value):
         # A folder of such a name: escaped, it is not taken for an interpolation.
-        escaped = value.replace("${", "\\${").replace('"', '\\"')
-        return f'{key}="{escaped}"'
+        return f"{key}={_quoted(value)}"
     if _reads(override, parser):
         return override
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')

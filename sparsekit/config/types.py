@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -25,7 +26,7 @@ def type_problems(target: type, values: Mapping[str, Any], name: str) -> list[st
     """
     hints = _hints(target)
     return [
-        f"{name}.{key} is {value!r}; it must be {describe(hints[key])}"
+        f"{name}.{key} is {value!r}; it must be {_expected(value, hints[key])}"
         for key, value in values.items()
         if key in hints and not fits(value, hints[key])
     ]
@@ -51,8 +52,8 @@ def _hints(target: type) -> dict[str, Any]:
 def fits(value: Any, hint: Any) -> bool:
     """Whether a plain value (number, text, list, mapping, None) has the type `hint`.
 
-    Integers count as floats, 0 and 1 as booleans. Types that yaml cannot express are accepted:
-    their classes check them.
+    Integers count as floats, 0 and 1 as booleans, infinities and NaN as no number. Types that yaml
+    cannot express are accepted: their classes check them.
 
     >>> fits(2, float), fits("2", float), fits(True, int), fits(["a"], str | list[str])
     (True, False, False, True)
@@ -70,8 +71,16 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, bool) or value in (0, 1)
     if hint in (int, float):
         known = int if hint is int else int | float
-        return isinstance(value, known) and not isinstance(value, bool)
+        return isinstance(value, known) and not isinstance(value, bool) and not _infinite(value)
     return isinstance(value, hint) if hint in _DESCRIPTIONS else True
+
+
+def _infinite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _expected(value: Any, hint: Any) -> str:
+    return f"{'finite: ' if _infinite(value) else ''}{describe(hint)}"
 
 
 def describe(hint: Any) -> str:

@@ -18,6 +18,7 @@ from sparsekit.errors import ConfigError, UserError
 
 # Begins a line between documents.
 _DOCUMENT = "-DOCSTART-"
+_COMMENT = "# "
 
 
 @dataclass(kw_only=True)
@@ -25,7 +26,8 @@ class ConllDataset(Source):
     """Local CoNLL files, for each split a file or a folder of files; gz and zst too.
 
     Columns are separated by blanks or tabs. Lines that begin with -DOCSTART- are left out, and
-    comments, "# " and text, before the first word of a sentence.
+    comments before the first word of a sentence: "# " and text, unless it reads as the word #, with
+    the columns and a tag of another line.
 
     Args:
         data_files: the path for each split.
@@ -73,7 +75,7 @@ class ConllDataset(Source):
         """The first line, the words and the tags of each sentence."""
         words: list[str] = []
         tags: list[str] = []
-        first = 1
+        first, known = 1, self._known(path)
         with open_text(path) as file:
             for number, line in enumerate(file, start=1):
                 fields = line.split()
@@ -81,12 +83,23 @@ class ConllDataset(Source):
                     if words:
                         yield first, (words, tags)
                     words, tags = [], []
-                elif words or not line.startswith("# "):
+                elif words or not line.startswith(_COMMENT) or self._form(fields) in known:
                     first = first if words else number
                     words.append(self._field(path, number, fields, self.word, "word"))
                     tags.append(self._field(path, number, fields, self.tag, "tag"))
         if words:
             yield first, (words, tags)
+
+    def _known(self, path: Path) -> set[tuple[int, str]]:
+        """The forms of all lines that can be no comments."""
+        with open_text(path) as file:
+            lines = (line.split() for line in file if not line.startswith(_COMMENT))
+            return {self._form(f) for f in lines if f and not f[0].startswith(_DOCUMENT)}
+
+    def _form(self, fields: list[str]) -> tuple[int, str]:
+        """The number of columns, and the tag; an empty one where there is no such column."""
+        has_tag = -len(fields) <= self.tag < len(fields)
+        return len(fields), fields[self.tag] if has_tag else ""
 
     def _field(self, path: Path, number: int, fields: list[str], index: int, name: str) -> str:
         if len(fields) < 2 or not -len(fields) <= index < len(fields):

@@ -19,25 +19,32 @@ _SUFFIXES: dict[str, Kind] = {
 # What tables in binary form begin with; the last is Arrow's stream format.
 _BINARY: dict[bytes, Kind] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
 _SAVE_AS_CSV = "save the table as csv"
+_UNPACK = "unpack it, and give the file inside"
 # Files that are often given by mistake: the first bytes, the name, and the fix.
 _OTHERS: dict[bytes, tuple[str, str]] = {
     b"\xd0\xcf\x11\xe0": ("an Excel workbook (xls)", _SAVE_AS_CSV),
-    b"%PDF": ("a PDF document", "export its text as csv"),
-    b"SQLite format 3": ("a SQLite database", "export the table as csv"),
-    b"7z\xbc\xaf": ("a 7z archive", "unpack it, and give the file inside"),
-    b"Rar!": ("a RAR archive", "unpack it, and give the file inside"),
+    b"%PDF-": ("a PDF document", "export its text as csv"),
+    b"SQLite format 3\x00": ("a SQLite database", "export the table as csv"),
+    b"7z\xbc\xaf": ("a 7z archive", _UNPACK),
+    b"Rar!\x1a": ("a RAR archive", _UNPACK),
     b"\xfd7zXZ": ("an xz file", "decompress it, or compress it with gzip or zstd"),
-    b"ORC": ("an ORC file", "save it as parquet"),
     b"Obj\x01": ("an Avro file", "save it as parquet"),
     b"\x89HDF": ("an HDF5 file", "save it as parquet"),
     b"\x93NUMPY": ("a NumPy array", "save texts and labels as csv"),
     b"\xff\xfe": ("UTF-16 text", "save it as UTF-8"),
     b"\xfe\xff": ("UTF-16 text", "save it as UTF-8"),
     b"version https://git-lfs": ("a Git LFS pointer, not the data", "run git lfs pull"),
+}
+# Letters alone, which a text may begin with too.
+_ORC = b"ORC"
+# In any case, and after blanks.
+_MARKUP: dict[bytes, tuple[str, str]] = {
     b"<!doctype html": ("a web page", "download the data itself"),
     b"<html": ("a web page", "download the data itself"),
     b"<?xml": ("an XML file", "save the rows as csv or json"),
 }
+# Control characters that no text has.
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
 _SAMPLE = 4096
 
 
@@ -53,7 +60,7 @@ def kind_of(path: Path, wanted: Kind | None = None) -> Kind:
     start = first_bytes(path, _SAMPLE)
     _refuse_others(path, start)
     for magic, kind in _BINARY.items():
-        if start.startswith(magic):
+        if start.startswith(magic) and not _is_text(start):
             return _checked(path, kind, wanted)
     if wanted in ("parquet", "arrow"):
         raise UserError(
@@ -77,12 +84,16 @@ def _checked(path: Path, kind: Kind, wanted: Kind | None) -> Kind:
 def _refuse_others(path: Path, start: bytes) -> None:
     if start.startswith(b"PK\x03\x04"):
         _refuse_zip(path)
-    for magic, (name, fix) in _OTHERS.items():
-        if start.lstrip()[: len(magic)].lower() == magic.lower():
-            raise UserError(f"{path} is {name}; {fix}")
+    markup = start.lstrip().lower()
+    for known, content in ((_OTHERS, start), (_MARKUP, markup)):
+        for magic, (name, fix) in known.items():
+            if content.startswith(magic):
+                raise UserError(f"{path} is {name}; {fix}")
+    if start.startswith(_ORC) and not _is_text(start):
+        raise UserError(f"{path} is an ORC file; save it as parquet")
     # Where a tar archive has its signature.
-    if start[257:262] == b"ustar":
-        raise UserError(f"{path} is a tar archive; unpack it, and give the file inside")
+    if start[257:262] == b"ustar" and not _is_text(start):
+        raise UserError(f"{path} is a tar archive; {_UNPACK}")
     # Protocols 2 to 5 of pickle, which ends with a dot; nothing of it is loaded.
     if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and len(start) > 1:
         raise UserError(f"{path} is a Python pickle, which may run code; save the rows as parquet")
@@ -97,7 +108,12 @@ def _refuse_zip(path: Path) -> None:
     if any(name.startswith("xl/") for name in names):
         raise UserError(f"{path} is an Excel workbook (xlsx); {_SAVE_AS_CSV}")
     inside = f" with {', '.join(names[:3])}" if names else ""
-    raise UserError(f"{path} is a zip archive{inside}; unpack it, and give the file inside")
+    raise UserError(f"{path} is a zip archive{inside}; {_UNPACK}")
+
+
+def _is_text(start: bytes) -> bool:
+    """Whether the first bytes of a file could be those of a text."""
+    return len(start.translate(None, _CONTROLS)) == len(start)
 
 
 def _is_json(start: bytes) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
+from sparsekit.data.class_labels import names_of
 from sparsekit.data.columns import select, value_text, values
 from sparsekit.data.schema import Column
 from sparsekit.data.splits import Mask
@@ -37,17 +38,22 @@ def is_blank(value: Any) -> bool:
 def without_labels(
     splits: Mapping[str, Dataset], label: str, dropped: Sequence[str | int | None]
 ) -> dict[str, Dataset]:
-    """The splits without rows whose label is one of `dropped`, a name, a number or None."""
+    """The splits without rows whose label is one of `dropped`, a name, a number or None.
+
+    A number is that of a class in train, whatever the order in another split.
+    """
     unwanted = {value_text(value) for value in dropped}
+    train = splits["train"].features.get(label) if "train" in splits else None
+    numbered = {str(i): name for i, name in enumerate(names_of(train))}
     kept, found = {}, set()
     for split, rows in splits.items():
         if label not in rows.column_names:
             kept[split] = rows
             continue
-        feature = rows.features[label]
-        names = feature.names if isinstance(feature, ClassLabel) else []
+        names = names_of(rows.features[label])
         # A class of the name "1" is meant before the class of the number 1.
-        meant = {text: str(names.index(text)) if text in names else text for text in unwanted}
+        named = {t: t if not names or t in names else numbered.get(str(t), t) for t in unwanted}
+        meant = {t: str(names.index(n)) if n in names else n for t, n in named.items()}
         labels, dropped_values = list(_label_texts(rows, label)), set(meant.values())
         occurring = set(labels)
         found |= {text for text in unwanted if meant[text] in occurring}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from datasets import ClassLabel, Dataset, LargeList, List, Value
 
+from sparsekit.data.class_labels import namer, names_of
 from sparsekit.data.columns import value_text, values
 from sparsekit.data.labels import is_number
 from sparsekit.data.origin import where, with_origin
@@ -73,9 +73,7 @@ def indicators_of_lists(
     if missing:
         raise ConfigError(missing)
     sets = {split: list(_names(rows, column, separator)) for split, rows in placed.items()}
-    feature = raw["train"].features[column]
-    inner = getattr(feature, "feature", None)
-    names = inner.names if isinstance(inner, ClassLabel) else _sorted({*_flat(sets["train"])})
+    names = names_of(raw["train"].features[column]) or _sorted({*_flat(sets["train"])})
     index = {name: i for i, name in enumerate(names)}
     for split, rows in placed.items():
         problems += _unknown(rows, column, sets[split], index)
@@ -117,26 +115,13 @@ def _missing(rows: Dataset, column: str) -> Iterator[str]:
 
 def _names(rows: Dataset, column: str, separator: str | None) -> Iterator[list[str]]:
     """The labels of each row as text."""
-    text = _text_of(rows.features[column])
+    text = namer(names_of(rows.features[column]))
     for value in values(rows, column):
         if separator:
             parts = [part.strip() for part in (value or "").split(separator)]
             yield [part for part in parts if part]
         else:
-            yield [text(label) for label in value]
-
-
-def _text_of(feature: Any) -> Callable[[Any], str]:
-    """The name of a value in the lists of a column."""
-    inner = getattr(feature, "feature", None)
-    names = inner.names if isinstance(inner, ClassLabel) else []
-
-    def text(value: Any) -> str:
-        if names and value is not None and 0 <= value < len(names):
-            return str(names[value])
-        return (value_text(value) or "").strip()
-
-    return text
+            yield [(text(label) or "").strip() for label in value]
 
 
 def _unknown(

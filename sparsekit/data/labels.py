@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset
 from transformers import PreTrainedConfig
 
 from sparsekit.data.advice import drop_labels
-from sparsekit.data.columns import value_text
+from sparsekit.data.class_labels import namer, names_of
 from sparsekit.data.columns import values as column_values
 from sparsekit.data.origin import where, with_origin
 from sparsekit.errors import ConfigError, UserError
@@ -40,8 +40,9 @@ def number_labels(
 ) -> tuple[list[str], dict[str, list[int]]]:
     """The class names in order, and each split's labels as indices into them.
 
-    A ClassLabel column has names and an order of its own. Other labels are compared as text and
-    sorted, by value where all of them are numbers. The split `test` is left out where all its
+    A ClassLabel column has names and an order of its own; that of train counts, and the others are
+    read by their names. Other labels are compared as text and sorted, by value where all of them
+    are numbers. The split `test` is left out where all its
     labels are -1, as in GLUE, and train has no such label.
 
     Args:
@@ -55,29 +56,24 @@ def number_labels(
     labels that `case` refuses.
     """
     problems: list[str] = []
-    feature = raw["train"].features[column]
-    values = {split: list(column_values(rows, column)) for split, rows in raw.items()}
-    occurring = {split: set(map(value_text, labels)) for split, labels in values.items()}
-    if occurring.get("test") == {UNLABELLED} and UNLABELLED not in occurring["train"]:
-        del values["test"]
-    if isinstance(feature, ClassLabel):
-        classes: list[Any] = list(range(feature.num_classes))
-        names = list(feature.names)
-    else:
-        texts = {s: _texts(raw[s], s, column, labels, strip) for s, labels in values.items()}
+    texts = {split: _texts(rows, split, column, strip) for split, rows in raw.items()}
+    if set(texts.get("test", ())) == {UNLABELLED} and UNLABELLED not in texts["train"]:
+        del texts["test"]
+    names = names_of(raw["train"].features[column])
+    if not names:
         spellings = [] if case == "keep" else _spellings(texts)
         if case == "refuse":
             problems += [_case_problem(raw, column, texts, group) for group in spellings[:_SHOWN]]
-        values = _one_spelling(texts, spellings)
-        classes = names = _sorted_classes(values, column)
-    index = {value: i for i, value in enumerate(classes)}
+        texts = _one_spelling(texts, spellings)
+        names = _sorted_classes(texts, column)
+    index = {name: i for i, name in enumerate(names)}
     if len(names) < 2:
         problems.append(f"column {column!r} has {len(names)} {FEW_LABELS}")
-    for split, labels in values.items():
-        problems += _unusable(with_origin(raw[split], split), column, labels, index, names)
+    for split, labels in texts.items():
+        problems += _unusable(with_origin(raw[split], split), column, labels, names)
     if problems:
         raise ConfigError(problems)
-    return names, {split: [index[v] for v in labels] for split, labels in values.items()}
+    return names, {split: [index[str(v)] for v in labels] for split, labels in texts.items()}
 
 
 def is_number(text: str) -> bool:
@@ -98,11 +94,15 @@ def are_numbers(names: Sequence[str]) -> bool:
     return bool(names) and list(names) == [str(index) for index in range(len(names))]
 
 
-def _texts(
-    rows: Dataset, split: str, column: str, labels: Sequence[Any], strip: bool
-) -> list[str | None]:
-    """Labels as text, without the blanks around them if `strip`; None is a missing label."""
-    texts = [value_text(label) for label in labels]
+def _texts(rows: Dataset, split: str, column: str, strip: bool) -> list[str | None]:
+    """Labels as text, without the blanks around them if `strip`; None is a missing label.
+
+    The numbers of a ClassLabel are read by its names, which stay as they are.
+    """
+    names = names_of(rows.features[column])
+    texts = list(map(namer(names), column_values(rows, column)))
+    if names:
+        return texts
     stripped = [text.strip() or None if text is not None else None for text in texts]
     changed = [
         i for i, (a, b) in enumerate(zip(texts, stripped, strict=True)) if a != b and b is not None
@@ -226,14 +226,11 @@ def is_generic(id2label: Mapping[int, str]) -> bool:
 
 
 def _unusable(
-    rows: Dataset,
-    column: str,
-    labels: Sequence[Any],
-    known: Mapping[Any, int],
-    names: Sequence[str],
+    rows: Dataset, column: str, labels: Sequence[str | None], names: Sequence[str]
 ) -> Iterator[str]:
     """A problem for missing labels, and one for each label that the training split lacks."""
-    places: dict[Any, list[int]] = defaultdict(list)
+    known = set(names)
+    places: dict[str | None, list[int]] = defaultdict(list)
     for row, value in enumerate(labels):
         if value not in known:
             places[value].append(row)
@@ -245,12 +242,19 @@ def _unusable(
     shown = ", ".join(_cut(name) for name in names[:10]) + (
         f" and {len(names) - 10} more" if len(names) > 10 else ""
     )
+    # A number without a name could be any of train's classes.
+    bare = not isinstance(rows.features[column], ClassLabel) and not are_numbers(names)
     for value, found in list(places.items())[:_SHOWN]:
         text = str(value)
+        correct = (
+            f"write the name of the class, or cast the column to ClassLabel(names={list(names)})"
+            if bare and is_number(text) and len(names) <= _SHOWN
+            else "correct it"
+        )
         fix = f", or leave the rows out: {drop_labels([text])}" if _cut(text) == text else ""
         yield (
             f"{where(rows, found)}: column {column!r}: label {_cut(value)!r} is never seen in "
-            f"train, which has {shown}; correct it{fix}"
+            f"train, which has {shown}; {correct}{fix}"
         )
     if len(places) > _SHOWN:
         yield f"column {column!r} has {len(places) - _SHOWN} more labels that are not in train"

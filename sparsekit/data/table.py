@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -9,13 +10,15 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from datasets import Dataset
+from datasets import Dataset, DatasetInfo
 from datasets.table import InMemoryTable
 
+from sparsekit.data.class_labels import with_one_order
 from sparsekit.data.columns import BATCH
 from sparsekit.data.origin import add_origin
 from sparsekit.errors import UserError, first_line
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 Row = Mapping[str, str | Sequence[str | None] | None]
 
 
@@ -58,12 +61,31 @@ def text_tables(
     iterator: Iterator[tuple[int, Row]] = iter(rows)
     while batch := list(islice(iterator, size)):
         names = dict.fromkeys(name for _, row in batch for name in row)
-        columns = {
-            name: pa.array([row.get(name) for _, row in batch], _type(name in lists))
-            for name in names
-        }
+        try:
+            columns = {
+                name: pa.array([row.get(name) for _, row in batch], _type(name in lists))
+                for name in names
+            }
+            table = pa.table(columns)
+        except UnicodeEncodeError as error:
+            raise _half_character(batch, template) from error
         numbers = np.array([number for number, _ in batch], dtype=np.int64)
-        yield FileRows(table=pa.table(columns), numbers=numbers, template=template)
+        yield FileRows(table=table, numbers=numbers, template=template)
+
+
+def _half_character(batch: Sequence[tuple[int, Row]], template: str) -> UserError:
+    """The error for the first text that no encoding can write."""
+    for number, row in batch:
+        for name, value in row.items():
+            texts = [name, value] if isinstance(value, str | None) else [name, *value]
+            for text in texts:
+                if text is not None and (found := _LONE_SURROGATE.search(text)):
+                    return UserError(
+                        f"{template.format(number)}: column {name!r} holds {found[0]!r}, "
+                        "half of a character that is written in two parts, as a text has that was "
+                        "cut in between; write the whole character, or leave it out"
+                    )
+    raise AssertionError("every text can be encoded")
 
 
 def _type(is_list: bool) -> pa.DataType:
@@ -73,11 +95,15 @@ def _type(is_list: bool) -> pa.DataType:
 def as_dataset(files: Sequence[FileRows]) -> Dataset:
     """The rows of the files one after the other, each with its origin.
 
-    Raises UserError for columns whose types differ between files.
+    Classes are numbered as in the first file, by their names. Raises UserError for columns whose
+    types differ between files, and for classes that only some files name.
     """
     filled = [each for each in files if each.table.num_rows] or files[:1]
+    tables, features = with_one_order(
+        [each.table for each in filled], [each.template.partition(",")[0] for each in filled]
+    )
     try:
-        table = pa.concat_tables([each.table for each in filled], promote_options="default")
+        table = pa.concat_tables(tables, promote_options="default")
     except pa.ArrowException as error:
         names = " and ".join(each.template.partition(",")[0] for each in filled[:2])
         raise UserError(
@@ -86,6 +112,10 @@ def as_dataset(files: Sequence[FileRows]) -> Dataset:
         ) from error
     places = np.repeat(np.arange(len(filled)), [each.table.num_rows for each in filled])
     numbers = np.concatenate([each.numbers for each in filled])
+    info = None if features is None else DatasetInfo(features=features)
     return add_origin(
-        Dataset(InMemoryTable(table)), [each.template for each in filled], places, numbers
+        Dataset(InMemoryTable(table), info=info),
+        [each.template for each in filled],
+        places,
+        numbers,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, List, Value
 
+from sparsekit.data.class_labels import names_of
 from sparsekit.data.columns import value_text, values
 from sparsekit.data.origin import SHOWN, column_names, where, with_origin
 from sparsekit.errors import ConfigError
@@ -23,8 +24,9 @@ def number_tags(
 ) -> tuple[list[str], dict[str, Tags]]:
     """The names of the tags in order, and each split's tags as indices into them.
 
-    Tags that are a ClassLabel have names and an order of their own. Others are compared as text; O
-    comes first, the rest is sorted by type. Raises ConfigError that names the rows and the fix.
+    Tags that are a ClassLabel have names and an order of their own; that of train counts, and the
+    other splits are read by their names. Others are compared as text; O comes first, the rest is
+    sorted by type. Raises ConfigError that names the rows and the fix.
 
     Args:
         raw: the splits.
@@ -39,10 +41,8 @@ def number_tags(
     problems = [p for rows in placed.values() for p in _row_problems(rows, tokens, tags)]
     if problems:
         raise ConfigError(problems)
-    feature = raw["train"].features[tags].feature
-    if isinstance(feature, ClassLabel):
-        names = feature.names
-    texts = {split: _texts(rows, tags, names) for split, rows in placed.items()}
+    texts = {split: _texts(rows, tags, names or ()) for split, rows in placed.items()}
+    names = names_of(raw["train"].features[tags]) or names
     if names is None:
         found = {tag for row in texts["train"] for tag in row}
         names = sorted(found, key=lambda tag: (tag != OUTSIDE, split_tag(tag)[1], tag))
@@ -107,13 +107,13 @@ def _row_problems(rows: Dataset, tokens: str, tags: str) -> Iterator[str]:
         )
 
 
-def _texts(rows: Dataset, tags: str, names: Sequence[str] | None) -> list[list[str]]:
-    """The tags of each row as text; numbers as `names` names them."""
+def _texts(rows: Dataset, tags: str, names: Sequence[str]) -> list[list[str]]:
+    """The tags of each row as text; numbers as the column names them, or else as `names` does."""
+    known = names_of(rows.features[tags]) or names
 
     def text(value: Any) -> str:
         plain = (value_text(value) or "").strip()
-        known = names is not None and plain.isdecimal() and int(plain) < len(names)
-        return names[int(plain)] if known and names is not None else plain
+        return known[int(plain)] if plain.isdecimal() and int(plain) < len(known) else plain
 
     return [[text(value) for value in row] for row in values(rows, tags)]
 

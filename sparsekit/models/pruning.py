@@ -20,8 +20,8 @@ def prune(model: nn.Module, sparsity: float) -> None:
     """
     if problem := nothing_prunable(model):
         raise UserError(problem)
-    for module in prunable(model).values():
-        module.weight.mul_(magnitude_mask(module.weight, sparsity))
+    for name, module in prunable(model).items():
+        module.weight.mul_(magnitude_mask(module.weight, sparsity, name=f"{name}.weight"))
 
 
 def sparsity(model: nn.Module) -> dict[str, Any]:

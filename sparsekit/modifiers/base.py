@@ -71,7 +71,7 @@ class Modifier:
 
     # What it does, which groups modifiers in plots: optimizer, pruning, quantization, distillation.
     kind: ClassVar[str] = "other"
-    # Modifiers of a lower order are attached and updated first, and detached last.
+    # Modifiers of a lower order act first at each call, and are detached last.
     order: ClassVar[int] = 0
     # What it takes from a teacher: the logits, as `teacher_logits` in each batch, or the model
     # itself, through `use_teacher`.

@@ -72,7 +72,7 @@ def pruned_layers(layers: Layers, shares: Mapping[str, float]) -> Iterator[None]
     """Within the block the smallest magnitudes of each layer are zero, a share of its own."""
     with ExitStack() as restored, torch.no_grad():
         for name, layer in layers.items():
-            mask = magnitude_mask(layer.weight, shares[name])
+            mask = magnitude_mask(layer.weight, shares[name], name=f"{name}.weight")
             restored.enter_context(_weight(layer, layer.weight * mask))
         yield
 

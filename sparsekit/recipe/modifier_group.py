@@ -21,11 +21,16 @@ class ModifierGroup:
     """Modifiers by name, for a training of `num_epochs` epochs.
 
     Each question is answered for all of them together, and each step of training is passed on to
-    them in order.
+    them in the order that they ask for; those that ask for the same keep the recipe's.
     """
 
     num_epochs: float
     modifiers: dict[str, Modifier]
+
+    @property
+    def _ordered(self) -> list[tuple[str, Modifier]]:
+        """The modifiers with their names, in the order in which they act."""
+        return sorted(self.modifiers.items(), key=lambda item: item[1].order)
 
     def problems(self) -> list[str]:
         """Every problem that can be found before a download or a model is loaded."""
@@ -38,7 +43,7 @@ class ModifierGroup:
 
     def use_task(self, task: Task) -> None:
         """Give each modifier the task that is trained."""
-        for modifier in self.modifiers.values():
+        for _, modifier in self._ordered:
             modifier.use_task(task)
 
     def step_problems(self, total_steps: int) -> list[str]:
@@ -61,15 +66,20 @@ class ModifierGroup:
         return any(m.takes_teacher == what and m.needs_teacher for m in self.modifiers.values())
 
     def use_teacher(self, make: Callable[[], nn.Module]) -> None:
-        """Give each modifier that needs the teacher's model one that `make` returns."""
-        for modifier in self.modifiers.values():
-            if modifier.takes_teacher == "model" and modifier.needs_teacher:
-                modifier.use_teacher(make())
+        """Give each modifier that needs the teacher's model the one that `make` returns.
+
+        It is made once at most: a teacher that they share runs once a batch.
+        """
+        taking = [m for _, m in self._ordered if m.takes_teacher == "model" and m.needs_teacher]
+        teacher = make() if taking else None
+        for modifier in taking:
+            assert teacher is not None
+            modifier.use_teacher(teacher)
 
     def attach(self, model: nn.Module) -> None:
         """Prepare the model, once, before the optimizer; raises ConfigError with all problems."""
         problems = []
-        for name, modifier in sorted(self.modifiers.items(), key=lambda item: item[1].order):
+        for name, modifier in self._ordered:
             try:
                 modifier.attach(model)
             except ConfigError as error:
@@ -91,7 +101,7 @@ class ModifierGroup:
 
     def use_rows(self, draw: Draw) -> None:
         """Give every modifier the function that draws training rows."""
-        for modifier in self.modifiers.values():
+        for _, modifier in self._ordered:
             modifier.use_rows(draw)
 
     def update(self, epoch: float) -> None:
@@ -100,34 +110,34 @@ class ModifierGroup:
 
     def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
         """The training loss: the task's `loss`, passed through each modifier in turn."""
-        for modifier in self.modifiers.values():
+        for _, modifier in self._ordered:
             loss = modifier.loss(loss, inputs, outputs)
         return loss
 
     def before_step(self) -> None:
         """Let every modifier read the gradients that the optimizer is about to use."""
-        for modifier in self.modifiers.values():
+        for _, modifier in self._ordered:
             modifier.before_step()
 
     def constrain(self) -> None:
         """Restore what an optimizer step broke, such as the zeros of masks."""
-        for modifier in self.modifiers.values():
+        for _, modifier in self._ordered:
             modifier.constrain()
 
     @contextlib.contextmanager
     def as_saved(self) -> Iterator[None]:
         """A context in which the model has the weights that it would be saved with now."""
         with contextlib.ExitStack() as stack:
-            for modifier in self.modifiers.values():
+            for _, modifier in self._ordered:
                 stack.enter_context(modifier.as_saved())
             yield
 
     def detach(self, model: nn.Module) -> None:
         """Remove from the model what was added for training only, the last thing first."""
-        for modifier in sorted(self.modifiers.values(), key=lambda modifier: -modifier.order):
+        for _, modifier in reversed(self._ordered):
             modifier.detach(model)
         if any(modifier.resizes for modifier in self.modifiers.values()):
-            for modifier in self.modifiers.values():
+            for _, modifier in self._ordered:
                 modifier.resized(model)
 
     def results(self, model: nn.Module) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def draw(recipe: Recipe, steps_per_epoch: int, title: str) -> Figure:
     """Three panels over one axis of epochs: learning rate, planned sparsity, windows."""
     from matplotlib.figure import Figure
 
-    windows = schedule.windows(recipe, round(recipe.num_epochs * steps_per_epoch))
+    windows = schedule.windows(recipe, schedule.step_count(recipe, steps_per_epoch))
     rows = schedule.steps(recipe, steps_per_epoch)
     gradual = any(row["sparsity"] for row in rows)
     heights = [2.2, 1.8 if gradual else 0.5, INCHES_PER_WINDOW * len(windows) + 0.4]
@@ -78,11 +78,16 @@ def _sparsity(axes: Axes, rows: list[dict[str, Any]]) -> None:
 
 
 def _windows(axes: Axes, recipe: Recipe, windows: list[dict[str, Any]]) -> None:
-    """A bar for each modifier's window, the first on top, coloured by the modifier's kind."""
-    colours = {name: COLOURS.get(m.kind, OTHER_COLOUR) for name, m in recipe.modifiers.items()}
+    """A bar for each modifier's window, the first on top, coloured by the modifier's kind.
+
+    Those of modifiers that are off, as distillation is without a teacher, are pale.
+    """
+    shown = recipe.modifiers | recipe.without_teacher
+    colours = {name: COLOURS.get(m.kind, OTHER_COLOUR) for name, m in shown.items()}
     for index, window in enumerate(windows):
         length = window["end_epoch"] - window["start_epoch"]
         colour = colours[window["name"]]
-        axes.barh(index, length, left=window["start_epoch"], height=0.7, color=colour)
+        alpha = 0.3 if window.get("off") else 1.0
+        axes.barh(index, length, left=window["start_epoch"], height=0.7, color=colour, alpha=alpha)
     axes.set_yticks(range(len(windows)), [window["name"] for window in windows])
     axes.invert_yaxis()

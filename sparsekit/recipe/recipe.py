@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
 
 from sparsekit.config.build import build
 from sparsekit.config.plain import plain
-from sparsekit.config.yaml_limits import check_yaml
-from sparsekit.errors import ConfigError, UserError
+from sparsekit.config.types import fits
+from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import Modifier
 from sparsekit.recipe.modifier_group import ModifierGroup
-from sparsekit.recipe.source import values_of_file, values_of_mapping, values_of_text
+from sparsekit.recipe.source import (
+    native_config,
+    values_of_file,
+    values_of_mapping,
+    values_of_text,
+)
 from sparsekit.sparseml.recipes.load import register_resolvers
 from sparsekit.tasks.base import Task
 
@@ -75,7 +79,7 @@ class Recipe(ModifierGroup):
             if modifier.enabled:
                 modifiers[name] = modifier
         num_epochs = values.get("num_epochs")
-        if not isinstance(num_epochs, int | float) or not 0 < num_epochs <= MAX_EPOCHS:
+        if not fits(num_epochs, float) or not 0 < num_epochs <= MAX_EPOCHS:
             problems.append(
                 f"recipe.num_epochs is {reprlib.repr(num_epochs)}; set a number above 0, "
                 f"{MAX_EPOCHS} at most"
@@ -89,17 +93,7 @@ class Recipe(ModifierGroup):
     def load(cls, path: Path) -> Recipe:
         """A recipe from a yaml file, native (with interpolations) or as `save` wrote it."""
         register_resolvers()
-        try:
-            check_yaml(path.read_bytes(), str(path))
-            node = OmegaConf.load(path)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"cannot read the recipe {path}: {error}") from error
-        if not isinstance(node, DictConfig) or "num_epochs" not in node:
-            raise UserError(
-                f"{path} is not a sparsekit recipe: it has no num_epochs at its top level"
-            )
-        node.pop("metadata", None)
-        return cls.build(plain(OmegaConf.create({"recipe": node}))["recipe"])
+        return cls.build(plain(native_config(path))["recipe"])
 
     @classmethod
     def from_file(cls, path: str | Path, **variables: Any) -> Recipe:

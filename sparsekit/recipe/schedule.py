@@ -48,7 +48,7 @@ def _window(
 def steps(recipe: Recipe, steps_per_epoch: int) -> list[dict[str, Any]]:
     """One object per optimizer step: step, epoch, lr (null: the optimizer's own), ..."""
     rows = []
-    for step in range(round(recipe.num_epochs * steps_per_epoch)):
+    for step in range(step_count(recipe, steps_per_epoch)):
         epoch = step / steps_per_epoch
         rows.append(
             {
@@ -61,6 +61,15 @@ def steps(recipe: Recipe, steps_per_epoch: int) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def step_count(recipe: Recipe, steps_per_epoch: int) -> int:
+    """The optimizer steps of a training, which has one at least.
+
+    >>> [step_count(Recipe(epochs, {}, {}), 1) for epochs in (0.4, 2.0, 2.6)]
+    [1, 2, 3]
+    """
+    return max(1, round(recipe.num_epochs * steps_per_epoch))
 
 
 def epochs(recipe: Recipe, steps_per_epoch: int) -> Table:

@@ -24,9 +24,12 @@ class Shares:
     hidden: float = 0.0
     layers: float = 0.0
 
-    def problems(self, prefix: str = "") -> list[str]:
-        """Shares out of range, and shares that are all 0; `prefix` is written before each name."""
-        values = vars(self)
+    def problems(self, prefix: str = "", names: Sequence[str] = ()) -> list[str]:
+        """Shares out of range, and shares that are all 0.
+
+        prefix: is written before each name. names: of the shares that can be set; all by default.
+        """
+        values = {name: getattr(self, name) for name in names or vars(self)}
         found = [
             f"{prefix}{name} {value:g} must be at least 0 and less than 1: the share that is "
             "removed, such as 0.5"
@@ -34,8 +37,8 @@ class Shares:
             if not 0 <= value < 1
         ]
         if not found and not any(values.values()):
-            names = ", ".join(f"{prefix}{name}" for name in values)
-            found.append(f"nothing is to be removed; set a share for some of {names}")
+            settable = ", ".join(f"{prefix}{name}" for name in values)
+            found.append(f"nothing is to be removed; set a share for some of {settable}")
         return found
 
 

@@ -1,6 +1,7 @@
 """In which order structures are removed, and by how much the loss is expected to rise.
 
-magnitude    the norm of what a structure reads times the norm of what it writes
+magnitude    the norm of what a structure reads times the norm of what it writes; of a layer,
+             the size of what it adds to its inputs
 first_order  |dL/dm| of a factor m before the structure (Michel et al. 2019)
 obs          Optimal Brain Surgeon: the rise of the loss once the weights that remain have
              taken over what they can (Kurtic et al. 2023, ZipLM), by the Kronecker-factored
@@ -9,6 +10,7 @@ obs          Optimal Brain Surgeon: the rise of the loss once the weights that r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,6 +80,7 @@ def rank(model: PreTrainedModel, method: str, statistics: Statistics | None = No
         heads = [Ranking.by_score(_relative(head_norms(block))) for block in layers]
         neurons = [Ranking.by_score(_relative(neuron_norms(block))) for block in layers]
         hidden = Ranking.by_score(hidden_norms(model))
+        whole = torch.tensor([layer_norm(block) for block in layers])
     else:
         heads, neurons = (
             [
@@ -91,8 +94,9 @@ def rank(model: PreTrainedModel, method: str, statistics: Statistics | None = No
         )
         gates = statistics.hidden
         hidden = Ranking.by_score(gates.square / 2 if method == "obs" else gates.magnitude)
-    whole = [float(a.losses[-1] + b.losses[-1]) for a, b in zip(heads, neurons, strict=True)]
-    return Rankings(heads, neurons, hidden, Ranking.by_score(torch.tensor(whole)))
+        each = [a.losses[-1] + b.losses[-1] for a, b in zip(heads, neurons, strict=True)]
+        whole = torch.stack(each)
+    return Rankings(heads, neurons, hidden, Ranking.by_score(whole))
 
 
 def _ranked(block: Block, path: str, found: LinearStatistics | None, method: str) -> Ranking:
@@ -105,7 +109,8 @@ def _ranked(block: Block, path: str, found: LinearStatistics | None, method: str
 
 
 def _relative(norms: Tensor) -> Tensor:
-    # Norms of one layer say nothing about another: each layer's add up to 1.
+    # Of heads and neurons that are ranked over all layers: each layer's add up to 1, so that none
+    # loses most of its own because its weights are small.
     return norms / norms.sum().clamp(min=torch.finfo(norms.dtype).tiny)
 
 
@@ -129,6 +134,26 @@ def neuron_norms(block: Block) -> Tensor:
     into, out = block.linear(layout.intermediate).weight, block.linear(layout.output).weight
     norms: Tensor = into.norm(dim=1) * out.norm(dim=0)
     return norms.float().cpu()
+
+
+def layer_norm(block: Block) -> float:
+    """The size of what a layer adds to its inputs, relative to theirs.
+
+    The root mean square of the outputs of attention and feed-forward part together, for inputs of
+    independent features of variance 1, as norms return them, attention that reads one token and
+    neurons that pass all on.
+    """
+    squares = 0.0
+    if block.heads:
+        layout, size = block.layout, block.head_size
+        value = block.linear(layout.value).weight.detach().float()
+        output = block.linear(layout.attention_output).weight.detach().float()
+        # The squared norm of the product of both matrices, head by head.
+        for read, written in zip(value.split(size), output.split(size, dim=1), strict=True):
+            squares += float(((read @ read.T) * (written.T @ written)).sum())
+    if block.neurons:
+        squares += float(neuron_norms(block).detach().square().sum())
+    return math.sqrt(squares)
 
 
 def hidden_norms(model: PreTrainedModel) -> Tensor:

@@ -135,11 +135,10 @@ def _remove_layers(model: PreTrainedModel, layers: Tensor) -> None:
 
 def _remove_hidden(model: PreTrainedModel, hidden: Tensor, width: int) -> None:
     in_layers = {f"{block.name}." for block in blocks(model)}
-    narrowed: set[nn.Parameter] = set()
     for name, module in list(model.named_modules()):
         if name.startswith(tuple(in_layers)):
             continue
-        _narrow_outside(model, name, module, hidden, width, narrowed)
+        _narrow_outside(model, name, module, hidden, width)
     for block in blocks(model):
         layout = block.layout
         for path in (layout.query, layout.key, layout.value) if block.heads else ():
@@ -158,12 +157,7 @@ def _remove_hidden(model: PreTrainedModel, hidden: Tensor, width: int) -> None:
 
 
 def _narrow_outside(
-    model: PreTrainedModel,
-    name: str,
-    module: nn.Module,
-    hidden: Tensor,
-    width: int,
-    narrowed: set[nn.Parameter],
+    model: PreTrainedModel, name: str, module: nn.Module, hidden: Tensor, width: int
 ) -> None:
     """Narrow a module of embeddings, pooler or head, whose inputs or outputs are hidden states."""
     own = [parameter for _, parameter in module.named_parameters(recurse=False)]

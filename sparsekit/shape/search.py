@@ -6,7 +6,7 @@ heads and the neurons of each layer, solved by dynamic programming over steps of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,15 +58,19 @@ def solve(
             "model; ask for more time, or narrow the model first (sparsekit shrink --hidden, "
             "--layers)"
         )
-    chosen = _knapsack(parts, max_seconds - costs.base)
+    for chosen in _knapsack(parts, max_seconds - costs.base):
+        found = _solution(chosen, costs)
+        if found.seconds <= max_seconds:
+            return found
+    # The smallest sizes fit, and not by as much as rounding adds.
+    return _solution(_smallest(parts), costs)
+
+
+def _solution(chosen: Sequence[_Option], costs: Costs) -> Solution:
     sizes = [option.size for option in chosen]
-    found_heads, found_neurons = sizes[::2], sizes[1::2]
-    return Solution(
-        heads=found_heads,
-        neurons=found_neurons,
-        seconds=costs.predict(found_heads, found_neurons),
-        loss=sum(option.loss for option in chosen),
-    )
+    heads, neurons = sizes[::2], sizes[1::2]
+    loss = sum(option.loss for option in chosen)
+    return Solution(heads, neurons, costs.predict(heads, neurons), loss)
 
 
 def _parts(
@@ -109,8 +113,11 @@ def _seconds(option: _Option) -> float:
     return option.seconds
 
 
-def _knapsack(parts: Sequence[Sequence[_Option]], budget: float) -> list[_Option]:
-    """One option of each part, which together take at most `budget` seconds."""
+def _knapsack(parts: Sequence[Sequence[_Option]], budget: float) -> Iterator[list[_Option]]:
+    """One option of each part, which together take about `budget` seconds, and ever less.
+
+    Seconds are rounded to steps, so that the first of them may take a little more than the budget.
+    """
     step = max(budget, 1e-12) / STEPS
     # The least loss of the parts so far within each number of steps, without and with any head.
     least = np.full((2, STEPS + 1), np.inf)
@@ -132,11 +139,25 @@ def _knapsack(parts: Sequence[Sequence[_Option]], budget: float) -> list[_Option
                 choice[after, 1, taken:][better] = before
         choices.append(choice)
         least = found
-    if not np.isfinite(least[1, STEPS]):
-        # The smallest sizes fit, and not by as much as rounding adds.
-        return _smallest(parts)
+    for steps in range(STEPS, -1, -1):
+        if not np.isfinite(least[1, steps]):
+            return
+        yield _traced(parts, choices, steps, step)
+
+
+def _traced(
+    parts: Sequence[Sequence[_Option]],
+    choices: Sequence[npt.NDArray[np.int16]],
+    steps: int,
+    step: float,
+) -> list[_Option]:
+    """The options that have the least loss within a number of steps of `step` seconds.
+
+    choices: of each part, by whether there is any head, the option chosen last and whether there is
+    a head without it, [2, 2, steps].
+    """
     chosen: list[_Option] = []
-    flag, position = 1, STEPS
+    flag, position = 1, steps
     for part, choice in zip(reversed(parts), reversed(choices), strict=True):
         option = part[choice[flag, 0, position]]
         flag, position = int(choice[flag, 1, position]), position - _steps(option, step)

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from sparsekit.shape.blocks import blocks
 from sparsekit.shape.kept import hidden_width
-from sparsekit.sparsity.gradients import recorded
+from sparsekit.sparsity.gradients import checked_loss, loss_factors, recorded
+from sparsekit.sparsity.items import items_of_rows
 
 
 class Gates:
@@ -91,7 +92,8 @@ class Statistics:
 def measure(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> Statistics:
     """The statistics of `model` on batches with labels, without dropout.
 
-    The model returns a `loss` that is the mean over the rows.
+    The model returns a `loss` that is the mean over the rows, or over the labelled tokens where
+    `labels` has one for each token. Raises UserError for a loss that is not finite.
     """
     writers: dict[str, LinearStatistics] = {}
     readers: list[str] = []
@@ -132,13 +134,15 @@ def _add(
     layers = {name: model.get_submodule(name) for name in (*writers, *readers)}
     linears = {name: layer for name, layer in layers.items() if isinstance(layer, nn.Linear)}
     with recorded(linears) as calls, torch.enable_grad():
-        # The loss is the mean over the rows; wanted is the gradient of each row's own.
-        loss = model(**batch).loss * len(batch["labels"])
+        loss = model(**batch).loss
+    items = items_of_rows(batch)
+    # Wanted is the gradient of each row's own loss, [rows, 1, 1].
+    loss, factors = checked_loss(loss, items), loss_factors(items)[:, None, None]
     (names, pairs) = zip(*((name, pair) for name in calls for pair in calls[name]), strict=True)
     gradients = torch.autograd.grad(loss, [output for _, output in pairs])
     read = torch.zeros(0)
     for name, (inputs, _), gradient in zip(names, pairs, gradients, strict=True):
-        inputs, grad_output = inputs.float(), gradient.float()
+        inputs, grad_output = inputs.float(), gradient.float() * factors
         grad_input = grad_output @ linears[name].weight.detach().float()
         if name in writers:
             writers[name].add(inputs, grad_output, grad_input)

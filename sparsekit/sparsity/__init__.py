@@ -1,1 +1,1 @@
-"""Optimal Brain Surgeon: the Fisher information of weights, from single gradients."""
+"""Zeros in weights: masks, which layers have them, and Optimal Brain Surgeon, as functions."""

@@ -101,12 +101,8 @@ def example_gradients(
     if any(len(inputs) != rows for pairs in calls.values() for inputs, _ in pairs):
         yield from _gradients_by_group(model, batch, layers, examples)
         return
-    # The loss is the mean over all items, a gradient that over those of `examples` rows.
     items = items_of_rows(batch).view(-1, examples).sum(1)
-    if not items.any():  # a mean of nothing has no gradients
-        loss = torch.where(torch.zeros_like(loss, dtype=torch.bool), loss, 0.0)
-    _check(loss)
-    factors = items.sum() / items.clamp(min=1)
+    loss, factors = checked_loss(loss, items), loss_factors(items)
     outputs = [output for pairs in calls.values() for _, output in pairs]
     grad_outputs = iter(torch.autograd.grad(loss, outputs))
     memory: list[Tensor] = []
@@ -132,29 +128,43 @@ def _gradients_by_group(
     """
     weights = [layer.weight for layer in layers.values()]
     frozen = [weight for weight in weights if not weight.requires_grad]
-    for weight in frozen:
-        weight.requires_grad_(True)
     groups = []
-    for start in range(0, len(batch["labels"]), examples):
-        group = {name: values[start : start + examples] for name, values in batch.items()}
-        with torch.enable_grad():
-            loss = model(**group).loss
-        if not items_of_rows(group).any():  # the loss is a mean of nothing
-            loss = torch.where(torch.zeros_like(loss, dtype=torch.bool), loss, 0.0)
-        _check(loss)
-        groups.append(torch.autograd.grad(loss, weights, allow_unused=True))
-    for weight in frozen:
-        weight.requires_grad_(False)
+    try:
+        for weight in frozen:
+            weight.requires_grad_(True)
+        for start in range(0, len(batch["labels"]), examples):
+            group = {name: values[start : start + examples] for name, values in batch.items()}
+            with torch.enable_grad():
+                loss = checked_loss(model(**group).loss, items_of_rows(group))
+            groups.append(torch.autograd.grad(loss, weights, allow_unused=True))
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
     for name, gradients in zip(layers, zip(*groups, strict=True), strict=True):
         # A layer that is not called has no gradient.
         if all(gradient is not None for gradient in gradients):
             yield name, Products.of(torch.stack(gradients).flatten(1))
 
 
-def _check(loss: Tensor) -> None:
-    """Raise UserError for a loss that is not finite: its gradients would rank no weight."""
+def loss_factors(items: Tensor) -> Tensor:
+    """What makes the gradient of a mean over all items that over the items of each group, [groups].
+
+    items: over how many items of each group the loss is a mean, [groups].
+    """
+    return items.sum() / items.clamp(min=1)
+
+
+def checked_loss(loss: Tensor, items: Tensor) -> Tensor:
+    """The loss of a batch; 0, without gradients, where it is a mean of nothing.
+
+    items: over how many items the loss is a mean, of any shape. Raises UserError for a loss that is
+    not finite: its gradients would rank nothing.
+    """
+    if not items.any():
+        return torch.where(torch.zeros_like(loss, dtype=torch.bool), loss, 0.0)
     if not torch.isfinite(loss):
         raise UserError(
             f"the loss of rows whose gradients are measured is {loss.item()}: training diverged, "
             "or the model's weights are not finite; lower the learning rate or train in fp32"
         )
+    return loss

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsekit.errors import UserError
+
 MASK_TYPES = "unstructured, block4, N:M such as 2:4, or [rows, columns] of a block"
 
 
@@ -76,14 +78,16 @@ def parse_mask_type(mask_type: str | Sequence[int]) -> Pattern:
     raise ValueError(f"mask_type {mask_type!r} is none of: {MASK_TYPES}")
 
 
-def magnitude_mask(weight: Tensor, sparsity: float, pattern: Pattern | None = None) -> Tensor:
+def magnitude_mask(
+    weight: Tensor, sparsity: float, pattern: Pattern | None = None, name: str = "the weight"
+) -> Tensor:
     """A mask of `weight`'s shape that prunes the smallest magnitudes.
 
     Exactly round(sparsity * number of blocks) blocks are False, those with the smallest mean
-    magnitude.
+    magnitude. Raises UserError, which names the weight as `name`, where it holds NaN.
     """
     scores = weight.detach().abs()
-    return score_masks([scores], sparsity, pattern or Blocks())[0]
+    return score_masks([scores], sparsity, pattern or Blocks(), names=[name])[0]
 
 
 def score_masks(
@@ -91,6 +95,7 @@ def score_masks(
     sparsity: float,
     pattern: Pattern,
     within: Sequence[Tensor] | None = None,
+    names: Sequence[str] = (),
 ) -> list[Tensor]:
     """Masks that prune the lowest scores, ranked over all of `scores` together.
 
@@ -99,9 +104,13 @@ def score_masks(
         sparsity: the share of blocks that are False, to the nearest whole block. A pattern N:M has
             its own sparsity and is applied wherever `sparsity` is not 0.
         within: masks whose False entries stay False; none: no weight is pruned yet.
+        names: of the weights, for errors.
+
+    Raises UserError for scores that are NaN, which rank nothing.
     """
     if not 0 <= sparsity <= 1:
         raise ValueError(f"sparsity {sparsity} lies outside of [0, 1]")
+    _refuse_nan(scores, names)
     within = within or [torch.ones_like(score, dtype=torch.bool) for score in scores]
     if isinstance(pattern, NOfM):
         if sparsity == 0:
@@ -115,6 +124,18 @@ def score_masks(
         _expand(part.view_as(block), pattern, score) & mask
         for part, block, score, mask in zip(parts, blocks, scores, within, strict=True)
     ]
+
+
+def _refuse_nan(scores: Sequence[Tensor], names: Sequence[str]) -> None:
+    """Raise UserError for the first scores that hold NaN."""
+    for index, score in enumerate(scores):
+        if score.isnan().any():
+            name = names[index] if names else f"weight {index} (from 0)"
+            raise UserError(
+                f"the scores by which {name} would be pruned are not numbers (NaN): its weights or "
+                "gradients are not finite, so training diverged; go back to an earlier checkpoint "
+                "and lower the learning rate, or train in fp32"
+            )
 
 
 def keep_largest(scores: Tensor, count: int) -> Tensor:

@@ -108,7 +108,7 @@ def masks_of(
     masks: dict[str, Tensor] = {}
     for names in groups:
         chosen = score_masks(
-            [scores[n] for n in names], sparsity, pattern, [within[n] for n in names]
+            [scores[n] for n in names], sparsity, pattern, [within[n] for n in names], names
         )
         masks |= zip(names, chosen, strict=True)
     return masks

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sparsekit.config.command_line import assigned
 from sparsekit.data.fingerprint import files_hash
 from sparsekit.errors import UserError, parse_json
 from sparsekit.runs.folder import RunFolder
@@ -55,8 +56,8 @@ class Search:
         rows = {"train": self.data, "validation": self.validation}
         return [
             "dataset=files",
-            *(f"dataset.data_files.{split}={file}" for split, file in rows.items() if file),
-            f"student.checkpoint={self.model}",
+            *(assigned(f"dataset.data_files.{s}", file) for s, file in rows.items() if file),
+            assigned("student.checkpoint", self.model),
             "teacher=self",
             "recipe=from_dense",
             f"recipe.num_epochs={self.epochs:g}",
@@ -66,7 +67,7 @@ class Search:
             f"export.gate.max_drop={self.max_drop:g}",
             "tracking=none",
             *self.overrides,
-            f"hydra.run.dir={folder}",
+            assigned("hydra.run.dir", str(folder)),
             "training.resume_from_checkpoint=auto",
         ]
 

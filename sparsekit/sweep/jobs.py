@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
+from sparsekit.config.command_line import assigned
 from sparsekit.config.identity import config_hash, identity_hash
 from sparsekit.errors import UserError, parse_json
 from sparsekit.runs.find import find_runs
@@ -54,7 +55,7 @@ class Job:
             return self.overrides
         assert self.folder is not None
         # An absolute path, to which joining it to the sweep's folder makes no difference.
-        folder = f"hydra.sweep.subdir='{self.folder.absolute()}'"
+        folder = assigned("hydra.sweep.subdir", str(self.folder.absolute()))
         return [*self.overrides, folder, "training.resume_from_checkpoint=auto"]
 
 

@@ -70,6 +70,7 @@ class Given:
                 f'eval_strategy="{strategy}" evaluates while training, and eval_dataset is not '
                 "set; give one, or leave out eval_strategy"
             )
+        _check_same_order(datasets)
         _name_labels(self.model, datasets["train_dataset"])
         return datasets
 
@@ -119,6 +120,24 @@ def check_positions(model: PreTrainedModel, longest: int) -> None:
             f"the longest row has {longest} tokens, the model {positions} positions; tokenize with "
             f"truncation=True, max_length={positions} or less"
         )
+
+
+def _check_same_order(datasets: Mapping[str, Dataset]) -> None:
+    """Raise UserError for data sets whose labels, where both name them, are numbered otherwise."""
+    named = {
+        argument: names
+        for argument, rows in datasets.items()
+        if isinstance(rows, Dataset) and (names := class_names(rows)) is not None
+    }
+    train = named.get("train_dataset")
+    for argument, names in named.items():
+        if train is not None and names != train:
+            raise UserError(
+                f"{argument} numbers its labels {', '.join(names)}, train_dataset "
+                f"{', '.join(train)}: its scores would be those of other classes; number both "
+                f"alike: {argument}.align_labels_with_mapping("
+                f"{ {name: i for i, name in enumerate(train)} }, COLUMN)"
+            )
 
 
 def _name_labels(model: PreTrainedModel, dataset: object) -> None:

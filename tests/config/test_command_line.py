@@ -9,7 +9,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from sparsekit.config.command_line import arranged
+from sparsekit.config.command_line import arranged, assigned
 from sparsekit.errors import UserError
 
 
@@ -85,3 +85,33 @@ def test_a_path_that_looks_like_an_interpolation_is_that_path(tmp_path: Path) ->
     value = OverridesParser.create().parse_override(word).value()
     assert OmegaConf.create({"train": value}).train == str(file)
     assert arranged(["output_dir=${now:%Y}"]) == ["output_dir=${now:%Y}"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/tmp/rows.csv",
+        "/tmp/my rows.csv",
+        "/tmp/rows (1).csv",
+        "/tmp/a,b.csv",
+        "/tmp/a=b.csv",
+        "/tmp/été.csv",
+        "/tmp/a'b.csv",
+        '/tmp/a"b.csv',
+        "C:\\a\\",
+        'a\\"b',
+        "/tmp/${HOME}/rows.csv",
+        "a\\${b}",
+        "[1].csv",
+        "null",
+        "7",
+        "range(1,3)",
+        " rows",
+    ],
+)
+def test_an_assigned_text_is_read_as_it_stands(value: str) -> None:
+    word = assigned("key", value)
+    read = OverridesParser.create().parse_override(word)
+    assert not read.is_sweep_override()
+    assert OmegaConf.create({"key": read.value()}).key == value
+    assert arranged([word]) == [word]

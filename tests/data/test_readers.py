@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import pickle
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from datasets import ClassLabel, Dataset, DatasetDict
 
 from sparsekit.data.columns import values
 from sparsekit.data.delimited import CsvFormat
+from sparsekit.data.file_blocks import file_blocks
 from sparsekit.data.origin import column_names, where
 from sparsekit.data.readers import read_files
 from sparsekit.data.schema import Column
@@ -242,6 +244,8 @@ def tar() -> bytes:
         (tar(), "a tar archive; unpack it"),
         (b"%PDF-1.7", "a PDF document"),
         (b"SQLite format 3\x00", "a SQLite database"),
+        (b"ORC\x11\x00\x00\n\x12", "an ORC file; save it as parquet"),
+        (b"Rar!\x1a\x07\x01\x00", "a RAR archive; unpack it"),
         ("text,label\na,1\n".encode("utf-16"), "UTF-16 text; save it as UTF-8"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
         (b"<!DOCTYPE html>\n<html>", "a web page; download the data itself"),
@@ -259,6 +263,37 @@ def test_a_wrong_kind_is_named_as_what_it_is(tmp_path: Path, content: bytes, pro
     path.write_bytes(content)
     with pytest.raises(UserError, match=problem):
         read_files(path, NEEDED)
+
+
+@pytest.mark.parametrize(
+    "first", ["orcid", "ORC", "PAR1", "ARROW1", "rar!", "Rar!", "obj", "%pdf", "SQLite format 3"]
+)
+def test_a_header_that_begins_as_a_binary_file_does(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"{first},text,label\n1,good,a\n2,bad,b\n")
+    assert list(values(read_files(path, NEEDED), "text")) == ["good", "bad"]
+
+
+def test_markup_is_known_in_any_case_and_after_blanks(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    for content, problem in (("\n <HTML>", "a web page"), ("<?XML version", "an XML file")):
+        path.write_text(content)
+        with pytest.raises(UserError, match=problem):
+            read_files(path, NEEDED)
+
+
+@pytest.mark.parametrize("columns", [NEEDED, [Column("text", "key", lists=True)]])
+def test_half_of_a_character_is_named_with_its_line(tmp_path: Path, columns: list[Column]) -> None:
+    path = tmp_path / "rows.jsonl"
+    text = json.dumps("cut \ud83d" if columns is NEEDED else ["whole", "cut \ud83d"])
+    path.write_text(f'{{"text": "\U0001f600", "label": 1}}\n{{"text": {text}, "label": 1}}\n')
+    if columns is not NEEDED:
+        path.write_text(path.read_text().replace('"\U0001f600"', '["\U0001f600"]'))
+    place = f"{re.escape(str(path))}, line 2: column 'text' holds '.ud83d'"
+    with pytest.raises(UserError, match=place):
+        read_files(path, columns)
+    with pytest.raises(UserError, match=place):
+        list(file_blocks(path, columns, 10))
 
 
 @pytest.mark.parametrize(

@@ -123,3 +123,18 @@ def test_models_without_known_layers_are_refused() -> None:
     other.config.model_type = "unknown"
     with pytest.raises(ConfigError, match="__LAYERS__"):
         attached(classifier(2), other)
+
+
+def test_all_tokens_are_read_in_the_window_alone() -> None:
+    modifier = PerLayerDistillation(start=1.0, end=2.0, student_layer_names=["__LAYERS__"])
+    assert not modifier.reads_all_tokens
+    modifier.use_teacher(classifier(2))
+    student = classifier(2)
+    modifier.attach(student)
+    for epoch, reads in ((0.5, False), (1.5, True), (2.5, False)):
+        modifier.update(epoch)
+        assert modifier.reads_all_tokens == reads
+    off = PerLayerDistillation(gain=0.0)
+    off.attach(student)
+    off.update(0.0)
+    assert not off.reads_all_tokens

@@ -262,3 +262,33 @@ def test_the_fisher_is_not_measured_through_ranges_that_nothing_was_seen_of(
         kept.append([model.first.weight.detach() != 0, model.last.weight.detach() != 0])
         assert all(m.enabled for m in model.modules() if isinstance(m, FakeQuantizer))
     assert all(map(torch.equal, *kept))
+
+
+@pytest.mark.parametrize("global_sparsity", [True, False])
+def test_blocks_that_were_pruned_to_their_number_are_not_measured_again(
+    net: Net, global_sparsity: bool
+) -> None:
+    # 12.48 of 96 blocks are 12, so 48 weights of the 49.92 that the share asks for.
+    pruning = OBSPruning(
+        end=1.0,
+        init_sparsity=0.13,
+        final_sparsity=0.13,
+        update_frequency=0.5,
+        mask_type="block4",
+        params=["first.weight"],
+        fisher_block_size=8,
+        global_sparsity=global_sparsity,
+        num_grads=16,
+    )
+    measured = list[int]()
+
+    def counted(count: int, seed: int, multiple: int) -> Iterator[dict[str, Tensor]]:
+        measured.append(seed)
+        return draw(count, seed, multiple)
+
+    pruning.attach(net)
+    pruning.use_rows(counted)
+    for epoch in (0.0, 0.5, 1.0):
+        pruning.update(epoch)
+        assert int((net.first.weight == 0).sum()) == 48
+    assert len(measured) == 1

@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
-from sparsekit.modifiers.quantization.observers import SHARES, Observer, sampled
+from sparsekit.modifiers.quantization.observers import (
+    SAMPLES,
+    SHARES,
+    Observer,
+    percentile_range,
+    sampled,
+)
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.modifiers.quantization.rounding import INT8, UINT8, fake_quantize
 from sparsekit.modifiers.quantization.scales import quantization_parameters
@@ -60,7 +66,28 @@ def test_a_sample_takes_every_feature() -> None:
     taken = sampled(rows, 50_000)
     assert taken.shape[1] <= 50_000
     assert len(taken.unique()) == width
+    for limit in (150_000, 300_000, 380_000):
+        taken = sampled(rows, limit)
+        assert limit / 2 < taken.shape[1] <= limit
+        # Each feature alike.
+        counts = taken.flatten().bincount(minlength=width)
+        assert int(counts.max() - counts.min()) <= 0.1 * counts.float().mean()
     assert torch.equal(sampled(rows, rows.shape[1]), rows)
+
+
+@pytest.mark.parametrize("count", [100_000, 270_000, 340_000, 600_000, 2_000_000, 9_000_000])
+def test_a_percentile_leaves_an_outlier_out_however_many_values_there_are(count: int) -> None:
+    rows = torch.randn(1, count, generator=torch.Generator().manual_seed(0))
+    rows[0, 0] = 1000.0  # in the place that every sample begins with
+    assert 2 * 50_000 <= sampled(rows).shape[1] <= SAMPLES
+    low, high = Observer("percentile").range(rows, UINT8, False)
+    assert high.item() < 6 and -6 < low.item() < -3
+
+
+def test_one_value_is_left_out_where_one_of_all_is() -> None:
+    rows = torch.arange(100.0)[None]
+    assert percentile_range(rows, 99.99, of=10_000)[1].item() == 98.0
+    assert percentile_range(rows, 99.99, of=9_000)[1].item() == 99.0
 
 
 def test_the_average_is_of_the_observed_ranges() -> None:

@@ -67,3 +67,11 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     recipe = Recipe.build(load(str(STYLES / "transfer_qat.yaml"), {}))
     with pytest.raises(UserError, match=r"sparsekit\[plot\]"):
         plot(recipe, 5, tmp_path / "x.png", "x")
+
+
+def test_modifiers_that_are_off_without_a_teacher_have_pale_bars() -> None:
+    recipe = Recipe.build(load(str(STYLES / "transfer_qat.yaml"), {})).taught(False)
+    spans = draw(recipe, 10, "without a teacher").axes[2]
+    names = [label.get_text() for label in spans.get_yticklabels()]
+    bars = dict(zip(names, spans.patches, strict=True))
+    assert (bars["distillation"].get_alpha(), bars["quantization"].get_alpha()) == (0.3, 1.0)

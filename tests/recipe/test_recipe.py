@@ -197,6 +197,7 @@ def test_attach_collects_problems_of_every_modifier() -> None:
         (-1, "-1"),
         (1e12, "1000000000000.0"),
         (math.inf, "inf"),
+        (True, "True"),
         (10**90, r"10+\.\.\.0+"),
     ],
 )
@@ -298,3 +299,25 @@ def test_update_has_no_memory() -> None:
 def test_the_tables_title_counts(epochs: int, steps: int, title: str) -> None:
     recipe = composed(f"recipe.num_epochs={epochs}", "recipe.qat_epochs=1")
     assert schedule.table(recipe, steps).title == f"Schedule: {title}"
+
+
+def test_a_training_shorter_than_a_step_has_one() -> None:
+    recipe = Recipe.build({"num_epochs": 0.4, "modifiers": {}})
+    assert [row["step"] for row in schedule.steps(recipe, 1)] == [0]
+    assert schedule.epochs(recipe, 1).row_count == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "fields"),
+    [
+        ("optimizer.SetLearningRate", {"learning_rate": math.inf}),
+        ("optimizer.SetWeightDecay", {"weight_decay": math.inf}),
+        ("optimizer.SetWeightDecay", {"weight_decay": 0.1, "start": math.nan}),
+        ("distillation.logits.Distillation", {"hardness": 0.5, "temperature": math.inf}),
+        ("distillation.attention.AttentionDistillation", {"gain": math.inf}),
+    ],
+)
+def test_numbers_of_modifiers_are_finite(target: str, fields: dict[str, float]) -> None:
+    node = {"_target_": f"sparsekit.modifiers.{target}", **fields}
+    with pytest.raises(ConfigError, match=r"modifiers\.a\.\w+ is (inf|nan); it must be .*finite"):
+        Recipe.build({"num_epochs": 1, "modifiers": {"a": node}})

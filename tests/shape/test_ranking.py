@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from shaped import batch, classifier
+from transformers import BertForTokenClassification
 
-from sparsekit.errors import ConfigError
+from sparsekit.errors import ConfigError, UserError
 from sparsekit.shape.blocks import blocks
 from sparsekit.shape.choice import Shares, choose
 from sparsekit.shape.kept import Kept
 from sparsekit.shape.masking import structure_masks
-from sparsekit.shape.ranking import METHODS, Ranking, by_surgeon, compensate, rank
+from sparsekit.shape.ranking import METHODS, Ranking, by_surgeon, compensate, layer_norm, rank
 from sparsekit.shape.removal import remove
 from sparsekit.shape.statistics import measure
 
@@ -42,6 +43,34 @@ def test_first_order_is_the_derivative_of_the_loss_by_a_factor() -> None:
         each.append(torch.autograd.grad(model(**single).loss, factors)[0].abs())
         hook.remove()
     torch.testing.assert_close(found.gates.magnitude, torch.stack(each).mean(0))
+
+
+def test_statistics_are_those_of_single_rows_however_many_tokens_are_labelled() -> None:
+    torch.manual_seed(0)
+    model = BertForTokenClassification(classifier().config).eval()
+    ids, labels = torch.randint(5, 400, (3, 9)), torch.randint(0, 2, (3, 9))
+    labels[0, 1:], labels[2] = -100, -100
+    rows = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    each = [{name: values[row : row + 1] for name, values in rows.items()} for row in range(3)]
+    together, apart = measure(model, [rows]), measure(model, each)
+    for one, other in (
+        (together.heads[1], apart.heads[1]),
+        (together.neurons[0], apart.neurons[0]),
+    ):
+        assert one is not None and other is not None
+        assert one.gates.magnitude.isfinite().all() and one.gates.magnitude.all()
+        torch.testing.assert_close(one.gates.magnitude, other.gates.magnitude)
+        torch.testing.assert_close(one.output_fisher, other.output_fisher)
+        torch.testing.assert_close(one.moments, other.moments)
+    torch.testing.assert_close(together.hidden.square, apart.hidden.square)
+
+
+def test_a_loss_that_is_not_finite_ranks_nothing() -> None:
+    model = classifier()
+    with torch.no_grad():
+        model.get_parameter("classifier.weight")[0, 0] = float("inf")
+    with pytest.raises(UserError, match=r"the loss of rows .* is (nan|inf): training diverged"):
+        measure(model, labelled(2))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -115,6 +144,32 @@ def test_layers_are_ranked_together() -> None:
     assert {len(neurons) % 8 for neurons in kept.neurons} == {0}
 
 
+@pytest.mark.parametrize("model_type", ["bert", "distilbert", "mpnet"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_layer_that_adds_almost_nothing_goes_first(model_type: str, method: str) -> None:
+    model = classifier(model_type)
+    block = blocks(model)[1]
+    with torch.no_grad():
+        for path in (block.layout.attention_output, block.layout.output):
+            block.linear(path).weight.mul_(1e-3)
+    ranking = rank(model, method, None if method == "magnitude" else measure(model, labelled()))
+    assert ranking.layers.order[0] == 1
+    cheapest, *others = ranking.layers.losses.diff().tolist()
+    assert cheapest < 0.1 * min(others)
+
+
+def test_the_size_of_a_layer_is_that_of_its_products() -> None:
+    model = classifier(layers=1)
+    (block,) = blocks(model)
+    with torch.no_grad():
+        block.linear("output.dense").weight.zero_()
+    value = block.linear("attention.self.value").weight.detach()
+    output = block.linear("attention.output.dense").weight.detach()
+    products = [output[:, f : f + 8] @ value[f : f + 8] for f in range(0, 32, 8)]
+    expected = torch.stack(products).norm()
+    assert layer_norm(block) == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_a_share_too_small_is_refused() -> None:
     model = classifier()
     with pytest.raises(ConfigError, match=r"heads 0\.1 removes none: there are 12"):
@@ -125,3 +180,5 @@ def test_a_share_too_small_is_refused() -> None:
 def test_a_share_out_of_range_is_refused(value: float) -> None:
     assert "must be at least 0 and less than 1" in Shares(neurons=value).problems("--")[0]
     assert "nothing is to be removed; set a share for some of --heads" in Shares().problems("--")[0]
+    (found,) = Shares().problems(names=("heads", "neurons"))
+    assert found.endswith("set a share for some of heads, neurons")

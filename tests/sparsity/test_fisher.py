@@ -219,9 +219,11 @@ def test_a_loss_that_is_not_finite_is_refused(make: type[Shared | Relative]) -> 
     model = make()
     with torch.no_grad():
         model.body.weight[0, 0] = torch.nan
+    model.body.requires_grad_(False)
     batch = {"inputs": torch.randn(2, 4, 6), "labels": torch.tensor([0, 1])}
     with pytest.raises(UserError, match=r"the loss of rows .* is nan: training diverged"):
         list(example_gradients(model, batch, {"body": model.body}, 1))
+    assert not model.body.weight.requires_grad
 
 
 @pytest.mark.parametrize("make", [Shared, Relative])

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sparsekit.errors import UserError
 from sparsekit.sparsity.masks import (
     Blocks,
     NOfM,
@@ -118,3 +119,11 @@ def test_masked_values_are_zero_whatever_they_were(dtype: torch.dtype) -> None:
         assert result.dtype == dtype
         assert torch.equal(result, torch.where(kept, each, 0.0))
         assert not result[~kept].signbit().any()
+
+
+@pytest.mark.parametrize("pattern", [*PATTERNS, NOfM(2, 4)])
+def test_scores_that_are_not_numbers_rank_nothing(pattern: Pattern) -> None:
+    scores = weights(0).abs().float()
+    scores[3, 5] = float("nan")
+    with pytest.raises(UserError, match=r"b\.weight would be pruned are not numbers"):
+        score_masks([torch.ones(8, 12), scores], 0.5, pattern, names=["a.weight", "b.weight"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from typer.testing import CliRunner
 
 from sparsekit.cli import compress as command
@@ -196,6 +197,20 @@ def test_short_trials_quantize_in_their_second_half(tmp_path: Path) -> None:
 def test_int8_alone_prunes_nothing(tmp_path: Path) -> None:
     assert "recipe.final_sparsity=0" in ASKED.words(Zeros(0.0), tmp_path)
     assert "recipe.final_sparsity=0.9" in ASKED.words(Zeros(0.9), tmp_path)
+
+
+def test_paths_reach_a_trial_as_they_are(tmp_path: Path) -> None:
+    paths = {"model": "/m/a,b", "data": "/d/a,b.csv", "validation": "/d/a=b (1).csv"}
+    asked = Search(**{**vars(ASKED), **paths})
+    parser, folder = OverridesParser.create(), tmp_path / "x,y"
+    read = {
+        each.key_or_group: None if each.is_sweep_override() else each.value()
+        for each in map(parser.parse_override, asked.words(Zeros(0.9), folder))
+    }
+    assert read["student.checkpoint"] == paths["model"]
+    assert read["dataset.data_files.train"] == paths["data"]
+    assert read["dataset.data_files.validation"] == paths["validation"]
+    assert read["hydra.run.dir"] == str(folder)
 
 
 class Shaper:

@@ -207,6 +207,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(
     del no_distillation["modifiers"]["distillation"]
     unlabelled = data["train_dataset"].remove_columns("label")
     swapped = data["train_dataset"].cast_column("label", ClassLabel(names=["neg", "pos"]))
+    other_order = ClassLabel(names=["pos", "neg"])
     named = AutoModelForSequenceClassification.from_pretrained(
         student_folder, id2label={0: "pos", 1: "neg"}, label2id={"pos": 0, "neg": 1}
     )
@@ -220,6 +221,11 @@ def test_what_does_not_fit_is_said_in_one_sentence(
         (model, {"processing_class": None}, "processing_class is not set"),
         (model, {"recipe": 3}, "recipe is of type int"),
         (model, {"metrics": ["acuracy"]}, "did you mean accuracy"),
+        (
+            model,
+            {"eval_dataset": data["eval_dataset"].cast_column("label", other_order)},
+            "eval_dataset numbers its labels pos, neg, train_dataset neg, pos",
+        ),
         (named, {"train_dataset": swapped}, "numbers its labels neg, pos, the model pos, neg"),
         (three, {}, r"has 2 labels \(neg, pos\), the model 3; load the model with num_labels=2"),
         (

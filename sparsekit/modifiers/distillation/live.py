@@ -39,7 +39,7 @@ class LiveDistillation(Modifier):
 
     @property
     def reads_all_tokens(self) -> bool:
-        return True
+        return self._recorded is not None and self._recorded.on
 
     def use_teacher(self, teacher: nn.Module) -> None:
         """Take the teacher, which has the student's vocabulary, before `attach`."""

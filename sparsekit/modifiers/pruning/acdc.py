@@ -106,12 +106,16 @@ class ACDCPruning(Pruning):
         # After a resume the weights are those of the checkpoint, already pruned. Their zeros have
         # the smallest magnitude, so the mask is the same.
         names = list(self._masked.weights)
-        scores = [weight.detach().abs() for weight in self._masked.weights.values()]
-        groups = [scores] if self.global_sparsity else [[score] for score in scores]
+        scores = {name: weight.detach().abs() for name, weight in self._masked.weights.items()}
         masks = [
             mask
-            for group in groups
-            for mask in score_masks(group, self.compression_sparsity, self._pattern)
+            for group in ([names] if self.global_sparsity else [[name] for name in names])
+            for mask in score_masks(
+                [scores[name] for name in group],
+                self.compression_sparsity,
+                self._pattern,
+                names=group,
+            )
         ]
         self._masked.set(dict(zip(names, masks, strict=True)))
         self._masked.apply()

@@ -196,15 +196,23 @@ class GradualPruning(Pruning):
 
     def _already(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> bool:
         # Only the first update of a process can find zeros that it did not make itself.
-        if self._reached is not None or isinstance(self._pattern, NOfM):
+        if self._reached is not None or all(bool(mask.all()) for mask in kept.values()):
+            return False
+        return self.suffices(targets, kept)
+
+    def suffices(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> bool:
+        """Whether the zeros of `kept` reach the targets, to the nearest whole block.
+
+        Those of a pattern N:M never do: they may be others than the pattern's.
+        """
+        if isinstance(self._pattern, NOfM):
             return False
         size = self._pattern.rows * self._pattern.columns
         wanted = {name: targets[name] * (mask.numel() // size) for name, mask in kept.items()}
         found = {name: int((~mask).sum()) for name, mask in kept.items()}
         if self.ranks_globally:
-            return sum(found.values()) >= round(sum(wanted.values())) * size > 0
-        each = all(found[name] >= round(blocks) * size for name, blocks in wanted.items())
-        return each and any(found.values())
+            return sum(found.values()) >= round(sum(wanted.values())) * size
+        return all(found[name] >= round(blocks) * size for name, blocks in wanted.items())
 
     def _masks(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
         scores = self.scores()
@@ -213,11 +221,15 @@ class GradualPruning(Pruning):
             overall = sum(targets[n] * size for n, size in sizes.items()) / sum(sizes.values())
             names = list(scores)
             masks = score_masks(
-                [scores[n] for n in names], overall, self._pattern, [kept[n] for n in names]
+                [scores[n] for n in names],
+                overall,
+                self._pattern,
+                [kept[n] for n in names],
+                names,
             )
             return dict(zip(names, masks, strict=True))
         return {
-            name: score_masks([score], targets[name], self._pattern, [kept[name]])[0]
+            name: score_masks([score], targets[name], self._pattern, [kept[name]], [name])[0]
             for name, score in scores.items()
         }
 

@@ -17,7 +17,8 @@ class MovementPruning(GradualPruning):
     """Prunes weights by how far training has moved them towards zero (Sanh et al., 2020).
 
     The score is the sum over steps of -weight * gradient; before the first gradient it is the
-    magnitude. Scores are buffers of the model during training, so checkpoints contain them.
+    magnitude. Steps with a gradient that is not finite, as fp16 has them, do not count. Scores are
+    buffers of the model during training, so checkpoints contain them.
     """
 
     def attach(self, model: nn.Module) -> None:
@@ -35,9 +36,21 @@ class MovementPruning(GradualPruning):
 
     @torch.no_grad()
     def before_step(self) -> None:
-        for name, weight in self._masked.weights.items():
-            if weight.grad is not None:
-                self._score(name).addcmul_(weight, weight.grad, value=-1)
+        gradients = {
+            name: weight.grad
+            for name, weight in self._masked.weights.items()
+            if weight.grad is not None
+        }
+        if not gradients:
+            return
+        # One step of infinities would leave scores of NaN until training ends. Whether there are
+        # any is decided on the device, which need not be waited for.
+        checks = [gradient.isfinite().all() for gradient in gradients.values()]
+        finite = torch.stack([check.to(checks[0].device) for check in checks]).all()
+        for name, gradient in gradients.items():
+            weight = self._masked.weights[name]
+            moved = torch.where(finite.to(weight.device), weight * gradient, 0.0)
+            self._score(name).sub_(moved)
 
     def scores(self) -> dict[str, Tensor]:
         found = {name: self._score(name) for name in self._owners}

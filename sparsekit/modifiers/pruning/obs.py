@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.pruning.gradual import GradualPruning
-from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
+from sparsekit.modifiers.quantization.fake_quantize import without_unseen_ranges
 from sparsekit.sparsity.fisher import Fisher
 from sparsekit.sparsity.masks import Blocks, parse_mask_type
 from sparsekit.sparsity.packed_fisher import block_fisher
@@ -111,7 +110,7 @@ class SurgeonPruning(GradualPruning):
         super().constrain()
 
     def reach(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> None:
-        if self._reached_already(targets, kept):
+        if self.suffices(targets, kept):
             self._masked.set(kept)
             return
         assert self._rows is not None
@@ -124,13 +123,6 @@ class SurgeonPruning(GradualPruning):
             self._fishers = measure(self._model, self._layers, batches, self.empty, each)
         super().reach(targets, kept)
         self._fishers = {}
-
-    def _reached_already(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> bool:
-        wanted = {name: targets[name] * mask.numel() for name, mask in kept.items()}
-        zeros = {name: int((~mask).sum()) for name, mask in kept.items()}
-        if self.ranks_globally:
-            return round(sum(wanted.values())) <= sum(zeros.values())
-        return all(round(wanted[name]) <= zeros[name] for name in zeros)
 
     @property
     def batch_size(self) -> int:
@@ -151,25 +143,6 @@ class SurgeonPruning(GradualPruning):
 
     def compensate(self, masks: Mapping[str, Tensor]) -> None:
         repair(self._layers, self._fishers, masks, self.damp)
-
-
-@contextmanager
-def without_unseen_ranges(model: nn.Module) -> Iterator[None]:
-    """Turn off quantizers that have no range yet: quantization may start at this step."""
-    unseen = [
-        module
-        for module in model.modules()
-        if isinstance(module, FakeQuantizer)
-        and module.enabled
-        and not torch.isfinite(module.min_val).all()
-    ]
-    for quantizer in unseen:
-        quantizer.enabled = False
-    try:
-        yield
-    finally:
-        for quantizer in unseen:
-            quantizer.enabled = True
 
 
 @dataclass(kw_only=True)

@@ -16,7 +16,7 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.base import NO_MASKS, Masks, Modifier
 from sparsekit.modifiers.pruning.curves import INTER_FUNCTIONS, Curve
 from sparsekit.modifiers.pruning.masked import MaskedWeights
-from sparsekit.modifiers.pruning.obs import without_unseen_ranges
+from sparsekit.modifiers.quantization.fake_quantize import without_unseen_ranges
 from sparsekit.shape.blocks import blocks
 from sparsekit.shape.choice import Shares, heads_and_neurons
 from sparsekit.shape.config import describe
@@ -82,7 +82,10 @@ class StructuredPruning(Modifier):
         if self.end is None:
             found.append("end is null; set the epoch at which the final shape is reached")
         target = self.latency_target
-        found += self._shares.problems() if target is None else target.problems()
+        if target is None:
+            found += self._shares.problems(names=("heads", "neurons"))
+        else:
+            found += target.problems()
         for name, value, allowed in (
             ("method", self.method, METHODS),
             ("inter_func", self.inter_func, tuple(INTER_FUNCTIONS)),
@@ -239,7 +242,9 @@ class StructuredPruning(Modifier):
             left = masks.get(f"{name}.weight", torch.ones_like(weight, dtype=torch.bool))
             left = left.to(weight.device)
             zeros = 1 - (1 - share) * float(left.float().mean())
-            found[f"{name}.weight"] = left & magnitude_mask(weight * left, zeros)
+            found[f"{name}.weight"] = left & magnitude_mask(
+                weight * left, zeros, name=f"{name}.weight"
+            )
         return found
 
     @property

@@ -6,6 +6,9 @@ plain layers, so that a saved model loads without sparsekit.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -171,13 +174,30 @@ class QuantEmbedding(nn.Embedding):
 
 def unseen(model: nn.Module) -> list[str]:
     """The names of enabled quantizers that have observed nothing, whose scale is still 1."""
-    return [
-        name
+    return list(_unseen(model))
+
+
+def _unseen(model: nn.Module) -> dict[str, FakeQuantizer]:
+    return {
+        name: module
         for name, module in model.named_modules()
         if isinstance(module, FakeQuantizer)
         and module.enabled
         and not module.min_val.isfinite().all()
-    ]
+    }
+
+
+@contextmanager
+def without_unseen_ranges(model: nn.Module) -> Iterator[None]:
+    """Turn off quantizers that have no range yet: quantization may start at this step."""
+    quantizers = _unseen(model).values()
+    for quantizer in quantizers:
+        quantizer.enabled = False
+    try:
+        yield
+    finally:
+        for quantizer in quantizers:
+            quantizer.enabled = True
 
 
 def activation_quantizer(settings: Activations | None) -> FakeQuantizer | None:

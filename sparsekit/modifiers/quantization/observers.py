@@ -16,6 +16,9 @@ ACTIVATION_OBSERVERS = ("minmax", "percentile", "mse")
 WEIGHT_OBSERVERS = ("minmax", "mse")
 # More values than this change a percentile or a mean error by less than rounding does.
 SAMPLES = 2**18
+# Of so many values in a row some are sampled. It has no factor in common with widths of layers,
+# which are made of 2, 3 and 5: otherwise the same features of every token would be taken.
+PERIOD = 31
 # The shares of the full range that `mse` tries.
 SHARES = tuple(1 - step / 20 for step in range(15))
 
@@ -40,10 +43,10 @@ class Observer:
         if self.name == "minmax":
             low, high = torch.aminmax(rows, dim=1)
             return low.float(), high.float()
-        rows = sampled(rows).float()
+        taken = sampled(rows).float()
         if self.name == "percentile":
-            return percentile_range(rows, self.percentile)
-        return least_error_range(rows, limits, symmetric)
+            return percentile_range(taken, self.percentile, rows.shape[1])
+        return least_error_range(taken, limits, symmetric)
 
 
 MINMAX = Observer()
@@ -67,21 +70,31 @@ def observer_problems(weights: str, activations: str, percentile: float) -> list
 
 
 def sampled(rows: Tensor, limit: int = SAMPLES) -> Tensor:
-    """At most about `limit` values of each row, evenly spaced.
-
-    The distance has no factor in common with powers of 2, 3 and 5, which widths of layers are made
-    of: otherwise the same features of every token would be taken.
-    """
-    distance = max(1, math.ceil(rows.shape[1] / limit))
+    """At most `limit` values of each row, evenly spaced, and never much fewer; in any order."""
+    count = rows.shape[1]
+    if count <= limit:
+        return rows
+    if taken := PERIOD * limit // (count + PERIOD):
+        starts = [index * PERIOD // taken for index in range(taken)]
+        return torch.cat([rows[:, start::PERIOD] for start in starts], dim=1)
+    distance = math.ceil(count / limit)
     while math.gcd(distance, 30) > 1:
         distance += 1
     return rows[:, ::distance]
 
 
-def percentile_range(rows: Tensor, percentile: float) -> tuple[Tensor, Tensor]:
-    """The values below and above which `100 - percentile` percent of each row lie."""
-    count = rows.shape[1]
-    outside = min(round(count * (1 - percentile / 100)), (count - 1) // 2)
+def percentile_range(
+    rows: Tensor, percentile: float, of: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The values below and above which `100 - percentile` percent of each row lie.
+
+    of: how many values `rows` [channels, values] are a sample of; None: they are all. Where at
+    least one of all is to be left out, one of the sample is too.
+    """
+    count, share = rows.shape[1], 1 - percentile / 100
+    # Not 0.9999999 for the one value in 100,000 that 99.999 leaves out.
+    least = int((count if of is None else of) * share + 1e-6 >= 1)
+    outside = min(max(round(count * share), least), (count - 1) // 2)
     low = rows.kthvalue(1 + outside, dim=1).values
     return low, rows.kthvalue(count - outside, dim=1).values
 
