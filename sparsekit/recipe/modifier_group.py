@@ -169,6 +169,14 @@ class ModifierGroup:
             (modifier, modifier.planned_weight_decay(epoch)) for modifier in self.modifiers.values()
         )
 
+    @property
+    def sets_weight_decay(self) -> bool:
+        """Whether any modifier sets the weight decay, at any epoch."""
+        return any(
+            modifier.planned_weight_decay(modifier.start) is not None
+            for modifier in self.modifiers.values()
+        )
+
     @staticmethod
     def _latest(planned: Iterable[tuple[Modifier, float | None]]) -> float | None:
         # The value of the modifier that started last.
