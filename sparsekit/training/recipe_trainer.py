@@ -35,6 +35,7 @@ from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
 from sparsekit.training.cpu.sparse_linear import SparseLinears
 from sparsekit.training.learning_rate import recipe_scheduler
 from sparsekit.training.own_parts import OwnParts
+from sparsekit.training.processes import all_trainable
 from sparsekit.training.record import record_model
 from sparsekit.training.resume import resumed_step
 from sparsekit.training.stream import StreamedRows
@@ -155,15 +156,29 @@ class RecipeTrainer(TaskTrainer):
 
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
         # Parameters that a recipe freezes now may be trained later, so the optimizer needs them.
-        frozen = [p for p in self.model.parameters() if not p.requires_grad]
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **options)
-        for parameter in frozen:
-            parameter.requires_grad_(False)
+        with all_trainable(self.model):
+            optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **options)
         self._give_added(optimizer)
         self._steps.weight_decays = self._steps.weight_decays or self._weight_decays(optimizer)
         return optimizer
+
+    def _prepare_for_training(self, *args: Any) -> Any:
+        """Let processes share the gradients of parameters that are frozen only for now.
+
+        DistributedDataParallel shares those that are trainable when it wraps the model.
+        """
+        freezing = [name for name, m in self.recipe.modifiers.items() if m.freezes]
+        if self.args.world_size == 1 or not freezing:
+            return super()._prepare_for_training(*args)
+        handler = self.accelerator.ddp_handler
+        if handler is None or not handler.find_unused_parameters:
+            raise UserError(
+                f"recipe.modifiers.{freezing[0]} changes which parameters are trained, and "
+                "processes would wait for the gradients of frozen ones; set "
+                "training.ddp_find_unused_parameters=true"
+            )
+        with all_trainable(self.model):
+            return super()._prepare_for_training(*args)
 
     def _weight_decays(self, optimizer: torch.optim.Optimizer) -> list[float | None]:
         """The weight decay of each parameter group; None where the optimizer has none."""
