@@ -326,6 +326,31 @@ def test_a_budget_of_tokens_makes_the_batches(
     assert run.state.global_step == 2 * len(loader)
 
 
+def test_a_budget_of_tokens_keeps_the_settings_of_the_loader(
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
+) -> None:
+    settings: dict[str, Any] = {
+        "train_sampling_strategy": "group_by_length",
+        "tokens_per_batch": 512,
+        "dataloader_num_workers": 1,
+        "dataloader_persistent_workers": True,
+        "dataloader_prefetch_factor": 4,
+    }
+    loader = trainer(tmp_path, student, rows, recipe(), **settings).get_train_dataloader()
+    assert loader.persistent_workers
+    assert loader.prefetch_factor == 4
+    with pytest.raises(ConfigError, match="the last batch has the shortest rows, always the same"):
+        SparseTrainingArguments(dataloader_drop_last=True, **settings)
+
+
+def test_several_gpus_of_one_process_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SparseTrainingArguments, "n_gpu", 3)
+    with pytest.raises(ConfigError, match=r"torchrun --nproc_per_node=3, or .*CUDA_VISIBLE_DEV"):
+        SparseTrainingArguments(use_cpu=True)
+    monkeypatch.setattr(SparseTrainingArguments, "n_gpu", 1)
+    SparseTrainingArguments(use_cpu=True)
+
+
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_speed_counts_the_rows_that_were_trained_on(
     tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], accumulation: int
