@@ -122,6 +122,11 @@ class ModifierGroup:
                 stack.enter_context(modifier.as_saved())
             yield
 
+    def stop(self) -> None:
+        """End what runs beside the model in training, however training ends."""
+        for modifier in self.modifiers.values():
+            modifier.stop()
+
     def detach(self, model: nn.Module) -> None:
         """Remove from the model what was added for training only, the last thing first."""
         for modifier in sorted(self.modifiers.values(), key=lambda modifier: -modifier.order):

@@ -241,6 +241,7 @@ class RecipeTrainer(TaskTrainer):
             batches = steps * self.args.gradient_accumulation_steps
             self.train_dataset.passed = batches * self.args.train_batch_size
         with contextlib.ExitStack() as stack:
+            stack.callback(self.recipe.stop)
             stack.enter_context(cpu_acceleration(self, self.recipe, self._sparse_linears))
             stack.enter_context(matmul_precision(self.args.matmul_precision))
             if isinstance(self.model, PreTrainedModel) and self.task.first_token:
