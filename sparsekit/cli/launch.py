@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import shlex
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -25,7 +22,7 @@ from sparsekit.cli.stopping import COMPOSING, deferred, handle_signals
 from sparsekit.config.command_line import arranged
 from sparsekit.config.mistakes import explained
 from sparsekit.config.root import project_root
-from sparsekit.distributed import FIRST_PROCESS
+from sparsekit.distributed import FIRST_PROCESS, scratch_folder
 from sparsekit.errors import UserError
 from sparsekit.runs.creation import new_folder
 from sparsekit.runs.folder import RunFolder
@@ -60,7 +57,8 @@ def launch(words: Sequence[str]) -> None:
     # Hydra reads the words from sys.argv, as do the processes that its launchers start.
     sys.argv[1:] = arranged(words)
     if not FIRST_PROCESS:
-        sys.argv += scratch_folder()
+        # What this process writes goes to a folder of its own.
+        sys.argv += [f"hydra.run.dir={scratch_folder()}", "hydra.output_subdir=null"]
     conf = str(project_root() / "conf")
     main = hydra.main(config_path=conf, config_name="config", version_base="1.3")(job)
     in_full = FULL_ERROR in os.environ
@@ -114,16 +112,6 @@ def make_folder(path: str) -> str:
         return new_folder(path)
     except UserError as error:
         sys.exit(f"error: {error}")
-
-
-def scratch_folder() -> list[str]:
-    """Overrides that send what this process writes to a folder that is removed at its end.
-
-    The run folder belongs to torchrun's first process.
-    """
-    folder = tempfile.mkdtemp(prefix="sparsekit-process-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return [f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
 
 
 def end_stopped(folder: str | None, stopped: KeyboardInterrupt) -> NoReturn:

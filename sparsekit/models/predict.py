@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from datasets import Dataset
@@ -18,15 +21,50 @@ from sparsekit.tasks.inputs import inputs_of
 BATCH_TOKENS = 2048
 
 
-@torch.inference_mode()
 def predict_outputs(
-    model: PreTrainedModel, task: Task, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel,
+    task: Task,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device | None = None,
 ) -> dict[str, Output]:
     """The task's outputs by name in float32, in the order of the rows, with dropout off.
 
     Rows are batched by length, so that there is little padding; outputs of padding are left out.
-    Tokens that influence no output are not computed.
+    Tokens that influence no output are not computed. Afterwards, and after an exception, the model
+    is as it was.
+
+    device: where the model runs meanwhile; None: where it is.
     """
+    with _answering(model, task, device):
+        return _outputs(model, task, rows, tokenizer)
+
+
+@contextmanager
+def _answering(model: PreTrainedModel, task: Task, device: torch.device | None) -> Iterator[None]:
+    """A context in which the model is in evaluation mode on `device`."""
+    modes, home = [(module, module.training) for module in model.modules()], model.device
+    moves = device is not None and device != home
+    shortened = None
+    try:
+        if moves:
+            model.to(device)
+        model.eval()
+        shortened = only_first_token(model) if task.first_token else None
+        yield
+    finally:
+        if shortened is not None:
+            shortened.remove()
+        for module, training in modes:
+            module.training = training
+        if moves:
+            model.to(home)
+
+
+@torch.inference_mode()
+def _outputs(
+    model: PreTrainedModel, task: Task, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Output]:
     given = [name for name in rows.column_names if name in tokenizer.model_input_names]
     inputs = inputs_of(model, given)
     columns = {name: rows[name][:] for name in inputs}
@@ -35,9 +73,6 @@ def predict_outputs(
     left = tokenizer.padding_side == "left"
     lengths = np.array(rows["length"])
     found: dict[str, dict[int, Array]] = {name: {} for name in task.outputs}
-    training = model.training
-    model.eval()
-    shortened = only_first_token(model) if task.first_token else None
     for batch in length_batches(lengths, BATCH_TOKENS):
         features = [{name: columns[name][i] for name in inputs} for i in batch]
         padded = tokenizer.pad(features, return_tensors="pt").to(model.device)
@@ -51,9 +86,6 @@ def predict_outputs(
             array = output.float().cpu().numpy()
             for i, values, real in zip(batch.tolist(), array, mask, strict=True):
                 found[name][i] = values[real] if task.per_token else values
-    model.train(training)
-    if shortened is not None:
-        shortened.remove()
     each = {name: [values[i] for i in range(len(rows))] for name, values in found.items()}
     return {n: v if task.per_token else np.stack(v) for n, v in each.items()}
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
@@ -118,8 +119,13 @@ def label_order(folder: Path, task: Task, name: str, label_names: list[str]) -> 
     return task.teacher_order(config, config.architectures or [], name, label_names)
 
 
-def teacher_outputs(folder: Path, data: Data, splits: Sequence[str]) -> dict[str, Kept]:
-    """What is kept of the teacher in `folder`, in the data's label order, by split."""
+def teacher_outputs(
+    folder: Path, data: Data, splits: Sequence[str], device: torch.device | None = None
+) -> dict[str, Kept]:
+    """What is kept of the teacher in `folder`, in the data's label order, by split.
+
+    It runs on `device`; None: the CPU.
+    """
     order = label_order(folder, data.task, str(folder), data.label_names)
     identity = [weights_hash(folder), _vocabulary_hash(folder)]
     loaded: list[LoadedModel] = []
@@ -131,7 +137,7 @@ def teacher_outputs(folder: Path, data: Data, splits: Sequence[str]) -> dict[str
         texts_only = replace(data, splits={split: data.splits[split]})
         log.info("teacher %s reads %d rows of %s, once", folder, len(data.splits[split]), split)
         rows = tokenize(texts_only, teacher.tokenizer, teacher.tokenizer_hash)[split]
-        outputs = predict_outputs(teacher.model, data.task, rows, teacher.tokenizer)
+        outputs = predict_outputs(teacher.model, data.task, rows, teacher.tokenizer, device)
         keep(data.task, rows, outputs, order, target)
 
     found = {}
@@ -185,14 +191,20 @@ def live_teacher(
 
 
 def row_teacher(
-    folders: Sequence[Path], student: LoadedModel, data: Data
+    folders: Sequence[Path],
+    student: LoadedModel,
+    data: Data,
+    device: torch.device | None = None,
 ) -> Callable[[Dataset], Dataset]:
     """A function that adds the teacher's outputs to tokenized rows, with nothing cached.
 
-    Without folders the teacher is the student as it is now. Raises UserError as `live_teacher`.
+    Without folders the teacher is the student as it is now. It stays on `device`; None: where it
+    is. Raises UserError as `live_teacher`.
     """
     task = data.task
     model = live_teacher(folders, student, data, "or set dataset.streaming=false")
+    if device is not None:
+        model.to(device)
     order = label_order(folders[0], task, str(folders[0]), data.label_names) if folders else None
 
     def taught(rows: Dataset) -> Dataset:
@@ -205,13 +217,19 @@ def row_teacher(
 
 
 def averaged_outputs(
-    folders: Sequence[Path], student: LoadedModel, data: Data, splits: Sequence[str]
+    folders: Sequence[Path],
+    student: LoadedModel,
+    data: Data,
+    splits: Sequence[str],
+    device: torch.device | None = None,
 ) -> dict[str, Kept]:
     """The mean of the teachers' outputs by split, for the student's rows; without folders, its own.
 
+    device: where they run; None: the CPU, and the student where it is.
+
     Raises UserError for a teacher that does worse on the validation split than guessing.
     """
-    each = [teacher_outputs(folder, data, splits) for folder in folders]
+    each = [teacher_outputs(folder, data, splits, device) for folder in folders]
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
     for folder, outputs in zip(folders, each, strict=True):
         check_teacher(str(folder), data, rows["validation"], outputs.get("validation"))
@@ -220,7 +238,7 @@ def averaged_outputs(
         kept = (
             mean(data.task, [one[split] for one in each])
             if each
-            else _own(student, data, rows[split])
+            else _own(student, data, rows[split], device)
         )
         found[split] = {
             name: data.task.taught_output(rows[split], output) for name, output in kept.items()
@@ -240,8 +258,8 @@ def check_teacher(name: str, data: Data, rows: Dataset, outputs: Kept | None) ->
         raise UserError(problem)
 
 
-def _own(student: LoadedModel, data: Data, rows: Dataset) -> Kept:
-    outputs = predict_outputs(student.model, data.task, rows, student.tokenizer)
+def _own(student: LoadedModel, data: Data, rows: Dataset, device: torch.device | None) -> Kept:
+    outputs = predict_outputs(student.model, data.task, rows, student.tokenizer, device)
     return {name: data.task.kept_output(rows, output) for name, output in outputs.items()}
 
 

@@ -156,14 +156,27 @@ def _from_folder(
 
 
 def mean_outputs(
-    teachers: Sequence[Source], task: Task, student: LoadedModel, split: Tokenized
+    teachers: Sequence[Source],
+    task: Task,
+    student: LoadedModel,
+    split: Tokenized,
+    device: torch.device | None = None,
 ) -> dict[str, Output]:
-    """The mean of the teachers' outputs for a split, in the student's label order."""
-    kept = mean(task, [_kept(teacher, task, student, split) for teacher in teachers])
+    """The mean of the teachers' outputs for a split, in the student's label order.
+
+    device: where they run, after which they are moved back; None: where they are.
+    """
+    kept = mean(task, [_kept(teacher, task, student, split, device) for teacher in teachers])
     return {name: task.taught_output(split.rows, output) for name, output in kept.items()}
 
 
-def _kept(teacher: Source, task: Task, student: LoadedModel, split: Tokenized) -> Kept:
+def _kept(
+    teacher: Source,
+    task: Task,
+    student: LoadedModel,
+    split: Tokenized,
+    device: torch.device | None,
+) -> Kept:
     tokenizer = teacher.tokenizer or student.tokenizer
     rows = (
         split.rows if teacher.tokenizer is None else _tokenized_again(teacher, task, student, split)
@@ -175,7 +188,8 @@ def _kept(teacher: Source, task: Task, student: LoadedModel, split: Tokenized) -
         model = teacher.load()
         log.info("teacher %s reads %d rows of %s, once", teacher.name, len(rows), split.name)
         read = rows.select_columns([*inputs_of(model, inputs), *others])
-        keep(task, rows, predict_outputs(model, task, read, tokenizer), teacher.order, target)
+        outputs = predict_outputs(model, task, read, tokenizer, device)
+        keep(task, rows, outputs, teacher.order, target)
 
     order = teacher.order or range(len(id2label(student.model.config)))
     read_from = rows_hash(rows, [*inputs, *others])

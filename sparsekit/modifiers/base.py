@@ -62,7 +62,7 @@ class Modifier:
     `task_problems` and `conflict` (before anything is downloaded), `use_latency_table`,
     `use_task`, `use_teacher`, `attach`, `conflict` again, `use_rows`; then, for each optimizer
     step, `update`, `loss`, `before_step`, `constrain`; at the end of training `update` once more,
-    `detach`, and `results`. An evaluation in between runs within `as_saved`.
+    `stop`, `detach`, and `results`. An evaluation in between runs within `as_saved`.
     """
 
     start: float = 0.0
@@ -212,6 +212,12 @@ class Modifier:
         For evaluations during training.
         """
         return contextlib.nullcontext()
+
+    def stop(self) -> None:
+        """End what runs beside the model in training, such as hooks; the model stays as it is.
+
+        Called however training ends, before `detach`, also where it was interrupted.
+        """
 
     def detach(self, model: nn.Module) -> None:
         """Remove what `attach` added for training only, before the model is saved."""

@@ -30,9 +30,10 @@ from sparsekit.runs.tracking import Tracker
 from sparsekit.tasks.base import Data, Task
 from sparsekit.tasks.config import build_more_texts, build_source, build_streaming, build_task
 from sparsekit.tasks.text_classification import TextClassification
-from sparsekit.training.arguments import SparseTrainingArguments
+from sparsekit.training.arguments import SparseTrainingArguments, is_secret
 from sparsekit.training.best import best_problems
 from sparsekit.training.class_weights import loss_problems, without_effect
+from sparsekit.training.resume import past_the_end
 from sparsekit.training.stream import StreamedRows
 
 # What trains where the config names no engine, as the configs of earlier versions do.
@@ -113,6 +114,7 @@ class Plan:
             problems += parts["student"].problems()
         if "task" in parts:
             problems += _task_problems(parts)
+        problems += _secret_problems(values)
         problems += streaming_problems(parts)
         problems += _export_problems(parts)
         seed = parts["training"].seed if "training" in parts else 0
@@ -128,12 +130,27 @@ class Plan:
         return labelled if more is None else content_hash([labelled or "", more])
 
 
+def _secret_problems(values: Mapping[str, Any]) -> list[str]:
+    """Tokens in the config, which the files of the run and W&B hold as it is."""
+    training = values.get("training") or {}
+    return [
+        f"training.{name} is in every copy of the config, as in .hydra/ of this run's folder "
+        "now and on W&B later: remove it there, leave it out, and set HF_TOKEN in the environment"
+        for name, value in training.items()
+        if is_secret(name) and value
+    ]
+
+
 def _recipe_problems(parts: Mapping[str, Any]) -> list[str]:
     """What of the training arguments and of the timing does not fit the recipe."""
     recipe, training = parts["recipe"], parts.get("training")
     problems = _without_effect(recipe, parts["values"]["training"])
     if training is not None:
         problems += without_effect(training, recipe)
+        if (resumed := training.resume_from_checkpoint) and (
+            problem := past_the_end(Path(resumed), recipe.num_epochs, training.max_steps)
+        ):
+            problems.append(problem)
         # A short trial run without an export may use any schedule.
         if training.max_steps > 0 and parts.get("export"):
             problems += recipe.step_problems(training.max_steps)

@@ -132,6 +132,11 @@ class ModifierGroup:
                 stack.enter_context(modifier.as_saved())
             yield
 
+    def stop(self) -> None:
+        """End what runs beside the model in training, however training ends."""
+        for modifier in self.modifiers.values():
+            modifier.stop()
+
     def detach(self, model: nn.Module) -> None:
         """Remove from the model what was added for training only, the last thing first."""
         for _, modifier in reversed(self._ordered):
@@ -177,6 +182,14 @@ class ModifierGroup:
         """The weight decay that the recipe sets at `epoch`; None where it sets none."""
         return self._latest(
             (modifier, modifier.planned_weight_decay(epoch)) for modifier in self.modifiers.values()
+        )
+
+    @property
+    def sets_weight_decay(self) -> bool:
+        """Whether any modifier sets the weight decay, at any epoch."""
+        return any(
+            modifier.planned_weight_decay(modifier.start) is not None
+            for modifier in self.modifiers.values()
         )
 
     @staticmethod

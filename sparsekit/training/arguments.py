@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from sparsekit.metrics.table import ALIASES, higher_is_better
 from sparsekit.system import cpu_units
 from sparsekit.training.class_weights import weight_problems
 from sparsekit.training.packages import package_problems
-from sparsekit.training.resume import chosen_checkpoint, past_the_end
+from sparsekit.training.resume import chosen_checkpoint
 
 _AT_LEAST_ONE = (
     "per_device_train_batch_size",
@@ -42,7 +43,8 @@ class SparseTrainingArguments(TrainingArguments):
     sparse_products: auto, on or off: whether matmuls skip the masked weights of layers that are
         sparse enough; auto: on CPUs where that is faster.
     resume_from_checkpoint: auto, true, a run folder or a checkpoint folder; see
-        `sparsekit.training.resume.chosen_checkpoint`. Afterwards a checkpoint folder or None.
+        `sparsekit.training.resume.chosen_checkpoint`. Afterwards a checkpoint folder or None, from
+        which training goes on unless `train` is told otherwise.
     resume_despite_changes: go on from a checkpoint that was trained by another config.
     tokens_per_batch: the number of tokens in a batch, padding included, instead of a fixed number
         of rows. The loss is the mean over a batch's rows, so rows in batches of long ones weigh
@@ -70,11 +72,11 @@ class SparseTrainingArguments(TrainingArguments):
     )
     tokens_per_batch: int | None = field(default=None, metadata={"help": "instead of rows"})
     early_stopping_patience: int | None = field(default=None, metadata={"help": "evaluations"})
-    class_weights: str | list[float] | dict[str, float] | None = field(
-        default=None, metadata={"help": "balanced, a list, or class: weight"}
-    )
     early_stopping_threshold: float = field(
         default=0.0, metadata={"help": "smaller gains do not count"}
+    )
+    class_weights: str | list[float] | dict[str, float] | None = field(
+        default=None, metadata={"help": "balanced, a list, or class: weight"}
     )
 
     def __post_init__(self) -> None:
@@ -92,6 +94,15 @@ class SparseTrainingArguments(TrainingArguments):
             cast(list[str], self.report_to), str(OptimizerNames(self.optim).value)
         ):
             raise ConfigError(problems)
+        if self.n_gpu > 1:
+            # transformers would use DataParallel, whose replicas lose what a recipe changes.
+            raise ConfigError(
+                [
+                    f"one process sees {self.n_gpu} GPUs, and trains on one: start one process for "
+                    f"each with torchrun --nproc_per_node={self.n_gpu}, or choose one GPU with "
+                    "the environment variable CUDA_VISIBLE_DEVICES=0"
+                ]
+            )
         self._share_paths()
         if self.sparse_products == "on" and (problem := self.sparse_products_problem()):
             raise ConfigError([f"`sparse_products=on`: {problem}; set it to auto"])
@@ -120,10 +131,6 @@ class SparseTrainingArguments(TrainingArguments):
         # The other processes have folders of their own, where the run leaves nothing.
         choice = self.resume_from_checkpoint if FIRST_PROCESS else None
         checkpoint = chosen_checkpoint(choice, Path(self.output_dir or "."))
-        if checkpoint is not None and (
-            problem := past_the_end(checkpoint, self.num_train_epochs, self.max_steps)
-        ):
-            raise ConfigError([problem])
         self.resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
 
     def _choose_precision(self) -> None:
@@ -198,6 +205,11 @@ class SparseTrainingArguments(TrainingArguments):
             return "rows must be grouped; set `train_sampling_strategy=group_by_length`"
         if self.world_size > 1:
             return f"{self.world_size} processes cannot share such batches; set it to null"
+        if self.dataloader_drop_last:
+            return (
+                "the last batch has the shortest rows, always the same, which no step would "
+                "train on; set `dataloader_drop_last=false`"
+            )
         return None
 
     def sparse_products_problem(self) -> str | None:
@@ -223,6 +235,25 @@ class SparseTrainingArguments(TrainingArguments):
     def matmul_precision(self) -> Literal["medium", "highest"]:
         """torch's precision of float32 matmuls; medium allows bf16 units on a CPU."""
         return "medium" if self.precision == "bf16" and not self.bf16 else "highest"
+
+
+def is_secret(name: str) -> bool:
+    """Whether a field holds a token, by its name, as transformers tells them: `hub_token`."""
+    return name.endswith("_token")
+
+
+@contextlib.contextmanager
+def without_secrets(args: TrainingArguments) -> Iterator[None]:
+    """A context in which `args` has no tokens, as while they are written to a file."""
+    names = [field.name for field in dataclasses.fields(args) if is_secret(field.name)]
+    secrets = {name: getattr(args, name) for name in names}
+    for name in names:
+        setattr(args, name, None)
+    try:
+        yield
+    finally:
+        for name, value in secrets.items():
+            setattr(args, name, value)
 
 
 def cpu_has_bf16_units() -> bool:

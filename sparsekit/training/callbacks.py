@@ -20,8 +20,9 @@ class RecipeCallback(TrainerCallback):
     def __init__(self, recipe: Recipe, sparse_linears: SparseLinears) -> None:
         self.recipe = recipe
         self._sparse_linears = sparse_linears
-        # Of each parameter group, from the arguments: used where the recipe sets none.
-        self.weight_decays: list[float] = []
+        # Of each parameter group, from the arguments: used where the recipe sets none. None: the
+        # optimizer, such as Rprop, has no weight decay.
+        self.weight_decays: list[float | None] = []
 
     def _update(self, state: TrainerState) -> float:
         epoch = state.global_step / state.max_steps * self.recipe.num_epochs
@@ -44,7 +45,8 @@ class RecipeCallback(TrainerCallback):
         weight_decay = self.recipe.weight_decay(self._update(state))
         self._follow(state)
         for group, own in zip(now["optimizer"].param_groups, self.weight_decays, strict=True):
-            group["weight_decay"] = own if weight_decay is None else weight_decay
+            if own is not None:
+                group["weight_decay"] = own if weight_decay is None else weight_decay
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

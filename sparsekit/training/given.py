@@ -103,12 +103,29 @@ def _check_model(model: object, task: Task, tokenizer: PreTrainedTokenizerBase) 
             f"the model is a {name}, which is not trained for {task.name}: load it with "
             f"{task.head.__name__}.from_pretrained, or name its task: SparseTrainer(..., task=...)"
         )
+    _check_precision(model)
     task.check_model(model.config)
     task.prepare(model)
     if problem := tokenizer_problem(tokenizer, embedded_tokens(model)):
         raise UserError(
             f"processing_class, a {type(tokenizer).__name__}, {problem}; load the tokenizer of the "
             "model's own checkpoint and tokenize with it"
+        )
+
+
+def _check_precision(model: PreTrainedModel) -> None:
+    """Raise UserError for a model of half precision, as `from_pretrained` loads many checkpoints.
+
+    Most steps of fine-tuning are smaller than half the distance of two bf16 numbers, so that they
+    change nothing. It is not converted here: that would double its memory unasked.
+    """
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    half = sorted(str(dtype).removeprefix("torch.") for dtype in dtypes if dtype.itemsize < 4)
+    if half:
+        raise UserError(
+            f"the model's weights are {' and '.join(half)}, which round most steps of fine-tuning "
+            f"away: load it with {type(model).__name__}.from_pretrained(..., dtype=torch.float32), "
+            "or call model.float(); bf16=True in args computes in bf16 all the same"
         )
 
 

@@ -142,16 +142,16 @@ def _taught(prepared: Prepared, teacher: Teacher | Sequence[Teacher], longest: i
     recipe.use_teacher(lambda: teacher_model(teacher, task, student, labels, longest))
     if not recipe.needs_teacher("logits"):
         return prepared
-    train, evaluation = prepared.train, prepared.evaluation
+    train, evaluation, device = prepared.train, prepared.evaluation, prepared.args.device
     with reuse_freed_memory(), matmul_precision(prepared.args.matmul_precision):
         teachers = sources(teacher, task, student, labels, longest)
         if evaluation is not None and not task.learns_from_teacher:
             _check_teachers(teachers, prepared, evaluation, labels)
-        outputs = mean_outputs(teachers, task, student, train)
+        outputs = mean_outputs(teachers, task, student, train, device)
         rows = add_outputs(task.with_teacher(train.rows, outputs), outputs)
         scores = None
         if evaluation is not None:
-            outputs = mean_outputs(teachers, task, student, evaluation)
+            outputs = mean_outputs(teachers, task, student, evaluation, device)
             evaluation = replace(evaluation, rows=task.with_teacher(evaluation.rows, outputs))
             scores = task.score(outputs, evaluation.rows["labels"][:], labels)
     return replace(
@@ -169,7 +169,9 @@ def _check_teachers(
     for teacher in teachers:
         if teacher.name == SELF:
             continue  # the student as it starts may be anything
-        outputs = mean_outputs([teacher], prepared.task, prepared.student, split)
+        outputs = mean_outputs(
+            [teacher], prepared.task, prepared.student, split, prepared.args.device
+        )
         labels = split.rows["labels"][:]
         if problem := prepared.task.teacher_problem(teacher.name, outputs, labels, label_names):
             raise UserError(problem)

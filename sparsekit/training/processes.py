@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
 from sparsekit.data.collator import IGNORED
-from sparsekit.modifiers.processes import shared_sum
+from sparsekit.modifiers.processes import several, shared_sum
 from sparsekit.sparsity.items import labels_per_token
+
+T = TypeVar("T")
 
 
 class SharedBatches(Sampler[list[int]]):
@@ -48,6 +51,28 @@ class SharedBatches(Sampler[list[int]]):
     def __len__(self) -> int:
         rows, size = len(self.sampler), self.batch_size * self._processes  # type: ignore[arg-type]
         return rows // size if self.drop_last else -(-rows // size)
+
+
+def from_first(value: T) -> T:
+    """What the first process has as `value`, in every process."""
+    if not several():
+        return value
+    held = [value]
+    dist.broadcast_object_list(held)
+    return held[0]
+
+
+@contextmanager
+def all_trainable(model: nn.Module) -> Iterator[None]:
+    """A context in which every parameter of `model` requires a gradient."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def leave() -> None:

@@ -26,7 +26,7 @@ from sparsekit.oneshot.calibration import draw
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.base import Task
-from sparsekit.training.arguments import matmul_precision
+from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
 from sparsekit.training.best import LastStage
 from sparsekit.training.callbacks import RecipeCallback
 from sparsekit.training.class_weights import loss_problems, weighted_task_loss
@@ -34,6 +34,8 @@ from sparsekit.training.cpu.acceleration import cpu_acceleration
 from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
 from sparsekit.training.cpu.sparse_linear import SparseLinears
 from sparsekit.training.learning_rate import recipe_scheduler
+from sparsekit.training.own_parts import OwnParts
+from sparsekit.training.processes import all_trainable
 from sparsekit.training.record import record_model
 from sparsekit.training.resume import resumed_step
 from sparsekit.training.stream import StreamedRows
@@ -52,6 +54,7 @@ class RecipeTrainer(TaskTrainer):
         recipe: what acts on it.
         run: where the model and the logits of evaluations are written.
         task: what the model is trained for.
+        args: the training arguments.
         labelled_rows: the rows of train_dataset whose labels mean something, on which modifiers
             measure gradients; None: all. A teacher alone labels the others.
         options: further options of `TaskTrainer`.
@@ -64,45 +67,55 @@ class RecipeTrainer(TaskTrainer):
         run: RunFolder,
         task: Task,
         *,
+        args: SparseTrainingArguments,
         labelled_rows: Dataset | None = None,
         **options: Any,
     ) -> None:
         self.recipe, self.run, self._labelled_rows = recipe, run, labelled_rows
+        self._own = OwnParts.among(options)
+        with self._naming():
+            if problems := [*loss_problems(args, task), *self._own.problems(args, recipe, task)]:
+                raise ConfigError(problems)
         recipe.use_task(task)
         before = {id(parameter) for parameter in model.parameters()}
         with self._naming():
             recipe.attach(model)
         # Such as the matrices that distillation of hidden states learns.
         self._added = {n: p for n, p in model.named_parameters() if id(p) not in before}
-        super().__init__(model, task, **options)
-        self._connect(model)
-
-    def _connect(self, model: PreTrainedModel) -> None:
-        """Let the recipe act on the model, the loss and the optimizer."""
-        recipe = self.recipe
+        super().__init__(model, task, args=args, **options)
         self._trained: dict[str, Any] = {}
         # What the summary has of the saved model: train, sparsity, quantization.
         self.results: dict[str, Any] = {}
-        with self._naming():
-            if problems := loss_problems(self.args, self.task):
-                raise ConfigError(problems)
-        if (choice := self.args.class_weights) is not None:
-            rows, smoothing = self._measured_rows, self.args.label_smoothing_factor
-            with self._naming():
-                self.compute_loss_func = weighted_task_loss(
-                    choice, rows, label_names(model), smoothing
-                )
+        self._weigh_classes()
         recipe.use_rows(self._draw)
+        self._follow_steps(model)
+        self._choose_optimizer(model)
+
+    def _weigh_classes(self) -> None:
+        """Let rows count in the task's loss with the weights of their classes, if there are any."""
+        choice, smoothing = self.args.class_weights, self.args.label_smoothing_factor
+        if choice is None:
+            return
+        with self._naming():
+            names = label_names(cast(PreTrainedModel, self.model))
+            rows = self._measured_rows
+            self.compute_loss_func = weighted_task_loss(choice, rows, names, smoothing)
+
+    def _follow_steps(self, model: PreTrainedModel) -> None:
+        """Let the recipe act at each step, and end training where the arguments say so."""
         skip_zeros = self.args.sparse_products_problem() is None
-        self._sparse_linears = SparseLinears(model, recipe, skip_zeros)
-        self._steps = RecipeCallback(recipe, self._sparse_linears)
+        self._sparse_linears = SparseLinears(model, self.recipe, skip_zeros)
+        self._steps = RecipeCallback(self.recipe, self._sparse_linears)
         self.add_callback(self._steps)
-        self._last_stage = LastStage(recipe)
+        self._last_stage = LastStage(self.recipe)
         self.add_callback(self._last_stage)
         if (patience := self.args.early_stopping_patience) is not None:
             threshold = self.args.early_stopping_threshold
             self.add_callback(EarlyStoppingCallback(patience, threshold))
-        if self.optimizer is None and steps_by_row(self.args, model, recipe):
+
+    def _choose_optimizer(self, model: PreTrainedModel) -> None:
+        """Take the optimizer that is faster on a CPU, unless the user gave one."""
+        if not self._own.optimizer and steps_by_row(self.args, model, self.recipe):
             _, settings = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer_cls_and_kwargs = RowAdamW, settings
 
@@ -143,16 +156,39 @@ class RecipeTrainer(TaskTrainer):
 
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
         # Parameters that a recipe freezes now may be trained later, so the optimizer needs them.
-        frozen = [p for p in self.model.parameters() if not p.requires_grad]
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **options)
-        for parameter in frozen:
-            parameter.requires_grad_(False)
+        with all_trainable(self.model):
+            optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **options)
         self._give_added(optimizer)
-        decays = [group["weight_decay"] for group in optimizer.param_groups]
-        self._steps.weight_decays = self._steps.weight_decays or decays
+        self._steps.weight_decays = self._steps.weight_decays or self._weight_decays(optimizer)
         return optimizer
+
+    def _prepare_for_training(self, *args: Any) -> Any:
+        """Let processes share the gradients of parameters that are frozen only for now.
+
+        DistributedDataParallel shares those that are trainable when it wraps the model.
+        """
+        freezing = [name for name, m in self.recipe.modifiers.items() if m.freezes]
+        if self.args.world_size == 1 or not freezing:
+            return super()._prepare_for_training(*args)
+        handler = self.accelerator.ddp_handler
+        if handler is None or not handler.find_unused_parameters:
+            raise UserError(
+                f"recipe.modifiers.{freezing[0]} changes which parameters are trained, and "
+                "processes would wait for the gradients of frozen ones; set "
+                "training.ddp_find_unused_parameters=true"
+            )
+        with all_trainable(self.model):
+            return super()._prepare_for_training(*args)
+
+    def _weight_decays(self, optimizer: torch.optim.Optimizer) -> list[float | None]:
+        """The weight decay of each parameter group; None where the optimizer has none."""
+        decays = [group.get("weight_decay") for group in optimizer.param_groups]
+        if self.recipe.sets_weight_decay and None in decays:
+            raise UserError(
+                f"optimizers: the recipe sets the weight decay, and {type(optimizer).__name__} has "
+                "none; choose an optimizer that decays, or take the weight decay out of the recipe"
+            )
+        return decays
 
     def _give_added(self, optimizer: torch.optim.Optimizer) -> None:
         """Let an optimizer of the user's learn what the recipe added to the model."""
@@ -205,6 +241,7 @@ class RecipeTrainer(TaskTrainer):
             batches = steps * self.args.gradient_accumulation_steps
             self.train_dataset.passed = batches * self.args.train_batch_size
         with contextlib.ExitStack() as stack:
+            stack.callback(self.recipe.stop)
             stack.enter_context(cpu_acceleration(self, self.recipe, self._sparse_linears))
             stack.enter_context(matmul_precision(self.args.matmul_precision))
             if isinstance(self.model, PreTrainedModel) and self.task.first_token:

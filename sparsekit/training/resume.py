@@ -15,9 +15,10 @@ NEWEST = ("auto", "true")
 def chosen_checkpoint(choice: str | bool | None, own: Path) -> Path | None:
     """The checkpoint folder that `training.resume_from_checkpoint=choice` means.
 
-    choice: auto, the newest whole checkpoint in `own`, the run's `checkpoints/`, or None where
-        there is none; true, the same, but there must be one; a run folder or its `checkpoints/`,
-        the newest whole one there; or a checkpoint folder.
+    choice: auto, the newest whole checkpoint in `own`, or None where there is none; true, the
+        same, but there must be one; a run folder or its `checkpoints/`, the newest whole one there;
+        or a checkpoint folder.
+    own: the run folder or its `checkpoints/`.
 
     Raises ConfigError that names what is lacking. Warns of damaged checkpoints that are passed
     over.
@@ -26,7 +27,7 @@ def chosen_checkpoint(choice: str | bool | None, own: Path) -> Path | None:
     if choice is None or word in ("", "false", "null", "none"):
         return None
     if word in NEWEST:
-        newest = newest_whole(own)
+        newest = newest_whole(_holder(own) or own)
         if newest is None and word == "true":
             raise ConfigError(
                 [
@@ -36,12 +37,11 @@ def chosen_checkpoint(choice: str | bool | None, own: Path) -> Path | None:
             )
         return newest
     folder = Path(str(choice))
-    for below in (folder / "checkpoints", folder):
-        if checkpoints(below):
-            newest = newest_whole(below)
-            if newest is None:
-                raise ConfigError([f"`{KEY}={choice}`: no checkpoint in {below} is whole"])
-            return newest
+    if (holder := _holder(folder)) is not None:
+        newest = newest_whole(holder)
+        if newest is None:
+            raise ConfigError([f"`{KEY}={choice}`: no checkpoint in {holder} is whole"])
+        return newest
     if problem := damage(folder):
         raise ConfigError(
             [
@@ -50,6 +50,11 @@ def chosen_checkpoint(choice: str | bool | None, own: Path) -> Path | None:
             ]
         )
     return folder
+
+
+def _holder(folder: Path) -> Path | None:
+    """Which folder has the checkpoints of `folder`, a run folder or its `checkpoints/`, if any."""
+    return next((one for one in (folder / "checkpoints", folder) if checkpoints(one)), None)
 
 
 def past_the_end(checkpoint: Path, epochs: float, max_steps: int) -> str | None:
@@ -61,11 +66,11 @@ def past_the_end(checkpoint: Path, epochs: float, max_steps: int) -> str | None:
     state = _state(checkpoint)
     done, end, key = state["epoch"] or 0, epochs, "recipe.num_epochs"
     if max_steps > 0:
-        done, end, key = state["global_step"], max_steps, "`max_steps`"
+        done, end, key = state["global_step"], max_steps, "training.max_steps"
     if done <= end:
         return None
     return (
-        f"`{KEY}` {checkpoint} is at {done:g}, past {key}={end:g}; set that higher, "
+        f"training.{KEY} {checkpoint} is at {done:g}, past {key}={end:g}; set that higher, "
         "or train from the start"
     )
 

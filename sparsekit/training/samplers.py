@@ -119,6 +119,9 @@ def order_by_epoch(
         collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+        worker_init_fn=loader.worker_init_fn,
     )
 
 

@@ -1,11 +1,13 @@
 """The run folder of a SparseTrainer that is used without the launcher.
 
 It has the launcher's layout, so that `sparsekit inspect`, `export`, `verify`, `benchmark`,
-`compare` and `predict` work on it.
+`compare` and `predict` work on it. Of several processes, as torchrun starts them, the first one
+keeps it, and the others write to folders that are removed when they end.
 """
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -20,6 +22,7 @@ from sparsekit.config.arguments import naming_arguments
 from sparsekit.config.identity import identity_hash
 from sparsekit.data.labels import id2label
 from sparsekit.data.tokenized import Tokenized, rows_hash, tokenized_rows
+from sparsekit.distributed import FIRST_PROCESS, PROCESSES, scratch_folder
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.replacement import check_replaceable, mark, remove_results
@@ -29,11 +32,13 @@ from sparsekit.runs.tracking_callback import TrackerCallback
 from sparsekit.system import environment
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.config import task_node
+from sparsekit.training.arguments import is_secret
 from sparsekit.training.best import best_problems
 from sparsekit.training.class_weights import without_effect
 from sparsekit.training.conversion import given_arguments
 from sparsekit.training.given import Given, Teachers
 from sparsekit.training.preparation import Prepared, prepare
+from sparsekit.training.processes import from_first, leave
 from sparsekit.training.record import ScheduleCallback, record_evaluation
 from sparsekit.training.resume import chosen_checkpoint, past_the_end, resumed_step
 from sparsekit.training.settings import check_unchanged, trained_by
@@ -45,6 +50,8 @@ DEFAULT_OUTPUT = "trainer_output"
 
 def _check_folder(args: TrainingArguments | None, overwrite: bool) -> None:
     """Raise UserError where training would replace a completed run, or files that no run wrote."""
+    if not FIRST_PROCESS:
+        return  # The folder is the first process's, which may be at work in it already.
     run = RunFolder(Path(str(args.output_dir) if args else DEFAULT_OUTPUT))
     check_replaceable(run, "output_dir")
     if not overwrite and run.ending.status == "completed":
@@ -76,12 +83,15 @@ class Session:
         return cls(prepared, given.teacher)
 
     def __init__(self, prepared: Prepared, teacher: Teachers) -> None:
-        self.run = RunFolder(Path(str(prepared.args.output_dir)))
+        shared = RunFolder(Path(str(prepared.args.output_dir)))
+        self.run = shared if FIRST_PROCESS else RunFolder(Path(scratch_folder()))
         # Before the Trainer makes its folder of checkpoints in it.
         self.run.path.mkdir(parents=True, exist_ok=True)
         mark(self.run)
         # Checkpoints lie where the launcher's do; the trainer finds the newest there.
-        prepared.args.output_dir = str(self.run.checkpoints)
+        prepared.args.output_dir = str(shared.checkpoints)
+        if PROCESSES > 1:
+            atexit.register(leave)
         self.prepared = prepared
         self._config = _config(prepared, teacher)
         self._tracker = Tracker(self.run)
@@ -112,8 +122,7 @@ class Session:
         in the folder, and for a checkpoint that is not there or was trained by other settings.
         """
         with naming_arguments(), self.run.lock():
-            checkpoint = self._checkpoint(resume)
-            check_unchanged(checkpoint, self.trained_by, self.prepared.args.resume_despite_changes)
+            checkpoint = from_first(self._checkpoint(resume) if FIRST_PROCESS else None)
             remove_results(self.run, resumed_step(checkpoint))
             self._begin()
             try:
@@ -137,13 +146,18 @@ class Session:
         self._tracker.record(known)
 
     def _checkpoint(self, resume: str | bool | None) -> str | None:
-        """The folder of the checkpoint to resume from."""
-        checkpoint = chosen_checkpoint(resume, self.run.checkpoints)
+        """The folder of the checkpoint to resume from, by default that of the arguments.
+
+        Raises UserError where this run cannot go on from it.
+        """
+        args = self.prepared.args
+        choice = args.resume_from_checkpoint if resume is None else resume
+        checkpoint = chosen_checkpoint(choice, self.run.checkpoints)
         if checkpoint is None:
             return None
-        args = self.prepared.args
         if problem := past_the_end(checkpoint, args.num_train_epochs, args.max_steps):
             raise UserError(problem)
+        check_unchanged(str(checkpoint), self.trained_by, args.resume_despite_changes)
         return str(checkpoint)
 
     def record(self, part: Mapping[str, Any]) -> None:
@@ -186,13 +200,14 @@ def _config(prepared: Prepared, teacher: Teachers) -> dict[str, Any]:
         if split is not None
     }
     node = task_node(task)
+    given = {name: value for name, value in given_arguments(args).items() if not is_secret(name)}
     return {
         "task": {"_target_": node.pop("_target_")},
         "dataset": {**node, "rows": data},
         "student": {"checkpoint": model.name_or_path or type(model).__name__},
         "teacher": {"checkpoint": _teacher_name(teacher)},
         "recipe": prepared.recipe.values,
-        "training": _plain(given_arguments(args)),
+        "training": _plain(given),
         "export": {},
         "runtime": {},
         "seed": args.seed,

@@ -17,7 +17,7 @@ from sparsekit.errors import UserError
 from sparsekit.models.saving import own_names
 from sparsekit.modifiers.loss_mean import LossMean, weighted
 from sparsekit.tasks.base import Task
-from sparsekit.training.arguments import SparseTrainingArguments
+from sparsekit.training.arguments import SparseTrainingArguments, without_secrets
 from sparsekit.training.checkpoints import written_whole
 from sparsekit.training.divergence import Losses, divergence, losses_per_look
 from sparsekit.training.processes import loss_weight, same_length
@@ -227,7 +227,8 @@ class TaskTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save weights under the names of the model's modules, which masks and resuming use."""
         self._check_losses()
-        with own_names(cast(PreTrainedModel, self.model)):
+        # The arguments are saved too.
+        with own_names(cast(PreTrainedModel, self.model)), without_secrets(self.args):
             super()._save(output_dir, state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

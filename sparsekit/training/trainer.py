@@ -125,7 +125,8 @@ class SparseTrainer(RecipeTrainer):
         """Train by the recipe; see transformers.
 
         Args:
-            resume_from_checkpoint: a checkpoint's folder, or True for the newest of this run.
+            resume_from_checkpoint: a checkpoint's folder, or True for the newest of this run; False
+                starts anew. None: what `args.resume_from_checkpoint` says.
         """
         self._check_new()
         with self._session.training(resume_from_checkpoint) as checkpoint:

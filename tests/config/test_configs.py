@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoint_files import write_checkpoint
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from project import ROOT
@@ -214,6 +215,27 @@ def test_an_argument_without_effect_is_a_problem(
     choices = ["dataset=sst2", "teacher=self", override]
     with pytest.raises(ConfigError, match=problem):
         built(plain(composed(monkeypatch, tmp_path, choices)))
+
+
+def test_a_token_in_the_config_is_a_problem_that_does_not_repeat_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", "+training.hub_token=hf_0key"]))
+    with pytest.raises(ConfigError, match=r"training\.hub_token .* set HF_TOKEN") as refused:
+        built(values)
+    assert "hf_0key" not in str(refused.value)
+    values["training"]["hub_token"] = None
+    built(values)
+
+
+def test_a_checkpoint_past_the_recipes_end_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "checkpoints", 200)
+    resumed = f"training.resume_from_checkpoint={checkpoint}"
+    values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", resumed]))
+    with pytest.raises(ConfigError, match=r"is at 20, past recipe\.num_epochs=\d+; set that"):
+        built(values)
 
 
 def test_an_argument_that_the_recipe_leaves_open_has_its_effect(

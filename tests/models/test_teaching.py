@@ -191,3 +191,25 @@ def test_a_teacher_of_too_few_positions(
     )
     with pytest.raises(UserError, match=r"8 positions, the longest row \d+ tokens"):
         logits(short, student, split)
+
+
+def test_teachers_run_on_the_device_of_training(
+    teacher_folder: str,
+    student: LoadedModel,
+    split: Tokenized,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[torch.device | None] = []
+
+    def predict(model: Any, task: Any, rows: Dataset, tokenizer: Any, device: Any) -> Any:
+        found.append(device)
+        return {"logits": np.zeros((len(rows), 2), np.float32)}
+
+    monkeypatch.setattr(teaching, "predict_outputs", predict)
+    device = torch.device("meta")
+    teachers = sources(["self", teacher_folder], TASK, student, LABELS, split.longest - 1)
+    monkeypatch.setattr(teaching, "kept_rows", lambda name, key, make: make(Path("unused")))
+    monkeypatch.setattr(teaching, "keep", lambda *_: None)
+    monkeypatch.setattr(teaching, "read_kept", lambda *_: {"logits": np.zeros((24, 2))})
+    mean_outputs(teachers, TASK, student, split, device)
+    assert found == [device, device]

@@ -90,6 +90,20 @@ def test_sparse_and_dense_gradients_give_equal_results() -> None:
     assert all(torch.equal(a, b) for a, b in zip(ours, same, strict=True))
 
 
+def test_dense_gradients_may_come_between_sparse_ones() -> None:
+    """Rows that only a dense gradient reached go on moving, by their averages."""
+    ours, theirs = (nn.Parameter(torch.ones(10, 16)) for _ in range(2))
+    mine, torchs = RowAdamW([ours], **SETTINGS), torch.optim.AdamW([theirs], **SETTINGS)
+    for row, dense in enumerate([False, True, False, False]):
+        gradient = torch.full((10, 16), 0.1) if dense else torch.zeros(10, 16)
+        gradient[row] = 1.0
+        ours.grad = gradient if dense else gradient.to_sparse(1)
+        theirs.grad = gradient
+        mine.step()
+        torchs.step()
+    torch.testing.assert_close(ours, theirs, rtol=2e-6, atol=2e-6)
+
+
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
     results = []
     before = torch.get_num_threads()

@@ -281,6 +281,51 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
         assert torch.equal(weight, weights[name]), name
 
 
+def test_the_arguments_say_which_checkpoint_a_run_resumes_from(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    tmp_path: Path,
+) -> None:
+    """Also one whose epoch lies behind transformers' default number of epochs."""
+    recipe = {**yaml.safe_load(RECIPE), "num_epochs": 4}
+    started: list[int] = []
+
+    class Start(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            started.append(state.global_step)
+
+    def run(resume: str | None, told: bool | None = None) -> None:
+        settings: dict[str, Any] = {"use_cpu": True, "save_strategy": "epoch", "report_to": "none"}
+        args = SparseTrainingArguments(str(tmp_path), resume_from_checkpoint=resume, **settings)
+        options: dict[str, Any] = {"recipe": recipe, "args": args, "callbacks": [Start()]}
+        trainer(model, tokenizer, data, tmp_path, overwrite=True, **options).train(told)
+
+    run("auto")
+    assert started == [0]
+    run("auto")
+    run(str(tmp_path / "checkpoints" / "checkpoint-6"))
+    run("auto", told=False)
+    assert started == [0, 12, 6, 0]
+
+
+def test_a_token_is_in_no_file_of_a_run(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    tmp_path: Path,
+) -> None:
+    args = arguments(tmp_path / "run", hub_token="hf_planted0token", save_strategy="epoch")
+    made = trainer(model, tokenizer, data, tmp_path, args=args)
+    made.train()
+    made.save_model()
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert {"config.yaml", "sparsekit.json", "training_args.bin"} <= {path.name for path in files}
+    for path in files:
+        assert b"hf_planted0token" not in path.read_bytes(), path
+    assert made.args.hub_token == "hf_planted0token"
+
+
 def test_a_checkpoint_of_other_settings_or_rows_is_refused(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

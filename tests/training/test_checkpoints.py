@@ -88,6 +88,10 @@ def test_the_arguments_hold_the_folder_that_was_chosen(run: Path) -> None:
         output_dir=str(run / "checkpoints"), resume_from_checkpoint="auto", num_train_epochs=2
     )
     assert arguments.resume_from_checkpoint == str(run / "checkpoints" / "checkpoint-15")
+    # SparseTrainer's arguments name the run folder.
+    for choice in ("auto", True):
+        arguments = SparseTrainingArguments(str(run), resume_from_checkpoint=choice)
+        assert arguments.resume_from_checkpoint == str(run / "checkpoints" / "checkpoint-15")
 
 
 @pytest.mark.parametrize(

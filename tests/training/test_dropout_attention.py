@@ -178,3 +178,24 @@ def test_contexts_of_two_models_may_overlap(student_folder: str) -> None:
         first.train()(input_ids=ids)
         assert attention.NAME in ALL_ATTENTION_FUNCTIONS
     assert attention.NAME not in ALL_ATTENTION_FUNCTIONS
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_heads_of_the_query_may_share_one_of_key_and_value(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(attention.kernel, "available", lambda: False)
+    torch.manual_seed(0)
+    query = torch.randn(2, 4, 5, 16, requires_grad=True)
+    key, value = (torch.randn(2, 2, 5, 16, requires_grad=True) for _ in range(2))
+    repeated = [one.repeat_interleave(2, dim=1) for one in (key, value)]
+    module = nn.Module()
+    module.is_causal = False
+    expected, _ = sdpa_attention_forward(module, query, *repeated, None, 0.0, 0.5)
+    found, _ = dropout_attention(module, query, key, value, None, 0.5, dropout=1e-9)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    operands = query, key, value
+    gradients = (torch.autograd.grad(one.square().sum(), operands) for one in (found, expected))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

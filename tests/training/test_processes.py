@@ -9,29 +9,38 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shared_api
 import shared_training
 import torch
 from project import ROOT
 
+from sparsekit.runs.folder import RunFolder
 from sparsekit.training.processes import SharedBatches
+
+SUPPORT = ROOT / "tests" / "support"
+
+
+def torchrun(script: str, *arguments: str, temporary: Path | None = None) -> None:
+    """Run a script beside this project's tests in two processes."""
+    paths = {"PYTHONPATH": f"{ROOT}:{SUPPORT}", **({"TMPDIR": str(temporary)} if temporary else {})}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"),
+            *(str(SUPPORT / script), *arguments),
+        ],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | paths,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
 def by_two(student_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes of 8 rows each trained, by setting."""
     folder = tmp_path_factory.mktemp("by-two")
-    support = ROOT / "tests" / "support"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"),
-            *(str(support / "shared_training.py"), student_folder, str(folder), "8"),
-        ],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{support}"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    torchrun("shared_training.py", student_folder, str(folder), "8")
     return folder
 
 
@@ -78,3 +87,31 @@ def test_processes_share_the_rows_of_each_batch(rows: int, processes: int, drop_
         assert {int(row) for part in parts for row in part} == {int(row) for row in batch}
         assert max(map(len, parts)) <= 4
         assert min(map(len, parts)) >= 1
+
+
+@pytest.mark.slow
+def test_two_processes_of_the_api_keep_one_run_folder_and_one_model(
+    tmp_path: Path, student_folder: str
+) -> None:
+    """With parameters that are trained only later, and resumed by the arguments."""
+    (tmp_path / "tmp").mkdir()
+    folder, pair = tmp_path / "two", ("shared_api.py", student_folder)
+    torchrun(*pair, str(folder), "4", "stopped", temporary=tmp_path / "tmp")
+    run = RunFolder(folder)
+    assert run.ending.status == "failed"
+    [checkpoint] = run.checkpoints.iterdir()
+    torchrun(*pair, str(folder), "4", "resumed", temporary=tmp_path / "tmp")
+    assert not list((tmp_path / "tmp").glob("sparsekit-process-*"))
+    assert run.ending.status == "completed"
+    assert run.summary["train"]["steps"] == 6
+    events = [line for line in run.metrics.read_text().splitlines() if "eval_loss" in line]
+    assert len(events) == 2, "each event once"
+    assert checkpoint.name == "checkpoint-3"
+    first, second = (torch.load(f"{folder}-{name}.pt") for name in ("first", "second"))
+    one = shared_api.train(student_folder, tmp_path / "one", 8, stopped=False, resume=False)
+    whole = one.state_dict()
+    started = type(one).from_pretrained(student_folder).get_parameter(shared_api.LATE)
+    assert not torch.equal(first[shared_api.LATE], started)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+        torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-6, msg=name)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from tiny_training import Rows, load_student, trainer
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from sparsekit.errors import ConfigError
+from sparsekit.modifiers.base import NO_MASKS, Masks, Modifier
 from sparsekit.modifiers.quantization.fake_quantize import QuantLinear
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.arguments import SparseTrainingArguments
-from sparsekit.training.cpu.sparse_linear import MaskedLinear
+from sparsekit.training.cpu.sparse_linear import MaskedLinear, SparseLinears
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
@@ -36,6 +37,15 @@ GRADUAL = {
     "update_frequency": 0.25,
     "params": LAYERS,
 }
+
+
+class Masked(Modifier):
+    """Masks what a test says."""
+
+    now = NO_MASKS
+
+    def masks(self) -> Masks:
+        return self.now
 
 
 class Watch(TrainerCallback):
@@ -240,3 +250,39 @@ def test_auto_without_a_compiler_warns(
         assert "install gcc" in (arguments.sparse_products_problem() or "")
     assert "training on the CPU is slower" in caplog.text
     assert "sparse layers dense matmuls" in caplog.text
+
+
+def test_masks_of_two_modifiers_on_one_weight_hold_together(student_folder: str) -> None:
+    """Whichever changes or ends, and whether one lasts long enough for a sparse matmul."""
+    recipe = Recipe.build({"num_epochs": 3, "modifiers": {}})
+    first, second = Masked(), Masked()
+    recipe.modifiers = {"first": first, "second": second}
+    student = load_student(student_folder).model.train()
+    name = "bert.encoder.layer.0.output.dense.weight"
+    weight = student.get_parameter(name)
+    linears = SparseLinears(student, recipe, sparse_products=True)
+    rows = torch.arange(weight.numel()).reshape(weight.shape)
+    one, other = rows % 5 == 0, rows % 3 == 0
+
+    def gradients() -> Tensor:
+        linears.follow(steps_per_epoch=100)
+        student.zero_grad()
+        ids = torch.arange(5, 13)[None]
+        student(input_ids=ids, labels=torch.tensor([1])).loss.backward()
+        return cast(Tensor, weight.grad) != 0
+
+    first.now, second.now = Masks({name: one}), Masks({name: other})
+    assert not gradients()[~(one & other)].any()
+    assert linears.sparse_layers == 1
+    second.now = Masks({name: other}, epochs=0.01)
+    assert not gradients()[~(one & other)].any()
+    second.now = NO_MASKS
+    found = gradients()
+    assert not found[~one].any()
+    assert found[one & ~other].any()
+    first.now, second.now = NO_MASKS, Masks({name: other})
+    assert not gradients()[~other].any()
+    second.now = NO_MASKS
+    assert gradients()[~one & ~other].any()
+    linears.release()
+    assert type(student.get_submodule(name.removesuffix(".weight"))) is nn.Linear

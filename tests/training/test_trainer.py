@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
 from sparsekit.training.callbacks import assert_masks
 from sparsekit.training.record import record_model
+from sparsekit.training.resume import past_the_end
 
 MODIFIERS = "sparsekit.modifiers"
 
@@ -258,7 +259,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
         ({"num_train_epochs": 3}, None),
         ({"num_train_epochs": 2}, "is at 3, past recipe.num_epochs=2; set that higher"),
         ({"num_train_epochs": 2, "max_steps": 24}, None),
-        ({"num_train_epochs": 3, "max_steps": 23}, "is at 24, past `max_steps`=23"),
+        ({"num_train_epochs": 3, "max_steps": 23}, r"is at 24, past training\.max_steps=23"),
     ],
 )
 def test_a_checkpoint_past_the_end_is_refused(
@@ -267,9 +268,11 @@ def test_a_checkpoint_past_the_end_is_refused(
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({}, tmp_path / name)
     (tmp_path / "trainer_state.json").write_text(json.dumps({"epoch": 3.0, "global_step": 24}))
-    refused = pytest.raises(ConfigError, match=problem) if problem else contextlib.nullcontext()
-    with refused:
-        SparseTrainingArguments(resume_from_checkpoint=str(tmp_path), **changes)
+    epochs, steps = changes["num_train_epochs"], changes.get("max_steps", -1)
+    found = past_the_end(tmp_path, epochs, steps)
+    assert (found is None) if problem is None else re.search(problem, str(found)), found
+    # The arguments do not know the recipe, whose epochs count.
+    SparseTrainingArguments(resume_from_checkpoint=str(tmp_path), **changes)
 
 
 def test_every_epoch_and_seed_has_an_order_of_its_own(
@@ -321,6 +324,31 @@ def test_a_budget_of_tokens_makes_the_batches(
     assert orders[0] != orders[1] == orders[2]
     run.train()
     assert run.state.global_step == 2 * len(loader)
+
+
+def test_a_budget_of_tokens_keeps_the_settings_of_the_loader(
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
+) -> None:
+    settings: dict[str, Any] = {
+        "train_sampling_strategy": "group_by_length",
+        "tokens_per_batch": 512,
+        "dataloader_num_workers": 1,
+        "dataloader_persistent_workers": True,
+        "dataloader_prefetch_factor": 4,
+    }
+    loader = trainer(tmp_path, student, rows, recipe(), **settings).get_train_dataloader()
+    assert loader.persistent_workers
+    assert loader.prefetch_factor == 4
+    with pytest.raises(ConfigError, match="the last batch has the shortest rows, always the same"):
+        SparseTrainingArguments(dataloader_drop_last=True, **settings)
+
+
+def test_several_gpus_of_one_process_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SparseTrainingArguments, "n_gpu", 3)
+    with pytest.raises(ConfigError, match=r"torchrun --nproc_per_node=3, or .*CUDA_VISIBLE_DEV"):
+        SparseTrainingArguments(use_cpu=True)
+    monkeypatch.setattr(SparseTrainingArguments, "n_gpu", 1)
+    SparseTrainingArguments(use_cpu=True)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -50,6 +50,9 @@ class LiveDistillation(Modifier):
         if self._recorded is not None:
             self._recorded.switch(self.active(epoch))
 
-    def detach(self, model: nn.Module) -> None:
+    def stop(self) -> None:
         if self._recorded is not None:
             self._recorded.switch(False)
+
+    def detach(self, model: nn.Module) -> None:
+        self.stop()

@@ -88,8 +88,12 @@ class FakeQuantizer(nn.Module):
         self.zero_point.copy_(zero_point)
 
     def watch(self, values: Tensor) -> None:
-        """Observe `values` in training, if `observing`."""
-        if self.observing and self.training:
+        """Observe `values` in training, if `observing`.
+
+        Only in the forward pass itself: gradient checkpointing repeats it in the backward pass,
+        where the scales must be those that it had.
+        """
+        if self.observing and self.training and not _in_backward_pass():
             self.observe(values.detach())
 
     def round(self, values: Tensor) -> Tensor:
@@ -170,6 +174,12 @@ class QuantEmbedding(nn.Embedding):
             self.weight_quantizer.watch(self.weight)
             rows = self.weight_quantizer.round(rows)
         return rows if self.output_quantizer is None else self.output_quantizer(rows)
+
+
+def _in_backward_pass() -> bool:
+    """Whether autograd is running this, as gradient checkpointing lets it repeat a forward pass."""
+    # What torch.utils.checkpoint asks too; a compiled graph repeats nothing by calling it.
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def unseen(model: nn.Module) -> list[str]:

@@ -165,7 +165,12 @@ class Quantization(Modifier):
             raise ConfigError(problems)
         for name in self.submodules or [""]:
             self._convert(model, name, modules[name])
-        if self.quantize_attention:
+        if not self.modules and any(isinstance(m, FakeQuantizer) for m in model.modules()):
+            problems.append(
+                "the model has the quantizers of an earlier training, which ended or was stopped; "
+                "load the model anew, and resume from a checkpoint to go on with that training"
+            )
+        elif self.quantize_attention:
             problems += self._convert_attention(model)
         linears = [
             module

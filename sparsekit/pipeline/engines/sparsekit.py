@@ -68,15 +68,16 @@ def teach(plan: Plan, inputs: Inputs, tracker: Tracker) -> Rows:
     splits = ["validation", "train"] if distilled and not live else ["validation"]
     if data.task.learns_from_teacher:
         splits = list(rows)
+    device = plan.training.device
     with reuse_freed_memory(), matmul_precision(plan.training.matmul_precision):
-        outputs = averaged_outputs(folders, student, data, splits)
+        outputs = averaged_outputs(folders, student, data, splits, device)
     plan.recipe.use_teacher(lambda: live_teacher(folders, student, data))
     for split in splits:
         rows[split] = data.task.with_teacher(rows[split], outputs[split])
     scores = stages.score(inputs, "validation", outputs["validation"])
     tracker.record({"teacher": {"validation": scores}})
     if inputs.stream is not None and distilled:
-        inputs.stream.teach = row_teacher(folders, student, data)
+        inputs.stream.teach = row_teacher(folders, student, data, device)
         return rows
     return {**rows, "train": add_outputs(rows["train"], outputs["train"])} if distilled else rows
 

@@ -211,7 +211,8 @@ def teach(plan: Plan, inputs: Inputs, scratch: Path, tracker: Tracker) -> str | 
             )
     teacher = live_teacher(folders, inputs.student, inputs.data)
     rows, task = inputs.rows["validation"], inputs.data.task
-    outputs = predict_outputs(teacher, task, rows, inputs.student.tokenizer)
+    device = plan.training.device
+    outputs = predict_outputs(teacher, task, rows, inputs.student.tokenizer, device)
     tracker.record({"teacher": {"validation": stages.score(inputs, "validation", outputs)}})
     return save_model(teacher, scratch / "teacher")
 

@@ -94,6 +94,9 @@ class RowAdamW(torch.optim.AdamW):
             gradient = gradient.coalesce()
             gradient_rows = _gradient_rows(gradient)
             touched = self._touched_rows(weight, averages)
+        else:
+            # It may make any row's averages nonzero.
+            self._touched.pop(weight, None)
         values = _values(gradient)
         alive += [values, gradient_rows]
         return kernel.Parameter(weight, *averages, values, gradient_rows, touched, factors)

@@ -41,7 +41,8 @@ def dropout_attention(
 ) -> tuple[Tensor, None]:
     """An attention function for transformers' `AttentionInterface`, with dropout.
 
-    query, key, value: [batch, heads, tokens, size].
+    query, key, value: [batch, heads, tokens, size]; several heads of query may share one of key
+        and value.
     attention_mask: added to the scores; None is 0.
 
     Returns [batch, tokens, heads, size], and None for the attention weights. Without dropout it
@@ -52,6 +53,8 @@ def dropout_attention(
             module, query, key, value, attention_mask, dropout, scaling, **options
         )
         return outputs, None
+    if (shared := query.shape[1] // key.shape[1]) > 1:
+        key, value = (operand.repeat_interleave(shared, dim=1) for operand in (key, value))
     if _supports(query, key, value, attention_mask):
         by_token = [operand.transpose(1, 2).contiguous() for operand in (query, key, value)]
         result: Tensor = _Attention.apply(*by_token, attention_mask, scaling, keep_steps(dropout))  # type: ignore[no-untyped-call]

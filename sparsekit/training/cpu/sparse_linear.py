@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -33,27 +35,17 @@ class MaskedLinear(nn.Linear):
 
 
 class _Followed:
-    """The hooks and layers that the masks of one modifier have led to, and those masks."""
+    """The hook and the layer that the masks of one weight have led to, of all modifiers."""
 
     def __init__(self) -> None:
-        self._masks = NO_MASKS
-        self.hooks: list[RemovableHandle] = []
-        self.layers: list[MaskedLinear | QuantLinear] = []
-
-    def is_up_to_date(self, masks: Masks) -> bool:
-        before = self._masks
-        return masks.masks is before.masks and masks.epochs == before.epochs
-
-    def remember(self, masks: Masks) -> None:
-        self._masks = masks
+        self.hook: RemovableHandle | None = None
+        self.layer: MaskedLinear | QuantLinear | None = None
 
     def release(self) -> None:
-        for hook in self.hooks:
-            hook.remove()
-        for layer in self.layers:
-            vars(layer).pop("pattern", None)
-        self._masks = NO_MASKS
-        self.hooks, self.layers = [], []
+        if self.hook is not None:
+            self.hook.remove()
+        if self.layer is not None:
+            vars(self.layer).pop("pattern", None)
 
 
 class SparseLinears:
@@ -69,42 +61,53 @@ class SparseLinears:
         self._model = model
         self._modifiers: list[Modifier] = list(recipe.modifiers.values())
         self._sparse_products = sparse_products
-        self._followed: list[_Followed] = [_Followed() for _ in self._modifiers]
+        # Of each modifier the masks that are applied, and by name what they have led to.
+        self._masks: list[Masks] = [NO_MASKS for _ in self._modifiers]
+        self._followed: dict[str, _Followed] = {}
         # The largest number of layers with sparse matmuls so far.
         self.sparse_layers = 0
 
     def follow(self, steps_per_epoch: float) -> None:
         """Apply the current masks of all modifiers; cheap if none has changed."""
-        changed = [
-            (masks, followed)
-            for modifier, followed in zip(self._modifiers, self._followed, strict=True)
-            if not followed.is_up_to_date(masks := modifier.masks())
-        ]
-        # All are released first, since a layer may pass from one modifier to another.
-        for _, followed in changed:
-            followed.release()
-        for masks, followed in changed:
-            self._apply(masks, followed, masks.epochs * steps_per_epoch >= MIN_STEPS)
-        now = sum(len(followed.layers) for followed in self._followed)
-        self.sparse_layers = max(self.sparse_layers, now)
+        before, self._masks = self._masks, [modifier.masks() for modifier in self._modifiers]
+        changed: set[str] = set()
+        for earlier, now in zip(before, self._masks, strict=True):
+            if now.masks is not earlier.masks or now.epochs != earlier.epochs:
+                changed |= {*earlier.masks, *now.masks}
+        # In the order of the masks, which does not depend on hashes.
+        names = dict.fromkeys(name for masks in (*before, *self._masks) for name in masks.masks)
+        for name in names:
+            if name in changed:
+                self._apply(name, steps_per_epoch)
+        layers = sum(followed.layer is not None for followed in self._followed.values())
+        self.sparse_layers = max(self.sparse_layers, layers)
 
     def release(self) -> None:
         """Restore plain Linear layers without hooks."""
-        for followed in self._followed:
+        for followed in self._followed.values():
             followed.release()
+        self._followed, self._masks = {}, [NO_MASKS for _ in self._modifiers]
         for module in self._model.modules():
             if isinstance(module, MaskedLinear):
                 module.__class__ = nn.Linear  # type: ignore[assignment]
 
-    def _apply(self, masks: Masks, followed: _Followed, lasting: bool) -> None:
-        followed.remember(masks)
-        for name, mask in masks.masks.items():
-            layer = self._sparse_layer(name, mask) if lasting else None
-            if layer is None:
-                followed.hooks.append(_mask_gradient(self._model.get_parameter(name), mask))
-            else:
-                layer.pattern = SparsePattern(mask)
-                followed.layers.append(layer)
+    def _apply(self, name: str, steps_per_epoch: float) -> None:
+        """Apply the masks of the weight `name` together: several modifiers may mask it."""
+        if name in self._followed:
+            self._followed.pop(name).release()
+        lasting, passing = [], []
+        for masks in self._masks:
+            if (mask := masks.masks.get(name)) is not None:
+                lasts = masks.epochs * steps_per_epoch >= MIN_STEPS
+                (lasting if lasts else passing).append(mask)
+        if not lasting and not passing:
+            return
+        followed = self._followed[name] = _Followed()
+        if lasting and (layer := self._sparse_layer(name, kept := _kept_by_all(lasting))):
+            layer.pattern, followed.layer = SparsePattern(kept), layer
+        if passing or followed.layer is None:
+            weight = self._model.get_parameter(name)
+            followed.hook = _mask_gradient(weight, _kept_by_all([*lasting, *passing]))
 
     def _sparse_layer(self, name: str, mask: Tensor) -> MaskedLinear | QuantLinear | None:
         if (
@@ -118,6 +121,11 @@ class SparseLinears:
             # In place, since modifiers and hooks refer to this object.
             module.__class__ = MaskedLinear
         return module if isinstance(module, MaskedLinear | QuantLinear) else None
+
+
+def _kept_by_all(masks: Sequence[Tensor]) -> Tensor:
+    """The weights that every mask keeps."""
+    return functools.reduce(torch.logical_and, masks)
 
 
 def _mask_gradient(weight: nn.Parameter, mask: Tensor) -> RemovableHandle:
