@@ -12,7 +12,6 @@ import yaml
 
 from sparsekit.config.build import build
 from sparsekit.config.plain import plain
-from sparsekit.config.types import fits
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import Modifier
 from sparsekit.recipe.modifier_group import ModifierGroup
@@ -79,7 +78,11 @@ class Recipe(ModifierGroup):
             if modifier.enabled:
                 modifiers[name] = modifier
         num_epochs = values.get("num_epochs")
-        if not fits(num_epochs, float) or not 0 < num_epochs <= MAX_EPOCHS:
+        if (
+            not isinstance(num_epochs, int | float)
+            or isinstance(num_epochs, bool)
+            or not 0 < num_epochs <= MAX_EPOCHS
+        ):
             problems.append(
                 f"recipe.num_epochs is {reprlib.repr(num_epochs)}; set a number above 0, "
                 f"{MAX_EPOCHS} at most"

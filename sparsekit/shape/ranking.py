@@ -149,7 +149,8 @@ def layer_norm(block: Block) -> float:
         value = block.linear(layout.value).weight.detach().float()
         output = block.linear(layout.attention_output).weight.detach().float()
         # The squared norm of the product of both matrices, head by head.
-        for read, written in zip(value.split(size), output.split(size, dim=1), strict=True):
+        for first in range(0, len(value), size):
+            read, written = value[first : first + size], output[:, first : first + size]
             squares += float(((read @ read.T) * (written.T @ written)).sum())
     if block.neurons:
         squares += float(neuron_norms(block).detach().square().sum())
