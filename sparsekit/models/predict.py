@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsekit.data.collator import IGNORED
@@ -48,7 +50,7 @@ def _answering(model: PreTrainedModel, task: Task, device: torch.device | None) 
     shortened = None
     try:
         if moves:
-            model.to(device)
+            cast(nn.Module, model).to(device)
         model.eval()
         shortened = only_first_token(model) if task.first_token else None
         yield
@@ -58,7 +60,7 @@ def _answering(model: PreTrainedModel, task: Task, device: torch.device | None) 
         for module, training in modes:
             module.training = training
         if moves:
-            model.to(home)
+            cast(nn.Module, model).to(home)
 
 
 @torch.inference_mode()

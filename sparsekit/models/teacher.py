@@ -12,10 +12,11 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from datasets import Dataset
+from torch import nn
 from transformers import PreTrainedModel
 
 from sparsekit.cache import content_hash
@@ -204,7 +205,7 @@ def row_teacher(
     task = data.task
     model = live_teacher(folders, student, data, "or set dataset.streaming=false")
     if device is not None:
-        model.to(device)
+        cast(nn.Module, model).to(device)
     order = label_order(folders[0], task, str(folders[0]), data.label_names) if folders else None
 
     def taught(rows: Dataset) -> Dataset:

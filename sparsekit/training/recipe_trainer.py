@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from datasets import Dataset
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -168,17 +169,15 @@ class RecipeTrainer(TaskTrainer):
         DistributedDataParallel shares those that are trainable when it wraps the model.
         """
         freezing = [name for name, m in self.recipe.modifiers.items() if m.freezes]
-        if self.args.world_size == 1 or not freezing:
-            return super()._prepare_for_training(*args)
-        handler = self.accelerator.ddp_handler
-        if handler is None or not handler.find_unused_parameters:
+        shared, handler = self.args.world_size > 1 and freezing, self.accelerator.ddp_handler
+        if shared and (handler is None or not handler.find_unused_parameters):
             raise UserError(
                 f"recipe.modifiers.{freezing[0]} changes which parameters are trained, and "
                 "processes would wait for the gradients of frozen ones; set "
                 "training.ddp_find_unused_parameters=true"
             )
-        with all_trainable(self.model):
-            return super()._prepare_for_training(*args)
+        with all_trainable(self.model) if shared else contextlib.nullcontext():
+            return super()._prepare_for_training(*args)  # type: ignore[no-untyped-call]
 
     def _weight_decays(self, optimizer: torch.optim.Optimizer) -> list[float | None]:
         """The weight decay of each parameter group; None where the optimizer has none."""
@@ -212,7 +211,10 @@ class RecipeTrainer(TaskTrainer):
             return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
             optimizer = optimizer or cast(torch.optim.Optimizer, self.optimizer)
-            self.lr_scheduler = recipe_scheduler(self.recipe, optimizer, steps_per_epoch)
+            # transformers declares the class that it makes itself.
+            self.lr_scheduler = cast(
+                LambdaLR, recipe_scheduler(self.recipe, optimizer, steps_per_epoch)
+            )
             self._created_lr_scheduler = True
         return self.lr_scheduler
 

@@ -12,9 +12,14 @@ import pytest
 import shared_api
 import shared_training
 import torch
+from datasets import Dataset
 from project import ROOT
+from tiny_training import LoadedModel, trainer
 
+from sparsekit.errors import UserError
+from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
+from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.processes import SharedBatches
 
 SUPPORT = ROOT / "tests" / "support"
@@ -115,3 +120,16 @@ def test_two_processes_of_the_api_keep_one_run_folder_and_one_model(
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
         torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_frozen_parameters_need_processes_that_wait_for_no_gradient_of_theirs(
+    tmp_path: Path,
+    student: LoadedModel,
+    rows: dict[str, Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = Recipe.from_dict(shared_api.RECIPE).taught(has_teacher=False)
+    made = trainer(tmp_path, student, rows, recipe, ddp_find_unused_parameters=False)
+    monkeypatch.setattr(SparseTrainingArguments, "world_size", 2)
+    with pytest.raises(UserError, match=r"set training\.ddp_find_unused_parameters=true"):
+        made.train()

@@ -95,7 +95,8 @@ class SparseLinears:
         """Apply the masks of the weight `name` together: several modifiers may mask it."""
         if name in self._followed:
             self._followed.pop(name).release()
-        lasting, passing = [], []
+        lasting: list[Tensor] = []
+        passing: list[Tensor] = []
         for masks in self._masks:
             if (mask := masks.masks.get(name)) is not None:
                 lasts = masks.epochs * steps_per_epoch >= MIN_STEPS
