@@ -132,4 +132,4 @@ def test_frozen_parameters_need_processes_that_wait_for_no_gradient_of_theirs(
     made = trainer(tmp_path, student, rows, recipe, ddp_find_unused_parameters=False)
     monkeypatch.setattr(SparseTrainingArguments, "world_size", 2)
     with pytest.raises(UserError, match=r"set training\.ddp_find_unused_parameters=true"):
-        made.train()
+        made._prepare_for_training(4, None, None)
