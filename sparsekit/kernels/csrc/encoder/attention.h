@@ -178,7 +178,7 @@ INLINE void scale_values(const attention *a, const integers *probability_sums, v
 INLINE void weight_values(const head_part *part, attention_scratch s, const vector *last_largest,
                           const vector *sums, const int n) {
     const attention *a = part->attention;
-    const long keys = part->sequence->tokens, first_lane = part->sequence->first * LANES;
+    const long keys = part->sequence->tokens;
     integers probability_sums[QUERIES] = {0};
     vector ones[QUERIES], factor[QUERIES];
     (void)probability_sums; /* Used with int8 only. */
@@ -190,15 +190,15 @@ INLINE void weight_values(const head_part *part, attention_scratch s, const vect
         }
 #ifdef HAS_AMX
         if (a->tiles && a->probabilities.format == PACKED) {
-            add_values_tiles(part, s.scores, first_lane + k, count, factor, probability_sums,
-                             (integers *)s.out, n);
+            add_values_tiles(part, s.scores, part->sequence->first * LANES + k, count, factor,
+                             probability_sums, (integers *)s.out, n);
             continue;
         }
 #endif
 #ifdef INT8_DOT_PRODUCTS
         if (a->probabilities.format == PACKED) {
             pack_probabilities(&a->probabilities, s.scores, count, factor, probability_sums, n);
-            add_values_int8(part, s.scores, first_lane + k, count, s.out, n);
+            add_values_int8(part, s.scores, part->sequence->first * LANES + k, count, s.out, n);
             continue;
         }
 #endif
