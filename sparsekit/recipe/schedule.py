@@ -66,8 +66,8 @@ def steps(recipe: Recipe, steps_per_epoch: int) -> list[dict[str, Any]]:
 def step_count(recipe: Recipe, steps_per_epoch: int) -> int:
     """The optimizer steps of a training, which has one at least.
 
-    >>> [step_count(Recipe(epochs, {}, {}), 1) for epochs in (0.4, 2.0, 2.6)]
-    [1, 2, 3]
+    >>> tuple(step_count(Recipe(epochs, {}, {}), 1) for epochs in (0.4, 2.0, 2.6))
+    (1, 2, 3)
     """
     return max(1, round(recipe.num_epochs * steps_per_epoch))
 
