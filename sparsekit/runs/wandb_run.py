@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from sparsekit.config.overrides import overridden_values
 from sparsekit.errors import UserError, first_line, parse_json
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.wandb_service import forget_ended_service
 
 if TYPE_CHECKING:
     import wandb
@@ -29,6 +30,7 @@ NAME_LENGTH = 128  # what W&B accepts for names and groups
 
 def wandb_mode(mode: str) -> str:
     """The mode with `auto` resolved: online, offline or disabled; never prompts for a key."""
+    forget_ended_service()
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
     elif mode == "online" and not _has_key():

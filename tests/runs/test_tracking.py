@@ -121,6 +121,17 @@ def test_jobs_of_a_sweep_do_not_share_the_id_of_the_environment(tmp_path, monkey
     wandb.teardown()
 
 
+@pytest.mark.parametrize("mode", ["auto", "offline"])
+@pytest.mark.parametrize("address", ["unix-{folder}/socket", "tcp-localhost-9"])
+def test_a_service_that_has_ended_is_left(tmp_path, monkeypatch, address, mode):
+    """As a program that used W&B leaves its address to those that it starts later."""
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-" + address.format(folder=tmp_path))
+    one_run(tmp_path / "run", TrackingConfig(mode=mode))
+    assert offline_files(tmp_path / "run")
+    wandb.teardown()
+
+
 def test_names_of_the_config_win(tmp_path):
     one_run(tmp_path / "run", TrackingConfig(name="mine", group="ours"), ["a=1"], group="sweep")
     run = wandb_file.read(offline_files(tmp_path / "run")[0])
