@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from sparsekit.runtime.choice import runtime_named
 from sparsekit.runtime.deployment import Deployment
 
 Row = str | tuple[str, str] | Mapping[str, str]
+# The forms of a mapping: its keys, first that of the text.
+KEYS = (("text",), ("text", "text_pair"), ("question", "context"))
 
 
 class Pipeline:
@@ -48,11 +51,9 @@ class Pipeline:
         batch_size: int = BATCH,
         threads: int | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}, it must be at least 1")
+        _check_count(batch_size, "batch_size")
         if threads is not None:
-            if threads < 1:
-                raise UserError(f"threads is {threads}, it must be at least 1, or None")
+            _check_count(threads, "threads", ", or None")
             check_threads(threads, "threads")
         outer = Path(folder).expanduser()
         inner = outer / "deployment"
@@ -73,7 +74,8 @@ class Pipeline:
 
         Args:
             inputs: one text or a list of texts. For a model of pairs, a pair is a tuple
-                `(text, text_pair)` or a mapping `{"text": ..., "text_pair": ...}`.
+                `(text, text_pair)` or a mapping `{"text": ..., "text_pair": ...}`, for a question
+                `{"question": ..., "context": ...}` too.
             top_k: number of labels to return for each row; None: all.
             batch_size: overrides the pipeline's own.
 
@@ -85,14 +87,20 @@ class Pipeline:
             UserError: an empty list, something that is not text, or a text that is empty or not
                 UTF-8.
         """
-        if top_k is not None and top_k < 1:
-            raise UserError(f"top_k is {top_k}, it must be at least 1, or None for all labels")
-        if batch_size is not None and batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}, it must be at least 1")
+        if top_k is not None:
+            _check_count(top_k, "top_k", ", or None for all labels")
+        if batch_size is not None:
+            _check_count(batch_size, "batch_size")
         rows = [_text_and_pair(row, f"row {i}") for i, row in enumerate(_rows(inputs), 1)]
         encodings = self._deployment.encode(rows)
         answers = self._deployment.answers(rows, encodings, batch_size or self.batch_size)
         return [self._deployment.task.ranked(answer, top_k) for answer in answers]
+
+
+def _check_count(value: object, name: str, otherwise: str = "") -> None:
+    """Raise UserError for what is no whole number of at least 1."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{name} is {value!r}, it must be a whole number, at least 1{otherwise}")
 
 
 def _rows(inputs: object) -> Iterable[object]:
@@ -107,13 +115,14 @@ def _rows(inputs: object) -> Iterable[object]:
 def _text_and_pair(row: object, where: str) -> tuple[Any, Any]:
     """A row's text and its pair, which is None for a single text; the encoder checks both."""
     if isinstance(row, Mapping):
-        if not {"text"} <= row.keys() <= {"text", "text_pair"}:
+        names = next((names for names in KEYS if row.keys() == set(names)), None)
+        if names is None:
             keys = ", ".join(map(repr, row)) or "none"
             raise UserError(
-                f'{where} has the keys {keys}; write {{"text": ...}} or {{"text": ..., '
-                '"text_pair": ...}'
+                f'{where} has the keys {keys}; write {{"text": ...}}, {{"text": ..., '
+                '"text_pair": ...}, or {"question": ..., "context": ...}'
             )
-        text, pair = row["text"], row.get("text_pair")
+        text, pair = (*(row[name] for name in names), None)[:2]
     elif isinstance(row, tuple):
         if len(row) != 2:
             raise UserError(f"{where}: a pair has two texts, this one has {len(row)}: {row!r}")

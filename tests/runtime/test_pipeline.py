@@ -138,7 +138,9 @@ def test_sparsekits_own_runtime(deployment: Path, pipeline: Pipeline) -> None:
         ({"text": "a", "pair": "b"}, {}, "row 1 has the keys 'text', 'pair'"),
         ({}, {}, "row 1 has the keys none"),
         ("fine", {"top_k": 0}, "top_k is 0"),
+        ("fine", {"top_k": True}, "top_k is True, it must be a whole number, at least 1, or None"),
         ("fine", {"batch_size": 0}, "batch_size is 0"),
+        ({"text": "a", "context": "b"}, {}, "row 1 has the keys 'text', 'context'"),
     ],
 )
 def test_inputs_that_are_refused(
@@ -153,7 +155,9 @@ def test_inputs_that_are_refused(
     [
         ({"runtime": "torch"}, "there is no runtime 'torch'; choose one of onnxruntime"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 2.5}, "batch_size is 2.5, it must be a whole number"),
         ({"threads": 0}, "threads is 0"),
+        ({"threads": "2"}, "threads is '2', it must be a whole number, at least 1, or None"),
         ({"threads": 100_000}, "threads is 100000"),
     ],
 )

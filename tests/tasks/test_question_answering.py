@@ -275,6 +275,8 @@ def test_predict_needs_pairs_and_prints_an_answer(run: Path) -> None:
     [answer] = json.loads(result.output)
     assert answer.keys() >= {"answer", "score", "start", "end"}
     assert Pipeline(run)([tuple(texts)])[0]["answer"] == answer["answer"]
+    named = dict(zip(("question", "context"), texts, strict=True))
+    assert Pipeline(run)(named)[0]["answer"] == answer["answer"]
 
 
 def test_the_server_gives_the_pipelines_answers(run: Path) -> None:
