@@ -34,6 +34,7 @@ from sparsekit.models.kept_outputs import (
 from sparsekit.models.loading import LoadedModel, load_for_task, read_config, weights_hash
 from sparsekit.models.predict import predict_outputs
 from sparsekit.tasks.base import Data, Task
+from sparsekit.tasks.cache_key import cache_key
 from sparsekit.tasks.tokens import tokenize
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ def teacher_outputs(
 
     found = {}
     for split in splits:
-        text = [data.fingerprint(split), *data.task.cache_key, *data.label_names]
+        text = [data.fingerprint(split), *cache_key(data.task), *data.label_names]
         key = content_hash([*identity, *text])
         stored = kept_rows("teacher-logits", key, functools.partial(make, split))
         found[split] = read_kept(data.task, stored)

@@ -35,6 +35,7 @@ from sparsekit.models.teacher import label_order, load_teacher
 from sparsekit.models.tokenizer import load_tokenizer, padding_side
 from sparsekit.runtime.tasks.base import Output
 from sparsekit.tasks.base import Task
+from sparsekit.tasks.cache_key import cache_key
 from sparsekit.tasks.inputs import inputs_of
 
 log = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ def _kept(
 
     order = teacher.order or range(len(id2label(student.model.config)))
     read_from = rows_hash(rows, [*inputs, *others])
-    key = content_hash([teacher.identity, *task.cache_key, *map(str, order), read_from])
+    key = content_hash([teacher.identity, *cache_key(task), *map(str, order), read_from])
     return read_kept(task, kept_rows("teacher-logits", key, make))
 
 

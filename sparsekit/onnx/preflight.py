@@ -26,6 +26,7 @@ from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.sparsity.prunable import prunable
 from sparsekit.system import cores
 from sparsekit.tasks.base import Task
+from sparsekit.tasks.cache_key import cache_key
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def check_exportable(model: PreTrainedModel, task: Task, form: str) -> None:
         UserError: the check that failed.
     """
     config = {k: v for k, v in model.config.to_dict().items() if k not in IRRELEVANT}
-    settings = [json.dumps(config, sort_keys=True, default=str), form, *task.cache_key]
+    settings = [json.dumps(config, sort_keys=True, default=str), form, *cache_key(task)]
     versions = [f"{name} {version(name)}" for name in (*PACKAGES, "onnx", "onnxruntime")]
     identity = [*settings, *versions, sys.version, own_sources()]
 

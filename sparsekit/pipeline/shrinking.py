@@ -27,6 +27,7 @@ from sparsekit.oneshot.shrink import check_unquantized, write_shrunken
 from sparsekit.pipeline.plan import Plan
 from sparsekit.shape.shrink import Shrink
 from sparsekit.tasks.base import Data
+from sparsekit.tasks.cache_key import cache_key
 from sparsekit.tasks.config import task_node
 
 # In an entry of the cache.
@@ -60,7 +61,7 @@ def _shrunken(plan: Plan, data: Data, config: Shrink) -> Path:
     made_for = [asdict(config), {**task_node(data.task), "metrics": None}, data.label_names]
     parts = [__version__, weights_hash(source), json.dumps(made_for, sort_keys=True)]
     if config.measures:
-        parts += [data.fingerprint("train"), *data.task.cache_key]
+        parts += [data.fingerprint("train"), *cache_key(data.task)]
 
     def make(folder: Path) -> None:
         check_unquantized(str(source), source)

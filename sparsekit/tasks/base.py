@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, cast, final
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,6 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from sparsekit import __version__
-from sparsekit.config.sources import outside_code
 from sparsekit.data.collator import Collator
 from sparsekit.data.datasets import Source
 from sparsekit.data.schema import Column
@@ -140,27 +138,8 @@ class Task(ABC):
 
     @property
     def tokens_key(self) -> list[str]:
-        """The settings that decide about tokens and a teacher's outputs, for `cache_key`."""
+        """The settings that decide about tokens and a teacher's outputs; see `cache_key.py`."""
         return [str(self.max_length)]
-
-    @property
-    @final
-    def cache_key(self) -> list[str]:
-        """What decides about the tokens of a row besides its fingerprint and the tokenizer.
-
-        A teacher's outputs are kept under it too. Besides the settings it holds the class, its code
-        where that is not sparsekit's, and the fields that such a class adds: a class of your own
-        neither takes another task's tokens nor keeps its own once it is edited.
-        """
-        made_by, ours = type(self), _of_sparsekit(type(self))
-        added = {each.name for each in fields(self)} - {each.name for each in fields(ours)}
-        return [
-            f"{made_by.__module__}.{made_by.__qualname__}",
-            __version__,
-            *outside_code([made_by]),
-            *(f"{name}={getattr(self, name)!r}" for name in sorted(added)),
-            *self.tokens_key,
-        ]
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
         """What makes batches of tokenized rows."""
@@ -364,9 +343,3 @@ def outputs_of(task: Task, columns: Mapping[str, Sequence[Any]]) -> dict[str, Ou
         else:
             found[name] = np.array(columns[name], dtype=np.float32)
     return found
-
-
-def _of_sparsekit(task: type[Task]) -> type[Task]:
-    """The class of sparsekit that `task` is, or extends."""
-    ours = (base for base in task.__mro__ if base.__module__.partition(".")[0] == "sparsekit")
-    return cast(type[Task], next(ours))

@@ -11,6 +11,7 @@ from sparsekit.cache import content_hash
 from sparsekit.data.columns import BATCH
 from sparsekit.data.datasets import kept_rows
 from sparsekit.tasks.base import Data
+from sparsekit.tasks.cache_key import cache_key
 
 
 def tokenize(
@@ -34,6 +35,6 @@ def _tokenize(
         concatenate_datasets(tokens).save_to_disk(str(folder))
 
     # Models of one vocabulary may read different inputs: DistilBERT has no token types, BERT has.
-    identity = [tokenizer_hash, *tokenizer.model_input_names, *data.task.cache_key]
+    identity = [tokenizer_hash, *tokenizer.model_input_names, *cache_key(data.task)]
     key = content_hash([data.fingerprint(split), *identity, *data.label_names])
     return kept_rows("tokens", key, make)
