@@ -17,9 +17,8 @@ from pathlib import Path
 from statistics import median
 from unittest.mock import patch
 
-import numpy as np
 from inference import write_model
-from tiles import seconds
+from tiles import one_text, seconds
 
 from sparsekit.benchmark.candidates import candidates
 from sparsekit.runs.progress import quiet_libraries
@@ -53,12 +52,7 @@ def main() -> None:
     print("|" + "---|" * 5)
     made = [runtimes(options.layers, quantized) for quantized in (False, True)]
     for tokens in options.tokens:
-        ids = np.random.default_rng(0).integers(1000, 30_000, (1, tokens))
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": np.ones_like(ids),
-            "token_type_ids": np.zeros_like(ids),
-        }
+        inputs = one_text(tokens)
         cells = []
         for pair in made:
             times = [[seconds(each, inputs) for each in pair] for _ in range(options.rounds)]

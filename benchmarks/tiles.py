@@ -54,6 +54,16 @@ def seconds(runtime: SparseRuntime, inputs: Inputs) -> float:
     return time.perf_counter() - begun
 
 
+def one_text(tokens: int) -> Inputs:
+    """Random tokens of one text."""
+    ids = np.random.default_rng(0).integers(1000, 30_000, (1, tokens))
+    return {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "token_type_ids": np.zeros_like(ids),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=6)
@@ -68,12 +78,7 @@ def main() -> None:
     for sparsity in options.sparsity:
         made = runtimes(sparsity, options.layers)
         for tokens in options.tokens:
-            ids = np.random.default_rng(0).integers(1000, 30_000, (1, tokens))
-            inputs = {
-                "input_ids": ids,
-                "attention_mask": np.ones_like(ids),
-                "token_type_ids": np.zeros_like(ids),
-            }
+            inputs = one_text(tokens)
             times = [
                 {format: seconds(runtime, inputs) for format, runtime in made.items()}
                 for _ in range(options.rounds)
