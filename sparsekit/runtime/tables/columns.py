@@ -50,7 +50,7 @@ def _guessed(columns: Sequence[str], trained: Sequence[str], pairs: bool | None)
         # Of a file without a header this name is the first text, which would be left out.
         raise UserError(
             f"the only column of the file is {columns[0]!r}: name it with --column, or add a "
-            "header line"
+            "header line if that is the first text"
         )
     wanted = (
         "the two columns of text with --column twice" if pairs else "that of text with --column"
