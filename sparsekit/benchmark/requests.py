@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from tokenizers import Encoding
 
 from sparsekit.config.build import build, check_origin, locate
@@ -19,6 +18,7 @@ from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.base import Runtime, check_threads
 from sparsekit.runtime.encoder import TextEncoder
+from sparsekit.runtime.evaluation_table import read_texts
 from sparsekit.runtime.tasks.file import read_task
 from sparsekit.system import cores, cpu_name, cpu_units
 
@@ -99,17 +99,12 @@ def benchmark(
             "validation split (eval_dataset of a SparseTrainer)"
         )
     answers, encoder = read_task(deployment), TextEncoder(deployment)
-    if answers.columns[0] not in pq.read_schema(validation).names:
-        raise UserError(
-            f"{validation} has no texts to time: eval_dataset was tokenized without keeping its "
-            "column of text; keep it and train again"
-        )
     count = max(config.requests, config.batches * config.batch_size)
-    table = pq.read_table(validation, columns=list(answers.columns)).slice(0, count)
-    columns = table.to_pydict()
+    texts = read_texts(validation, answers.columns, "to time")
+    texts = {name: column[:count] for name, column in texts.items()}
     started = time.perf_counter()
-    encodings = answers.encode_table(encoder, columns)
-    tokenize_ms = (time.perf_counter() - started) / len(table) * 1e3
+    encodings = answers.encode_table(encoder, texts)
+    tokenize_ms = (time.perf_counter() - started) / len(encodings) * 1e3
     timings = {}
     for kind in dict.fromkeys([config.kind, *others]):
         runtime = kind(folder.graph, config.threads or cores())

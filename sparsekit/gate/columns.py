@@ -10,8 +10,8 @@ from sparsekit.config.build import check_origin
 from sparsekit.data.origin import column_names
 from sparsekit.data.schema import Column
 from sparsekit.errors import UserError, suggestion
-from sparsekit.onnx.parity import read_columns
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runtime.evaluation_table import read_texts
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.config import build_source
 
@@ -46,7 +46,8 @@ def read_column(
             f"{suggestion(name, column_names(rows))}"
         )
     text = next(column.name for column in columns if column.is_text)
-    used = read_columns(data, [task.answers.columns[0]])[task.answers.columns[0]]
+    first_column = task.answers.columns[0]
+    used = read_texts(data, [first_column], "to slice")[first_column]
     if list(rows[text]) != [used[row] for row in first]:
         raise UserError(
             f"the texts of the data set are not those in {data}: the data changed since the run; "

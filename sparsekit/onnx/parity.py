@@ -16,18 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from tokenizers import Encoding
 from transformers import PreTrainedModel
 
-from sparsekit.errors import UserError, first_line
+from sparsekit.errors import UserError
 from sparsekit.onnx.probes import Batch, input_names, probes
 from sparsekit.runtime.encoder import TextEncoder
+from sparsekit.runtime.evaluation_table import as_outputs, read_columns, read_texts
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.tasks.base import Array, Output, Outputs, flat
-from sparsekit.tasks.base import Task, outputs_of
+from sparsekit.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
@@ -56,30 +55,11 @@ def read_rows(file: Path, task: Task, encoder: TextEncoder) -> Rows:
             "validation split (eval_dataset of a SparseTrainer), or set export.verify=false"
         )
     columns = read_columns(file, ["label", *task.outputs])
-    texts = _read_texts(file, task.answers.columns)
+    otherwise = ", or export with verify=False"
+    texts = read_texts(file, task.answers.columns, "to check the export on", otherwise)
     encodings = task.answers.encode_table(encoder, texts)
-    return Rows(encodings, columns["label"], encoder.labels, outputs_of(task, columns))
-
-
-def _read_texts(file: Path, names: Sequence[str]) -> dict[str, list[Any]]:
-    """The columns that the model reads; raises UserError where the texts were not kept."""
-    if names[0] not in pq.read_schema(file).names:
-        raise UserError(
-            f"{file} has no texts to check the export on: eval_dataset was tokenized without "
-            "keeping its column of text; keep it and train again, or export with verify=False"
-        )
-    return read_columns(file, names)
-
-
-def read_columns(file: Path, names: Sequence[str]) -> dict[str, list[Any]]:
-    """The columns `names` of a file in `evaluation/`."""
-    try:
-        table = pq.read_table(file).to_pydict()
-        return {name: table[name] for name in names}
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise UserError(
-            f"cannot read {file}: {first_line(error)}; it was cut short or changed: train again"
-        ) from error
+    outputs = as_outputs(columns, task.outputs, task.per_token)
+    return Rows(encodings, columns["label"], encoder.labels, outputs)
 
 
 def check_trace(

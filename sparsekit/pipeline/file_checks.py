@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sparsekit.errors import UserError, first_line
+from sparsekit.errors import UserError
 from sparsekit.models.inspection import inspect
 from sparsekit.onnx.files import DEPLOYED, source_files
 from sparsekit.onnx.sums import check_listed, check_sums
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.answers import predict_outputs
 from sparsekit.runtime.encoder import TextEncoder
+from sparsekit.runtime.evaluation_table import as_outputs, read_columns, read_texts
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.tasks.base import Output, flat
 from sparsekit.runtime.tasks.file import read_task
@@ -121,25 +120,16 @@ def _check_sparsity(run: RunFolder, summary: Mapping[str, Any]) -> float:
 def _check_logits(run: RunFolder) -> str:
     """The exported model's outputs on the validation split, against those that torch gave."""
     file, answers = run.evaluation("validation"), read_task(run.deployment)
-    names = [*answers.columns, *answers.outputs]
-    try:
-        columns = pq.read_table(file, columns=names).to_pydict()
-        recorded = {name: _output(columns[name], answers.per_token) for name in answers.outputs}
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise UserError(f"cannot read {file}: {first_line(error)}; train again") from error
+    columns = read_columns(file, answers.outputs)
+    recorded = as_outputs(columns, answers.outputs, answers.per_token)
+    texts = read_texts(file, answers.columns, "to verify the model on")
     encoder = TextEncoder(run.deployment)
     runtime = OnnxRuntime(run.graph, cores())
-    encodings = answers.encode_table(encoder, columns)
+    encodings = answers.encode_table(encoder, texts)
     outputs = predict_outputs(runtime, answers, encoder, encodings)
     means = [_difference(file, name, outputs[name], recorded[name]) for name in answers.outputs]
     agreement = answers.agreement(outputs, recorded)
     return f"{max(means):.2g} from torch's on average; {agreement}"
-
-
-def _output(rows: list[Any], per_token: bool) -> Output:
-    if per_token:
-        return [np.array(row, dtype=np.float32) for row in rows]
-    return np.array(rows, dtype=np.float32)
 
 
 def _difference(file: Path, name: str, output: Output, recorded: Output) -> float:

@@ -16,7 +16,6 @@ from sparsekit.models.pruning import sparsity
 from sparsekit.onnx.check import check_parameters, check_structure, read_graph, stored_arrays
 from sparsekit.onnx.export import ExportConfig, verify
 from sparsekit.onnx.layers import other_bytes, read_layers
-from sparsekit.onnx.parity import read_columns
 from sparsekit.onnx.trace import load_model, trace
 from sparsekit.pipeline.file_checks import (
     TOLERANCE,
@@ -28,8 +27,9 @@ from sparsekit.pipeline.file_checks import (
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.encoder import TextEncoder
+from sparsekit.runtime.evaluation_table import as_outputs, read_columns
 from sparsekit.sparsity.prunable import prunable
-from sparsekit.tasks.base import Task, outputs_of
+from sparsekit.tasks.base import Task
 from sparsekit.tasks.config import task_of
 
 
@@ -88,7 +88,8 @@ def _check_metrics(
         if not file.is_file():
             raise UserError(f"there is no {file}, whose metrics summary.json has; train again")
         columns = read_columns(file, ["label", *task.outputs])
-        found = task.score(outputs_of(task, columns), columns["label"], names)
+        outputs = as_outputs(columns, task.outputs, task.per_token)
+        found = task.score(outputs, columns["label"], names)
         _same_claims(split, found, mapping(recorded, split))
 
 

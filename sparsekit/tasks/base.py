@@ -332,14 +332,3 @@ class Task(ABC):
         for name, output in outputs.items():
             table = table.add_column(name, [row.tolist() for row in output])
         return table
-
-
-def outputs_of(task: Task, columns: Mapping[str, Sequence[Any]]) -> dict[str, Output]:
-    """The outputs in the columns of an evaluation table."""
-    found: dict[str, Output] = {}
-    for name in task.outputs:
-        if task.per_token:
-            found[name] = [np.array(row, dtype=np.float32) for row in columns[name]]
-        else:
-            found[name] = np.array(columns[name], dtype=np.float32)
-    return found

@@ -8,9 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from sparsekit.config.build import build, check_origin, locate
 from sparsekit.config.old_names import current_name
 from sparsekit.config.types import type_problems
@@ -18,10 +15,11 @@ from sparsekit.data.datasets import Source
 from sparsekit.data.more_texts import MoreTexts
 from sparsekit.data.selection import RowSelection, SelectedRows
 from sparsekit.data.streaming import Streaming
-from sparsekit.errors import ConfigError, UserError, first_line
+from sparsekit.errors import ConfigError, first_line
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runtime.evaluation_table import as_outputs, read_columns
 from sparsekit.runtime.tasks.base import Outputs
-from sparsekit.tasks.base import Labels, Task, outputs_of
+from sparsekit.tasks.base import Labels, Task
 from sparsekit.tasks.text_classification import TextClassification
 
 _Fields = TypeVar("_Fields", MoreTexts, Streaming)
@@ -74,13 +72,8 @@ def tuned(task: Task, run: RunFolder) -> Task:
 
 def _recorded(task: Task, file: Path) -> tuple[Outputs, Labels]:
     """The outputs and labels of an evaluation table."""
-    try:
-        columns = pq.read_table(file, columns=["label", *task.outputs]).to_pydict()
-        return outputs_of(task, columns), columns["label"]
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise UserError(
-            f"cannot read {file}: {first_line(error)}; it was cut short or changed: train again"
-        ) from error
+    columns = read_columns(file, ["label", *task.outputs])
+    return as_outputs(columns, task.outputs, task.per_token), columns["label"]
 
 
 def _kind(path: Any, trusted: bool) -> type[Task]:

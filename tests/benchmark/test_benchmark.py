@@ -87,6 +87,9 @@ def test_a_run_without_its_texts_is_not_timed(qdq: Path, tmp_path: Path) -> None
     pq.write_table(pq.read_table(file).drop_columns(["text", "text_pair"]), file)
     with pytest.raises(UserError, match="has no texts to time: eval_dataset was tokenized without"):
         benchmark(run, BenchmarkConfig())
+    file.write_bytes(b"PAR1 cut short")
+    with pytest.raises(UserError, match=r"cannot read .*validation.parquet: .*train again"):
+        benchmark(run, BenchmarkConfig())
     file.unlink()
     with pytest.raises(UserError, match="benchmark a run that has a validation split"):
         benchmark(run, BenchmarkConfig())

@@ -18,7 +18,7 @@ from sparsekit.metrics.report import class_report, read_report, write_report
 from sparsekit.onnx.card_metadata import metadata
 from sparsekit.onnx.class_tables import WIDEST_MATRIX, class_tables
 from sparsekit.onnx.export import ExportConfig, export
-from sparsekit.onnx.parity import read_columns
+from sparsekit.runtime.evaluation_table import read_columns
 from sparsekit.sparsity.prunable import prunable
 
 

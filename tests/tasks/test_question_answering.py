@@ -30,10 +30,10 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import squad
 from sparsekit.models.teacher import label_order
 from sparsekit.runtime.encoder import TextEncoder
+from sparsekit.runtime.evaluation_table import as_outputs
 from sparsekit.runtime.pipeline import Pipeline
 from sparsekit.runtime.tasks.question_answering import QuestionAnsweringAnswers
 from sparsekit.sparseml.peer import peer_python
-from sparsekit.tasks.base import outputs_of
 from sparsekit.tasks.question_answering import QuestionAnswering
 
 PLACES = ["the garden", "the old harbour", "the kitchen", "the library", "the station"]
@@ -439,7 +439,7 @@ def test_an_evaluation_table_has_a_context_once_and_gives_its_windows(
     contexts = [row["context"] for row in questions(3)]
     assert [context for context in table["text_pair"] if context is not None] == contexts
     columns = {name: table[name][:] for name in table.column_names}
-    found = task.score(outputs_of(task, columns), columns["label"], [])
+    found = task.score(as_outputs(columns, task.outputs, True), columns["label"], [])
     assert found == {"exact_match": 1.0, "f1": 1.0}
     encoder = TextEncoder(run / "deployment")
     encoded = [encoding.ids for encoding in task.answers.encode_table(encoder, columns)]
