@@ -19,6 +19,10 @@ from sparsekit.models.teaching import Teacher
 from sparsekit.models.tokenizer import tokenizer_problem
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.base import Task
+from sparsekit.training.arguments import SparseTrainingArguments
+from sparsekit.training.best import best_problems
+from sparsekit.training.class_weights import loss_problems, without_effect
+from sparsekit.training.own_parts import OwnParts
 
 Teachers = Teacher | Sequence[Teacher] | None
 RecipeSource = Recipe | Mapping[str, Any] | str | Path
@@ -26,7 +30,12 @@ RecipeSource = Recipe | Mapping[str, Any] | str | Path
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """The arguments of SparseTrainer; `datasets` by their names, `train_dataset` and the other."""
+    """The arguments of SparseTrainer.
+
+    datasets: by their names, `train_dataset` and the other.
+    own: the parts that the user made.
+    own_metrics: whether the user computes the metrics, whose names are then not known.
+    """
 
     model: PreTrainedModel
     task: Task
@@ -36,6 +45,8 @@ class Given:
     args: TrainingArguments | None
     datasets: Mapping[str, Dataset | None]
     tokenizer: PreTrainedTokenizerBase | None
+    own: OwnParts
+    own_metrics: bool
 
     def build_recipe(self) -> Recipe:
         """The recipe for the task and the teacher, a new object; raises UserError."""
@@ -45,6 +56,16 @@ class Given:
         if problems := recipe.task_problems(self.task):
             raise ConfigError(problems)
         return recipe
+
+    def problems(self, args: SparseTrainingArguments, recipe: Recipe) -> list[str]:
+        """What does not fit together among the arguments alone, before any data are read."""
+        names = None if self.own_metrics else self.task.computed_metrics
+        return [
+            *loss_problems(args, self.task),
+            *self.own.problems(args, recipe, self.task),
+            *best_problems(args, recipe, names),
+            *without_effect(args, recipe),
+        ]
 
     def checked_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer; raises UserError unless it and the model are those of the task."""

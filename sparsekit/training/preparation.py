@@ -23,7 +23,6 @@ from sparsekit.models.tokenizer import leave_out_types, pad_as_expected
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.base import Task
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
-from sparsekit.training.conversion import sparse_arguments
 from sparsekit.training.cpu.allocator import reuse_freed_memory
 from sparsekit.training.given import Given, check_positions
 
@@ -54,14 +53,12 @@ class Prepared:
         return None if self.evaluation is None else self.evaluation.rows
 
 
-def prepare(given: Given) -> Prepared:
-    """Check everything that SparseTrainer is given, and run the teacher where the recipe needs it.
+def prepare(given: Given, recipe: Recipe, args: SparseTrainingArguments) -> Prepared:
+    """Check the model and data that SparseTrainer is given, and run the teacher if it is needed.
 
-    Raises UserError.
+    recipe, args: those of `given`, as training uses them. Raises UserError.
     """
     metrics.check_cache()
-    recipe = given.build_recipe()
-    args = sparse_arguments(given.args, recipe)
     model, task, tokenizer = given.model, given.task, given.checked_tokenizer()
     splits = _tokenized(given, tokenizer, given.checked_datasets(args.eval_strategy), args)
     train, evaluation = splits["train_dataset"], splits.get("eval_dataset")

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.trainer_utils import TrainOutput
 
 from sparsekit.data.collator import Collator
-from sparsekit.errors import ConfigError, UserError, first_line
+from sparsekit.errors import UserError, first_line
 from sparsekit.models.first_token import only_first_token
 from sparsekit.models.pruning import sparsity
 from sparsekit.models.quantizers import separate_quantizers
@@ -30,7 +30,7 @@ from sparsekit.tasks.base import Task
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
 from sparsekit.training.best import LastStage
 from sparsekit.training.callbacks import RecipeCallback
-from sparsekit.training.class_weights import loss_problems, weighted_task_loss
+from sparsekit.training.class_weights import weighted_task_loss
 from sparsekit.training.cpu.acceleration import cpu_acceleration
 from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
 from sparsekit.training.cpu.sparse_linear import SparseLinears
@@ -48,7 +48,8 @@ class RecipeTrainer(TaskTrainer):
 
     The caller keeps the run folder, its config, tracking and summary; `SparseTrainer` does it by
     itself. The recipe's epoch is `num_epochs` times the share of steps that are done, so a run
-    shortened by `max_steps` passes through every window.
+    shortened by `max_steps` passes through every window. What fits together is checked before:
+    by `Plan`, and by `Given` for a SparseTrainer.
 
     Args:
         model: a model of transformers with the task's head; it is changed in place.
@@ -74,9 +75,6 @@ class RecipeTrainer(TaskTrainer):
     ) -> None:
         self.recipe, self.run, self._labelled_rows = recipe, run, labelled_rows
         self._own = OwnParts.among(options)
-        with self._naming():
-            if problems := [*loss_problems(args, task), *self._own.problems(args, recipe, task)]:
-                raise ConfigError(problems)
         recipe.use_task(task)
         before = {id(parameter) for parameter in model.parameters()}
         with self._naming():

@@ -33,9 +33,7 @@ from sparsekit.system import environment
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.config import task_node
 from sparsekit.training.arguments import is_secret
-from sparsekit.training.best import best_problems
-from sparsekit.training.class_weights import without_effect
-from sparsekit.training.conversion import given_arguments
+from sparsekit.training.conversion import given_arguments, sparse_arguments
 from sparsekit.training.given import Given, Teachers
 from sparsekit.training.preparation import Prepared, prepare
 from sparsekit.training.processes import from_first, leave
@@ -65,21 +63,20 @@ class Session:
     """Writes everything of a run but its weights: config, events, logits and summary."""
 
     @classmethod
-    def begin(cls, given: Given, own_metrics: bool, overwrite: bool) -> Session:
+    def begin(cls, given: Given, overwrite: bool) -> Session:
         """The session of a SparseTrainer that was given `given`; raises UserError.
 
         Args:
             given: the trainer's arguments.
-            own_metrics: whether the user computes the metrics, whose names are then not known.
             overwrite: whether a completed run may be replaced.
         """
         _check_folder(given.args, overwrite)
         with naming_arguments():
-            prepared = prepare(given)
-            args, recipe = prepared.args, prepared.recipe
-            names = None if own_metrics else given.task.computed_metrics
-            if problems := [*best_problems(args, recipe, names), *without_effect(args, recipe)]:
+            recipe = given.build_recipe()
+            args = sparse_arguments(given.args, recipe)
+            if problems := given.problems(args, recipe):
                 raise ConfigError(problems)
+            prepared = prepare(given, recipe, args)
         return cls(prepared, given.teacher)
 
     def __init__(self, prepared: Prepared, teacher: Teachers) -> None:

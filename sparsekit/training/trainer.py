@@ -21,6 +21,7 @@ from sparsekit.config.arguments import naming_arguments
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.given import Given, RecipeSource, Teachers
+from sparsekit.training.own_parts import OwnParts
 from sparsekit.training.recipe_trainer import RecipeTrainer
 from sparsekit.training.session import Session
 
@@ -93,8 +94,10 @@ class SparseTrainer(RecipeTrainer):
             args=args,
             datasets={"train_dataset": train_dataset, "eval_dataset": eval_dataset},
             tokenizer=processing_class,
+            own=OwnParts.among(options),
+            own_metrics=compute_metrics is not None,
         )
-        self._session = Session.begin(given, compute_metrics is not None, overwrite)
+        self._session = Session.begin(given, overwrite)
         prepared = self._session.prepared
         super().__init__(
             model,

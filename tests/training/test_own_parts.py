@@ -63,6 +63,25 @@ def test_two_losses_are_refused(tmp_path: Path, student_folder: str, field: dict
     assert run.compute_loss_func is own_loss
 
 
+def test_arguments_are_refused_before_the_teacher_runs(
+    tmp_path: Path, student_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass over all texts takes minutes."""
+
+    def teach(*_: Any) -> None:
+        raise AssertionError("the teacher was run")
+
+    monkeypatch.setattr("sparsekit.training.preparation._taught", teach)
+    taught = {"recipe": recipe(distillation=DISTILLATION), "teacher": "self"}
+    with pytest.raises(UserError, match="leaves the task's loss no weight"):
+        made(tmp_path, student_folder, compute_loss_func=own_loss, **taught)
+    weighted = arguments(tmp_path, class_weights="balanced")
+    with pytest.raises(UserError, match=r"^args\.class_weights=balanced has no effect"):
+        made(tmp_path, student_folder, args=weighted, **taught)
+    with pytest.raises(AssertionError, match="the teacher was run"):
+        made(tmp_path, student_folder, **taught)
+
+
 def test_a_loss_without_effect_is_refused(tmp_path: Path) -> None:
     own, args = OwnParts.among({"compute_loss_func": own_loss}), arguments(tmp_path)
     distilled = Recipe.from_dict(recipe(distillation=DISTILLATION))
