@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from sparsekit.compare.axes import varied_keys
 from sparsekit.compare.load import Run
 from sparsekit.compare.statistics import (
     SPLITS,
@@ -16,7 +17,6 @@ from sparsekit.compare.statistics import (
     less_is_better,
     limits_of,
     noise_of,
-    varied_keys,
 )
 from sparsekit.compare.text import marks
 

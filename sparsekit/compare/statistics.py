@@ -1,28 +1,21 @@
-"""Runs that differ by their seed as one group: mean, deviation, ties, the Pareto front."""
+"""Runs that differ by their seed as one group: mean, deviation, ties, and whether it is best."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from sparsekit.compare.axes import NOT_AXES, find_axes, seed_keys, without
 from sparsekit.compare.load import MEASURED, Run
+from sparsekit.compare.pareto import pareto
 from sparsekit.config.identity import config_hash
 from sparsekit.errors import UserError
 from sparsekit.metrics.table import higher_is_better, limits
 
-# Keys that change what is measured or shown of a run, not the run.
-NOT_AXES = (
-    "dataset.metrics",
-    *("training.disable_tqdm", "training.logging_steps", "training.logging_strategy"),
-    "training.report_to",
-)
 # Two timings of one model differ by this share from run to run; sizes and scores do not.
 TIMING_NOISE = 0.05
 SPLITS = ("validation", "test")
@@ -91,7 +84,7 @@ def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
     seeds = seed_keys(done) | set(NOT_AXES)
     by_config: dict[str, list[Run]] = defaultdict(list)
     for run in done:
-        by_config[config_hash(_without(run, seeds))].append(run)
+        by_config[config_hash(without(run, seeds))].append(run)
     found = find_axes(list(by_config.values()), seeds)
     groups = [
         Group(
@@ -143,57 +136,6 @@ def less_is_better(measure: str) -> bool:
     return measure.endswith(COSTS) or not higher_is_better(measure.rpartition(" ")[2])
 
 
-def seed_keys(runs: Sequence[Run]) -> set[str]:
-    """The keys that hold the run's seed in all `runs`: `seed`, and those interpolated from it.
-
-    A data set's own `seed: 0` is not one, although it equals the seed of a run with seed 0.
-    """
-    keys = {key for run in runs for key in run.config if key.rpartition(".")[2] == "seed"}
-    return {key for key in keys if all(run.config.get(key, run.seed) == run.seed for run in runs)}
-
-
-def find_axes(groups: Sequence[Sequence[Run]], seeds: Collection[str] = ()) -> list[str]:
-    """The config keys, without `seeds`, that distinguish the groups.
-
-    A key is left out where those before it determine its value, as `recipe.qat_epochs` does that
-    of `recipe.qat_start_epoch`; keys that somebody overrode come first, then choices, then short
-    names.
-    """
-    configs = [_without(members[0], seeds) for members in groups]
-    varied = varied_keys(configs)
-    given = {
-        text.lstrip("+~").partition("=")[0]
-        for members in groups
-        for run in members
-        for text in run.overrides
-    }
-    varied.sort(key=lambda key: (key not in given, "." in key, len(key), key))
-    kept: list[str] = []
-    cells = [""] * len(configs)
-    for key in varied:
-        finer = [f"{cell}|{config.get(key)}" for cell, config in zip(cells, configs, strict=True)]
-        if len(set(finer)) > len(set(cells)):
-            kept.append(key)
-            cells = finer
-    return kept
-
-
-def varied_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys whose values, as text, are not the same in all configs.
-
-    >>> varied_keys([{"seed": 1, "epochs": 3}, {"seed": 2, "epochs": 3}])
-    ['seed']
-    """
-    keys = dict.fromkeys(key for config in configs for key in config)
-    return [key for key in keys if _varies([config.get(key) for config in configs])]
-
-
-def _varies(values: Sequence[Any]) -> bool:
-    first, text = values[0], str(values[0])
-    # Most values are one object in all configs, and need not become text.
-    return any(value is not first and str(value) != text for value in values)
-
-
 def differ(first: Statistic, second: Statistic) -> bool | None:
     """Whether two means lie two standard errors of their difference apart, or more.
 
@@ -208,40 +150,6 @@ def differ(first: Statistic, second: Statistic) -> bool | None:
         return None
     error = math.sqrt(first.deviation**2 / first.n + second.deviation**2 / second.n)
     return abs(first.mean - second.mean) >= 2 * error
-
-
-def pareto(points: Sequence[Sequence[float]], noise: Sequence[float] = ()) -> list[bool]:
-    """For each point, whether it is on the front: no other point beats it.
-
-    points: the metric, then the costs; less is better in each.
-    noise: the share by which a cost may differ by chance; by default it is exact.
-
-    A point is beaten by one that is as small in all coordinates and smaller in one, and by one with
-    a better metric whose costs are higher by chance at most: otherwise a slow model of low accuracy
-    would be on the front for having been timed in a quiet moment.
-
-    >>> pareto([(1, 3), (2, 2), (2, 3), (3, 1)])
-    [True, True, False, True]
-    >>> pareto([(0.1, 1.01), (0.4, 1.0)]), pareto([(0.1, 1.01), (0.4, 1.0)], [0.05])
-    ([True, True], [True, False])
-    """
-    if not points:
-        return []
-    order = sorted(range(len(points)), key=lambda index: points[index][0])
-    metric = [points[index][0] for index in order]
-    # [costs, points], by the metric, which no later point betters.
-    costs = np.array([points[index][1:] for index in order]).T
-    # By how much each cost may rise by chance.
-    slack = 1 + np.array(noise or [0.0] * len(costs))
-    front = []
-    for point in points:
-        cost = np.array(point[1:])[:, None]
-        first, end = bisect_left(metric, point[0]), bisect_right(metric, point[0])
-        better, equal = costs[:, :first], costs[:, first:end]
-        beaten = (better <= cost * slack[:, None]).all(axis=0).any()
-        beaten |= ((equal <= cost).all(axis=0) & (equal != cost).any(axis=0)).any()
-        front.append(not beaten)
-    return front
 
 
 def noise_of(measure: str) -> float:
@@ -297,7 +205,3 @@ def _statistics(runs: Sequence[Run]) -> dict[str, Statistic]:
         for key, value in run.measures.items():
             values[key].append(value)
     return {key: Statistic.of(found) for key, found in values.items()}
-
-
-def _without(run: Run, seeds: Collection[str]) -> dict[str, Any]:
-    return {key: value for key, value in run.config.items() if key not in seeds}

@@ -10,9 +10,10 @@ import numpy as np
 from sparsekit.errors import UserError
 from sparsekit.runtime.sparse import operators
 from sparsekit.runtime.sparse.embeddings import Embedding
+from sparsekit.runtime.sparse.encoder_input import TABLES
 from sparsekit.runtime.sparse.graph import Array, Node
 from sparsekit.runtime.sparse.loading import LoadedGraph
-from sparsekit.runtime.sparse.native import ACTIVATIONS, TABLES, quantizer_struct
+from sparsekit.runtime.sparse.native import ACTIVATIONS, quantizer_struct
 from sparsekit.runtime.sparse.structure import Layer, Linear, Norm, Quantizer
 from sparsekit.runtime.sparse.weights import (
     Format,

@@ -20,9 +20,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
+from sparsekit.compare.axes import find_axes
 from sparsekit.compare.load import load
 from sparsekit.compare.page import page
-from sparsekit.compare.statistics import Statistic, compare, differ, find_axes, pareto
+from sparsekit.compare.pareto import pareto
+from sparsekit.compare.statistics import Statistic, compare, differ
 from sparsekit.compare.write import table, write_comparison
 from sparsekit.errors import UserError
 from sparsekit.runs.report import show

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ctypes import POINTER, Structure, c_float, c_int, c_long, c_void_p
 
+from sparsekit.runtime.sparse.graph import Array
+
 
 class QuantizerStruct(Structure):
     _fields_ = (
@@ -135,3 +137,8 @@ STRUCTURES: dict[str, type[Structure]] = {
     "embedding": EmbeddingStruct,
     "score_terms": ScoreTermsStruct,
 }
+
+
+def address(array: Array) -> c_void_p:
+    """Where the values of an array lie, which must live as long as a structure that has it."""
+    return c_void_p(array.ctypes.data)

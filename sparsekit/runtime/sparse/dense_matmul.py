@@ -7,8 +7,9 @@ from ctypes import c_long
 import numpy as np
 
 from sparsekit.runtime.sparse import operators
+from sparsekit.runtime.sparse.c_structures import address
 from sparsekit.runtime.sparse.graph import Array
-from sparsekit.runtime.sparse.native import address, compiled
+from sparsekit.runtime.sparse.native import compiled
 
 # The kernel takes a multiple of so many columns.
 _COLUMNS = 16

@@ -17,9 +17,10 @@ from sparsekit.runtime.base import Inputs, checked_inputs, clock
 from sparsekit.runtime.sparse import operators
 from sparsekit.runtime.sparse.dense_matmul import matmul
 from sparsekit.runtime.sparse.embeddings import checked_factors, checked_ids
+from sparsekit.runtime.sparse.encoder_input import EncoderInput
 from sparsekit.runtime.sparse.graph import Array, Node
 from sparsekit.runtime.sparse.loading import load_graph
-from sparsekit.runtime.sparse.native import Encoder, EncoderInput, compiled
+from sparsekit.runtime.sparse.native import Encoder, compiled
 from sparsekit.runtime.sparse.relative_positions import DistanceTables
 from sparsekit.runtime.sparse.score_terms import score_terms, text_tokens, unmasked
 from sparsekit.system import versions
