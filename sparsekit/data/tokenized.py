@@ -143,7 +143,9 @@ def text_columns(
 
     Found by tokenizing the first rows again; empty where no column gives these tokens.
 
-    words: whether to look among columns of lists of words instead of texts.
+    words: whether to look among columns of lists of words, which blanks join, instead of texts.
+
+    Raises UserError for words that were tokenized without the blanks between them.
     """
     count, longest = min(SAMPLE, len(rows)), int(max(rows["length"]))
     sample, expected = dataset.with_format(None)[:count], tokens(rows.select(range(count)))
@@ -157,9 +159,18 @@ def text_columns(
     pairs = permutations(texts, 2) if not words else ()
     for columns in chain(permutations(texts, 1), pairs):
         chosen = [sample[name] for name in columns]
-        encoded = tokenizer(*chosen, is_split_into_words=words, truncation=True, max_length=longest)
-        if encoded["input_ids"] == expected:
+        cut = {"truncation": True, "max_length": longest}
+        if words:
+            (lists,) = chosen
+            chosen = [[" ".join(row) for row in lists]]
+        if tokenizer(*chosen, **cut)["input_ids"] == expected:
             return columns
+        if words and tokenizer(lists, is_split_into_words=True, **cut)["input_ids"] == expected:
+            raise UserError(
+                f"the words of column {columns[0]!r} were tokenized without the blanks between "
+                f"them, and {type(tokenizer).__name__} gives them other tokens in a text: load it "
+                "with add_prefix_space=True, or tokenize the words joined by blanks"
+            )
     return ()
 
 

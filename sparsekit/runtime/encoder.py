@@ -69,7 +69,7 @@ class TextEncoder:
         return encodings
 
     def encode_words(self, rows: Sequence[Sequence[str]]) -> list[Encoding]:
-        """The tokens of texts that are split into words already.
+        """The tokens of texts that are split into words already, and joined here by blanks.
 
         Raises UserError for an empty list, a row without words, and a word that is not UTF-8.
         """
@@ -80,9 +80,8 @@ class TextEncoder:
                 raise UserError(f"text {row + 1} of {len(rows)} has no words; write a text")
             for word in words:
                 _check_encoding(word, f"a word of text {row + 1} of {len(rows)}")
-        encodings: list[Encoding] = self._tokenizer.encode_batch(
-            [list(words) for words in rows], is_pretokenized=True
-        )
+        texts = [" ".join(words) for words in rows]
+        encodings: list[Encoding] = self._tokenizer.encode_batch(texts)
         return encodings
 
     def encode_windows(

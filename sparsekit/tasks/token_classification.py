@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from datasets import Dataset
+from tokenizers import Encoding
 from torch import Tensor
 from transformers import AutoModelForTokenClassification, PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -25,6 +26,7 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import entities
 from sparsekit.runtime.tasks.base import Output, Outputs
 from sparsekit.runtime.tasks.token_classification import TokenClassificationAnswers
+from sparsekit.runtime.tasks.words import BLANK, deciding_tokens
 from sparsekit.tasks.base import Data, Labels, Scores, Task
 from sparsekit.tasks.checks import length_problems, metric_problems, no_metrics
 from sparsekit.tasks.distances import kl_divergence
@@ -44,9 +46,10 @@ MIN_LENGTH = 3
 class TokenClassification(Task):
     """A column of lists of words, and one of lists of tags as names or numbers.
 
-    The first token of a word has its tag; other tokens of it, and words that `max_length` cuts off,
-    have none: they take part in neither loss nor scores. Nor do words without any token, as a
-    zero-width space is for BERT's tokenizer.
+    Words are read as the text that they make when blanks join them, as in prediction. The first
+    token of a word has its tag. Other tokens of it, and words that `max_length` cuts off, have
+    none: they take part in neither loss nor scores. Nor do words to which some tokenizers give no
+    token, as a zero-width space.
 
     tag_names: what the tags 0, 1, ... mean, where the data set does not say it.
 
@@ -120,17 +123,21 @@ class TokenClassification(Task):
         tags = (json.dumps([label_names[tag] for tag in row]) for row in rows["tags"])
         return content_hash([*words, *tags])
 
+    @property
+    def tokens_key(self) -> list[str]:
+        # Caches of earlier versions hold words that were tokenized without blanks.
+        return [*super().tokens_key, "joined by blanks"]
+
     def tokenize(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-        encoded = tokenizer(
-            rows["tokens"][:],
-            is_split_into_words=True,
-            truncation=True,
-            max_length=self.max_length,
-        )
+        texts = [BLANK.join(words) for words in rows["tokens"]]
+        encoded = tokenizer(texts, truncation=True, max_length=self.max_length)
         columns = dict(encoded)
         columns["length"] = [len(ids) for ids in columns["input_ids"]]
         columns["labels"] = [
-            _first_tokens(encoded.word_ids(index), tags) for index, tags in enumerate(rows["tags"])
+            _labels(words, tags, encoding)
+            for words, tags, encoding in zip(
+                rows["tokens"], rows["tags"], encoded.encodings, strict=True
+            )
         ]
         return columns
 
@@ -231,13 +238,13 @@ class TokenClassification(Task):
         (folder / f"{split}_entities.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _first_tokens(word_ids: Sequence[int | None], tags: Sequence[int]) -> list[int]:
-    """The tag of a word at its first token; IGNORED at other tokens."""
-    before = [None, *word_ids[:-1]]
-    return [
-        IGNORED if word is None or word == last else tags[word]
-        for word, last in zip(word_ids, before, strict=True)
-    ]
+def _labels(words: Sequence[str], tags: Sequence[int], encoding: Encoding) -> list[int]:
+    """The tag of each word at the token that decides about it; IGNORED at other tokens."""
+    labels = [IGNORED] * len(encoding)
+    for token, tag in zip(deciding_tokens(words, encoding), tags, strict=True):
+        if token is not None:
+            labels[token] = tag
+    return labels
 
 
 def _tags(

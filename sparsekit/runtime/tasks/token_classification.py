@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.tasks.base import Answer, Answers, Array, Output, Outputs, Row, flat
 from sparsekit.runtime.tasks.card import CardParts
 from sparsekit.runtime.tasks.text_classification import softmax
-from sparsekit.runtime.tasks.visible import visible
+from sparsekit.runtime.tasks.words import words_of
 
 EXAMPLE = '"Write a text of your own here."'
 INPUTS = '["Write a text of your own here.", "And a second one here."]'
@@ -32,9 +31,9 @@ for row, best in zip(rows, outputs[0].argmax(axis=-1)):
 class TokenClassificationAnswers(Answers):
     """`entities`: of each its `entity` (type), `score`, `start`, `end` (characters) and `text`.
 
-    The first token of a word labels the word, as in training. Entities are those that the metrics
-    count, `sparsekit.metrics.entities.spans`; the score of one is the mean of its words'
-    probabilities. So transformers' pipeline aggregates tags with B- and I- with
+    The first token of a word labels the word, as in training; see `words.py`. Entities are those
+    that the metrics count, `sparsekit.metrics.entities.spans`; the score of one is the mean of its
+    words' probabilities. So transformers' pipeline aggregates tags with B- and I- with
     `aggregation_strategy="first"`. It knows no other prefixes, and it begins an entity with the
     blank that some tokenizers count to a word; here no entity begins or ends with a blank.
     """
@@ -107,48 +106,23 @@ def entities(
 
     probabilities: [tokens, labels] of the tokens of `encoding`.
     """
-    words = _words(text, encoding, probabilities, labels)
+    words = words_of(text, encoding)
+    scores = probabilities[np.array([word.token for word in words], dtype=np.int64)]
+    best = scores.argmax(axis=1)
     found = []
-    for span in spans([word.label for word in words]):
-        inside = words[span.start : span.end]
-        start, end = inside[0].start, inside[-1].end
+    for span in spans([labels[index] for index in best]):
+        inside = range(span.start, span.end)
+        start, end = words[inside[0]].start, words[inside[-1]].end
         found.append(
             {
                 "entity": span.kind,
-                "score": float(np.mean([word.score for word in inside])),
+                "score": float(np.mean([scores[word, best[word]] for word in inside])),
                 "start": start,
                 "end": end,
                 "text": text[start:end],
             }
         )
     return found
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word: its characters `start` to `end` (excluded), its label and the label's probability."""
-
-    start: int
-    end: int
-    label: str
-    score: float
-
-
-def _words(
-    text: str, encoding: Encoding, probabilities: Array, labels: Sequence[str]
-) -> list[Word]:
-    """The words of a text, without those of blanks alone; the first token of each decides."""
-    numbers, offsets = encoding.word_ids, encoding.offsets
-    tokens = (token for token, number in enumerate(numbers) if number is not None)
-    words = []
-    for _, group in groupby(tokens, key=numbers.__getitem__):
-        own = list(group)
-        start, end = visible(text, offsets[own[0]][0], offsets[own[-1]][1])
-        if start < end:
-            scores = probabilities[own[0]]
-            best = int(scores.argmax())
-            words.append(Word(start, end, labels[best], float(scores[best])))
-    return words
 
 
 def _labels(output: Output) -> Any:
