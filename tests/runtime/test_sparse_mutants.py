@@ -5,6 +5,7 @@ The C kernels check nothing, so what does not fit must be refused before they ar
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -16,7 +17,7 @@ import numpy as np
 import onnx
 import pytest
 import sparse_mutants
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from project import GOLDEN
 from sparse_graphs import texts, write_graph
 from sparse_mutants import answers, mutants, requests, write_mutant
@@ -113,6 +114,76 @@ def test_the_array_and_the_expected_shape_are_named(
     write_mutant(INT8, name, change(array), tmp_path / "model.onnx")
     with pytest.raises(UserError, match=message):
         SparseRuntime(tmp_path / "model.onnx", 1)
+
+
+def with_terms(file: Path, target: Path, terms: list[str]) -> None:
+    """The graph with `terms` added to the first scores: functions of positions, or its own."""
+    model = onnx.load(file)
+    graph, made = model.graph, helper.make_node
+    config = json.loads((file.parent / "model" / "config.json").read_text())
+    slopes = np.linspace(-0.5, 0.4, config["num_attention_heads"], dtype=np.float32)
+    for name, values in {
+        "slopes": slopes.reshape(1, -1, 1, 1),
+        "none": np.array(0, np.int64),
+        "one": np.array(1, np.int64),
+        "first_axes": np.array([1, 2], np.int64),
+        "outer_axes": np.array([1, 3], np.int64),
+    }.items():
+        graph.initializer.append(numpy_helper.from_array(values, name))
+    first = [
+        made("Mul", ["input_ids", "none"], ["nothing"]),
+        made("Add", ["nothing", "one"], ["ones"]),
+        made("CumSum", ["ones", "one"], ["counted"]),
+        made("Cast", ["counted"], ["positions"], to=TensorProto.FLOAT),
+        made("Unsqueeze", ["positions", "first_axes"], ["of_keys"]),
+        made("Unsqueeze", ["positions", "outer_axes"], ["of_queries"]),
+        made("Sub", ["of_keys", "of_queries"], ["distances"]),
+        made("Mul", ["of_keys", "slopes"], ["keys"]),
+        made("Mul", ["of_queries", "slopes"], ["queries"]),
+        made("Mul", ["distances", "slopes"], ["pairs"]),
+    ]
+    nodes = list(graph.node)
+    producers = {output: node for node in nodes for output in node.output}
+    # The last layer has the scores of the first token alone.
+    softmax = next(node for node in nodes if node.op_type == "Softmax")
+    own = producers[softmax.input[0]].input[1]
+    for place, term in enumerate(terms):
+        new = made("Add", [softmax.input[0], own if term == "own" else term], [f"with_{place}"])
+        nodes.insert(nodes.index(softmax), new)
+        softmax.input[0] = new.output[0]
+    # The shapes that were inferred before.
+    del graph.node[:]
+    del graph.value_info[:]
+    graph.node.extend(first + nodes)
+    onnx.save(model, target)
+
+
+@pytest.mark.parametrize(
+    ("terms", "refused"),
+    [
+        (["keys"], False),
+        (["pairs"], False),
+        (["keys", "pairs"], False),
+        (["queries"], True),
+        (["own"], True),
+        (["pairs", "pairs"], True),
+    ],
+)
+def test_terms_of_every_shape(
+    terms: list[str], refused: bool, float32: Path, tmp_path: Path
+) -> None:
+    """A bias of keys in each head, as of ALiBi, stands once for all queries."""
+    with_terms(float32, tmp_path / "model.onnx", terms)
+    for batch, length in ((1, 8), (2, 40), (1, 130)):
+        inputs = texts(batch, length, padded=False)
+        expected = OnnxRuntime(tmp_path / "model.onnx", 1).run(inputs)
+        if refused:
+            with pytest.raises(UserError, match=r"twice|expected float32"):
+                SparseRuntime(tmp_path / "model.onnx", 1).run(inputs)
+        else:
+            found = SparseRuntime(tmp_path / "model.onnx", 1).run(inputs)
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+            assert np.abs(found - OnnxRuntime(float32, 1).run(inputs)).max() > 1e-3
 
 
 # The inputs of a Slice.

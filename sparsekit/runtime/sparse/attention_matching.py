@@ -110,6 +110,8 @@ class AttentionReader(GraphReader):
                 raise refused(softmax, "it reads no product of query and key, scaled by a constant")
             first, second = node.inputs
             name, term = (first, second) if self.leads_to_scores(first) else (second, first)
+            if term in added:
+                raise refused(softmax, f"{term!r} is added to its scores twice")
             added.add(term)
         if not added:
             raise refused(softmax, "no mask is added to its scores")

@@ -85,7 +85,9 @@ def score_terms(
         if array.shape[1] == 1 and (array == array[:, :, :1]).all():
             masks += array[:, 0, 0]
         else:
-            pairs.append(made(name, _by_key, array))
+            # A term of keys may differ between heads alone, and stand once for all queries.
+            each = np.broadcast_to(array, (*array.shape[:2], length, length))
+            pairs.append(made(name, _by_key, each))
     whole = None
     if terms.excluded is not None:
         excluded = _checked_excluded(terms.excluded, values[terms.excluded], batch, length)
