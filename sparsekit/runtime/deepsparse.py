@@ -16,6 +16,7 @@ import weakref
 from bisect import bisect_left
 from math import prod
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class DeepSparseRuntime:
         self._threads = threads
         self._names, self._lengths = _shapes(model)
         self._last: dict[str, Any] = {}
+        self._lock = Lock()
         self._scratch = tempfile.TemporaryDirectory(prefix="sparsekit-deepsparse-")
         copy = shutil.copy(model, self._scratch.name)
         self._errors = open(Path(self._scratch.name) / "stderr", "w+b")  # noqa: SIM115
@@ -81,16 +83,18 @@ class DeepSparseRuntime:
         # The last row again: one without any token could give NaN.
         arrays = [np.pad(array, more, mode="edge") for array in arrays]
         assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(header).encode() + b"\n")
-            for array in arrays:
-                self._process.stdin.write(array.tobytes())
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._failed() from None
-        self._last = self._answer()
-        shape = self._last["shape"]
-        data = self._process.stdout.read(4 * prod(shape))
+        # What is written to the worker and read from it belongs together.
+        with self._lock:
+            try:
+                self._process.stdin.write(json.dumps(header).encode() + b"\n")
+                for array in arrays:
+                    self._process.stdin.write(array.tobytes())
+                self._process.stdin.flush()
+            except BrokenPipeError:
+                raise self._failed() from None
+            self._last = self._answer()
+            shape = self._last["shape"]
+            data = self._process.stdout.read(4 * prod(shape))
         logits = np.frombuffer(data, np.float32).reshape(shape)[:batch]
         # Of outputs for each token, those of the padding up to the engine's length are left out.
         return (logits[:, :length] if logits.ndim == 3 else logits).copy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ ERRORS = (RuntimeError, UnicodeDecodeError)
 
 
 class OpenVinoRuntime:
-    """A compiled model for one request at a time, with dynamic shapes.
+    """A compiled model for one request at a time, with dynamic shapes; threads wait their turn.
 
     Where int8 sums overflow (see `system.int8_sums_overflow`) it multiplies in float32. With AMX it
     is compiled with packed weights too, and the first inputs show which is faster.
@@ -74,23 +75,26 @@ class OpenVinoRuntime:
         self._requests = [each.create_infer_request() for each in compiled]
         self._chosen = 0 if len(compiled) == 1 else None
         self._version = openvino.__version__
+        self._lock = Lock()
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
         return self.outputs(inputs)[0]
 
     def outputs(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
         feed = checked_inputs(inputs, self._names)
-        try:
-            if self._chosen is None:
-                self._chosen = fastest([request.infer for request in self._requests], feed)
-            request = self._requests[self._chosen]
-            request.infer(feed)
-        except ERRORS as error:
-            raise RuntimeFailed(
-                f"OpenVINO cannot run {self._model}: {first_line(error)}; the text is longer than "
-                "the model's positions, or the graph was changed: export the run again"
-            ) from error
-        return tuple(tensor.data.copy() for tensor in request.output_tensors)
+        # A request holds the outputs of its last inputs.
+        with self._lock:
+            try:
+                if self._chosen is None:
+                    self._chosen = fastest([request.infer for request in self._requests], feed)
+                request = self._requests[self._chosen]
+                request.infer(feed)
+            except ERRORS as error:
+                raise RuntimeFailed(
+                    f"OpenVINO cannot run {self._model}: {first_line(error)}; the text is longer "
+                    "than the model's positions, or the graph was changed: export the run again"
+                ) from error
+            return tuple(tensor.data.copy() for tensor in request.output_tensors)
 
     def seconds(self, inputs: Inputs) -> float:
         return clock(self.run, inputs)

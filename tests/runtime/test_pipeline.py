@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from run_folder import LABELS, quantization, write_run
 from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.runtime.answers import predict
+from sparsekit.runtime.base import Runtime
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.openvino import OpenVinoRuntime
 from sparsekit.runtime.pipeline import Pipeline
+from sparsekit.runtime.sparse.runtime import SparseRuntime
 
 TEXTS = ["the plot is dull .", "this film is truly warm , and it shows ."]
 
@@ -164,6 +169,19 @@ def test_inputs_that_are_refused(
 def test_wrong_settings(deployment: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Pipeline(deployment, **options)
+
+
+@pytest.mark.parametrize("kind", [OnnxRuntime, OpenVinoRuntime, SparseRuntime])
+def test_threads_share_a_pipeline(deployment: Path, kind: type[Runtime]) -> None:
+    """As a web application's handlers do."""
+    if install := kind.missing():
+        pytest.skip(f"{kind.name} is not installed: {install}")
+    pipeline = Pipeline(deployment, runtime=kind.name, threads=1)
+    texts = [" ".join(["the plot is warm"] * count) for count in range(1, 9)]
+    alone = [pipeline(text)[0]["score"] for text in texts]
+    with ThreadPoolExecutor(4) as pool:
+        together = [found[0]["score"] for found in pool.map(pipeline, texts * 25)]
+    np.testing.assert_allclose(together, alone * 25, atol=1e-6)
 
 
 def test_a_folder_without_a_deployment(tmp_path: Path) -> None:
