@@ -8,6 +8,7 @@ import errno
 import gzip
 import io
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,23 @@ def test_other_delimiters_stay(run: Path, tmp_path: Path) -> None:
     assert label(run, tmp_path / "rows.csv").stdout.startswith("text;n;predicted_label;")
     (tmp_path / "rows.tsv").write_text("text\tn,m\nfine\t1\n")
     assert label(run, tmp_path / "rows.tsv").stdout.startswith("text\tn,m\tpredicted_label\t")
+
+
+def test_blank_lines_before_a_header(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("\n \ntext;n\nfine;1\n")
+    assert label(run, tmp_path / "rows.csv").stdout.startswith("text;n;predicted_label;")
+    (tmp_path / "rows.csv").write_text("\n \ntext;n\nfine;1;2\n")
+    assert "line 4 has 3 fields" in label(run, tmp_path / "rows.csv").stderr
+
+
+def test_a_missing_text_is_no_text(run: Path, tmp_path: Path) -> None:
+    """pandas writes it as NaN."""
+    pq.write_table(
+        pa.table({"n": [0, 1], "text": pa.array([math.nan, math.nan])}), tmp_path / "rows.parquet"
+    )
+    done = label(run, tmp_path / "rows.parquet", "--output", tmp_path / "a.parquet")
+    assert done.exit_code == 0, done.stderr
+    assert pq.read_table(tmp_path / "a.parquet")["predicted_label"].to_pylist() == [None, None]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

@@ -49,7 +49,9 @@ class DelimitedTable:
 
     def __init__(self, path: Path, lines: Iterator[str]) -> None:
         self._path = path
-        first = next(lines, "")
+        first, self._before = next(lines, ""), 0
+        while first.isspace():
+            first, self._before = next(lines, ""), self._before + 1
         self._end = "\r\n" if first.endswith("\r\n") else "\n"
         self._delimiter = _delimiter(path, first)
         # A header may have a quoted line break, so the reader gets the whole text.
@@ -80,7 +82,7 @@ class DelimitedTable:
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """The fields of each row that is not blank, after the line that it begins in."""
         while True:
-            line = self._reader.line_num + 1
+            line = self._before + self._reader.line_num + 1
             try:
                 with _long_fields():
                     fields = next(self._reader, None)
