@@ -19,6 +19,28 @@ _TYPED = ("token_type_ids",)
 UNNAMED = {"0": "LABEL_0", "1": "LABEL_1"}
 
 
+class WrongText(UserError):
+    """What is wrong with one of several texts, `row` (from 0)."""
+
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+def most_question_tokens(room: int, stride: int) -> int:
+    """The tokens that a question may have, so that its context can be read in windows.
+
+    Each window has to read at least a sixteenth of its room anew: a model would read a context in
+    as many windows as it has tokens.
+
+    room: the tokens of a window without special ones; stride: those that two windows share.
+
+    >>> most_question_tokens(381, 128)
+    230
+    """
+    return room - stride - max(1, room // 16)
+
+
 class TextEncoder:
     """The tokenizer in `folder` (`tokenizer.json`, `tokenizer_config.json`, `config.json`).
 
@@ -89,23 +111,34 @@ class TextEncoder:
     ) -> list[list[Encoding]]:
         """The windows of each question and its context; two successive ones share `stride` tokens.
 
-        Raises UserError for a question that leaves no room for the context.
+        Raises WrongText for a question that leaves no room for a context that has to be cut.
         """
         _check_texts(questions, contexts)
-        try:
-            tokenizer = self._windowing.get(stride)
-            if tokenizer is None:
-                # Of its own, since a setting that is changed would be changed for every thread.
-                tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
-                tokenizer.enable_truncation(self.max_length, stride=stride, strategy="only_second")
-                self._windowing[stride] = tokenizer
-            found = tokenizer.encode_batch(list(zip(questions, contexts, strict=True)))
-        except Exception as error:  # tokenizers has no exception class of its own
-            raise UserError(
-                f"a question leaves no room for its context in {self.max_length} tokens, of which "
-                f"windows share {stride}: {first_line(error)}; shorten it"
-            ) from error
+        self._check_room(questions, contexts, stride)
+        tokenizer = self._windowing.get(stride)
+        if tokenizer is None:
+            # Of its own, since a setting that is changed would be changed for every thread.
+            tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+            tokenizer.enable_truncation(self.max_length, stride=stride, strategy="only_second")
+            self._windowing[stride] = tokenizer
+        found = tokenizer.encode_batch(list(zip(questions, contexts, strict=True)))
         return [[encoding, *encoding.overflowing] for encoding in found]
+
+    def _check_room(self, questions: Sequence[str], contexts: Sequence[str], stride: int) -> None:
+        alone = self._tokenizer.encode_batch(list(questions), add_special_tokens=False)
+        room = self.max_length - self._tokenizer.num_special_tokens_to_add(True)
+        most = most_question_tokens(room, stride)
+        for row, question in enumerate(alone):
+            if len(question) <= most:
+                continue
+            context = self._tokenizer.encode(contexts[row], add_special_tokens=False)
+            if len(question) + len(context) > room:
+                raise WrongText(
+                    row,
+                    f"question {row + 1} of {len(alone)} has {len(question)} tokens or more; where "
+                    f"windows of {self.max_length} tokens share {stride}, there is room for {most} "
+                    "beside a long context: shorten the question or the context",
+                )
 
     def batch(self, encodings: Sequence[Encoding]) -> Inputs:
         """The three inputs of BERT-like models, int64 [batch, longest].

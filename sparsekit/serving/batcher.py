@@ -156,7 +156,7 @@ class Batcher:
         for index, each in enumerate(batch):
             try:
                 encoded[index] = each.rows, self._deployment.encode(each.rows)
-            except Exception as error:  # of any kind: the server goes on
+            except BaseException as error:  # of any kind, as a panic in Rust: the server goes on
                 outcomes[index] = _failure(error)
         if encoded:
             outcomes |= zip(encoded, self._answers(list(encoded.values())), strict=True)
@@ -173,7 +173,7 @@ class Batcher:
             answers = self._deployment.answers(rows, encodings, most)
             if len(answers) != len(rows):
                 raise RuntimeError(f"the task gave {len(answers)} answers to {len(rows)} texts")
-        except Exception as error:  # of any kind: the server goes on
+        except BaseException as error:  # of any kind: the server goes on
             if len(requests) == 1:
                 return [_failure(error)]
             # The text of one request must not fail the others.
@@ -186,7 +186,7 @@ def _not_ready() -> Refusal:
     return Refusal(503, "the server is starting, stopping or has failed; send the request again")
 
 
-def _failure(error: Exception) -> Exception:
+def _failure(error: BaseException) -> Exception:
     """What a request is answered with, which is raised for no other.
 
     A UserError is about its texts, unless the runtime failed: a text was answered at the start.

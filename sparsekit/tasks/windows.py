@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sparsekit.data.collator import Collator
 from sparsekit.errors import UserError
+from sparsekit.runtime.encoder import most_question_tokens
 from sparsekit.runtime.tasks.question_answering import word_spans
 
 
@@ -71,13 +72,14 @@ def _check_questions(
 ) -> None:
     """Raise UserError for a question that leaves no room for its context."""
     questions = tokenizer(rows["text"][:], add_special_tokens=False)["input_ids"]
-    most = max_length - doc_stride - tokenizer.num_special_tokens_to_add(pair=True)
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
+    most = most_question_tokens(room, doc_stride)
     longest = max(range(len(questions)), key=lambda row: len(questions[row]))
-    if len(questions[longest]) >= most:
+    if len(questions[longest]) > most:
         raise UserError(
             f"question {rows[longest]['index']} (from 0) has {len(questions[longest])} tokens, "
             f"{rows[longest]['text']!r:.60}; dataset.max_length={max_length} and "
-            f"dataset.doc_stride={doc_stride} leave room for {most - 1}: shorten it, or "
+            f"dataset.doc_stride={doc_stride} leave room for {most}: shorten it, or "
             "set a larger dataset.max_length or a smaller dataset.doc_stride"
         )
 

@@ -18,6 +18,10 @@ from sparsekit.serving.refusals import Refusal
 WAITING = 100.0  # ms, in which all requests of a test come
 
 
+class Panic(BaseException):
+    """As a panic in Rust arrives, which is no Exception."""
+
+
 class Model:
     """Answers a text with itself; what a text names happens instead."""
 
@@ -28,6 +32,8 @@ class Model:
         texts = [text for text, _ in rows]
         if "unreadable" in texts:
             raise UserError("the text is unreadable")
+        if "panic" in texts:
+            raise Panic("stride must be strictly less than max_len")
         return texts
 
     def answers(self, rows: Sequence[Any], encodings: Sequence[str], batch: int) -> list[Any]:
@@ -39,6 +45,8 @@ class Model:
                 raise RuntimeFailed("the runtime ended; secret path")
             if text == "stop":
                 raise StopIteration
+            if text == "late panic":
+                raise Panic("index out of bounds")
         return [{"text": text} for text in encodings if text != "lost"]
 
 
@@ -62,14 +70,16 @@ def ask(model: Model, requests: Sequence[Sequence[str]], **limits: Any) -> list[
 
 def test_a_text_that_fails_fails_its_own_request_alone() -> None:
     texts = ["a", "infinite", "b", "unreadable", "infinite", "ended", "stop", "lost", "c"]
+    texts += ["panic", "late panic"]
     outcomes = dict(enumerate(ask(Model(), [[text] for text in texts])))
     for index in (0, 2, 8):
         assert outcomes.pop(index) == [{"text": texts[index]}]
-    assert len({id(error) for error in outcomes.values()}) == 6
+    assert len({id(error) for error in outcomes.values()}) == 8
     for index, message in ((1, "are infinite"), (3, "unreadable"), (4, "are infinite")):
         error = outcomes[index]
         assert isinstance(error, Refusal) and error.status == 422 and message in str(error)
-    for index, message in ((5, "RuntimeFailed"), (6, "StopIteration"), (7, "0 answers to 1 text")):
+    failures = {5: "RuntimeFailed", 6: "StopIteration", 7: "0 answers to 1 text"}
+    for index, message in (failures | {9: "Panic: stride", 10: "Panic: index"}).items():
         error = outcomes[index]
         assert isinstance(error, RuntimeError) and message in str(error)
 

@@ -181,6 +181,30 @@ def test_answers_are_those_of_transformers_span_by_span(run: Path) -> None:
         assert context[answer["start"] : answer["end"]] == answer["answer"]
 
 
+def test_a_question_without_room_is_named(run: Path, tmp_path: Path) -> None:
+    """A model reads windows of 32 tokens here, of which two share 8."""
+    pipeline, context = Pipeline(run), " ".join(["the cast is warm ."] * 20)
+    row = next(length for length in range(1, 40) if not room_for(run, length, context))
+    question = " ".join(["the"] * row)
+    message = rf"question 2 of 2 has {row} tokens or more; .* there is room for {row - 1} beside"
+    with pytest.raises(UserError, match=message):
+        pipeline([("who", context), (question, context)])
+    # All of a short context is read at once.
+    assert pipeline([(question, "a cast")])
+    (tmp_path / "rows.csv").write_text(f"question,context\nwho,{context}\n{question},{context}\n")
+    done = CliRunner().invoke(app, ["predict", str(run), str(tmp_path / "rows.csv")])
+    assert done.exit_code == 1
+    assert "rows.csv, line 3: question 2 of 2 has" in done.stderr
+
+
+def room_for(run: Path, words: int, context: str) -> bool:
+    try:
+        TextEncoder(run / "deployment").encode_windows([" ".join(["the"] * words)], [context], 8)
+    except UserError:
+        return False
+    return True
+
+
 def test_threads_share_an_encoder(run: Path) -> None:
     """Windows and whole pairs are cut by other settings of the tokenizer."""
     encoder = TextEncoder(run / "deployment")

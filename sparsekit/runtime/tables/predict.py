@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sparsekit.errors import UserError
 from sparsekit.runtime.deployment import Deployment
-from sparsekit.runtime.encoder import is_utf8
+from sparsekit.runtime.encoder import WrongText, is_utf8
 from sparsekit.runtime.tables.base import NewValues, Part, Table
 from sparsekit.runtime.tables.open import open_output, open_table
 from sparsekit.runtime.tasks.base import Row
@@ -78,7 +79,10 @@ def _answers(
     found: list[NewValues] = [None] * len(part)
     if rows:
         given = list(rows.values())
-        answers = deployment.answers(given, deployment.encode(given))
+        try:
+            answers = deployment.answers(given, deployment.encode(given))
+        except WrongText as error:
+            raise UserError(f"{source}, {part.where(list(rows)[error.row])}: {error}") from error
         for row, answer in zip(rows, answers, strict=True):
             found[row] = {prefix + name: value for name, value in answer.items()}
     return found
@@ -96,7 +100,8 @@ def _text(value: Any, where: str) -> str:
     """A cell as text: words that a list holds are joined by spaces, numbers are written out."""
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
         value = " ".join(value)
-    if value is None:
+    # pandas writes a missing cell as NaN.
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise UserError(f"{where}, holds {str(value)[:60]!r}, which is not text; write a text")
