@@ -110,12 +110,11 @@ def as_dataset(files: Sequence[FileRows]) -> Dataset:
             f"{names} hold columns of different types: {first_line(error)}; save them with "
             "the same types"
         ) from error
-    places = np.repeat(np.arange(len(filled)), [each.table.num_rows for each in filled])
+    # A file that is read in pieces has the same template in each.
+    index = {template: i for i, template in enumerate(dict.fromkeys(t.template for t in filled))}
+    places = np.repeat(
+        [index[each.template] for each in filled], [each.table.num_rows for each in filled]
+    )
     numbers = np.concatenate([each.numbers for each in filled])
     info = None if features is None else DatasetInfo(features=features)
-    return add_origin(
-        Dataset(InMemoryTable(table), info=info),
-        [each.template for each in filled],
-        places,
-        numbers,
-    )
+    return add_origin(Dataset(InMemoryTable(table), info=info), list(index), places, numbers)
