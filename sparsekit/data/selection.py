@@ -71,19 +71,20 @@ class RowSelection:
         Raises ConfigError for `drop_labels` where rows have no class.
         """
         splits = {split: with_origin(rows, split) for split, rows in raw.items()}
-        label = next((column.name for column in columns if column.role == "class"), None)
+        classes = next((column for column in columns if column.role == "class"), None)
+        label = None if classes is None else classes.name
         texts = [column.name for column in columns if column.is_text]
         if self.drop_empty:
             splits = {split: self._filled(rows, columns) for split, rows in splits.items()}
         if self.drop_labels:
-            if label is None:
+            if classes is None:
                 raise ConfigError(
                     [
                         "dataset.drop_labels is for rows with one class each, which this task does "
                         "not read; leave it out"
                     ]
                 )
-            splits = without_labels(splits, label, self.drop_labels)
+            splits = without_labels(splits, classes, self.drop_labels)
         if _has(splits.get("train"), texts):
             total = len(splits["train"])  # Both fractions are shares of it.
             for name, fraction in (

@@ -69,7 +69,7 @@ def test_a_dropped_number_is_the_class_of_train_everywhere() -> None:
         "train": labelled(["neg", "pos", "other"], ["other", "neg"]),
         "validation": labelled(["other", "pos", "neg"], ["other", "neg"]),
     }
-    kept = without_labels(raw, "label", [2])
+    kept = without_labels(raw, Column("label", "key", role="class"), [2])
     assert {split: list(rows["text"]) for split, rows in kept.items()} == {
         "train": ["bad"],
         "validation": ["bad"],
