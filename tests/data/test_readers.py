@@ -101,6 +101,28 @@ def test_every_kind_gives_the_same_rows(tmp_path: Path, name: str, suffix: str) 
     assert rows.select_columns(list(NAMES)).to_list() == ROWS
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_columns_of_unknown_types_are_left_out(tmp_path: Path, kind: str, streamed: bool) -> None:
+    """`datasets` has no type for a map; one that the task reads is named."""
+    path = tmp_path / f"rows.{kind}"
+    table = pa.Table.from_pylist(ROWS)
+    kept = pa.array([[("k", "v")]] * 3, pa.map_(pa.string(), pa.string()))
+    table = table.add_column(0, "first", kept).append_column("last", kept)
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+
+    def read(columns: list[Column]) -> Dataset:
+        return next(file_blocks(path, columns, 3)) if streamed else read_files(path, columns)
+
+    assert read(NEEDED).select_columns(list(NAMES)).to_list() == ROWS
+    with pytest.raises(UserError, match=r"column 'last' holds map<.*>, a type that is not read"):
+        read([*NEEDED, Column("last", "dataset.text_columns")])
+
+
 def test_a_row_is_found_by_its_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text('text,label\n\na,1\n"b\nc",2\n\nd,3\n')
