@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict
 
 from sparsekit.data.columns import select, value_text, values
 from sparsekit.data.datasets import Source
+from sparsekit.data.delimited import CsvFormat
 from sparsekit.data.duplicates import text_keys
 from sparsekit.data.filters import empty_rows, without_labels
 from sparsekit.data.near_duplicates import HashedTexts, near
@@ -143,6 +144,10 @@ class SelectedRows(Source):
 
     def files_hash(self) -> str | None:
         return self.source.files_hash()
+
+    @property
+    def form(self) -> CsvFormat:
+        return self.source.form
 
     def raw(self, columns: Sequence[Column]) -> DatasetDict:
         """The splits, each row with its origin; raises UserError when they cannot be read."""
