@@ -55,7 +55,7 @@ class ConllDataset(Source):
         names = [column.name for column in columns]
         problems, read = [], {}
         for split, name in self.data_files.items():
-            path = Path(name) if name else None
+            path = Path(name).expanduser() if name else None
             if path is not None and not path.exists():
                 problems.append(f"dataset.data_files.{split}: there is no file {path}")
             elif path is not None:
