@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
-from datasets import ClassLabel, Features, LargeList, List
+from datasets import ClassLabel, Features
 
-from sparsekit.data.columns import value_text
+from sparsekit.data.columns import item_feature, value_text
 from sparsekit.errors import UserError
 
 
 def names_of(feature: Any) -> list[str]:
     """The names of a column of classes or of lists of classes; none for another column."""
-    inner = feature.feature if isinstance(feature, List | LargeList) else feature
+    inner = item_feature(feature) or feature
     return list(inner.names) if isinstance(inner, ClassLabel) else []
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from datasets import Dataset, DatasetInfo
+from datasets import Dataset, DatasetInfo, LargeList, List
 from datasets.table import InMemoryTable
 
 # Values at a time that exist as Python objects.
@@ -37,6 +37,11 @@ def select(rows: Dataset, mask: npt.NDArray[np.bool_]) -> Dataset:
         return rows
     table = rows.with_format("arrow")[:].filter(pa.array(mask))
     return Dataset(InMemoryTable(table), info=DatasetInfo(features=rows.features))
+
+
+def item_feature(feature: Any) -> Any:
+    """The feature of the items of a column of lists, of either size; None for another column."""
+    return feature.feature if isinstance(feature, List | LargeList) else None
 
 
 def value_text(value: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,10 @@ _COMMENT = "# "
 class ConllDataset(Source):
     """Local CoNLL files, for each split a file or a folder of files; gz and zst too.
 
-    Columns are separated by blanks or tabs. Lines that begin with -DOCSTART- are left out, and
-    comments before the first word of a sentence: "# " and text, unless it reads as the word #, with
-    the columns and a tag of another line.
+    Columns are separated by tabs, in lines without one by blanks, and are as many in every line of
+    a file. Lines that begin with -DOCSTART- are left out, and comments before the first word of a
+    sentence: "# " and text, unless it reads as the word #, with the columns and a tag of another
+    line.
 
     Args:
         data_files: the path for each split.
@@ -53,7 +55,7 @@ class ConllDataset(Source):
         names = [column.name for column in columns]
         problems, read = [], {}
         for split, name in self.data_files.items():
-            path = Path(name) if name else None
+            path = Path(name).expanduser() if name else None
             if path is not None and not path.exists():
                 problems.append(f"dataset.data_files.{split}: there is no file {path}")
             elif path is not None:
@@ -76,9 +78,10 @@ class ConllDataset(Source):
         words: list[str] = []
         tags: list[str] = []
         first, known = 1, self._known(path)
+        columns = None
         with open_text(path) as file:
             for number, line in enumerate(file, start=1):
-                fields = line.split()
+                fields = _fields(line)
                 if not fields or fields[0].startswith(_DOCUMENT):
                     if words:
                         yield first, (words, tags)
@@ -87,13 +90,15 @@ class ConllDataset(Source):
                     first = first if words else number
                     words.append(self._field(path, number, fields, self.word, "word"))
                     tags.append(self._field(path, number, fields, self.tag, "tag"))
+                    columns = columns or (len(fields), number)
+                    _check_count(path, number, fields, *columns)
         if words:
             yield first, (words, tags)
 
     def _known(self, path: Path) -> set[tuple[int, str]]:
         """The forms of all lines that can be no comments."""
         with open_text(path) as file:
-            lines = (line.split() for line in file if not line.startswith(_COMMENT))
+            lines = (_fields(line) for line in file if not line.startswith(_COMMENT))
             return {self._form(f) for f in lines if f and not f[0].startswith(_DOCUMENT)}
 
     def _form(self, fields: list[str]) -> tuple[int, str]:
@@ -109,3 +114,24 @@ class ConllDataset(Source):
                 f"or set dataset.{name}"
             )
         return fields[index]
+
+
+def _fields(line: str) -> list[str]:
+    """The columns of a line; none of an empty one.
+
+    Only tabs and the plain blank separate: a no-break space is part of a word, as in "10 000".
+    """
+    text = line.strip(" \t\r\n")
+    if not text.strip():
+        return []
+    return re.split(r" *\t[ \t]*" if "\t" in text else " +", text)
+
+
+def _check_count(path: Path, number: int, fields: list[str], count: int, first: int) -> None:
+    """Raise UserError for a line with another number of columns than line `first` has."""
+    if len(fields) != count:
+        raise UserError(
+            f"{path}, line {number}: {' '.join(fields)[:60]!r} has {len(fields)} columns, and line "
+            f"{first} has {count}; write as many in every line, with tabs between them where a "
+            "word holds a blank"
+        )

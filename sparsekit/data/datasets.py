@@ -24,11 +24,12 @@ from sparsekit.data.delimited import CsvFormat
 from sparsekit.data.file_blocks import file_blocks
 from sparsekit.data.file_kinds import Kind
 from sparsekit.data.fingerprint import files_hash
+from sparsekit.data.hub_errors import LOADING, not_loaded
 from sparsekit.data.origin import add_origin
 from sparsekit.data.readers import read_files
 from sparsekit.data.schema import Column, lacking
 from sparsekit.errors import ConfigError, UserError, suggestion
-from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason
+from sparsekit.hub.connection import limited_waiting
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,11 @@ class Source(ABC):
 
         columns: those that the task reads; others need not be there.
         """
+
+    @property
+    def form(self) -> CsvFormat:
+        """How csv files of the same origin are written."""
+        return CsvFormat()
 
     # --- Training rows that are not read at once ---------------------------------------------
 
@@ -159,12 +165,8 @@ class HubDataset(Source):
         try:
             with limited_waiting():
                 yield
-        except (OSError, *NO_ANSWER) as error:
-            raise UserError(
-                f"cannot load the dataset {self.path!r} from the Hub: {reason(error)}; check the "
-                "id and the connection, or use local files: dataset=csv "
-                "dataset.data_files.train=FILE dataset.data_files.validation=FILE"
-            ) from error
+        except LOADING as error:
+            raise not_loaded(self.path, self.name, error) from error
 
 
 @dataclass(frozen=True)
@@ -206,15 +208,18 @@ class FileDataset(Source):
     def files_hash(self) -> str | None:
         return files_hash(self.data_files)
 
+    @property
+    def form(self) -> CsvFormat:
+        return CsvFormat(delimiter=self.delimiter, columns=self.columns, quotes=self.quotes)
+
     def raw(self, columns: Sequence[Column]) -> DatasetDict:
-        files = {split: Path(name) for split, name in self.data_files.items() if name}
-        form = CsvFormat(delimiter=self.delimiter, columns=self.columns, quotes=self.quotes)
-        if problems := form.problems():
+        files = {split: Path(name).expanduser() for split, name in self.data_files.items() if name}
+        if problems := self.form.problems():
             raise ConfigError(problems)
         read, problems = {}, []
         for split, path in files.items():
             try:
-                read[split] = self._split(split, path, columns, form)
+                read[split] = self._split(split, path, columns)
             except ConfigError as error:
                 problems += error.problems
             except UserError as error:
@@ -230,9 +235,9 @@ class FileDataset(Source):
                 )
         return DatasetDict(read)
 
-    def _split(self, split: str, path: Path, columns: Sequence[Column], form: CsvFormat) -> Dataset:
+    def _split(self, split: str, path: Path, columns: Sequence[Column]) -> Dataset:
         _check_exists(split, path)
-        return read_files(path, columns, self.format, form)
+        return read_files(path, columns, self.format, self.form)
 
     def stream_problems(self) -> list[str]:
         if self.data_files.get("validation"):
@@ -249,10 +254,9 @@ class FileDataset(Source):
         return files_hash({"train": self.data_files["train"]})
 
     def blocks(self, columns: Sequence[Column], size: int) -> Iterator[Dataset]:
-        path = Path(str(self.data_files["train"]))
+        path = Path(str(self.data_files["train"])).expanduser()
         _check_exists("train", path)
-        form = CsvFormat(delimiter=self.delimiter, columns=self.columns, quotes=self.quotes)
-        yield from file_blocks(path, columns, size, self.format, form)
+        yield from file_blocks(path, columns, size, self.format, self.form)
 
 
 @dataclass(kw_only=True)

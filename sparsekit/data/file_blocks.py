@@ -56,9 +56,9 @@ def _pieces(
     with readable(path):
         found = kind_of(path, kind)
         if found == "parquet":
-            yield from _numbered(path, "parquet", _parquet(path, columns, size))
+            yield from _numbered(path, "parquet", _parquet(path, columns, size), columns)
         elif found == "arrow":
-            yield from _numbered(path, "Arrow", _arrow(path, size))
+            yield from _numbered(path, "Arrow", _arrow(path, size), columns)
         elif found == "json":
             yield from json_lines(path, columns, size)
         else:
@@ -111,7 +111,9 @@ def _arrow(path: Path, size: int) -> Iterator[pa.Table]:
                 yield pa.Table.from_batches([batch.slice(first, size)])
 
 
-def _numbered(path: Path, form: str, tables: Iterator[pa.Table]) -> Iterator[FileRows]:
+def _numbered(
+    path: Path, form: str, tables: Iterator[pa.Table], columns: Sequence[Column]
+) -> Iterator[FileRows]:
     """The tables of a file, their rows numbered through."""
     first = 0
     while True:
@@ -121,5 +123,5 @@ def _numbered(path: Path, form: str, tables: Iterator[pa.Table]) -> Iterator[Fil
             raise damaged(path, form, error) from error
         if table is None:
             return
-        yield file_rows(path, table, np.arange(first, first + table.num_rows))
+        yield file_rows(path, table, columns, np.arange(first, first + table.num_rows))
         first += table.num_rows

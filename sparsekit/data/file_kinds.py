@@ -125,11 +125,12 @@ def _is_json(start: bytes) -> bool:
     if line in ("{", "[", "[{"):
         return True
     try:
-        json.JSONDecoder().raw_decode(line)
+        _, end = json.JSONDecoder().raw_decode(line)
     except ValueError:
         # A line that the sample cuts off.
         return len(start) == _SAMPLE and "\n" not in text and line.startswith(('{"', '[{"'))
-    return True
+    # More than a comma behind it makes it a text, such as "[1] first,a".
+    return line[end:].strip() in ("", ",")
 
 
 def _named(kind: Kind) -> str:

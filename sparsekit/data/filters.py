@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,15 @@ def is_blank(value: Any) -> bool:
 
 
 def without_labels(
-    splits: Mapping[str, Dataset], label: str, dropped: Sequence[str | int | None]
+    splits: Mapping[str, Dataset], column: Column, dropped: Sequence[str | int | None]
 ) -> dict[str, Dataset]:
     """The splits without rows whose label is one of `dropped`, a name, a number or None.
 
     A number is that of a class in train, whatever the order in another split.
+
+    column: that of the labels, which says what makes two of them one.
     """
+    label = column.name
     unwanted = {value_text(value) for value in dropped}
     train = splits["train"].features.get(label) if "train" in splits else None
     numbered = {str(i): name for i, name in enumerate(names_of(train))}
@@ -53,8 +56,10 @@ def without_labels(
         names = names_of(rows.features[label])
         # A class of the name "1" is meant before the class of the number 1.
         named = {t: t if not names or t in names else numbered.get(str(t), t) for t in unwanted}
-        meant = {t: str(names.index(n)) if n in names else n for t, n in named.items()}
-        labels, dropped_values = list(_label_texts(rows, label)), set(meant.values())
+        numbers = {t: str(names.index(n)) if n in names else n for t, n in named.items()}
+        meant = {t: _normal(n, column) for t, n in numbers.items()}
+        labels = [_normal(value_text(value), column) for value in values(rows, label)]
+        dropped_values = set(meant.values())
         occurring = set(labels)
         found |= {text for text in unwanted if meant[text] in occurring}
         mask = np.array([text not in dropped_values for text in labels], dtype=bool)
@@ -66,11 +71,12 @@ def without_labels(
     return kept
 
 
-def _label_texts(rows: Dataset, label: str) -> Iterator[str | None]:
-    """The label of each row as text; None is a missing label."""
-    for value in values(rows, label):
-        text = value_text(value)
-        yield text.strip() or None if text is not None else None
+def _normal(text: str | None, column: Column) -> str | None:
+    """A label as its task compares it; None is a missing label, which blanks alone are too."""
+    if text is None or not text.strip():
+        return None
+    text = text.strip() if column.strip else text
+    return text.casefold() if column.ignore_case else text
 
 
 def _renumbered(rows: Dataset, label: str, dropped: set[str | None]) -> Dataset:

@@ -17,7 +17,7 @@ def files_hash(data_files: Mapping[str, str | None]) -> str:
     for split, name in sorted(data_files.items()):
         if name is None:
             continue
-        path = Path(name)
+        path = Path(name).expanduser()
         inner = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in (file for file in inner if file.is_file()):
             parts += [split, str(file.relative_to(path)), file_hash(file)]

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from datasets import ClassLabel, Dataset, LargeList, List, Value
+from datasets import ClassLabel, Dataset, Value
 
 from sparsekit.data.class_labels import namer, names_of
-from sparsekit.data.columns import value_text, values
+from sparsekit.data.columns import item_feature, value_text, values
 from sparsekit.data.labels import is_number
 from sparsekit.data.origin import where, with_origin
 from sparsekit.errors import ConfigError
@@ -93,9 +93,7 @@ def _type(split: str, rows: Dataset, column: str, separator: str | None) -> Iter
                 f"split {split!r}, column {column!r} holds no text that {separator!r} could "
                 "separate; leave out dataset.label_separator"
             )
-    elif not isinstance(getattr(feature, "feature", None), Value | ClassLabel) or not isinstance(
-        feature, List | LargeList
-    ):
+    elif not isinstance(item_feature(feature), Value | ClassLabel):
         yield (
             f"split {split!r}, column {column!r} holds no list in each row; set "
             'dataset.label_column to a column of lists, such as ["joy", "love"], or name what '

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from datasets import Dataset
 
 from sparsekit.config.build import build
 from sparsekit.data.augmentation import Augmentation
 from sparsekit.data.columns import values
+from sparsekit.data.delimited import CsvFormat
 from sparsekit.data.fingerprint import files_hash
+from sparsekit.data.origin import column_names
 from sparsekit.data.readers import read_files
 from sparsekit.data.schema import Column, lacking, listed
 from sparsekit.errors import ConfigError, UserError
@@ -57,25 +62,35 @@ class MoreTexts:
 
     def hash(self) -> str | None:
         """A hash of the files; None where there are none."""
-        named = {str(at): str(Path(name).expanduser()) for at, name in enumerate(self.files)}
+        named = {str(at): name for at, name in enumerate(self.files)}
         return files_hash(named) if named else None
 
-    def read(self, columns: Sequence[Column]) -> list[list[str]]:
-        """The texts of the files, for each of `columns`; raises UserError where there are none."""
+    def read(self, columns: Sequence[Column], form: CsvFormat) -> list[list[str]]:
+        """The texts of the files, for each of `columns`; raises UserError where there are none.
+
+        form: how csv files are written; they may have a header even so.
+        """
         found: list[list[str]] = [[] for _ in columns]
         for name in self.files:
             path = Path(name).expanduser()
             if not path.exists():
                 raise UserError(f"dataset.unlabeled: there is no file {path}")
-            rows = read_files(path, columns)
+            rows = _rows(path, columns, form)
             if absent := lacking(columns, rows.column_names):
                 raise UserError(
                     f"dataset.unlabeled: {path} has no column {listed(absent)}; it has "
-                    f"{', '.join(rows.column_names)}"
+                    f"{', '.join(column_names(rows))}"
                 )
             for texts, column in zip(found, columns, strict=True):
                 texts += [_text(value, path, column) for value in values(rows, column.name)]
         return found
+
+
+def _rows(path: Path, columns: Sequence[Column], form: CsvFormat) -> Dataset:
+    if form.columns is not None:
+        with suppress(ConfigError):  # No header, or one without the columns.
+            return read_files(path, columns, form=replace(form, columns=None))
+    return read_files(path, columns, form=form)
 
 
 def _text(value: Any, path: Path, column: Column) -> str:

@@ -40,6 +40,17 @@ def with_origin(rows: Dataset, split: str) -> Dataset:
     return add_origin(rows, [f"split {split!r}, row {{}} (from 0)"], places, np.arange(len(rows)))
 
 
+def place(template: str, number: int) -> str:
+    """The template with the number of a row."""
+    return str(number).join(_around(template))
+
+
+def _around(template: str) -> tuple[str, str]:
+    """What stands before and after the number: the path before it may hold braces too."""
+    before, _, after = template.rpartition("{}")
+    return before, after
+
+
 def column_names(rows: Dataset) -> list[str]:
     """The columns that the source of `rows` has."""
     return [name for name in rows.column_names if name not in (PLACE, NUMBER)]
@@ -56,5 +67,5 @@ def where(rows: Dataset, indices: Sequence[int]) -> str:
     numbers = ", ".join(map(str, same))
     if len(indices) > len(same):
         numbers += f" and {len(indices) - len(same)} more"
-    before, _, after = rows.features[PLACE].int2str(first).rpartition("{}")
+    before, after = _around(rows.features[PLACE].int2str(first))
     return f"{before.rstrip()}{'s' if len(indices) > 1 else ''} {numbers}{after}"

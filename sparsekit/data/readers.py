@@ -76,9 +76,9 @@ def _read(path: Path, columns: Sequence[Column], kind: Kind | None, form: CsvFor
     with readable(path):
         found = kind_of(path, kind)
         if found == "parquet":
-            return read_parquet(path)
+            return read_parquet(path, columns)
         if found == "arrow":
-            return read_arrow(path)
+            return read_arrow(path, columns)
         if found == "json":
             return read_json(path, columns)
         refuse_lists(path, columns)

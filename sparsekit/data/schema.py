@@ -16,6 +16,8 @@ class Column:
     role: an optional text may be empty in some rows; a class is one label a row, and splits are
         made so that each has its share of every class; labels are any number of labels a row,
         perhaps none; a target is anything else to be learned.
+    strip: of a class: whether blanks around labels are left out.
+    ignore_case: of a class: whether labels that differ in case alone are one.
     """
 
     name: str
@@ -23,6 +25,8 @@ class Column:
     lists: bool = False
     objects: bool = False
     role: Literal["text", "optional text", "class", "labels", "target"] = "text"
+    strip: bool = True
+    ignore_case: bool = False
 
     @property
     def is_text(self) -> bool:

@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict
 
 from sparsekit.data.columns import select, value_text, values
 from sparsekit.data.datasets import Source
+from sparsekit.data.delimited import CsvFormat
 from sparsekit.data.duplicates import text_keys
 from sparsekit.data.filters import empty_rows, without_labels
 from sparsekit.data.near_duplicates import HashedTexts, near
@@ -71,19 +72,20 @@ class RowSelection:
         Raises ConfigError for `drop_labels` where rows have no class.
         """
         splits = {split: with_origin(rows, split) for split, rows in raw.items()}
-        label = next((column.name for column in columns if column.role == "class"), None)
+        classes = next((column for column in columns if column.role == "class"), None)
+        label = None if classes is None else classes.name
         texts = [column.name for column in columns if column.is_text]
         if self.drop_empty:
             splits = {split: self._filled(rows, columns) for split, rows in splits.items()}
         if self.drop_labels:
-            if label is None:
+            if classes is None:
                 raise ConfigError(
                     [
                         "dataset.drop_labels is for rows with one class each, which this task does "
                         "not read; leave it out"
                     ]
                 )
-            splits = without_labels(splits, label, self.drop_labels)
+            splits = without_labels(splits, classes, self.drop_labels)
         if _has(splits.get("train"), texts):
             total = len(splits["train"])  # Both fractions are shares of it.
             for name, fraction in (
@@ -142,6 +144,10 @@ class SelectedRows(Source):
 
     def files_hash(self) -> str | None:
         return self.source.files_hash()
+
+    @property
+    def form(self) -> CsvFormat:
+        return self.source.form
 
     def raw(self, columns: Sequence[Column]) -> DatasetDict:
         """The splits, each row with its origin; raises UserError when they cannot be read."""

@@ -15,7 +15,7 @@ from datasets.table import InMemoryTable
 
 from sparsekit.data.class_labels import with_one_order
 from sparsekit.data.columns import BATCH
-from sparsekit.data.origin import add_origin
+from sparsekit.data.origin import add_origin, place
 from sparsekit.errors import UserError, first_line
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -81,7 +81,7 @@ def _half_character(batch: Sequence[tuple[int, Row]], template: str) -> UserErro
             for text in texts:
                 if text is not None and (found := _LONE_SURROGATE.search(text)):
                     return UserError(
-                        f"{template.format(number)}: column {name!r} holds {found[0]!r}, "
+                        f"{place(template, number)}: column {name!r} holds {found[0]!r}, "
                         "half of a character that is written in two parts, as a text has that was "
                         "cut in between; write the whole character, or leave it out"
                     )
@@ -92,6 +92,10 @@ def _type(is_list: bool) -> pa.DataType:
     return pa.list_(pa.string()) if is_list else pa.string()
 
 
+def _file(rows: FileRows) -> str:
+    return rows.template.rpartition(",")[0]
+
+
 def as_dataset(files: Sequence[FileRows]) -> Dataset:
     """The rows of the files one after the other, each with its origin.
 
@@ -100,22 +104,21 @@ def as_dataset(files: Sequence[FileRows]) -> Dataset:
     """
     filled = [each for each in files if each.table.num_rows] or files[:1]
     tables, features = with_one_order(
-        [each.table for each in filled], [each.template.partition(",")[0] for each in filled]
+        [each.table for each in filled], [_file(each) for each in filled]
     )
     try:
         table = pa.concat_tables(tables, promote_options="default")
     except pa.ArrowException as error:
-        names = " and ".join(each.template.partition(",")[0] for each in filled[:2])
+        names = " and ".join(_file(each) for each in filled[:2])
         raise UserError(
             f"{names} hold columns of different types: {first_line(error)}; save them with "
             "the same types"
         ) from error
-    places = np.repeat(np.arange(len(filled)), [each.table.num_rows for each in filled])
+    # A file that is read in pieces has the same template in each.
+    index = {template: i for i, template in enumerate(dict.fromkeys(t.template for t in filled))}
+    places = np.repeat(
+        [index[each.template] for each in filled], [each.table.num_rows for each in filled]
+    )
     numbers = np.concatenate([each.numbers for each in filled])
     info = None if features is None else DatasetInfo(features=features)
-    return add_origin(
-        Dataset(InMemoryTable(table), info=info),
-        [each.template for each in filled],
-        places,
-        numbers,
-    )
+    return add_origin(Dataset(InMemoryTable(table), info=info), list(index), places, numbers)

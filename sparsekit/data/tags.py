@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from datasets import ClassLabel, Dataset, List, Value
+from datasets import ClassLabel, Dataset, Value
 
 from sparsekit.data.class_labels import names_of
-from sparsekit.data.columns import value_text, values
+from sparsekit.data.columns import item_feature, value_text, values
+from sparsekit.data.filters import is_blank
 from sparsekit.data.origin import SHOWN, column_names, where, with_origin
 from sparsekit.errors import ConfigError
 from sparsekit.metrics.entities import OUTSIDE, has_scheme, split_tag
@@ -63,9 +64,7 @@ def _columns(split: str, rows: Dataset, tokens: str, tags: str) -> Iterator[str]
         )
         return
     for name, key in keys.items():
-        feature = rows.features[name]
-        inner = feature.feature if isinstance(feature, List) else None
-        if not isinstance(inner, Value | ClassLabel):
+        if not isinstance(item_feature(rows.features[name]), Value | ClassLabel):
             yield (
                 f"split {split!r}, column {name!r} holds no list in each row; set {key} to a "
                 'column of lists, such as ["He", "left"]'
@@ -74,7 +73,7 @@ def _columns(split: str, rows: Dataset, tokens: str, tags: str) -> Iterator[str]
 
 def _row_problems(rows: Dataset, tokens: str, tags: str) -> Iterator[str]:
     """Rows without words, with another number of tags, and words that are none."""
-    lacking, unequal, blank, long = [], [], [], []
+    lacking, unequal, blank, untagged, long = [], [], [], [], []
     for row, (words, labels) in enumerate(
         zip(values(rows, tokens), values(rows, tags), strict=True)
     ):
@@ -84,6 +83,8 @@ def _row_problems(rows: Dataset, tokens: str, tags: str) -> Iterator[str]:
             unequal.append((row, f"{len(words)} tokens and {len(labels or [])} tags"))
         elif any(not isinstance(word, str) or not word.strip() for word in words):
             blank.append(row)
+        elif any(map(is_blank, labels)):
+            untagged.append(row)
         elif any(len(word) > LONGEST_WORD for word in words):
             long.append((row, max(len(word) for word in words)))
     if lacking:
@@ -98,6 +99,11 @@ def _row_problems(rows: Dataset, tokens: str, tags: str) -> Iterator[str]:
         yield (
             f"{where(rows, blank)}: column {tokens!r} holds a token without text; remove the token "
             "and its tag"
+        )
+    if untagged:
+        yield (
+            f"{where(rows, untagged)}: column {tags!r} holds an empty tag; give each token one, "
+            f"such as {OUTSIDE} for no entity"
         )
     if long:
         yield (

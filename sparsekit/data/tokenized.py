@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, List, Value
+from datasets import ClassLabel, Dataset, Value
 from transformers import PreTrainedTokenizerBase
 
 from sparsekit.cache import content_hash
+from sparsekit.data.columns import item_feature
 from sparsekit.errors import UserError
 
 # The label column by transformers' name, and by that of most data sets.
@@ -132,7 +133,7 @@ def rows_hash(rows: Dataset, columns: Sequence[str]) -> str:
 def class_names(dataset: Dataset) -> list[str] | None:
     """The names of the classes, where the label column is a ClassLabel."""
     feature = next((dataset.features[c] for c in LABELS if c in dataset.column_names), None)
-    feature = feature.feature if isinstance(feature, List) else feature
+    feature = item_feature(feature) or feature
     return list(feature.names) if isinstance(feature, ClassLabel) else None
 
 
@@ -152,9 +153,7 @@ def text_columns(
     texts = [
         name
         for name, feature in dataset.features.items()
-        if _is_text(feature.feature if words and isinstance(feature, List) else feature)
-        and isinstance(feature, List) == words
-        and None not in sample[name]
+        if _is_text(item_feature(feature) if words else feature) and None not in sample[name]
     ]
     pairs = permutations(texts, 2) if not words else ()
     for columns in chain(permutations(texts, 1), pairs):

@@ -64,6 +64,12 @@ def limited_waiting() -> Iterator[None]:
         _LIMITS.end()
 
 
+def request_error() -> type[Exception]:
+    """What a request to the Hub raises where the connection fails, outside of `limited_waiting`."""
+    error: type[Exception] = _library(get_session()).RequestError
+    return error
+
+
 def _library(client: Any) -> Any:
     """The HTTP library of the Hub's client, which is another one for each of its versions."""
     names = (base.__module__.partition(".")[0] for base in type(client).__mro__)

@@ -208,20 +208,43 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _arrays(file: Path) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     try:
         if file.suffix == ".safetensors":
-            with safe_open(file, framework="numpy") as opened:
-                for name in opened.keys():  # noqa: SIM118  it is not a mapping
-                    yield name, opened.get_tensor(name)
+            yield from _safetensors(file)
         else:
-            import torch
-
-            state = torch.load(file, map_location="cpu", weights_only=True)
-            for name, tensor in state.items():
-                # NumPy's view of a tensor knows no bfloat16.
-                wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-                yield name, wide.numpy()
+            yield from _torch_file(file)
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
             f"cannot read the weights {file}: {reason}; the file may be cut short: fetch or save "
             "it again"
         ) from error
+
+
+def _safetensors(file: Path) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    with safe_open(file, framework="numpy") as opened:
+        for name in opened.keys():  # noqa: SIM118  it is not a mapping
+            try:
+                array = opened.get_tensor(name)
+            except AttributeError as error:  # NumPy has no such type.
+                kind = opened.get_slice(name).get_dtype()
+                raise UserError(
+                    f"{file}: {name} is of type {kind}, which cannot be inspected; save the model "
+                    "in float16, bfloat16 or float32"
+                ) from error
+            yield name, array
+
+
+def _torch_file(file: Path) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    import torch
+
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    values = state if isinstance(state, dict) else {"it": state}
+    for name, value in values.items():
+        if values is not state or not isinstance(value, torch.Tensor):
+            raise UserError(
+                f"{file} is no state dict: {name} is a {type(value).__name__}; save "
+                "model.state_dict() alone"
+            )
+        # Of narrow floats NumPy knows float16 alone.
+        narrow = value.is_floating_point() and value.dtype.itemsize < 4
+        wide = value.float() if narrow and value.dtype != torch.float16 else value
+        yield name, wide.numpy()

@@ -18,6 +18,7 @@ from sparsekit.onnx.check import read_graph
 from sparsekit.onnx.class_tables import cell, class_section
 from sparsekit.onnx.layers import Layers
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.launch_record import launched_from
 from sparsekit.runtime.encoder import TextEncoder, label_names
 from sparsekit.runtime.tasks.base import Answers
 
@@ -51,8 +52,8 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 tokenizer = Tokenizer.from_file("tokenizer.json")
-tokenizer.enable_truncation({max_length})
-tokenizer.enable_padding(pad_id={pad})
+tokenizer.enable_truncation({max_length}{truncation})
+tokenizer.enable_padding({padding})
 session = onnxruntime.InferenceSession("model.onnx")
 rows = tokenizer.encode_batch({rows})
 inputs = {{"input_ids": [row.ids for row in rows],
@@ -103,11 +104,18 @@ def model_card(
     kinds = ["sparse"] * sparse + ["int8"] * int8
     title = ", ".join([config["architectures"][0], *kinds])
     tags = ["sparsekit", "onnx", "onnxruntime", *kinds]
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     encoder = TextEncoder(folder)
     [opset] = read_graph(folder / "model.onnx").opset_import
     return CARD.format(
         metadata=metadata(
-            settings, parts.pipeline_tag, result["metrics"] or {}, title, tags, license_name
+            settings,
+            parts.pipeline_tag,
+            result["metrics"] or {},
+            title,
+            tags,
+            license_name,
+            _directory(source),
         ),
         title=title,
         limits=ZEROS * sparse + INT8 * int8,
@@ -127,9 +135,23 @@ def model_card(
         outputs=parts.outputs,
         max_length=encoder.max_length,
         types="row.type_ids" if encoder.typed else "[0] * len(row.ids)",
-        pad=config.get("pad_token_id") or 0,
+        truncation=_on_the_left(tokenizer.get("truncation_side")),
+        padding=_padding(config, tokenizer),
         opset=opset.version,
     )
+
+
+def _padding(config: dict[str, Any], tokenizer: dict[str, Any]) -> str:
+    """The arguments of `enable_padding` by which batches are padded as at training."""
+    kind = tokenizer.get("pad_token_type_id") or 0
+    types = f", pad_type_id={kind}" if kind else ""
+    padding = f"pad_id={config.get('pad_token_id') or 0}{types}"
+    return padding + _on_the_left(tokenizer.get("padding_side"))
+
+
+def _on_the_left(side: str | None) -> str:
+    """The argument for a side that is not the default, the right."""
+    return ', direction="left"' if side == "left" else ""
 
 
 def _facts(layers: Layers, result: dict[str, Any]) -> dict[str, str]:
@@ -168,6 +190,14 @@ def _checkpoint(settings: dict[str, Any]) -> str:
     return Path(checkpoint).name if Path(checkpoint).is_absolute() else str(checkpoint)
 
 
+def _directory(source: RunFolder) -> Path:
+    """The folder in which the run was started, to which the paths of its config are relative."""
+    try:
+        return launched_from(source).directory
+    except UserError:  # A SparseTrainer trained it: its paths are not in the config.
+        return Path()
+
+
 def _training(source: RunFolder) -> str:
     """How long it was trained, and by which modifiers."""
     recipe = source.config.get("recipe", {})
@@ -193,8 +223,9 @@ def _steps(source: RunFolder) -> str | None:
         return None
     text = f"{steps:,} step{'s' * (steps != 1)}"
     train = (_figures(source).get("splits") or {}).get("train") or {}
-    # How many rows a stream has is never counted.
-    rows = None if train.get("streamed") else train.get("rows")
+    # Runs of earlier versions name no rows but those of the data set, whose number a stream never
+    # counts.
+    rows = saved.get("rows") or (None if train.get("streamed") else train.get("rows"))
     settings = source.config.get("training") or {}
     if not rows or settings.get("tokens_per_batch"):
         return text

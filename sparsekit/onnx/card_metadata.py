@@ -21,6 +21,7 @@ def metadata(
     title: str,
     tags: Sequence[str],
     license_name: str | None,
+    directory: Path = Path(),
 ) -> str:
     """YAML: license, base model, data set and, as the model index, the exported file's metrics.
 
@@ -28,6 +29,7 @@ def metadata(
     own. A license is never guessed: it is that of whoever publishes the model.
 
     settings: the run's config. task: the Hub's name of it. metrics: of the validation split.
+    directory: to which paths in the config are relative.
     """
     data = dataset_name(settings)
     student = (settings.get("student") or {}).get("checkpoint")
@@ -36,8 +38,8 @@ def metadata(
         "pipeline_tag": task,
         "tags": list(tags),
         "license": license_name,
-        "base_model": student if is_hub_id(student) else None,
-        "datasets": [data] if is_hub_id(data) else None,
+        "base_model": student if is_hub_id(student, directory) else None,
+        "datasets": [data] if is_hub_id(data, directory) else None,
         "model-index": [_results(title, task, data, metrics)] if metrics else None,
     }
     present = {key: value for key, value in known.items() if value is not None}
@@ -73,12 +75,12 @@ def dataset_name(settings: Mapping[str, Any]) -> str:
     return printable(Path(train).name) if isinstance(train, str) else "data of its own"
 
 
-def is_hub_id(name: object) -> bool:
-    """Whether this names a repository of the Hub, and no folder or file here.
+def is_hub_id(name: object, directory: Path = Path()) -> bool:
+    """Whether this names a repository of the Hub, and no folder or file in `directory`.
 
     >>> is_hub_id("nyu-mll/glue"), is_hub_id("data/train.csv"), is_hub_id("/data/model")
     (True, False, False)
     """
     if not isinstance(name, str) or name.endswith((".csv", ".json", ".jsonl", ".parquet")):
         return False
-    return bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
+    return bool(_HUB_ID.fullmatch(name)) and not (directory / name).exists()

@@ -20,7 +20,7 @@ from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sparsekit.errors import UserError, first_line
-from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason
+from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason, request_error
 from sparsekit.onnx.layouts.token_vectors import remove_token_vectors
 from sparsekit.onnx.layouts.transformers_js import GRAPH
 from sparsekit.onnx.sums import NAME, check_sums, read_sums, write_sums
@@ -72,9 +72,11 @@ def push(deployment: Path, repository: str) -> str:
             [CommitOperationAdd(name, file) for name, file in uploads.items()],
             commit_message="Deployment exported by sparsekit",
         )
-    except (OSError, ValueError) as error:
+    # RuntimeError: of the file whose upload failed.
+    except (OSError, ValueError, RuntimeError, request_error()) as error:
+        cause = (error.__cause__ if isinstance(error, RuntimeError) else None) or error
         raise UserError(
-            f"cannot push to the Hub as {repository!r}: {reason(error)}; the deployment is in "
+            f"cannot push to the Hub as {repository!r}: {reason(cause)}; the deployment is in "
             f"{deployment}. Log in (hf auth login, or HF_TOKEN) with a token that may write there, "
             "or set export.push_to_hub=null"
         ) from error

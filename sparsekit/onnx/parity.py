@@ -21,6 +21,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedModel
 
 from sparsekit.errors import UserError
+from sparsekit.metrics.table import limits
 from sparsekit.onnx.probes import Batch, input_names, probes
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.evaluation_table import as_outputs, read_columns, read_texts
@@ -142,14 +143,18 @@ def check_logits(exported: Output, recorded: Output, limit: float, where: str) -
 def check_metrics(
     task: Task, exported: Outputs, rows: Rows, max_metric_drop: float
 ) -> dict[str, float]:
-    """The metrics of the exported outputs, checked against those of torch's."""
+    """The metrics of the exported outputs, checked against those of torch's.
+
+    A metric without bounds, such as mse, has the unit of the data: above 1 its limit is relative.
+    """
     values = task.score(exported, rows.labels, rows.label_names)
     recorded = task.score(rows.outputs, rows.labels, rows.label_names)
     for name, value in recorded.items():
-        if not abs(values[name] - value) <= max_metric_drop:
+        limit = max_metric_drop * (1.0 if limits(name) else max(1.0, abs(value)))
+        if not abs(values[name] - value) <= limit:
             raise UserError(
                 f"check 'metrics' failed: validation {name} is {values[name]:.4f} through "
-                f"onnxruntime and {value:.4f} through torch, the limit is {max_metric_drop:g} "
+                f"onnxruntime and {value:.4f} through torch, the limit is {limit:.4g} "
                 "apart; train longer with quantization (recipe.qat_epochs), or raise "
                 "export.max_metric_drop"
             )

@@ -19,7 +19,7 @@ def completed(run: RunFolder, summary: dict[str, Any]) -> tuple[dict[str, Any], 
     if summary.get("status") == "completed":
         return summary, None
     try:
-        if reason := _incomplete(summary, run.config):
+        if reason := _incomplete(summary, run):
             return summary, reason
         verify_run(run, summary)
     except UserError as error:
@@ -27,21 +27,21 @@ def completed(run: RunFolder, summary: dict[str, Any]) -> tuple[dict[str, Any], 
     return {**summary, "status": "completed", "error": None}, None
 
 
-def _incomplete(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
+def _incomplete(summary: Mapping[str, Any], run: RunFolder) -> str | None:
     """Why the run is not complete, whether or not its files are intact; None if it is."""
     if not (summary.get("train") and summary.get("metrics")):
         # model/ may be that of an earlier run in the same folder.
         return "it failed before its model was evaluated: run it again"
     identity = summary.get("config")
-    if not isinstance(identity, Mapping) or identity.get("hash") != identity_hash(settings):
+    if not isinstance(identity, Mapping) or identity.get("hash") != identity_hash(run.config):
         return (
             "its config.yaml is not what it began with, so that its checks may be others: restore "
             "it, or run it again"
         )
     if not summary.get("export"):
         return "it has no deployment yet: sparsekit export RUN"
-    if settings.get("runtime") and not summary.get("runtime"):
+    if run.node("runtime") and not summary.get("runtime"):
         return "it was not timed yet: sparsekit export RUN, or benchmark RUN"
-    if (settings.get("export") or {}).get("push_to_hub") and not summary.get("pushed"):
+    if (run.node("export") or {}).get("push_to_hub") and not summary.get("pushed"):
         return "its deployment was not pushed to the Hub yet: sparsekit export RUN"
     return None

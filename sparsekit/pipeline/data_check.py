@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sparsekit.cache import content_hash
 from sparsekit.config.build import build
-from sparsekit.config.command_line import arranged
+from sparsekit.config.command_line import arranged, assigned
 from sparsekit.config.plain import plain
 from sparsekit.config.root import project_root
 from sparsekit.data.selection import ReadRows
@@ -58,7 +58,8 @@ def overrides_of(words: Sequence[str]) -> list[str]:
     if len(files) > len(SPLITS):
         raise UserError(f"give the files of {', '.join(SPLITS)} in this order; not {len(files)}")
     named = [
-        f"dataset.data_files.{split}={file}" for split, file in zip(SPLITS, files, strict=False)
+        assigned(f"dataset.data_files.{split}", file)
+        for split, file in zip(SPLITS, files, strict=False)
     ]
     chosen = any(word.startswith(("dataset=", "experiments=")) for word in others)
     return arranged([*([] if chosen else ["dataset=files"]), *named, *others])

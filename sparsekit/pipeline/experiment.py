@@ -94,7 +94,7 @@ def _inputs(plan: Plan, run: RunFolder, show_data: bool) -> Inputs:
     teachers = functools.partial(plan.teacher.folders, data.task, data.label_names, finetune)
     if isinstance(plan.teacher, Self) and plan.student.shrinking is not None:
         teachers = functools.partial(whole_student, plan)
-    taught = with_more_texts(data, plan.more_texts)
+    taught = with_more_texts(data, plan.more_texts, plan.dataset.form)
     labelled_rows = None
     if taught is not data:
         labelled_rows = rows["train"]

@@ -17,6 +17,7 @@ from datasets import Dataset, concatenate_datasets
 from sparsekit.cache import cached, content_hash
 from sparsekit.data.augmentation import Augmentation, augmented
 from sparsekit.data.columns import select, values
+from sparsekit.data.delimited import CsvFormat
 from sparsekit.data.duplicates import repeated, text_keys
 from sparsekit.data.more_texts import MoreTexts
 from sparsekit.errors import UserError
@@ -61,8 +62,10 @@ def more_texts_problems(
     return found
 
 
-def with_more_texts(data: Data, more: MoreTexts) -> Data:
+def with_more_texts(data: Data, more: MoreTexts, form: CsvFormat) -> Data:
     """`data` with the texts of `more` among its training rows, with labels that mean nothing.
+
+    form: how csv files are written.
 
     Texts that occur already, in whatever split, are left out: the teacher would otherwise score
     validation rows for the student to learn. Raises UserError for files that cannot be read.
@@ -72,7 +75,7 @@ def with_more_texts(data: Data, more: MoreTexts) -> Data:
     train = data.splits["train"]
     names = [name for name in NAMES if name in train.column_names]
     labelled = [list(values(train, name)) for name in names]
-    read = more.read([column for column in data.task.columns() if column.is_text])
+    read = more.read([column for column in data.task.columns() if column.is_text], form)
     both = [ours + theirs for ours, theirs in zip(labelled, read, strict=True)]
     made = _augmented(both, more.augmentation)
     rows = data.task.unlabelled([a + b for a, b in zip(read, made, strict=True)])

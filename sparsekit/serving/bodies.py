@@ -13,14 +13,22 @@ from sparsekit.runtime.encoder import is_utf8
 from sparsekit.serving.limits import Limits
 from sparsekit.serving.refusals import Refusal
 
+# Says how much of a body is JSON. Triton's client sends it, unless its tensors have
+# binary_data=False.
+_BINARY = "Inference-Header-Content-Length"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 async def json_body(request: Request, limits: Limits) -> dict[str, Any]:
     """The body.
 
-    Raises Refusal where it is too large, and where it is not a JSON object of texts in UTF-8.
+    Raises Refusal where it is too large, and where it is not a JSON object of texts in UTF-8, as
+    where tensors follow it as bytes.
     """
+    if _BINARY in request.headers:
+        raise Refusal(
+            400, f"the body has tensors as binary data ({_BINARY}); send binary_data=False"
+        )
     received = bytearray()
     try:
         async for piece in request.stream():

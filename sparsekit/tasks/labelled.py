@@ -70,7 +70,9 @@ def check_token_labels(rows: Dataset, name: str, column: str) -> None:
     """
     table = rows.with_format("arrow")[:]
     values = table["labels"]
-    if not pa.types.is_list(values.type) or not pa.types.is_integer(values.type.value_type):
+    kind = values.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not is_list or not pa.types.is_integer(values.type.value_type):
         raise UserError(
             f"{name}, column {column} holds {values.type}, not a list of indices for each row"
             f"; give each token its label, and {IGNORED} where it has none"

@@ -98,7 +98,13 @@ class TextClassification(Task):
         return found
 
     def columns(self) -> list[Column]:
-        label = Column(self.label_column, "dataset.label_column", role="class")
+        label = Column(
+            self.label_column,
+            "dataset.label_column",
+            role="class",
+            strip=self.strip_labels,
+            ignore_case=self.label_case == "ignore",
+        )
         return [*columns_of(self.text_columns), label]
 
     def load(self, source: Source) -> Data:

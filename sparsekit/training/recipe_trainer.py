@@ -259,6 +259,8 @@ class RecipeTrainer(TaskTrainer):
         self._trained = {
             "seconds": result.metrics["train_runtime"],
             "steps": result.global_step,
+            # How many a stream has is never counted.
+            "rows": len(rows) if isinstance(rows := self.train_dataset, Dataset) else None,
             "samples_per_second": result.metrics["train_samples_per_second"],
             "sparse_layers": self.sparse_layers,
         }

@@ -91,6 +91,8 @@ def record_model(
             "seed": args.seed,
             # Of the weights that are saved, which may be those of an earlier checkpoint.
             "steps": measured.get("best_step") or measured["steps"],
+            # Not those of the data set: question answering reads windows, and a teacher more texts.
+            "rows": measured.get("rows"),
             "versions": versions(),
         },
     )

@@ -5,17 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, Features, List, Value
+from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 
 from sparsekit.data.columns import values
 from sparsekit.data.file_blocks import file_blocks
 from sparsekit.data.filters import without_labels
+from sparsekit.data.label_sets import indicators_of_lists
 from sparsekit.data.labels import number_labels
 from sparsekit.data.readers import read_files
 from sparsekit.data.schema import Column
 from sparsekit.data.tags import number_tags
+from sparsekit.data.tokenized import class_names
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.tasks.labelled import check_token_labels
 
 TEXTS = ["good", "bad"]
 ONE_ORDER, OTHER_ORDER = ["neg", "pos"], ["pos", "neg"]
@@ -69,7 +74,7 @@ def test_a_dropped_number_is_the_class_of_train_everywhere() -> None:
         "train": labelled(["neg", "pos", "other"], ["other", "neg"]),
         "validation": labelled(["other", "pos", "neg"], ["other", "neg"]),
     }
-    kept = without_labels(raw, "label", [2])
+    kept = without_labels(raw, Column("label", "key", role="class"), [2])
     assert {split: list(rows["text"]) for split, rows in kept.items()} == {
         "train": ["bad"],
         "validation": ["bad"],
@@ -98,3 +103,29 @@ def test_a_folder_whose_files_name_classes_only_here_and_there(tmp_path: Path) -
     labelled(ONE_ORDER, [0, 1]).to_parquet(str(tmp_path / "b.parquet"))
     with pytest.raises(UserError, match=r"names in .*b.parquet and .* without names in .*a.parq"):
         read_files(tmp_path, COLUMNS)
+
+
+def test_large_lists_are_lists(tmp_path: Path) -> None:
+    """As polars writes them."""
+    large = pa.large_list(pa.large_string())
+    path = tmp_path / "rows.parquet"
+    pq.write_table(
+        pa.table({"tokens": pa.array([["A", "b"]], large), "tags": pa.array([["O", "X"]], large)}),
+        path,
+    )
+    columns = [Column("tokens", "key", lists=True), Column("tags", "key", lists=True)]
+    raw = {"train": read_files(path, columns)}
+    assert number_tags(raw, "tokens", "tags") == (["O", "X"], {"train": [[0, 1]]})
+    assert indicators_of_lists(raw, "tags")[0] == ["O", "X"]
+    labels = LargeList(ClassLabel(names=["O", "X"]))
+    features = Features({"input_ids": LargeList(Value("int32")), "labels": labels})
+    rows = Dataset.from_dict({"input_ids": [[5, 6]], "labels": [[0, 1]]}, features=features)
+    assert class_names(rows) == ["O", "X"]
+    check_token_labels(rows, "train_dataset", "labels")
+
+
+@pytest.mark.parametrize("tag", [None, " "])
+def test_a_tag_that_is_empty_is_a_problem_of_its_row(tag: str | None) -> None:
+    rows = Dataset.from_dict({"tokens": [["a"], ["a", "b"]], "tags": [["X"], ["Y", tag]]})
+    with pytest.raises(ConfigError, match=r"'train', row 1 .*: column 'tags' holds an empty tag"):
+        number_tags({"train": rows}, "tokens", "tags")

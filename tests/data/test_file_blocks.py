@@ -61,6 +61,28 @@ def test_blocks_cross_the_files_of_a_folder(tmp_path: Path) -> None:
     assert where(blocks[0], [4]) == f"{tmp_path / 'b.csv'}, line 3"
 
 
+@pytest.mark.parametrize("size", [3, 4, 100])
+def test_a_block_may_hold_several_pieces_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(f"{file_blocks.__module__}.BATCH", 2)
+    table = pa.table({"text": list("abcdefg"), "label": ["x"] * 7})
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    with (folder / "0.csv").open("w") as file:
+        file.write("text,label\n" + "".join(f"{text},x\n" for text in "abcdefg"))
+    with pa.OSFile(str(folder / "1.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as f:
+        f.write_table(table, max_chunksize=1)
+    pq.write_table(table, folder / "2.parquet")
+    blocks = list(file_blocks(folder, NEEDED, size))
+    assert [len(block) >= size for block in blocks[:-1]] == [True] * (len(blocks) - 1)
+    assert [text for block in blocks for text in block["text"]] == list("abcdefg") * 3
+    whole = read_files(folder, NEEDED)
+    assert [where(block, [i]) for block in blocks for i in range(len(block))] == [
+        where(whole, [i]) for i in range(21)
+    ]
+
+
 def test_arrow_folders_are_read_in_parts(tmp_path: Path) -> None:
     rows = Dataset.from_list([{"text": str(i), "label": i} for i in range(5)])
     rows.save_to_disk(str(tmp_path / "rows"))

@@ -19,8 +19,11 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from sparsekit.data.columns import values
+from sparsekit.data.conll import ConllDataset
+from sparsekit.data.datasets import FileDataset
 from sparsekit.data.delimited import CsvFormat
 from sparsekit.data.file_blocks import file_blocks
+from sparsekit.data.file_kinds import Kind
 from sparsekit.data.origin import column_names, where
 from sparsekit.data.readers import read_files
 from sparsekit.data.schema import Column
@@ -99,6 +102,68 @@ def test_every_kind_gives_the_same_rows(tmp_path: Path, name: str, suffix: str) 
     rows = read_files(path, NEEDED)
     assert column_names(rows) == list(NAMES)
     assert rows.select_columns(list(NAMES)).to_list() == ROWS
+
+
+@pytest.mark.parametrize("first", ["[1] first", "{} braces", '{"a": 1} object', "[]", '["a"'])
+@pytest.mark.parametrize("kind", [None, "csv"])
+def test_a_csv_may_begin_with_a_bracket(tmp_path: Path, first: str, kind: Kind | None) -> None:
+    path = tmp_path / "rows"
+    path.write_text(f"{first}\tx\nsecond\ty\n")
+    form = CsvFormat(columns=NAMES, quotes=False, delimiter="\t")
+    assert read_files(path, NEEDED, kind, form)["text"][:] == [first, "second"]
+
+
+def test_a_path_may_hold_braces_and_commas(tmp_path: Path) -> None:
+    folder = tmp_path / "a, b {1} {} {x"
+    folder.mkdir()
+    path = folder / "rows.jsonl"
+    path.write_text('{"text": "\\ud83d", "label": 1}\n')
+    with pytest.raises(UserError, match=re.escape(f"{path}, line 1: column 'text' holds")):
+        read_files(path, NEEDED)
+    path.write_text('{"text": "a", "label": 1}\n')
+    assert where(read_files(path, NEEDED), [0]) == f"{path}, line 1"
+    pq.write_table(pa.table({"text": [1], "label": ["x"]}), folder / "rows.parquet")
+    with pytest.raises(UserError, match=re.escape(f"{path} and {folder / 'rows.parquet'} hold")):
+        read_files(folder, NEEDED)
+
+
+def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "rows.csv").write_text("text,label\na,x\n")
+    (tmp_path / "rows.conll").write_text("a O\n")
+    files = FileDataset(data_files={"train": "~/rows.csv"})
+    assert files.raw(NEEDED)["train"]["text"][:] == ["a"]
+    assert next(files.blocks(NEEDED, 1))["text"][:] == ["a"]
+    words = [Column("words", "key", lists=True), Column("tags", "key", lists=True)]
+    conll = ConllDataset(data_files={"train": "~/rows.conll"})
+    assert conll.raw(words)["train"]["words"][:] == [["a"]]
+    before = files.files_hash(), files.train_hash(), conll.files_hash()
+    (tmp_path / "rows.csv").write_text("text,label\nb,x\n")
+    (tmp_path / "rows.conll").write_text("b O\n")
+    after = files.files_hash(), files.train_hash(), conll.files_hash()
+    assert not {*before} & {*after}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_columns_of_unknown_types_are_left_out(tmp_path: Path, kind: str, streamed: bool) -> None:
+    """`datasets` has no type for a map; one that the task reads is named."""
+    path = tmp_path / f"rows.{kind}"
+    table = pa.Table.from_pylist(ROWS)
+    kept = pa.array([[("k", "v")]] * 3, pa.map_(pa.string(), pa.string()))
+    table = table.add_column(0, "first", kept).append_column("last", kept)
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+
+    def read(columns: list[Column]) -> Dataset:
+        return next(file_blocks(path, columns, 3)) if streamed else read_files(path, columns)
+
+    assert read(NEEDED).select_columns(list(NAMES)).to_list() == ROWS
+    with pytest.raises(UserError, match=r"column 'last' holds map<.*>, a type that is not read"):
+        read([*NEEDED, Column("last", "dataset.text_columns")])
 
 
 def test_a_row_is_found_by_its_line(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from sparsekit.data.origin import where
 from sparsekit.data.schema import Column
 from sparsekit.data.selection import ReadRows, RowSelection, SelectedRows
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.tasks.text_classification import TextClassification
 
 COLUMNS = [
     Column("text", "dataset.text_columns"),
@@ -90,6 +91,27 @@ def test_labels_are_left_out(dropped: list[Any], kept: list[Any]) -> None:
     raw = {"train": rows(["a", "b", "c", "d"], ["x", "-1", "2", None])}
     splits = applied(raw, drop_labels=dropped, validation_fraction=0.0)
     assert list(values(splits["train"], "label")) == kept
+
+
+@pytest.mark.parametrize(
+    ("settings", "dropped", "left"),
+    [
+        ({"label_case": "ignore"}, ["Spam"], ["ham", "eggs"]),
+        ({"label_case": "keep"}, ["Spam"], ["spam", "ham", "eggs"]),
+        ({"label_case": "keep", "strip_labels": False}, [" x"], ["x", "y"]),
+        ({}, [" x"], ["y"]),
+    ],
+)
+def test_labels_are_left_out_as_the_task_compares_them(
+    settings: dict[str, Any], dropped: list[str], left: list[str]
+) -> None:
+    """So that the rows of a class are all left out, whatever their spelling."""
+    labels = [" x", "x", "y"] if dropped == [" x"] else ["Spam", "spam", "ham", "eggs"]
+    train = rows([f"text {i}" for i in range(len(labels))], labels)
+    task = TextClassification(**settings)
+    selection = RowSelection(drop_labels=list(dropped), validation_fraction=0.0)
+    kept = selection.applied({"train": train}, task.columns())["train"]
+    assert list(values(kept, "label")) == left
 
 
 def test_unlabelled_rows_as_in_snli_are_left_out(caplog: pytest.LogCaptureFixture) -> None:

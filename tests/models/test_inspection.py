@@ -9,6 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch_file
 
 from sparsekit.errors import UserError
 from sparsekit.models.inspection import inspect, nm_pattern, table
@@ -110,6 +111,30 @@ def test_bfloat16(tmp_path):
     found = inspect(str(save(tmp_path, arrays)))
     assert found.sparsity == 0.5
     assert by_name(found)[QUERY].weights == "bfloat16"
+
+
+def test_types_that_numpy_lacks(tmp_path):
+    state = {f"{QUERY}.weight": torch.tensor([[0.0, 1.0]]).to(torch.float8_e4m3fn)}
+    (tmp_path / "config.json").write_text("{}")
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    assert inspect(str(tmp_path)).sparsity == 0.5
+    save_torch_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=rf"safetensors: {QUERY}\.weight is of type F8_E4M3, which"):
+        inspect(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ({"state_dict": {"a.weight": torch.ones(2, 2)}, "epoch": 3}, "state_dict is a dict"),
+        ([torch.ones(2)], "it is a list"),
+    ],
+)
+def test_a_file_that_is_no_state_dict(tmp_path, content, what):
+    (tmp_path / "config.json").write_text("{}")
+    torch.save(content, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match=rf"pytorch_model.bin is no state dict: {what}; save model"):
+        inspect(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -115,8 +115,45 @@ def test_the_head_has_no_paths_of_the_machine_and_no_license_unasked() -> None:
     assert head["model-index"][0]["results"][0]["dataset"]["name"] == "tickets: 2.csv"
 
 
-def test_the_steps_are_those_that_were_made(tmp_path: Path, student_folder: str) -> None:
-    """A run of 34 steps does not say 13 epochs; its data are described."""
+def test_a_folder_of_the_user_is_no_hub_id(
+    tmp_path: Path, student_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the run is exported again: paths are relative to where it was started."""
+    run = write_run(tmp_path / "run", student_folder, None)
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["student"] = {"checkpoint": "models/minilm"}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "models" / "minilm").mkdir(parents=True)
+    launch = {"runtime": {"cwd": str(tmp_path), "config_sources": []}, "overrides": {"task": []}}
+    (run / ".hydra").mkdir()
+    (run / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {**launch, "verbose": 0}}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "base_model" not in head_of(card_of(run))
+
+
+def test_the_example_pads_and_truncates_as_the_tokenizer_does(
+    tmp_path: Path, student_folder: str
+) -> None:
+    run = write_run(tmp_path, student_folder, None)
+    card = card_of(run)
+    assert "enable_truncation(32)\n" in card and "enable_padding(pad_id=0)\n" in card
+    file = run / "model" / "tokenizer_config.json"
+    sides = {"padding_side": "left", "truncation_side": "left", "pad_token_type_id": 3}
+    file.write_text(json.dumps(json.loads(file.read_text()) | sides))
+    card = card_of(run)
+    assert 'enable_truncation(32, direction="left")\n' in card
+    assert 'enable_padding(pad_id=0, pad_type_id=3, direction="left")\n' in card
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(None, "1.7"), (1280, "0.85")])
+def test_the_steps_are_those_that_were_made(
+    tmp_path: Path, student_folder: str, rows: int | None, epochs: str
+) -> None:
+    """A run of 34 steps does not say 13 epochs; its data are described.
+
+    An epoch is one of the rows that training read, texts without labels among them.
+    """
     run = write_run(tmp_path, student_folder, None)
     saved = {
         "num_epochs": 13,
@@ -125,12 +162,13 @@ def test_the_steps_are_those_that_were_made(tmp_path: Path, student_folder: str)
             "per_device_train_batch_size": 16,
             "gradient_accumulation_steps": 2,
             "processes": 1,
+            "rows": rows,
         },
     }
     (run / "model" / "recipe.yaml").write_text(yaml.safe_dump(saved))
     texts = {"text": ["late parcel"] * 20, "label": [0, 1] * 10}
-    rows = with_origin(Dataset.from_dict(texts), "train")
-    figures = profile({"train": rows}, ["text"], {}, ["late", "lost"])
+    table = with_origin(Dataset.from_dict(texts), "train")
+    figures = profile({"train": table}, ["text"], {}, ["late", "lost"])
     figures |= {"max_length": 32, "longest_input": None, "warnings": []}
     figures["splits"]["train"]["rows"] = 640
     (run / "data.json").write_text(json.dumps(figures))
@@ -138,7 +176,7 @@ def test_the_steps_are_those_that_were_made(tmp_path: Path, student_folder: str)
     (run / "schedule.json").write_text(json.dumps(untaught))
     modifiers = {name: {"enabled": True} for name in ("pruning", "distillation")}
     card = card_of(run, recipe={"num_epochs": 13, "modifiers": modifiers})
-    assert "34 steps of 32 rows (1.7 epochs) with pruning.\n" in card
+    assert f"34 steps of 32 rows ({epochs} epochs) with pruning.\n" in card
     assert "13 epochs" not in card
     assert "## Data\n\nTrained on data of its own:\n\n| | train |\n" in card
     assert "| rows | 640 |" in card

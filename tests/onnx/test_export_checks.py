@@ -22,11 +22,12 @@ from sparsekit.onnx.check import check_structure, int8_operands
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.forms import FORMS
 from sparsekit.onnx.layers import Layers, other_bytes, read_layers
-from sparsekit.onnx.parity import check_metrics, check_trace, read_rows
+from sparsekit.onnx.parity import Rows, check_metrics, check_trace, read_rows
 from sparsekit.onnx.trace import load_model
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.sparsity.prunable import prunable
+from sparsekit.tasks.regression import Regression
 from sparsekit.tasks.text_classification import TextClassification
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
@@ -170,6 +171,20 @@ def test_a_metric_that_drops(run: Path) -> None:
     exported[1:5] = exported[1:5, ::-1]
     with pytest.raises(UserError, match=r"'metrics' failed: .*accuracy is 0\.8125 .* 0\.8750"):
         check_metrics(task, {"logits": exported}, rows, 0.005)
+
+
+@pytest.mark.parametrize(("error", "passes"), [(0.02, True), (0.5, False)])
+def test_the_limit_of_a_metric_without_bounds_is_relative(error: float, passes: bool) -> None:
+    """Scores of 0 to 100 have a mean squared error of hundreds."""
+    labels = [float(score) for score in range(101)]
+    outputs = np.array(labels) + 20.0
+    rows = Rows([], labels, [], {"logits": outputs})
+    exported = {"logits": outputs + error}
+    if passes:
+        assert check_metrics(Regression(), exported, rows, 0.005)["mse"] > 400.5
+    else:
+        with pytest.raises(UserError, match=r"mse is 420\.2500 .* 400\.0000 .* limit is 2 apart"):
+            check_metrics(Regression(), exported, rows, 0.005)
 
 
 def test_logits_of_another_model_leave_no_deployment(run: Path) -> None:

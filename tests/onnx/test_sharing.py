@@ -11,13 +11,15 @@ from pathlib import Path
 import hub
 import pytest
 import yaml
+from huggingface_hub import HfApi
 from run_folder import quantization, write_run
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
+from sparsekit.hub.connection import request_error
 from sparsekit.onnx.export import ExportConfig, export
-from sparsekit.onnx.hub import pull_deployment, push_problem
+from sparsekit.onnx.hub import pull_deployment, push, push_problem
 from sparsekit.onnx.layouts.write import write_layout
 from sparsekit.onnx.sums import check_sums, write_sums
 
@@ -97,6 +99,25 @@ def test_push_and_pull(deployment: Path, tmp_path: Path) -> None:
             "cannot pull 'me/nothing' from the Hub: it does not exist, or it is private"
             in done.stderr
         )
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_connection_that_is_lost_in_an_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrapped: bool
+) -> None:
+    def lost(*_: object, **__: object) -> None:
+        try:
+            raise request_error()("Connection refused")
+        except request_error() as error:
+            if wrapped:  # As the client raises it for a large file.
+                raise RuntimeError("Error while uploading 'model.onnx' to the Hub.") from error
+            raise
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: None)
+    monkeypatch.setattr(HfApi, "create_commit", lost)
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(UserError, match=r"push .* 'me/it': Connection refused; the deployment is"):
+        push(tmp_path, "me/it")
 
 
 def test_no_hub(tmp_path: Path) -> None:

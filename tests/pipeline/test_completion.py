@@ -109,6 +109,18 @@ def test_a_run_that_lacks_nothing(failed: tuple[Path, dict[str, Any]]) -> None:
     )
 
 
+def test_a_stage_that_the_config_leaves_out_is_not_lacking(
+    failed: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, summary = failed
+    # What runtime=none and export=none leave; a deployment may be exported all the same.
+    without = {group: {"_target_": None, "push_to_hub": "me/it"} for group in ("runtime", "export")}
+    monkeypatch.setattr(RunFolder, "config", {**RunFolder(run).config, **without})
+    changed = {k: v for k, v in summary.items() if k not in ("runtime", "pushed")}
+    changed["config"] = {"hash": identity_hash(RunFolder(run).config)}
+    assert completed(RunFolder(run), changed)[1] is None
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

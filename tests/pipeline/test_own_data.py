@@ -124,6 +124,13 @@ def messy_run(
     return path, words, run, shown.getvalue()
 
 
+def test_files_are_given_by_any_name() -> None:
+    """Hydra would make a sweep of a comma."""
+    config = composed(overrides_of(["a,b.csv", "c [1] 'd'.csv"]), None)
+    files = config["dataset"]["data_files"]
+    assert (files["train"], files["validation"]) == ("a,b.csv", "c [1] 'd'.csv")
+
+
 def test_a_run_of_it_reports_what_it_read(
     messy_run: tuple[Path, list[str], RunFolder, str],
 ) -> None:

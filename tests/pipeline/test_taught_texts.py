@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
@@ -15,6 +17,7 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
 import sparsekit.pipeline.engines.sparsekit
 from sparsekit.data.augmentation import Augmentation, augmented
+from sparsekit.data.delimited import CsvFormat
 from sparsekit.data.more_texts import MoreTexts
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.masked_words import MaskedWords
@@ -28,6 +31,7 @@ from sparsekit.training.recipe_trainer import RecipeTrainer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["a", "fine", "film", "dull", "slow", "plot", "it", "moved", "me", "and", "the", "good"]
+CSV = CsvFormat()
 TEXTS = ["a fine film indeed", "a dull and slow plot", "it moved me", ""]
 
 
@@ -124,14 +128,14 @@ def test_texts_of_a_masked_lm_are_made_once(
     known = data(train=["a fine film", "a dull plot", "it moved me"], validation=["held back"])
     augment = {"copies": 4, "methods": ["masked_words"], "masked_lm": str(pretrained)}
     more = MoreTexts(augment=augment)
-    added = list(with_more_texts(known, more).splits["train"]["text"])
+    added = list(with_more_texts(known, more, CSV).splits["train"]["text"])
     assert len(added) > 3
     assert all(set(text.split()) <= set(WORDS) for text in added)
     monkeypatch.setattr(MaskedWords, "__init__", None)  # A second one would be called.
-    assert list(with_more_texts(known, more).splits["train"]["text"]) == added
+    assert list(with_more_texts(known, more, CSV).splits["train"]["text"]) == added
     mixed = MoreTexts(augment={**augment, "seed": 1})
     with pytest.raises(TypeError):
-        with_more_texts(known, mixed)
+        with_more_texts(known, mixed, CSV)
 
 
 def test_a_checkpoint_without_a_masked_lm_head_is_refused(teacher_folder: str) -> None:
@@ -143,12 +147,12 @@ def test_what_is_in_a_split_is_not_added(tmp_path: Path) -> None:
     """The teacher's scores of validation texts would teach the student what it is tested on."""
     known = data(train=["seen already"], validation=["held back"])
     file = written(tmp_path, ["Seen already!", "HELD back", "new", "New.", "", "newer"])
-    added = with_more_texts(known, MoreTexts(unlabeled=file))
+    added = with_more_texts(known, MoreTexts(unlabeled=file), CSV)
     assert list(added.splits["train"]["text"]) == ["seen already", "new", "newer"]
     assert added.splits["validation"] is known.splits["validation"]
-    assert with_more_texts(known, MoreTexts()) is known
+    assert with_more_texts(known, MoreTexts(), CSV) is known
     with pytest.raises(UserError, match="add no text that is not in the data set already"):
-        with_more_texts(known, MoreTexts(unlabeled=written(tmp_path, ["held back"])))
+        with_more_texts(known, MoreTexts(unlabeled=written(tmp_path, ["held back"])), CSV)
 
 
 def test_files_without_the_texts_are_refused(tmp_path: Path) -> None:
@@ -156,9 +160,22 @@ def test_files_without_the_texts_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "more.csv"
     file.write_text("body\nx\n")
     with pytest.raises(UserError, match="has no column text; it has body"):
-        with_more_texts(known, MoreTexts(unlabeled=[str(file)]))
+        with_more_texts(known, MoreTexts(unlabeled=[str(file)]), CSV)
     with pytest.raises(UserError, match="there is no file nowhere"):
-        with_more_texts(known, MoreTexts(unlabeled="nowhere"))
+        with_more_texts(known, MoreTexts(unlabeled="nowhere"), CSV)
+
+
+def test_files_are_written_as_those_of_the_data_set(tmp_path: Path) -> None:
+    known = data(train=["seen"], validation=["held back"])
+    file = tmp_path / "more.csv"
+    form = CsvFormat(delimiter=";", columns=["text", "label"], quotes=False)
+    for content in ('"new, a;\nb;x\n', 'label;text\n;"new, a\n;b\n'):
+        file.write_text(content)
+        added = with_more_texts(known, MoreTexts(unlabeled=str(file)), form)
+        assert list(added.splits["train"]["text"]) == ["seen", '"new, a', "b"]
+    pq.write_table(pa.table({"body": ["x"]}), tmp_path / "more.parquet")
+    with pytest.raises(UserError, match=r"has no column text; it has body$"):
+        with_more_texts(known, MoreTexts(unlabeled=str(tmp_path / "more.parquet")), form)
 
 
 def test_what_cannot_learn_from_texts_without_labels_is_refused(tmp_path: Path) -> None:
@@ -211,6 +228,7 @@ def test_a_run_learns_from_more_texts(
     assert '"rows": 96' in log  # statistics are of the labelled rows
     [trainer] = trainers
     assert len(trainer.train_dataset) > 96
+    assert summary["train"]["rows"] == len(trainer.train_dataset)
     # What measures gradients of the task's loss, such as OBS, draws rows that have labels.
     assert sum(len(batch["labels"]) for batch in trainer._draw(96, 0, 1)) == 96
     drawn = torch.cat([batch["labels"] for batch in trainer._draw(96, 0, 1)])

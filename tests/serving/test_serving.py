@@ -196,6 +196,17 @@ def test_bad_requests_are_refused_and_the_server_goes_on(
     assert post(port, "/predict", {"inputs": "fine"})[0] == 200
 
 
+def test_binary_tensors_are_refused_by_name(port: int) -> None:
+    """As Triton's HTTP client sends them: bytes behind the JSON."""
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES"}
+    sized = tensor | {"parameters": {"binary_data_size": 5}}
+    head = json.dumps({"inputs": [sized]}).encode()
+    header = {"Inference-Header-Content-Length": str(len(head))}
+    body = head + b"\x01\x00\x00\x00a"
+    status, answer, _ = post_with_headers(port, "/v2/models/other/infer", body, **header)
+    assert status == 400 and "send binary_data=False" in json.dumps(answer)
+
+
 def test_escaped_pairs_are_characters(port: int) -> None:
     clapper = "\U0001f3ac"
     tensor = TENSOR | {"data": [clapper]}

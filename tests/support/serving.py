@@ -49,16 +49,19 @@ def post(port: int, path: str, body: Any) -> tuple[int, Any]:
     return post_with_headers(port, path, body)[:2]
 
 
-def post_with_headers(port: int, path: str, body: Any) -> tuple[int, Any, dict[str, str]]:
-    return _request(port, "POST", path, body if isinstance(body, bytes) else json.dumps(body))
+def post_with_headers(
+    port: int, path: str, body: Any, **headers: str
+) -> tuple[int, Any, dict[str, str]]:
+    content = body if isinstance(body, bytes) else json.dumps(body)
+    return _request(port, "POST", path, content, **headers)
 
 
 def _request(
-    port: int, method: str, path: str, body: bytes | str | None
+    port: int, method: str, path: str, body: bytes | str | None, **headers: str
 ) -> tuple[int, Any, dict[str, str]]:
     connection = HTTPConnection(HOST, port, timeout=30)
     try:
-        connection.request(method, path, body, {"Content-Type": "application/json"})
+        connection.request(method, path, body, {"Content-Type": "application/json", **headers})
         response = connection.getresponse()
         content = response.read()
         is_json = response.headers.get_content_type() == "application/json"
