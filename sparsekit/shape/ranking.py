@@ -190,14 +190,16 @@ def by_surgeon(weight: Tensor, statistics: LinearStatistics, group: int) -> Rank
         chosen = torch.argsort(scores, stable=True)[:step].sort().values
         gone = _features(chosen, group)
         stay = _complement(gone, scaled.shape[1])
-        solved = torch.linalg.solve(inverse[gone][:, gone], inverse[gone])
-        together = float((scaled[:, gone] * (scaled[:, gone] @ solved[:, gone])).sum()) / 2
+        removed, block = scaled[:, gone], inverse[gone][:, gone]
+        solved = torch.linalg.solve(block, inverse[gone])
+        # As `_rises` of the whole step: the others take over less of it than of each unit alone.
+        together = float((removed * torch.linalg.solve(block, removed.T).T).sum()) / 2
         # What the step costs, divided among its units by their own scores.
         shares = scores[chosen] / scores[chosen].sum().clamp(min=torch.finfo(scores.dtype).tiny)
         ranked = torch.argsort(scores[chosen], stable=True)
         order.append(left[chosen][ranked])
         rises.append(together * shares[ranked])
-        scaled = scaled[:, stay] - scaled[:, gone] @ solved[:, stay]
+        scaled = scaled[:, stay] - removed @ solved[:, stay]
         inverse = inverse[stay][:, stay] - inverse[stay][:, gone] @ solved[:, stay]
         left = left[_complement(chosen, len(left))]
     losses = torch.cat([torch.zeros(1, dtype=torch.float64), torch.cumsum(torch.cat(rises), 0)])
