@@ -133,6 +133,17 @@ def test_obs_knows_what_the_others_can_take_over() -> None:
     torch.testing.assert_close(model(**batch()).logits, before, rtol=0, atol=0.02)
 
 
+def test_norms_of_half_precision_weights_have_no_ties() -> None:
+    model = classifier().half()
+    half, full = rank(model, "magnitude"), rank(model.float(), "magnitude")
+    for one, other in zip(
+        (*half.heads, *half.neurons, half.hidden, half.layers),
+        (*full.heads, *full.neurons, full.hidden, full.layers),
+        strict=True,
+    ):
+        assert one.order.tolist() == other.order.tolist()
+
+
 @pytest.mark.parametrize("path", ["output.dense", "attention.output.dense"])
 def test_obs_costs_what_the_best_weights_without_the_structures_lose(
     path: str, monkeypatch: pytest.MonkeyPatch
