@@ -20,6 +20,8 @@ SWEEP = "sweep.json"
 # The status of a run whose gate stopped its deployment: it is measured like a completed one.
 STOPPED = "stopped by its gate"
 MEASURED = ("completed", STOPPED)
+# Hashes of what a config names by its path or not at all: files, models, what is in memory.
+CONTENTS = ("data_files", "models", "rows", "weights.layers", "weights.others")
 
 
 @dataclass(kw_only=True)
@@ -44,7 +46,7 @@ def load(folders: Sequence[Path]) -> list[Run]:
     """Every run below the folders once, with those that a sweep reused from earlier sweeps.
 
     Left out are failed runs that a later one completed, and all but the last completed run of a
-    config. Raises UserError for a folder without runs.
+    config on the same data and models. Raises UserError for a folder without runs.
     """
     runs: dict[Path, Run] = {}
     for folder in folders:
@@ -130,10 +132,22 @@ def _jobs(record: Path) -> list[dict[str, Any]]:
 
 
 def _latest(runs: Sequence[Run]) -> Iterator[Run]:
-    last = {run.hash: run for run in runs if run.status in MEASURED}
+    measured: dict[str, list[Run]] = {}
+    for run in reversed(runs):
+        if run.hash is not None and run.status in MEASURED:
+            last = measured.setdefault(run.hash, [])
+            if not any(_same_contents(run, other) for other in last):
+                last.append(run)
     for run in runs:
-        if run.hash is None or run.hash not in last or last[run.hash] is run:
+        last = measured.get(run.hash or "", [])
+        if run in last or not any(_same_contents(run, other) for other in last):
             yield run
+
+
+def _same_contents(one: Run, other: Run) -> bool:
+    """Whether both read the same, as far as they tell: earlier versions recorded less."""
+    pairs = ((one.config.get(key), other.config.get(key)) for key in CONTENTS)
+    return all(first is None or second is None or first == second for first, second in pairs)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
