@@ -12,6 +12,7 @@ from typing import Any
 
 from sparsekit.config.identity import NOT_IDENTITY, identity_hash
 from sparsekit.errors import UserError, printable
+from sparsekit.metrics.table import higher_is_better
 from sparsekit.runs.find import find_runs
 from sparsekit.runs.folder import Ending, RunFolder
 from sparsekit.runs.launch_record import overrides_of
@@ -20,6 +21,8 @@ SWEEP = "sweep.json"
 # The status of a run whose gate stopped its deployment: it is measured like a completed one.
 STOPPED = "stopped by its gate"
 MEASURED = ("completed", STOPPED)
+# How the difference of a gate is called, after the metric.
+AGAINST = " against dense"
 # Hashes of what a config names by its path or not at all: files, models, what is in memory.
 CONTENTS = ("data_files", "models", "rows", "weights.layers", "weights.others")
 
@@ -164,7 +167,9 @@ def _measures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         for name, value in metrics.items():
             yield f"{split} {name}", float(value)
     for name, tested in ((summary.get("gate") or {}).get("metrics") or {}).items():
-        yield f"{name} against dense", float(tested["difference"])
+        difference = float(tested["difference"])
+        # Also of a loss it is above 0 for the better model; shown is the model minus the baseline.
+        yield f"{name}{AGAINST}", difference if higher_is_better(name) else 0.0 - difference
     if overall := summary.get("sparsity"):
         yield "sparsity", float(overall["overall"])
     if shape := summary.get("shape"):

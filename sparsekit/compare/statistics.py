@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparsekit.compare.axes import NOT_AXES, find_axes, seed_keys, without
-from sparsekit.compare.load import CONTENTS, MEASURED, Run
+from sparsekit.compare.load import AGAINST, CONTENTS, MEASURED, Run
 from sparsekit.compare.pareto import pareto
 from sparsekit.config.identity import config_hash
 from sparsekit.errors import UserError
@@ -145,10 +145,11 @@ def less_is_better(measure: str) -> bool:
     """
     >>> less_is_better("onnxruntime latency ms"), less_is_better("validation log_loss")
     (True, True)
-    >>> less_is_better("validation accuracy")
-    False
+    >>> less_is_better("mse against dense"), less_is_better("validation accuracy")
+    (True, False)
     """
-    return measure.endswith(COSTS) or not higher_is_better(measure.rpartition(" ")[2])
+    metric = measure.removesuffix(AGAINST).rpartition(" ")[2]
+    return measure.endswith(COSTS) or not higher_is_better(metric)
 
 
 def differ(first: Statistic, second: Statistic) -> bool | None:

@@ -334,6 +334,10 @@ def test_a_run_that_its_gate_stopped_is_compared(tmp_path: Path) -> None:
     found = compare(runs)
     assert found.axes == ["student.sparsity"] and not found.others
     assert found.groups[1].statistics["accuracy against dense"].mean == -0.1
+    # A loss counts as worse below 0 in the gate, and is shown as the model minus the baseline.
+    summary["gate"]["metrics"] = {"log_loss": {"difference": -0.1, "lower": -0.2}}
+    (stopped / "summary.json").write_text(json.dumps(summary))
+    assert load([tmp_path])[1].measures["log_loss against dense"] == 0.1
 
 
 def test_a_broken_summary_never_stops_the_rest(tmp_path: Path) -> None:
