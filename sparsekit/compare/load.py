@@ -84,7 +84,7 @@ def read(folder: Path) -> Run:
             run.status, run.error = "broken", "config.yaml is missing or cannot be read"
     try:
         _read_summary(run, end.summary or {})
-    except (AttributeError, TypeError, KeyError, ValueError, OverflowError) as error:
+    except (AttributeError, TypeError, KeyError, ValueError, ArithmeticError) as error:
         problem = printable(f"{type(error).__name__}: {error}")
         run.status, run.error = "broken", f"summary.json: {problem}"
     return run
@@ -174,7 +174,8 @@ def _measures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         yield "sparsity", float(overall["overall"])
     if shape := summary.get("shape"):
         for name in ("heads", "neurons"):
-            yield f"{name} left", sum(shape[name]) / sum(shape["before"][name])
+            if before := sum(shape["before"][name]):
+                yield f"{name} left", sum(shape[name]) / before
     for name, timing in (summary.get("runtime") or {}).items():
         yield f"{name} latency ms", float(timing["latency_ms_p50"])
         yield f"{name} items/s", float(timing["items_per_second"])

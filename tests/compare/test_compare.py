@@ -340,6 +340,16 @@ def test_a_run_that_its_gate_stopped_is_compared(tmp_path: Path) -> None:
     assert load([tmp_path])[1].measures["log_loss against dense"] == 0.1
 
 
+def test_a_model_without_neurons_before_has_no_share_of_them(tmp_path: Path) -> None:
+    run = write_made_run(tmp_path / "0", 0.5, 0.0, 0, 1, 0.8)
+    summary = json.loads((run / "summary.json").read_text())
+    shape = {"heads": [2], "neurons": [0], "before": {"heads": [4], "neurons": [0]}}
+    (run / "summary.json").write_text(json.dumps(summary | {"shape": shape}))
+    (read,) = load([tmp_path])
+    assert read.status == "completed" and read.measures["heads left"] == 0.5
+    assert "neurons left" not in read.measures and "validation accuracy" in read.measures
+
+
 def test_a_broken_summary_never_stops_the_rest(tmp_path: Path) -> None:
     write_made_run(tmp_path / "0", 0.5, 0.0, 0, 1, 0.8)
     broken: list[Any] = [[], {"status": "completed", "metrics": [1]}, {"metrics": {}}, "text"]
