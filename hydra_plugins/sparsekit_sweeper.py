@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,7 @@ class ResumingSweeper(Sweeper):
             job = Job(overrides=overrides, hash=identity_hash(values))
             data = {group: values[group] for group in ("task", "dataset") if group in values}
             job.data_files = _data_files(json.dumps(data, default=str))
+            job.models = _models(values)
             return job
         except (HydraException, OmegaConfBaseException, UserError) as error:
             return Job(overrides=overrides, error=explained(error, overrides))
@@ -257,27 +258,35 @@ def _data_files(data: str) -> str | None:
     What is wrong with the data set is the error of its job.
     """
     # Hydra imports this module for every command; a mistake in one need not wait for torch.
-    from sparsekit.tasks.config import build_source, build_task
+    from sparsekit.tasks.config import build_more_texts, build_source, build_task
 
     try:
         config = json.loads(data)
-        task = build_task(config, trusted=True)
-        return build_source(config["dataset"], task).files_hash()
+        source = build_source(config["dataset"], build_task(config, trusted=True))
+        return build_more_texts(config["dataset"]).files_hash(source.files_hash())
     except (UserError, OSError):
         return None
 
 
+def _models(values: Mapping[str, Any]) -> str | None:
+    """The hash of the local models that a config names."""
+    from sparsekit.models.contents import models_hash
+
+    return models_hash(values)
+
+
 def _resumable(run: RunFolder, job: Job) -> bool:
-    """Whether a run has a whole checkpoint of the job's data, and no process is at work there."""
+    """Whether a run has a whole checkpoint of the job's data and models, and is not at work."""
     from sparsekit.training.checkpoints import newest_whole, record
-    from sparsekit.training.settings import FILES
+    from sparsekit.training.settings import FILES, MODELS
 
     checkpoint = newest_whole(run.checkpoints)
     if checkpoint is None:
         return False
     trained_by = record(checkpoint).get("trained_by") or {}
-    if trained_by.get(FILES) not in (None, job.data_files):
-        return False
+    for name, content in ((FILES, job.data_files), (MODELS, job.models)):
+        if trained_by.get(name) not in (None, content):
+            return False
     try:
         with run.lock():
             return True

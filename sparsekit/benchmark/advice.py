@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from sparsekit.sparsity.pruned import is_pruned
+
 # Runtimes whose kernels skip zeros, on every CPU that they run on.
 SPARSE_KERNELS = ("deepsparse", "sparse")
-# Below this share of zeros there is nothing to skip: trained weights hold few by chance.
-FEW_ZEROS = 0.01
 # Milliseconds below which what surrounds the model (tokenizing, the network) takes as long.
 SMALL_MS = 1.0
 _INT8 = {
@@ -53,7 +53,7 @@ def advice(
     main = min(cells, key=lambda cell: (cell[0]["batch"], -cell[0]["sequence"]))
     others = [cell for cell in cells if cell is not main]
     sentences = [_choice(main), *_other_choices(main, others), _units(units)]
-    if zero_fraction < FEW_ZEROS:
+    if not is_pruned(zero_fraction):
         return [
             *sentences,
             "The model has no zeros to skip: its speed is that of int8 and its graph.",

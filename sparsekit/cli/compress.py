@@ -218,14 +218,16 @@ def _table(trials: Sequence[Trial]) -> Table:
     from rich.text import Text
 
     from sparsekit.gate.text import amount
+    from sparsekit.metrics.table import higher_is_better
 
-    view = Table("removed", "drop shown below", "difference", "latency", "", box=box.SIMPLE_HEAD)
+    view = Table("removed", "worse by less than", "difference", "latency", "", box=box.SIMPLE_HEAD)
     for trial in trials:
         metric, drop, difference = trial.metric, "-", "-"
         if metric is not None and trial.lower is not None:
             drop = amount(metric, max(-trial.lower, 0.0))
         if metric is not None and trial.difference is not None:
-            difference = amount(metric, trial.difference, "+.3g")
+            sign = 1 if higher_is_better(metric) else -1
+            difference = amount(metric, sign * trial.difference, "+.3g")
         latency = "-" if trial.latency is None else f"{trial.latency:.2f} ms"
         state = "passed" if trial.passed else trial.stopped or "did not pass"
         view.add_row(trial.removed, drop, difference, latency, Text(state))

@@ -12,6 +12,8 @@ NOT_AXES = (
     "dataset.metrics",
     *("training.disable_tqdm", "training.logging_steps", "training.logging_strategy"),
     "training.report_to",
+    # A new head is drawn by the seed.
+    "weights.others",
 )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from sparsekit.config.identity import NOT_IDENTITY, identity_hash
 from sparsekit.errors import UserError, printable
+from sparsekit.metrics.table import higher_is_better
 from sparsekit.runs.find import find_runs
 from sparsekit.runs.folder import Ending, RunFolder
 from sparsekit.runs.launch_record import overrides_of
@@ -20,6 +21,10 @@ SWEEP = "sweep.json"
 # The status of a run whose gate stopped its deployment: it is measured like a completed one.
 STOPPED = "stopped by its gate"
 MEASURED = ("completed", STOPPED)
+# How the difference of a gate is called, after the metric.
+AGAINST = " against dense"
+# Hashes of what a config names by its path or not at all: files, models, what is in memory.
+CONTENTS = ("data_files", "models", "rows", "weights.layers", "weights.others")
 
 
 @dataclass(kw_only=True)
@@ -44,7 +49,7 @@ def load(folders: Sequence[Path]) -> list[Run]:
     """Every run below the folders once, with those that a sweep reused from earlier sweeps.
 
     Left out are failed runs that a later one completed, and all but the last completed run of a
-    config. Raises UserError for a folder without runs.
+    config on the same data and models. Raises UserError for a folder without runs.
     """
     runs: dict[Path, Run] = {}
     for folder in folders:
@@ -79,7 +84,7 @@ def read(folder: Path) -> Run:
             run.status, run.error = "broken", "config.yaml is missing or cannot be read"
     try:
         _read_summary(run, end.summary or {})
-    except (AttributeError, TypeError, KeyError, ValueError, OverflowError) as error:
+    except (AttributeError, TypeError, KeyError, ValueError, ArithmeticError) as error:
         problem = printable(f"{type(error).__name__}: {error}")
         run.status, run.error = "broken", f"summary.json: {problem}"
     return run
@@ -130,10 +135,22 @@ def _jobs(record: Path) -> list[dict[str, Any]]:
 
 
 def _latest(runs: Sequence[Run]) -> Iterator[Run]:
-    last = {run.hash: run for run in runs if run.status in MEASURED}
+    measured: dict[str, list[Run]] = {}
+    for run in reversed(runs):
+        if run.hash is not None and run.status in MEASURED:
+            last = measured.setdefault(run.hash, [])
+            if not any(_same_contents(run, other) for other in last):
+                last.append(run)
     for run in runs:
-        if run.hash is None or run.hash not in last or last[run.hash] is run:
+        last = measured.get(run.hash or "", [])
+        if run in last or not any(_same_contents(run, other) for other in last):
             yield run
+
+
+def _same_contents(one: Run, other: Run) -> bool:
+    """Whether both read the same, as far as they tell: earlier versions recorded less."""
+    pairs = ((one.config.get(key), other.config.get(key)) for key in CONTENTS)
+    return all(first is None or second is None or first == second for first, second in pairs)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -150,12 +167,15 @@ def _measures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         for name, value in metrics.items():
             yield f"{split} {name}", float(value)
     for name, tested in ((summary.get("gate") or {}).get("metrics") or {}).items():
-        yield f"{name} against dense", float(tested["difference"])
+        difference = float(tested["difference"])
+        # Also of a loss it is above 0 for the better model; shown is the model minus the baseline.
+        yield f"{name}{AGAINST}", difference if higher_is_better(name) else 0.0 - difference
     if overall := summary.get("sparsity"):
         yield "sparsity", float(overall["overall"])
     if shape := summary.get("shape"):
         for name in ("heads", "neurons"):
-            yield f"{name} left", sum(shape[name]) / sum(shape["before"][name])
+            if before := sum(shape["before"][name]):
+                yield f"{name} left", sum(shape[name]) / before
     for name, timing in (summary.get("runtime") or {}).items():
         yield f"{name} latency ms", float(timing["latency_ms_p50"])
         yield f"{name} items/s", float(timing["items_per_second"])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sparsekit.compare.axes import NOT_AXES, find_axes, seed_keys, without
-from sparsekit.compare.load import MEASURED, Run
+from sparsekit.compare.load import AGAINST, CONTENTS, MEASURED, Run
 from sparsekit.compare.pareto import pareto
 from sparsekit.config.identity import config_hash
 from sparsekit.errors import UserError
@@ -82,17 +82,15 @@ def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
     done = [run for run in runs if run.status in MEASURED]
     _add_fastest(done)
     seeds = seed_keys(done) | set(NOT_AXES)
-    by_config: dict[str, list[Run]] = defaultdict(list)
-    for run in done:
-        by_config[config_hash(without(run, seeds))].append(run)
-    found = find_axes(list(by_config.values()), seeds)
+    alike = _alike(done, seeds)
+    found = find_axes(alike, seeds)
     groups = [
         Group(
             runs=members,
             values={axis: members[0].config.get(axis) for axis in found},
             statistics=_statistics(members),
         )
-        for members in by_config.values()
+        for members in alike
     ]
     counts = Counter(key for group in groups for key in group.statistics)
     measures = list(counts)
@@ -109,6 +107,23 @@ def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
         groups=groups,
         others=[run for run in runs if run.status not in MEASURED],
     )
+
+
+def _alike(runs: Sequence[Run], seeds: Collection[str]) -> list[list[Run]]:
+    """The runs of each config, apart by their contents where all of them recorded these."""
+    by_config: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_config[config_hash(without(run, {*seeds, *CONTENTS}))].append(run)
+    found: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for key, members in by_config.items():
+        recorded = [
+            name
+            for name in CONTENTS
+            if name not in seeds and all(name in run.config for run in members)
+        ]
+        for run in members:
+            found[key, *(str(run.config[name]) for name in recorded)].append(run)
+    return list(found.values())
 
 
 def _add_fastest(runs: Sequence[Run]) -> None:
@@ -130,10 +145,11 @@ def less_is_better(measure: str) -> bool:
     """
     >>> less_is_better("onnxruntime latency ms"), less_is_better("validation log_loss")
     (True, True)
-    >>> less_is_better("validation accuracy")
-    False
+    >>> less_is_better("mse against dense"), less_is_better("validation accuracy")
+    (True, False)
     """
-    return measure.endswith(COSTS) or not higher_is_better(measure.rpartition(" ")[2])
+    metric = measure.removesuffix(AGAINST).rpartition(" ")[2]
+    return measure.endswith(COSTS) or not higher_is_better(metric)
 
 
 def differ(first: Statistic, second: Statistic) -> bool | None:

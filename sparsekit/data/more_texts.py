@@ -10,6 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from sparsekit.cache import content_hash
 from sparsekit.config.build import build
 from sparsekit.data.augmentation import Augmentation
 from sparsekit.data.columns import values
@@ -60,10 +61,10 @@ class MoreTexts:
         except ConfigError as error:
             return error.problems
 
-    def hash(self) -> str | None:
-        """A hash of the files; None where there are none."""
+    def files_hash(self, labelled: str | None) -> str | None:
+        """A hash of these files and of those with labels, whose hash is `labelled`."""
         named = {str(at): name for at, name in enumerate(self.files)}
-        return files_hash(named) if named else None
+        return content_hash([labelled or "", files_hash(named)]) if named else labelled
 
     def read(self, columns: Sequence[Column], form: CsvFormat) -> list[list[str]]:
         """The texts of the files, for each of `columns`; raises UserError where there are none.

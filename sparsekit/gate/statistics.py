@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 # The probability with which a test of enough rows passes a model that is as good as the baseline.
 POWER = 0.8
+# Resamples beyond an end of the interval, at the least, and how many are drawn for it at the most.
+BEYOND, MOST = 10, 100_000
 # The fewest units whose bootstrap distribution is near the normal one that its use assumes.
 FEWEST = 50
 # Halvings of an interval: more than a float64 in [-1, 1] has bits.
@@ -111,17 +113,23 @@ def bootstrap(
         units: the number of units (rows, or questions of several windows), at least `FEWEST`.
         max_drop: the allowed drop in units of the score, above 0.
         alpha: the level of the one-sided test, above 0 and below 0.5.
-        resamples: the number of draws.
+        resamples: the number of draws; more where a small `alpha` needs them.
         seed: of the draws.
         span: by how much the score of a unit can differ, where the score is a mean over units; None
             where it has no limit, or is no mean: the units then say nothing about rarer changes.
 
     Raises:
-        ValueError: there are too few units, no resample shows a difference and `span` is None, or
-            the score is undefined on half of the resamples.
+        ValueError: there are too few units, `alpha` is too small, no resample shows a difference
+            and `span` is None, or the score is undefined on half of the resamples.
     """
     if units < FEWEST:
         raise ValueError(f"{units} units are too few to bootstrap, {FEWEST} are the least")
+    resamples = max(resamples, math.ceil(BEYOND / alpha))
+    if resamples > MOST:
+        raise ValueError(
+            f"alpha {alpha:g} takes {resamples:,} resamples, {MOST:,} are the most; set alpha to "
+            f"{BEYOND / MOST:g} or more"
+        )
     generator = np.random.default_rng(seed)
     drawn = _defined(lambda: score(generator.integers(units, size=units)), resamples)
     if not drawn.any():
@@ -131,7 +139,10 @@ def bootstrap(
                 "with a limit, so that these do not bound what rarer changes cost"
             )
         return _no_difference(units, max_drop, alpha, span)
-    lower, upper = np.quantile(drawn, [alpha, 1 - alpha])
+    # The values by which bound and p-value decide alike: `beyond` is the most that (1 + the number
+    # of resamples at or below the bound) may be for a p-value of `alpha`.
+    ordered, beyond = np.sort(drawn), math.floor(alpha * (1 + resamples) + 1e-9)
+    lower, upper = ordered[beyond - 1], ordered[-beyond]
     detectable = (_quantile(alpha) + NormalDist().inv_cdf(POWER)) * float(drawn.std(ddof=1))
     return Comparison(
         difference=score(np.arange(units)),

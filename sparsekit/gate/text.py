@@ -11,18 +11,19 @@ from rich.text import Text
 
 from sparsekit.gate.gate import unit
 from sparsekit.gate.statistics import POWER
-from sparsekit.metrics.table import as_text, is_share
+from sparsekit.metrics.difference import model_minus_baseline
+from sparsekit.metrics.table import as_text, higher_is_better, is_share
 
 
 def verdict(test: Mapping[str, Any], rows: int, alpha: float) -> str:
     """One sentence on a tested metric, and what more rows would show where it is not shown."""
-    metric = test["metric"]
-    limit = amount(metric, test["max_drop"])
+    metric, confidence = test["metric"], f"(confidence {percent(1 - alpha)})"
+    worse, limit = worsens(metric), amount(metric, test["max_drop"])
     if test["passed"]:
-        return f"PASSED: {metric} drops by less than {limit} (confidence {1 - alpha:.0%})"
+        return f"PASSED: {metric} {worse} by less than {limit} {confidence}"
     if test["upper"] <= -test["max_drop"]:
-        return f"FAILED: {metric} drops by {limit} or more (confidence {1 - alpha:.0%})"
-    text = f"FAILED: not shown that {metric} drops by less than {limit}"
+        return f"FAILED: {metric} {worse} by {limit} or more {confidence}"
+    text = f"FAILED: not shown that {metric} {worse} by less than {limit}"
     if test["detectable_drop"] <= test["max_drop"]:
         return text
     return (
@@ -66,7 +67,7 @@ def notes(gate: Mapping[str, Any]) -> list[str]:
             f"{changes['lost']} only the baseline"
         )
     methods = dict.fromkeys(test["method"] for test in gate["metrics"])
-    confidence = f"intervals of {1 - 2 * gate['alpha']:.0%}"
+    confidence = f"intervals of {percent(1 - 2 * gate['alpha'])}"
     found.append(f"{confidence}: {'; '.join(methods)}; slices are not corrected for their number")
     return found
 
@@ -89,17 +90,38 @@ def card_section(gate: Mapping[str, Any]) -> str:
 
 
 def interval(metric: str, values: Mapping[str, Any]) -> str:
-    """
+    """The model's score minus the baseline's, with its interval.
+
     >>> interval("accuracy", {"difference": -0.01, "lower": -0.02, "upper": 0.0})
     '-1.00 (-2.00 to +0.00) points'
+    >>> interval("mse", {"difference": -3.0, "lower": -4.0, "upper": -2.5})
+    '+3.00 (+2.50 to +4.00)'
     """
     scale, name = unit(metric), " points" if is_share(metric) else ""
-    if values["difference"] is None:
+    difference, lower, upper = model_minus_baseline(metric, values)
+    if difference is None:
         return "undefined"
-    difference = f"{values['difference'] * scale:+.2f}"
-    if values["lower"] is None:
-        return f"{difference}{name}"
-    return f"{difference} ({values['lower'] * scale:+.2f} to {values['upper'] * scale:+.2f}){name}"
+    text = f"{difference * scale:+.2f}"
+    if lower is None or upper is None:
+        return f"{text}{name}"
+    return f"{text} ({lower * scale:+.2f} to {upper * scale:+.2f}){name}"
+
+
+def worsens(metric: str) -> str:
+    """
+    >>> worsens("accuracy"), worsens("mse")
+    ('drops', 'rises')
+    """
+    return "drops" if higher_is_better(metric) else "rises"
+
+
+def percent(share: float) -> str:
+    """A share with as many digits as it has.
+
+    >>> percent(1 - 0.05), percent(1 - 0.025), percent(1 - 0.001)
+    ('95%', '97.5%', '99.9%')
+    """
+    return f"{100 * share:.10g}%"
 
 
 def amount(metric: str, value: float, style: str = ".3g") -> str:

@@ -54,6 +54,9 @@ def _score(metric: Metric, logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -
     match metric.inputs:
         case "classes":
             return function(labels, logits.argmax(axis=1), **metric.options)
+        case "scale":
+            predicted = logits.argmax(axis=1)
+            return function(labels, predicted, labels=np.arange(classes), **metric.options)
         case "positive":
             average = "binary" if classes == 2 else "macro"
             return function(labels, logits.argmax(axis=1), average=average, **metric.options)

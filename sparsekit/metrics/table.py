@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 # What a function of scikit-learn takes besides the labels [rows]:
 #   classes       the predicted classes [rows]
+#   scale         the same; the distance of two classes counts those between them, with rows or not
 #   positive      the same; of two classes it scores class 1, of more the mean over all (macro)
 #   one_vs_rest   the probability of each class against all others, class by class
 #   probabilities the probabilities [rows, classes]
-Inputs = Literal["classes", "positive", "one_vs_rest", "probabilities"]
+Inputs = Literal["classes", "scale", "positive", "one_vs_rest", "probabilities"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +61,10 @@ METRICS: dict[str, Metric] = {
     "matthews_correlation": Metric(function="matthews_corrcoef", inputs="classes"),
     "cohen_kappa": Metric(function="cohen_kappa_score", inputs="classes"),
     "cohen_kappa_linear": Metric(
-        function="cohen_kappa_score", inputs="classes", options={"weights": "linear"}
+        function="cohen_kappa_score", inputs="scale", options={"weights": "linear"}
     ),
     "cohen_kappa_quadratic": Metric(
-        function="cohen_kappa_score", inputs="classes", options={"weights": "quadratic"}
+        function="cohen_kappa_score", inputs="scale", options={"weights": "quadratic"}
     ),
     "roc_auc": _one_vs_rest("roc_auc_score", "macro"),
     "roc_auc_ovr": _one_vs_rest("roc_auc_score", "macro"),

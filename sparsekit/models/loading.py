@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from sparsekit.cache import content_hash, file_hash, way_out
+from sparsekit.cache import content_hash, way_out
 from sparsekit.config.build import build
 from sparsekit.errors import ConfigError, UserError, first_line
 from sparsekit.models.hub import fetch, weight_files
@@ -225,8 +225,3 @@ def positions_of(config: PreTrainedConfig) -> int | None:
     if config.model_type in COUNTED_FROM_PADDING:
         return positions - int(config.pad_token_id) - 1
     return positions
-
-
-def weights_hash(folder: Path) -> str:
-    """A hash of the config and weights in `folder`."""
-    return content_hash(file_hash(path) for path in [folder / "config.json", *weight_files(folder)])

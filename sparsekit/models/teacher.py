@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from sparsekit.cache import content_hash
 from sparsekit.data.datasets import kept_rows
 from sparsekit.errors import UserError
+from sparsekit.models.contents import weights_hash
 from sparsekit.models.hub import fetch
 from sparsekit.models.kept_outputs import (
     Kept,
@@ -31,7 +32,7 @@ from sparsekit.models.kept_outputs import (
     mean,
     read_kept,
 )
-from sparsekit.models.loading import LoadedModel, load_for_task, read_config, weights_hash
+from sparsekit.models.loading import LoadedModel, load_for_task, read_config
 from sparsekit.models.predict import predict_outputs
 from sparsekit.tasks.base import Data, Task
 from sparsekit.tasks.cache_key import cache_key

@@ -21,6 +21,7 @@ from sparsekit.data.datasets import kept_rows
 from sparsekit.data.labels import id2label
 from sparsekit.data.tokenized import Tokenized, rows_hash, text_columns
 from sparsekit.errors import UserError
+from sparsekit.models.contents import weights_hash
 from sparsekit.models.hub import fetch
 from sparsekit.models.kept_outputs import Kept, keep, mean, read_kept
 from sparsekit.models.loading import (
@@ -28,7 +29,6 @@ from sparsekit.models.loading import (
     embedded_tokens,
     positions_of,
     read_config,
-    weights_hash,
 )
 from sparsekit.models.predict import predict_outputs
 from sparsekit.models.teacher import label_order, load_teacher

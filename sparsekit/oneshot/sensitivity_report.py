@@ -27,6 +27,7 @@ from sparsekit.oneshot.sensitivity import (
 )
 from sparsekit.oneshot.sensitivity_plot import plot
 from sparsekit.sparsity.prunable import nothing_prunable, prunable
+from sparsekit.sparsity.pruned import is_pruned
 
 RECIPE = "by_sensitivity"
 # Passes the layers on while they are measured, as a progress bar does; the number is theirs.
@@ -112,7 +113,7 @@ def _dense_folder(source: str) -> Path:
     folder = fetch(str(inner) if inner.is_dir() else source)
     inspected = inspect(str(folder))
     quantized = any(layer.weights.startswith("int8") for layer in inspected.layers)
-    if quantized or inspected.sparsity:
+    if quantized or is_pruned(inspected.sparsity):
         state = "quantized" if quantized else f"pruned ({inspected.sparsity:.1%} zeros)"
         raise UserError(
             f"{source} is {state} already: give the dense model in float32 that it was made from"

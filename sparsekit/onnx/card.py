@@ -21,6 +21,7 @@ from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.launch_record import launched_from
 from sparsekit.runtime.encoder import TextEncoder, label_names
 from sparsekit.runtime.tasks.base import Answers
+from sparsekit.sparsity.pruned import is_pruned
 
 CARD = """\
 ---
@@ -78,8 +79,6 @@ ZEROS = """\
 INT8 = """\
 - Int8 is fast on CPUs with VNNI or AMX; without them onnxruntime gains little.
 """
-# A model with a smaller share was not pruned: trained weights have few zeros by chance.
-FEW_ZEROS = 0.01
 
 
 def model_card(
@@ -100,7 +99,7 @@ def model_card(
     settings = source.config
     pairs = len(settings.get("dataset", {}).get("text_columns", [])) == 2
     parts = answers.card(label_names(config), pairs)
-    sparse, int8 = result["zero_fraction"] >= FEW_ZEROS, result["int8_matmuls"] > 0
+    sparse, int8 = is_pruned(result["zero_fraction"]), result["int8_matmuls"] > 0
     kinds = ["sparse"] * sparse + ["int8"] * int8
     title = ", ".join([config["architectures"][0], *kinds])
     tags = ["sparsekit", "onnx", "onnxruntime", *kinds]

@@ -16,8 +16,9 @@ from sparsekit.config.sources import outside_code
 from sparsekit.distributed import FIRST_PROCESS, PROCESSES
 from sparsekit.errors import UserError
 from sparsekit.metrics.table import as_text
+from sparsekit.models.contents import models_hash, weights_hash
 from sparsekit.models.hub import fetch
-from sparsekit.models.loading import positions_of, weights_hash
+from sparsekit.models.loading import positions_of
 from sparsekit.models.teacher import Finetuned, Self
 from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.hub import push
@@ -57,7 +58,7 @@ def experiment(
 ) -> None:
     """The stages in order; each records its part of the summary as soon as it is known."""
     run.write_config(plan.values)
-    known = stages.identity(plan.values, names, plan.files_hash())
+    known = stages.identity(plan.values, names, plan.files_hash(), models_hash(plan.values))
     tracker.record(known | {"environment": environment()})
     metrics.check_cache()
     stages.check_architecture(plan)

@@ -12,13 +12,13 @@ from transformers import PrinterCallback, ProgressCallback
 
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.pruning import sparsity
-from sparsekit.modifiers.pruning.constant import MIN_SPARSITY
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.experiment import CHOOSES_CHECKPOINTS
 from sparsekit.pipeline.plan import OWN_ENGINE, Plan
 from sparsekit.pipeline.shrinking import load_student
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
+from sparsekit.sparsity.pruned import is_pruned
 from sparsekit.tasks.config import build_task
 from sparsekit.tasks.tokens import tokenize
 from sparsekit.training.range_test import LossRecorder, RangeTest, smoothed
@@ -93,7 +93,7 @@ def _trained(plan: Plan, run: RunFolder) -> RangeTest:
     student = load_student(plan, data)
     rows = tokenize(data, student.tokenizer, student.tokenizer_hash)
     recipe = plan.recipe
-    if sparsity(student.model)["overall"] >= MIN_SPARSITY:
+    if is_pruned(sparsity(student.model)["overall"]):
         node = plan.values["recipe"]
         recipe = Recipe.build({**node, "modifiers": node["modifiers"] | _KEEPING_ZEROS})
     recorder = LossRecorder()

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from datasets import Dataset
 
 from sparsekit.benchmark.requests import BenchmarkConfig
-from sparsekit.cache import content_hash
 from sparsekit.config.build import build
 from sparsekit.data.datasets import Source
 from sparsekit.data.more_texts import MoreTexts
@@ -126,8 +125,7 @@ class Plan:
 
     def files_hash(self) -> str | None:
         """A hash of the local files that hold the data; None where the config alone names them."""
-        labelled, more = self.dataset.files_hash(), self.more_texts.hash()
-        return labelled if more is None else content_hash([labelled or "", more])
+        return self.more_texts.files_hash(self.dataset.files_hash())
 
 
 def _secret_problems(values: Mapping[str, Any]) -> list[str]:

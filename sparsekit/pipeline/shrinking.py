@@ -13,6 +13,7 @@ from transformers import set_seed
 from sparsekit import __version__
 from sparsekit.cache import cached, content_hash
 from sparsekit.errors import UserError
+from sparsekit.models.contents import weights_hash
 from sparsekit.models.hub import fetch
 from sparsekit.models.loading import (
     CHECKPOINT,
@@ -20,7 +21,6 @@ from sparsekit.models.loading import (
     LoadedModel,
     check_body,
     load_for_task,
-    weights_hash,
 )
 from sparsekit.oneshot.calibration import TextCollator, draw
 from sparsekit.oneshot.shrink import check_unquantized, write_shrunken

@@ -27,16 +27,22 @@ log = logging.getLogger(__name__)
 
 
 def identity(
-    values: Mapping[str, Any], names: Mapping[str, str], data_files: str | None = None
+    values: Mapping[str, Any],
+    names: Mapping[str, str],
+    data_files: str | None = None,
+    models: str | None = None,
 ) -> dict[str, Any]:
     """What distinguishes this run from others: group choices `names`, config hash and seed.
 
-    data_files: the hash of the data set's files, which the config names by path alone.
+    data_files, models: the hashes of the data set's files and of local models, which the config
+        names by path alone.
     """
-    known = {**names, "hash": identity_hash(values)}
-    if data_files is not None:
-        known["data_files"] = data_files
-    return {"config": known, "seed": values["seed"]}
+    contents = {"data_files": data_files, "models": models}
+    known = {name: content for name, content in contents.items() if content is not None}
+    return {
+        "config": {**names, "hash": identity_hash(values), **known},
+        "seed": values["seed"],
+    }
 
 
 def load_data(plan: Plan) -> tuple[DatasetDict, Data]:

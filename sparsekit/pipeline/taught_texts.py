@@ -21,8 +21,8 @@ from sparsekit.data.delimited import CsvFormat
 from sparsekit.data.duplicates import repeated, text_keys
 from sparsekit.data.more_texts import MoreTexts
 from sparsekit.errors import UserError
+from sparsekit.models.contents import weights_hash
 from sparsekit.models.hub import fetch
-from sparsekit.models.loading import weights_hash
 from sparsekit.models.masked_words import MaskedWords
 from sparsekit.models.teacher import Teacher
 from sparsekit.recipe.recipe import Recipe

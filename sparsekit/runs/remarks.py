@@ -8,6 +8,7 @@ from typing import Any
 from sparsekit.metrics.report import read_report, unrecognized
 from sparsekit.metrics.table import as_text, higher_is_better, is_share, limits
 from sparsekit.runs.folder import RunFolder
+from sparsekit.sparsity.pruned import FEW_ZEROS, is_pruned
 
 SPLITS = ("validation", "test")
 RECALL_0 = 3  # classes of recall 0 that are named
@@ -17,8 +18,6 @@ FAR = 0.05
 NOTHING = 0.05
 # Sparsities to go back to.
 _LOWER = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-# A share of zeros that trained weights have by chance.
-_FEW_ZEROS = 0.01
 
 
 def remarks(run: RunFolder, summary: Mapping[str, Any]) -> list[str]:
@@ -78,7 +77,7 @@ def _advice(config: Mapping[str, Any], summary: Mapping[str, Any], missed: bool)
     else:
         yield "more epochs"
     zeros = summary.get("sparsity", {}).get("overall", 0.0)
-    if zeros > _FEW_ZEROS:
+    if is_pruned(zeros):
         yield f"less sparsity{_lower_sparsity(config, zeros)}"
     streamed = (config.get("dataset") or {}).get("streaming")  # whose classes nobody counts
     if missed and not training.get("class_weights") and not streamed:
@@ -90,7 +89,7 @@ def _advice(config: Mapping[str, Any], summary: Mapping[str, Any], missed: bool)
 
 def _lower_sparsity(config: Mapping[str, Any], zeros: float) -> str:
     """The override of the key by which this run set its sparsity, where it has one."""
-    lower = [value for value in _LOWER if value < zeros - _FEW_ZEROS]
+    lower = [value for value in _LOWER if value < zeros - FEW_ZEROS]
     keys = {"recipe": "final_sparsity", "student": "sparsity"}
     for group, key in keys.items():
         if isinstance((config.get(group) or {}).get(key), int | float) and lower:

@@ -14,6 +14,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from sparsekit.metrics.difference import model_minus_baseline
 from sparsekit.metrics.report import read_report, worst_class
 from sparsekit.metrics.table import as_text, is_share
 from sparsekit.runs.example import example_texts, reads_pairs
@@ -150,7 +151,8 @@ def _change(metric: str, change: Mapping[str, float]) -> str:
     '-0.40 (-1.30 to +0.50) points'
     """
     scale, name = (100, " points") if is_share(metric) else (1, "")
-    values = [f"{change[key] * scale:+.2f}" for key in ("difference", "lower", "upper")]
+    found = model_minus_baseline(metric, change)
+    values = [f"{value * scale:+.2f}" for value in found if value is not None]
     return f"{values[0]} ({values[1]} to {values[2]}){name}"
 
 

@@ -119,11 +119,11 @@ def head_norms(block: Block) -> Tensor:
     if not block.heads:
         return torch.zeros(0)
     layout, size = block.layout, block.head_size
-    value = block.linear(layout.value).weight
-    output = block.linear(layout.attention_output).weight
+    value = block.linear(layout.value).weight.float()
+    output = block.linear(layout.attention_output).weight.float()
     norms: Tensor = value.square().sum(1).view(-1, size).sum(1).sqrt()
     norms = norms * output.square().sum(0).view(-1, size).sum(1).sqrt()
-    return norms.float().cpu()
+    return norms.cpu()
 
 
 def neuron_norms(block: Block) -> Tensor:
@@ -131,9 +131,10 @@ def neuron_norms(block: Block) -> Tensor:
     if not block.neurons:
         return torch.zeros(0)
     layout = block.layout
-    into, out = block.linear(layout.intermediate).weight, block.linear(layout.output).weight
+    into = block.linear(layout.intermediate).weight.float()
+    out = block.linear(layout.output).weight.float()
     norms: Tensor = into.norm(dim=1) * out.norm(dim=0)
-    return norms.float().cpu()
+    return norms.cpu()
 
 
 def layer_norm(block: Block) -> float:
@@ -162,13 +163,15 @@ def hidden_norms(model: PreTrainedModel) -> Tensor:
     squares = torch.zeros(hidden_width(model))
     for block in blocks(model):
         layout = block.layout
-        if block.heads:
-            for path in (layout.query, layout.key, layout.value):
-                squares += block.linear(path).weight.square().sum(0).float().cpu()
-            squares += block.linear(layout.attention_output).weight.square().sum(1).float().cpu()
+        readers = [layout.query, layout.key, layout.value] if block.heads else []
+        writers = [layout.attention_output] if block.heads else []
         if block.neurons:
-            squares += block.linear(layout.intermediate).weight.square().sum(0).float().cpu()
-            squares += block.linear(layout.output).weight.square().sum(1).float().cpu()
+            readers.append(layout.intermediate)
+            writers.append(layout.output)
+        for path in readers:
+            squares += block.linear(path).weight.float().square().sum(0).cpu()
+        for path in writers:
+            squares += block.linear(path).weight.float().square().sum(1).cpu()
     return squares.sqrt()
 
 
@@ -190,14 +193,16 @@ def by_surgeon(weight: Tensor, statistics: LinearStatistics, group: int) -> Rank
         chosen = torch.argsort(scores, stable=True)[:step].sort().values
         gone = _features(chosen, group)
         stay = _complement(gone, scaled.shape[1])
-        solved = torch.linalg.solve(inverse[gone][:, gone], inverse[gone])
-        together = float((scaled[:, gone] * (scaled[:, gone] @ solved[:, gone])).sum()) / 2
+        removed, block = scaled[:, gone], inverse[gone][:, gone]
+        solved = torch.linalg.solve(block, inverse[gone])
+        # As `_rises` of the whole step: the others take over less of it than of each unit alone.
+        together = float((removed * torch.linalg.solve(block, removed.T).T).sum()) / 2
         # What the step costs, divided among its units by their own scores.
         shares = scores[chosen] / scores[chosen].sum().clamp(min=torch.finfo(scores.dtype).tiny)
         ranked = torch.argsort(scores[chosen], stable=True)
         order.append(left[chosen][ranked])
         rises.append(together * shares[ranked])
-        scaled = scaled[:, stay] - scaled[:, gone] @ solved[:, stay]
+        scaled = scaled[:, stay] - removed @ solved[:, stay]
         inverse = inverse[stay][:, stay] - inverse[stay][:, gone] @ solved[:, stay]
         left = left[_complement(chosen, len(left))]
     losses = torch.cat([torch.zeros(1, dtype=torch.float64), torch.cumsum(torch.cat(rises), 0)])

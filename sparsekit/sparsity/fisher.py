@@ -43,7 +43,8 @@ class Fisher(Protocol):
         """The rise of the loss if a group of `group` consecutive entries alone is removed.
 
         `weight` and `mask` (False where it is pruned already) are flat, [d]. The result is [d]
-        too, with equal values within a group.
+        too, with equal values within a group: float32 for weights in half precision too, whose
+        smallest number is larger than most rises.
         """
 
     def compensate(self, weight: Tensor, mask: Tensor, damp: float) -> Tensor:
@@ -87,7 +88,7 @@ class BlockFisher:
                 torch.linalg.cholesky(matrix), eye.expand_as(matrix), upper=False
             )
             rises.append(group_rise(weights[part].double(), diagonal_groups(half, half, group)))
-        return torch.cat(rises).flatten()[: len(weight)].to(weight.dtype)
+        return torch.cat(rises).flatten()[: len(weight)].float()
 
     def compensate(self, weight: Tensor, mask: Tensor, damp: float) -> Tensor:
         size = self.total.shape[-1]
@@ -136,7 +137,7 @@ class GradientFisher:
             seen = diagonal_groups(gradients, solved, group)
             inverse = (torch.eye(group, dtype=seen.dtype, device=seen.device) - seen) / damp
             rises.append(group_rise(weights[part].double(), inverse))
-        return torch.cat(rises).flatten()[: len(weight)].to(weight.dtype)
+        return torch.cat(rises).flatten()[: len(weight)].float()
 
     def compensate(self, weight: Tensor, mask: Tensor, damp: float) -> Tensor:
         weights, masks = as_blocks(weight, self.block_size), as_blocks(mask, self.block_size)

@@ -45,7 +45,7 @@ class PackedFisher:
         )
         _check(inverse)
         rises = group_rise(as_blocks(weight.double(), self.size), inverse)
-        return rises.flatten()[: len(weight)].to(weight.dtype)
+        return rises.flatten()[: len(weight)].float()
 
     def compensate(self, weight: Tensor, mask: Tensor, damp: float) -> Tensor:
         damping = self._damping(damp)

@@ -13,12 +13,13 @@ from typing import Any
 from sparsekit.config.command_line import assigned
 from sparsekit.data.fingerprint import files_hash
 from sparsekit.errors import UserError, parse_json
+from sparsekit.models.contents import models_hash
 from sparsekit.runs.folder import RunFolder
 from sparsekit.sweep.candidates import CANDIDATES, Candidate
 
 SETTINGS = "compress.json"
-# In it, besides the fields of Search: the hash of the files.
-ROWS = "content of the files"
+# In it, besides the fields of Search: the hashes of the files and of a local model.
+ROWS, MODEL = "content of the files", "content of the model"
 
 # Runs `sparsekit train` with the given overrides, and returns when it has ended.
 Train = Callable[[Sequence[str]], None]
@@ -184,13 +185,14 @@ def _trained(trial: Path) -> bool:
 def _claim(asked: Search, folder: Path) -> None:
     """Write what is looked for in `folder`; raises UserError where it was something else."""
     rows = files_hash({"train": asked.data, "validation": asked.validation})
-    file, settings = folder / SETTINGS, {**asdict(asked), ROWS: rows}
+    contents = {ROWS: rows, MODEL: models_hash({"student": {"checkpoint": asked.model}})}
+    file, settings = folder / SETTINGS, {**asdict(asked), **contents}
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; choose a new folder as --output")
     if file.exists():
         try:
             # Earlier searches removed weights alone, and did not say what their files held.
-            known: Any = {"remove": "weights", ROWS: rows, **parse_json(file.read_bytes())}
+            known: Any = {"remove": "weights", **contents, **parse_json(file.read_bytes())}
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"cannot read {file}: {error}; choose another --output") from error
         if known != settings and any(map(_trained, folder.glob("*-*"))):

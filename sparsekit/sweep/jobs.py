@@ -28,8 +28,9 @@ RECORD = "sweep.json"
 class Job:
     """One job: its overrides, the hash of its resolved config, and the folder of its run.
 
-    `hash` is None if the config does not compose, and `error` is the reason. `data_files` is the
-    hash of the data set's files, which the config names by path alone. `reused` marks the
+    `hash` is None if the config does not compose, and `error` is the reason. `data_files` and
+    `models` are the hashes of the data set's files and of local models, which the config names by
+    path alone. `reused` marks the
     run of an earlier call; `resumed` marks an interrupted run that goes on in its own folder.
     `number` is the launcher's, which numbers the jobs of a call consecutively.
     """
@@ -38,6 +39,7 @@ class Job:
     hash: str | None = None
     error: str | None = None
     data_files: str | None = None
+    models: str | None = None
     folder: Path | None = None
     number: int | None = None
     reused: bool = False
@@ -126,8 +128,8 @@ def to_run(
     rerun: failed (jobs that are missing or failed), none (missing jobs only) or all.
     resumable: whether an interrupted run has a checkpoint from which it can go on.
 
-    A job listed twice runs once, and a run on other data does not count as the job's. A job that is
-    to go on from a checkpoint gets the folder of its interrupted run.
+    A job listed twice runs once, and a run on other data or models does not count as the job's. A
+    job that is to go on from a checkpoint gets the folder of its interrupted run.
     """
     if rerun not in RERUN:
         raise UserError(f"sweep.rerun={rerun!r} must be one of {', '.join(RERUN)}")
@@ -138,12 +140,12 @@ def to_run(
         runs = [] if rerun == "all" else known.get(job.hash, [])
         ended = ("completed", "failed") if rerun == "none" else ("completed",)
         finished = [(run, end) for run, end in runs if end.status in ended]
-        done = [run for run, end in finished if _same_data(end, job)]
+        done = [run for run, end in finished if _same_content(end, job)]
         if done:
             job.folder, job.reused = done[-1], True
             continue
         if finished:
-            log.warning("%s has run on other data: its files changed", finished[-1][0])
+            log.warning("%s has run on other data or models: their files changed", finished[-1][0])
         missing[job.hash] = job
         begun = [run for run, _ in reversed(runs) if resumable(RunFolder(run), job)]
         if begun:
@@ -151,11 +153,12 @@ def to_run(
     return list(missing.values())
 
 
-def _same_data(end: Ending, job: Job) -> bool:
+def _same_content(end: Ending, job: Job) -> bool:
     """Whether a run read the files that the job would read now, as far as its summary tells."""
     config = (end.summary or {}).get("config")
-    recorded = config.get("data_files") if isinstance(config, Mapping) else None
-    return recorded is None or recorded == job.data_files
+    recorded = config if isinstance(config, Mapping) else {}
+    now = {"data_files": job.data_files, "models": job.models}
+    return all(recorded.get(name) in (None, content) for name, content in now.items())
 
 
 def read_record(folder: Path) -> tuple[str, list[Job]] | None:

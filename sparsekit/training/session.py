@@ -10,18 +10,17 @@ from __future__ import annotations
 import atexit
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from sparsekit.config.arguments import naming_arguments
 from sparsekit.config.identity import identity_hash
 from sparsekit.data.labels import id2label
-from sparsekit.data.tokenized import Tokenized, rows_hash, tokenized_rows
+from sparsekit.data.tokenized import Tokenized, tokenized_rows
 from sparsekit.distributed import FIRST_PROCESS, PROCESSES, scratch_folder
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.runs.folder import RunFolder
@@ -31,10 +30,9 @@ from sparsekit.runs.tracking import Tracker
 from sparsekit.runs.tracking_callback import TrackerCallback
 from sparsekit.system import environment
 from sparsekit.tasks.base import Task
-from sparsekit.tasks.config import task_node
-from sparsekit.training.arguments import is_secret
-from sparsekit.training.conversion import given_arguments, sparse_arguments
+from sparsekit.training.conversion import sparse_arguments
 from sparsekit.training.given import Given, Teachers
+from sparsekit.training.given_config import content_of_rows, contents, given_config
 from sparsekit.training.preparation import Prepared, prepare
 from sparsekit.training.processes import from_first, leave
 from sparsekit.training.record import ScheduleCallback, record_evaluation
@@ -90,12 +88,12 @@ class Session:
         if PROCESSES > 1:
             atexit.register(leave)
         self.prepared = prepared
-        self._config = _config(prepared, teacher)
+        self._config = given_config(prepared, teacher)
         self._tracker = Tracker(self.run)
-        rows, inputs = prepared.train.rows, prepared.student.tokenizer.model_input_names
-        columns = [name for name in (*inputs, "labels") if name in rows.column_names]
+        train_rows = content_of_rows(prepared, prepared.train)
+        self._contents = contents(prepared, teacher, train_rows)
         # Kept in every checkpoint, for a run that resumes from it to compare.
-        self.trained_by = trained_by(self._config, rows_hash(rows, columns))
+        self.trained_by = trained_by(self._config, train_rows)
 
     @property
     def callbacks(self) -> list[TrainerCallback]:
@@ -134,7 +132,7 @@ class Session:
         self.run.write_config(self._config)
         self.prepared.recipe.save(self.run.recipe, {})
         known = {
-            "config": {"hash": identity_hash(self._config)},
+            "config": {"hash": identity_hash(self._config), **self._contents},
             "seed": self.prepared.args.seed,
             "environment": environment(),
         }
@@ -186,46 +184,3 @@ def _texts(split: Tokenized, task: Task, columns: Sequence[str]) -> Dataset:
     plain = split.dataset.with_format(None)
     kept = {name: list(plain[column]) for name, column in texts.items()}
     return Dataset.from_dict({**kept, "label": list(split.rows["labels"])})
-
-
-def _config(prepared: Prepared, teacher: Teachers) -> dict[str, Any]:
-    """`config.yaml`: what the trainer was given, by the launcher's keys."""
-    model, args, task = prepared.student.model, prepared.args, prepared.task
-    data = {
-        split.name: split.rows.num_rows
-        for split in (prepared.train, prepared.evaluation)
-        if split is not None
-    }
-    node = task_node(task)
-    given = {name: value for name, value in given_arguments(args).items() if not is_secret(name)}
-    return {
-        "task": {"_target_": node.pop("_target_")},
-        "dataset": {**node, "rows": data},
-        "student": {"checkpoint": model.name_or_path or type(model).__name__},
-        "teacher": {"checkpoint": _teacher_name(teacher)},
-        "recipe": prepared.recipe.values,
-        "training": _plain(given),
-        "export": {},
-        "runtime": {},
-        "seed": args.seed,
-    }
-
-
-def _teacher_name(teacher: Teachers) -> str | list[str] | None:
-    """The teacher by its folder or id, or by its class; a list of several."""
-    if teacher is None or isinstance(teacher, str | Path):
-        return None if teacher is None else str(teacher)
-    if isinstance(teacher, PreTrainedModel):
-        return teacher.name_or_path or type(teacher).__name__
-    return [str(_teacher_name(one)) for one in teacher]
-
-
-def _plain(value: Any) -> Any:
-    """`value` in YAML's types; objects of other types become text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, Enum):
-        return value.value
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

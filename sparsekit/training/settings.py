@@ -18,6 +18,7 @@ LOG = logging.getLogger(__name__)
 
 ROWS = "training rows"
 FILES = "data files"
+MODELS = "local models"
 OPTIMIZER = "training.optim"
 
 # Groups and keys that do not change what is trained: where a run is kept and shown, what is saved
@@ -38,13 +39,17 @@ _FREE_DATASET = ("metrics", "rows")
 
 
 def trained_by(
-    values: Mapping[str, Any], train_rows: str | None = None, data_files: str | None = None
+    values: Mapping[str, Any],
+    train_rows: str | None = None,
+    data_files: str | None = None,
+    models: str | None = None,
 ) -> dict[str, Any]:
     """What decides how training goes on, by dotted keys of the resolved config `values`.
 
     train_rows: the fingerprint of the training rows.
     data_files: the hash of the files of all splits, by which a sweep tells whether they changed. A
         run may go on where only those of other splits did.
+    models: the hash of the local folders of student and teacher.
     """
     kept = {key: value for key, value in values.items() if key not in _FREE_GROUPS}
     decisive = without_added(kept)
@@ -55,7 +60,7 @@ def trained_by(
         key: value for key, value in values["training"].items() if key not in _FREE_TRAINING
     }
     facts = dict(_flat(decisive, "")) | {"number of processes": PROCESSES}
-    known = {ROWS: train_rows, FILES: data_files}
+    known = {ROWS: train_rows, FILES: data_files, MODELS: models}
     return facts | {name: value for name, value in known.items() if value is not None}
 
 
@@ -66,7 +71,8 @@ def check_unchanged(resumed: str | bool | None, now: Mapping[str, Any], allow: b
     be the same: another one cannot read the state in the checkpoint.
 
     Checkpoints of versions before 0.2 have no record; they are compared with their run's
-    `config.yaml`. `now` may lack the training rows, which are not known before they are read.
+    `config.yaml`. `now` may lack the training rows and the models, which are not known before they
+    are read.
     """
     if not resumed:
         return
@@ -83,7 +89,7 @@ def check_unchanged(resumed: str | bool | None, now: Mapping[str, Any], allow: b
         for key in {**before, **now}
         if before.get(key) != now.get(key) and key != FILES
         # Read later than the config is compared, and unknown of older checkpoints.
-        if not (key == ROWS and key not in before.keys() & now)
+        if not (key in (ROWS, MODELS) and key not in before.keys() & now)
     ]
     if OPTIMIZER in before and before[OPTIMIZER] != now.get(OPTIMIZER):
         raise ConfigError(

@@ -284,6 +284,43 @@ def test_a_repeated_failure_is_gone_and_runs_of_other_sweeps_are_followed(tmp_pa
     ]
 
 
+def write_contents(run: Path, **contents: Any) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    summary["config"] |= contents
+    (run / "summary.json").write_text(json.dumps(summary))
+
+
+def test_runs_on_other_data_or_models_are_others(tmp_path: Path) -> None:
+    def run(name: str, seed: int = 1, **contents: Any) -> Path:
+        folder = write_made_run(tmp_path / name, 0.5, 0.0, 0, seed, 0.8)
+        write_contents(folder, **contents)
+        return folder
+
+    run("0", models="old")
+    run("1", models="new", data_files="a")
+    again = run("2", models="new", data_files="a")
+    other = run("3", models="new", data_files="b")
+    runs = load([tmp_path])
+    assert [each.folder.name for each in runs] == ["0", again.name, other.name]
+    found = compare(runs)
+    assert len(found.groups) == 2 and found.axes == ["models"]
+    # What an earlier version did not record tells nothing apart.
+    run("4")
+    assert [each.folder.name for each in load([tmp_path])] == ["4"]
+
+
+def test_runs_of_other_weights_in_memory_are_others_but_for_new_heads(tmp_path: Path) -> None:
+    for name, seed, layers, others in (
+        *(("0", 1, "dense", "a"), ("1", 2, "dense", "b"), ("2", 1, "sparse", "a")),
+        ("3", 1, "dense", "c"),
+    ):
+        folder = write_made_run(tmp_path / name, 0.5, 0.0, 0, seed, 0.8)
+        write_contents(folder, weights={"layers": layers, "others": others})
+    found = compare(load([tmp_path]))
+    assert found.axes == ["weights.layers"]
+    assert sorted(len(group.runs) for group in found.groups) == [1, 3]
+
+
 def test_a_run_that_its_gate_stopped_is_compared(tmp_path: Path) -> None:
     """It was trained and scored; only its deployment is missing."""
     write_made_run(tmp_path / "0", 0.5, 0.0, 0, 1, 0.8)
@@ -297,6 +334,20 @@ def test_a_run_that_its_gate_stopped_is_compared(tmp_path: Path) -> None:
     found = compare(runs)
     assert found.axes == ["student.sparsity"] and not found.others
     assert found.groups[1].statistics["accuracy against dense"].mean == -0.1
+    # A loss counts as worse below 0 in the gate, and is shown as the model minus the baseline.
+    summary["gate"]["metrics"] = {"log_loss": {"difference": -0.1, "lower": -0.2}}
+    (stopped / "summary.json").write_text(json.dumps(summary))
+    assert load([tmp_path])[1].measures["log_loss against dense"] == 0.1
+
+
+def test_a_model_without_neurons_before_has_no_share_of_them(tmp_path: Path) -> None:
+    run = write_made_run(tmp_path / "0", 0.5, 0.0, 0, 1, 0.8)
+    summary = json.loads((run / "summary.json").read_text())
+    shape = {"heads": [2], "neurons": [0], "before": {"heads": [4], "neurons": [0]}}
+    (run / "summary.json").write_text(json.dumps(summary | {"shape": shape}))
+    (read,) = load([tmp_path])
+    assert read.status == "completed" and read.measures["heads left"] == 0.5
+    assert "neurons left" not in read.measures and "validation accuracy" in read.measures
 
 
 def test_a_broken_summary_never_stops_the_rest(tmp_path: Path) -> None:

@@ -72,6 +72,20 @@ def test_bound_and_p_value_decide_alike() -> None:
         assert (found.lower > -0.03) == (found.p_value < 0.05)
 
 
+@pytest.mark.parametrize("alpha", [0.05, 0.025, 0.003, 0.0005])
+def test_bound_and_p_value_of_the_bootstrap_decide_alike(alpha: float) -> None:
+    gains = np.random.default_rng(1).normal(0, 0.1, 100)
+    lower = bootstrap(lambda rows: float(gains[rows].mean()), 100, 1.0, alpha, 200, 0, 1.0).lower
+    for drop in (-lower * (1 - 1e-6), -lower, -lower * (1 + 1e-6)):
+        found = bootstrap(lambda rows: float(gains[rows].mean()), 100, drop, alpha, 200, 0, 1.0)
+        assert (found.lower > -drop) == (found.p_value <= alpha + 1e-12)
+
+
+def test_an_alpha_that_takes_too_many_resamples_is_refused() -> None:
+    with pytest.raises(ValueError, match="alpha 1e-05 takes 1,000,000 resamples"):
+        bootstrap(lambda rows: 0.0, 100, 0.1, 1e-5, 200, 0, 1.0)
+
+
 @pytest.mark.parametrize(("gain", "loss"), [(0.03, 0.03), (0.02, 0.05), (0.0, 0.02)])
 def test_coverage_of_the_accuracy_interval(gain: float, loss: float) -> None:
     """The one-sided bound lies above the true difference in about alpha of all samples."""

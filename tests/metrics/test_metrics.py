@@ -127,6 +127,18 @@ def test_curves_ignore_classes_without_rows():
     assert metrics.compute(["roc_auc"], logits, labels)["roc_auc"] == pytest.approx(np.mean(each))
 
 
+@pytest.mark.parametrize(("weights", "power"), [("linear", 1), ("quadratic", 2)])
+def test_weighted_kappa_counts_classes_without_rows(weights, power):
+    """Two stars taken for four are two apart, also where no row has three."""
+    labels, predictions = np.array([0, 1, 1, 3, 4, 0]), np.array([0, 3, 1, 3, 4, 1])
+    distances = np.abs(np.arange(5)[:, None] - np.arange(5)) ** power
+    observed = np.mean([distances[pair] for pair in zip(labels, predictions, strict=True)])
+    expected = np.mean([[distances[label, other] for other in predictions] for label in labels])
+    name = f"cohen_kappa_{weights}"
+    found = metrics.compute([name], np.eye(5)[predictions], labels)[name]
+    assert found == pytest.approx(1 - observed / expected)
+
+
 def test_constant_predictions_have_no_correlation():
     logits = np.tile([1.0, 0.0], (6, 1))
     values = metrics.compute(["f1", "matthews"], logits, TRUE)

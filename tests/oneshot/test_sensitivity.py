@@ -21,6 +21,7 @@ from sparsekit.oneshot.sensitivity import (
     pruned_layers,
     sensitivities,
 )
+from sparsekit.oneshot.sensitivity_report import _dense_folder
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.recipe.source import values_of_file
 from sparsekit.sparsity.prunable import prunable
@@ -152,6 +153,20 @@ def test_pruned_layers_together_have_the_shares(model) -> None:
     with pruned_layers(layers, shares):
         for name, layer in layers.items():
             assert float((layer.weight == 0).float().mean()) == pytest.approx(shares[name])
+
+
+def test_a_model_with_a_few_zeros_is_dense(model, tmp_path: Path) -> None:
+    """In half precision the smallest weights of a dense model become 0."""
+    weight = model.bert.encoder.layer[0].output.dense.weight
+    with torch.no_grad():
+        weight[0, 0] = 0
+    model.save_pretrained(tmp_path / "dense")
+    assert _dense_folder(str(tmp_path / "dense")) == tmp_path / "dense"
+    with torch.no_grad():
+        weight.zero_()
+    model.save_pretrained(tmp_path / "pruned")
+    with pytest.raises(UserError, match=r"is pruned \(.*% zeros\) already"):
+        _dense_folder(str(tmp_path / "pruned"))
 
 
 def command(*words: str) -> tuple[int, str]:

@@ -12,7 +12,15 @@ from sparsekit.shape.blocks import blocks
 from sparsekit.shape.choice import Shares, choose
 from sparsekit.shape.kept import Kept
 from sparsekit.shape.masking import structure_masks
-from sparsekit.shape.ranking import METHODS, Ranking, by_surgeon, compensate, layer_norm, rank
+from sparsekit.shape.ranking import (
+    METHODS,
+    Ranking,
+    by_surgeon,
+    compensate,
+    damped,
+    layer_norm,
+    rank,
+)
 from sparsekit.shape.removal import remove
 from sparsekit.shape.statistics import measure
 
@@ -123,6 +131,42 @@ def test_obs_knows_what_the_others_can_take_over() -> None:
     compensate(model, statistics, kept.heads, neurons)
     remove(model, Kept(kept.layers, kept.heads, neurons, kept.hidden))
     torch.testing.assert_close(model(**batch()).logits, before, rtol=0, atol=0.02)
+
+
+def test_norms_of_half_precision_weights_have_no_ties() -> None:
+    model = classifier().half()
+    half, full = rank(model, "magnitude"), rank(model.float(), "magnitude")
+    for one, other in zip(
+        (*half.heads, *half.neurons, half.hidden, half.layers),
+        (*full.heads, *full.neurons, full.hidden, full.layers),
+        strict=True,
+    ):
+        assert one.order.tolist() == other.order.tolist()
+
+
+@pytest.mark.parametrize("path", ["output.dense", "attention.output.dense"])
+def test_obs_costs_what_the_best_weights_without_the_structures_lose(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sparsekit.shape.ranking.STEPS", 16)  # Four of the 64 neurons at a time.
+    model = classifier()
+    statistics = measure(model, labelled(32))
+    heads = path.startswith("attention")
+    found = (statistics.heads if heads else statistics.neurons)[1]
+    assert found is not None
+    weight = blocks(model)[1].linear(path).weight.detach()
+    group = 8 if heads else 1
+    ranking = by_surgeon(weight, found, group)
+    full, moments = weight.double(), damped(found.moments)
+    units = len(ranking.order)
+    for count in range(units // 4, units + 1, units // 4):
+        kept = ranking.kept(units - count)
+        stay = (kept[:, None] * group + torch.arange(group)).flatten()
+        best = torch.zeros_like(full)
+        best[:, stay] = torch.linalg.solve(moments[stay][:, stay], moments[stay] @ full.T).T
+        change = best - full
+        rise = float((found.output_fisher * ((change @ moments) * change).sum(1)).sum()) / 2
+        assert float(ranking.losses[count]) == pytest.approx(rise, rel=1e-4)
 
 
 def test_shares_are_of_each_layer() -> None:

@@ -62,6 +62,16 @@ def test_saliency_is_that_of_the_dense_inverse_without_pruned_weights(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_saliencies_of_half_precision_weights_do_not_underflow(kind, drawn) -> None:
+    gradients, weight, keep = drawn
+    fisher, half = fisher_of(kind, gradients), (weight * 1e-4).half()
+    actual = fisher.saliency(half, keep, DAMP)
+    assert (actual[keep] > 0).all()
+    torch.testing.assert_close(actual, fisher.saliency(half.float(), keep, DAMP))
+    assert fisher.compensate(half, keep, DAMP).dtype == torch.float16
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_saliency_of_a_group_is_the_least_rise_of_the_loss_without_it(kind, drawn) -> None:
     gradients, weight, _ = drawn
     keep = torch.ones(WEIGHTS, dtype=torch.bool)

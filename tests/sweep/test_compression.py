@@ -136,6 +136,24 @@ def test_other_content_of_the_files_is_another_search(tmp_path: Path) -> None:
         list(search(asked, tmp_path / "s", Trainer(0.9)))
 
 
+def test_another_model_in_the_same_folder_is_another_search(tmp_path: Path) -> None:
+    model = tmp_path / "dense"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"weights")
+    asked = Search(**{**vars(ASKED), "model": str(model)})
+    found = list(search(asked, tmp_path / "s", Trainer(0.9)))
+    assert list(search(asked, tmp_path / "s", Trainer(0.9))) == found
+    (model / "model.safetensors").write_bytes(b"trained anew")
+    with pytest.raises(UserError, match="another content of the model"):
+        list(search(asked, tmp_path / "s", Trainer(0.9)))
+    # A search of an earlier version did not say what its model was.
+    settings = json.loads((tmp_path / "s" / "compress.json").read_text())
+    del settings["content of the model"]
+    (tmp_path / "s" / "compress.json").write_text(json.dumps(settings))
+    assert list(search(asked, tmp_path / "s", Trainer(0.9))) == found
+
+
 def test_a_file_is_no_output(tmp_path: Path) -> None:
     (tmp_path / "train.csv").touch()
     with pytest.raises(UserError, match=r"train\.csv is a file; choose a new folder as --output"):

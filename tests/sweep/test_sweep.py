@@ -12,6 +12,9 @@ from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from sweeping import poison, ran, statuses, sweep
 
+from hydra_plugins.sparsekit_sweeper import _data_files
+from sparsekit.data.datasets import FileDataset
+from sparsekit.data.more_texts import MoreTexts
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import Ending, RunFolder
 from sparsekit.runs.report import show
@@ -179,6 +182,30 @@ def test_a_run_on_other_data_is_not_the_jobs(
     missing, job = left(run("0", "old"), run("1", "new"), run("2", "other"))
     assert (missing, job.folder, job.reused) == ([], tmp_path / "1", True)
     assert left(run("0", None))[0] == []
+
+
+def test_a_run_on_another_model_of_the_same_name_is_not_the_jobs(tmp_path: Path) -> None:
+    job = Job(overrides=["a=1"], hash="x", models="new")
+    for recorded, missing in (("old", [job]), ("new", []), (None, [])):
+        summary = {"config": {"hash": "x", "models": recorded}}
+        runs = [(tmp_path / "0", Ending(status="completed", hash="x", summary=summary))]
+        assert to_run([job], {"x": runs}, "failed", lambda run, job: False) == missing
+
+
+def test_a_job_knows_its_texts_without_labels_too(
+    csv_files: dict[str, str], tmp_path: Path
+) -> None:
+    """As its run does, which records the hash of all files: else none would ever count as done."""
+    more = tmp_path / "more.csv"
+    more.write_text("text\nfine\n")
+    files = {"data_files": csv_files, "format": "csv", "unlabeled": str(more)}
+    source = FileDataset(data_files=dict(csv_files), format="csv")
+    data = {
+        "task": {"_target_": "sparsekit.tasks.text_classification.TextClassification"},
+        "dataset": {"_target_": "sparsekit.data.datasets.FileDataset", **files},
+    }
+    recorded = MoreTexts(unlabeled=str(more)).files_hash(source.files_hash())
+    assert _data_files(json.dumps(data)) == recorded != source.files_hash()
 
 
 def parsed(*overrides: str) -> list:

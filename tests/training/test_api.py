@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from transformers import (
     set_seed,
 )
 
+from sparsekit.compare.load import load
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.pruning import sparsity
+from sparsekit.oneshot.in_memory import prune
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.training.arguments import SparseTrainingArguments
@@ -79,6 +82,34 @@ def test_a_run_of_the_api_is_a_run_folder(
     for name, weight in saved.state_dict().items():
         assert torch.equal(weight, model.state_dict()[name]), name
     assert len(AutoTokenizer.from_pretrained(run.model)) == len(tokenizer)
+
+
+def test_runs_of_other_weights_or_rows_are_compared(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: dict[str, Dataset],
+    teacher_folder: str,
+    tmp_path: Path,
+) -> None:
+    """The config is the same: what is given in memory tells the runs apart."""
+    fewer = {**data, "train_dataset": data["train_dataset"].select([*range(23), 22])}
+    shown = []
+    for name, rows, share in (
+        ("a", data, 0.92),
+        ("b", data, 0.95),
+        ("c", fewer, 0.95),
+        ("d", data, 0.95),
+    ):
+        student = prune(copy.deepcopy(model), share)
+        args = arguments(tmp_path / name, max_steps=1)
+        made = trainer(student, tokenizer, rows, tmp_path / name, args=args, teacher=teacher_folder)
+        made.train()
+        shown.append(RunFolder(tmp_path / name).summary["config"])
+    a, b, c, d = shown
+    assert a["hash"] == b["hash"] and {"rows", "weights", "models"} <= a.keys()
+    assert a["weights"]["layers"] != b["weights"]["layers"] and b["rows"] != c["rows"]
+    assert b == d
+    assert [run.folder.name for run in load([tmp_path])] == ["a", "c", "d"]
 
 
 # What can be given

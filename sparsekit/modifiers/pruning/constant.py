@@ -10,9 +10,7 @@ from torch import nn
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
 from sparsekit.modifiers.pruning.masked import MaskedWeights, Pruning
-
-# Even a dense checkpoint may have a few exact zeros; a pruned one has at least this share.
-MIN_SPARSITY = 0.01
+from sparsekit.sparsity.pruned import is_pruned
 
 
 @dataclass(kw_only=True)
@@ -39,7 +37,7 @@ class ConstantPruning(Pruning):
 
     def _take_mask(self) -> None:
         zeros, total = self._masked.zeros(), self._masked.size()
-        if zeros < MIN_SPARSITY * total:
+        if not is_pruned(zeros / max(total, 1)):
             raise ConfigError(
                 [
                     f"params {self.params!r}: {zeros} of {total} weights are zero, so there is no "

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PrinterCallback, ProgressCallback
 
 from sparsekit.config.build import build
+from sparsekit.models.contents import models_hash
 from sparsekit.models.kept_outputs import add_outputs
 from sparsekit.models.teacher import averaged_outputs, live_teacher, row_teacher
 from sparsekit.pipeline import stages
@@ -39,7 +40,7 @@ class SparsekitEngine:
         trainer = make_trainer(plan, inputs, teach(plan, inputs, tracker), run, tracker)
         stream, files = inputs.stream, plan.files_hash()
         rows = inputs.data.fingerprint("train") if stream is None else stream.fingerprint
-        trainer.trained_by = trained_by(plan.values, rows, files)
+        trainer.trained_by = trained_by(plan.values, rows, files, models_hash(plan.values))
         resumed, allow = plan.training.resume_from_checkpoint, plan.training.resume_despite_changes
         check_unchanged(resumed, trainer.trained_by, allow)
         plan.recipe.save(run.recipe, {})
