@@ -150,6 +150,20 @@ def test_the_lock_keeps_others_out_and_lets_its_own_process_in(tmp_path: Path) -
         pass
 
 
+def test_a_held_lock_lets_its_own_process_in_under_any_name_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    code = (
+        "import sys; from pathlib import Path; from sparsekit.runs.folder import RunFolder\n"
+        "RunFolder(Path(sys.argv[1])).hold()\n"
+        "for name in sys.argv[2:]:\n"
+        "    with RunFolder(Path(name)).lock(): pass\n"
+    )
+    names = [str(tmp_path / name) for name in ("run/../run", "run", "link")]
+    for first in names:
+        subprocess.run([sys.executable, "-c", code, first, *names], check=True)
+
+
 def test_a_folder_of_another_tool_is_not_replaceable(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     check_replaceable(run)
