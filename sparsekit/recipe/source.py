@@ -44,7 +44,7 @@ def values_of_file(path: str | Path, variables: Mapping[str, Any]) -> dict[str, 
     A SparseZoo stub whose training one of our own recipes repeats gives that recipe.
     """
     register_resolvers()
-    file = _file(path)
+    file = recipe_file(path)
     if is_sparseml(file):
         return load(str(file), variables)
     return _resolved(native_config(file), variables)
@@ -101,7 +101,7 @@ def native_config(file: Path) -> DictConfig:
         raise UserError(f"cannot compose the recipe {file}: {error}") from error
 
 
-def _file(path: str | Path) -> Path:
+def recipe_file(path: str | Path) -> Path:
     """The file that `path` means: itself, or a built-in recipe by its name or a SparseZoo stub."""
     if str(path).startswith(ZOO):
         own = shipped_recipe(str(path))
