@@ -15,6 +15,7 @@ import typer
 
 from sparsekit.cli.stopping import handle_signals
 from sparsekit.errors import printable
+from sparsekit.system import expanded
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -179,7 +180,7 @@ def _fine_tuned(model: str) -> Path:
     from sparsekit.models.quantizers import is_quantized
     from sparsekit.runs.folder import RunFolder
 
-    run = RunFolder(Path(model).expanduser())
+    run = RunFolder(expanded(model))
     folder = fetch(str(run.model) if run.weights.is_file() else model).absolute()
     if is_quantized(folder):
         raise UserError(f"{model} is quantized already; give the dense model that it was made from")
@@ -207,9 +208,9 @@ def _check(max_drop: float, epochs: float, max_latency: float | None) -> None:
 def _file(path: Path) -> Path:
     from sparsekit.errors import UserError
 
-    if not path.expanduser().exists():
+    if not expanded(path).exists():
         raise UserError(f"there is no file {path}")
-    return path.expanduser().absolute()
+    return expanded(path).absolute()
 
 
 def _seconds(text: str) -> float:

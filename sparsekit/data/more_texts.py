@@ -14,6 +14,7 @@ from sparsekit.data.fingerprint import files_hash
 from sparsekit.data.readers import read_files
 from sparsekit.data.schema import Column, lacking, listed
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.system import expanded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +58,14 @@ class MoreTexts:
 
     def hash(self) -> str | None:
         """A hash of the files; None where there are none."""
-        named = {str(at): str(Path(name).expanduser()) for at, name in enumerate(self.files)}
+        named = {str(at): str(expanded(name)) for at, name in enumerate(self.files)}
         return files_hash(named) if named else None
 
     def read(self, columns: Sequence[Column]) -> list[list[str]]:
         """The texts of the files, for each of `columns`; raises UserError where there are none."""
         found: list[list[str]] = [[] for _ in columns]
         for name in self.files:
-            path = Path(name).expanduser()
+            path = expanded(name)
             if not path.exists():
                 raise UserError(f"dataset.unlabeled: there is no file {path}")
             rows = read_files(path, columns)

@@ -21,6 +21,7 @@ from sparsekit.pipeline.shaping import with_measured_latency
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.runs.summary import describe, unfinished, without_deployment
+from sparsekit.system import expanded
 from sparsekit.training.trainer import SparseTrainer
 
 # What tells a deployment from a folder of another tool.
@@ -60,7 +61,7 @@ def export(
     """
     _check_settings(settings)
     run = _run_of(source)
-    target = run.deployment if output is None else Path(output).expanduser()
+    target = run.deployment if output is None else expanded(output)
     _check_target(target, run)
     if isinstance(source, SparseTrainer):
         source.save_model()
@@ -138,7 +139,7 @@ def _run_of(source: object) -> RunFolder:
             f"export takes a SparseTrainer or a run folder, not a {type(source).__name__}; train "
             "the model with SparseTrainer first"
         )
-    run = RunFolder(Path(source).expanduser())
+    run = RunFolder(expanded(source))
     outer = RunFolder(run.path.absolute().parent)
     return outer if not run.exists and outer.checkpoints == run.path.absolute() else run
 

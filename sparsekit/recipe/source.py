@@ -31,6 +31,7 @@ from sparsekit.sparseml.recipes.load import (
 )
 from sparsekit.sparseml.recipes.text import ZOO
 from sparsekit.sparseml.zoo import shipped_recipe
+from sparsekit.system import expanded
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ def recipe_file(path: str | Path) -> Path:
         if own is not None:
             log.warning("%s: SparseZoo is closed; recipe %s trains the same way", path, own)
         return Path(str(path)) if own is None else OWN_RECIPES / f"{own}.yaml"
-    file = Path(path).expanduser()
+    file = expanded(path)
     if file.is_file() or file.suffix or len(file.parts) > 1:
         return file
     if not (OWN_RECIPES / f"{file}.yaml").is_file():
