@@ -300,5 +300,5 @@ def test_files_of_any_name_are_read(tmp_path: Path, name: str) -> None:
 
 
 def test_mistakes_are_explained_as_by_train() -> None:
-    with pytest.raises(UserError, match="dataset=sst22: the group dataset has no sst22.*sst2"):
+    with pytest.raises(UserError, match=r"dataset=sst22: the group dataset has no sst22.*sst2"):
         composed(["dataset=sst22"], None)
