@@ -31,7 +31,7 @@ class CacheError(UserError):
 
 def cache_folder() -> Path:
     """The folder of cached teachers, logits and quickstart models: `$SPARSEKIT_CACHE`."""
-    return Path(os.environ.get("SPARSEKIT_CACHE", "~/.cache/sparsekit")).expanduser()
+    return Path(os.path.expanduser(os.environ.get("SPARSEKIT_CACHE", "~/.cache/sparsekit")))
 
 
 def content_hash(parts: Iterable[str | bytes]) -> str:

@@ -40,6 +40,14 @@ UNITS = (
 )
 
 
+def expanded(path: str | Path) -> Path:
+    """`path` with its first `~` or `~name` as a home folder; of a name that is no user's, as it is.
+
+    `Path.expanduser` raises RuntimeError for such a name, which a file may have.
+    """
+    return Path(os.path.expanduser(path))
+
+
 def bound_spinning() -> None:
     """Bound how long torch's threads spin while they wait; call it before torch is imported.
 

@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from sparsekit.system import SPIN_COUNT, command, cpu_units
+from sparsekit.cli.app import app
+from sparsekit.config.command_line import arranged
+from sparsekit.errors import UserError
+from sparsekit.system import SPIN_COUNT, command, cpu_units, expanded
 
 PROBE = "from sparsekit.system import bound_spinning; bound_spinning(); import torch"
 
@@ -77,3 +81,16 @@ def test_the_command_is_one_that_the_shell_finds(
     monkeypatch.setenv("PATH", str(tmp_path / on_path))
     monkeypatch.chdir(tmp_path)
     assert command() == expected.format(folder=tmp_path)
+
+
+def test_a_name_of_no_user_is_part_of_a_path() -> None:
+    """Whatever takes a path: a command ends in one sentence, as for any file that is not there."""
+    path = "~no-such-user/model"
+    assert expanded(path) == Path(path)
+    assert expanded("~/model") == Path.home() / "model"
+    for words in (["inspect", path], ["recipe", "show", f"{path}.yaml"]):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 1 and isinstance(done.exception, SystemExit | UserError)
+    override = f"dataset.data_files.train={path}/${{x}}.csv"
+    with pytest.raises(UserError, match="Hydra cannot read this value"):
+        arranged([override])

@@ -59,12 +59,14 @@ def benchmark(
     )
     # Check every run before the first one is timed and its older timings are replaced.
     folders = [RunFolder(run) for run in runs]
-    planned = [(x, _requests(x, threads), x.summary, _fitted(x, grid)) for x in folders]
-    for run, config, summary, fitted in planned:
-        _time(run, config, summary, fitted)
+    for run in folders:
+        _ = run.summary
+    planned = [(run, _requests(run, threads), _fitted(run, grid)) for run in folders]
+    for run, config, fitted in planned:
+        _time(run, config, fitted)
 
 
-def _time(run: RunFolder, config: BenchmarkConfig, summary: dict[str, Any], grid: Grid) -> None:
+def _time(run: RunFolder, config: BenchmarkConfig, grid: Grid) -> None:
     """Time one run, write what was measured, and print it."""
     from sparsekit.benchmark.requests import benchmark as time_run
     from sparsekit.pipeline.completion import completed
@@ -74,7 +76,8 @@ def _time(run: RunFolder, config: BenchmarkConfig, summary: dict[str, Any], grid
         # Requests at their own length, as at the end of a run; then the grid of fixed sizes.
         timings = time_run(run.path, config, _runtimes(run))
         rows, files, advice = _compare(run, grid)
-        summary, missing = completed(run, {**summary, "runtime": timings})
+        # Read here: another process may have written it before this one took the lock.
+        summary, missing = completed(run, {**run.summary, "runtime": timings})
         run.write_summary(summary)
     show(_table(rows, str(run)))
     show(_sizes(files))

@@ -19,10 +19,13 @@ def compare(
     ] = None,
 ) -> None:
     """Compare runs over their seeds: a table here, compare.md, compare.csv and compare.html."""
+    from sparsekit.cli.output import check_folder
     from sparsekit.compare.write import table, write_comparison
     from sparsekit.errors import printable
     from sparsekit.runs.report import show
 
+    if out is not None:
+        check_folder(out)
     comparison, files = write_comparison(folders, out, metric)
     if comparison.groups:
         show(table(comparison))

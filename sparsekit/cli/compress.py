@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsekit.cli.stopping import handle_signals
+from sparsekit.errors import printable
+from sparsekit.system import expanded
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from sparsekit.runs.folder import RunFolder
     from sparsekit.sweep.compression import Search, Trial
 
 
@@ -100,7 +103,6 @@ def compress(
 
 def _close(asked: Search, trials: Sequence[Trial]) -> None:
     """Name the deployment that was looked for, or end with what came closest to it."""
-    from sparsekit.errors import printable
     from sparsekit.sweep.compression import closest
 
     best, count = closest(trials, asked.max_latency), len(trials)
@@ -132,8 +134,8 @@ def _advice(asked: Search, best: Trial) -> str:
     )
 
 
-def _train(words: Sequence[str]) -> None:
-    """Run one trial in a process of its own; how it ended is in its run folder.
+def _train(words: Sequence[str], run: RunFolder) -> None:
+    """Run one trial in a process of its own; how it ended is in its folder `run`.
 
     A signal that ends the search is passed on to the trial, which saves a checkpoint and ends.
     """
@@ -149,11 +151,25 @@ def _train(words: Sequence[str]) -> None:
             stopped = True
             process.terminate()
     code = process.returncode
+    if code < 0 and not stopped:
+        typer.echo(printable(_killed(-code, run)), err=True)
     if code < 0 or code > 128:
         # Stopped by a signal, as the search is to be.
         raise typer.Exit(code if code > 0 else 128 - code)
     if stopped:
         raise typer.Exit(128 + signal.SIGINT)
+
+
+def _killed(number: int, run: RunFolder) -> str:
+    """What to say of a trial that ended at once, without a word of its own."""
+    name = signal.Signals(number).name
+    cause = (
+        ": most likely the system ran out of memory; free some, or search in another --output with "
+        "a smaller training.per_device_train_batch_size"
+        if number == signal.SIGKILL
+        else ""
+    )
+    return f"the trial in {run} was ended by {name}{cause}; called again, the search resumes it"
 
 
 def _fine_tuned(model: str) -> Path:
@@ -164,7 +180,7 @@ def _fine_tuned(model: str) -> Path:
     from sparsekit.models.quantizers import is_quantized
     from sparsekit.runs.folder import RunFolder
 
-    run = RunFolder(Path(model).expanduser())
+    run = RunFolder(expanded(model))
     folder = fetch(str(run.model) if run.weights.is_file() else model).absolute()
     if is_quantized(folder):
         raise UserError(f"{model} is quantized already; give the dense model that it was made from")
@@ -192,9 +208,9 @@ def _check(max_drop: float, epochs: float, max_latency: float | None) -> None:
 def _file(path: Path) -> Path:
     from sparsekit.errors import UserError
 
-    if not path.expanduser().exists():
+    if not expanded(path).exists():
         raise UserError(f"there is no file {path}")
-    return path.expanduser().absolute()
+    return expanded(path).absolute()
 
 
 def _seconds(text: str) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsekit.cli.calibration import Model
+from sparsekit.system import expanded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -99,7 +100,7 @@ def _config(model: str) -> PreTrainedConfig:
     from sparsekit.models.hub import fetch
     from sparsekit.models.loading import check_encoder, read_config
 
-    inner = Path(model).expanduser() / "model"
+    inner = expanded(model) / "model"
     folder = fetch(str(inner) if inner.is_dir() else model, weights=False)
     config = read_config(folder)
     check_encoder(folder, config)

@@ -26,6 +26,7 @@ from sparsekit.distributed import FIRST_PROCESS, scratch_folder
 from sparsekit.errors import UserError
 from sparsekit.runs.creation import new_folder
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.launch_record import restore_record
 from sparsekit.runs.replacement import check_replaceable, mark
 from sparsekit.runs.summary import describe
 from sparsekit.sparseml.recipes.load import register_resolvers
@@ -100,6 +101,8 @@ def job(cfg: DictConfig) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stopped:
         end_stopped(cfg.output_dir, stopped)
+    finally:
+        restore_record()
     if FIRST_PROCESS:
         sys.stdout.write(f"run: {folder}\n")
 

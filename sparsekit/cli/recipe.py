@@ -88,9 +88,11 @@ def convert(
     allow: Allow = None,
 ) -> None:
     """Convert a SparseML recipe into a native one, or with --to sparseml the reverse."""
+    from sparsekit.recipe.source import recipe_file
     from sparsekit.sparseml.recipes.load import is_sparseml
 
     import_allowed(allow)
+    file = recipe_file(file)
     source = Language.sparseml if is_sparseml(file) else Language.native
     if source == to:
         raise UserError(f"{file} is a {to} recipe already; use --to {_other(to)}")

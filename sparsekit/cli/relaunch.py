@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.launch_record import launched_from
+from sparsekit.runs.report import commands_typed_in
 
 
 def relaunch(run: RunFolder, changes: Sequence[str]) -> None:
@@ -23,6 +25,7 @@ def relaunch(run: RunFolder, changes: Sequence[str]) -> None:
     words = [word for word in launched.overrides if _key(word) not in replaced]
     for configs in launched.config_dirs:
         words += ["--config-dir", str(configs)]
+    commands_typed_in(Path.cwd())
     try:
         # Overrides may name files relative to where the run was started.
         os.chdir(launched.directory)

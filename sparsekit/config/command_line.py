@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from sparsekit.errors import UserError
+from sparsekit.system import expanded
 
 
 def arranged(words: Sequence[str]) -> list[str]:
@@ -100,7 +100,7 @@ def _readable(override: str, parser: OverridesParser) -> str:
 
 def _names_a_path(value: str) -> bool:
     """Whether the file or folder exists, or the folder in which it would be created."""
-    path = Path(value).expanduser()
+    path = expanded(value)
     return path.exists() or ("/" in value and path.parent.exists())
 
 

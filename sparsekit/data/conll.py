@@ -16,6 +16,7 @@ from sparsekit.data.readers import members
 from sparsekit.data.schema import Column
 from sparsekit.data.table import FileRows, as_dataset, text_table
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.system import expanded
 
 # Begins a line between documents.
 _DOCUMENT = "-DOCSTART-"
@@ -55,7 +56,7 @@ class ConllDataset(Source):
         names = [column.name for column in columns]
         problems, read = [], {}
         for split, name in self.data_files.items():
-            path = Path(name).expanduser() if name else None
+            path = expanded(name) if name else None
             if path is not None and not path.exists():
                 problems.append(f"dataset.data_files.{split}: there is no file {path}")
             elif path is not None:

@@ -30,6 +30,7 @@ from sparsekit.data.readers import read_files
 from sparsekit.data.schema import Column, lacking
 from sparsekit.errors import ConfigError, UserError, suggestion
 from sparsekit.hub.connection import limited_waiting
+from sparsekit.system import expanded
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ class FileDataset(Source):
         return CsvFormat(delimiter=self.delimiter, columns=self.columns, quotes=self.quotes)
 
     def raw(self, columns: Sequence[Column]) -> DatasetDict:
-        files = {split: Path(name).expanduser() for split, name in self.data_files.items() if name}
+        files = {split: expanded(name) for split, name in self.data_files.items() if name}
         if problems := self.form.problems():
             raise ConfigError(problems)
         read, problems = {}, []
@@ -254,7 +255,7 @@ class FileDataset(Source):
         return files_hash({"train": self.data_files["train"]})
 
     def blocks(self, columns: Sequence[Column], size: int) -> Iterator[Dataset]:
-        path = Path(str(self.data_files["train"])).expanduser()
+        path = expanded(str(self.data_files["train"]))
         _check_exists("train", path)
         yield from file_blocks(path, columns, size, self.format, self.form)
 

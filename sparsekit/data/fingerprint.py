@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from sparsekit.cache import content_hash, file_hash
+from sparsekit.system import expanded
 
 
 def files_hash(data_files: Mapping[str, str | None]) -> str:
@@ -17,7 +17,7 @@ def files_hash(data_files: Mapping[str, str | None]) -> str:
     for split, name in sorted(data_files.items()):
         if name is None:
             continue
-        path = Path(name).expanduser()
+        path = expanded(name)
         inner = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in (file for file in inner if file.is_file()):
             parts += [split, str(file.relative_to(path)), file_hash(file)]

@@ -20,6 +20,7 @@ from sparsekit.data.origin import column_names
 from sparsekit.data.readers import read_files
 from sparsekit.data.schema import Column, lacking, listed
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.system import expanded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ class MoreTexts:
         """
         found: list[list[str]] = [[] for _ in columns]
         for name in self.files:
-            path = Path(name).expanduser()
+            path = expanded(name)
             if not path.exists():
                 raise UserError(f"dataset.unlabeled: there is no file {path}")
             rows = _rows(path, columns, form)

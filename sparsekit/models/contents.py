@@ -15,6 +15,7 @@ from sparsekit.cache import content_hash, file_hash
 from sparsekit.errors import UserError
 from sparsekit.models.hub import weight_files
 from sparsekit.sparsity.prunable import prunable
+from sparsekit.system import expanded
 
 # Where a config names models: a Hub id or a folder, or a list of them.
 _NAMED = (
@@ -61,7 +62,7 @@ def _folders(values: Mapping[str, Any]) -> Iterator[Path]:
         for key in keys:
             node = node.get(key) if isinstance(node, Mapping) else None
         for name in node if isinstance(node, list) else [node]:
-            if isinstance(name, str) and (folder := Path(name).expanduser()).is_dir():
+            if isinstance(name, str) and (folder := expanded(name)).is_dir():
                 yield folder
 
 

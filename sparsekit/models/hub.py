@@ -12,6 +12,7 @@ from sparsekit.config.build import build
 from sparsekit.errors import UserError, first_line, parse_json
 from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason
 from sparsekit.sparseml import zoo
+from sparsekit.system import expanded
 
 # Scales and zero points beside the weights of a model that sparsekit quantized.
 QUANTIZERS = "quantizers.safetensors"
@@ -40,7 +41,7 @@ def fetch(
         if known is None:
             return zoo.download(checkpoint)
         return fetch(known, revision, weights=weights, key=key)
-    folder = Path(checkpoint).expanduser()
+    folder = expanded(checkpoint)
     if folder.is_dir():
         _refuse_adapter(folder, checkpoint)
         if not (folder / "config.json").is_file():

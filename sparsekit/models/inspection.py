@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from sparsekit.errors import UserError
 from sparsekit.models.hub import QUANTIZERS, fetch, weight_files
+from sparsekit.system import expanded
 
 GROUP = 4  # weights along the input dimension, as sparse tensor cores take them (2:4)
 _IN_A_LAYER_STACK = re.compile(r"\.\d+\.")
@@ -96,7 +97,7 @@ def inspect(model: str) -> Inspection:
 
     Raises UserError for a model without weights and for a weights file that cannot be read.
     """
-    inner = Path(model).expanduser() / "model"
+    inner = expanded(model) / "model"
     folder = fetch(str(inner) if inner.is_dir() else model)
     files = [*weight_files(folder), *folder.glob(QUANTIZERS)]
     matrices: dict[str, tuple[tuple[int, int], str, int, str | None]] = {}

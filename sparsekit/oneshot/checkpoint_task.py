@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from transformers import PreTrainedConfig
 
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
+from sparsekit.system import expanded
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.config import build_task
 from sparsekit.tasks.embedding import Embedding
@@ -32,7 +32,7 @@ def task_of_checkpoint(source: str, config: PreTrainedConfig, architecture: str)
 
     architecture: the name of the model's class. None: no task has such a model.
     """
-    run = RunFolder(Path(source).expanduser())
+    run = RunFolder(expanded(source))
     if run.config_file.is_file():
         return build_task(run.config)
     return next((task for make in _TASKS if _fits(task := make(), config, architecture)), None)

@@ -19,6 +19,7 @@ from sparsekit.oneshot.checkpoint import Data, architecture_of, calibration_rows
 from sparsekit.oneshot.methods import OneShot
 from sparsekit.sparsity.prunable import nothing_prunable, prunable
 from sparsekit.sparsity.surgeon import Layers
+from sparsekit.system import expanded
 
 
 def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | None) -> None:
@@ -58,7 +59,7 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
 
 def _dense_folder(source: str, config: OneShot) -> Path:
     """The checkpoint's folder; raises UserError where it is quantized or too sparse already."""
-    inner = Path(source).expanduser() / "model"
+    inner = expanded(source) / "model"
     folder = fetch(str(inner) if inner.is_dir() else source)
     inspected = inspect(str(folder))
     if any(layer.weights.startswith("int8") for layer in inspected.layers):

@@ -28,6 +28,7 @@ from sparsekit.oneshot.sensitivity import (
 from sparsekit.oneshot.sensitivity_plot import plot
 from sparsekit.sparsity.prunable import nothing_prunable, prunable
 from sparsekit.sparsity.pruned import is_pruned
+from sparsekit.system import expanded
 
 RECIPE = "by_sensitivity"
 # Passes the layers on while they are measured, as a progress bar does; the number is theirs.
@@ -109,7 +110,7 @@ def measure(
 
 def _dense_folder(source: str) -> Path:
     """The checkpoint's folder; raises UserError where it is compressed already."""
-    inner = Path(source).expanduser() / "model"
+    inner = expanded(source) / "model"
     folder = fetch(str(inner) if inner.is_dir() else source)
     inspected = inspect(str(folder))
     quantized = any(layer.weights.startswith("int8") for layer in inspected.layers)

@@ -24,6 +24,7 @@ from sparsekit.shape.shrink import RECORD, Shrink, shrink
 from sparsekit.shape.sizes import sizes
 from sparsekit.shape.statistics import measure
 from sparsekit.sparsity.surgeon import Draw
+from sparsekit.system import expanded
 
 
 def shrink_checkpoint(
@@ -108,7 +109,7 @@ def _check(outputs: Mapping[Path, Shrink], config: Shrink, data: Data | None) ->
 
 def _unquantized_folder(source: str) -> Path:
     """The checkpoint's folder; raises UserError where its weights are quantized."""
-    inner = Path(source).expanduser() / "model"
+    inner = expanded(source) / "model"
     folder = fetch(str(inner) if inner.is_dir() else source)
     check_unquantized(source, folder)
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -87,9 +88,10 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
     """Write `run/deployment/` and return the `summary.export` dict.
 
     Reads `model/`, `evaluation/` and `config.yaml` of the run folder. The deployment is built in a
-    temporary folder and moved once every check has passed; an older one is removed first, but only
-    in a run folder: other tools have folders of that name. Raises UserError naming the check that
-    failed.
+    temporary folder and moved once every check has passed; then an older one goes, with what was
+    measured of it, but only in a run folder: other tools have folders of that name. Raises
+    UserError naming the check that failed, and leaves no deployment of a model that fails one. Any
+    other error, such as that of a full disk, leaves an older one as it was.
     """
     source = RunFolder(run)
     deployment, task = source.deployment, task_of(source)
@@ -99,27 +101,41 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
             f"there is no {source.weights}; give the folder of a run that was trained "
             "and saved: SparseTrainer does that in save_model()"
         )
-    remove(deployment)
-    model, state = load_model(source.model, task)
-    layers = read_layers(model, state)
-    with tempfile.TemporaryDirectory(prefix=".deployment-", dir=run) as scratch:
-        folder, traced = Path(scratch) / "deployment", Path(scratch) / "float32.onnx"
-        copy_folder(source.model, folder)
-        write_graphs(model, task, layers, folder / "model.onnx", traced, config.form)
-        structure = check_structure(
-            folder / "model.onnx", layers, other_bytes(state, layers), prunable(model)
-        )
-        verified = verify(source, folder, traced, model, task, layers, config)
-        result = {"path": "deployment/model.onnx", **verified, **asdict(structure)}
-        write_task(answers, folder)
-        card = model_card(folder, source, answers, layers, result, config.license)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        write_sums(folder, folder.iterdir())
-        folder.rename(deployment)
-    # The recipe is no input of the export, but what a reader takes for the one that was run.
-    recipe = [source.recipe] if source.recipe.is_file() else []
-    write_sums(run, [source.config_file, *recipe, *source_files(source)])
+    try:
+        model, state = load_model(source.model, task)
+        layers = read_layers(model, state)
+        with tempfile.TemporaryDirectory(prefix=".deployment-", dir=run) as scratch:
+            folder, traced = Path(scratch) / "deployment", Path(scratch) / "float32.onnx"
+            copy_folder(source.model, folder)
+            write_graphs(model, task, layers, folder / "model.onnx", traced, config.form)
+            structure = check_structure(
+                folder / "model.onnx", layers, other_bytes(state, layers), prunable(model)
+            )
+            verified = verify(source, folder, traced, model, task, layers, config)
+            result = {"path": "deployment/model.onnx", **verified, **asdict(structure)}
+            write_task(answers, folder)
+            card = model_card(folder, source, answers, layers, result, config.license)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+            write_sums(folder, folder.iterdir())
+            # The recipe is no input of the export, but what a reader takes for the one that ran.
+            recipe = [source.recipe] if source.recipe.is_file() else []
+            write_sums(run, [source.config_file, *recipe, *source_files(source)])
+            if os.path.lexists(deployment):
+                # Renamed, it is never there in parts; of a link the link alone.
+                deployment.rename(Path(scratch) / "earlier")
+            folder.rename(deployment)
+    except UserError:
+        remove(deployment)
+        _remove_measured(source)
+        raise
+    _remove_measured(source)
     return result
+
+
+def _remove_measured(run: RunFolder) -> None:
+    """Remove what was measured of a deployment that is gone."""
+    for file in (run.gate, run.gate_page, run.benchmark, run.benchmark_chart):
+        remove(file)
 
 
 def verify(

@@ -16,7 +16,14 @@ _LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?P<name>.+)")
 def write_sums(folder: Path, files: Iterable[Path]) -> None:
     """Write `folder/SHA256SUMS` with the sums of `files`, which lie in or below it."""
     lines = [f"{file_sum(file)}  {file.relative_to(folder).as_posix()}" for file in sorted(files)]
-    (folder / NAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # Renamed, so that a full disk leaves earlier sums whole.
+    temporary = folder / f".{NAME}.tmp"
+    try:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.replace(folder / NAME)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def check_sums(folder: Path) -> int:

@@ -12,11 +12,13 @@ from typing import Any
 from datasets import DatasetDict
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 from transformers import PreTrainedTokenizerBase
 
 from sparsekit.cache import content_hash
 from sparsekit.config.build import build
 from sparsekit.config.command_line import arranged, assigned
+from sparsekit.config.mistakes import explained
 from sparsekit.config.plain import plain
 from sparsekit.config.root import project_root
 from sparsekit.data.selection import ReadRows
@@ -53,8 +55,8 @@ def overrides_of(words: Sequence[str]) -> list[str]:
     >>> overrides_of(["a.csv", "b.csv", "dataset.max_length=64"])[:2]
     ['dataset=files', 'dataset.data_files.train=a.csv']
     """
-    files = [word for word in words if "=" not in word]
-    others = [word for word in words if "=" in word]
+    files = [word for word in words if _is_file(word)]
+    others = [word for word in words if not _is_file(word)]
     if len(files) > len(SPLITS):
         raise UserError(f"give the files of {', '.join(SPLITS)} in this order; not {len(files)}")
     named = [
@@ -62,11 +64,19 @@ def overrides_of(words: Sequence[str]) -> list[str]:
         for split, file in zip(SPLITS, files, strict=False)
     ]
     chosen = any(word.startswith(("dataset=", "experiments=")) for word in others)
-    return arranged([*([] if chosen else ["dataset=files"]), *named, *others])
+    return [*([] if chosen else ["dataset=files"]), *named, *others]
 
 
-def composed(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
-    """The config that `sparsekit train` would have with these overrides."""
+def _is_file(word: str) -> bool:
+    """Whether a word names a file; `~key` is an override that removes a key."""
+    if Path(word).is_file():
+        return True
+    return "=" not in word and (word.startswith("~/") or not word.startswith("~"))
+
+
+def composed(words: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
+    """The config that `sparsekit train` would have with these words, read as it reads them."""
+    overrides = arranged(words)
     register_resolvers()
     root = project_root()
     folders = [root, *([] if config_dir is None else [config_dir.absolute()])]
@@ -77,8 +87,8 @@ def composed(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any
                 "config", [f"hydra.searchpath=[{path}]", "output_dir=outputs", *overrides]
             )
             return plain(cfg)
-    except HydraException as error:
-        raise UserError(str(error)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explained(error, words)) from error
 
 
 def check_data(config: Mapping[str, Any]) -> DataCheck:

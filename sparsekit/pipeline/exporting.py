@@ -20,7 +20,8 @@ from sparsekit.pipeline.gating import gated_export
 from sparsekit.pipeline.shaping import with_measured_latency
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
-from sparsekit.runs.summary import describe
+from sparsekit.runs.summary import describe, unfinished, without_deployment
+from sparsekit.system import expanded
 from sparsekit.training.trainer import SparseTrainer
 
 # What tells a deployment from a folder of another tool.
@@ -60,7 +61,7 @@ def export(
     """
     _check_settings(settings)
     run = _run_of(source)
-    target = run.deployment if output is None else Path(output).expanduser()
+    target = run.deployment if output is None else expanded(output)
     _check_target(target, run)
     if isinstance(source, SparseTrainer):
         source.save_model()
@@ -75,14 +76,16 @@ def export_folder(run: RunFolder, settings: dict[str, Any]) -> tuple[dict[str, A
     """Export the model of a run folder, with its config's `export` changed by `settings`.
 
     A run that failed or was killed after its evaluation is completed: the timings and the upload
-    that its config asks for are made too. Returns the new summary, and why such a run stays
-    failed.
+    that its config asks for are made too. What a completed run knows of its earlier deployment
+    is dropped. Returns the new summary, and why a failed run stays so.
     """
     quiet_libraries()
-    before = run.summary
+    _ = run.summary  # raises where it is not a run
     node = {"_target_": _target(), **(run.node("export") or {}), **settings}
     config: ExportConfig = build(node, "export", ExportConfig)
     with run.lock():
+        # Read here: another process may have written it until it left the folder.
+        before = run.summary
         summary = _exported(run, config, before)
         run.write_summary(summary)
         unfinished = before.get("status") != "completed" and before.get("metrics")
@@ -100,13 +103,19 @@ def export_folder(run: RunFolder, settings: dict[str, Any]) -> tuple[dict[str, A
 
 
 def _exported(run: RunFolder, config: ExportConfig, before: Mapping[str, Any]) -> dict[str, Any]:
-    """The summary with the new export; where it fails, the summary of a run without deployment."""
-    summary = {key: value for key, value in before.items() if key != "export"}
+    """The summary with the new export; where it fails, the summary of a run without deployment.
+
+    It is unfinished on disk meanwhile, which a process that is killed cannot correct. What fails
+    without a verdict on the model, such as a full disk, leaves an earlier deployment and `before`.
+    """
+    summary = without_deployment(before)
+    if before.get("status") == "completed":
+        run.write_summary({**summary, **unfinished(run)})
     try:
         gated_export(run, config, before.get("gate", {}).get("against"), summary.update)
-    except UserError as error:
-        if not run.deployment.exists():
-            run.write_summary({**summary, "status": "failed", "error": describe(error)})
+    except BaseException as error:
+        failed = {**summary, "status": "failed", "error": describe(error)}
+        run.write_summary(before if run.deployment.exists() else failed)
         raise
     return summary
 
@@ -130,7 +139,7 @@ def _run_of(source: object) -> RunFolder:
             f"export takes a SparseTrainer or a run folder, not a {type(source).__name__}; train "
             "the model with SparseTrainer first"
         )
-    run = RunFolder(Path(source).expanduser())
+    run = RunFolder(expanded(source))
     outer = RunFolder(run.path.absolute().parent)
     return outer if not run.exists and outer.checkpoints == run.path.absolute() else run
 

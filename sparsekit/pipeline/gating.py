@@ -122,10 +122,8 @@ def gated_export(run: RunFolder, config: ExportConfig, against: str | None, reco
     Raises:
         UserError: the deployment did not pass; `gate.json` says by how much.
     """
-    for earlier in (run.gate, run.gate_page):
-        earlier.unlink(missing_ok=True)
-    exported = export_run(run.path, config)
     gate = ExportGate.of(config)
+    exported = export_run(run.path, config)
     if (test := gate.config()) is not None:
         try:
             _pass(run, test, gate.against or against, record)

@@ -20,6 +20,7 @@ from sparsekit.pipeline.experiment import experiment
 from sparsekit.pipeline.plan import Plan
 from sparsekit.runs.faults import explained
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.launch_record import accept_record
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.runs.replacement import check_replaceable, mark, remove_results
 from sparsekit.runs.report import show_closing
@@ -46,7 +47,7 @@ def run(cfg: DictConfig, hydra: HydraConf) -> Path:
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the run folder: {error}; set output_dir=FOLDER") from error
+        raise UserError(f"cannot make the run folder: {error}; set hydra.run.dir=FOLDER") from error
     with folder.lock():
         mark(folder)
         _run(cfg, hydra, folder)
@@ -102,4 +103,5 @@ def _replace_earlier(folder: RunFolder, plan: Plan) -> None:
             # A mistake in its data or its student costs no finished run.
             stages.load_data(plan)
         log.warning("%s holds an earlier run, which this one replaces", folder)
+    accept_record(folder)
     remove_results(folder, resumed_step(checkpoint))

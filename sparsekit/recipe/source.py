@@ -31,6 +31,7 @@ from sparsekit.sparseml.recipes.load import (
 )
 from sparsekit.sparseml.recipes.text import ZOO
 from sparsekit.sparseml.zoo import shipped_recipe
+from sparsekit.system import expanded
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def values_of_file(path: str | Path, variables: Mapping[str, Any]) -> dict[str, 
     A SparseZoo stub whose training one of our own recipes repeats gives that recipe.
     """
     register_resolvers()
-    file = _file(path)
+    file = recipe_file(path)
     if is_sparseml(file):
         return load(str(file), variables)
     return _resolved(native_config(file), variables)
@@ -101,14 +102,14 @@ def native_config(file: Path) -> DictConfig:
         raise UserError(f"cannot compose the recipe {file}: {error}") from error
 
 
-def _file(path: str | Path) -> Path:
+def recipe_file(path: str | Path) -> Path:
     """The file that `path` means: itself, or a built-in recipe by its name or a SparseZoo stub."""
     if str(path).startswith(ZOO):
         own = shipped_recipe(str(path))
         if own is not None:
             log.warning("%s: SparseZoo is closed; recipe %s trains the same way", path, own)
         return Path(str(path)) if own is None else OWN_RECIPES / f"{own}.yaml"
-    file = Path(path).expanduser()
+    file = expanded(path)
     if file.is_file() or file.suffix or len(file.parts) > 1:
         return file
     if not (OWN_RECIPES / f"{file}.yaml").is_file():

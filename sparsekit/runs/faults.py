@@ -47,7 +47,7 @@ def fault(error: BaseException, run: RunFolder) -> str | None:
     text = " ".join(str(each) for each in chain)
     if numbers & set(_NO_SPACE) or any(phrase in text for phrase in _NO_SPACE_TEXTS):
         return (
-            f"no space left to write {file}: free some, or set another output_dir or "
+            f"no space left to write {file}: free some, or set another hydra.run.dir or "
             f"SPARSEKIT_CACHE; checkpoints and results that are whole stay: sparsekit resume {run}"
         )
     gone = errno.ENOENT in numbers and any(Path(name).is_relative_to(run.path) for name in files)
@@ -56,7 +56,7 @@ def fault(error: BaseException, run: RunFolder) -> str | None:
         what = file if run.path.is_dir() else f"the run folder {run}"
         return f"{what} was removed while the run was at work; start the run again"
     if numbers & set(_READ_ONLY):
-        return f"{file} cannot be written ({first_line(error)}); set another output_dir"
+        return f"{file} cannot be written ({first_line(error)}); set another hydra.run.dir"
     if any(isinstance(each, MemoryError) for each in chain) or any(
         phrase in text for phrase in _NO_MEMORY_TEXTS
     ):

@@ -28,7 +28,7 @@ SUM = "sum"
 STATUSES = ("completed", "failed", "unfinished")
 # The keys of `dataset` that name the columns of what a model reads.
 TEXT_KEYS = (("text_columns",), ("token_column",), ("question_column", "context_column"))
-# Locks that `RunFolder.hold` took for the rest of this process.
+# Locks that `RunFolder.hold` took for the rest of this process, by real path.
 _held: dict[Path, FileLock] = {}
 
 
@@ -193,7 +193,7 @@ class RunFolder(RunPaths):
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other runs out; raises UserError where another process is at work here."""
-        if self.path.absolute() in _held:
+        if self.path.resolve() in _held:
             yield
             return
         lock = self._acquire()
@@ -204,7 +204,8 @@ class RunFolder(RunPaths):
 
     def hold(self) -> None:
         """Take the lock for the rest of this process, in which `lock` then does nothing."""
-        _held[self.path.absolute()] = self._acquire()
+        # Resolved: Hydra removes `..` from the name of the folder that this claims.
+        _held[self.path.resolve()] = self._acquire()
 
     def _acquire(self) -> FileLock:
         lock = FileLock(self.path / ".run.lock", timeout=0)

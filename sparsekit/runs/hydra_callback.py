@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from sparsekit.errors import UserError
 from sparsekit.runs.creation import writable_folder
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.launch_record import keep_record
 from sparsekit.runs.replacement import check_replaceable
 
 
@@ -29,6 +30,7 @@ class ClaimRunFolder(Callback):
             check_replaceable(run)
             writable_folder(run.path, "hydra.run.dir")
             run.hold()
+            keep_record(run)
         except UserError as error:
             # Hydra turns exceptions of callbacks into warnings, but lets an exit pass.
             sys.exit(f"error: {error}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,42 @@ _AGAIN = (
     "start the run again, or, if a SparseTrainer trained it, call "
     "train(resume_from_checkpoint=True)"
 )
+
+
+# The folder that Hydra writes its record to, and the files of an earlier run's that it overwrites
+# before the job is checked.
+_launched: Path | None = None
+_overwritten: dict[Path, bytes] = {}
+
+
+def keep_record(run: RunPaths) -> None:
+    """Remember the record of the run that began in `run`, if one did, before Hydra overwrites it.
+
+    Without it, `resume` and `rerun` would repeat a job that was refused in the run's folder.
+    """
+    global _launched
+    _launched = run.path.resolve()
+    if run.config_file.is_file():
+        files = (_launched / ".hydra").glob("*.yaml")
+        _overwritten.update({file: file.read_bytes() for file in files})
+
+
+def accept_record(run: RunPaths) -> None:
+    """Forget the earlier record: the job was accepted, and replaces the run or goes on with it.
+
+    Where `output_dir` is another folder than Hydra's, the record is copied to it for `resume`.
+    """
+    _overwritten.clear()
+    if _launched is not None and _launched != run.path.resolve():
+        with suppress(FileNotFoundError):  # hydra.output_subdir=null writes none
+            shutil.copytree(_launched / ".hydra", run.path / ".hydra", dirs_exist_ok=True)
+
+
+def restore_record() -> None:
+    """Write the earlier record again, unless the job was accepted."""
+    for file, content in _overwritten.items():
+        file.write_bytes(content)
+    _overwritten.clear()
 
 
 def overrides_of(run: RunPaths) -> list[str]:
@@ -31,8 +69,8 @@ def overrides_of(run: RunPaths) -> list[str]:
 class Launch:
     """How the launcher was called.
 
-    directory: its working directory. overrides: those of the command line, without Hydra's own.
-    config_dirs: the folders that `--config-dir` added.
+    directory: its working directory. overrides: those of the command line, of Hydra's own only the
+    search path. config_dirs: the folders that `--config-dir` added.
     """
 
     directory: Path
@@ -56,7 +94,10 @@ def launched_from(run: RunPaths) -> Launch:
         _ = settings["verbose"]
         return Launch(
             Path(runtime["cwd"]),
-            [str(word) for word in settings["overrides"]["task"]],
+            [
+                *(str(word) for word in settings["overrides"]["task"]),
+                *(word for word in settings["overrides"]["hydra"] if _searches(word)),
+            ],
             [
                 Path(source["path"])
                 for source in runtime["config_sources"]
@@ -71,3 +112,8 @@ def launched_from(run: RunPaths) -> Launch:
         raise UserError(f"cannot read {file}: {first_line(error)}; {_AGAIN}") from error
     except (LookupError, TypeError) as error:
         raise UserError(f"{file} lacks Hydra's settings: {error}; {_AGAIN}") from error
+
+
+def _searches(override: str) -> bool:
+    """Whether an override names the folders in which Hydra looks for configs."""
+    return override.startswith("hydra.searchpath=")

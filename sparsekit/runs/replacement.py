@@ -38,7 +38,8 @@ def mark(run: RunFolder) -> None:
         (run.path / MARKER).write_text(TEXT, encoding="utf-8")
     except OSError as error:
         raise UserError(
-            f"{run} cannot be written: {first_line(error)}; set another folder: output_dir=FOLDER"
+            f"{run} cannot be written: {first_line(error)}; set another folder: "
+            "hydra.run.dir=FOLDER"
         ) from error
 
 

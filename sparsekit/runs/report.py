@@ -24,6 +24,15 @@ from sparsekit.system import command
 
 PIPED = 1000  # columns at most without a terminal
 
+# Where the user types commands, for a process that left that folder.
+_typed_in: Path | None = None
+
+
+def commands_typed_in(directory: Path) -> None:
+    """Name run folders as a user in `directory` types them, whatever folder this process is in."""
+    global _typed_in
+    _typed_in = directory
+
 
 def show(view: Table) -> None:
     """Print a table without cutting its values, even where it is wider than the terminal.
@@ -158,5 +167,5 @@ def _change(metric: str, change: Mapping[str, float]) -> str:
 
 def _short(run: Path) -> str:
     """`run` as a user in this directory would type it."""
-    run, here = run.absolute(), Path.cwd()
+    run, here = run.absolute(), _typed_in or Path.cwd()
     return str(run.relative_to(here) if run.is_relative_to(here) else run)

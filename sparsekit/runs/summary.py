@@ -17,6 +17,26 @@ def describe(error: BaseException) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
+def unfinished(run: object) -> dict[str, str]:
+    """Status and error of a run at work on its deployment: what is left of it if it is killed."""
+    return {
+        "status": "unfinished",
+        "error": "it is still running, or it was killed after its model was evaluated; "
+        f"complete it: sparsekit export {run}",
+    }
+
+
+def without_deployment(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary without what is known of a deployment; the gate keeps its baseline."""
+    known = {k: v for k, v in summary.items() if k not in ("export", "gate", "runtime", "pushed")}
+    if against := summary.get("gate", {}).get("against"):
+        known["gate"] = {"against": against}
+    if latency := (shape := summary.get("shape") or {}).get("latency"):
+        predicted = {key: value for key, value in latency.items() if key != "measured_ms"}
+        known["shape"] = {**shape, "latency": predicted}
+    return known
+
+
 def scalars(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The summary as W&B's flat columns: `validation/accuracy`, `sparsity`, `export/bytes`, ...
 

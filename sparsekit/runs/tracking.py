@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sparsekit.errors import UserError
 from sparsekit.metrics.report import read_report, report_scalars
 from sparsekit.runs.folder import RunFolder
-from sparsekit.runs.summary import describe, plain_json, scalars
+from sparsekit.runs.summary import describe, plain_json, scalars, unfinished
 from sparsekit.runs.wandb_run import end, start
 
 if TYPE_CHECKING:
@@ -87,12 +87,7 @@ class Tracker:
 
     def save(self) -> None:
         """Write what is known so far, for `sparsekit export` to complete if the run is killed."""
-        stage = {
-            "status": "unfinished",
-            "error": "it is still running, or it was killed after its model was evaluated; "
-            f"complete it: sparsekit export {self._folder}",
-        }
-        self._folder.write_summary({**self._summary, **stage})
+        self._folder.write_summary({**self._summary, **unfinished(self._folder)})
         self._folder.reserve_space()
 
     def finish(self, summary: Mapping[str, Any]) -> dict[str, Any]:

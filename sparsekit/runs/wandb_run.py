@@ -8,7 +8,6 @@ import netrc
 import os
 import secrets
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from sparsekit.config.overrides import overridden_values
 from sparsekit.errors import UserError, first_line, parse_json
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.wandb_service import forget_ended_service
+from sparsekit.system import expanded
 
 if TYPE_CHECKING:
     import wandb
@@ -49,7 +49,7 @@ def _has_key() -> bool:
     host = urlsplit(wandb.setup().settings.base_url).netloc
     hosts = CLOUD_HOSTS if host in CLOUD_HOSTS else {host}
     try:
-        known = netrc.netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser())
+        known = netrc.netrc(expanded(os.environ.get("NETRC", "~/.netrc")))
     except (OSError, netrc.NetrcParseError):
         return False
     return any(known.authenticators(host) for host in hosts)

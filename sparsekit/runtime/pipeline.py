@@ -16,6 +16,7 @@ from sparsekit.runtime.answers import BATCH
 from sparsekit.runtime.base import check_threads
 from sparsekit.runtime.choice import runtime_named
 from sparsekit.runtime.deployment import Deployment
+from sparsekit.system import expanded
 
 Row = str | tuple[str, str] | Mapping[str, str]
 # The forms of a mapping: its keys, first that of the text.
@@ -55,7 +56,7 @@ class Pipeline:
         if threads is not None:
             _check_count(threads, "threads", ", or None")
             check_threads(threads, "threads")
-        outer = Path(folder).expanduser()
+        outer = expanded(folder)
         inner = outer / "deployment"
         deployment = inner if inner.is_dir() else outer
         kind = runtime_named(runtime)

@@ -14,6 +14,7 @@ from sparsekit.serving.batcher import Batcher
 from sparsekit.serving.limits import Limits
 from sparsekit.serving.metrics import Metrics
 from sparsekit.serving.refusals import Refusal
+from sparsekit.system import expanded
 
 
 class ServedModel:
@@ -58,7 +59,7 @@ def named_folders(runs: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for run in runs:
         name, separator, folder = run.partition("=")
-        path = Path(folder if separator and "/" not in name else run).expanduser()
+        path = expanded(folder if separator and "/" not in name else run)
         inner = path / "deployment"
         if not separator or "/" in name:
             absolute = Path(os.path.abspath(path))

@@ -21,8 +21,8 @@ SETTINGS = "compress.json"
 # In it, besides the fields of Search: the hashes of the files and of a local model.
 ROWS, MODEL = "content of the files", "content of the model"
 
-# Runs `sparsekit train` with the given overrides, and returns when it has ended.
-Train = Callable[[Sequence[str]], None]
+# Runs `sparsekit train` with the given overrides, which name the run folder, until it has ended.
+Train = Callable[[Sequence[str], RunFolder], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ def search(
             start = time.monotonic()
             if budget is not None and start - began + longest > budget:
                 return
-            train(asked.words(candidate, run.path))
+            train(asked.words(candidate, run.path), run)
             longest = max(longest, time.monotonic() - start)
             trial = Trial.of(candidate.label, run)
         yield trial

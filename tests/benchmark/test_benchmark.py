@@ -17,6 +17,7 @@ import torch
 import yaml
 from exported import logits_and_recorded
 from onnx import numpy_helper
+from rich.table import Table
 from run_folder import quantization, write_run
 from transformers import PreTrainedModel
 from typer.testing import CliRunner
@@ -26,9 +27,11 @@ from sparsekit.benchmark.advice import advice, size_advice
 from sparsekit.benchmark.candidates import DENSE, DYNAMIC, Candidate, candidates
 from sparsekit.benchmark.grid import Grid, example, time_all
 from sparsekit.benchmark.requests import BenchmarkConfig, benchmark
+from sparsekit.cli import benchmark as command
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export
+from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime import openvino as openvino_module
 from sparsekit.runtime.answers import predict_outputs
 from sparsekit.runtime.deepsparse import DeepSparseRuntime
@@ -302,6 +305,27 @@ def test_sizes_are_checked_before_anything_is_timed(qdq: Path, tmp_path: Path) -
         assert refused.exit_code == 1
         assert message in refused.stderr
     assert (run / "benchmark.json").read_text() == "{}"
+
+
+def test_what_is_written_while_another_run_is_timed_stays(
+    qdq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [RunFolder(Path(shutil.copytree(qdq, tmp_path / name))) for name in "ab"]
+    for run in runs:
+        run.write_summary({"status": "completed"})
+
+    def timed(*_: object) -> dict[str, object]:
+        last = runs[1]
+        last.write_summary({**last.summary, "pushed": "https://huggingface.co/me/reviews"})
+        return {}
+
+    monkeypatch.setattr("sparsekit.benchmark.requests.benchmark", timed)
+    monkeypatch.setattr(command, "_compare", lambda *_: ([], {}, []))
+    monkeypatch.setattr(command, "_table", lambda *_: Table())
+    monkeypatch.setattr(command, "_sizes", lambda *_: Table())
+    done = CliRunner().invoke(app, ["benchmark", *map(str, runs)])
+    assert done.exit_code == 0, done.output
+    assert runs[1].summary["pushed"] and runs[1].summary["runtime"] == {}
 
 
 @pytest.mark.slow

@@ -167,6 +167,12 @@ def test_convert_to_sparseml_and_back(tmp_path: Path) -> None:
     assert len(there[-1]["active"]) == len(back[-1]["active"])
 
 
+def test_a_built_in_recipe_is_converted_by_its_name() -> None:
+    by_name = recipe("convert", NATIVE.stem, "--to", "sparseml").stdout
+    assert by_name == recipe("convert", NATIVE, "--to", "sparseml").stdout
+    assert "there is no recipe 'nowhere'" in error("convert", "nowhere")
+
+
 def test_nothing_to_convert(tmp_path: Path) -> None:
     assert "is a native recipe already; use --to sparseml" in error("convert", NATIVE)
     assert "is a sparseml recipe already" in error("convert", TRANSFER, "--to", "sparseml")

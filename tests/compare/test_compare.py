@@ -392,6 +392,14 @@ def test_one_config_is_singular(tmp_path: Path) -> None:
     assert "1 config by validation accuracy" in done.output, done.output
 
 
+@pytest.mark.parametrize("name", ["file", "file/inner"])
+def test_a_file_is_no_output(sweep: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(app, ["compare", str(sweep), "--output", str(tmp_path / name)])
+    assert done.exit_code == 1
+    assert "is a file; choose a folder" in done.output
+
+
 def test_the_command_writes_three_files(sweep: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["compare", str(sweep), "--out", str(tmp_path / "here")])
     assert done.exit_code == 0, done.output

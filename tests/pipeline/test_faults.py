@@ -130,5 +130,5 @@ def test_a_folder_that_cannot_be_made_is_refused(
     tmp_path: Path, csv_files: dict[str, str], student_folder: str
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot make the run folder.*set output_dir=FOLDER"):
+    with pytest.raises(UserError, match=r"cannot make the run folder.*set hydra.run.dir=FOLDER"):
         run_here(tmp_path / "file" / "run", *local(csv_files, student_folder))

@@ -290,3 +290,22 @@ def test_a_data_set_of_the_hub_needs_no_weights(seed_folder: Path, tmp_path: Pat
     files = [path.name for path in (tmp_path / "hf").rglob("*")]
     assert "tokenizer.json" in files or "vocab.txt" in files
     assert not [name for name in files if name.endswith((".bin", ".safetensors"))]
+
+
+@pytest.mark.parametrize("name", ["year=2024.csv", "a,b.csv", "é,a=b (1).csv", "[1].csv"])
+def test_files_of_any_name_are_read(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.touch()
+    words = overrides_of([str(file), "dataset.max_length=64", "~dataset.label_case"])
+    config = composed(words, None)
+    assert config["dataset"]["data_files"]["train"] == str(file)
+    assert "label_case" not in config["dataset"]
+    if "," in name:
+        return  # in an override a sweep, as train takes it
+    one = composed(["dataset=files", f"dataset.data_files.train={file}"], None)
+    assert one["dataset"]["data_files"]["train"] == str(file)
+
+
+def test_mistakes_are_explained_as_by_train() -> None:
+    with pytest.raises(UserError, match=r"dataset=sst22: the group dataset has no sst22.*sst2"):
+        composed(["dataset=sst22"], None)

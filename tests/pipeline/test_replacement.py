@@ -11,6 +11,7 @@ from launching import launch, local, run_here
 
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.replacement import mark
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -54,6 +55,21 @@ def test_a_second_run_leaves_the_files_of_the_one_at_work(tmp_path: Path) -> Non
         assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
         assert f"another process is running in {run}" in done.stderr
         assert contents(run.path) == before
+
+
+def test_a_refused_job_leaves_the_launch_record_of_the_earlier_run(tmp_path: Path) -> None:
+    """`resume` and `rerun` repeat that run, not the job that was refused in its folder."""
+    run = RunFolder(tmp_path / "run")
+    (run.path / ".hydra").mkdir(parents=True)
+    for name in ("config", "hydra", "overrides"):
+        (run.path / ".hydra" / f"{name}.yaml").write_text(f"- {name}=1\n")
+    run.config_file.write_text("seed: 1\n")
+    mark(run)
+    before = contents(run.path)
+    done = launch(f"dataset=quickstart +nothing=1 hydra.run.dir={run}", tmp_path, dict(os.environ))
+    assert done.returncode == 1 and "nothing reads it" in done.stderr
+    after = contents(run.path)
+    assert {name: after[name] for name in before} == before
 
 
 @pytest.mark.slow

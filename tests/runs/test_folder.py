@@ -12,7 +12,14 @@ import pytest
 
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
-from sparsekit.runs.launch_record import Launch, launched_from, overrides_of
+from sparsekit.runs.launch_record import (
+    Launch,
+    accept_record,
+    keep_record,
+    launched_from,
+    overrides_of,
+    restore_record,
+)
 from sparsekit.runs.paths import ENTRIES, RunPaths
 from sparsekit.runs.replacement import check_replaceable, mark, remove_results
 
@@ -150,6 +157,20 @@ def test_the_lock_keeps_others_out_and_lets_its_own_process_in(tmp_path: Path) -
         pass
 
 
+def test_a_held_lock_lets_its_own_process_in_under_any_name_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    code = (
+        "import sys; from pathlib import Path; from sparsekit.runs.folder import RunFolder\n"
+        "RunFolder(Path(sys.argv[1])).hold()\n"
+        "for name in sys.argv[2:]:\n"
+        "    with RunFolder(Path(name)).lock(): pass\n"
+    )
+    names = [str(tmp_path / name) for name in ("run/../run", "run", "link")]
+    for first in names:
+        subprocess.run([sys.executable, "-c", code, first, *names], check=True)
+
+
 def test_a_folder_of_another_tool_is_not_replaceable(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     check_replaceable(run)
@@ -258,6 +279,38 @@ def test_a_killed_run_is_resumed_with_all_of_its_overrides(tmp_path: Path) -> No
     (folder / "overrides.yaml").touch()
     launched = launched_from(RunFolder(tmp_path))
     assert launched == Launch(Path("/where"), ["dataset=csv", "seed=3"], [Path("/added")])
+
+
+def test_the_search_path_of_the_command_line_is_launched_again(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    path = "hydra.searchpath=[file://own]"
+    hydra = HYDRA.replace("hydra: []", f"hydra: ['{path}', hydra.run.dir=run, hydra.mode=RUN]")
+    (tmp_path / ".hydra" / "hydra.yaml").write_text(hydra)
+    assert launched_from(RunFolder(tmp_path)).overrides == ["dataset=csv", "seed=3", path]
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_the_earlier_record_is_kept_until_a_job_is_accepted(tmp_path: Path, accepted: bool) -> None:
+    run, file = RunFolder(tmp_path), tmp_path / ".hydra" / "overrides.yaml"
+    file.parent.mkdir()
+    file.write_text("- seed=1\n")
+    run.config_file.touch()
+    keep_record(run)
+    file.write_text("- seed=2\n")
+    if accepted:
+        accept_record(run)
+    restore_record()
+    assert overrides_of(run) == ["seed=2" if accepted else "seed=1"]
+
+
+def test_a_run_in_another_output_dir_has_the_record_too(tmp_path: Path) -> None:
+    launched, run = RunFolder(tmp_path / "launched"), RunFolder(tmp_path / "output")
+    (launched.path / ".hydra").mkdir(parents=True)
+    run.path.mkdir()
+    keep_record(launched)
+    (launched.path / ".hydra" / "hydra.yaml").write_text(HYDRA)
+    accept_record(run)
+    assert launched_from(run).directory == Path("/where")
 
 
 @pytest.mark.parametrize("end", range(0, len(HYDRA) - 20, 9))

@@ -9,7 +9,13 @@ from rich.console import Console
 
 from sparsekit.metrics.report import write_report
 from sparsekit.runs.folder import RunFolder
-from sparsekit.runs.report import closing_table, next_commands, rows, show_closing
+from sparsekit.runs.report import (
+    closing_table,
+    commands_typed_in,
+    next_commands,
+    rows,
+    show_closing,
+)
 
 SUMMARY = {
     "status": "completed",
@@ -111,3 +117,14 @@ def test_commands_are_not_broken_into_lines(tmp_path, monkeypatch, capsys, on_pa
     show_closing(SUMMARY, run)
     lines = capsys.readouterr().out.splitlines()
     assert f"  sparsekit predict {run} 'Write a text of your own here.'" in lines
+
+
+def test_commands_name_the_run_as_the_user_types_it(tmp_path, monkeypatch, on_path):
+    """A run that is launched again works in the folder of its first launch."""
+    monkeypatch.setattr("sparsekit.runs.report._typed_in", None)
+    (tmp_path / "launch").mkdir()
+    monkeypatch.chdir(tmp_path / "launch")
+    run = RunFolder(tmp_path / "launch" / "run")
+    assert "sparsekit inspect run/model" in text(closing_table(SUMMARY, run))
+    commands_typed_in(tmp_path)
+    assert "sparsekit inspect launch/run/model" in text(closing_table(SUMMARY, run))

@@ -136,3 +136,11 @@ def test_eval_among_other_text_is_refused() -> None:
 
 def test_calc_knows_what_sparsemls_expressions_use() -> None:
     assert calc("2 ** 3 + abs(-1) + int(2.7)") == 11
+
+
+@pytest.mark.parametrize("name", ["ma", "mi", "ab", "max_"])
+def test_a_variable_may_have_the_letters_of_a_function(name: str) -> None:
+    text = f"max({name}, 2) + min(1, {name})"
+    written = expressions.interpolation(text)
+    assert written == f"${{calc:'max(${{recipe.{name}}}, 2) + min(1, ${{recipe.{name}}})'}}"
+    assert expressions.rename(text, {name: "x", "max": "y"}) == "max(x, 2) + min(1, x)"

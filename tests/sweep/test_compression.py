@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from typer.testing import CliRunner
 
@@ -50,12 +51,12 @@ class Trainer:
         self.up_to = up_to
         self.trials: list[float] = []
 
-    def __call__(self, words: Sequence[str]) -> None:
+    def __call__(self, words: Sequence[str], run: RunFolder) -> None:
         given = dict(word.split("=", 1) for word in words if "=" in word)
         sparsity = float(given.get("recipe.final_sparsity", 0))
         self.trials.append(sparsity)
-        folder = Path(given["hydra.run.dir"])
-        ended(folder, -sparsity / 10, passed=sparsity <= self.up_to, latency=4 - 2 * sparsity)
+        assert given["hydra.run.dir"] == str(run)
+        ended(run.path, -sparsity / 10, passed=sparsity <= self.up_to, latency=4 - 2 * sparsity)
 
 
 def test_the_sparsest_that_passes_ends_the_search(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_the_sparsest_that_passes_ends_the_search(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_broke_off_is_resumed(tmp_path: Path) -> None:
-    def broken(words: Sequence[str]) -> None:
+    def broken(words: Sequence[str], run: RunFolder) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -83,7 +84,7 @@ def test_a_trial_that_broke_off_is_resumed(tmp_path: Path) -> None:
     (tmp_path / "s" / "sparsity-0.9" / "summary.json").write_text(
         json.dumps({"status": "failed", "error": "no space"})
     )
-    [trial] = search(ASKED, tmp_path / "s", lambda words: None)
+    [trial] = search(ASKED, tmp_path / "s", lambda words, run: None)
     assert not trial.ended and trial.stopped == "no space"
 
 
@@ -108,8 +109,8 @@ def test_the_budget_ends_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     train, now = Trainer(-1), [0.0]
     monkeypatch.setattr(compression.time, "monotonic", lambda: now[0])
 
-    def hour(words: Sequence[str]) -> None:
-        train(words)
+    def hour(words: Sequence[str], run: RunFolder) -> None:
+        train(words, run)
         now[0] += 3600
 
     assert len(list(search(ASKED, tmp_path / "s", hour, budget=3 * 3600))) == 3
@@ -177,7 +178,7 @@ def test_a_signal_ends_the_trial_too(tmp_path: Path) -> None:
     searching = (
         "import sys\nfrom sparsekit.cli import compress\n"
         f"sys.executable = {str(tmp_path / 'python')!r}\n"
-        "compress._train([])\n"
+        "compress._train([], None)\n"
     )
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{trial}"\n')
@@ -193,8 +194,26 @@ def test_a_signal_ends_the_trial_too(tmp_path: Path) -> None:
     assert (tmp_path / "signals").read_text() == f"{int(signal.SIGTERM)} "
 
 
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+def test_a_trial_that_a_signal_kills_is_named(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = int(signal.Signals[name])
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nkill -{number} $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(command, "handle_signals", lambda: None)
+    with pytest.raises(typer.Exit) as ended:
+        command._train([], RunFolder(tmp_path / "trial"))
+    assert ended.value.exit_code == 128 + number
+    said = capsys.readouterr().err
+    assert said.startswith(f"the trial in {tmp_path / 'trial'} was ended by {name}")
+    assert ("memory" in said) == (name == "SIGKILL")
+
+
 def test_a_mistake_that_is_found_before_training_is_corrected(tmp_path: Path) -> None:
-    def refused(words: Sequence[str]) -> None:
+    def refused(words: Sequence[str], run: RunFolder) -> None:
         folder = tmp_path / "s" / "sparsity-0.9"
         folder.mkdir(exist_ok=True)
         (folder / "summary.json").write_text(json.dumps({"status": "failed", "error": "a typo"}))
@@ -238,13 +257,13 @@ class Shaper:
         self.up_to = up_to
         self.trials: list[float] = []
 
-    def __call__(self, words: Sequence[str]) -> None:
+    def __call__(self, words: Sequence[str], run: RunFolder) -> None:
         given = dict(word.split("=", 1) for word in words if "=" in word)
         assert given["recipe.final_sparsity"] == "0"
         heads = float(given.get("student.shrink.heads", 0))
         self.trials.append(heads)
-        folder = Path(given["hydra.run.dir"])
-        ended(folder, -heads / 10, passed=heads <= self.up_to, latency=4 - 4 * heads)
+        assert given["hydra.run.dir"] == str(run)
+        ended(run.path, -heads / 10, passed=heads <= self.up_to, latency=4 - 4 * heads)
 
 
 def test_structures_are_removed_instead(tmp_path: Path) -> None:

@@ -109,10 +109,17 @@ def rename(text: str, new_names: Mapping[str, str]) -> str:
     """
     if not any(new_names.get(name, name) != name for name in names(text)):
         return text
+    return _with_names(text, lambda name: new_names.get(name, name))
+
+
+def _with_names(text: str, new: Callable[[str], str]) -> str:
+    """The expression with `new(name)` for each variable; functions keep their names."""
     tree = ast.parse(text, mode="eval")
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            node.id = new_names.get(node.id, node.id)
+    nodes = list(ast.walk(tree))
+    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+    for node in nodes:
+        if isinstance(node, ast.Name) and id(node) not in called:
+            node.id = new(node.id)
     return ast.unparse(tree)
 
 
@@ -124,14 +131,9 @@ def interpolation(text: str) -> str:
     """
     if names(text) == [text]:
         return f"${{recipe.{text}}}"
-    used = names(text)
     # Parentheses, since a power binds tighter than the sign of a negative value.
     form = "(${{recipe.{}}})" if "**" in text else "${{recipe.{}}}"
-    written = re.sub(
-        r"(?<![\w.])[^\W\d]\w*(?!\s*\()",
-        lambda matched: form.format(matched[0]) if matched[0] in used else matched[0],
-        ast.unparse(ast.parse(text, mode="eval")),
-    )
+    written = _with_names(text, form.format)
     return f"${{calc:'{written}'}}"
 
 

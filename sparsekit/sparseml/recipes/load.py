@@ -26,6 +26,7 @@ from sparsekit.sparseml.recipes.native import (
     training_length,
 )
 from sparsekit.sparseml.recipes.text import MARKDOWN, ZOO, content_of
+from sparsekit.system import expanded
 
 
 def load(path: str, variables: Mapping[str, Any]) -> Values:
@@ -33,7 +34,7 @@ def load(path: str, variables: Mapping[str, Any]) -> Values:
 
     Raises ConfigError with the problems of the recipe, such as windows beyond the training.
     """
-    return values_of_document(read(Path(path).expanduser()), path, variables)
+    return values_of_document(read(expanded(path)), path, variables)
 
 
 def values_of_document(document: Document, path: str, variables: Mapping[str, Any]) -> Values:
