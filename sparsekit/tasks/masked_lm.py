@@ -213,7 +213,7 @@ class MaskedLM(Task):
     def taught_output(self, rows: Dataset, kept: Output) -> Output:
         for values_, labels in zip(kept, rows["labels"], strict=True):
             true = [label for label in labels if label != IGNORED]
-            if len(values_) != len(true) or (values_[:, LABEL] != true).any():
+            if [summary_[LABEL] for summary_ in values_] != true:
                 raise UserError(
                     "the teacher has another tokenizer than the student, so that other words are "
                     "hidden from it; choose a teacher with the student's vocabulary"
