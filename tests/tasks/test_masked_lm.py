@@ -239,6 +239,12 @@ def test_others_are_added_up() -> None:
     torch.testing.assert_close(found[0, 1], logits.softmax(-1)[0, 3])
 
 
+def test_the_perplexity_of_a_finite_loss_beyond_floats_is_infinite() -> None:
+    summaries = [np.array([[3.0, -800.0, 0.0, 1.0, 3.0]], np.float32)]
+    found = MaskedLM().score({"logits": summaries}, [[IGNORED, 3]], [])
+    assert found == {"loss": 800, "perplexity": math.inf}
+
+
 def source(texts: list[str]) -> SelectedRows:
     rows = Dataset.from_dict({"text": texts})
     return SelectedRows(ReadRows(DatasetDict(train=rows, validation=rows)), RowSelection())
