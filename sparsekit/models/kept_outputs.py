@@ -55,7 +55,10 @@ def add_outputs(rows: Dataset, outputs: Outputs) -> Dataset:
 
 
 def _arrays(rows: Sequence[object]) -> Output:
-    return _stacked([np.array(row, dtype=np.float32) for row in rows])
+    arrays = [np.array(row, dtype=np.float32) for row in rows]
+    # An empty list, of a row without labelled tokens, does not say how wide its entries would be.
+    width = next((array.shape[1:] for array in arrays if array.size), (0,))
+    return _stacked([array if array.size else array.reshape(0, *width) for array in arrays])
 
 
 def _stacked(rows: list[np.ndarray]) -> Output:

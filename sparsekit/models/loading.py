@@ -120,8 +120,8 @@ def load_for_task(
 ) -> tuple[LoadedModel, list[str]]:
     """The model in `folder` with the task's head, and the names of weights that the folder lacks.
 
-    It is in float32. Raises UserError for weights that cannot be read and for a `max_length` beyond
-    the model's.
+    It is in float32. Raises UserError for weights that cannot be read, for a model that cannot be
+    trained for the task, and for a `max_length` beyond the model's.
     """
     config = read_config(folder)
     check_encoder(folder, config)
@@ -137,6 +137,7 @@ def load_for_task(
     model, missing = load_weights(
         folder, task.head, task.name, ignore_mismatched_sizes=True, **options
     )
+    task.check_model(model.config)
     tokenizer = load_tokenizer(folder, config, task.max_length, embedded_tokens(model))
     pad_as_expected(tokenizer, model)
     # Hashed before its first use, which writes truncation settings into it.

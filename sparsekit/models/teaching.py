@@ -32,11 +32,11 @@ from sparsekit.models.loading import (
 )
 from sparsekit.models.predict import predict_outputs
 from sparsekit.models.teacher import label_order, load_teacher
-from sparsekit.models.tokenizer import load_tokenizer, padding_side
+from sparsekit.models.tokenizer import load_tokenizer
 from sparsekit.runtime.tasks.base import Output
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.cache_key import cache_key
-from sparsekit.tasks.inputs import inputs_of
+from sparsekit.tasks.inputs import inputs_of, padding_side
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,10 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsekit.errors import UserError, first_line
-from sparsekit.tasks.inputs import TYPES, reads_types
+from sparsekit.tasks.inputs import TYPES, padding_side, reads_types
 
 log = logging.getLogger(__name__)
 
-# Architectures whose head reads the last position, whatever the mask says.
-_READS_LAST_POSITION = ("xlnet",)
 # Architectures whose positions start after the id of the padding token.
 COUNTED_FROM_PADDING = (
     *("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "mpnet", "roberta"),
@@ -94,8 +92,3 @@ def pad_as_expected(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) 
     config = model.config
     if config.model_type not in COUNTED_FROM_PADDING:
         config.pad_token_id = tokenizer.pad_token_id
-
-
-def padding_side(config: PreTrainedConfig) -> str:
-    """The side on which batches of a model are padded, "left" or "right"."""
-    return "left" if config.model_type in _READS_LAST_POSITION else "right"

@@ -18,6 +18,7 @@ from sparsekit.data.collator import Collator
 from sparsekit.data.datasets import Source
 from sparsekit.data.schema import Column
 from sparsekit.runtime.tasks.base import Answers, Output, Outputs
+from sparsekit.tasks.means import mean_of_rows
 
 Scores = dict[str, float]
 # Of each row: a label, or one for each token.
@@ -232,8 +233,11 @@ class Task(ABC):
         return output
 
     def mean_output(self, each: Sequence[Output]) -> Output:
-        """The mean of what was kept of an output of several teachers."""
-        return [np.stack(rows).mean(axis=0) for rows in zip(*each, strict=True)]
+        """The mean of what was kept of an output of several teachers.
+
+        Raises UserError where there is none.
+        """
+        return mean_of_rows(each)
 
     def taught_output(self, rows: Dataset, kept: Output) -> Output:
         """What the student's tokenized `rows` are taught, of what was kept of the teachers.

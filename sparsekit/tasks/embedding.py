@@ -32,6 +32,7 @@ from sparsekit.runtime.tasks.embedding import EmbeddingAnswers
 from sparsekit.shape.config import shaped
 from sparsekit.tasks.base import Data, Labels, Scores, Task
 from sparsekit.tasks.checks import checked_splits, length_problems, metric_problems
+from sparsekit.tasks.inputs import padding_side
 from sparsekit.tasks.texts import column_problems
 
 # One token of text, and the two special tokens around it.
@@ -160,7 +161,11 @@ class Embedding(Task):
         return name.endswith("Model")
 
     def check_model(self, config: PreTrainedConfig) -> None:
-        """Every encoder has vectors."""
+        if self.pooling == "first" and padding_side(config) == "left":
+            raise UserError(
+                f"the model is of the architecture {config.model_type}, whose batches are padded "
+                "on the left, so that pooling=first would read padding; set dataset.pooling=mean"
+            )
 
     def prepare(self, model: PreTrainedModel) -> None:
         remove_pooler(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -38,6 +39,8 @@ MIN_LENGTH = 3
 METRICS = ("loss", "perplexity", "accuracy")
 # Columns of a summary of logits before those of the most likely words.
 LABEL, LIKELIHOOD, OTHERS, WORDS = range(4)
+# The largest loss whose exponential is a float.
+MAX_LOSS = math.log(sys.float_info.max)
 
 
 @dataclass(kw_only=True)
@@ -213,7 +216,7 @@ class MaskedLM(Task):
     def taught_output(self, rows: Dataset, kept: Output) -> Output:
         for values_, labels in zip(kept, rows["labels"], strict=True):
             true = [label for label in labels if label != IGNORED]
-            if len(values_) != len(true) or (values_[:, LABEL] != true).any():
+            if [summary_[LABEL] for summary_ in values_] != true:
                 raise UserError(
                     "the teacher has another tokenizer than the student, so that other words are "
                     "hidden from it; choose a teacher with the student's vocabulary"
@@ -249,7 +252,7 @@ class MaskedLM(Task):
         likely = found[:, (found.shape[1] + WORDS) // 2]
         scores = {
             "loss": loss,
-            "perplexity": math.exp(loss),
+            "perplexity": math.exp(loss) if loss <= MAX_LOSS else math.inf,
             "accuracy": float((likely == found[:, LABEL]).mean()),
         }
         return {name: scores[name] for name in dict.fromkeys(self.metrics)}

@@ -28,6 +28,7 @@ from sparsekit.tasks.answer_checks import mistakes
 from sparsekit.tasks.base import Data, Labels, Scores, Task
 from sparsekit.tasks.checks import checked_splits, metric_problems, no_metrics
 from sparsekit.tasks.distances import kl_divergence
+from sparsekit.tasks.inputs import padding_side
 from sparsekit.tasks.texts import column_problems
 from sparsekit.tasks.windows import QuestionCollator, windows
 
@@ -171,7 +172,12 @@ class QuestionAnswering(Task):
         return {"num_labels": 2}
 
     def check_model(self, config: PreTrainedConfig) -> None:
-        """Every model of the head has starts and ends."""
+        if padding_side(config) == "left":
+            raise UserError(
+                f"the model is of the architecture {config.model_type}, whose batches are padded "
+                f"on the left, and {self.name} counts an answer's tokens from the first position; "
+                "choose another model, such as a BERT"
+            )
 
     def teacher_order(
         self,

@@ -37,6 +37,7 @@ from sparsekit.tasks.labelled import (
     order_of_model,
     teacher_label_order,
 )
+from sparsekit.tasks.means import mean_of_words
 
 # One token, and the special tokens around it.
 MIN_LENGTH = 3
@@ -184,6 +185,9 @@ class TokenClassification(Task):
             values[np.array(labels) != IGNORED]
             for values, labels in zip(output, rows["labels"], strict=True)
         ]
+
+    def mean_output(self, each: Sequence[Output]) -> Output:
+        return mean_of_words(each)
 
     def taught_output(self, rows: Dataset, kept: Output) -> Output:
         """The logits of the words that the student's rows have; NaN of those the teacher lacks."""

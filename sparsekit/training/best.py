@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.arguments import SparseTrainingArguments
+from sparsekit.training.checkpoints import step_of
 
 LOG = logging.getLogger(__name__)
 
@@ -35,9 +38,16 @@ class LastStage(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Forget a best checkpoint of an earlier stage, which version 0.1 recorded."""
+        """Forget a best score that a resumed run cannot use.
+
+        It is of an earlier stage, which version 0.1 recorded, or of a step whose checkpoint is not
+        there, while training is to end with a checkpoint.
+        """
         step = state.best_global_step
-        if step is not None and not self.reached(step, state.max_steps):
+        if step is None:
+            return
+        lost = args.load_best_model_at_end and best_step(state) != step
+        if lost or not self.reached(step, state.max_steps):
             state.best_metric = state.best_global_step = state.best_model_checkpoint = None
 
     def on_train_end(
@@ -53,7 +63,8 @@ class LastStage(TrainerCallback):
             )
         if not args.load_best_model_at_end:
             return
-        if state.best_model_checkpoint is None:
+        step = best_step(state)
+        if step is None:
             LOG.warning(
                 "no evaluated checkpoint belongs to the recipe's last stage, which begins at epoch "
                 "%g: the model is that of the last step; evaluate and save more often",
@@ -61,11 +72,23 @@ class LastStage(TrainerCallback):
             )
             return
         LOG.info(
-            "the model is that of step %s, the best of the recipe's last stage: %s %.4f",
-            state.best_global_step,
+            "the model is that of step %d, the best checkpoint of the recipe's last stage: %s %.4f",
+            step,
             args.metric_for_best_model,
             state.best_metric,
         )
+
+
+def best_step(state: TrainerState) -> int | None:
+    """The step of the best checkpoint; None where there is none."""
+    folder = state.best_model_checkpoint
+    return None if folder is None else step_of(Path(folder))
+
+
+def competes(args: TrainingArguments, control: TrainerControl) -> bool:
+    """Whether the evaluation of a step counts: training can end only with a saved checkpoint."""
+    best_is_saved = args.save_strategy == SaveStrategy.BEST
+    return control.should_save or best_is_saved or not args.load_best_model_at_end
 
 
 def best_problems(

@@ -28,7 +28,7 @@ from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.base import Task
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
-from sparsekit.training.best import LastStage
+from sparsekit.training.best import LastStage, best_step, competes
 from sparsekit.training.callbacks import RecipeCallback
 from sparsekit.training.class_weights import weighted_task_loss
 from sparsekit.training.cpu.acceleration import cpu_acceleration
@@ -149,9 +149,10 @@ class RecipeTrainer(TaskTrainer):
             return super().evaluate(*args, **options)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Whether this is the best model so far; only models of the last stage count."""
+        """Whether this is the best model so far, of those of the last stage that compete."""
         reached = self._last_stage.reached(self.state.global_step, self.state.max_steps)
-        return reached and bool(super()._determine_best_metric(metrics, trial))
+        counts = reached and competes(self.args, self.control)
+        return counts and bool(super()._determine_best_metric(metrics, trial))
 
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
         # Parameters that a recipe freezes now may be trained later, so the optimizer needs them.
@@ -265,7 +266,7 @@ class RecipeTrainer(TaskTrainer):
             "sparse_layers": self.sparse_layers,
         }
         if self.args.load_best_model_at_end:
-            self._trained["best_step"] = self.state.best_global_step
+            self._trained["best_step"] = best_step(self.state)
         return result
 
     def _check_new(self) -> None:

@@ -38,7 +38,9 @@ from sparsekit.oneshot.prune import prune_checkpoint
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.sparsity.prunable import prunable
-from sparsekit.tasks.base import Data
+from sparsekit.tasks.base import Data, Task
+from sparsekit.tasks.embedding import Embedding
+from sparsekit.tasks.question_answering import QuestionAnswering
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.tasks.tokens import tokenize
 
@@ -387,6 +389,24 @@ def test_a_tokenizer_without_a_fast_form_is_refused(student_folder: str, tmp_pat
 def test_no_limit_of_positions(tmp_path: Path) -> None:
     family = next(each for each in FAMILIES if each.name == "XLNet")
     assert positions_of(read_config(write_checkpoint(family, tmp_path / "xlnet"))) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "problem"),
+    [
+        (QuestionAnswering(max_length=32, doc_stride=8), "counts an answer's tokens"),
+        (Embedding(max_length=32, pooling="first"), r"set dataset\.pooling=mean"),
+    ],
+    ids=["question answering", "embeddings"],
+)
+def test_a_task_that_counts_from_the_first_token_takes_no_left_padding(
+    tmp_path: Path, task: Task, problem: str
+) -> None:
+    family = next(each for each in FAMILIES if each.name == "XLNet")
+    folder = write_checkpoint(family, tmp_path / "xlnet")
+    with pytest.raises(UserError, match=f"xlnet, whose batches are padded on the left.*{problem}"):
+        Student(checkpoint=str(folder)).load(task, [])
+    Student(checkpoint=str(folder)).load(Embedding(max_length=32), [])
 
 
 def test_stale_shards_are_neither_loaded_nor_hashed(student_folder: str, tmp_path: Path) -> None:

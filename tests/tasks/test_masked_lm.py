@@ -26,6 +26,7 @@ from sparsekit.cli.app import app
 from sparsekit.data.collator import IGNORED
 from sparsekit.data.selection import ReadRows, RowSelection, SelectedRows
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.models.kept_outputs import keep, read_kept
 from sparsekit.models.predict import predict_outputs
 from sparsekit.models.pruning import prune
 from sparsekit.models.teacher import label_order
@@ -238,6 +239,12 @@ def test_others_are_added_up() -> None:
     torch.testing.assert_close(found[0, 1], logits.softmax(-1)[0, 3])
 
 
+def test_the_perplexity_of_a_finite_loss_beyond_floats_is_infinite() -> None:
+    summaries = [np.array([[3.0, -800.0, 0.0, 1.0, 3.0]], np.float32)]
+    found = MaskedLM().score({"logits": summaries}, [[IGNORED, 3]], [])
+    assert found == {"loss": 800, "perplexity": math.inf}
+
+
 def source(texts: list[str]) -> SelectedRows:
     rows = Dataset.from_dict({"text": texts})
     return SelectedRows(ReadRows(DatasetDict(train=rows, validation=rows)), RowSelection())
@@ -253,6 +260,17 @@ def test_a_teacher_with_another_vocabulary_is_refused() -> None:
     kept = [np.array([[3.0, 0.0, 0.0], [5.0, 0.0, 0.0]])]
     with pytest.raises(UserError, match="another tokenizer than the student"):
         MaskedLM().taught_output(rows, kept)
+
+
+def test_a_text_without_hidden_tokens_is_taught_nothing(tmp_path: Path) -> None:
+    """Such as a zero-width space, to which the tokenizer gives no token."""
+    task = MaskedLM(teacher_words=1)
+    rows = Dataset.from_dict({"labels": [[IGNORED, 4], [IGNORED, IGNORED]]})
+    summaries = [np.full((2, 5), row[-1], np.float32) for row in rows["labels"]]
+    for one in (rows, rows.select([1])):
+        keep(task, one, {"logits": summaries[-len(one) :]}, None, tmp_path / str(len(one)))
+        stored = read_kept(task, Dataset.load_from_disk(str(tmp_path / str(len(one)))))
+        assert len(task.taught_output(one, stored["logits"])[-1]) == 0
 
 
 def test_a_classifier_teaches_no_words(teacher_folder: str) -> None:

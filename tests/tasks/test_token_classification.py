@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,40 @@ def test_a_teacher_with_another_tokenizer_teaches_words(
             assert np.isnan(taught[0][word]).all()
             continue
         np.testing.assert_allclose(taught[0][word], logits[ids.index(word)][::-1], atol=1e-5)
+
+
+def test_teachers_whose_tokenizers_truncate_elsewhere_have_a_mean(
+    data: Data, student: LoadedModel, tmp_path: Path
+) -> None:
+    """Of a word that one teacher lacks it is what the other says."""
+    data = replace(data, task=replace(TASK, max_length=10))
+    letters, same = other_teacher(tmp_path / "letters"), tmp_path / "same"
+    student.model.save_pretrained(same)
+    student.tokenizer.save_pretrained(same)
+
+    def taught(*folders: Path) -> Any:
+        return averaged_outputs(folders, student, data, ["validation"])["validation"]["logits"]
+
+    lacking = 0
+    for mean, one, two in zip(taught(letters, same), taught(letters), taught(same), strict=True):
+        known = ~np.isnan(one).any(axis=1)
+        lacking += (~known).sum()
+        np.testing.assert_allclose(mean[known], (one[known] + two[known]) / 2, atol=1e-6)
+        np.testing.assert_array_equal(mean[~known], two[~known])
+    assert lacking
+
+
+def test_a_row_without_words_is_taught_nothing(student: LoadedModel, tmp_path: Path) -> None:
+    """Some tokenizers give no token to a zero-width space, so that nobody labels it."""
+    rows = tagged.rows(4, seed=0)
+    rows[1] = {"tokens": ["\u200b"], "tags": ["O"]}
+    made = TASK.load(files(tmp_path, rows))
+    folder = other_teacher(tmp_path / "teacher")
+    for data in (made, replace(made, splits={k: v.select([1]) for k, v in made.splits.items()})):
+        for folders in ([folder], [folder, folder]):
+            taught = averaged_outputs(folders, student, data, ["train"])["train"]["logits"]
+            assert [len(row) for row in taught].count(0) == 1
+            assert all(row.ndim == 2 for row in taught)
 
 
 def test_kd_compares_the_words_that_both_models_label() -> None:

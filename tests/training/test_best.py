@@ -140,6 +140,52 @@ def test_early_stopping_waits_for_the_last_stage(
     assert "stopped early, after step 32 of 40" in caplog.text
 
 
+class StepLosses(TrainerCallback):
+    """Sets the loss of each evaluation, by its step."""
+
+    def __init__(self, losses: dict[int, float]) -> None:
+        self.losses = losses
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any
+    ) -> None:
+        now["metrics"]["eval_loss"] = self.losses[state.global_step]
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [{2: 0.9, 4: 0.5, 6: 0.4, 8: 0.6}, {2: 0.3, 4: 0.5, 6: 0.6, 8: 0.6}],
+    ids=["a later evaluation is better", "an earlier one is better"],
+)
+def test_only_evaluations_with_a_checkpoint_compete(
+    tmp_path: Path,
+    student: LoadedModel,
+    rows: dict[str, Dataset],
+    losses: dict[int, float],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "sparsekit")
+    run = trainer(
+        tmp_path,
+        student,
+        rows,
+        made(),
+        callbacks=[StepLosses(losses)],
+        max_steps=8,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=4,
+        load_best_model_at_end=True,
+        metric_for_best_model="loss",
+    )
+    run.train()
+    assert run.state.best_model_checkpoint == str(tmp_path / "checkpoint-4")
+    assert "step 4, the best checkpoint of the recipe's last stage: loss 0.5" in caplog.text
+    run.save_model()
+    assert run.results["train"]["best_step"] == 4
+
+
 @pytest.mark.parametrize(
     ("modifiers", "epoch"),
     [
@@ -174,6 +220,18 @@ def test_a_best_checkpoint_of_an_earlier_stage_is_forgotten_on_resume() -> None:
     state.best_metric, state.best_global_step = 0.5, 32
     stage.on_train_begin(arguments, state, TrainerControl())
     assert (state.best_metric, state.best_global_step) == (0.5, 32)
+
+
+def test_a_best_score_without_its_checkpoint_is_forgotten_on_resume(tmp_path: Path) -> None:
+    asked = arguments(tmp_path, load_best_model_at_end=True)
+    stage = LastStage(made())
+    state = TrainerState(max_steps=40, best_metric=0.4, best_global_step=6)
+    for checkpoint in (None, "checkpoint-4"):  # it is gone, or an unsaved step was better
+        state.best_metric, state.best_global_step = 0.4, 6
+        state.best_model_checkpoint = checkpoint
+        stage.on_train_begin(asked, state, TrainerControl())
+        assert (state.best_metric, state.best_global_step) == (None, None)
+        assert state.best_model_checkpoint is None
 
 
 def arguments(tmp_path: Path, **settings: Any) -> SparseTrainingArguments:
