@@ -140,19 +140,17 @@ class GradualPruning(Pruning):
         return max(self.update_frequency, 0.0)
 
     def update(self, epoch: float) -> None:
+        assert self.end is not None
         self._on = epoch >= self.start and (self.leave_enabled or self.active(epoch))
-        if not self._on and not self._ends(epoch):
+        if not self._on and epoch < self.end:
             return
         update = self._curve.last_step(epoch)
-        if update != self._reached:
+        if update == self._reached:
+            return
+        # A process that resumes past the window has the weights that were let go at its end.
+        if self._on or self._has_trained or epoch <= self.end + EPSILON:
             self._prune(update)
-            self._reached = update
-
-    def _ends(self, epoch: float) -> bool:
-        # Whether the window has ended since the last step of this process, or exactly where the
-        # process resumes.
-        assert self.end is not None
-        return epoch >= self.end and (self._has_trained or epoch <= self.end + EPSILON)
+        self._reached = update
 
     def constrain(self) -> None:
         super().constrain()
