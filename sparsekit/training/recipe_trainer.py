@@ -303,7 +303,7 @@ class RecipeTrainer(TaskTrainer):
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_masks(self.recipe, cast(nn.Module, self.model), Path(resume_from_checkpoint))
+        load_masks(self.recipe, self.model, Path(resume_from_checkpoint))
 
     @property
     def sparse_layers(self) -> int:

@@ -173,6 +173,35 @@ def test_a_resumed_modifier_masks_what_it_masked_before(
     assert differences_of_resumed(dict(nodes), student_folder, tmp_path, rows) == []
 
 
+@every_modifier
+def test_two_of_a_kind_train_one_after_the_other_or_are_refused(
+    setting: Setting, student_folder: str, teacher_folder: str, tmp_path: Path, rows: Rows
+) -> None:
+    """Neither uses what the other added to the model, and both remove what they added."""
+    fields = {k: v for k, v in setting.fields.items() if k != "disable_observer_epoch"}
+    if "init_sparsity" in fields:
+        fields["init_sparsity"] = "__FROM_PARAM__"
+    target = f"sparsekit.modifiers.{setting.target}"
+    windows = {"first": (0.0, 1.0), "second": (1.0, 2.5)}
+    nodes = {
+        name: {"_target_": target, **fields, "start": start, "end": end}
+        for name, (start, end) in windows.items()
+    }
+    if setting.name == "set rate":
+        del nodes["first"]["end"], nodes["second"]["end"]  # it ends where another one starts
+    recipe = Recipe.build({"num_epochs": EPOCHS, "modifiers": nodes})
+    if problems := recipe.problems():
+        assert any("modifiers.first and recipe.modifiers.second" in text for text in problems)
+        return
+    checkpoint = teacher_folder if setting.dense_student else student_folder
+    recipe.use_teacher(lambda: other_model(checkpoint))
+    student = load_student(checkpoint)
+    before = set(student.model.state_dict())
+    trainer(tmp_path, student, rows, recipe, [], max_steps=6).train()
+    added = set(student.model.state_dict()) - before
+    assert not [name for name in added if "quantizer" not in name]
+
+
 @pytest.mark.parametrize("order", [("first", "later"), ("later", "first")])
 def test_what_one_window_frees_another_may_freeze(order: tuple[str, str]) -> None:
     target = "sparsekit.modifiers.trainable.TrainableParams"
@@ -206,6 +235,7 @@ def test_the_list_names_every_modifier() -> None:
         "base",
         "epochs",
         "loss_mean",
+        "names",
         "processes",
         "distillation.live",
         "distillation.pairing",
