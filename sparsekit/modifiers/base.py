@@ -60,9 +60,10 @@ class Modifier:
     A subclass overrides what it needs. The recipe and the trainer know a modifier by these methods
     alone, so a class of any module can be named as `_target_`. The order of calls is: `problems`,
     `task_problems` and `conflict` (before anything is downloaded), `use_latency_table`,
-    `use_task`, `use_teacher`, `attach`, `conflict` again, `use_rows`; then, for each optimizer
-    step, `update`, `loss`, `before_step`, `constrain`; at the end of training `update` once more,
-    `stop`, `detach`, and `results`. An evaluation in between runs within `as_saved`.
+    `use_task`, `use_teacher`, `attach`, `conflict` again, `use_rows`; `resume`, where training goes
+    on from a checkpoint; then, for each optimizer step, `update`, `loss`, `before_step`,
+    `constrain`; at the end of training `update` once more, `stop`, `detach`, and `results`. An
+    evaluation in between runs within `as_saved`.
     """
 
     start: float = 0.0
@@ -188,6 +189,12 @@ class Modifier:
 
     def use_rows(self, draw: Draw) -> None:
         """Take a function that draws batches of training rows for the task's loss."""
+
+    def resume(self, masks: Mapping[str, Tensor]) -> None:
+        """Take its `masks` of when a checkpoint was saved, once the model has its weights.
+
+        Not called for a checkpoint of a version that saved none.
+        """
 
     def update(self, epoch: float) -> None:
         """Set switches and values for `epoch`, before each optimizer step; keeps no history."""

@@ -212,9 +212,7 @@ class TextClassification(Task):
     def check_rows(self, labels: int, rows: Dataset, name: str, column: str) -> None:
         feature = rows.features["labels"]
         kind = getattr(feature, "dtype", type(feature).__name__)
-        if not isinstance(feature, ClassLabel) and not str(kind).startswith(
-            ("int", "uint", "bool")
-        ):
+        if not isinstance(feature, ClassLabel) and not str(kind).startswith(("int", "uint")):
             raise UserError(
                 f"{name}, column {column} holds {kind}, not one class index for each row; number "
                 f"the classes from 0: data.class_encode_column({column!r})"

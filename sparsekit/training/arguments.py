@@ -38,6 +38,7 @@ class SparseTrainingArguments(TrainingArguments):
     """transformers' TrainingArguments with more fields.
 
     precision: auto, fp32, bf16 or fp16; auto is bf16 on devices with bf16 matrix units, else fp32.
+        In place of auto, `bf16=True` and `fp16=True` choose it too.
         On a GPU bf16 and fp16 mean autocast. On a CPU bf16 means that float32 matmuls use its bf16
         units: tensors and accumulators stay float32.
     sparse_products: auto, on or off: whether matmuls skip the masked weights of layers that are
@@ -138,9 +139,13 @@ class SparseTrainingArguments(TrainingArguments):
         for name, choices in (("precision", PRECISIONS), ("sparse_products", SPARSE_PRODUCTS)):
             if (value := getattr(self, name)) not in choices:
                 raise ConfigError([f"`{name}` {value!r} is not one of {', '.join(choices)}"])
+        self._take_half_precision()
         on_gpu = torch.cuda.is_available() and not self.use_cpu
         if self.precision == "fp16" and not on_gpu:
-            raise ConfigError(["`precision=fp16` needs a GPU; set `precision=auto`"])
+            where, fix = "precision=fp16", "set `precision=auto`"
+            if self.fp16:
+                where, fix = "fp16=true", "leave it out"
+            raise ConfigError([f"`{where}` needs a GPU; {fix}"])
         if self.precision == "auto":
             fast = torch.cuda.is_bf16_supported() if on_gpu else cpu_has_bf16_units()
             self.precision = "bf16" if fast else "fp32"
@@ -149,6 +154,20 @@ class SparseTrainingArguments(TrainingArguments):
         if on_gpu:
             # It waits for the loss of every step; a loss that is not finite ends our training.
             self.logging_nan_inf_filter = False
+
+    def _take_half_precision(self) -> None:
+        """Take transformers' `bf16=true` or `fp16=true` as the precision, if none is chosen."""
+        for name in ("bf16", "fp16"):
+            if not getattr(self, name):
+                continue
+            if self.precision not in ("auto", name):
+                raise ConfigError(
+                    [
+                        f"`{name}=true` and a precision of {self.precision} disagree; set "
+                        f"`precision={name}` alone"
+                    ]
+                )
+            self.precision = name
 
     def _choose_best_metric(self) -> None:
         """Set by which metric checkpoints are compared, and whether higher is better."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     EarlyStoppingCallback,
@@ -39,6 +39,7 @@ from sparsekit.training.own_parts import OwnParts
 from sparsekit.training.processes import all_trainable
 from sparsekit.training.record import record_model
 from sparsekit.training.resume import resumed_step
+from sparsekit.training.saved_masks import load_masks, save_masks
 from sparsekit.training.stream import StreamedRows
 from sparsekit.training.task_trainer import TaskTrainer, label_names
 
@@ -286,7 +287,9 @@ class RecipeTrainer(TaskTrainer):
         """
         if output_dir is not None:
             super().save_model(output_dir, _internal_call)
-            if self.args.should_save and not _internal_call:
+            if self.args.should_save and _internal_call:
+                save_masks(self.recipe, Path(output_dir))
+            elif self.args.should_save:
                 separate_quantizers(Path(output_dir))
             return
         if not self._trained:
@@ -298,6 +301,12 @@ class RecipeTrainer(TaskTrainer):
         self.results = record_model(
             self.recipe, self.model, self.run, self.args, self._trained, precision
         )
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_masks(self.recipe, self.model, Path(resume_from_checkpoint))
 
     @property
     def sparse_layers(self) -> int:

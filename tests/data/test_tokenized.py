@@ -100,6 +100,7 @@ def row(labels: Any, kind: Any = None, ids: Any = ((1, 2),)) -> Dataset:
         (row([0]).remove_columns("input_ids"), "no column input_ids; it has labels; tokenize it"),
         (row([0]).remove_columns("labels"), "no column labels; it has input_ids; rename"),
         (row([0.5], Value("float32")), "column labels holds float32"),
+        (row([True], Value("bool")), r"column labels holds bool.*class_encode_column"),
         (row(["pos"], Value("string")), r"column labels holds string.*class_encode_column"),
         (
             row(["pos"], Value("string")).rename_column("labels", "label"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from modifier_settings import EPOCHS, SETTINGS, Setting, every_modifier
+from modifier_settings import EPOCHS, LAYERS, SETTINGS, Setting, every_modifier
 from tiny_training import Rows, load_student, trainer
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -91,12 +91,20 @@ def test_modifiers_together_resume(
     names: tuple[str, ...], teacher_folder: str, tmp_path: Path, rows: Rows
 ) -> None:
     by_name = {setting.name: setting for setting in SETTINGS}
+    nodes = {name: node(by_name[name]) for name in names}
+    assert differences_of_resumed(nodes, teacher_folder, tmp_path, rows) == []
+
+
+def differences_of_resumed(
+    nodes: dict[str, Any], checkpoint: str, tmp_path: Path, rows: Rows
+) -> list[str]:
+    """What a run that is resumed at STOP ends with other values of than an unbroken one."""
 
     def trained(folder: Path, resume: Path | None) -> Any:
-        student = load_student(teacher_folder)
-        recipe = Recipe.build(
-            {"num_epochs": EPOCHS, "modifiers": {name: node(by_name[name]) for name in names}}
-        )
+        student = load_student(checkpoint)
+        recipe = Recipe.build({"num_epochs": EPOCHS, "modifiers": nodes})
+        assert recipe.problems() == []
+        recipe.use_teacher(lambda: other_model(checkpoint))
         training = trainer(
             folder, student, rows, recipe, [], save_strategy="steps", save_steps=STOP, seed=5
         )
@@ -105,7 +113,93 @@ def test_modifiers_together_resume(
 
     whole = trained(tmp_path / "whole", None)
     resumed = trained(tmp_path / "resumed", tmp_path / "whole" / CHECKPOINT)
-    assert [name for name, value in whole.items() if not torch.equal(value, resumed[name])] == []
+    assert whole.keys() == resumed.keys()
+    return [name for name, value in whole.items() if not torch.equal(value, resumed[name])]
+
+
+def masking(name: str, target: str, **fields: Any) -> tuple[str, dict[str, Any]]:
+    return name, {"_target_": f"sparsekit.modifiers.pruning.{target}", **fields}
+
+
+def magnitude(name: str, final: float, **fields: Any) -> tuple[str, dict[str, Any]]:
+    fields |= {"params": [LAYERS], "init_sparsity": "__FROM_PARAM__", "update_frequency": 0.25}
+    return masking(name, "magnitude.MagnitudePruning", final_sparsity=final, **fields)
+
+
+STRUCTURES = {"heads": 0.5, "neurons": 0.5, "method": "magnitude"}
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        # In each the last modifier makes zeros, or lets go of some, that the first does not mask.
+        [
+            masking("structured", "structured.StructuredPruning", end=1.0, **STRUCTURES),
+            masking("constant", "constant.ConstantPruning", end=2.0),
+        ],
+        [
+            masking("constant", "constant.ConstantPruning", params=[LAYERS], start=0.5),
+            magnitude("let go", 0.98, end=2.0, leave_enabled=False),
+        ],
+        [
+            magnitude("gradual", 0.93, end=0.75),
+            magnitude("let go", 0.98, start=1.0, end=2.0, leave_enabled=False),
+        ],
+        [
+            masking(
+                "acdc",
+                "acdc.ACDCPruning",
+                start=0.75,
+                end=2.75,
+                update_frequency=0.5,
+                compression_sparsity=0.93,
+                params=[LAYERS],
+            ),
+            masking(
+                "structured",
+                "structured.StructuredPruning",
+                start=0.25,
+                end=2.0,
+                update_frequency=0.375,
+                **STRUCTURES,
+            ),
+        ],
+    ],
+    ids=lambda nodes: " + ".join(name for name, _ in nodes),
+)
+def test_a_resumed_modifier_masks_what_it_masked_before(
+    nodes: list[tuple[str, dict[str, Any]]], student_folder: str, tmp_path: Path, rows: Rows
+) -> None:
+    assert differences_of_resumed(dict(nodes), student_folder, tmp_path, rows) == []
+
+
+@every_modifier
+def test_two_of_a_kind_train_one_after_the_other_or_are_refused(
+    setting: Setting, student_folder: str, teacher_folder: str, tmp_path: Path, rows: Rows
+) -> None:
+    """Neither uses what the other added to the model, and both remove what they added."""
+    fields = {k: v for k, v in setting.fields.items() if k != "disable_observer_epoch"}
+    if "init_sparsity" in fields:
+        fields["init_sparsity"] = "__FROM_PARAM__"
+    target = f"sparsekit.modifiers.{setting.target}"
+    windows = {"first": (0.0, 1.0), "second": (1.0, 2.5)}
+    nodes = {
+        name: {"_target_": target, **fields, "start": start, "end": end}
+        for name, (start, end) in windows.items()
+    }
+    if setting.name == "set rate":
+        del nodes["first"]["end"], nodes["second"]["end"]  # it ends where another one starts
+    recipe = Recipe.build({"num_epochs": EPOCHS, "modifiers": nodes})
+    if problems := recipe.problems():
+        assert any("modifiers.first and recipe.modifiers.second" in text for text in problems)
+        return
+    checkpoint = teacher_folder if setting.dense_student else student_folder
+    recipe.use_teacher(lambda: other_model(checkpoint))
+    student = load_student(checkpoint)
+    before = set(student.model.state_dict())
+    trainer(tmp_path, student, rows, recipe, [], max_steps=6).train()
+    added = set(student.model.state_dict()) - before
+    assert not [name for name in added if "quantizer" not in name]
 
 
 @pytest.mark.parametrize("order", [("first", "later"), ("later", "first")])
@@ -141,6 +235,7 @@ def test_the_list_names_every_modifier() -> None:
         "base",
         "epochs",
         "loss_mean",
+        "names",
         "processes",
         "distillation.live",
         "distillation.pairing",

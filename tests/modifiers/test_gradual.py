@@ -168,13 +168,17 @@ def test_zeros_are_freed_unless_left_enabled(end: float) -> None:
     assert modifier.masks().violations(dict(model.named_parameters())) == []
 
 
-def test_a_run_resumed_after_the_end_is_not_pruned_again() -> None:
-    for epoch, share in ((2.0, round(0.8 * 768) / 768), (2.2, 0.0)):
-        model, modifier = net(), gradual(start=0.5, leave_enabled=False)
+@pytest.mark.parametrize("start", [0.0, 0.5])
+def test_a_run_resumed_after_the_end_is_not_pruned_again(start: float) -> None:
+    for first, share in ((2.0, round(0.8 * 768) / 768), (2.2, 0.0)):
+        model, modifier = net(), gradual(start=start, leave_enabled=False)
         modifier.attach(model)
         modifier.update(0.0)
-        modifier.update(epoch)
-        assert zeros(model, "a") == share
+        model.load_state_dict(net().state_dict())
+        for epoch in (first, 2.4, 2.6):
+            modifier.update(epoch)
+            assert zeros(model, "a") == share
+            modifier.constrain()
 
 
 def test_all_parameters_are_pruned_where_a_recipe_says_so() -> None:

@@ -486,6 +486,12 @@ def test_the_best_checkpoint_is_chosen_in_the_metrics_direction(
     assert args.greater_is_better is higher
 
 
+def test_transformers_own_flag_chooses_the_precision(tmp_path: Path) -> None:
+    args = SparseTrainingArguments(output_dir=str(tmp_path), bf16=True, use_cpu=True)
+    assert (args.precision, args.bf16) == ("bf16", False)
+    assert args.matmul_precision == "medium"
+
+
 def test_precisions_that_do_not_exist(tmp_path: Path) -> None:
     for precision, problem in (("int4", "is not one of"), ("fp16", "needs a GPU")):
         with pytest.raises(Exception, match=problem):

@@ -16,6 +16,7 @@ from sparsekit.modifiers.distillation.live import LiveDistillation
 from sparsekit.modifiers.distillation.pairing import same_depth
 from sparsekit.modifiers.distillation.recording import PairedOutputs, device_of
 from sparsekit.modifiers.loss_mean import LossMean, weighted
+from sparsekit.modifiers.names import unused_name
 from sparsekit.shape.blocks import blocks
 
 PROJECTIONS = "layer_projections"
@@ -65,6 +66,7 @@ class PerLayerDistillation(LiveDistillation):
         super().__post_init__()
         self._layer_loss = LossMean()
         self._pairs = list[tuple[str, str]]()
+        self._projections: str | None = None
 
     def problems(self, num_epochs: float) -> list[str]:
         found = super().problems(num_epochs)
@@ -103,7 +105,8 @@ class PerLayerDistillation(LiveDistillation):
         if problems:
             raise ConfigError(problems)
         if self.project_features:
-            setattr(model, PROJECTIONS, projections.to(device_of(model)))
+            self._projections = unused_name(model, PROJECTIONS)
+            setattr(model, self._projections, projections.to(device_of(model)))
 
     def _pair(self, model: nn.Module) -> list[tuple[str, str]]:
         if self.student_layer_names == [LAYERS]:
@@ -134,8 +137,8 @@ class PerLayerDistillation(LiveDistillation):
             return loss
         total = loss.new_zeros(())
         for (student, _), (value, target) in zip(self._pairs, recorded.outputs(), strict=True):
-            if self.project_features:
-                matrix = getattr(self._model, PROJECTIONS)[student.replace(".", "/")]
+            if self._projections is not None:
+                matrix = getattr(self._model, self._projections)[student.replace(".", "/")]
                 value = F.linear(value.float(), matrix)
             total = total + feature_distance(
                 value, target, recorded.mask, self.normalize, self.epsilon
@@ -158,8 +161,9 @@ class PerLayerDistillation(LiveDistillation):
 
     def detach(self, model: nn.Module) -> None:
         super().detach(model)
-        if hasattr(model, PROJECTIONS):
-            delattr(model, PROJECTIONS)
+        if self._projections is not None:
+            delattr(model, self._projections)
+            self._projections = None
 
 
 def _pair_layers(student: nn.Module, teacher: nn.Module) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsekit.errors import UserError
 from sparsekit.tasks.inputs import inputs_of
 
 
@@ -30,6 +31,7 @@ class PairedOutputs:
         self._student, self._teacher = student, teacher
         self._hooks = list[Any]()
         self._of_student: dict[str, Tensor] = {}
+        self._without_gradients: set[str] = set()
         self._of_teacher: dict[str, Tensor] = {}
 
     @property
@@ -69,16 +71,17 @@ class PairedOutputs:
     def clear(self) -> None:
         """Forget the last batch."""
         self._of_student.clear()
+        self._without_gradients.clear()
         self._of_teacher.clear()
 
     def _hook(self) -> None:
         self._hooks.append(self._student.register_forward_pre_hook(lambda *_: self.clear()))
-        for model, names, outputs in (
-            (self._student, {own for own, _ in self.pairs}, self._of_student),
-            (self._teacher, {theirs for _, theirs in self.pairs}, self._of_teacher),
+        for model, names, outputs, without in (
+            (self._student, {a for a, _ in self.pairs}, self._of_student, self._without_gradients),
+            (self._teacher, {b for _, b in self.pairs}, self._of_teacher, set[str]()),
         ):
             for name in sorted(names):
-                hook = _recorder(outputs, name)
+                hook = _recorder(outputs, without, name)
                 self._hooks.append(model.get_submodule(name).register_forward_hook(hook))
         run = self._student.register_forward_hook(self._run_teacher, with_kwargs=True)
         self._hooks.append(run)
@@ -88,6 +91,8 @@ class PairedOutputs:
     ) -> None:
         if not student.training:
             return
+        if torch.is_grad_enabled():
+            self._check_gradients()
         self.mask = inputs.get("attention_mask")
         if self._of_teacher:
             return  # Another one has run the teacher on this batch.
@@ -97,10 +102,25 @@ class PairedOutputs:
             read = inputs_of(self._teacher, inputs.keys() - {"labels"})
             self._teacher(**{name: inputs[name] for name in read})
 
+    def _check_gradients(self) -> None:
+        """Raise UserError where the student would learn nothing from outputs.
 
-def _recorder(outputs: dict[str, Tensor], name: str) -> Any:
+        Re-entrant checkpointing computes a layer without gradients, which only its result gets.
+        """
+        for name in sorted(self._without_gradients):
+            if not self._of_student[name].requires_grad:
+                raise UserError(
+                    f"the student would learn nothing from {name}: re-entrant gradient "
+                    "checkpointing leaves outputs inside a layer without gradients; set "
+                    "use_reentrant: false in activation_checkpointing_kwargs"
+                )
+
+
+def _recorder(outputs: dict[str, Tensor], without_gradients: set[str], name: str) -> Any:
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
         outputs[name] = output if isinstance(output, Tensor) else output[0]
+        if not torch.is_grad_enabled():
+            without_gradients.add(name)
 
     return record
 

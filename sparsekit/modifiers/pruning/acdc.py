@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
@@ -85,6 +86,10 @@ class ACDCPruning(Pruning):
         if problems := undivided(self.mask_type, self._pattern, self._masked.weights):
             raise ConfigError(problems)
 
+    def resume(self, masks: Mapping[str, Tensor]) -> None:
+        super().resume(masks)
+        self._phase = None
+
     def update(self, epoch: float) -> None:
         self._on = epoch >= self.start and (self.leave_enabled or self.active(epoch))
         if not self._on:
@@ -100,11 +105,14 @@ class ACDCPruning(Pruning):
 
     @torch.no_grad()
     def _enter(self, phase: int) -> None:
+        resumed, self._resumed = self._resumed, None
         if phase % 2 == 0:
             self._masked.set({})
             return
-        # After a resume the weights are those of the checkpoint, already pruned. Their zeros have
-        # the smallest magnitude, so the mask is the same.
+        if resumed:
+            # The checkpoint was saved in this phase: in a dense one there are no masks.
+            self._masked.set(resumed)
+            return
         names = list(self._masked.weights)
         scores = {name: weight.detach().abs() for name, weight in self._masked.weights.items()}
         masks = [

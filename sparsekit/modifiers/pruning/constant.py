@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
@@ -46,6 +47,12 @@ class ConstantPruning(Pruning):
                 ]
             )
         self._masked.set_from_zeros()
+
+    def resume(self, masks: Mapping[str, Tensor]) -> None:
+        super().resume(masks)
+        # None before a window that starts later.
+        if self._resumed:
+            self._masked.set(self._resumed)
 
     def update(self, epoch: float) -> None:
         on = self.active(epoch)

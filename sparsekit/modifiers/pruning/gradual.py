@@ -33,7 +33,7 @@ class GradualPruning(Pruning):
     leave_enabled: keep the mask after `end`; otherwise pruned weights may grow back.
 
     Masks nest: a weight that was pruned stays pruned. Targets are exact to one weight (one block).
-    The zeros of the weights are the only state, so a resumed run continues from its checkpoint.
+    The masks are the only state, so a resumed run continues from its checkpoint.
     """
 
     init_sparsity: float | str
@@ -133,6 +133,10 @@ class GradualPruning(Pruning):
             for name, weight in self._masked.weights.items()
         }
 
+    def resume(self, masks: Mapping[str, Tensor]) -> None:
+        super().resume(masks)
+        self._reached = None
+
     @property
     def mask_epochs(self) -> float:
         if self._reached is not None and self._reached == self.end:
@@ -140,19 +144,17 @@ class GradualPruning(Pruning):
         return max(self.update_frequency, 0.0)
 
     def update(self, epoch: float) -> None:
+        assert self.end is not None
         self._on = epoch >= self.start and (self.leave_enabled or self.active(epoch))
-        if not self._on and not self._ends(epoch):
+        if not self._on and epoch < self.end:
             return
         update = self._curve.last_step(epoch)
-        if update != self._reached:
+        if update == self._reached:
+            return
+        # A process that resumes past the window has the weights that were let go at its end.
+        if self._on or self._has_trained or epoch <= self.end + EPSILON:
             self._prune(update)
-            self._reached = update
-
-    def _ends(self, epoch: float) -> bool:
-        # Whether the window has ended since the last step of this process, or exactly where the
-        # process resumes.
-        assert self.end is not None
-        return epoch >= self.end and (self._has_trained or epoch <= self.end + EPSILON)
+        self._reached = update
 
     def constrain(self) -> None:
         super().constrain()
@@ -181,9 +183,10 @@ class GradualPruning(Pruning):
             for name, final in self._final.items()
         }
         kept = {name: weight != 0 for name, weight in self._masked.weights.items()}
-        if self._already(targets, kept):
-            # The checkpoint was saved after this update: its zeros are the mask.
-            self._masked.set(kept)
+        found = kept if self._resumed is None else self._resumed
+        if self._already(targets, found):
+            # The checkpoint was saved after this update, with its masks.
+            self._masked.set(found)
             return
         self.reach(targets, kept)
 
@@ -194,11 +197,12 @@ class GradualPruning(Pruning):
         self._masked.set(masks)
         self._masked.apply()
 
-    def _already(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> bool:
-        # Only the first update of a process can find zeros that it did not make itself.
-        if self._reached is not None or all(bool(mask.all()) for mask in kept.values()):
+    def _already(self, targets: Mapping[str, float], found: Mapping[str, Tensor]) -> bool:
+        # Only the first update of a process can find masks that it did not make itself.
+        if self._reached is not None or found.keys() != targets.keys():
             return False
-        return self.suffices(targets, kept)
+        pruned = not all(bool(mask.all()) for mask in found.values())
+        return pruned and self.suffices(targets, found)
 
     def suffices(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> bool:
         """Whether the zeros of `kept` reach the targets, to the nearest whole block.

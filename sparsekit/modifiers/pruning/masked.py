@@ -17,8 +17,8 @@ from sparsekit.sparsity.masks import NOfM, Pattern, parse_mask_type
 class MaskedWeights:
     """Parameters by name, with boolean masks of their shapes; False sets a weight to zero.
 
-    The zeros of the weights are the only state: a checkpoint saves no masks, and a resumed run
-    takes them from the weights.
+    Zeros do not tell which modifier made them, so a checkpoint has the masks of each beside the
+    weights. A run that resumes from one without them takes the zeros of the weights.
     """
 
     def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
@@ -74,6 +74,8 @@ class Pruning(Modifier):
     def __post_init__(self) -> None:
         self._masked = MaskedWeights({})
         self._on = False
+        # Those of the checkpoint, until they are applied or replaced; None: not known.
+        self._resumed: dict[str, Tensor] | None = None
 
     def conflict(self, other: Modifier) -> str | None:
         if not isinstance(other, Pruning) or not (self.adds_zeros and other.adds_zeros):
@@ -102,6 +104,9 @@ class Pruning(Modifier):
     def mask_epochs(self) -> float:
         """How many epochs the current masks last; inf if they stay to the end of the window."""
         return math.inf
+
+    def resume(self, masks: Mapping[str, Tensor]) -> None:
+        self._resumed = {name: m for name, m in masks.items() if name in self._masked.weights}
 
     def constrain(self) -> None:
         if self._on:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sparsekit.modifiers.names import unused_name
 from sparsekit.modifiers.pruning.gradual import GradualPruning
 
 _SUFFIX = "_movement"
@@ -26,8 +27,10 @@ class MovementPruning(GradualPruning):
         self._owners = {}
         for name, weight in self._masked.weights.items():
             module, _, attribute = name.rpartition(".")
-            self._owners[name] = model.get_submodule(module), attribute + _SUFFIX
-            self._owners[name][0].register_buffer(attribute + _SUFFIX, torch.zeros_like(weight))
+            owner = model.get_submodule(module)
+            score = unused_name(owner, attribute + _SUFFIX)
+            owner.register_buffer(score, torch.zeros_like(weight))
+            self._owners[name] = owner, score
 
     def _score(self, name: str) -> Tensor:
         # Looked up each time: a model that is moved to another device has new buffers.

@@ -75,6 +75,7 @@ class StructuredPruning(Modifier):
     def __post_init__(self) -> None:
         self._masked = MaskedWeights({})
         self._on = self._over = False
+        self._resumed: Mapping[str, Tensor] | None = None
         self._table = None if self.latency_table is None else Path(self.latency_table)
 
     def problems(self, num_epochs: float) -> list[str]:
@@ -158,6 +159,9 @@ class StructuredPruning(Modifier):
     def use_rows(self, draw: Draw) -> None:
         self._draw = draw
 
+    def resume(self, masks: Mapping[str, Tensor]) -> None:
+        self._resumed, self._reached = masks, -1.0
+
     def update(self, epoch: float) -> None:
         # `Recipe.attach` updates to epoch 0 before there is a trainer; the trainer repeats it.
         self._on = epoch >= self.start and not self._over
@@ -167,12 +171,14 @@ class StructuredPruning(Modifier):
         if update == self._reached:
             return
         state = self._model.get_buffer(STATE)
-        if float(state[0]) == update:
-            # The checkpoint was saved after this update: its zeros are the masks.
-            self._masked.set_from_zeros()
-        else:
+        if float(state[0]) != update:
             self._prune(update)
             state[0] = update
+        # The checkpoint was saved after this update, with its masks.
+        elif self._resumed is None:
+            self._masked.set_from_zeros()
+        else:
+            self._masked.set(self._resumed)
         self._reached = update
 
     @property
