@@ -138,3 +138,21 @@ def test_all_tokens_are_read_in_the_window_alone() -> None:
     off.attach(student)
     off.update(0.0)
     assert not off.reads_all_tokens
+
+
+def test_two_on_other_layers_each_learn_a_matrix_of_their_own() -> None:
+    student, teacher = classifier(2), classifier(2, width=32)
+    before = set(student.state_dict())
+    both = []
+    for name in ("bert.encoder.layer.0.output.dense", "bert.encoder.layer.1.output.dense"):
+        modifier = PerLayerDistillation(gain=1.0, student_layer_names=[name])
+        modifier.use_teacher(teacher)
+        modifier.attach(student)
+        both.append(modifier)
+    for modifier in both:
+        modifier.update(0.0)
+        assert layer_loss(modifier, student) > 0
+    assert len(set(student.state_dict()) - before) == 2
+    for modifier in both:
+        modifier.detach(student)
+    assert set(student.state_dict()) == before
