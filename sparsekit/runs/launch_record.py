@@ -96,7 +96,7 @@ def launched_from(run: RunPaths) -> Launch:
             Path(runtime["cwd"]),
             [
                 *(str(word) for word in settings["overrides"]["task"]),
-                *(word for word in settings["overrides"]["hydra"] if _searches(word)),
+                *(word for word in settings["overrides"].get("hydra", ()) if _searches(word)),
             ],
             [
                 Path(source["path"])

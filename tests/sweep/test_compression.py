@@ -342,7 +342,7 @@ def test_differences_have_the_unit_of_their_metric(tmp_path: Path) -> None:
         table = command._table([trial])
         shown[metric] = [next(iter(column.cells)) for column in table.columns]
     assert shown["accuracy"][1:3] == ["3 points", "-2 points"]
-    assert shown["mse"][1:3] == ["0.03", "-0.02"]
+    assert shown["mse"][1:3] == ["0.03", "+0.02"]
 
 
 def comparison(folders: Sequence[Path], out: None, metric: None) -> tuple[Any, list[str]]:
