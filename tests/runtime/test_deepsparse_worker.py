@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Lock
 from types import SimpleNamespace
 
 import numpy as np
@@ -63,6 +64,7 @@ def test_a_batch_is_padded_to_a_power_of_two(batch: int, rows: int) -> None:
     runtime._names, runtime._lengths = ["input_ids"], [8]
     answer = np.arange(rows * 2, dtype=np.float32).reshape(rows, 2)
     sent = io.BytesIO()
+    runtime._lock = Lock()
     runtime._process = SimpleNamespace(stdin=sent, stdout=io.BytesIO(answer.tobytes()))  # type: ignore[assignment]
     runtime._answer = lambda: {"shape": [rows, 2]}  # type: ignore[method-assign]
     logits = runtime.run({"input_ids": np.ones((batch, 5), np.int64)})
