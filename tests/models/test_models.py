@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from sparsekit.errors import UserError
+from sparsekit.models.contents import weights_hash
 from sparsekit.models.hub import fetch, weight_files
 from sparsekit.models.loading import (
     Student,
@@ -28,7 +29,6 @@ from sparsekit.models.loading import (
     load_for_task,
     positions_of,
     read_config,
-    weights_hash,
 )
 from sparsekit.models.predict import length_batches, predict_outputs
 from sparsekit.models.pruning import prune, sparsity
