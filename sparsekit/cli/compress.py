@@ -234,7 +234,7 @@ def _table(trials: Sequence[Trial]) -> Table:
     from rich.text import Text
 
     from sparsekit.gate.text import amount
-    from sparsekit.metrics.table import higher_is_better
+    from sparsekit.metrics.difference import shown_difference
 
     view = Table("removed", "worse by less than", "difference", "latency", "", box=box.SIMPLE_HEAD)
     for trial in trials:
@@ -242,8 +242,7 @@ def _table(trials: Sequence[Trial]) -> Table:
         if metric is not None and trial.lower is not None:
             drop = amount(metric, max(-trial.lower, 0.0))
         if metric is not None and trial.difference is not None:
-            sign = 1 if higher_is_better(metric) else -1
-            difference = amount(metric, sign * trial.difference, "+.3g")
+            difference = amount(metric, shown_difference(metric, trial.difference), "+.3g")
         latency = "-" if trial.latency is None else f"{trial.latency:.2f} ms"
         state = "passed" if trial.passed else trial.stopped or "did not pass"
         view.add_row(trial.removed, drop, difference, latency, Text(state))

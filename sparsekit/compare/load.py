@@ -12,7 +12,7 @@ from typing import Any
 
 from sparsekit.config.identity import NOT_IDENTITY, identity_hash
 from sparsekit.errors import UserError, printable
-from sparsekit.metrics.table import higher_is_better
+from sparsekit.metrics.difference import shown_difference
 from sparsekit.runs.find import find_runs
 from sparsekit.runs.folder import Ending, RunFolder
 from sparsekit.runs.launch_record import overrides_of
@@ -167,9 +167,7 @@ def _measures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         for name, value in metrics.items():
             yield f"{split} {name}", float(value)
     for name, tested in ((summary.get("gate") or {}).get("metrics") or {}).items():
-        difference = float(tested["difference"])
-        # Also of a loss it is above 0 for the better model; shown is the model minus the baseline.
-        yield f"{name}{AGAINST}", difference if higher_is_better(name) else 0.0 - difference
+        yield f"{name}{AGAINST}", shown_difference(name, float(tested["difference"]))
     if overall := summary.get("sparsity"):
         yield "sparsity", float(overall["overall"])
     if shape := summary.get("shape"):

@@ -18,12 +18,18 @@ def model_minus_baseline(
     >>> model_minus_baseline("mse", {"difference": -3.0, "lower": -4.0, "upper": -2.5})
     (3.0, 2.5, 4.0)
     """
-    difference, lower, upper = (change[key] for key in ("difference", "lower", "upper"))
-    if higher_is_better(metric):
-        return difference, lower, upper
-    return _negated(difference), _negated(upper), _negated(lower)
+    difference, lower, upper = (
+        None if (value := change[key]) is None else shown_difference(metric, value)
+        for key in ("difference", "lower", "upper")
+    )
+    return (difference, lower, upper) if higher_is_better(metric) else (difference, upper, lower)
 
 
-def _negated(value: float | None) -> float | None:
+def shown_difference(metric: str, difference: float) -> float:
+    """The model's score minus that of its baseline, of a difference that is above 0 if better.
+
+    >>> shown_difference("mse", -3.0), shown_difference("accuracy", -0.01)
+    (3.0, -0.01)
+    """
     # Minus 0.0 would be shown as -0.00.
-    return None if value is None else 0.0 - value
+    return difference if higher_is_better(metric) else 0.0 - difference
