@@ -88,8 +88,8 @@ def export_folder(run: RunFolder, settings: dict[str, Any]) -> tuple[dict[str, A
         before = run.summary
         summary = _exported(run, config, before)
         run.write_summary(summary)
-        unfinished = before.get("status") != "completed" and before.get("metrics")
-        if unfinished and (timing := requests_of(run)):
+        to_complete = before.get("status") != "completed" and before.get("metrics")
+        if to_complete and (timing := requests_of(run)):
             summary["runtime"] = benchmark(run.path, timing)
             if shape := summary.get("shape"):
                 summary["shape"] = with_measured_latency(run, shape)

@@ -30,9 +30,9 @@ class Job:
 
     `hash` is None if the config does not compose, and `error` is the reason. `data_files` and
     `models` are the hashes of the data set's files and of local models, which the config names by
-    path alone. `reused` marks the
-    run of an earlier call; `resumed` marks an interrupted run that goes on in its own folder.
-    `number` is the launcher's, which numbers the jobs of a call consecutively.
+    path alone. `reused` marks the run of an earlier call; `resumed` marks an interrupted run that
+    goes on in its own folder. `number` is the launcher's, which numbers the jobs of a call
+    consecutively.
     """
 
     overrides: list[str]

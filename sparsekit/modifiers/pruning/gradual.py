@@ -183,7 +183,7 @@ class GradualPruning(Pruning):
             for name, final in self._final.items()
         }
         kept = {name: weight != 0 for name, weight in self._masked.weights.items()}
-        found = kept if self._resumed is None else self._resumed
+        found, self._resumed = kept if self._resumed is None else self._resumed, None
         if self._already(targets, found):
             # The checkpoint was saved after this update, with its masks.
             self._masked.set(found)
