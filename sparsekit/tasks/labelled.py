@@ -84,3 +84,9 @@ def check_token_labels(rows: Dataset, name: str, column: str) -> None:
             f"{name}, row {row} (from 0) has {len(table['input_ids'][row])} tokens and "
             f"{len(values[row])} labels; give each token one, and {IGNORED} where it has none"
         )
+    labelled = pc.not_equal(pc.list_flatten(values), IGNORED)
+    if not pc.any(labelled).as_py():
+        raise UserError(
+            f"{name}, column {column} has no label: every token is {IGNORED}; give the tokens that "
+            "are to be learnt the indices of their labels"
+        )

@@ -90,11 +90,11 @@ def loss_weight(
     """The factor that makes the mean of all losses of a step the mean over all their items.
 
     items: the rows, or labelled tokens, of a batch of this process; step_items: of all its batches
-    of the step, of which there are `batches`.
+    of the step, of which there are `batches`. Without any items in all processes it is 0.
     """
     counted = torch.as_tensor(items, dtype=torch.float32, device=device)
     total = shared_sum(torch.as_tensor(step_items, dtype=torch.float32, device=device))
-    return counted * (dist.get_world_size() * batches) / total
+    return counted * (dist.get_world_size() * batches) / total.clamp(min=1)
 
 
 def same_length(inputs: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

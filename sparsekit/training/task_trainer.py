@@ -126,10 +126,10 @@ class TaskTrainer(Trainer):
         if self.args.world_size > 1:
             return loss_weight(items, self._step_items, self._step_batches, device)
         weight = items * self._step_batches
-        # Without items the loss is a mean of nothing, NaN, which ends training with its step.
+        # A step without items changes nothing: its weight is 0.
         if isinstance(self._step_items, Tensor):
-            return torch.where(self._step_items > 0, weight / self._step_items, 1.0)
-        return weight / self._step_items if self._step_items else 1.0
+            return weight / self._step_items.clamp(min=1)
+        return weight / max(self._step_items, 1)
 
     def compute_loss(
         self,

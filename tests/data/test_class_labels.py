@@ -124,6 +124,12 @@ def test_large_lists_are_lists(tmp_path: Path) -> None:
     check_token_labels(rows, "train_dataset", "labels")
 
 
+def test_rows_without_any_label_are_refused() -> None:
+    rows = Dataset.from_dict({"input_ids": [[5, 6], [7]], "labels": [[-100, -100], [-100]]})
+    with pytest.raises(UserError, match="train_dataset, column tags has no label: every token is"):
+        check_token_labels(rows, "train_dataset", "tags")
+
+
 @pytest.mark.parametrize("tag", [None, " "])
 def test_a_tag_that_is_empty_is_a_problem_of_its_row(tag: str | None) -> None:
     rows = Dataset.from_dict({"tokens": [["a"], ["a", "b"]], "tags": [["X"], ["Y", tag]]})

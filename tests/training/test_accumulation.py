@@ -62,16 +62,16 @@ def train(
     return dict(loaded.model.state_dict()), events
 
 
-def test_a_step_without_labels_is_left_to_the_check_of_losses(
+def test_a_step_without_labels_weighs_nothing(
     student: LoadedModel, rows: dict[str, Dataset], tmp_path: Path
 ) -> None:
     made = trainer(tmp_path, student, rows, recipe())
     made._step_batches, made._step_items = 2, 0
-    assert made._weight(0, torch.device("cpu")) == 1.0
+    assert made._weight(0, torch.device("cpu")) == 0.0
     made._step_items = 8
     assert made._weight(2, torch.device("cpu")) == 0.5
     made._step_items = torch.tensor(0)
-    assert made._weight(torch.tensor(0), torch.device("cpu")) == 1.0
+    assert made._weight(torch.tensor(0), torch.device("cpu")) == 0.0
     made._step_items = torch.tensor(8)
     assert made._weight(torch.tensor(2), torch.device("cpu")) == 0.5
 
@@ -178,6 +178,14 @@ def test_a_row_without_labels_counts_for_nothing_in_its_step(
     """Alone in a batch its loss is a mean of nothing, NaN."""
     whole = train_tagger(student_folder, tmp_path, 1, unlabelled=[5, 40])
     assert_same(whole, train_tagger(student_folder, tmp_path, EFFECTIVE, unlabelled=[5, 40]))
+
+
+def test_training_goes_on_after_a_step_without_labels(tmp_path: Path, student_folder: str) -> None:
+    """Its loss is a mean of nothing, NaN, which is no divergence."""
+    weights, events = train_tagger(student_folder, tmp_path, 1, unlabelled=range(70))
+    assert [event["loss"] for event in events] == [0.0] * 5
+    assert [event["grad_norm"] for event in events] == [0.0] * 5
+    assert all(weight.isfinite().all() for weight in weights.values())
 
 
 def test_quantized_training_is_the_same_once_ranges_are_frozen(
