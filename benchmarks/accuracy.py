@@ -8,9 +8,12 @@ python benchmarks/accuracy.py table FOLDER                       # means over th
 The dense model is fine-tuned once; all others start from it and are taught by it, except `plain`,
 which is pruned as it is loaded and trained for 3 epochs: the yardstick of time. Each run is one
 of `sparsekit train` with its folder in FOLDER; called again, completed ones are kept, and one that
-was stopped goes on. Scores are those of the exported int8 file where there is one. Agreement and
-loss (KL divergence of the probabilities) are against the dense model on the validation rows: finer
-measures than accuracy.
+was stopped goes on. Other epochs, another sparsity or other overrides need a FOLDER of their own.
+`plain` has its recipe's own learning rate.
+
+Accuracy is that of the exported int8 file where there is one. Agreement and loss (KL divergence of
+the probabilities) are finer measures: those of the trained model in torch, as `evaluation/` has
+them, against the dense model on the validation rows.
 
 Smallest run: run --output x --seeds 0 --epochs 3 --variants from_dense (2 minutes on one core)
 """
@@ -27,6 +30,7 @@ from statistics import mean
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+from run_settings import check_settings
 
 from sparsekit.runs.folder import RunFolder
 
@@ -129,9 +133,10 @@ def run(setup: Setup, variants: list[str], seeds: list[int]) -> None:
     """Train the dense model and every variant with every seed, except what is completed."""
     for variant in [DENSE, *variants]:
         for seed in seeds[:1] if variant == DENSE else seeds:
-            folder = setup.folder(variant, seed)
+            folder, words = setup.folder(variant, seed), setup.words(variant, seed)
+            check_settings(folder, words)
             if not completed(folder):
-                words = [*setup.words(variant, seed), f"hydra.run.dir={folder}"]
+                words.append(f"hydra.run.dir={folder}")
                 words.append("training.resume_from_checkpoint=auto")
                 subprocess.run([sys.executable, "-m", "sparsekit", "train", *words], check=True)
 
@@ -147,6 +152,8 @@ def probabilities(run: RunFolder) -> tuple[npt.NDArray[np.float64], npt.NDArray[
 def table(output: Path) -> str:
     """A line for each variant: the mean over its seeds, and accuracy's lowest and highest."""
     dense = RunFolder(output / DENSE)
+    if not completed(dense.path):
+        raise SystemExit(f"{output} has no completed dense run to compare with: run first")
     taught, labels = probabilities(dense)
     accuracy = float((taught.argmax(axis=1) == labels).mean())
     titles = ("variant", "seeds", "accuracy", "range", "difference", "agreement", "loss", "time")

@@ -46,6 +46,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[16, 32, 128, 256, 512])
     parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args()
+    if not native.compiled().has_amx():
+        parser.exit(1, "this processor has no AMX, whose tiles are compared here\n")
     quiet_libraries()
     print(f"{cpu_name()}, one thread, {options.layers} layers\n")
     print("| tokens | float32, ms | in tiles | int8, ms | in tiles |")

@@ -136,7 +136,9 @@ def check_logits(model: Path, texts: list[list[int]], measured: dict[str, Any]) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="a run folder, or its deployment folder")
     parser.add_argument("--onnxruntime-web", type=Path, required=True, help="see above")
     parser.add_argument("--rounds", type=int, default=5)

@@ -13,6 +13,7 @@ import argparse
 import copy
 import itertools
 import json
+import math
 import os
 import random
 import subprocess
@@ -36,12 +37,15 @@ VARIED = {
     "recipe.qat_epochs": (1, 2),
 }
 SEEDS = 5
+MOST = SEEDS * math.prod(map(len, VARIED.values()))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The time of `sparsekit compare`.")
-    parser.add_argument("--runs", type=int, default=10_000, help="at most 10,000")
+    parser.add_argument("--runs", type=int, default=MOST, help=f"at most {MOST}")
     chosen = parser.parse_args()
+    if not 1 <= chosen.runs <= MOST:
+        parser.error(f"--runs {chosen.runs}: set 1 to {MOST}")
     sys.path.insert(0, str(ROOT))
     config = quickstart_config()
     with tempfile.TemporaryDirectory(prefix="sparsekit-compare-") as name:

@@ -8,10 +8,11 @@ Prints what was not answered, and as its last line the counts:
         the same bits, weights and ONNX file, as an unbroken run.
     faults: a full disk, a damaged cache, a stop, ... and those that cost one sentence at most, and
         never a finished result.
-    mutants: files with one thing changed, by `recipe show`, `inspect`, `verify`, `compare`,
-        `predict` on every runtime, `export`, and the reading of checkpoints. answered: a result or
-        one error within 5 s of CPU time; crashed: a traceback, a signal or no answer; silent: a
-        changed file that `verify` or the reading of a checkpoint promises to find, and did not.
+    mutants: files with one thing changed, by `recipe show`, `recipe convert`, `inspect`, `verify`,
+        `compare`, `predict` on every runtime, `export`, and the reading of checkpoints. answered: a
+        result or one error, with at most 5 s of CPU time more than the unchanged file takes;
+        crashed: a traceback, a signal or no answer; silent: a changed file that `verify` or the
+        reading of a checkpoint promises to find, and did not.
 
 Not tried: services that fail (tests/runs, tests/models), two machines.
 """

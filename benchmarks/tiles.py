@@ -71,6 +71,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[128, 32, 16])
     parser.add_argument("--rounds", type=int, default=60)
     options = parser.parse_args()
+    if not native.compiled().has_amx():
+        parser.exit(1, "this processor has no AMX, whose tiles are compared here\n")
     quiet_libraries()
     print(f"{cpu_name()}, one thread, {options.layers} layers\n")
     print("| zeros | tokens | PLANES, ms | " + " | ".join(x.name for x in OTHERS) + " |")

@@ -200,7 +200,9 @@ def show(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Train with both systems, and print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=REVIEWS, help="train.csv and validation.csv")
     parser.add_argument("--rows", type=int, default=640, help="training rows, unless --full")
     parser.add_argument("--block", type=int, default=10, help="steps per turn")
