@@ -212,6 +212,8 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if not (options.data / "train.csv").is_file():
+        parser.error(f"{options.data} has no train.csv: give --data with a folder that has one")
     if not PEER.exists():
         sys.exit(f"there is no {PEER}: run make peer-env")
     with tempfile.TemporaryDirectory() as folder:

@@ -15,8 +15,10 @@ PAGE = "reference/command-line.md"
 INTRODUCTION = """\
 # Command line
 
-Every command ends with exit code 0, or with exit code 1 and one message on stderr that says what
-is wrong and how to fix it. `sparsekit COMMAND --help` prints what follows. `python -m sparsekit` is
+A command ends with exit code 0, or with 1 and one message on stderr that says what is wrong and how
+to fix it. `gate`, `rerun` and `compress` end with 1 for a negative result too. Options that cannot
+be parsed end with 2, and a run that a signal stopped with 128 plus its number, such as 143 for
+SIGTERM. `sparsekit COMMAND --help` prints what follows. `python -m sparsekit` is
 the same as `sparsekit`.
 """
 

@@ -182,7 +182,8 @@ class Modifier:
         """Take the task of the run, before `attach`."""
 
     def attach(self, model: nn.Module) -> None:
-        """Prepare the model, once, before the optimizer exists: the only change of structure.
+        """Prepare the model, once, before the optimizer exists: the only change of structure until
+        `detach`.
 
         Raises ConfigError where the model does not fit the fields.
         """

@@ -28,8 +28,10 @@ model of random weights, written by transformers, is pruned to 80 % at load and 
 `obs` and `wanda`, trained and quantized for a few steps with a teacher that has another tokenizer,
 loaded again by plain transformers, exported and checked with onnxruntime, run by OpenVINO and
 `runtime=sparse`, and verified. A cell is "works", or "refused" with the sentence below; what a
-refusal makes impossible is "-". The page is written by `make architectures`, and
-`tests/pipeline/test_architecture_table.py` compares each row with a new walk.
+refusal makes impossible is "-". The last column counts the matmuls of the exported graph that are
+computed in int8. X stands for a number of the walk, FOLDER for its path. The page is written by
+`make architectures`, and `tests/pipeline/test_architecture_table.py` compares each row with a new
+walk.
 """
 NOTE = """\
 A model that `runtime=sparse` does not support runs with `runtime=onnxruntime` or
