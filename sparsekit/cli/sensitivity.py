@@ -56,6 +56,8 @@ def sensitivity(
         from sparsekit.oneshot.sensitivity_report import measure, table, write
         from sparsekit.runs.progress import quiet_libraries
         from sparsekit.runs.report import show
+    # Not where it is drawn: a missing matplotlib is reported before anything is measured.
+    from sparsekit.oneshot.sensitivity_plot import plot
 
     target = output or Path(f"{Path(model).resolve().name}-sensitivity")
     check_folder(target)
@@ -73,6 +75,8 @@ def sensitivity(
     show(table(found))
     for line in _closing(found, target):
         typer.echo(line)
+    plot(found.layers, found.allocation, target / "sensitivity.png")
+    typer.echo(f"sensitivity: {target}")
 
 
 def _with_progress(layers: Iterator[LayerSensitivity], count: int) -> Iterable[LayerSensitivity]:
@@ -95,4 +99,3 @@ def _closing(found: Sensitivity, target: Path) -> Iterator[str]:
             yield "the chosen shares are no better here: prune all layers alike"
         else:
             yield f"train with it: sparsekit train --config-dir {target} recipe={RECIPE} ..."
-    yield f"sensitivity: {target}"
