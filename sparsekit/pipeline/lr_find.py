@@ -16,6 +16,7 @@ from sparsekit.pipeline import stages
 from sparsekit.pipeline.experiment import CHOOSES_CHECKPOINTS
 from sparsekit.pipeline.plan import OWN_ENGINE, Plan
 from sparsekit.pipeline.shrinking import load_student
+from sparsekit.pipeline.taught_texts import without_more_texts
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.sparsity.pruned import is_pruned
@@ -76,6 +77,7 @@ def _config(
     }
     return {
         **values,
+        "dataset": without_more_texts(values["dataset"]),
         "teacher": {"_target_": "sparsekit.models.teacher.NoTeacher"},
         "recipe": {"num_epochs": 1.0, "modifiers": modifiers},
         "training": training,

@@ -105,6 +105,12 @@ def test_a_file_is_no_output(words: list[str], tmp_path: Path) -> None:
     assert code == 1 and "is a file; choose a folder" in text
 
 
+def test_texts_for_a_teacher_are_left_out_with_it(words: list[str], tmp_path: Path) -> None:
+    taught = ["teacher=self", "dataset.augment.copies=2", "recipe.distill_hardness=1"]
+    code, text = command(*words, *taught, "--steps", "20", "-o", str(tmp_path / "out"))
+    assert code == 0, text
+
+
 def test_without_matplotlib_nothing_is_trained(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
