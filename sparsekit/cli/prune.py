@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsekit.cli.allow import Allow, import_allowed
 from sparsekit.cli.calibration import (
     LabelColumn,
     MaxLength,
@@ -91,6 +92,7 @@ def prune(
     fisher_block_size: BlockSize = None,
     num_recomputations: Recomputations = None,
     seed: Seed = 0,
+    allow: Allow = None,
 ) -> None:
     """Prune a dense checkpoint in one shot, without training."""
     from sparsekit.oneshot.methods import OneShot, defaults_of
@@ -112,6 +114,7 @@ def prune(
         seed=seed,
         **defaults,
     )
+    import_allowed(allow)
     calibration = None
     if data is not None:
         calibration = calibration_data(data, text_column, label_column, max_length)

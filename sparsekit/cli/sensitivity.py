@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsekit.cli.allow import Allow, import_allowed
 from sparsekit.cli.calibration import (
     LabelColumn,
     MaxLength,
@@ -46,6 +47,7 @@ def sensitivity(
         Path | None,
         typer.Option("--output", "-o", help="Folder to write to. [default: MODEL-sensitivity]"),
     ] = None,
+    allow: Allow = None,
 ) -> None:
     """Measure how the loss grows with each layer alone pruned, and alone in int8.
 
@@ -61,6 +63,7 @@ def sensitivity(
 
     target = output or Path(f"{Path(model).resolve().name}-sensitivity")
     check_folder(target)
+    import_allowed(allow)
     quiet_libraries()
     found = measure(
         model,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsekit.cli.allow import Allow, import_allowed
 from sparsekit.cli.calibration import (
     LabelColumn,
     MaxLength,
@@ -88,6 +89,7 @@ def shrink(
     global_ranking: Ranked = False,
     rows: Rows = 512,
     seed: Seed = 0,
+    allow: Allow = None,
 ) -> None:
     """Remove structures of a checkpoint: its matrices become smaller, for every runtime."""
     with uncollected():
@@ -108,6 +110,7 @@ def shrink(
     folder = output or Path(f"{Path(model).resolve().name}-shrunk")
     targets = _targets(max_latency or [], latency_table, sparsity, any_machine)
     outputs = {folder: config} if not targets else _of_targets(folder, config, targets)
+    import_allowed(allow)
     calibration = None
     if data is not None:
         calibration = calibration_data(data, text_column, label_column, max_length)
