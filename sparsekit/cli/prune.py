@@ -44,7 +44,11 @@ Pattern = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="New folder. [default: MODEL-METHOD-SPARSITY]"),
+    typer.Option(
+        "--output",
+        "-o",
+        help="New folder. [default: MODEL-METHOD-SPARSITY in the working directory]",
+    ),
 ]
 Ranked = Annotated[
     bool | None,

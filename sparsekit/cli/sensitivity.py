@@ -45,7 +45,11 @@ def sensitivity(
     seed: Seed = 0,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder to write to. [default: MODEL-sensitivity]"),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder to write to. [default: MODEL-sensitivity in the working directory]",
+        ),
     ] = None,
     allow: Allow = None,
 ) -> None:

@@ -46,7 +46,10 @@ How = Annotated[
 ]
 Texts = Annotated[Path | None, typer.Option(help="A data file with labels, for first_order, obs.")]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="New folder. [default: MODEL-shrunk]")
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="New folder. [default: MODEL-shrunk in the working directory]"
+    ),
 ]
 Ranked = Annotated[
     bool,
