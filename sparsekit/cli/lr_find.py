@@ -34,6 +34,8 @@ def lr_find(
         from sparsekit.pipeline.data_check import composed
         from sparsekit.pipeline.lr_find import find_rate, write
         from sparsekit.runs.progress import quiet_libraries
+    # Not where it is drawn: a missing matplotlib is reported before any step is trained.
+    from sparsekit.pipeline.lr_find_plot import plot
 
     check_folder(output)
     quiet_libraries()
@@ -51,4 +53,5 @@ def lr_find(
             err=True,
         )
     typer.echo(f"suggested: recipe.init_lr={found.suggested:.2g}")
+    plot(found, output / "lr-find.png")
     typer.echo(f"lr-find: {output}")

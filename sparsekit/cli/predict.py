@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsekit.cli.allow import Allow, import_allowed
 from sparsekit.cli.predict_table import check_options, label_table
 from sparsekit.errors import UserError
 
@@ -56,6 +57,7 @@ def predict(
     column: Columns = None,
     output: Output = None,
     prefix: Prefix = "predicted_",
+    allow: Allow = None,
 ) -> None:
     """Label texts with a run's exported model: label, probability and text, tab-separated.
 
@@ -67,6 +69,7 @@ def predict(
     from sparsekit.runtime.choice import runtime_named
     from sparsekit.runtime.tables.open import is_table
 
+    import_allowed(allow)
     kind = runtime_named(runtime)
     if len(texts) == 1 and is_table(texts[0]) and similar is None and rank is None:
         if as_json:

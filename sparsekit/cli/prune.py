@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsekit.cli.allow import Allow, import_allowed
 from sparsekit.cli.calibration import (
     LabelColumn,
     MaxLength,
@@ -43,7 +44,11 @@ Pattern = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="New folder. [default: MODEL-METHOD-SPARSITY]"),
+    typer.Option(
+        "--output",
+        "-o",
+        help="New folder. [default: MODEL-METHOD-SPARSITY in the working directory]",
+    ),
 ]
 Ranked = Annotated[
     bool | None,
@@ -91,6 +96,7 @@ def prune(
     fisher_block_size: BlockSize = None,
     num_recomputations: Recomputations = None,
     seed: Seed = 0,
+    allow: Allow = None,
 ) -> None:
     """Prune a dense checkpoint in one shot, without training."""
     from sparsekit.oneshot.methods import OneShot, defaults_of
@@ -112,6 +118,7 @@ def prune(
         seed=seed,
         **defaults,
     )
+    import_allowed(allow)
     calibration = None
     if data is not None:
         calibration = calibration_data(data, text_column, label_column, max_length)

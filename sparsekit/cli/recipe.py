@@ -60,7 +60,11 @@ def plot(
     file: File,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The PNG to write. [default: FILE's name with .png]"),
+        typer.Option(
+            "--output",
+            "-o",
+            help="The PNG to write. [default: FILE's name with .png, in the working directory]",
+        ),
     ] = None,
     steps_per_epoch: StepsPerEpoch = 100,
     variables: Variables = None,

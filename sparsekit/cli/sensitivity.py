@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsekit.cli.allow import Allow, import_allowed
 from sparsekit.cli.calibration import (
     LabelColumn,
     MaxLength,
@@ -44,8 +45,13 @@ def sensitivity(
     seed: Seed = 0,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder to write to. [default: MODEL-sensitivity]"),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder to write to. [default: MODEL-sensitivity in the working directory]",
+        ),
     ] = None,
+    allow: Allow = None,
 ) -> None:
     """Measure how the loss grows with each layer alone pruned, and alone in int8.
 
@@ -56,9 +62,12 @@ def sensitivity(
         from sparsekit.oneshot.sensitivity_report import measure, table, write
         from sparsekit.runs.progress import quiet_libraries
         from sparsekit.runs.report import show
+    # Not where it is drawn: a missing matplotlib is reported before anything is measured.
+    from sparsekit.oneshot.sensitivity_plot import plot
 
     target = output or Path(f"{Path(model).resolve().name}-sensitivity")
     check_folder(target)
+    import_allowed(allow)
     quiet_libraries()
     found = measure(
         model,
@@ -73,6 +82,8 @@ def sensitivity(
     show(table(found))
     for line in _closing(found, target):
         typer.echo(line)
+    plot(found.layers, found.allocation, target / "sensitivity.png")
+    typer.echo(f"sensitivity: {target}")
 
 
 def _with_progress(layers: Iterator[LayerSensitivity], count: int) -> Iterable[LayerSensitivity]:
@@ -95,4 +106,3 @@ def _closing(found: Sensitivity, target: Path) -> Iterator[str]:
             yield "the chosen shares are no better here: prune all layers alike"
         else:
             yield f"train with it: sparsekit train --config-dir {target} recipe={RECIPE} ..."
-    yield f"sensitivity: {target}"

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from sparsekit.cli.allow import Allow, import_allowed
+
 
 def serve(
     runs: Annotated[
@@ -30,6 +32,7 @@ def serve(
     max_texts: Annotated[int, typer.Option(help="Texts of one request.")] = 1024,
     max_characters: Annotated[int, typer.Option(help="Characters of one text.")] = 100_000,
     max_bytes: Annotated[int, typer.Option(help="Bytes of one request.")] = 8 * 2**20,
+    allow: Allow = None,
 ) -> None:
     """Answer texts over HTTP with the exported models of runs, until SIGTERM or Ctrl-C.
 
@@ -58,6 +61,7 @@ def serve(
     if count < 1:
         raise UserError(f"--threads is {count}, it must be at least 1")
     check_threads(count, "--threads")
+    import_allowed(allow)
     kind, folders = runtime_named(runtime), named_folders(runs)
     # Before the models are loaded, so that a port in use is reported at once.
     with bound_socket(host, port) as listening:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsekit.cli.allow import Allow, import_allowed
 from sparsekit.cli.calibration import (
     LabelColumn,
     MaxLength,
@@ -45,7 +46,10 @@ How = Annotated[
 ]
 Texts = Annotated[Path | None, typer.Option(help="A data file with labels, for first_order, obs.")]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="New folder. [default: MODEL-shrunk]")
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="New folder. [default: MODEL-shrunk in the working directory]"
+    ),
 ]
 Ranked = Annotated[
     bool,
@@ -88,6 +92,7 @@ def shrink(
     global_ranking: Ranked = False,
     rows: Rows = 512,
     seed: Seed = 0,
+    allow: Allow = None,
 ) -> None:
     """Remove structures of a checkpoint: its matrices become smaller, for every runtime."""
     with uncollected():
@@ -108,6 +113,7 @@ def shrink(
     folder = output or Path(f"{Path(model).resolve().name}-shrunk")
     targets = _targets(max_latency or [], latency_table, sparsity, any_machine)
     outputs = {folder: config} if not targets else _of_targets(folder, config, targets)
+    import_allowed(allow)
     calibration = None
     if data is not None:
         calibration = calibration_data(data, text_column, label_column, max_length)

@@ -7,8 +7,12 @@ from typing import Annotated
 
 import typer
 
+from sparsekit.cli.allow import Allow, import_allowed
 
-def workspace(folder: Annotated[Path, typer.Argument(help="A sweep's folder.")]) -> None:
+
+def workspace(
+    folder: Annotated[Path, typer.Argument(help="A sweep's folder.")], allow: Allow = None
+) -> None:
     """Save a W&B view of a sweep: its axes, accuracy against latency. Upload its runs first."""
     from sparsekit.config.build import build
     from sparsekit.errors import UserError
@@ -16,6 +20,7 @@ def workspace(folder: Annotated[Path, typer.Argument(help="A sweep's folder.")])
     from sparsekit.runs.tracking import TrackingConfig
     from sparsekit.sweep.workspace import save_workspace
 
+    import_allowed(allow)
     for run in find_runs(folder):
         if run.config_file.is_file():
             tracking = run.config["tracking"] | {"mode": "online"}

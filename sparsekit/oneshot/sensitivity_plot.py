@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from sparsekit.errors import UserError
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
 from sparsekit.oneshot.sensitivity import LayerSensitivity
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 INCHES_PER_LAYER, INCHES_PER_COLUMN, INCHES_OF_NAMES = 0.2, 0.75, 3.6
 
@@ -19,18 +17,12 @@ INCHES_PER_LAYER, INCHES_PER_COLUMN, INCHES_OF_NAMES = 0.2, 0.75, 3.6
 def plot(
     layers: Sequence[LayerSensitivity], allocation: Mapping[str, float] | None, target: Path
 ) -> None:
-    """Write the PNG `target`. Raises UserError where matplotlib is missing."""
-    try:
-        figure = draw(layers, allocation)
-    except ImportError as error:
-        raise UserError("plots need matplotlib: pip install 'sparsekit[plot]'") from error
-    figure.savefig(target, format="png", dpi=110)
+    """Write the PNG `target`."""
+    draw(layers, allocation).savefig(target, format="png", dpi=110)
 
 
 def draw(layers: Sequence[LayerSensitivity], allocation: Mapping[str, float] | None) -> Figure:
     """A row for each layer: the growth of the loss by share and in int8, and the share it gets."""
-    from matplotlib.figure import Figure
-
     columns = [f"{share:.0%}" for share in layers[0].pruned] + ["int8"]
     rows = [[*layer.pruned.values(), layer.int8] for layer in layers]
     widths = [len(columns), *([2.5] if allocation else [])]
@@ -49,8 +41,6 @@ def draw(layers: Sequence[LayerSensitivity], allocation: Mapping[str, float] | N
 def _heat(
     figure: Figure, axes: Axes, names: list[str], columns: list[str], rows: list[list[float]]
 ) -> None:
-    from matplotlib.colors import PowerNorm
-
     largest = max(max(row) for row in rows)
     norm = PowerNorm(0.4, vmin=0.0, vmax=max(largest, 1e-6), clip=True)
     image = axes.imshow(rows, aspect="auto", cmap="YlOrRd", norm=norm)

@@ -25,7 +25,6 @@ from sparsekit.oneshot.sensitivity import (
     pruned_layers,
     sensitivities,
 )
-from sparsekit.oneshot.sensitivity_plot import plot
 from sparsekit.sparsity.prunable import nothing_prunable, prunable
 from sparsekit.sparsity.pruned import is_pruned
 from sparsekit.system import expanded
@@ -144,11 +143,10 @@ def check(shares: Sequence[float], sparsity: float | None, rows: int) -> None:
 
 
 def write(found: Sensitivity, folder: Path) -> None:
-    """Write `sensitivity.json`, `sensitivity.png` and, of an allocation, a recipe to `folder`."""
+    """Write `sensitivity.json` and, of an allocation, a recipe to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(asdict(found), indent=2) + "\n"
     (folder / "sensitivity.json").write_text(text, encoding="utf-8")
-    plot(found.layers, found.allocation, folder / "sensitivity.png")
     if found.allocation is None:
         return
     file = folder / "recipe" / f"{RECIPE}.yaml"

@@ -118,10 +118,8 @@ def _checked(config: Mapping[str, Any]) -> DataCheck:
     try:
         tokenizer, positions = _tokenizer(config["student"], data)
     except UserError as error:
-        note = (
-            f"lengths are left out without the student's tokenizer: {first_line(error)}; "
-            "set student.checkpoint=FOLDER"
-        )
+        # Errors name their fix.
+        note = f"lengths are left out without the student's tokenizer: {first_line(error)}"
         return DataCheck(figures=data_figures(raw, data, {}, None, None), problems=[], note=note)
     tokenizer_hash = content_hash([tokenizer.backend_tokenizer.to_str()])
     rows = tokenize(data, tokenizer, tokenizer_hash)

@@ -18,6 +18,7 @@ from sparsekit.data.columns import stored
 from sparsekit.data.profile import profile
 from sparsekit.data.profile_table import table
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.report import show
 from sparsekit.tasks.base import Data, Task
 
 # Longer than any text: nothing is cut off.
@@ -63,8 +64,8 @@ def record_figures(figures: Mapping[str, Any], run: RunFolder) -> None:
 
 def show_figures(figures: Mapping[str, Any]) -> None:
     """Print the figures and the warnings to stderr."""
+    show(table(figures), stderr=True)
     console = Console(stderr=True)
-    console.print(table(figures))
     for warning in figures["warnings"]:
         console.print(Text(f"warning: {warning}", overflow="fold"), soft_wrap=True)
 

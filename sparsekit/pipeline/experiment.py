@@ -134,7 +134,7 @@ def teacher_arguments(training: Mapping[str, Any], teacher: Finetuned) -> dict[s
 
     Without those that the teacher's recipe sets itself: a student's recipe may leave them open.
     """
-    replaced = Recipe.build(teacher.recipe).replaced_arguments()
+    replaced = Recipe.build(teacher.recipe, trusted=True).replaced_arguments()
     left_out = {*replaced, *CHOOSES_CHECKPOINTS, "resume_despite_changes"}
     return {
         **{name: value for name, value in training.items() if name not in left_out},
@@ -156,7 +156,7 @@ def finetuned_teacher(plan: Plan, data: Data, teacher: Finetuned) -> Path:
         # Its max_length decides what the teacher reads of the rows; its metrics change nothing.
         "task": {**task_node(data.task), "metrics": None},
     }
-    modifiers = Recipe.build(teacher.recipe).modifiers.values()
+    modifiers = Recipe.build(teacher.recipe, trusted=True).modifiers.values()
     key = content_hash(
         [
             weights_hash(fetch(teacher.base, key="teacher.base")),

@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback
 
@@ -16,6 +16,7 @@ from sparsekit.pipeline import stages
 from sparsekit.pipeline.experiment import CHOOSES_CHECKPOINTS
 from sparsekit.pipeline.plan import OWN_ENGINE, Plan
 from sparsekit.pipeline.shrinking import load_student
+from sparsekit.pipeline.taught_texts import without_more_texts
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.sparsity.pruned import is_pruned
@@ -23,9 +24,6 @@ from sparsekit.tasks.config import build_task
 from sparsekit.tasks.tokens import tokenize
 from sparsekit.training.range_test import LossRecorder, RangeTest, smoothed
 from sparsekit.training.recipe_trainer import RecipeTrainer
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Of the training arguments, those that would do more than train some steps.
 _LEFT_OUT = (
@@ -79,6 +77,7 @@ def _config(
     }
     return {
         **values,
+        "dataset": without_more_texts(values["dataset"]),
         "teacher": {"_target_": "sparsekit.models.teacher.NoTeacher"},
         "recipe": {"num_epochs": 1.0, "modifiers": modifiers},
         "training": training,
@@ -120,7 +119,7 @@ def _trained(plan: Plan, run: RunFolder) -> RangeTest:
 
 
 def write(found: RangeTest, folder: Path) -> None:
-    """Write `lr-find.json` and `lr-find.png` to `folder`."""
+    """Write `lr-find.json` to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     values = {
         "suggested": found.suggested,
@@ -130,24 +129,3 @@ def write(found: RangeTest, folder: Path) -> None:
         "losses": found.losses,
     }
     (folder / "lr-find.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    try:
-        figure = _draw(found)
-    except ImportError as error:
-        raise UserError("plots need matplotlib: pip install 'sparsekit[plot]'") from error
-    figure.savefig(folder / "lr-find.png", format="png", dpi=120)
-
-
-def _draw(found: RangeTest) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(found.rates, found.losses)
-    axes.axvline(found.suggested, color="C1", linestyle="--", label=f"{found.suggested:.2g}")
-    axes.set_xscale("log")
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("loss, smoothed")
-    axes.legend(title="suggested", frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.3)
-    return figure

@@ -34,12 +34,14 @@ def commands_typed_in(directory: Path) -> None:
     _typed_in = directory
 
 
-def show(view: Table) -> None:
+def show(view: Table, stderr: bool = False) -> None:
     """Print a table without cutting its values, even where it is wider than the terminal.
+
+    stderr: whether it accompanies a run, instead of being what a command was asked for.
 
     In a file or a pipe it is as wide as its longest words, so that a search finds them.
     """
-    console = Console()
+    console = Console(stderr=stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         wide = console.options.update(width=PIPED)
         console.width = max(console.width, console.measure(view, options=wide).maximum)

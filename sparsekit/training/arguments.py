@@ -106,7 +106,7 @@ class SparseTrainingArguments(TrainingArguments):
             )
         self._share_paths()
         if self.sparse_products == "on" and (problem := self.sparse_products_problem()):
-            raise ConfigError([f"`sparse_products=on`: {problem}; set it to auto"])
+            raise ConfigError([f"`sparse_products=on`: {problem}; set `sparse_products=auto`"])
         if self.tokens_per_batch is not None and (problem := self._token_budget_problem()):
             raise ConfigError([f"`tokens_per_batch={self.tokens_per_batch}`: {problem}"])
 
@@ -240,7 +240,7 @@ class SparseTrainingArguments(TrainingArguments):
         if self.torch_compile:
             return "torch.compile cannot call its kernel"
         if self.matmul_precision == "medium":
-            return "dense matmuls on bf16 units are faster"
+            return "dense matmuls on bf16 units, which `precision=fp32` does without, are faster"
         if self.sparse_products == "auto" and not pays_here():
             return "it is faster only on CPUs with AVX2 or AVX-512"
         try:

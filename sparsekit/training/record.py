@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from typing import Any
 
 from datasets import Dataset
-from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 from transformers import (
@@ -29,6 +28,7 @@ from sparsekit.modifiers.quantization.fake_quantize import unseen
 from sparsekit.recipe import schedule
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runs.report import show
 from sparsekit.shape.shrink import sizes_before
 from sparsekit.shape.sizes import shape_record
 from sparsekit.system import versions
@@ -56,7 +56,7 @@ class ScheduleCallback(TrainerCallback):
 
 def write_schedule(recipe: Recipe, total_steps: int, run: RunFolder) -> None:
     """Print the recipe in optimizer steps, and write it to `schedule.json`."""
-    Console(stderr=True).print(schedule.table(recipe, total_steps))
+    show(schedule.table(recipe, total_steps), stderr=True)
     rows = schedule.windows(recipe, total_steps)
     text = json.dumps({"total_steps": total_steps, "modifiers": rows}, indent=2)
     run.schedule.write_text(text + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 from sparsekit.errors import UserError
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.sparse.loading import load_graph
-from sparsekit.runtime.tasks.file import read_task
+from sparsekit.runtime.tasks.file import is_own, read_task
 from sparsekit.runtime.tasks.text_classification import TextClassificationAnswers
 from sparsekit.web.description import describe, refused
 from sparsekit.web.packed import Tensors, compressed
@@ -51,6 +51,8 @@ def write_page(deployment: Path, output: Path, title: str) -> WrittenPage:
 
 def pack_model(deployment: Path, title: str) -> bytes:
     """The file of the page's model, before compression; see `sparsekit.web.packed`."""
+    if is_own(deployment):
+        raise refused("its task is a class of your own, in Python")
     answers = read_task(deployment)
     if type(answers) is not TextClassificationAnswers:
         raise refused(f"its task is {type(answers).__name__.removesuffix('Answers')}")

@@ -143,3 +143,17 @@ def test_help_wraps_paragraphs_and_keeps_escapes() -> None:
     escapes = CliRunner().invoke(app, ["predict", "--help"], env={"COLUMNS": "80"}).output
     for escape in (r"\t", r"\n", r"\\"):
         assert escape in escapes
+
+
+@pytest.mark.parametrize(
+    ("words", "default"),
+    [
+        (["prune"], "MODEL-METHOD-SPARSITY"),
+        (["shrink"], "MODEL-shrunk"),
+        (["sensitivity"], "MODEL-sensitivity"),
+        (["recipe", "plot"], "FILE's name with .png,"),
+    ],
+)
+def test_the_help_says_where_a_result_is_written(words: list[str], default: str) -> None:
+    text = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "300"}).output
+    assert f"[default: {default} in the working directory]" in text

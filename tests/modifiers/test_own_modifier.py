@@ -13,6 +13,8 @@ from tiny_training import Rows, load_student, trainer
 from transformers import TrainerCallback
 
 from sparsekit.errors import ConfigError
+from sparsekit.models.teacher import Finetuned
+from sparsekit.pipeline.experiment import teacher_arguments
 from sparsekit.recipe import schedule
 from sparsekit.recipe.recipe import Recipe
 
@@ -140,3 +142,9 @@ def test_its_problems_and_conflicts_are_the_recipes(own_module: str) -> None:
     node = {"_target_": own_module, "wieght": 1.0}
     with pytest.raises(ConfigError, match="wieght is not a field of MatchLogits"):
         Recipe.build({"num_epochs": 1, "modifiers": {"match": node}}, trusted=True)
+
+
+def test_the_recipe_of_a_teacher_may_have_it(own_module: str) -> None:
+    recipe = {"num_epochs": 1, "modifiers": {"match": {"_target_": own_module}}}
+    teacher = Finetuned(base="a/base", recipe=recipe)
+    assert teacher_arguments({"learning_rate": 1.0}, teacher)["num_train_epochs"] == 1

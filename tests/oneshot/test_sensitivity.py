@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
+from sparsekit.oneshot import sensitivity_plot, sensitivity_report
 from sparsekit.oneshot.allocation import allocate, predicted
 from sparsekit.oneshot.sensitivity import (
     LayerSensitivity,
@@ -21,7 +24,7 @@ from sparsekit.oneshot.sensitivity import (
     pruned_layers,
     sensitivities,
 )
-from sparsekit.oneshot.sensitivity_report import _dense_folder
+from sparsekit.oneshot.sensitivity_report import Sensitivity, _dense_folder
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.recipe.source import values_of_file
 from sparsekit.sparsity.prunable import prunable
@@ -221,3 +224,38 @@ def test_mistakes(
     code, text = command(teacher_folder, "--data", csv_files["train"], *words)
     assert code == 1
     assert message in text
+
+
+def test_without_matplotlib_nothing_is_measured(
+    csv_files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensitivity_report, "measure", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.delitem(sys.modules, sensitivity_plot.__name__)
+    code, text = command("model", "--data", csv_files["train"], "-o", str(tmp_path / "out"))
+    assert code == 1
+    assert text == "error: sparsekit sensitivity needs matplotlib: pip install 'sparsekit[plot]'\n"
+
+
+def test_a_picture_that_fails_costs_no_result(
+    csv_files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plot(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    found = Sensitivity(
+        model="model",
+        rows=1,
+        loss=0.5,
+        layers=[made("dense", 10, 0.1, 0.2, 0.3)],
+        sparsity=0.8,
+        allocation={"dense": 0.8},
+        allocated=0.1,
+        uniform=0.2,
+    )
+    monkeypatch.setattr(sensitivity_report, "measure", lambda *_, **__: found)
+    monkeypatch.setattr(sensitivity_plot, "plot", plot)
+    code, text = command("model", "--data", csv_files["train"], "-o", str(tmp_path))
+    assert code == 1 and "no space left" in text
+    assert "Growth of the loss" in text and "recipe=by_sensitivity" in text
+    assert (tmp_path / "recipe" / "by_sensitivity.yaml").is_file()

@@ -29,6 +29,15 @@ def test_the_image_is_slim_and_not_of_root() -> None:
     assert not any(re.search(r"\b(apt-get|gcc|make)\b", step) for step in steps("RUN"))
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_wheel_that_it_installs_is_the_only_one() -> None:
+    """An older one in `dist` is removed before the new one is written."""
+    printed = subprocess.run(
+        ["make", "--dry-run", "wheel"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert 0 < printed.find("rm -f dist/sparsekit-*.whl") < printed.find("auditwheel repair")
+
+
 @pytest.mark.slow
 def test_the_steps_give_a_server(tmp_path: Path) -> None:
     (tmp_path / "sources").mkdir()

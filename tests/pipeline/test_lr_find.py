@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
 from sparsekit.modifiers.rate_range import LearningRateRange
+from sparsekit.pipeline import lr_find, lr_find_plot
 from sparsekit.training.range_test import RangeTest, smoothed
 
 
@@ -100,3 +103,35 @@ def test_a_file_is_no_output(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     code, text = command(*words, "-o", str(tmp_path / "out"))
     assert code == 1 and "is a file; choose a folder" in text
+
+
+def test_texts_for_a_teacher_are_left_out_with_it(words: list[str], tmp_path: Path) -> None:
+    taught = ["teacher=self", "dataset.augment.copies=2", "recipe.distill_hardness=1"]
+    code, text = command(*words, *taught, "--steps", "20", "-o", str(tmp_path / "out"))
+    assert code == 0, text
+
+
+def test_without_matplotlib_nothing_is_trained(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lr_find, "find_rate", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.delitem(sys.modules, lr_find_plot.__name__)
+    code, text = command(*words, "-o", str(tmp_path / "out"))
+    assert code == 1
+    assert text == "error: sparsekit lr-find needs matplotlib: pip install 'sparsekit[plot]'\n"
+
+
+def test_a_picture_that_fails_costs_no_result(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plot(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    found = RangeTest([1e-4, 1e-3], [0.7, 0.5])
+    monkeypatch.setattr(lr_find, "find_rate", lambda *_, **__: found)
+    monkeypatch.setattr(lr_find_plot, "plot", plot)
+    code, text = command(*words, "-o", str(tmp_path / "out"))
+    assert code == 1 and "no space left" in text
+    assert "suggested: recipe.init_lr=" in text
+    assert (tmp_path / "out" / "lr-find.json").is_file()

@@ -264,6 +264,19 @@ def test_without_the_students_tokenizer_lengths_are_left_out(tmp_path: Path) -> 
     assert "class billing" in output
 
 
+def test_the_fix_of_a_missing_tokenizer_is_given_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(*_: object, key: str, **__: object) -> Path:
+        raise UserError(f"the Hub does not answer; give a local folder, as in {key}=FOLDER")
+
+    monkeypatch.setattr("sparsekit.pipeline.data_check.fetch", fetch)
+    write_tickets(path := tmp_path / "tickets.csv", faulty=False)
+    code, output = looked_at(str(path), COLUMNS)
+    assert code == 0
+    assert output.count("student.checkpoint=FOLDER") == 1
+
+
 @pytest.mark.slow
 def test_a_data_set_of_the_hub_needs_no_weights(seed_folder: Path, tmp_path: Path) -> None:
     overrides = [

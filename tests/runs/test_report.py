@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from sparsekit.metrics.report import write_report
 from sparsekit.runs.folder import RunFolder
@@ -14,6 +15,7 @@ from sparsekit.runs.report import (
     commands_typed_in,
     next_commands,
     rows,
+    show,
     show_closing,
 )
 
@@ -109,6 +111,17 @@ def test_a_class_that_is_never_recognized_is_named_at_the_end(tmp_path):
     assert "validation: recall is 0 of 2 more classes" in shown
     assert "test: class" not in shown
     assert "never recognized" not in text(closing_table(SUMMARY, None))
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_its_words(monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    view = Table("modifier")
+    view.add_row("LearningRateFunction " * 10)
+    show(view)
+    show(view, stderr=True)
+    printed = capsys.readouterr()
+    assert ("LearningRateFunction " * 10).strip() in printed.out
+    assert printed.out == printed.err
 
 
 def test_commands_are_not_broken_into_lines(tmp_path, monkeypatch, capsys, on_path):

@@ -21,9 +21,10 @@ from sparsekit.models.predict import predict_outputs
 from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.quantization.fake_quantize import unseen
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.runs.folder import RunFolder
 from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
 from sparsekit.training.callbacks import assert_masks
-from sparsekit.training.record import record_model
+from sparsekit.training.record import record_model, write_schedule
 from sparsekit.training.resume import past_the_end
 
 MODIFIERS = "sparsekit.modifiers"
@@ -496,3 +497,20 @@ def test_precisions_that_do_not_exist(tmp_path: Path) -> None:
     for precision, problem in (("int4", "is not one of"), ("fp16", "needs a GPU")):
         with pytest.raises(Exception, match=problem):
             SparseTrainingArguments(output_dir=str(tmp_path), precision=precision, use_cpu=True)
+
+
+def test_the_schedule_in_a_pipe_has_whole_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    distillation = {"_target_": f"{MODIFIERS}.distillation.logits.Distillation", "hardness": 1.0}
+    rate = {"_target_": f"{MODIFIERS}.optimizer.LearningRateFunction", "init_lr": 0.1}
+    rate |= {"lr_func": "linear", "final_lr": 0.0}
+    nodes = {"learning_rate_of_a_long_name": rate, "distillation": distillation}
+    made = Recipe.build({"num_epochs": 2, "modifiers": nodes}).taught(False)
+    write_schedule(made, 10_000, RunFolder(tmp_path))
+    printed = capsys.readouterr().err
+    [line] = [line for line in printed.splitlines() if "learning_rate_of_a_long_name" in line]
+    assert all(cell in line for cell in ("LearningRateFunction", "0 - 2", "0 - 10000"))
+    for window in json.loads((tmp_path / "schedule.json").read_text())["modifiers"]:
+        assert window.get("note", "") in printed

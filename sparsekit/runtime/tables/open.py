@@ -60,8 +60,9 @@ def open_table(path: Path) -> Iterator[Table]:
 def open_output(source: Path, table: Table, output: Path | None) -> Iterator[IO[bytes]]:
     """The file to write to, complete once the block ends; stdout for None.
 
-    Until then it is `output` with `.partial` after its name. Raises UserError for an output of
-    another format than `source`, and for a binary one without a file.
+    Until then it is `output` with `.partial` after its name, which is removed where the block
+    fails. Raises UserError for an output of another format than `source`, and for a binary one
+    without a file.
     """
     if output is None:
         if table.binary:
@@ -72,8 +73,13 @@ def open_output(source: Path, table: Table, output: Path | None) -> Iterator[IO[
     _check_output(source, output)
     special = output.exists() and not output.is_file()
     written = output if special else output.with_name(output.name + ".partial")
-    with pa.output_stream(str(written), compression=_CODECS.get(output.suffix.lower())) as file:
-        yield cast("IO[bytes]", file)
+    try:
+        with pa.output_stream(str(written), compression=_CODECS.get(output.suffix.lower())) as file:
+            yield cast("IO[bytes]", file)
+    except BaseException:
+        if not special:
+            written.unlink(missing_ok=True)
+        raise
     if not special:
         os.replace(written, output)
 

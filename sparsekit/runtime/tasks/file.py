@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from sparsekit.config.build import build
 from sparsekit.errors import UserError, first_line, parse_json
@@ -32,10 +33,26 @@ def read_task(folder: Path) -> Answers:
     `config.json` says. Raises UserError where the file is missing from another deployment or cannot
     be read, and for a class that is neither sparsekit's nor imported already.
     """
+    node = _node(folder)
+    if node is None:
+        return TextClassificationAnswers()
+    answers: Answers = build(node, FILE, Answers)
+    return answers
+
+
+def is_own(folder: Path) -> bool:
+    """Whether the class that `folder/task.json` names is a user's own; it is not imported."""
+    node = _node(folder)
+    name = None if node is None else node["_target_"]
+    return isinstance(name, str) and not name.startswith("sparsekit.")
+
+
+def _node(folder: Path) -> dict[str, Any] | None:
+    """What `folder/task.json` holds; None for a text classifier without it."""
     file = folder / FILE
     if not file.is_file():
         _check_classifier(folder)
-        return TextClassificationAnswers()
+        return None
     try:
         node = parse_json(file.read_bytes())
         if not isinstance(node, dict) or "_target_" not in node:
@@ -44,8 +61,7 @@ def read_task(folder: Path) -> Answers:
         raise UserError(
             f"cannot read {file}: {first_line(error)}; export the run again: sparsekit export RUN"
         ) from error
-    answers: Answers = build(node, FILE, Answers)
-    return answers
+    return node
 
 
 def _check_classifier(folder: Path) -> None:
