@@ -112,7 +112,7 @@ def _inputs(plan: Plan, run: RunFolder, show_data: bool) -> Inputs:
 
 
 def _teachers(plan: Plan, data: Data, student: LoadedModel) -> Callable[[], list[Path]]:
-    """What fetches or fine-tunes the teachers."""
+    """What fetches or fine-tunes the teachers; raises UserError where it cannot be the student."""
     if isinstance(plan.teacher, Self):
         return functools.partial(list, own_teacher(plan, student))
     finetune = functools.partial(finetuned_teacher, plan, data)

@@ -1,7 +1,8 @@
-"""`teacher=self`: of a student that is pruned as it is loaded."""
+"""`teacher=self`: of a student that is pruned as it is loaded, and of one whose head is new."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from launching import local, run_here
 from project import ROOT
 
 from sparsekit.config.plain import plain
+from sparsekit.errors import UserError
 from sparsekit.models.loading import LoadedModel
 from sparsekit.pipeline.plan import Plan
 from sparsekit.pipeline.self_teaching import own_teacher
@@ -66,3 +68,32 @@ def test_the_teacher_is_what_was_loaded_where_nothing_is_removed(
         teachers = own_teacher(*loaded(teacher_folder, csv_files, "recipe=pruned90", *removed))
         whole = removed in ([], ["student.sparsity=0"])
         assert teachers == ([] if whole else [Path(teacher_folder)])
+
+
+def test_a_new_head_teaches_nothing(
+    csv_files: dict[str, str], student_folder: str, tmp_path: Path
+) -> None:
+    problem = (
+        r"teacher=self would teach noise: .* lacks the weights .*classifier\.weight.*fine-tune it "
+        r"first \(teacher=none.*student\.checkpoint=RUN/model"
+    )
+    with pytest.raises(UserError, match=problem):
+        run_here(tmp_path, *local(csv_files, student_folder), "teacher=self")
+    assert not (tmp_path / "checkpoints").exists() and not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("removed", [[], ["student.sparsity=0.95"]])
+def test_a_new_head_beside_labels_is_warned_of(
+    csv_files: dict[str, str],
+    student_folder: str,
+    caplog: pytest.LogCaptureFixture,
+    removed: list[str],
+) -> None:
+    """The teacher stays the student in memory: another load would draw another head."""
+    for hardness, warned in ((0.5, True), (0, False)):
+        words = [*removed, "recipe=pruned90", f"recipe.distill_hardness={hardness}"]
+        plan, student = loaded(student_folder, csv_files, *words)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert own_teacher(plan, student) == []
+        assert ("teacher=self would teach noise" in caplog.text) == warned
