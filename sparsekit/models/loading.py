@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,11 +39,15 @@ _BODY = re.compile(r"\.\d+\.|embeddings\.")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its tokenizer and the hash of that tokenizer."""
+    """A model with its tokenizer and the hash of that tokenizer.
+
+    missing: the names of its weights that a student's checkpoint lacks, so that they are random.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     tokenizer_hash: str
+    missing: Sequence[str] = ()
 
 
 # What a config calls the student's checkpoint.
@@ -101,7 +105,7 @@ class Student:
         check_body(folder, missing)
         if self.sparsity is not None:
             prune(loaded.model, self.sparsity)
-        return loaded
+        return replace(loaded, missing=missing)
 
 
 def read_config(folder: Path) -> PreTrainedConfig:

@@ -100,7 +100,8 @@ class Finetuned:
 class Self:
     """The student as it starts, before its first step: self-distillation.
 
-    A student that `student.shrink` makes smaller is taught by what it was before.
+    A student that `student.shrink` makes smaller, or `student.sparsity` prunes, is taught by what
+    it was before.
     """
 
     teaches: ClassVar[bool] = True

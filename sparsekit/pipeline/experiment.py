@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sparsekit.errors import UserError
 from sparsekit.metrics.table import as_text
 from sparsekit.models.contents import models_hash, weights_hash
 from sparsekit.models.hub import fetch
-from sparsekit.models.loading import positions_of
+from sparsekit.models.loading import LoadedModel, positions_of
 from sparsekit.models.teacher import Finetuned, Self
 from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.hub import push
@@ -27,8 +27,9 @@ from sparsekit.pipeline import stages
 from sparsekit.pipeline.data_figures import data_figures, record_figures, show_figures
 from sparsekit.pipeline.gating import gated_export, record_baseline
 from sparsekit.pipeline.plan import OWN_ENGINE, Inputs, Plan
+from sparsekit.pipeline.self_teaching import own_teacher
 from sparsekit.pipeline.shaping import use_latency_tables, with_measured_latency
-from sparsekit.pipeline.shrinking import load_student, whole_student
+from sparsekit.pipeline.shrinking import load_student
 from sparsekit.pipeline.streamed import streamed_rows
 from sparsekit.pipeline.taught_texts import with_more_texts, without_more_texts
 from sparsekit.recipe.recipe import Recipe
@@ -78,6 +79,7 @@ def _inputs(plan: Plan, run: RunFolder, show_data: bool) -> Inputs:
     """The data, whose figures are recorded, and the student; teachers are fetched when needed."""
     raw, data = stages.load_data(plan)
     student = load_student(plan, data)
+    teachers = _teachers(plan, data, student)
     if plan.export is not None and FIRST_PROCESS:
         check_exportable(student.model, data.task, plan.export.form)
     use_latency_tables(plan.recipe, plan.runtime, student.model, data.task, run)
@@ -91,10 +93,6 @@ def _inputs(plan: Plan, run: RunFolder, show_data: bool) -> Inputs:
         record_figures(figures, run)
         if show_data:
             show_figures(figures)
-    finetune = functools.partial(finetuned_teacher, plan, data)
-    teachers = functools.partial(plan.teacher.folders, data.task, data.label_names, finetune)
-    if isinstance(plan.teacher, Self) and plan.student.shrinking is not None:
-        teachers = functools.partial(whole_student, plan)
     taught = with_more_texts(data, plan.more_texts, plan.dataset.form)
     labelled_rows = None
     if taught is not data:
@@ -111,6 +109,14 @@ def _inputs(plan: Plan, run: RunFolder, show_data: bool) -> Inputs:
         stream=stream,
         labelled_rows=labelled_rows,
     )
+
+
+def _teachers(plan: Plan, data: Data, student: LoadedModel) -> Callable[[], list[Path]]:
+    """What fetches or fine-tunes the teachers; raises UserError where it cannot be the student."""
+    if isinstance(plan.teacher, Self):
+        return functools.partial(list, own_teacher(plan, student))
+    finetune = functools.partial(finetuned_teacher, plan, data)
+    return functools.partial(plan.teacher.folders, data.task, data.label_names, finetune)
 
 
 def _deploy(plan: Plan, config: ExportConfig, run: RunFolder, tracker: Tracker) -> None:

@@ -46,7 +46,7 @@ class Inputs:
     """What an engine trains: a student, on tokenized rows by split.
 
     `teacher_folders` fetches or fine-tunes the teachers when it is called; no folder means that the
-    student teaches itself. With `stream` the rows of train are its first block alone.
+    student teaches itself as it is. With `stream` the rows of train are its first block alone.
     `labelled_rows` are the training rows without the texts that only the teacher labels; None where
     there are no such texts.
     """

@@ -50,7 +50,7 @@ def load_student(plan: Plan, data: Data) -> LoadedModel:
 
 
 def whole_student(plan: Plan) -> list[Path]:
-    """The folder of the student before it is shrunk: what `teacher=self` means then."""
+    """The folder of the student before anything is removed of it."""
     return [fetch(plan.student.checkpoint, plan.student.revision, key=CHECKPOINT)]
 
 

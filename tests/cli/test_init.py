@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from launching import TAUGHT_BY_ITSELF
 from project import ROOT
 from typer.testing import CliRunner
 
@@ -52,7 +53,7 @@ def test_a_folder_with_something_in_it_is_refused(project: Path) -> None:
 @pytest.mark.slow
 def test_the_project_trains(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    done = _train("experiments=mine", "training.max_steps=12", "teacher=self")
+    done = _train("experiments=mine", "training.max_steps=12", *TAUGHT_BY_ITSELF)
     assert done.startswith("run: ")
     summary = json.loads((Path(done.removeprefix("run: ")) / "summary.json").read_text())
     assert summary["status"] == "completed"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import launch, local
+from launching import TAUGHT_BY_ITSELF, launch, local
 from safetensors.numpy import load_file, save_file
 
 from sparsekit.runs.folder import RunFolder
@@ -21,8 +21,8 @@ from sparsekit.runs.reproduction import differences, other_weights
 def test_a_run_is_repeated_to_the_same_bits(
     tmp_path: Path, csv_files: dict[str, str], student_folder: str
 ) -> None:
-    settings = " ".join(local(csv_files, student_folder))
-    options = "export=none tracking=none hydra.run.dir=run teacher=self"
+    settings = " ".join([*local(csv_files, student_folder), *TAUGHT_BY_ITSELF])
+    options = "export=none tracking=none hydra.run.dir=run"
     done = launch(f"{settings} {options}", tmp_path, dict(os.environ))
     assert done.returncode == 0, done.stderr[-2000:]
     again = subprocess.run(

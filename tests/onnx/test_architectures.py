@@ -8,7 +8,7 @@ from typing import Any
 
 import hub_seed
 import pytest
-from launching import local, run_here
+from launching import TAUGHT_BY_ITSELF, local, run_here
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     DistilBertConfig,
@@ -79,7 +79,7 @@ def test_from_checkpoint_to_prediction(
     make(tmp_path / "checkpoint")
     choices = [
         *local(csv_files, str(tmp_path / "checkpoint")),
-        *("student.sparsity=0.8", "dataset.max_length=64", "teacher=self"),
+        *("student.sparsity=0.8", "dataset.max_length=64", *TAUGHT_BY_ITSELF),
     ]
     summary = run_here(tmp_path / "run", *choices)
     assert summary["export"]["verified"] is True

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
+from launching import TAUGHT_BY_ITSELF
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from project import GOLDEN, ROOT
@@ -214,7 +215,8 @@ def test_the_wheel_trains_the_quickstart(
     where = run([python, "-c", "import sparsekit; print(sparsekit.__file__)"], tmp_path)
     assert Path(where.stdout.strip()).is_relative_to(packages)
     # Every stage, in as few steps as pass through each window of the recipe.
-    words = ["experiments=quickstart", "teacher=self", "training.max_steps=30", "tracking=none"]
+    words = ["experiments=quickstart", *TAUGHT_BY_ITSELF]
+    words += ["training.max_steps=30", "tracking=none"]
     words += ["+student.checkpoint.epochs=1"]  # of its pretraining
     shown = sparsekit(python, tmp_path, "train", *words)
     assert list((tmp_path / "cache").glob("quickstart/*/model.safetensors"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import hub_seed
 import pytest
-from launching import local, run_here
+from launching import TAUGHT_BY_ITSELF, local, run_here
 
 from sparsekit.errors import UserError
 
@@ -65,7 +65,7 @@ def test_bad_input_fails_with_a_summary(
     twin = str(seed_folder / "models" / hub_seed.MASKED_LM_TWIN)
     filled = [text.format(twin=twin, dense=teacher_folder) for text in change]
     with pytest.raises(UserError, match=re.escape(problem)):
-        run_here(tmp_path, *local(csv_files, student_folder), "teacher=self", *filled)
+        run_here(tmp_path, *local(csv_files, student_folder), *TAUGHT_BY_ITSELF, *filled)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert problem in summary["error"]

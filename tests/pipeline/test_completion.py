@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from launching import local, run_here
+from launching import TAUGHT_BY_ITSELF, local, run_here
 from run_folder import quantization, write_run
 from typer.testing import CliRunner
 
@@ -54,7 +54,7 @@ def test_one_command_completes_what_a_run_lacked(
     with monkeypatch.context() as patch:
         patch.setattr(f"sparsekit.pipeline.{stage}", stopped)
         with pytest.raises(KeyboardInterrupt):
-            run_here(tmp_path, *choices, "teacher=self", "export.verify=false")
+            run_here(tmp_path, *choices, *TAUGHT_BY_ITSELF, "export.verify=false")
     if killed:
         (tmp_path / "summary.json").write_bytes(before[0])
         end = RunFolder(tmp_path).ending

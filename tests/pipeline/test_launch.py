@@ -17,7 +17,7 @@ import pytest
 import wandb_file
 from csv_files import write_csv
 from hub import serve
-from launching import launch, local, run_here
+from launching import TAUGHT_BY_ITSELF, launch, local, run_here
 from project import ROOT
 
 from sparsekit.errors import UserError
@@ -250,7 +250,7 @@ def test_a_stopped_run_says_so(tmp_path: Path, hub_environment: dict[str, str], 
         [
             *(sys.executable, str(ROOT / "launch.py"), "dataset=rotten_tomatoes"),
             *(
-                "teacher=self",
+                *TAUGHT_BY_ITSELF,
                 "tracking=none",
                 "recipe.num_epochs=2000",
                 f"output_dir={tmp_path}/run",
@@ -373,7 +373,7 @@ def test_equal_runs_are_equal(
     student_folder: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    choices = [*local(csv_files, student_folder), "teacher=self", "export=none"]
+    choices = [*local(csv_files, student_folder), *TAUGHT_BY_ITSELF, "export=none"]
     first, second = (run_here(tmp_path / name, *choices) for name in ("a", "b"))
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]
@@ -389,7 +389,7 @@ def test_equal_runs_are_equal(
 def test_a_run_in_the_folder_of_an_earlier_one_replaces_it(
     tmp_path: Path, csv_files: dict[str, str], student_folder: str
 ) -> None:
-    choices = [*local(csv_files, student_folder), "teacher=self"]
+    choices = [*local(csv_files, student_folder), *TAUGHT_BY_ITSELF]
     first = run_here(tmp_path, *choices)
     events = len((tmp_path / "metrics.jsonl").read_text().splitlines())
     assert run_here(tmp_path, *choices)["metrics"] == first["metrics"]

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from launching import launch, local, run_here
+from launching import TAUGHT_BY_ITSELF, launch, local, run_here
 
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
@@ -76,7 +76,7 @@ def test_a_refused_job_leaves_the_launch_record_of_the_earlier_run(tmp_path: Pat
 def test_a_refused_config_leaves_an_earlier_runs_results(
     tmp_path: Path, csv_files: dict[str, str], student_folder: str
 ) -> None:
-    choices = [*local(csv_files, student_folder), "teacher=self"]
+    choices = [*local(csv_files, student_folder), *TAUGHT_BY_ITSELF]
     refused = [
         (["recipe.num_epochs=5", "recipe.qat_epochs=6"], "start -1 lies before epoch 0"),
         (["+num_epochs=3"], "nothing reads it"),

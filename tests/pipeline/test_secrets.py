@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from launching import launch, local
+from launching import TAUGHT_BY_ITSELF, launch, local
 
 KEYS = {
     "WANDB_API_KEY": "planted0wandb0key" + "0" * 23,
@@ -22,7 +22,7 @@ def test_planted_keys_are_in_no_file(
 ) -> None:
     """Of a whole run with an offline W&B run, which would be uploaded as it is."""
     settings = local(csv_files, student_folder)
-    words = " ".join([*settings, "tracking=offline", "teacher=self", "hydra.run.dir=run"])
+    words = " ".join([*settings, *TAUGHT_BY_ITSELF, "tracking=offline", "hydra.run.dir=run"])
     done = launch(words, tmp_path, os.environ | KEYS)
     assert done.returncode == 0, done.stderr[-2000:]
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]

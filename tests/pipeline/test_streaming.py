@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import hub_seed
 import pytest
 from hub import serve
 from hydra import compose, initialize_config_dir
-from launching import launch, local, run_here
+from launching import TAUGHT_BY_ITSELF, launch, local, run_here
 from project import ROOT
 
 from sparsekit.config.plain import plain
@@ -26,11 +27,15 @@ STREAM = [
 ]
 
 
-@pytest.mark.parametrize(("teacher", "step"), [("none", 3), ("self", 7)])
+@pytest.mark.parametrize(("teacher", "step"), [(["teacher=none"], 3), (TAUGHT_BY_ITSELF, 7)])
 def test_a_resumed_stream_goes_on_at_the_right_row(
-    csv_files: dict[str, str], student_folder: str, tmp_path: Path, teacher: str, step: int
+    csv_files: dict[str, str],
+    student_folder: str,
+    tmp_path: Path,
+    teacher: Sequence[str],
+    step: int,
 ) -> None:
-    settings = [*local(csv_files, student_folder), *STREAM, f"teacher={teacher}"]
+    settings = [*local(csv_files, student_folder), *STREAM, *teacher]
     unbroken = run_here(tmp_path / "run", *settings)
     weights = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
     again = shutil.copytree(tmp_path / "run", tmp_path / "again")
@@ -42,7 +47,7 @@ def test_a_resumed_stream_goes_on_at_the_right_row(
     assert resumed["train"]["steps"] == unbroken["train"]["steps"] == 8
     figures = json.loads((again / "data.json").read_text())["splits"]["train"]
     assert figures["rows"] == 20 and figures["streamed"]
-    assert ("teacher" in resumed) == (teacher == "self")
+    assert ("teacher" in resumed) == (teacher is TAUGHT_BY_ITSELF)
 
 
 PLANNED = [

@@ -207,7 +207,7 @@ def test_what_cannot_learn_from_texts_without_labels_is_refused(tmp_path: Path) 
 def test_a_run_learns_from_more_texts(
     tmp_path: Path,
     csv_files: dict[str, str],
-    student_folder: str,
+    teacher_folder: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trainers: list[RecipeTrainer] = []
@@ -218,7 +218,7 @@ def test_a_run_learns_from_more_texts(
             trainers.append(self)
 
     monkeypatch.setattr(sparsekit.pipeline.engines.sparsekit, "RecipeTrainer", Kept)
-    choices: list[Any] = [*local(csv_files, student_folder), "export=none", "student.sparsity=0.5"]
+    choices: list[Any] = [*local(csv_files, teacher_folder), "export=none", "student.sparsity=0.5"]
     more = [f"dataset.unlabeled={written(tmp_path, TEXTS)}", "dataset.augment.copies=1"]
     with pytest.raises(ConfigError, match="but there is none"):
         run_here(tmp_path / "untaught", *choices, *more)

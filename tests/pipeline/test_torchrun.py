@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from launching import local, run_here
+from launching import TAUGHT_BY_ITSELF, local, run_here
 from project import ROOT
 from safetensors.torch import load_file
 
@@ -44,7 +44,7 @@ def test_two_processes_train_one_model_into_one_folder(
         "dataset=csv",
         *(f"dataset.data_files.{split}={path}" for split, path in csv_files.items()),
         f"student.checkpoint={student_folder}",
-        "teacher=self",
+        *TAUGHT_BY_ITSELF,
         "training=smoke",
         "training.max_steps=4",
         "tracking=offline",

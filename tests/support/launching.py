@@ -14,6 +14,9 @@ from project import ROOT
 
 from sparsekit.pipeline.run import run
 
+# For a student whose head is new: beside the labels it may learn what that answers, not alone.
+TAUGHT_BY_ITSELF = ("teacher=self", "recipe.distill_hardness=0.5")
+
 
 def launch(
     arguments: str, folder: Path, environment: dict[str, str], timeout: float = 300

@@ -11,6 +11,7 @@ import launching
 import pytest
 import tagged
 from project import SPARSEML_RECIPES
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from sparsekit.runs.folder import RunFolder
 
@@ -48,6 +49,9 @@ def trained(folder: Path, rows: list[dict[str, Any]], recipe: str, *overrides: s
 @pytest.mark.slow
 def test_question_answering(teacher_folder: str, tmp_path: Path) -> None:
     """oBERT from 60 to 80 %, and the teacher's starts and ends alone as the loss."""
+    dense = tmp_path / "dense"
+    AutoModelForQuestionAnswering.from_pretrained(teacher_folder).save_pretrained(dense)
+    AutoTokenizer.from_pretrained(teacher_folder).save_pretrained(dense)
     summary, events = trained(
         tmp_path,
         [question(text) for text in TEXTS],
@@ -55,7 +59,7 @@ def test_question_answering(teacher_folder: str, tmp_path: Path) -> None:
         "task=question_answering",
         "dataset.max_length=64",
         "dataset.doc_stride=16",
-        f"student.checkpoint={teacher_folder}",
+        f"student.checkpoint={dense}",
         "teacher=self",
         "recipe.variables.num_epochs=4",
     )
