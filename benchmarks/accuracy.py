@@ -46,6 +46,7 @@ VARIANTS: dict[str, list[str]] = {
     "mse ranges": ["recipe.weight_observer=mse", "recipe.activation_observer=mse"],
     "percentile ranges": ["recipe.activation_observer=percentile"],
     "obs": ["recipe.obs_gradients=512"],
+    "obs, twice the learning rate": ["recipe.obs_gradients=512", "recipe.init_lr={twice}"],
     "hidden states": ["recipe.hidden_gain=1.0"],
     "attention": ["recipe.attention_gain=1.0"],
     "augmented": ["dataset.augment.copies=1"],
@@ -120,7 +121,7 @@ class Setup:
 
 def folder_of(output: Path, variant: str) -> Path:
     """The folder of a variant's runs, one for each seed."""
-    return output / variant.replace(" ", "_")
+    return output / variant.replace(", ", "_").replace(" ", "_")
 
 
 def completed(folder: Path) -> bool:
