@@ -1,7 +1,7 @@
 """What each ingredient of recipe=from_dense brings, over seeds: accuracy, agreement, loss, time.
 
 python benchmarks/accuracy.py run --output FOLDER                # the quickstart's model
-python benchmarks/accuracy.py run --output FOLDER --data train.csv --validation validation.csv \
+python benchmarks/accuracy.py run --output FOLDER --data train.csv --validation validation.csv \\
     --student CHECKPOINT --learning-rate 1e-4 --epochs 20 --seeds 0 1 2 3 4
 python benchmarks/accuracy.py table FOLDER                       # means over the seeds, as Markdown
 

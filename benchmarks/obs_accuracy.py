@@ -2,7 +2,7 @@
 
 python benchmarks/obs_accuracy.py oneshot --output oneshot.jsonl
     the quickstart's model, fine-tuned for each seed (15 minutes on one core)
-python benchmarks/obs_accuracy.py oneshot --model RUN/model --train train.csv \
+python benchmarks/obs_accuracy.py oneshot --model RUN/model --train train.csv \\
     --validation validation.csv --output minilm.jsonl
     your own classifier; seeds choose the calibration rows
 python benchmarks/obs_accuracy.py gradual --output gradual.jsonl

@@ -3,7 +3,7 @@
     python benchmarks/overhead.py                       # MiniLM on 2 cores: about 2 minutes
     python benchmarks/overhead.py --compile             # also with torch.compile: 4 minutes
     python benchmarks/overhead.py --steps 4 --batch-size 2   # the smallest run: seconds
-    python benchmarks/overhead.py --shape bert-base --batch-size 256 --length 128 --steps 40 \
+    python benchmarks/overhead.py --shape bert-base --batch-size 256 --length 128 --steps 40 \\
         --block 5               # on a GPU
 
 Three trainers alternate every few steps on the same batches, all of one length without padding,

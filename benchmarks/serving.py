@@ -1,7 +1,7 @@
 """`sparsekit serve` under load: throughput, latency, memory, and every answer checked.
 
     python benchmarks/serving.py RUN --runtime sparse
-    python benchmarks/serving.py RUN --requests 1000   # some ten minutes
+    python benchmarks/serving.py RUN --requests 1000
 
 Drives three servers on loopback in turns with 1, 8, 32 and 128 clients: sparsekit on the runtime
 that is asked for, sparsekit on onnxruntime, and Starlette with transformers' pipeline on the model

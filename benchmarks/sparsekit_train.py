@@ -3,7 +3,7 @@
 The counterpart of `sparsekit/sparseml/workers/sparseml_train.py`, with the same options and turns;
 `training_vs_sparseml.py` runs both.
 
-    python benchmarks/sparsekit_train.py --student DIR --teacher DIR --train train.csv \
+    python benchmarks/sparsekit_train.py --student DIR --teacher DIR --train train.csv \\
         --validation validation.csv --recipe recipe.yaml --output out
 
 The config is that of `launch.py dataset=csv teacher=checkpoint recipe=sparseml`.
