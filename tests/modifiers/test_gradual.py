@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,26 @@ def test_a_run_resumed_after_the_end_is_not_pruned_again(start: float) -> None:
             modifier.update(epoch)
             assert zeros(model, "a") == share
             modifier.constrain()
+
+
+def test_a_window_that_ends_between_two_steps_ends_the_same_when_resumed_there() -> None:
+    def modifier_of(model: Net) -> GradualPruning:
+        modifier = gradual(end=1.95, leave_enabled=False, update_frequency=1.0)
+        modifier.attach(model)
+        return modifier
+
+    model = net()
+    straight = modifier_of(model)
+    for epoch in (0.0, 1.9):
+        straight.update(epoch)
+        straight.constrain()
+    saved, masks = copy.deepcopy(model), straight.masks().masks
+    resumed = modifier_of(saved)
+    resumed.resume(masks)
+    for each, pruned in ((straight, model), (resumed, saved)):
+        each.update(2.0)
+        assert zeros(pruned, "a") == round(0.8 * 768) / 768
+    torch.testing.assert_close(saved.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
 def test_all_parameters_are_pruned_where_a_recipe_says_so() -> None:

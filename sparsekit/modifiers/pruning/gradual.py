@@ -151,8 +151,9 @@ class GradualPruning(Pruning):
         update = self._curve.last_step(epoch)
         if update == self._reached:
             return
-        # A process that resumes past the window has the weights that were let go at its end.
-        if self._on or self._has_trained or epoch <= self.end + EPSILON:
+        # A process that resumes past the window has the weights that were let go at its end,
+        # unless its checkpoint has masks: then the window ends with this step.
+        if self._on or self._has_trained or self._resumed or epoch <= self.end + EPSILON:
             self._prune(update)
         self._reached = update
 
