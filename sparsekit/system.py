@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -38,6 +39,8 @@ UNITS = (
     "asimddp",
     "i8mm",
 )
+# What Linux tells about memory: of the machine, and of the process's control group.
+_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 def expanded(path: str | Path) -> Path:
@@ -133,6 +136,30 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def available_memory() -> int | None:
+    """Bytes of memory that this process may still take; None on systems that do not tell.
+
+    Within the limit of a control group (version 2), such as a container's. Memory of the page cache
+    counts as free where the kernel can drop it.
+    """
+    found = [_free_memory(_MEMINFO), _left_in_group(_CGROUP)]
+    return min((free for free in found if free is not None), default=None)
+
+
+def _free_memory(meminfo: Path) -> int | None:
+    if (line := re.search(r"^MemAvailable: *(\d+) kB$", _read(meminfo), re.MULTILINE)) is None:
+        return None
+    return 1024 * int(line[1])
+
+
+def _left_in_group(folder: Path) -> int | None:
+    limit, used = _read(folder / "memory.max").strip(), _read(folder / "memory.current").strip()
+    if not (limit.isdecimal() and used.isdecimal()):  # "max": there is no limit
+        return None
+    cached = re.search(r"^inactive_file (\d+)$", _read(folder / "memory.stat"), re.MULTILINE)
+    return max(0, int(limit) - int(used) + (int(cached[1]) if cached else 0))
+
+
 def commit() -> str | None:
     """The git commit of the checkout, with `-dirty` if it has changes; None outside of one."""
     root = Path(__file__).parents[1]
@@ -148,9 +175,14 @@ def commit() -> str | None:
 
 def _cpuinfo() -> dict[str, str]:
     """The fields of the first processor in /proc/cpuinfo; empty on systems without it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return {}
-    lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    first = _read(Path("/proc/cpuinfo")).split("\n\n")[0]
+    lines = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in lines}
+
+
+def _read(file: Path) -> str:
+    """The text of a file of the kernel's; empty on systems without it."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        return ""

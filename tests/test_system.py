@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from sparsekit import system
 from sparsekit.cli.app import app
 from sparsekit.config.command_line import arranged
 from sparsekit.errors import UserError
-from sparsekit.system import SPIN_COUNT, command, cpu_units, expanded
+from sparsekit.system import SPIN_COUNT, available_memory, command, cpu_units, expanded
 
 PROBE = "from sparsekit.system import bound_spinning; bound_spinning(); import torch"
 
@@ -29,6 +30,43 @@ def test_units_are_read_from_cpuinfo(
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"processor\t: 0\n{cpuinfo}\n\n")
     units = cpu_units()
     assert units is not None and units[unit] and not units["i8mm"]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"meminfo": "MemTotal: 99 kB\nMemAvailable:       8 kB\n"}, 8 * 1024),
+        (
+            {"meminfo": "MemAvailable: 8 kB\n", "memory.max": "max\n", "memory.current": "1\n"},
+            8 * 1024,
+        ),
+        (
+            {
+                "meminfo": "MemAvailable: 8 kB\n",
+                "memory.max": "5000\n",
+                "memory.current": "4000\n",
+                "memory.stat": "anon 3700\ninactive_file 300\n",
+            },
+            1300,
+        ),
+        ({"memory.max": "5000\n", "memory.current": "6000\n"}, 0),
+    ],
+    ids=["elsewhere", "machine", "no limit", "limit", "above the limit"],
+)
+def test_available_memory(
+    files: dict[str, str], expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(system, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(system, "_CGROUP", tmp_path)
+    assert available_memory() == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+def test_this_machine_tells_its_memory() -> None:
+    assert (available_memory() or 0) > 2**20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch has GNU OpenMP on Linux")

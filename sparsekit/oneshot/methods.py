@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from sparsekit.sparsity.fisher import Fisher
 from sparsekit.sparsity.gradients import recorded
 from sparsekit.sparsity.masks import Blocks, NOfM, Pattern, parse_mask_type
-from sparsekit.sparsity.packed_fisher import block_fisher
+from sparsekit.sparsity.memory import check_memory
+from sparsekit.sparsity.packed_fisher import block_bytes, block_fisher
 from sparsekit.sparsity.surgeon import Batch, Draw, Layers, masks_of, measure, repair, saliencies
 
 Masks = dict[str, Tensor]
@@ -160,11 +161,15 @@ def _wanda(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot)
 
 def _obs(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot) -> None:
     assert draw is not None
-    rows = config.num_grads * config.grad_batch_size
+    rows, size = config.num_grads * config.grad_batch_size, config.fisher_block_size
+    device = next(iter(layers.values())).weight.device
+    if device.type == "cpu":
+        weights = sum(layer.weight.numel() for layer in layers.values())
+        fix = f"set a smaller block size of the Fisher than {size}, such as 16"
+        check_memory(weights, block_bytes(weights, size, device), fix)
 
     def empty(weights: int) -> Fisher:
-        device = next(iter(layers.values())).weight.device
-        return block_fisher(weights, config.fisher_block_size, device)
+        return block_fisher(weights, size, device)
 
     for done in range(config.num_recomputations):
         # Other rows in each step.

@@ -65,6 +65,15 @@ def _check(solved: Tensor) -> None:
 
 def block_fisher(weights: int, block_size: int, device: torch.device) -> Fisher:
     """An empty Fisher by blocks: the fastest that the device, the size and the compiler allow."""
-    if device.type == "cpu" and block_size <= LARGEST and fisher.available():
+    if _packs(block_size, device):
         return PackedFisher.zeros(weights, block_size)
     return BlockFisher.zeros(weights, block_size, device)
+
+
+def block_bytes(weights: int, block_size: int, device: torch.device) -> int:
+    """The bytes of memory that `block_fisher` takes for so many weights, but for padding."""
+    return weights * (2 * (block_size + 1) if _packs(block_size, device) else 4 * block_size)
+
+
+def _packs(block_size: int, device: torch.device) -> bool:
+    return device.type == "cpu" and block_size <= LARGEST and fisher.available()

@@ -15,7 +15,7 @@ from sparsekit.sparsity import surgeon
 from sparsekit.sparsity.fisher import BlockFisher, Fisher
 from sparsekit.sparsity.gradients import Products
 from sparsekit.sparsity.masks import parse_mask_type
-from sparsekit.sparsity.packed_fisher import LARGEST, PackedFisher, block_fisher
+from sparsekit.sparsity.packed_fisher import LARGEST, PackedFisher, block_bytes, block_fisher
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
@@ -87,6 +87,9 @@ def test_dense_gradients_are_those_of_their_products() -> None:
 def test_it_takes_half_the_memory() -> None:
     plain, packed = BlockFisher.zeros(384 * 384, 50, CPU), PackedFisher.zeros(384 * 384, 50)
     assert packed.sums.nbytes == pytest.approx(plain.total.nbytes * 51 / 100, rel=0.01)
+    assert block_bytes(384 * 384, 50, CPU) == pytest.approx(packed.sums.nbytes, rel=0.01)
+    meta = torch.device("meta")
+    assert block_bytes(384 * 384, 50, meta) == pytest.approx(plain.total.nbytes, rel=0.01)
 
 
 def test_the_kernels_are_used_where_they_pay(request: pytest.FixtureRequest) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsekit.errors import ConfigError
+from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.pruning.magnitude import GlobalMagnitudePruning
 from sparsekit.modifiers.pruning.mfac import MFACPruning
@@ -18,6 +18,7 @@ from sparsekit.modifiers.pruning.obs import OBSPruning, SurgeonPruning
 from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.recipe.recipe import Recipe
+from sparsekit.sparsity import memory
 
 KINDS = [OBSPruning, MFACPruning]
 FEATURES, CLASSES = 24, 4
@@ -197,6 +198,30 @@ def test_mfac_takes_more_gradients_at_higher_sparsity() -> None:
     )
     assert modifier.problems(2.0) == []
     assert [modifier.gradients(share) for share in (0.0, 0.49, 0.5, 0.9)] == [64, 64, 128, 512]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "needed", "fix"),
+    [
+        # The lower triangles of blocks of 16 x 16, in float32.
+        (OBSPruning, {}, 448 * 4 * 17 / 2, "smaller fisher_block_size than 16"),
+        (OBSPruning, {"fisher_block_size": 256}, 448 * 4 * 256, "fisher_block_size than 256"),
+        (MFACPruning, {"num_grads": {0.0: 64, 0.5: 96}}, 448 * 4 * 96, "fewer num_grads than 96"),
+    ],
+)
+def test_an_estimate_that_does_not_fit_into_memory_is_refused(
+    kind: type[SurgeonPruning],
+    fields: dict[str, Any],
+    needed: float,
+    fix: str,
+    net: Net,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: int(needed))
+    attached(kind, net, **fields)
+    monkeypatch.setattr(memory, "available_memory", lambda: int(needed) - 1)
+    with pytest.raises(UserError, match=f"Fisher information of 448 weights takes .*{fix}"):
+        attached(kind, net, **fields)
 
 
 def test_without_rows_it_does_not_pretend_to_prune(net: Net) -> None:

@@ -21,6 +21,7 @@ from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.oneshot import methods
 from sparsekit.oneshot.in_memory import prune
+from sparsekit.sparsity import memory
 
 FAST = {"num_grads": 16, "rows": 16, "num_recomputations": 2}
 
@@ -78,6 +79,18 @@ def test_wrong_settings_are_named_as_arguments(
     with pytest.raises(ConfigError, match=message) as raised:
         prune(model, **arguments)
     assert "--" not in str(raised.value)
+
+
+def test_a_fisher_that_does_not_fit_into_memory_is_refused(
+    model: PreTrainedModel,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
+    with pytest.raises(UserError, match=r"are available: set a smaller block size .* than 50"):
+        prune(model, 0.7, method="obs", train_dataset=rows, processing_class=tokenizer, **FAST)
+    assert sparsity(model)["overall"] == 0
 
 
 def test_a_setting_that_does_not_exist(model: PreTrainedModel) -> None:

@@ -50,3 +50,10 @@ class MFACPruning(SurgeonPruning):
 
     def empty(self, weights: int) -> Fisher:
         return GradientFisher(self.fisher_block_size)
+
+    def memory(self, weights: int) -> int:
+        return 4 * weights * max(self._steps().values())
+
+    @property
+    def smaller(self) -> str:
+        return f"set fewer num_grads than {max(self._steps().values())}, or prune by OBSPruning"

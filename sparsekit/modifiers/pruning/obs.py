@@ -14,7 +14,8 @@ from sparsekit.modifiers.pruning.gradual import GradualPruning
 from sparsekit.modifiers.quantization.fake_quantize import without_unseen_ranges
 from sparsekit.sparsity.fisher import Fisher
 from sparsekit.sparsity.masks import Blocks, parse_mask_type
-from sparsekit.sparsity.packed_fisher import block_fisher
+from sparsekit.sparsity.memory import check_memory
+from sparsekit.sparsity.packed_fisher import block_bytes, block_fisher
 from sparsekit.sparsity.surgeon import Draw, measure, repair, saliencies
 from sparsekit.tasks.base import Task
 
@@ -98,6 +99,13 @@ class SurgeonPruning(GradualPruning):
     def use_rows(self, draw: Draw) -> None:
         """Estimate on training rows that `draw` returns as batches with `labels`."""
         self._rows = draw
+        weights = self._masked.size()
+        if self._device.type == "cpu":
+            check_memory(weights, self.memory(weights), self.smaller)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self._masked.weights.values())).device
 
     def update(self, epoch: float) -> None:
         # `Recipe.attach` updates to epoch 0 before there is a trainer; the trainer repeats it.
@@ -135,6 +143,15 @@ class SurgeonPruning(GradualPruning):
 
     def empty(self, weights: int) -> Fisher:
         """A Fisher estimate for this many weights, without any gradient yet."""
+        raise NotImplementedError
+
+    def memory(self, weights: int) -> int:
+        """The bytes that an estimate for this many weights takes, with all of its gradients."""
+        raise NotImplementedError
+
+    @property
+    def smaller(self) -> str:
+        """Which field to change where that is too much."""
         raise NotImplementedError
 
     def scores(self) -> dict[str, Tensor]:
@@ -192,8 +209,14 @@ class OBSPruning(SurgeonPruning):
         return self.num_grads
 
     def empty(self, weights: int) -> Fisher:
-        device = next(iter(self._masked.weights.values())).device
-        return block_fisher(weights, self.fisher_block_size, device)
+        return block_fisher(weights, self.fisher_block_size, self._device)
+
+    def memory(self, weights: int) -> int:
+        return block_bytes(weights, self.fisher_block_size, self._device)
+
+    @property
+    def smaller(self) -> str:
+        return f"set a smaller fisher_block_size than {self.fisher_block_size}, such as 16"
 
     def reach(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> None:
         begun = {name: int((~mask).sum()) / mask.numel() for name, mask in kept.items()}
