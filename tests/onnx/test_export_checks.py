@@ -173,6 +173,26 @@ def test_a_metric_that_drops(run: Path) -> None:
         check_metrics(task, {"logits": exported}, rows, 0.005)
 
 
+@pytest.mark.parametrize(
+    ("rows", "changed", "passes"),
+    [(50, 2, True), (50, 3, False), (1000, 5, True), (1000, 6, False)],
+)
+def test_rounding_may_change_two_answers_of_a_small_split(
+    rows: int, changed: int, passes: bool
+) -> None:
+    outputs = np.eye(2)[np.arange(rows) % 2]
+    recorded = Rows([], [row % 2 for row in range(rows)], ["no", "yes"], {"logits": outputs})
+    exported = outputs.copy()
+    exported[:changed] = exported[:changed, ::-1]
+    if passes:
+        found = check_metrics(TextClassification(), {"logits": exported}, recorded, 0.005)
+        assert found["accuracy"] == 1 - changed / rows
+    else:
+        limit = max(0.005, 2 / rows)
+        with pytest.raises(UserError, match=f"the limit is {limit:g} apart"):
+            check_metrics(TextClassification(), {"logits": exported}, recorded, 0.005)
+
+
 @pytest.mark.parametrize(("error", "passes"), [(0.02, True), (0.5, False)])
 def test_the_limit_of_a_metric_without_bounds_is_relative(error: float, passes: bool) -> None:
     """Scores of 0 to 100 have a mean squared error of hundreds."""
