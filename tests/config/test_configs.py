@@ -118,9 +118,10 @@ def test_the_ingredients_of_from_dense(monkeypatch: pytest.MonkeyPatch, tmp_path
 
     plainly = recipe()
     assert not {"averaging", "hidden_states", "attention", "obs"} & set(plainly.modifiers)
-    surgeon = recipe("recipe.obs_gradients=64")
+    surgeon = recipe("recipe.obs_gradients=64", "recipe.obs_block_size=8")
     assert "pruning" not in surgeon.modifiers
     assert vars(surgeon.modifiers["obs"])["num_grads"] == 64
+    assert vars(surgeon.modifiers["obs"])["fisher_block_size"] == 8
     assert surgeon.modifiers["obs"].start == plainly.modifiers["pruning"].start
     assert surgeon.modifiers["obs"].end == plainly.modifiers["pruning"].end
     with pytest.raises(ConfigError, match="num_grads -1 must be a whole number of 1 or more"):

@@ -231,8 +231,31 @@ def test_short_trials_quantize_in_their_second_half(tmp_path: Path) -> None:
     assert not any("qat_epochs" in word for word in ASKED.words(Zeros(0.9), tmp_path))
 
 
+def test_a_trial_is_told_all_that_was_asked(tmp_path: Path) -> None:
+    own = ["runtime=sparse", "recipe.init_lr=2e-4"]
+    asked = Search(**{**vars(ASKED), "max_drop": 0.5, "epochs": 12.0, "overrides": own})
+    assert asked.words(Zeros(0.9), tmp_path / "t") == [
+        "dataset=files",
+        "dataset.data_files.train=train.csv",
+        "dataset.data_files.validation=v.csv",
+        "student.checkpoint=dense",
+        "teacher=self",
+        "recipe=from_dense",
+        "recipe.num_epochs=12",
+        "recipe.final_sparsity=0.9",
+        "recipe.obs_gradients=512",
+        "export.gate.max_drop=0.5",
+        "tracking=none",
+        # After those that a user may want otherwise, before those that make it a trial.
+        *own,
+        f"hydra.run.dir={tmp_path / 't'}",
+        "training.resume_from_checkpoint=auto",
+    ]
+
+
 def test_int8_alone_prunes_nothing(tmp_path: Path) -> None:
-    assert "recipe.final_sparsity=0" in ASKED.words(Zeros(0.0), tmp_path)
+    alone = ASKED.words(Zeros(0.0), tmp_path)
+    assert "recipe.final_sparsity=0" in alone and not any("obs" in word for word in alone)
     assert "recipe.final_sparsity=0.9" in ASKED.words(Zeros(0.9), tmp_path)
 
 

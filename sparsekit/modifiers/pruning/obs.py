@@ -92,7 +92,8 @@ class SurgeonPruning(GradualPruning):
         if task.learns_from_teacher:
             return [
                 f"measures gradients of the loss of labels, which {task.name} has not; prune by "
-                "magnitude or movement, or in one shot by wanda"
+                "magnitude (recipe.obs_gradients=0 of recipe=from_dense) or movement, or in one "
+                "shot by wanda"
             ]
         return []
 
