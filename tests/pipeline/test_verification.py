@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from run_folder import LINEARS, quantization, write_run
+from run_folder import LINEARS, quantization, restamp, write_run
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -172,19 +172,12 @@ def test_what_was_added_to_the_deployment_is_found(run: Path) -> None:
         verify_run(RunFolder(run), summary_of(run))
 
 
-def restamp(run: Path) -> None:
-    """Sums for what is there now, as whoever tampers with care would write them."""
-    for folder in (run, run / "deployment"):
-        lines = (folder / "SHA256SUMS").read_text().splitlines()
-        write_sums(folder, [folder / line.partition("  ")[2] for line in lines])
-
-
 def test_filled_zeros_are_found_behind_right_sums(run: Path) -> None:
     file = run / "model" / "model.safetensors"
     state = load_file(file)
     state["bert.encoder.layer.0.intermediate.dense.weight"].fill_(0.01)
     save_file(state, file, metadata={"format": "pt"})
-    restamp(run)
+    restamp(run, run / "deployment")
     with pytest.raises(UserError, match=r"check 'weights' failed.*layer.0.intermediate"):
         verify_run(RunFolder(run), summary_of(run))
 
@@ -322,7 +315,7 @@ def test_a_changed_bias_is_found_behind_right_sums(run: Path) -> None:
     state = load_file(file)
     state["bert.encoder.layer.0.attention.self.query.bias"] += 0.5
     save_file(state, file, metadata={"format": "pt"})
-    restamp(run)
+    restamp(run, run / "deployment")
     with pytest.raises(
         UserError, match=r"check 'weights' failed: .*query.bias in the file differs"
     ):
@@ -334,7 +327,7 @@ def test_swapped_label_names_are_found_behind_right_sums(run: Path) -> None:
     config = json.loads(file.read_text())
     config["id2label"] = {"0": "positive", "1": "negative"}
     file.write_text(json.dumps(config))
-    restamp(run)
+    restamp(run, run / "deployment")
     with pytest.raises(UserError, match=r"check 'copies' failed: .*config.json differs from"):
         verify_run(RunFolder(run), summary_of(run))
 
@@ -377,7 +370,7 @@ def test_a_comparison_that_was_switched_off(run: Path) -> None:
     settings = json.loads((run / "config.yaml").read_text())
     settings["export"]["verify"] = False
     (run / "config.yaml").write_text(json.dumps(settings))
-    restamp(run)
+    restamp(run, run / "deployment")
     with pytest.raises(UserError, match=r"config.yaml has export.verify=false, summary.json says"):
         verify_run(RunFolder(run), summary_of(run))
 
@@ -429,7 +422,7 @@ def test_the_sparsity_of_each_layer_is_compared(run: Path) -> None:
 )
 def test_broken_files_are_named_behind_right_sums(run: Path, name: str, message: str) -> None:
     (run / name).write_bytes((run / name).read_bytes()[:400])
-    restamp(run)
+    restamp(run, run / "deployment")
     with pytest.raises(UserError, match=message):
         verify_run(RunFolder(run), summary_of(run))
 
@@ -440,7 +433,7 @@ def test_a_run_of_others_calls_nothing_but_what_belongs_there(run: Path) -> None
     call = {"_target_": "os.mkdir", "path": str(made)}
     recipe = run / "model" / "recipe.yaml"
     recipe.write_text(json.dumps({"num_epochs": 2, "modifiers": {"pruning": call}}))
-    restamp(run)
+    restamp(run, run / "deployment")
     with pytest.raises(
         UserError, match=r"recipe.modifiers.pruning: os.mkdir is not a subclass of Modifier"
     ):
@@ -466,7 +459,7 @@ def test_a_run_of_others_imports_no_foreign_module(
     settings = json.loads((run / "config.yaml").read_text())
     recipe = run / "model" / "recipe.yaml"
     recipe.write_text(json.dumps({"num_epochs": 2, "modifiers": {"pruning": node}}))
-    restamp(run)
+    restamp(run, run / "deployment")
     with pytest.raises(UserError, match=r"'planted.Modifier' is not a class of sparsekit"):
         verify_run(RunFolder(run), summary_of(run))
     (run / "config.yaml").write_text(json.dumps(settings | {"export": node, "runtime": node}))
@@ -519,7 +512,7 @@ def test_a_run_with_own_code_is_checked_once_allowed(
     values = yaml.safe_load(recipe.read_text())
     values["modifiers"]["own"] = {"_target_": "own_code.Own"}
     recipe.write_text(json.dumps(values))
-    restamp(run)
+    restamp(run, run / "deployment")
     commands = (
         ["export", str(run)],
         ["verify", str(run)],

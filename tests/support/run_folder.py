@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sparsekit.models.loading import load_for_task
 from sparsekit.models.quantizers import separate_quantizers
 from sparsekit.modifiers.quantization.qat import Quantization
+from sparsekit.onnx.sums import read_sums, write_sums
 from sparsekit.tasks.text_classification import TextClassification
 
 MAX_LENGTH = 32
@@ -88,6 +89,19 @@ def write_run(
     config = {"dataset": {"metrics": ["accuracy"], "max_length": MAX_LENGTH}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
+
+
+def restamp(*folders: Path) -> None:
+    """Write new sums of the files that each folder lists, as whoever changes one with care does."""
+    for folder in folders:
+        write_sums(folder, [folder / name for name in read_sums(folder)])
+
+
+@torch.no_grad()
+def turn_around(model: PreTrainedModel) -> None:
+    """Let the classifier answer the opposite; a `change` of `write_run`."""
+    model.classifier.weight.neg_()
+    model.classifier.bias.neg_()
 
 
 @torch.no_grad()
