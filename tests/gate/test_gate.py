@@ -88,16 +88,17 @@ def test_a_model_in_torch_is_the_baseline_of_its_own_export(runs: dict[str, RunF
 
 
 def test_the_labels_of_the_baseline_are_matched_by_name(
-    runs: dict[str, RunFolder], tmp_path: Path
+    student_folder: str, tmp_path: Path
 ) -> None:
-    """A baseline whose two labels have changed places answers the opposite."""
-    swapped = Path(shutil.copytree(runs["dense"].model, tmp_path / "swapped"))
-    config = json.loads((swapped / "config.json").read_text())
-    names = config["id2label"]
-    config["id2label"] = {"0": names["1"], "1": names["0"]}
+    """A baseline whose three labels have changed places in a cycle answers the next one."""
+    run = exported(tmp_path / "run", student_folder, modifier=None, labels=["bad", "fair", "good"])
+    turned = Path(shutil.copytree(run.model, tmp_path / "turned"))
+    config = json.loads((turned / "config.json").read_text())
+    config["id2label"] = {"0": "fair", "1": "good", "2": "bad"}
     config["label2id"] = {name: int(index) for index, name in config["id2label"].items()}
-    (swapped / "config.json").write_text(json.dumps(config))
-    found = compare_with(runs["dense"], swapped, GateConfig(max_drop=10))
+    (turned / "config.json").write_text(json.dumps(config))
+    found = compare_with(run, turned, GateConfig(max_drop=10))
+    # On each eighth row the next label is the right one.
     assert found["changes"] == {"both_right": 0, "gained": 56, "lost": 8, "both_wrong": 0}
 
 
