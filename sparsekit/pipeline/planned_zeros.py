@@ -49,5 +49,6 @@ def _pruned_at_load(run: RunFolder) -> float:
     nodes = [run.config.get(name) for name in ("student", "training")]
     student, training = (node if isinstance(node, Mapping) else {} for node in nodes)
     share = student.get("sparsity")
-    known = isinstance(share, float) and not training.get("resume_despite_changes")
-    return share if known else 0.0
+    if training.get("resume_despite_changes") or not isinstance(share, float):
+        return 0.0
+    return share
