@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import sparsekit
 from sparsekit.errors import UserError
@@ -164,12 +163,14 @@ def _changes(scoring: Scoring) -> dict[str, int] | None:
 
 def _calibration(scoring: Scoring) -> dict[str, float] | None:
     """The expected calibration error of both models; None without one class a row."""
+    ours, theirs = (scoring.task.probabilities(each) for each in (scoring.ours, scoring.theirs))
+    if ours is None or theirs is None:
+        return None
     labels = np.asarray(scoring.rows.labels)
-    found: list[npt.NDArray[np.float64] | None] = [
-        scoring.task.probabilities(outputs) for outputs in (scoring.ours, scoring.theirs)
-    ]
-    errors = [expected_calibration_error(each, labels) for each in found if each is not None]
-    return dict(zip(("model", "against"), errors, strict=True)) if errors else None
+    return {
+        "model": expected_calibration_error(ours, labels),
+        "against": expected_calibration_error(theirs, labels),
+    }
 
 
 def _slices(

@@ -97,7 +97,8 @@ def answer_as(ours: Answered, folder: Path, task: Task, data: Path) -> Answered:
     architectures = config.architectures or []
     with reworded(lambda text: text.replace("the teacher", "the baseline")):
         order = task.teacher_order(config, architectures, folder.name, ours.rows.label_names)
-    found = answer(folder, task, data)
+    with reworded(lambda text: text.replace("the model splits", f"{folder} splits")):
+        found = answer(folder, task, data)
     pairs = zip(ours.rows.encodings, found.rows.encodings, strict=True)
     if task.answers.per_token and any(mine.ids != other.ids for mine, other in pairs):
         raise UserError(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sparsekit.errors import ConfigError
 from sparsekit.shape.target import Target
+from sparsekit.sparsity.planned import PlannedZeros
 from sparsekit.sparsity.prunable import nothing_prunable, prunable
 from sparsekit.sparsity.surgeon import Draw
 from sparsekit.tasks.base import Task
@@ -166,6 +167,15 @@ class Modifier:
         None: as the weights are.
         """
         return {}
+
+    def planned_zeros(
+        self, model: nn.Module, epoch: float, initial: float
+    ) -> Sequence[PlannedZeros]:
+        """The zeros that the trained `model` has at least, if training ended at `epoch`.
+
+        initial: the share of zeros that each prunable layer had before training, 0 if not known.
+        """
+        return []
 
     @property
     def latency_target(self) -> Target | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import Modifier
+from sparsekit.sparsity.planned import PlannedZeros
 from sparsekit.sparsity.surgeon import Draw
 from sparsekit.tasks.base import Task
 
@@ -141,9 +142,14 @@ class ModifierGroup:
         """Remove from the model what was added for training only, the last thing first."""
         for _, modifier in reversed(self._ordered):
             modifier.detach(model)
-        if any(modifier.resizes for modifier in self.modifiers.values()):
+        if self.resizes:
             for _, modifier in self._ordered:
                 modifier.resized(model)
+
+    @property
+    def resizes(self) -> bool:
+        """Whether any modifier makes parameters smaller at the end of training."""
+        return any(modifier.resizes for modifier in self.modifiers.values())
 
     def results(self, model: nn.Module) -> dict[str, Any]:
         """Parts of `summary.json` on the trained model, after `detach`."""
@@ -228,6 +234,17 @@ class ModifierGroup:
     def violations(self, weights: Mapping[str, Tensor]) -> list[str]:
         """What in `weights`, by parameter name, breaks a mask of this run."""
         return [text for m in self.modifiers.values() for text in m.masks().violations(weights)]
+
+    def planned_zeros(
+        self, model: nn.Module, epoch: float, initial: float = 0.0
+    ) -> list[PlannedZeros]:
+        """The zeros that the trained `model` has at least, if training ended at `epoch`.
+
+        None where parameters became smaller, since zeros went with what was removed.
+        initial: the share of zeros that each prunable layer had before training, 0 if not known.
+        """
+        modifiers = [] if self.resizes else self.modifiers.values()
+        return [plan for m in modifiers for plan in m.planned_zeros(model, epoch, initial)]
 
     def sparsity(self, epoch: float) -> dict[str, float | None]:
         """The planned sparsity of each group of weights at `epoch`; None: as the weights are.

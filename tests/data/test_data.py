@@ -255,10 +255,13 @@ def test_the_order_of_labels_follows_a_model() -> None:
     assert matching_order(["neg", "pos"], {0: "POS", 1: "NEG"}) == [1, 0]
     assert matching_order(["neg", "pos"], {0: "LABEL_0", 1: "LABEL_1"}) is None
     assert is_generic({0: "LABEL_0", 1: "LABEL_1"})
-    rows = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
-    data = TASK.with_model_labels(Data(TASK, {"train": rows}, ["neg", "pos"]), {0: "pos", 1: "neg"})
-    assert data.splits["train"]["label"][:] == [1, 0]
-    assert data.label_names == ["pos", "neg"]
+    # A cycle of three, whose inverse is another one.
+    names, theirs = ["bad", "fair", "good"], {0: "fair", 1: "good", 2: "bad"}
+    assert matching_order(names, theirs) == [2, 0, 1]
+    rows = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 2]})
+    data = TASK.with_model_labels(Data(TASK, {"train": rows}, names), theirs)
+    assert data.splits["train"]["label"][:] == [2, 0, 1]
+    assert data.label_names == ["fair", "good", "bad"]
 
 
 def test_tokens_are_made_once_and_again_when_anything_changes(

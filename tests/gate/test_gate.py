@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
-from run_folder import quantization, write_run
-from transformers import PreTrainedModel
+from run_folder import quantization, restamp, turn_around, write_run
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
@@ -21,7 +19,7 @@ from sparsekit.gate.scoring import Scoring
 from sparsekit.gate.slices import describe
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.parity import Rows
-from sparsekit.onnx.sums import check_sums, file_sum, read_sums, write_sums
+from sparsekit.onnx.sums import check_sums, file_sum
 from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.embedding import Embedding
 from sparsekit.tasks.multi_label import MultiLabel
@@ -35,17 +33,6 @@ def exported(folder: Path, student: str, **settings: object) -> RunFolder:
     run = write_run(folder, student, **settings)  # type: ignore[arg-type]
     export(run, ExportConfig(max_metric_drop=0.1))
     return RunFolder(run)
-
-
-def write_new_sums(run: RunFolder) -> None:
-    write_sums(run.path, [run.path / name for name in read_sums(run.path)])
-
-
-def turn_around(model: PreTrainedModel) -> None:
-    """The classifier answers the opposite."""
-    with torch.no_grad():
-        model.classifier.weight.neg_()
-        model.classifier.bias.neg_()
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +88,17 @@ def test_a_model_in_torch_is_the_baseline_of_its_own_export(runs: dict[str, RunF
 
 
 def test_the_labels_of_the_baseline_are_matched_by_name(
-    runs: dict[str, RunFolder], tmp_path: Path
+    student_folder: str, tmp_path: Path
 ) -> None:
-    """A baseline whose two labels have changed places answers the opposite."""
-    swapped = Path(shutil.copytree(runs["dense"].model, tmp_path / "swapped"))
-    config = json.loads((swapped / "config.json").read_text())
-    names = config["id2label"]
-    config["id2label"] = {"0": names["1"], "1": names["0"]}
+    """A baseline whose three labels have changed places in a cycle answers the next one."""
+    run = exported(tmp_path / "run", student_folder, modifier=None, labels=["bad", "fair", "good"])
+    turned = Path(shutil.copytree(run.model, tmp_path / "turned"))
+    config = json.loads((turned / "config.json").read_text())
+    config["id2label"] = {"0": "fair", "1": "good", "2": "bad"}
     config["label2id"] = {name: int(index) for index, name in config["id2label"].items()}
-    (swapped / "config.json").write_text(json.dumps(config))
-    found = compare_with(runs["dense"], swapped, GateConfig(max_drop=10))
+    (turned / "config.json").write_text(json.dumps(config))
+    found = compare_with(run, turned, GateConfig(max_drop=10))
+    # On each eighth row the next label is the right one.
     assert found["changes"] == {"both_right": 0, "gained": 56, "lost": 8, "both_wrong": 0}
 
 
@@ -155,7 +143,7 @@ def test_a_worse_model_fails(
     opposite = exported(tmp_path / "opposite", student_folder, modifier=None, change=turn_around)
     # Both answer the rows of the first run, on which the second is wrong.
     shutil.copy(runs["dense"].evaluation("validation"), opposite.evaluations)
-    write_new_sums(opposite)
+    restamp(opposite.path)
     result = CliRunner().invoke(
         app, ["gate", str(opposite), "--against", str(runs["dense"]), "--max-drop", "5"]
     )
@@ -163,8 +151,9 @@ def test_a_worse_model_fails(
     assert "FAILED: accuracy drops by 5 points or more" in result.stdout
 
 
-def test_slices_by_a_column(int8: RunFolder, runs: dict[str, RunFolder], tmp_path: Path) -> None:
-    rows = pq.read_table(int8.evaluation("validation")).to_pydict()
+def write_genres(run: RunFolder, folder: Path) -> None:
+    """Give the run a data set with two columns besides its texts: genre, of two values, and id."""
+    rows = pq.read_table(run.evaluation("validation")).to_pydict()
     genres = ["drama" if row % 4 else "comedy" for row in range(64)]
     lines = [
         {"text": text, "label": label, "genre": genre, "id": str(row)}
@@ -172,7 +161,7 @@ def test_slices_by_a_column(int8: RunFolder, runs: dict[str, RunFolder], tmp_pat
             zip(rows["text"], rows["label"], genres, strict=True)
         )
     ]
-    file = tmp_path / "rows.jsonl"
+    file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     dataset = {
         "_target_": "sparsekit.data.datasets.FileDataset",
@@ -180,8 +169,12 @@ def test_slices_by_a_column(int8: RunFolder, runs: dict[str, RunFolder], tmp_pat
         "metrics": ["accuracy"],
         "max_length": 32,
     }
-    int8.write_config({"dataset": dataset})
-    write_new_sums(int8)
+    run.write_config({"dataset": dataset})
+    restamp(run.path)
+
+
+def test_slices_by_a_column(int8: RunFolder, runs: dict[str, RunFolder], tmp_path: Path) -> None:
+    write_genres(int8, tmp_path)
     config = GateConfig(max_drop=40, slices=["genre"])
     found = compare_with(int8, runs["dense"].path, config)["slices"]["column genre"]
     assert [(line["slice"], line["rows"]) for line in found] == [("comedy", 16), ("drama", 48)]
@@ -191,6 +184,22 @@ def test_slices_by_a_column(int8: RunFolder, runs: dict[str, RunFolder], tmp_pat
         compare_with(int8, runs["dense"].path, GateConfig(max_drop=40, slices=["gender"]))
     with pytest.raises(UserError, match=r"choose from [^_]+$"):
         compare_with(int8, runs["dense"].path, GateConfig(max_drop=40, slices=["__place__"]))
+
+
+def test_the_command_takes_what_is_tested_and_shown(
+    int8: RunFolder, runs: dict[str, RunFolder], tmp_path: Path
+) -> None:
+    write_genres(int8, tmp_path)
+    options = ["--alpha", "0.2", "--slice", "genre", "--slice", "label"]
+    options += ["--metric", "log_loss", "--metric", "accuracy"]
+    command = ["gate", str(int8), "--against", str(runs["dense"]), "--max-drop", "40", *options]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert "PASSED: accuracy drops by less than 40 points (confidence 80%)" in result.stdout
+    found = json.loads(int8.gate.read_text())
+    assert found["alpha"] == 0.2
+    assert [test["metric"] for test in found["metrics"]] == ["log_loss", "accuracy"]
+    assert set(found["slices"]) == {"class", "length", "column genre", "column label"}
 
 
 def test_changed_rows_are_refused(int8: RunFolder, runs: dict[str, RunFolder]) -> None:

@@ -123,6 +123,11 @@ def test_the_bootstrap_agrees_with_the_normal_interval_of_a_mean() -> None:
     ).confidence_interval
     assert (found.lower, found.upper) == pytest.approx((theirs.low, theirs.high), abs=0.15 * error)
     assert found.detectable_drop == pytest.approx((1.6449 + 0.8416) * error, rel=0.08)
+    # The standard error falls with the square root of the number of rows.
+    for drop in (0.01, 0.02, 0.03):
+        needed = bootstrap(lambda rows: float(gains[rows].mean()), 400, drop, 0.05, 2000, 0, 1.0)
+        expected = 400 * (found.detectable_drop / drop) ** 2
+        assert needed.rows_needed == math.ceil(expected) > FEWEST
 
 
 def test_the_bootstrap_is_seeded() -> None:

@@ -13,10 +13,12 @@ import hub_seed
 import numpy as np
 import pytest
 from datasets import Dataset
+from transformers import AutoTokenizer
 
 from sparsekit.errors import UserError
 from sparsekit.models import teacher
 from sparsekit.models.kept_outputs import add_outputs
+from sparsekit.models.loading import load_for_task
 from sparsekit.models.teacher import Checkpoint, label_order, teacher_outputs
 from sparsekit.tasks.base import Data
 from sparsekit.tasks.text_classification import TextClassification
@@ -78,10 +80,19 @@ def test_a_teacher_is_loaded_once_for_all_splits(
 def test_another_order_of_labels_is_no_special_case(
     teacher_folder: str, data: Data, tmp_path: Path
 ) -> None:
-    swapped = named(teacher_folder, tmp_path, {"0": "POS", "1": "NEG"})
-    straight = teacher_outputs(Path(teacher_folder), data, ["train"])["train"]["logits"]
+    three = tmp_path / "three"
+    load_for_task(Path(teacher_folder), TASK, ["bad", "fair", "good"])[0].model.save_pretrained(
+        three
+    )
+    AutoTokenizer.from_pretrained(teacher_folder).save_pretrained(three)
+    data = replace(data, label_names=["bad", "fair", "good"])
+    straight = teacher_outputs(three, data, ["train"])["train"]["logits"]
+    # A cycle of three, whose inverse is another one.
+    turned = named(str(three), tmp_path, {"0": "FAIR", "1": "GOOD", "2": "BAD"})
     np.testing.assert_allclose(
-        teacher_outputs(swapped, data, ["train"])["train"]["logits"], straight[:, ::-1], atol=1e-6
+        teacher_outputs(turned, data, ["train"])["train"]["logits"],
+        straight[:, [2, 0, 1]],
+        atol=1e-6,
     )
 
 

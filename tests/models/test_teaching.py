@@ -67,10 +67,12 @@ def other_vocabulary(folder: Path) -> Path:
     return folder
 
 
-def logits(teacher: Any, student: LoadedModel, split: Tokenized) -> np.ndarray:
-    teachers = sources(teacher, TASK, student, LABELS, split.longest)
+def logits(
+    teacher: Any, student: LoadedModel, split: Tokenized, names: list[str] = LABELS
+) -> np.ndarray:
+    teachers = sources(teacher, TASK, student, names, split.longest)
     found = np.asarray(mean_outputs(teachers, TASK, student, split)["logits"])
-    assert found.shape == (len(split.rows), 2)
+    assert found.shape == (len(split.rows), len(names))
     assert found.dtype == np.float32
     return found
 
@@ -143,12 +145,17 @@ def test_another_vocabulary_without_the_text(
 
 
 def test_the_order_of_labels_is_the_students(
-    teacher_folder: str, student: LoadedModel, split: Tokenized
+    teacher_folder: str, student_folder: str, split: Tokenized
 ) -> None:
-    model = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
-    straight = logits(model, student, split)
-    model.config.id2label = {0: "POS", 1: "NEG"}
-    np.testing.assert_array_equal(logits(model, student, split), straight[:, ::-1])
+    names = ["bad", "fair", "good"]
+    student, model = (
+        load_for_task(Path(folder), TASK, names)[0] for folder in (student_folder, teacher_folder)
+    )
+    straight = logits(model.model, student, split, names)
+    # A cycle of three, whose inverse is another one.
+    model.model.config.id2label = {0: "FAIR", 1: "GOOD", 2: "BAD"}
+    turned = logits(model.model, student, split, names)
+    np.testing.assert_array_equal(turned, straight[:, [2, 0, 1]])
 
 
 def test_a_model_for_layers_is_a_copy(

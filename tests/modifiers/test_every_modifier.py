@@ -65,11 +65,26 @@ def test_it_trains_and_keeps_its_word(
     model, recipe, before = run(setting, start, tmp_path / "whole", rows)
     setting.invariant(before, model)
     assert recipe.violations(dict(model.named_parameters())) == []
+    planned_zeros_are_there(setting, recipe, model)
     resumed, _, _ = run(setting, start, tmp_path / "resumed", rows, tmp_path / "whole" / CHECKPOINT)
     state = resumed.state_dict()
     assert state.keys() == model.state_dict().keys()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(state[name], value, rtol=0, atol=0, msg=name)
+
+
+def planned_zeros_are_there(setting: Setting, recipe: Recipe, model: PreTrainedModel) -> None:
+    """As `sparsekit verify` asks of the saved weights; and no longer once a tenth is filled."""
+    plans = recipe.planned_zeros(model, EPOCHS)
+    assert bool(plans) == setting.plans_zeros
+    weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    assert [plan.missing(weights) for plan in plans] == [None] * len(plans)
+    for plan in plans:
+        for name in plan.names:
+            filled = torch.rand(weights[name].shape, generator=torch.Generator().manual_seed(1))
+            # Those of a constant mask are known to be a hundredth at least.
+            weights[name][filled > (0.9 if plan.share > 0.01 else 0.0)] = 1.0
+        assert "the recipe plans" in str(plan.missing(weights))
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from run_folder import write_run
-from transformers import PreTrainedModel
+from run_folder import turn_around, write_run
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
@@ -24,12 +22,6 @@ from sparsekit.onnx.sums import check_sums
 from sparsekit.pipeline.gating import gate_problems, gated_export, record_baseline
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.report import rows
-
-
-def turn_around(model: PreTrainedModel) -> None:
-    with torch.no_grad():
-        model.classifier.weight.neg_()
-        model.classifier.bias.neg_()
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +77,20 @@ def test_a_run_that_does_not_pass_has_no_deployment(
     assert not worse.deployment.exists() and worse.weights.is_file()
     assert not json.loads(worse.gate.read_text())["passed"]
     assert not summary["gate"]["passed"] and "export" not in summary
+
+
+def test_the_config_says_what_is_tested_and_how_surely(
+    run: RunFolder, trained: dict[str, Path]
+) -> None:
+    asked = {"alpha": 0.2, "metrics": ["log_loss", "accuracy"]}
+    summary: dict[str, Any] = {}
+    gated_export(
+        run, gated(max_drop=10.0, **asked), str(trained["opposite"] / "model"), summary.update
+    )
+    found = json.loads(run.gate.read_text())
+    assert found["alpha"] == 0.2
+    assert [test["metric"] for test in found["metrics"]] == asked["metrics"]
+    assert list(summary["gate"]["metrics"]) == asked["metrics"]
 
 
 def test_an_export_that_does_not_pass_changes_the_status(

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from run_folder import LINEARS, quantization, write_run
+from run_folder import LINEARS, quantization, restamp, write_run
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
-from sparsekit.models.pruning import sparsity
+from sparsekit.models.pruning import prune, sparsity
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.sums import check_sums, write_sums
 from sparsekit.onnx.trace import load_model
@@ -172,21 +172,95 @@ def test_what_was_added_to_the_deployment_is_found(run: Path) -> None:
         verify_run(RunFolder(run), summary_of(run))
 
 
-def restamp(run: Path) -> None:
-    """Sums for what is there now, as whoever tampers with care would write them."""
-    for folder in (run, run / "deployment"):
-        lines = (folder / "SHA256SUMS").read_text().splitlines()
-        write_sums(folder, [folder / line.partition("  ")[2] for line in lines])
-
-
 def test_filled_zeros_are_found_behind_right_sums(run: Path) -> None:
     file = run / "model" / "model.safetensors"
     state = load_file(file)
     state["bert.encoder.layer.0.intermediate.dense.weight"].fill_(0.01)
     save_file(state, file, metadata={"format": "pt"})
-    restamp(run)
+    restamp(run, run / "deployment")
     with pytest.raises(UserError, match=r"check 'weights' failed.*layer.0.intermediate"):
         verify_run(RunFolder(run), summary_of(run))
+
+
+QUERY = "bert.encoder.layer.0.attention.self.query"
+MAGNITUDE = {
+    "_target_": "sparsekit.modifiers.pruning.magnitude.MagnitudePruning",
+    "params": "__ENCODER__",
+    "start": 0.0,
+    "end": 1.0,
+    "init_sparsity": 0.1,
+    "final_sparsity": 0.9,
+}
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory: pytest.TempPathFactory, student_folder: str) -> Path:
+    """A run of 90 % zeros in each layer, before its export."""
+    return write_run(
+        tmp_path_factory.mktemp("pruned"), student_folder, None, change=lambda m: prune(m, 0.9)
+    )
+
+
+def exported(run: Path, modifier: dict[str, Any], **summary: Any) -> RunFolder:
+    """A deployment of `run`, and a summary with the sparsity that the weights have."""
+    modifiers = {"pruning": modifier}
+    Recipe.build({"num_epochs": 2, "modifiers": modifiers}).save(run / "model" / "recipe.yaml", {})
+    result = export(run, ExportConfig(verify=False))
+    found = sparsity(load_model(run / "model", TASK)[0])
+    folder = RunFolder(run)
+    folder.write_summary({"status": "completed", "export": result, "sparsity": found, **summary})
+    return folder
+
+
+def fill_zeros(run: Path, share: float) -> None:
+    """Make a share of the zeros of one layer tiny weights, by which no metric changes."""
+    file = run / "model" / "model.safetensors"
+    state = load_file(file)
+    weight = state[f"{QUERY}.weight"]
+    zeros = (weight == 0).nonzero()
+    weight[tuple(zeros[: round(share * len(zeros))].T)] = 1e-6
+    save_file(state, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("modifier", "student", "message"),
+    [
+        (MAGNITUDE, {}, rf"80\.0.% of {QUERY}\.weight are zero, the recipe plans 90\.00%"),
+        (PRUNING, {"sparsity": 0.9}, rf"80\.0.% of {QUERY}\.weight are zero, .* 90\.00%"),
+        (
+            MAGNITUDE | {"_target_": MAGNITUDE["_target_"].replace(".Mag", ".GlobalMag")},
+            {},
+            r"89\.\d\d% of .*query\.weight and 11 others are zero, the recipe plans 90\.00%",
+        ),
+    ],
+    ids=["magnitude", "constant", "global"],
+)
+def test_filled_zeros_are_found_behind_a_new_export_and_summary(
+    pruned: Path, tmp_path: Path, modifier: dict[str, Any], student: Any, message: str
+) -> None:
+    run = Path(shutil.copytree(pruned, tmp_path / "run"))
+    settings = yaml.safe_load((run / "config.yaml").read_text()) | {"student": student}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    honest = exported(run, modifier)
+    found = verify_run(honest, honest.summary)
+    assert found["recipe"] == "2 epochs; the saved weights have the zeros that it plans"
+    fill_zeros(run, 1 / 9)
+    forged = exported(run, modifier)
+    with pytest.raises(UserError, match=rf"check 'masks' failed in .*model: .*{message}; the weig"):
+        verify_run(forged, forged.summary)
+
+
+def test_zeros_that_the_recipe_does_not_plan_are_not_missed(pruned: Path, tmp_path: Path) -> None:
+    """After training that a callback stopped, and after masks that were let go."""
+    run = Path(shutil.copytree(pruned, tmp_path / "run"))
+    fill_zeros(run, 1 / 9)
+    let_go = exported(run, MAGNITUDE | {"leave_enabled": False})
+    assert verify_run(let_go, let_go.summary)["recipe"] == "2 epochs; it plans no zeros"
+    # At a quarter of the window 0.9 - 0.8 * 0.75^3 = 56 % are planned.
+    stopped = exported(run, MAGNITUDE, train={"steps": 1})
+    stopped.schedule.write_text(json.dumps({"total_steps": 8}))
+    found = verify_run(stopped, stopped.summary)["recipe"]
+    assert found == "0.25 epochs; the saved weights have the zeros that it plans"
 
 
 @pytest.mark.parametrize(
@@ -241,7 +315,7 @@ def test_a_changed_bias_is_found_behind_right_sums(run: Path) -> None:
     state = load_file(file)
     state["bert.encoder.layer.0.attention.self.query.bias"] += 0.5
     save_file(state, file, metadata={"format": "pt"})
-    restamp(run)
+    restamp(run, run / "deployment")
     with pytest.raises(
         UserError, match=r"check 'weights' failed: .*query.bias in the file differs"
     ):
@@ -253,7 +327,7 @@ def test_swapped_label_names_are_found_behind_right_sums(run: Path) -> None:
     config = json.loads(file.read_text())
     config["id2label"] = {"0": "positive", "1": "negative"}
     file.write_text(json.dumps(config))
-    restamp(run)
+    restamp(run, run / "deployment")
     with pytest.raises(UserError, match=r"check 'copies' failed: .*config.json differs from"):
         verify_run(RunFolder(run), summary_of(run))
 
@@ -296,7 +370,7 @@ def test_a_comparison_that_was_switched_off(run: Path) -> None:
     settings = json.loads((run / "config.yaml").read_text())
     settings["export"]["verify"] = False
     (run / "config.yaml").write_text(json.dumps(settings))
-    restamp(run)
+    restamp(run, run / "deployment")
     with pytest.raises(UserError, match=r"config.yaml has export.verify=false, summary.json says"):
         verify_run(RunFolder(run), summary_of(run))
 
@@ -348,7 +422,7 @@ def test_the_sparsity_of_each_layer_is_compared(run: Path) -> None:
 )
 def test_broken_files_are_named_behind_right_sums(run: Path, name: str, message: str) -> None:
     (run / name).write_bytes((run / name).read_bytes()[:400])
-    restamp(run)
+    restamp(run, run / "deployment")
     with pytest.raises(UserError, match=message):
         verify_run(RunFolder(run), summary_of(run))
 
@@ -359,7 +433,7 @@ def test_a_run_of_others_calls_nothing_but_what_belongs_there(run: Path) -> None
     call = {"_target_": "os.mkdir", "path": str(made)}
     recipe = run / "model" / "recipe.yaml"
     recipe.write_text(json.dumps({"num_epochs": 2, "modifiers": {"pruning": call}}))
-    restamp(run)
+    restamp(run, run / "deployment")
     with pytest.raises(
         UserError, match=r"recipe.modifiers.pruning: os.mkdir is not a subclass of Modifier"
     ):
@@ -385,7 +459,7 @@ def test_a_run_of_others_imports_no_foreign_module(
     settings = json.loads((run / "config.yaml").read_text())
     recipe = run / "model" / "recipe.yaml"
     recipe.write_text(json.dumps({"num_epochs": 2, "modifiers": {"pruning": node}}))
-    restamp(run)
+    restamp(run, run / "deployment")
     with pytest.raises(UserError, match=r"'planted.Modifier' is not a class of sparsekit"):
         verify_run(RunFolder(run), summary_of(run))
     (run / "config.yaml").write_text(json.dumps(settings | {"export": node, "runtime": node}))
@@ -438,7 +512,7 @@ def test_a_run_with_own_code_is_checked_once_allowed(
     values = yaml.safe_load(recipe.read_text())
     values["modifiers"]["own"] = {"_target_": "own_code.Own"}
     recipe.write_text(json.dumps(values))
-    restamp(run)
+    restamp(run, run / "deployment")
     commands = (
         ["export", str(run)],
         ["verify", str(run)],

@@ -31,6 +31,12 @@ class Setting:
     live_teacher: bool = False
     dense_student: bool = False
 
+    @property
+    def plans_zeros(self) -> bool:
+        """Whether the recipe tells how many zeros the trained weights have at least."""
+        kept = self.fields.get("leave_enabled", True) and (self.name != "constant, for a while")
+        return self.target.startswith("pruning.") and "structured" not in self.name and kept
+
 
 def pruned(model: PreTrainedModel) -> dict[str, Tensor]:
     return {

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sparsekit.models.loading import load_for_task
 from sparsekit.models.quantizers import separate_quantizers
 from sparsekit.modifiers.quantization.qat import Quantization
+from sparsekit.onnx.sums import read_sums, write_sums
 from sparsekit.tasks.text_classification import TextClassification
 
 MAX_LENGTH = 32
@@ -44,6 +45,7 @@ def write_run(
     pairs: bool = False,
     change: Callable[[PreTrainedModel], None] | None = None,
     separate: bool = True,
+    labels: Sequence[str] = LABELS,
 ) -> Path:
     """Write `model/`, `evaluation/validation.parquet` and `config.yaml`; returns `folder`.
 
@@ -52,7 +54,7 @@ def write_run(
     version 0.1 had in that of the weights.
     """
     torch.manual_seed(1)
-    loaded, _ = load_for_task(Path(student), TextClassification(max_length=MAX_LENGTH), LABELS)
+    loaded, _ = load_for_task(Path(student), TextClassification(max_length=MAX_LENGTH), labels)
     model, tokenizer = loaded.model, loaded.tokenizer
     with torch.no_grad():
         # New weights are so small that every text would get the same logits.
@@ -80,7 +82,7 @@ def write_run(
         "text": texts,
         "text_pair": pa.array(seconds or [None] * len(texts), pa.string()),
         # As if trained: most rows right.
-        "label": [int(row.argmax()) ^ (i % 8 == 0) for i, row in enumerate(logits)],
+        "label": [(int(row.argmax()) + (i % 8 == 0)) % len(labels) for i, row in enumerate(logits)],
         "logits": list(logits),
     }
     (folder / "evaluation").mkdir()
@@ -88,6 +90,19 @@ def write_run(
     config = {"dataset": {"metrics": ["accuracy"], "max_length": MAX_LENGTH}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
+
+
+def restamp(*folders: Path) -> None:
+    """Write new sums of the files that each folder lists, as whoever changes one with care does."""
+    for folder in folders:
+        write_sums(folder, [folder / name for name in read_sums(folder)])
+
+
+@torch.no_grad()
+def turn_around(model: PreTrainedModel) -> None:
+    """Let the classifier answer the opposite; a `change` of `write_run`."""
+    model.classifier.weight.neg_()
+    model.classifier.bias.neg_()
 
 
 @torch.no_grad()

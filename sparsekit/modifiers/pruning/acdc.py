@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +12,15 @@ from torch import Tensor, nn
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
 from sparsekit.modifiers.epochs import EPSILON, whole_periods
-from sparsekit.modifiers.pruning.masked import MaskedWeights, Pruning, mask_type_problems, undivided
+from sparsekit.modifiers.pruning.masked import (
+    MaskedWeights,
+    Pruning,
+    mask_type_problems,
+    undivided,
+    zeros_of_shares,
+)
 from sparsekit.sparsity.masks import parse_mask_type, score_masks
+from sparsekit.sparsity.planned import PlannedZeros
 
 
 @dataclass(kw_only=True)
@@ -68,6 +75,14 @@ class ACDCPruning(Pruning):
         # A dense phase has no mask.
         pruned = self._phase_at(epoch) % 2
         return dict.fromkeys(patterns, self.compression_sparsity if pruned else None)
+
+    def planned_zeros(
+        self, model: nn.Module, epoch: float, initial: float
+    ) -> Sequence[PlannedZeros]:
+        if not self.leave_enabled:
+            return []
+        shares, pattern = self.planned_sparsity(epoch), parse_mask_type(self.mask_type)
+        return zeros_of_shares(model, shares, pattern, self.global_sparsity)
 
     def final_from(self, num_epochs: float) -> float:
         # The last phase is pruned.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
 from sparsekit.modifiers.pruning.masked import MaskedWeights, Pruning
-from sparsekit.sparsity.pruned import is_pruned
+from sparsekit.sparsity.planned import PlannedZeros
+from sparsekit.sparsity.prunable import prunable
+from sparsekit.sparsity.pruned import FEW_ZEROS, is_pruned
 
 
 @dataclass(kw_only=True)
@@ -30,6 +32,19 @@ class ConstantPruning(Pruning):
 
     def final_from(self, num_epochs: float) -> float:
         return self.start
+
+    def planned_zeros(
+        self, model: nn.Module, epoch: float, initial: float
+    ) -> Sequence[PlannedZeros]:
+        if not self.active(epoch):
+            return []
+        names = match_parameters(model, self.params)
+        # It refuses weights with fewer.
+        least = PlannedZeros(names=list(names), share=FEW_ZEROS)
+        if not initial or self.start > 0:
+            return [least]
+        layers = (f"{layer}.weight" for layer in prunable(model))
+        return [least, *(PlannedZeros(names=[n], share=initial) for n in layers if n in names)]
 
     def attach(self, model: nn.Module) -> None:
         self._masked = MaskedWeights(match_parameters(model, self.params))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,8 +13,15 @@ from sparsekit.errors import ConfigError
 from sparsekit.modifiers.base import ALL_PRUNABLE, match_parameters
 from sparsekit.modifiers.epochs import EPSILON
 from sparsekit.modifiers.pruning.curves import INTER_FUNCTIONS, Curve
-from sparsekit.modifiers.pruning.masked import MaskedWeights, Pruning, mask_type_problems, undivided
+from sparsekit.modifiers.pruning.masked import (
+    MaskedWeights,
+    Pruning,
+    mask_type_problems,
+    undivided,
+    zeros_of_shares,
+)
 from sparsekit.sparsity.masks import NOfM, parse_mask_type, score_masks
+from sparsekit.sparsity.planned import PlannedZeros
 
 FROM_PARAM = "__FROM_PARAM__"
 
@@ -175,6 +182,14 @@ class GradualPruning(Pruning):
             return {name: share if done == 1 else None for name, share in finals.items()}
         init = float(self.init_sparsity)
         return {name: init * (1 - done) + share * done for name, share in finals.items()}
+
+    def planned_zeros(
+        self, model: nn.Module, epoch: float, initial: float
+    ) -> Sequence[PlannedZeros]:
+        if not self.leave_enabled:
+            return []
+        shares, pattern = self.planned_sparsity(epoch), parse_mask_type(self.mask_type)
+        return zeros_of_shares(model, shares, pattern, self.ranks_globally)
 
     @torch.no_grad()
     def _prune(self, epoch: float) -> None:

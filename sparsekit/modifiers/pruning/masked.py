@@ -10,8 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sparsekit.modifiers.base import NO_MASKS, Masks, Modifier, overlap
+from sparsekit.modifiers.base import NO_MASKS, Masks, Modifier, match_parameters, overlap
 from sparsekit.sparsity.masks import NOfM, Pattern, parse_mask_type
+from sparsekit.sparsity.planned import PlannedZeros
 
 
 class MaskedWeights:
@@ -146,3 +147,23 @@ def undivided(
         for name, weight in weights.items()
         if not pattern.divides(weight.shape)
     ]
+
+
+def zeros_of_shares(
+    model: nn.Module, shares: Mapping[str, float | None], pattern: Pattern, together: bool
+) -> list[PlannedZeros]:
+    """The zeros that a share of each pattern of `params` makes; None makes none.
+
+    together: whether weights are ranked over all of them, which may differ in their shares then.
+    """
+    each = {
+        name: share
+        for params, share in shares.items()
+        if share
+        for name in match_parameters(model, params)
+    }
+    if not together or not each:
+        return [PlannedZeros(names=[n], share=s, pattern=pattern) for n, s in each.items()]
+    sizes = {name: model.get_parameter(name).numel() for name in each}
+    overall = sum(each[name] * size for name, size in sizes.items()) / sum(sizes.values())
+    return [PlannedZeros(names=list(each), share=overall, pattern=pattern)]

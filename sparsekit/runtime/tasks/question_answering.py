@@ -74,8 +74,16 @@ class QuestionAnsweringAnswers(Answers):
         held = [context is not None for context in columns["text_pair"]]
         texts, contexts = (list(compress(columns[name], held)) for name in self.columns[:2])
         windows = encoder.encode_windows(texts, contexts, self.doc_stride)
-        questions = np.cumsum(held) - 1
-        return [windows[q][w] for q, w in zip(questions, columns["window"], strict=True)]
+        found = list(zip(np.cumsum(held) - 1, columns["window"], strict=True))
+        for question, window in found:
+            if window >= len(windows[question]):
+                raise UserError(
+                    f"question {question + 1} of the table has {window + 1} windows or more, and "
+                    f"{len(windows[question])} here, of {encoder.max_length} tokens: the model "
+                    "splits the texts into other tokens than the one that the table is of; choose "
+                    "one with the same tokenizer and dataset.max_length"
+                )
+        return [windows[question][window] for question, window in found]
 
     def labels(self, encoder: TextEncoder) -> list[str]:
         return []
