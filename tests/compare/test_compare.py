@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,43 @@ def test_a_table_too_wide_for_the_terminal_keeps_its_numbers(
     assert sum("1.00" in line.split() for line in lines) == 2
     assert "tracking" not in comparison.axes
     assert max(map(len, lines)) > 50
+
+
+def write_configs(folder: Path, *configs: Sequence[float]) -> None:
+    """Runs of as many configs, whose sparsities are 0.1, 0.2, ...; each has a run per accuracy."""
+    for number, accuracies in enumerate(configs, 1):
+        for seed, accuracy in enumerate(accuracies):
+            write_made_run(folder / f"{number}-{seed}", number / 10, 0.0, 2, seed, accuracy)
+
+
+def test_a_tie_differs_from_the_best_by_chance(tmp_path: Path) -> None:
+    # Each deviation is 0.0141, so that two standard errors of a difference are 0.0283.
+    write_configs(tmp_path, [0.89, 0.91], [0.87, 0.89], [0.86, 0.88], [0.85])
+    best, *others = compare(load([tmp_path])).groups
+    assert best.statistics["validation accuracy"].mean == pytest.approx(0.9)
+    assert [group.tie for group in others] == [True, False, None]
+
+
+@pytest.mark.parametrize(
+    ("metric", "order"),
+    [("validation log_loss", [0.2, 0.1, 0.3]), ("sparse latency ms", [0.1, 0.3, 0.2])],
+)
+def test_the_least_loss_or_latency_is_best(tmp_path: Path, metric: str, order: list[float]) -> None:
+    # 0.1 beats 0.3 in loss and latency; 0.2 has the least loss and the smallest file.
+    for sparsity, loss, latency, size in (
+        (0.1, 0.3, 2.0, 4_000_000),
+        (0.2, 0.2, 3.0, 2_000_000),
+        (0.3, 0.4, 2.5, 4_000_000),
+    ):
+        folder = write_made_run(tmp_path / str(sparsity), sparsity, 0.0, 2, 1, loss, "log_loss")
+        summary = json.loads((folder / "summary.json").read_text())
+        usual = summary["runtime"]["onnxruntime"]
+        summary["runtime"] = {"sparse": usual | {"latency_ms_p50": latency}}
+        summary["export"]["bytes"] = size
+        (folder / "summary.json").write_text(json.dumps(summary))
+    groups = compare(load([tmp_path]), metric).groups
+    assert [group.values["student.sparsity"] for group in groups] == order
+    assert {group.values["student.sparsity"] for group in groups if group.front} == {0.1, 0.2}
 
 
 def test_sweeps_of_different_metrics(tmp_path: Path) -> None:
