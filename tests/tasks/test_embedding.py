@@ -269,6 +269,17 @@ def test_vectors_of_another_size_are_compared_by_similarities() -> None:
     assert embedding_distance(student, wide).item() == pytest.approx(0, abs=1e-6)
     opposite = embedding_distance(student, -student).item()
     assert opposite == pytest.approx(2, abs=1e-5)
+    for width, itself in ((8, True), (16, False)):
+        teacher = torch.nn.functional.normalize(torch.randn(4, width), dim=1)
+        between = [
+            (student[i].dot(student[j]) - teacher[i].dot(teacher[j])) ** 2
+            for i in range(4)
+            for j in range(4)
+        ]
+        expected = torch.stack(between).mean()
+        if itself:
+            expected += torch.stack([1 - student[i].dot(teacher[i]) for i in range(4)]).mean()
+        torch.testing.assert_close(embedding_distance(student, teacher), expected)
 
 
 def test_spearman_is_that_of_ranks_with_ties() -> None:
@@ -288,6 +299,33 @@ def test_neighbours_are_shared_with_the_same_vectors_alone() -> None:
     # Of 39 others 10 are nearest: by chance a quarter of them is shared.
     others = vectors[generator.permutation(40)]
     assert 0.1 < neighbour_overlap(vectors, others) < 0.45
+
+
+def on_a_circle(*degrees: float) -> np.ndarray:
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def test_a_text_is_no_neighbour_of_its_own() -> None:
+    # The nearest texts are 1, 0, 1 in the first and 2, 2, 1 in the second.
+    overlap = neighbour_overlap(on_a_circle(0, 10, 30), on_a_circle(0, 40, 30))
+    assert overlap == pytest.approx(1 / 3)
+
+
+def test_neighbours_of_many_texts_are_those_of_all_cosines() -> None:
+    """More texts than are compared at once."""
+    generator = np.random.default_rng(0)
+    both = [generator.normal(size=(600, 8)) for _ in range(2)]
+    # Alike, so that some neighbours are shared.
+    both[1] += both[0]
+    nearest = []
+    for vectors in both:
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        cosines = vectors @ vectors.T
+        np.fill_diagonal(cosines, -1)
+        nearest.append([set(row[:10]) for row in np.argsort(-cosines, axis=1)])
+    shared = [len(a & b) / 10 for a, b in zip(*nearest, strict=True)]
+    assert neighbour_overlap(*both) == pytest.approx(np.mean(shared))
 
 
 def rows_of(columns: dict[str, list[Any]]) -> SelectedRows:
