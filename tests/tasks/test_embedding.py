@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from hydra import compose, initialize_config_dir
 from onnxruntime import InferenceSession
-from project import CONF
 from serving import post, serving
 from transformers import (
     AutoModel,
@@ -26,7 +24,6 @@ from transformers import (
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
-from sparsekit.config.plain import plain
 from sparsekit.data.selection import ReadRows, RowSelection, SelectedRows
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics.embedding import neighbour_overlap, spearman
@@ -36,7 +33,6 @@ from sparsekit.oneshot.in_memory import prune
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.layouts.token_vectors import remove_token_vectors
 from sparsekit.onnx.layouts.write import write_layout
-from sparsekit.pipeline.plan import Plan
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.pipeline import Pipeline
 from sparsekit.tasks.embedding import Embedding, embedding_distance, pooled
@@ -374,19 +370,9 @@ def test_a_classifier_teaches_no_embeddings(teacher_folder: str) -> None:
 
 
 def test_without_a_teacher_there_is_nothing_to_learn(encoder_folder: str) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose(
-            "config",
-            [
-                "task=embedding",
-                "dataset=csv",
-                "dataset.data_files.train=a.csv",
-                f"student.checkpoint={encoder_folder}",
-                "output_dir=out",
-            ],
-        )
+    words = ["task=embedding", "dataset=csv", "dataset.data_files.train=a.csv"]
     with pytest.raises(ConfigError, match="learns from a teacher alone: set teacher=self"):
-        Plan.build(plain(cfg))
+        launching.planned(*words, f"student.checkpoint={encoder_folder}")
 
 
 def test_trainer_of_the_python_api(encoder_folder: str, tmp_path: Path) -> None:
