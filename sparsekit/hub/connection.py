@@ -37,6 +37,10 @@ PAUSE = 1.0
 BEGINNINGS = 3
 # What the client raises, besides OSErrors, for a response that is not in the Hub's format.
 NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError)
+OTHER_FORMAT = (
+    f"the response of {constants.ENDPOINT} is not in the Hub's format; check HF_ENDPOINT, the "
+    "proxy and the firewall"
+)
 LOG_IN = "log in (hf auth login, or HF_TOKEN)"
 
 

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HFValidationError
 
 from sparsekit.config.build import build
 from sparsekit.errors import UserError, first_line, parse_json
-from sparsekit.hub.connection import NO_ANSWER, limited_waiting, reason
+from sparsekit.hub.connection import NO_ANSWER, OTHER_FORMAT, limited_waiting, reason
 from sparsekit.sparseml import zoo
 from sparsekit.system import expanded
 
@@ -64,9 +64,10 @@ def fetch(
             f"{checkpoint!r} is neither a local folder nor a Hub id; check its spelling"
         ) from error
     except (OSError, *NO_ANSWER) as error:
+        why = reason(error) if isinstance(error, OSError) else OTHER_FORMAT
         raise UserError(
             f"there is no folder {checkpoint!r}, and the Hub gives no model of that id: "
-            f"{reason(error)}; give a local folder with its files instead"
+            f"{why}; give a local folder with its files instead"
             f"{'' if key is None else f', as in {key}=FOLDER'}"
         ) from error
 

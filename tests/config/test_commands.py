@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
+from launching import composed
 from project import CONF, ROOT, SPARSEML_RECIPES
 
 from sparsekit.config.command_line import arranged
@@ -106,7 +105,7 @@ def test_the_walk_finds_commands_of_every_kind() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_composes(
-    command: str, tmp_path: Path, peer_stand_in: str, monkeypatch: pytest.MonkeyPatch
+    command: str, peer_stand_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A page tells how to install the trackers that it names.
     monkeypatch.setattr("sparsekit.training.packages.find_spec", lambda name: "installed")
@@ -118,8 +117,7 @@ def test_a_command_composes(
         ]
     )
     assert parsed
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        for overrides in jobs(parsed):
-            cfg = compose("config", [f"output_dir={tmp_path}", *overrides])
-            assert unread_variables(cfg, overrides) + unread_keys(cfg) == []
-            Plan.build(plain(cfg))
+    for overrides in jobs(parsed):
+        cfg = composed(*overrides)
+        assert unread_variables(cfg, overrides) + unread_keys(cfg) == []
+        Plan.build(plain(cfg))

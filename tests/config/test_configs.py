@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 from checkpoint_files import write_checkpoint
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from launching import composed
 from project import ROOT
 
 from sparsekit.config.build import build
@@ -52,11 +51,6 @@ NEEDED = {
 }
 
 
-def composed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overrides: list[str]) -> DictConfig:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", [f"output_dir={tmp_path}", *overrides])
-
-
 def built(values: dict[str, Any]) -> Plan:
     plan = Plan.build(values)
     assert isinstance(build(values["tracking"], "tracking"), TrackingConfig)
@@ -70,9 +64,7 @@ def test_the_walk_finds_all_of_them() -> None:
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
-def test_a_choice_composes_and_builds(
-    choice: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, peer_stand_in: str
-) -> None:
+def test_a_choice_composes_and_builds(choice: Path, peer_stand_in: str) -> None:
     name = str(choice.with_suffix(""))
     chosen = {"dataset": "rotten_tomatoes", "teacher": "textattack"}
     if len(choice.parts) > 1:
@@ -84,7 +76,7 @@ def test_a_choice_composes_and_builds(
         chosen["teacher"] = "none"
     overrides = [f"{group}={option}" for group, option in chosen.items()]
     needed = NEEDED[f"dataset/{chosen['dataset']}"] if choice.parts[0] == "task" else []
-    cfg = composed(monkeypatch, tmp_path, overrides + needed + NEEDED.get(name, []))
+    cfg = composed(*overrides, *needed, *NEEDED.get(name, []))
     values = plain(cfg)
     plan = built(values)
     assert plan.recipe.modifiers
@@ -96,13 +88,11 @@ def test_a_choice_composes_and_builds(
     "recipe", ["dense", "pruned90", "pruned90_quant", "gradual90_quant", "from_dense"]
 )
 @pytest.mark.parametrize("task", sorted(p.stem for p in (ROOT / "conf" / "task").glob("*.yaml")))
-def test_a_task_takes_every_recipe(
-    task: str, recipe: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_task_takes_every_recipe(task: str, recipe: str) -> None:
     teacher = "self" if task == "embedding" else "none"
     chosen = [f"task={task}", f"recipe={recipe}", f"teacher={teacher}", "dataset=json"]
     needed = [*NEEDED["dataset/json"], *NEEDED.get(f"task/{task}", [])]
-    cfg = composed(monkeypatch, tmp_path, [*chosen, *needed])
+    cfg = composed(*chosen, *needed)
     assert unread_keys(cfg) == []
     if recipe == "dense" and task == "embedding":
         with pytest.raises(ConfigError, match="teacher"):
@@ -111,10 +101,10 @@ def test_a_task_takes_every_recipe(
         built(plain(cfg))
 
 
-def test_the_ingredients_of_from_dense(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_ingredients_of_from_dense() -> None:
     def recipe(*overrides: str) -> Recipe:
         chosen = ["dataset=sst2", "teacher=self", "recipe=from_dense", "recipe.num_epochs=6"]
-        return built(plain(composed(monkeypatch, tmp_path, [*chosen, *overrides]))).recipe
+        return built(plain(composed(*chosen, *overrides))).recipe
 
     plainly = recipe()
     assert not {"averaging", "hidden_states", "attention", "obs"} & set(plainly.modifiers)
@@ -142,30 +132,24 @@ def test_the_ingredients_of_from_dense(monkeypatch: pytest.MonkeyPatch, tmp_path
         recipe("recipe.averaged_epochs=-1")
 
 
-def test_a_form_that_the_runtime_cannot_run_is_a_problem(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, peer_stand_in: str
-) -> None:
-    values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", "runtime=deepsparse"]))
+def test_a_form_that_the_runtime_cannot_run_is_a_problem(peer_stand_in: str) -> None:
+    values = plain(composed("dataset=sst2", "runtime=deepsparse"))
     with pytest.raises(ConfigError, match="qdq does not run on runtime=deepsparse; set"):
         built(values)
 
 
-def test_a_runtime_that_is_not_installed_is_a_problem(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_runtime_that_is_not_installed_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer, "peer_python", lambda: None)
     monkeypatch.delenv("SPARSEKIT_PEER_PYTHON", raising=False)
-    values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", "runtime=deepsparse"]))
+    values = plain(composed("dataset=sst2", "runtime=deepsparse"))
     with pytest.raises(ConfigError, match="not installed: make peer-env"):
         built(values)
 
 
-def test_a_quantization_that_no_step_sees_is_a_problem_of_an_export(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_quantization_that_no_step_sees_is_a_problem_of_an_export() -> None:
     def smoke(*overrides: str) -> Plan:
         choices = ["dataset=sst2", "teacher=self", "training=smoke", *overrides]
-        return built(plain(composed(monkeypatch, tmp_path, choices)))
+        return built(plain(composed(*choices)))
 
     # Twenty steps pass through every window of our recipes.
     for same in ("recipe.qat_epochs=1", "recipe.qat_epochs=2", "recipe=gradual90_quant"):
@@ -177,16 +161,14 @@ def test_a_quantization_that_no_step_sees_is_a_problem_of_an_export(
     assert smoke("recipe.qat_epochs=0.5", "export=none").export is None
 
 
-def test_a_run_without_a_teacher_learns_the_task_alone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_run_without_a_teacher_learns_the_task_alone() -> None:
     for recipe in ("pruned90", "pruned90_quant"):
-        values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", f"recipe={recipe}"]))
+        values = plain(composed("dataset=sst2", f"recipe={recipe}"))
         plan = built(values)
         assert list(plan.recipe.without_teacher) == ["distillation"]
     unused = ["dataset=sst2", "recipe=dense", "teacher=textattack"]
     with pytest.raises(ConfigError, match="no modifier that distils"):
-        built(plain(composed(monkeypatch, tmp_path, unused)))
+        built(plain(composed(*unused)))
 
 
 @pytest.mark.parametrize(
@@ -210,18 +192,14 @@ def test_a_run_without_a_teacher_learns_the_task_alone(
         ("training.remove_unused_columns=true", "would remove the teacher's logits"),
     ],
 )
-def test_an_argument_without_effect_is_a_problem(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, override: str, problem: str
-) -> None:
+def test_an_argument_without_effect_is_a_problem(override: str, problem: str) -> None:
     choices = ["dataset=sst2", "teacher=self", override]
     with pytest.raises(ConfigError, match=problem):
-        built(plain(composed(monkeypatch, tmp_path, choices)))
+        built(plain(composed(*choices)))
 
 
-def test_a_token_in_the_config_is_a_problem_that_does_not_repeat_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", "+training.hub_token=hf_0key"]))
+def test_a_token_in_the_config_is_a_problem_that_does_not_repeat_it() -> None:
+    values = plain(composed("dataset=sst2", "+training.hub_token=hf_0key"))
     with pytest.raises(ConfigError, match=r"training\.hub_token .* set HF_TOKEN") as refused:
         built(values)
     assert "hf_0key" not in str(refused.value)
@@ -229,32 +207,26 @@ def test_a_token_in_the_config_is_a_problem_that_does_not_repeat_it(
     built(values)
 
 
-def test_a_checkpoint_past_the_recipes_end_is_a_problem(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_checkpoint_past_the_recipes_end_is_a_problem(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "checkpoints", 200)
     resumed = f"training.resume_from_checkpoint={checkpoint}"
-    values = plain(composed(monkeypatch, tmp_path, ["dataset=sst2", resumed]))
+    values = plain(composed("dataset=sst2", resumed))
     with pytest.raises(ConfigError, match=r"is at 20, past recipe\.num_epochs=\d+; set that"):
         built(values)
 
 
-def test_an_argument_that_the_recipe_leaves_open_has_its_effect(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_argument_that_the_recipe_leaves_open_has_its_effect() -> None:
     choices = ["dataset=sst2", "~recipe.modifiers.learning_rate", "+training.learning_rate=1"]
-    assert built(plain(composed(monkeypatch, tmp_path, choices))).training.learning_rate == 1
+    assert built(plain(composed(*choices))).training.learning_rate == 1
     # Before a window opens the argument's value holds.
     later = ["dataset=sst2", "+recipe.modifiers.weight_decay.start=1", "+training.weight_decay=0.5"]
-    assert built(plain(composed(monkeypatch, tmp_path, later))).training.weight_decay == 0.5
+    assert built(plain(composed(*later))).training.weight_decay == 0.5
 
 
-def test_a_teachers_recipe_replaces_the_students_arguments(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_teachers_recipe_replaces_the_students_arguments() -> None:
     choices = ["dataset=sst2", "teacher=finetuned", "~recipe.modifiers.weight_decay"]
     choices += ["+training.weight_decay=0.5", "+training.adam_beta2=0.9"]
-    plan = built(values := plain(composed(monkeypatch, tmp_path, choices)))
+    plan = built(values := plain(composed(*choices)))
     assert plan.training.weight_decay == 0.5
     left = teacher_arguments(values["training"], plan.teacher)
     left_out = {"weight_decay", "resume_despite_changes", *CHOOSES_CHECKPOINTS}
@@ -263,12 +235,10 @@ def test_a_teachers_recipe_replaces_the_students_arguments(
     assert left["adam_beta2"] == 0.9
 
 
-def test_a_teacher_is_trained_to_its_end_whatever_its_student_chooses(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_teacher_is_trained_to_its_end_whatever_its_student_chooses() -> None:
     choices = ["dataset=sst2", "teacher=finetuned", "training.load_best_model_at_end=true"]
     choices += ["training.metric_for_best_model=accuracy", "training.early_stopping_patience=2"]
-    plan = built(values := plain(composed(monkeypatch, tmp_path, choices)))
+    plan = built(values := plain(composed(*choices)))
     assert (plan.training.metric_for_best_model, plan.training.greater_is_better) == (
         "accuracy",
         True,
@@ -277,30 +247,22 @@ def test_a_teacher_is_trained_to_its_end_whatever_its_student_chooses(
     assert (teacher.load_best_model_at_end, teacher.save_strategy) == (False, "no")
 
 
-def test_a_metric_to_choose_by_is_one_of_the_data_sets(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_metric_to_choose_by_is_one_of_the_data_sets() -> None:
     choices = ["dataset=sst2", "training.load_best_model_at_end=true"]
     with pytest.raises(ConfigError, match=r"metric_for_best_model=f1 is not computed"):
-        built(
-            plain(composed(monkeypatch, tmp_path, [*choices, "training.metric_for_best_model=f1"]))
-        )
+        built(plain(composed(*choices, "training.metric_for_best_model=f1")))
 
 
-def test_a_push_that_must_fail_is_a_problem(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_push_that_must_fail_is_a_problem() -> None:
     """The Hub is switched off here: known now, not after hours of training."""
     pushing = ["dataset=sst2", "export.push_to_hub=me/reviews"]
     with pytest.raises(ConfigError, match=r"export.push_to_hub=me/reviews would fail: the Hub is"):
-        built(plain(composed(monkeypatch, tmp_path, pushing)))
+        built(plain(composed(*pushing)))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=str)
-def test_an_experiment_composes_and_builds(
-    experiment: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    cfg = composed(monkeypatch, tmp_path, [f"experiments={experiment.stem}"])
+def test_an_experiment_composes_and_builds(experiment: Path) -> None:
+    cfg = composed(f"experiments={experiment.stem}")
     built(plain(cfg))
     # The header that Hydra reads must be the first line; the command that runs it is the next.
     first = (ROOT / experiment).read_text().splitlines()[1]
@@ -308,10 +270,8 @@ def test_an_experiment_composes_and_builds(
     assert f"experiments={experiment.stem}" in first
 
 
-def test_a_teachers_own_recipe_keeps_its_values(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_teachers_own_recipe_keeps_its_values() -> None:
     overrides = ["dataset=rotten_tomatoes", "teacher=finetuned", "recipe.init_lr=0.5"]
-    values = plain(composed(monkeypatch, tmp_path, overrides))
+    values = plain(composed(*overrides))
     assert values["teacher"]["recipe"]["modifiers"]["learning_rate"]["init_lr"] == 5e-5
     assert values["recipe"]["modifiers"]["learning_rate"]["init_lr"] == 0.5

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from launching import composed
 from omegaconf.errors import OmegaConfBaseException
 from project import CONF
 
@@ -14,11 +14,8 @@ from sparsekit.config.mistakes import explained
 
 
 def mistake(*words: str) -> str:
-    with (
-        initialize_config_dir(str(CONF), version_base="1.3"),
-        pytest.raises((HydraException, OmegaConfBaseException)) as raised,
-    ):
-        compose("config", list(words))
+    with pytest.raises((HydraException, OmegaConfBaseException)) as raised:
+        composed(*words)
     return explained(raised.value, words)
 
 
@@ -111,6 +108,5 @@ def test_what_the_advice_for_a_file_says_works(tmp_path: Path) -> None:
     file.write_text((CONF / "dataset" / "csv.yaml").read_text())
     advice = mistake(f"dataset={file}")
     assert advice.endswith(f"write --config-dir {tmp_path} dataset=mine")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [f"hydra.searchpath=[file://{tmp_path}]", "dataset=mine"])
+    config = composed(f"hydra.searchpath=[file://{tmp_path}]", "dataset=mine")
     assert config.dataset.format == "csv"

@@ -41,6 +41,13 @@ def test_boundaries_and_type_must_be_right() -> None:
     }
 
 
+def test_precision_is_of_predicted_and_recall_of_true_entities() -> None:
+    true, predicted = [["B-a", "O", "O"]], [["B-a", "O", "B-a"]]
+    expected = {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3)}
+    assert score(true, predicted) == {**expected, "accuracy": pytest.approx(2 / 3)}
+    assert report(true, predicted) == {"a": {**expected, "support": 1}}
+
+
 def test_what_is_undefined_counts_as_0() -> None:
     assert score([["O"]], [["O"]]) == {"precision": 0, "recall": 0, "f1": 0, "accuracy": 1}
     assert report([["O"]], [["B-a"]])["a"]["precision"] == 0

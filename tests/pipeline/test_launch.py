@@ -5,23 +5,29 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hub_seed
 import pytest
+import torch
 import wandb_file
 from csv_files import write_csv
+from datasets import Dataset
 from hub import serve
 from launching import TAUGHT_BY_ITSELF, launch, local, run_here
 from project import ROOT
+from transformers import AutoModelForSequenceClassification
 
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
+from sparsekit.training.recipe_trainer import RecipeTrainer
 
 
 @pytest.fixture(scope="module")
@@ -355,16 +361,38 @@ def test_a_teacher_is_finetuned_once(
 
 
 def test_two_teachers_are_averaged(
-    tmp_path: Path, csv_files: dict[str, str], student_folder: str, teacher_folder: str
+    tmp_path: Path,
+    csv_files: dict[str, str],
+    student_folder: str,
+    teacher_folder: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    summary = run_here(
-        tmp_path,
+    trained_on: list[Dataset] = []
+
+    class Kept(RecipeTrainer):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            trained_on.append(self.train_dataset)
+
+    monkeypatch.setattr("sparsekit.pipeline.engines.sparsekit.RecipeTrainer", Kept)
+    other = shutil.copytree(teacher_folder, tmp_path / "other")
+    models = [AutoModelForSequenceClassification.from_pretrained(teacher_folder) for _ in range(2)]
+    with torch.no_grad():
+        models[1].classifier.weight *= 0.5
+        models[1].classifier.bias += torch.tensor([1.0, 2.0])
+    models[1].save_pretrained(other)
+    run_here(
+        tmp_path / "run",
         *local(csv_files, student_folder),
         "teacher=checkpoint",
-        f"teacher.checkpoint=[{teacher_folder},{teacher_folder}]",
+        f"teacher.checkpoint=[{teacher_folder},{other}]",
         "export=none",
     )
-    assert summary["status"] == "completed"
+    [rows] = trained_on
+    for row in rows.select(range(8)):
+        with torch.no_grad():
+            both = [model(torch.tensor([row["input_ids"]])).logits[0] for model in models]
+        assert row["teacher_logits"] == pytest.approx((sum(both) / 2).tolist(), abs=1e-3)
 
 
 def test_equal_runs_are_equal(

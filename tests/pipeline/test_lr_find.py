@@ -8,14 +8,18 @@ import math
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
+from sparsekit.models.pruning import sparsity as zeros
 from sparsekit.modifiers.rate_range import LearningRateRange
 from sparsekit.pipeline import lr_find, lr_find_plot
-from sparsekit.training.range_test import RangeTest, smoothed
+from sparsekit.training.range_test import LossRecorder, RangeTest, smoothed
+from sparsekit.training.recipe_trainer import RecipeTrainer
 
 
 def test_the_rate_grows_exponentially_to_the_last_step() -> None:
@@ -28,17 +32,19 @@ def test_the_rate_grows_exponentially_to_the_last_step() -> None:
     assert problems == ["lowest 0.01 must be above 0 and below highest 1e-06"]
 
 
-def test_the_suggestion_lies_where_the_loss_falls_fastest() -> None:
+@pytest.mark.parametrize(("steepest", "suggested"), [(1e-5, 1e-5), (8e-4, 1e-4)])
+def test_the_suggestion_is_a_decade_below_the_lowest_loss_or_where_it_falls_fastest(
+    steepest: float, suggested: float
+) -> None:
     rates = [10 ** (-6 + step / 25) for step in range(101)]
-    # Falls by a step around 1e-4, is lowest at 1e-3, and rises from there.
+    # Falls by a step around `steepest`, is lowest at 1e-3, and rises from there.
     losses = [
-        0.7 - 0.5 / (1 + math.exp(-8 * (math.log10(rate) + 4))) + max(0.0, rate - 1e-3) * 100
-        for rate in rates
+        0.5 / (1 + (rate / steepest) ** 40) + 0.1 * abs(math.log10(rate / 1e-3)) for rate in rates
     ]
     found = RangeTest(rates, losses)
-    assert found.steepest == pytest.approx(1e-4, rel=0.2)
+    assert found.steepest == pytest.approx(steepest, rel=0.2)
     assert found.lowest == pytest.approx(1e-3, rel=0.2)
-    assert found.suggested == pytest.approx(1e-4, rel=0.2)
+    assert found.suggested == pytest.approx(suggested, rel=0.2)
     assert found.falls
 
 
@@ -51,6 +57,27 @@ def test_the_average_has_no_bias_and_ends_where_the_loss_diverges() -> None:
     # It never fell below its first step.
     assert not smoothed(rates, [0.5, 2.0, 9.0, 90.0, 90.0, 90.0, 90.0, 90.0]).falls
     assert len(smoothed(rates, [0.5, 0.4, math.nan, 0.3, 0.3, 0.3, 0.3, 0.3]).losses) == 2
+
+
+@pytest.mark.parametrize(
+    ("losses", "steps"),
+    [
+        ([0.5] * 8, 8),
+        # The step after the one that diverged is the last.
+        ([0.5, 0.5, 0.5, 90.0, 90.0, 90.0, 90.0, 90.0], 5),
+        ([0.5, 0.4, math.nan, 0.3, 0.3, 0.3, 0.3, 0.3], 3),
+    ],
+)
+def test_training_ends_where_the_loss_diverges(losses: list[float], steps: int) -> None:
+    recorder, control = LossRecorder(), TrainerControl()
+    args, state = TrainingArguments(report_to="none"), TrainerState()
+    taken = 0
+    while taken < len(losses) and not control.should_training_stop:
+        logs = {"loss": losses[taken], "learning_rate": 10.0**-taken}
+        recorder.on_log(args, state, control, logs)
+        taken += 1
+    recorder.on_log(args, state, control, {"train_runtime": 1.0})
+    assert taken == len(recorder.losses) == len(recorder.rates) == steps
 
 
 def command(*words: str) -> tuple[int, str]:
@@ -70,7 +97,17 @@ def words(csv_files: dict[str, str], teacher_folder: str) -> list[str]:
 
 
 @pytest.mark.parametrize("sparsity", ["0.5", "null"])
-def test_the_command(words: list[str], sparsity: str, tmp_path: Path) -> None:
+def test_the_command(
+    words: list[str], sparsity: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[PreTrainedModel] = []
+
+    class Kept(RecipeTrainer):
+        def __init__(self, model: PreTrainedModel, *args: Any, **options: Any) -> None:
+            super().__init__(model, *args, **options)
+            models.append(model)
+
+    monkeypatch.setattr(lr_find, "RecipeTrainer", Kept)
     target, words = tmp_path / "out", [*words, f"student.sparsity={sparsity}"]
     code, text = command(*words, "--steps", "24", "--highest", "1e-3", "-o", str(target))
     assert code == 0, text
@@ -80,6 +117,9 @@ def test_the_command(words: list[str], sparsity: str, tmp_path: Path) -> None:
     assert found["rates"][0] == pytest.approx(1e-6) and found["rates"][-1] == pytest.approx(1e-3)
     assert f"{found['suggested']:.2g}" in text
     assert (target / "lr-find.png").read_bytes().startswith(b"\x89PNG")
+    [trained] = models
+    kept = 0.0 if sparsity == "null" else float(sparsity)
+    assert zeros(trained)["overall"] == pytest.approx(kept, abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pathlib import Path
 import hub_seed
 import pyarrow.parquet as pq
 import pytest
+from csv_files import write_csv
 from hub import serve
 from launching import run_here
 from project import ROOT
@@ -98,6 +99,20 @@ def test_the_fixes_that_are_named_work(
     assert validation["in_train"]["rows"] == 0
     assert train["tokens"]["cut"] > 0
     assert not any("fewer than" in warning for warning in found["warnings"])
+
+
+def test_lengths_are_those_of_whole_texts(tmp_path: Path, student_folder: str) -> None:
+    """The median and the 99th percentile; what is cut is longer than `max_length`, not as long."""
+    # Words and the two special tokens; of 8 tokens and more the first word is unknown.
+    tokens = [5] * 150 + [8] * 48 + [10, 14]
+    texts = [" ".join(["the"] * (length - 2)) for length in tokens[:150]]
+    texts += [" ".join(["☃"] + ["the"] * (length - 3)) for length in tokens[150:]]
+    rows = [{"text": text, "label": number % 2} for number, text in enumerate(texts)]
+    file = write_csv(tmp_path / "rows.csv", rows)
+    words = [str(file), str(file), f"student.checkpoint={student_folder}", "dataset.max_length=8"]
+    found = check_data(composed(overrides_of(words), None)).figures["splits"]["train"]["tokens"]
+    unknown = pytest.approx(50 / (150 * 5 + 50 * 8))
+    assert found == {"median": 5, "p99": 10, "max": 14, "cut": 2, "unknown": unknown}
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,8 @@ from typing import Any
 
 import hub_seed
 import pytest
-from hydra import compose, initialize_config_dir
-from launching import local, run_here
-from project import ROOT
+from launching import local, planned, run_here
 
-from sparsekit.config.plain import plain
 from sparsekit.errors import UserError
 from sparsekit.models.loading import LoadedModel
 from sparsekit.pipeline.plan import Plan
@@ -26,9 +23,7 @@ PRUNED = "student.sparsity=0.8"
 
 def loaded(student: str, csv_files: dict[str, str], *words: str) -> tuple[Plan, LoadedModel]:
     """The plan of a run with `teacher=self`, and its student."""
-    choices = [*local(csv_files, student), "output_dir=run", "tracking=none", "teacher=self"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        plan = Plan.build(plain(compose("config", [*choices, *words])))
+    plan = planned(*local(csv_files, student), "tracking=none", "teacher=self", *words)
     return plan, load_student(plan, load_data(plan)[1])
 
 

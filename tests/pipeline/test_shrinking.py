@@ -11,15 +11,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from datasets import Dataset
-from hydra import compose, initialize_config_dir
-from launching import local, run_here
-from project import ROOT
+from launching import local, planned, run_here
 from safetensors.numpy import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from sparsekit.cache import cache_folder
 from sparsekit.config.identity import identity_hash
-from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.loading import Student
 from sparsekit.pipeline import experiment
@@ -86,10 +83,9 @@ def test_the_teacher_is_the_whole_student(
 ) -> None:
     for shares, expected in ((HALF, [Path(teacher_folder)]), ([], [])):
         words = [*local(csv_files, teacher_folder), *QUANTIZED, *SHORT, *shares, "teacher=self"]
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg = compose("config", [f"output_dir={tmp_path}", "tracking=none", *words])
+        plan = planned(f"output_dir={tmp_path}", "tracking=none", *words)
         (tmp_path / "run").mkdir(exist_ok=True)
-        inputs = experiment._inputs(Plan.build(plain(cfg)), RunFolder(tmp_path / "run"), False)
+        inputs = experiment._inputs(plan, RunFolder(tmp_path / "run"), False)
         # Without a folder it is the student that was loaded.
         assert inputs.teacher_folders() == expected
 

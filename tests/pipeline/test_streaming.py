@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import json
 import os
 import shutil
@@ -11,13 +13,12 @@ from pathlib import Path
 import hub_seed
 import pytest
 from hub import serve
-from hydra import compose, initialize_config_dir
-from launching import TAUGHT_BY_ITSELF, launch, local, run_here
-from project import ROOT
+from launching import TAUGHT_BY_ITSELF, launch, local, planned, run_here
+from transformers import AutoTokenizer
 
-from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError
-from sparsekit.pipeline.plan import Plan
+from sparsekit.pipeline import experiment
+from sparsekit.runs.folder import RunFolder
 
 # 128 rows in blocks of 20: the 96 rows of the file and 32 of the second pass.
 STREAM = [
@@ -50,20 +51,37 @@ def test_a_resumed_stream_goes_on_at_the_right_row(
     assert ("teacher" in resumed) == (teacher is TAUGHT_BY_ITSELF)
 
 
+def test_the_order_of_a_stream_is_that_of_its_seed_and_buffer(
+    csv_files: dict[str, str], student_folder: str, tmp_path: Path
+) -> None:
+    stream = [*local(csv_files, student_folder), *STREAM, "teacher=none"]
+
+    def read(*words: str) -> list[list[int]]:
+        """The tokens of the first 20 rows, which are those of the first block."""
+        plan = planned(*stream, *words)
+        inputs = experiment._inputs(plan, RunFolder(tmp_path), False)
+        assert inputs.stream is not None
+        return [row["input_ids"] for row in itertools.islice(inputs.stream, 20)]
+
+    shuffled, other = read("seed=1"), read("seed=2")
+    assert shuffled == read("seed=1") != other
+    in_order = read("dataset.shuffle_buffer=0")
+    assert in_order == read("dataset.shuffle_buffer=0", "seed=2") != shuffled
+    assert sorted(in_order) == sorted(shuffled) == sorted(other)
+    tokenizer = AutoTokenizer.from_pretrained(student_folder)
+    with Path(csv_files["train"]).open(newline="") as file:
+        texts = [row["text"] for row in itertools.islice(csv.DictReader(file), 20)]
+    assert in_order == tokenizer(texts)["input_ids"]
+
+
 PLANNED = [
     *("dataset=files", "dataset.streaming=true", "training.max_steps=100"),
     *("dataset.data_files.train=a.csv", "dataset.data_files.validation=b.csv"),
 ]
 
 
-def planned(*overrides: str) -> Plan:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config", ["output_dir=run", *PLANNED, *overrides])
-    return Plan.build(plain(cfg))
-
-
 def test_a_stream_is_planned() -> None:
-    assert planned().streaming.shuffle_buffer == 10_000
+    assert planned(*PLANNED).streaming.shuffle_buffer == 10_000
 
 
 @pytest.mark.parametrize(
@@ -91,7 +109,7 @@ def test_what_a_stream_cannot_do_is_refused_with_the_fix(override: str, fix: str
     if "augment" in override:
         chosen = ["teacher=self", "recipe.distill_hardness=1", override]
     with pytest.raises(ConfigError) as refused:
-        planned(*chosen)
+        planned(*PLANNED, *chosen)
     assert [problem for problem in refused.value.problems if fix in problem]
 
 

@@ -78,7 +78,10 @@ def test_deletion_leaves_a_word() -> None:
     texts, config = ["one"] * 30 + ["one two"] * 30, Augmentation(copies=1, methods=["deletion"])
     [made] = augmented([texts], config)
     assert set(made[:30]) == {"one"}
-    assert set(made[30:]) <= {"one two", "one", "two"}
+    assert set(made[30:]) == {"one two", "one", "two"}
+    [[long]] = augmented([["word " * 2000]], config)
+    # A tenth of 2000 words, with a standard deviation of 13.
+    assert 2000 - len(long.split()) == pytest.approx(200, abs=60)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
-from project import ROOT
+from omegaconf import DictConfig, OmegaConf
+from project import CONF, ROOT
 
+from sparsekit.config.plain import plain
+from sparsekit.pipeline.plan import Plan
 from sparsekit.pipeline.run import run
 
 # For a student whose head is new: beside the labels it may learn what that answers, not alone.
@@ -33,8 +35,19 @@ def launch(
     )
 
 
+def composed(*overrides: str) -> DictConfig:
+    """The config of a run; its folder is `run` where no override says otherwise."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", ["output_dir=run", *overrides])
+
+
+def planned(*overrides: str) -> Plan:
+    """What a run would do. Raises ConfigError as the run would."""
+    return Plan.build(plain(composed(*overrides)))
+
+
 def run_here(folder: Path, *overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(
             "config",
             [f"output_dir={folder}", "tracking=none", "training.disable_tqdm=true", *overrides],

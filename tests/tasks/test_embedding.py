@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from hydra import compose, initialize_config_dir
 from onnxruntime import InferenceSession
-from project import CONF
 from serving import post, serving
 from transformers import (
     AutoModel,
@@ -26,7 +24,6 @@ from transformers import (
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
-from sparsekit.config.plain import plain
 from sparsekit.data.selection import ReadRows, RowSelection, SelectedRows
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics.embedding import neighbour_overlap, spearman
@@ -36,7 +33,6 @@ from sparsekit.oneshot.in_memory import prune
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.layouts.token_vectors import remove_token_vectors
 from sparsekit.onnx.layouts.write import write_layout
-from sparsekit.pipeline.plan import Plan
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.pipeline import Pipeline
 from sparsekit.tasks.embedding import Embedding, embedding_distance, pooled
@@ -269,6 +265,17 @@ def test_vectors_of_another_size_are_compared_by_similarities() -> None:
     assert embedding_distance(student, wide).item() == pytest.approx(0, abs=1e-6)
     opposite = embedding_distance(student, -student).item()
     assert opposite == pytest.approx(2, abs=1e-5)
+    for width, itself in ((8, True), (16, False)):
+        teacher = torch.nn.functional.normalize(torch.randn(4, width), dim=1)
+        between = [
+            (student[i].dot(student[j]) - teacher[i].dot(teacher[j])) ** 2
+            for i in range(4)
+            for j in range(4)
+        ]
+        expected = torch.stack(between).mean()
+        if itself:
+            expected += torch.stack([1 - student[i].dot(teacher[i]) for i in range(4)]).mean()
+        torch.testing.assert_close(embedding_distance(student, teacher), expected)
 
 
 def test_spearman_is_that_of_ranks_with_ties() -> None:
@@ -288,6 +295,33 @@ def test_neighbours_are_shared_with_the_same_vectors_alone() -> None:
     # Of 39 others 10 are nearest: by chance a quarter of them is shared.
     others = vectors[generator.permutation(40)]
     assert 0.1 < neighbour_overlap(vectors, others) < 0.45
+
+
+def on_a_circle(*degrees: float) -> np.ndarray:
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def test_a_text_is_no_neighbour_of_its_own() -> None:
+    # The nearest texts are 1, 0, 1 in the first and 2, 2, 1 in the second.
+    overlap = neighbour_overlap(on_a_circle(0, 10, 30), on_a_circle(0, 40, 30))
+    assert overlap == pytest.approx(1 / 3)
+
+
+def test_neighbours_of_many_texts_are_those_of_all_cosines() -> None:
+    """More texts than are compared at once."""
+    generator = np.random.default_rng(0)
+    both = [generator.normal(size=(600, 8)) for _ in range(2)]
+    # Alike, so that some neighbours are shared.
+    both[1] += both[0]
+    nearest = []
+    for vectors in both:
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        cosines = vectors @ vectors.T
+        np.fill_diagonal(cosines, -1)
+        nearest.append([set(row[:10]) for row in np.argsort(-cosines, axis=1)])
+    shared = [len(a & b) / 10 for a, b in zip(*nearest, strict=True)]
+    assert neighbour_overlap(*both) == pytest.approx(np.mean(shared))
 
 
 def rows_of(columns: dict[str, list[Any]]) -> SelectedRows:
@@ -336,19 +370,9 @@ def test_a_classifier_teaches_no_embeddings(teacher_folder: str) -> None:
 
 
 def test_without_a_teacher_there_is_nothing_to_learn(encoder_folder: str) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose(
-            "config",
-            [
-                "task=embedding",
-                "dataset=csv",
-                "dataset.data_files.train=a.csv",
-                f"student.checkpoint={encoder_folder}",
-                "output_dir=out",
-            ],
-        )
+    words = ["task=embedding", "dataset=csv", "dataset.data_files.train=a.csv"]
     with pytest.raises(ConfigError, match="learns from a teacher alone: set teacher=self"):
-        Plan.build(plain(cfg))
+        launching.planned(*words, f"student.checkpoint={encoder_folder}")
 
 
 def test_trainer_of_the_python_api(encoder_folder: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict, List, Value
 from quantized_training import trained
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support
 
 import sparsekit
 from sparsekit.data.datasets import FileDataset
@@ -76,9 +76,21 @@ def test_the_metrics_are_those_of_scikit_learn() -> None:
     assert found["average_precision"] == pytest.approx(average_precision_score(true, scores))
     with pytest.raises(UserError, match="undefined for 40 rows without any label"):
         multi_label.compute(["average_precision"], scores, np.zeros((40, 5)), 0.5)
-    report = multi_label.report(scores, true * [1, 1, 1, 1, 0], 0.6, list("abcde"))
+
+
+def test_the_report_of_each_label_is_that_of_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    scores, true = generator.random((40, 5)), generator.integers(0, 2, (40, 5))
+    true[:, 4] = 0
+    report = multi_label.report(scores, true, 0.7, list("abcde"))
+    columns = precision_recall_fscore_support(true, scores >= 0.7, zero_division=0)
+    for label, *values in zip("abcde", *columns, strict=True):
+        found = [report[label][name] for name in ("precision", "recall", "f1", "rows")]
+        assert found == pytest.approx(values)
+    assert all(report[label]["precision"] != report[label]["recall"] for label in "abcd")
+    areas = average_precision_score(true[:, :4], scores[:, :4], average=None)
+    assert [report[label]["average_precision"] for label in "abcd"] == pytest.approx(areas)
     assert report["e"]["average_precision"] is None
-    assert report["a"]["f1"] == pytest.approx(f1_score(true[:, 0], scores[:, 0] >= 0.6))
 
 
 def test_no_threshold_is_better_than_the_chosen_one() -> None:

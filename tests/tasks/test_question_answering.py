@@ -15,6 +15,7 @@ import launching
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from datasets import Dataset, DatasetDict
 from serving import post, serving
 from transformers import (
@@ -471,6 +472,33 @@ def test_an_evaluation_table_has_a_context_once_and_gives_its_windows(
     # Tables of earlier versions have the context in each row.
     columns["text_pair"] = [contexts[label["index"]] for label in table["label"]]
     assert [each.ids for each in task.answers.encode_table(encoder, columns)] == encoded
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_distance_of_windows_leaves_out_their_padding(
+    reader_folder: str, temperature: float
+) -> None:
+    task, lengths = QuestionAnswering(), (5, 3)
+    torch.manual_seed(0)
+    taught = [torch.randn(length) for length in lengths]
+    collate = task.collator(AutoTokenizer.from_pretrained(reader_folder))
+    batch = collate(
+        [{"input_ids": [5] * len(each), "teacher_start_logits": each.numpy()} for each in taught]
+    )
+    assert batch["teacher_start_logits"][1].softmax(0)[3:].tolist() == [0, 0]
+    # As where another process has a longer row: the teacher's columns are not padded further.
+    batch["attention_mask"] = F.pad(batch["attention_mask"], (0, 2))
+    student = torch.randn(2, 7, requires_grad=True)
+    outputs = {"start_logits": student}
+    found = task.distance("start_logits", outputs, batch, temperature)
+    each = []
+    for row, teacher in zip(student, taught, strict=True):
+        p, q = ((logits / temperature).softmax(0) for logits in (teacher, row[: len(teacher)]))
+        each.append(temperature**2 * (p * (p / q).log()).sum())
+    torch.testing.assert_close(found, torch.stack(each).mean())
+    found.backward()
+    assert student.grad is not None
+    assert (student.grad != 0).sum(1).tolist() == list(lengths)
 
 
 def test_a_classifier_teaches_no_answers(teacher_folder: str) -> None:

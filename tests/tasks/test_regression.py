@@ -88,6 +88,17 @@ def test_a_teacher_of_classes_is_refused(
     assert np.shape(taught["logits"]) == (48, 1)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_distance_is_the_squared_error_at_any_temperature(
+    student: LoadedModel, temperature: float
+) -> None:
+    rows = [{"input_ids": [5, 6], "teacher_logits": [value]} for value in (1.0, -2.0)]
+    batch = TASK.collator(student.tokenizer)(rows)
+    outputs = {"logits": torch.tensor([[1.5], [1.0]])}
+    found = TASK.distance("logits", outputs, batch, temperature)
+    assert found.item() == pytest.approx((0.5**2 + 3.0**2) / 2)
+
+
 @pytest.mark.slow
 def test_the_whole_path(tmp_path: Path, student: LoadedModel) -> None:
     """Distillation and int8 in training; the export is checked, verified and orders texts."""

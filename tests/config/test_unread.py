@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hydra import compose, initialize_config_dir
-from project import CONF
+from launching import composed
 
 from sparsekit.config.unread import KEYS, PLAIN_GROUPS, unread_keys, unread_variables
 
@@ -26,8 +25,7 @@ from sparsekit.config.unread import KEYS, PLAIN_GROUPS, unread_keys, unread_vari
     ],
 )
 def test_variables_that_nothing_reads(override: str, problem: str | None) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", ["dataset=quickstart", "teacher=finetuned", override])
+    cfg = composed("dataset=quickstart", "teacher=finetuned", override)
     found = unread_variables(cfg, [override])
     if problem is None:
         assert found == []
@@ -49,8 +47,7 @@ def test_variables_that_nothing_reads(override: str, problem: str | None) -> Non
     ],
 )
 def test_keys_that_nothing_reads(overrides: list[str], problem: str | None) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", ["dataset=quickstart", *overrides])
+    cfg = composed("dataset=quickstart", *overrides)
     assert set(KEYS) | {"peak", "num_epochs"} >= set(cfg) >= set(KEYS)
     assert tuple(cfg.sweep)[:4] == PLAIN_GROUPS["sweep"]
     found = unread_keys(cfg)
