@@ -121,6 +121,14 @@ def test_a_student_equal_to_its_teacher_has_no_distance() -> None:
     assert layer_loss(attached(student, other), student) > 1e-3
 
 
+def test_the_teacher_runs_without_dropout() -> None:
+    student, teacher = classifier(2), classifier(2).train()
+    for module in teacher.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    assert layer_loss(attached(student, teacher), student) == pytest.approx(0.0, abs=1e-6)
+
+
 def test_widths_may_differ() -> None:
     student = classifier(2)
     modifier = attached(student, classifier(4, width=32))

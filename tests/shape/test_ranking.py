@@ -73,6 +73,24 @@ def test_statistics_are_those_of_single_rows_however_many_tokens_are_labelled() 
     torch.testing.assert_close(together.hidden.square, apart.hidden.square)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_statistics_are_measured_without_dropout(training: bool) -> None:
+    model, batches = classifier(), labelled()
+    expected = measure(model, batches)
+    dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    for dropout in dropouts:
+        dropout.p = 0.5
+    found = measure(model.train(training), batches)
+    torch.testing.assert_close(found.hidden.square, expected.hidden.square)
+    for one, other in zip(
+        found.heads + found.neurons, expected.heads + expected.neurons, strict=True
+    ):
+        assert one is not None and other is not None
+        torch.testing.assert_close(one.moments, other.moments)
+        torch.testing.assert_close(one.output_fisher, other.output_fisher)
+    assert {module.training for module in (model, *dropouts)} == {training}
+
+
 def test_a_loss_that_is_not_finite_ranks_nothing() -> None:
     model = classifier()
     with torch.no_grad():
