@@ -153,8 +153,9 @@ def test_the_logged_loss_weighs_parts_of_a_step_by_their_rows() -> None:
 
 
 def test_models_without_known_layers_are_refused() -> None:
-    student = PerLayerDistillation(student_layer_names=["__LAYERS__"], teacher_layer_names=["a"])
-    assert "stands alone" in student.problems(1)[0]
+    for own, theirs in ((["__LAYERS__"], ["a"]), (["__LAYERS__", "a"], None)):
+        both = PerLayerDistillation(student_layer_names=own, teacher_layer_names=theirs)
+        assert "__LAYERS__ stands alone" in both.problems(1)[0]
     other = classifier(2)
     other.config.model_type = "unknown"
     with pytest.raises(ConfigError, match="__LAYERS__"):
