@@ -493,11 +493,13 @@ def test_it_trains_with_the_precision_of_its_arguments(
     assert watch.seen == [matmul] * 2
 
 
+@pytest.mark.parametrize("sampling", ["random", "group_by_length"])
 def test_the_order_of_rows_has_a_seed_of_its_own(
-    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset]
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], sampling: str
 ) -> None:
     def order(**seeds: int) -> list[list[int]]:
-        run = trainer(tmp_path, student, rows, recipe(qat_start=None), **seeds)
+        asked = {"train_sampling_strategy": sampling, **seeds}
+        run = trainer(tmp_path, student, rows, recipe(qat_start=None), **asked)
         return [ids for batch in run.get_train_dataloader() for ids in batch["input_ids"].tolist()]
 
     expected = order(seed=3)
