@@ -14,13 +14,15 @@ from sparsekit.modifiers.distillation.attention import AttentionDistillation, re
 from sparsekit.modifiers.distillation.layers import PerLayerDistillation
 
 
-def classifier(layers: int, width: int = 16, seed: int = 0) -> BertForSequenceClassification:
+def classifier(
+    layers: int, width: int = 16, seed: int = 0, heads: int = 2
+) -> BertForSequenceClassification:
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=20,
         hidden_size=width,
         num_hidden_layers=layers,
-        num_attention_heads=2,
+        num_attention_heads=heads,
         intermediate_size=width,
         initializer_range=0.5,
         hidden_dropout_prob=0.0,
@@ -66,6 +68,32 @@ def test_the_distance_is_the_mean_divergence_of_rows_of_relations() -> None:
     student, teacher = relations(ours, 4), relations(theirs, 4)
     expected = (teacher * np.log(teacher / student)).sum(axis=-1).mean()
     assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def projections(model: BertForSequenceClassification) -> list[torch.Tensor]:
+    """The queries, keys and values of the last layer on `IDS`."""
+    found: list[torch.Tensor] = []
+    attention = model.bert.encoder.layer[-1].attention.self
+    hooks = [
+        getattr(attention, part).register_forward_hook(lambda _, __, output: found.append(output))
+        for part in ("query", "key", "value")
+    ]
+    with torch.no_grad():
+        model(input_ids=IDS)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def test_the_loss_is_gain_times_the_sum_of_three_distances() -> None:
+    """By default in as many parts as the teacher has heads."""
+    student, teacher = classifier(2), classifier(2, seed=1, heads=4)
+    pairs = zip(projections(student), projections(teacher), strict=True)
+    expected = sum(float(relation_distance(own, theirs, None, 4)) for own, theirs in pairs)
+    modifier = attached(student, teacher, gain=2.0)
+    assert modifier.note == "1 layers, 4 relation heads"
+    assert attention_loss(modifier, student) == pytest.approx(2 * expected, rel=1e-5)
+    assert modifier.logs() == {"attention_loss": pytest.approx(expected, rel=1e-5)}
 
 
 @pytest.mark.parametrize("layers", ["last", "all"])

@@ -277,6 +277,34 @@ def test_two_prunings_of_one_weight_at_once_are_refused() -> None:
     Recipe(3, dict(modifiers), {}).attach(net())
 
 
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_alternating_pruning_ranks_in_each_layer_or_over_all(everywhere: bool) -> None:
+    model = net()
+    model.get_parameter("a.weight").data *= 100
+    modifier = ACDCPruning(
+        end=2.0, update_frequency=1.0, compression_sparsity=0.5, global_sparsity=everywhere
+    )
+    modifier.attach(model)
+    modifier.update(1.0)
+    each = zeros(model, "a"), zeros(model, "b")
+    assert each == (0.5, 0.5) if not everywhere else each[0] < 0.05 < 0.95 < each[1]
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_alternating_pruning_leaves_its_last_mask_or_none(stays: bool) -> None:
+    model = net()
+    modifier = ACDCPruning(
+        end=2.0, update_frequency=1.0, compression_sparsity=0.5, leave_enabled=stays
+    )
+    modifier.attach(model)
+    for epoch, masked in ((1.5, True), (2.0, stays)):
+        modifier.update(epoch)
+        torch.nn.init.ones_(model.get_parameter("a.weight"))
+        modifier.constrain()
+        assert (zeros(model, "a") > 0) is masked
+        assert bool(modifier.masks().masks) is masked
+
+
 def test_alternating_sparsity_is_planned_too() -> None:
     recipe = Recipe(
         4, {"it": ACDCPruning(end=4.0, update_frequency=1.0, compression_sparsity=0.9)}, {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -12,7 +15,7 @@ from transformers import (
 )
 
 from sparsekit.errors import ConfigError
-from sparsekit.modifiers.distillation.layers import PerLayerDistillation
+from sparsekit.modifiers.distillation.layers import PerLayerDistillation, feature_distance
 
 
 def classifier(layers: int, width: int = 16) -> BertForSequenceClassification:
@@ -30,9 +33,12 @@ def classifier(layers: int, width: int = 16) -> BertForSequenceClassification:
 
 
 def attached(
-    student: BertForSequenceClassification, teacher: BertForSequenceClassification
+    student: BertForSequenceClassification,
+    teacher: BertForSequenceClassification,
+    **fields: Any,
 ) -> PerLayerDistillation:
-    modifier = PerLayerDistillation(gain=1.0, student_layer_names=["__LAYERS__"])
+    given = {"gain": 1.0, "student_layer_names": ["__LAYERS__"]}
+    modifier = PerLayerDistillation(**given | fields)
     modifier.use_teacher(teacher)
     modifier.attach(student)
     modifier.update(0.0)
@@ -42,6 +48,28 @@ def attached(
 def layer_loss(modifier: PerLayerDistillation, student: BertForSequenceClassification) -> float:
     batch = {"input_ids": torch.tensor([[1, 2, 3]]), "attention_mask": torch.ones(1, 3)}
     return float(modifier.loss(torch.zeros(()), batch, student.train()(**batch)).detach())
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_distance_is_the_mean_squared_error_without_padding(normalize: bool) -> None:
+    generator = np.random.default_rng(0)
+    ours, theirs = generator.normal(size=(2, 3, 4)), generator.normal(scale=3.0, size=(2, 3, 4))
+    mask = np.array([[1, 1, 0], [1, 0, 0]])
+    found = feature_distance(*map(torch.tensor, (ours, theirs, mask)), normalize, 0.5)
+    rows, taught = ours[mask == 1], theirs[mask == 1]
+    expected = ((rows - taught) ** 2).mean()
+    if normalize:
+        expected /= (taught**2).mean() + 0.5
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_loss_rises_by_gain_times_the_distances() -> None:
+    student = classifier(2)
+    once = layer_loss(attached(student, classifier(4)), student)
+    student = classifier(2)
+    modifier = attached(student, classifier(4), gain=2.0)
+    assert layer_loss(modifier, student) == pytest.approx(2 * once)
+    assert modifier.logs() == {"layer_loss": pytest.approx(once)}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +121,14 @@ def test_a_student_equal_to_its_teacher_has_no_distance() -> None:
     assert layer_loss(attached(student, other), student) > 1e-3
 
 
+def test_the_teacher_runs_without_dropout() -> None:
+    student, teacher = classifier(2), classifier(2).train()
+    for module in teacher.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    assert layer_loss(attached(student, teacher), student) == pytest.approx(0.0, abs=1e-6)
+
+
 def test_widths_may_differ() -> None:
     student = classifier(2)
     modifier = attached(student, classifier(4, width=32))
@@ -117,8 +153,9 @@ def test_the_logged_loss_weighs_parts_of_a_step_by_their_rows() -> None:
 
 
 def test_models_without_known_layers_are_refused() -> None:
-    student = PerLayerDistillation(student_layer_names=["__LAYERS__"], teacher_layer_names=["a"])
-    assert "stands alone" in student.problems(1)[0]
+    for own, theirs in ((["__LAYERS__"], ["a"]), (["__LAYERS__", "a"], None)):
+        both = PerLayerDistillation(student_layer_names=own, teacher_layer_names=theirs)
+        assert "__LAYERS__ stands alone" in both.problems(1)[0]
     other = classifier(2)
     other.config.model_type = "unknown"
     with pytest.raises(ConfigError, match="__LAYERS__"):

@@ -22,6 +22,7 @@ from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.modifiers.quantization.scales import quantization_parameters
 from sparsekit.sparsity.masks import magnitude_mask
 from sparsekit.tasks.distances import kl_divergence
+from sparsekit.tasks.question_answering import QuestionAnswering
 from sparsekit.tasks.text_classification import TextClassification
 
 
@@ -198,6 +199,22 @@ def test_hardness_mixes_the_losses(hardness: float) -> None:
     mixed = modifier.loss(task, {"teacher_logits": teacher}, {"logits": student})
     kd = kl_divergence(student, teacher, 3.0)
     assert mixed.item() == pytest.approx(((1 - hardness) * task + hardness * kd).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("keys", [None, ["start_logits"], ["end_logits"]])
+def test_the_chosen_outputs_alone_are_distilled(keys: list[str] | None) -> None:
+    task = QuestionAnswering()
+    modifier = Distillation(hardness=1.0, distill_output_keys=keys)
+    modifier.use_task(task)
+    modifier.update(0.0)
+    outputs = {name: torch.randn(2, 5) for name in task.outputs}
+    batch = {f"teacher_{name}": torch.randn(2, 5) for name in task.outputs}
+    batch["attention_mask"] = torch.ones(2, 5)
+    expected = sum(
+        float(kl_divergence(outputs[name], batch[f"teacher_{name}"], 2.0))
+        for name in keys or ("start_logits", "end_logits")
+    )
+    assert float(modifier.loss(torch.tensor(0.7), batch, outputs)) == pytest.approx(expected)
 
 
 def test_distillation_outside_its_window_is_the_task_loss() -> None:

@@ -1,4 +1,4 @@
-"""Movement pruning where gradients are not finite, as those of a step in fp16 that is skipped."""
+"""Movement pruning: which weights go, and gradients that are not finite, as of fp16."""
 
 from __future__ import annotations
 
@@ -20,6 +20,19 @@ def pruning() -> tuple[MovementPruning, nn.Module]:
     modifier.attach(model)
     modifier.update(0.0)
     return modifier, model
+
+
+def test_weights_that_gradient_descent_shrinks_are_pruned() -> None:
+    """Of two equal magnitudes: weight * gradient > 0 shrinks a weight, < 0 makes it grow."""
+    layer = nn.Linear(4, 1, bias=False)
+    layer.weight = nn.Parameter(torch.tensor([[0.5, 0.5, -0.5, -0.5]]))
+    modifier = MovementPruning(end=1.0, init_sparsity=0.0, final_sparsity=0.5, params=["0.weight"])
+    modifier.attach(nn.Sequential(layer))
+    modifier.update(0.0)
+    layer.weight.grad = torch.tensor([[0.1, -0.1, -0.1, 0.1]])
+    modifier.before_step()
+    modifier.update(1.0)
+    assert layer.weight.tolist() == [[0.0, 0.5, 0.0, -0.5]]
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

@@ -19,6 +19,7 @@ from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.sparsity import memory
+from sparsekit.sparsity.fisher import Fisher
 
 KINDS = [OBSPruning, MFACPruning]
 FEATURES, CLASSES = 24, 4
@@ -161,8 +162,10 @@ def test_measuring_again_on_the_way_helps(net: Net, trained) -> None:
     assert losses[1] < losses[0]
 
 
-def test_a_gradient_of_several_rows_asks_for_as_many_rows(net: Net) -> None:
-    asked = []
+def test_a_gradient_is_of_as_many_rows_as_are_asked_for(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, fishers = [], list[Fisher]()
 
     def counted(count: int, seed: int, multiple: int) -> Iterator[dict[str, Tensor]]:
         asked.append((count, multiple))
@@ -170,8 +173,16 @@ def test_a_gradient_of_several_rows_asks_for_as_many_rows(net: Net) -> None:
 
     modifier = attached(OBSPruning, net, num_grads=20, grad_sampler_kwargs={"batch_size": 3})
     modifier.use_rows(counted)
+    empty = modifier.empty
+
+    def kept(weights: int) -> Fisher:
+        fishers.append(empty(weights))
+        return fishers[-1]
+
+    monkeypatch.setattr(modifier, "empty", kept)
     modifier.update(1.0)
     assert asked == [(60, 3)]
+    assert [fisher.count for fisher in fishers] == [20, 20]  # Gradients, not rows.
     modifier.update(1.2)  # no new mask before epoch 1.5
     assert len(asked) == 1
 

@@ -104,10 +104,12 @@ def test_the_average_is_of_the_observed_ranges() -> None:
 
 def test_each_quantizer_has_its_observer() -> None:
     net = nn.Sequential(nn.Linear(4, 4))
-    Quantization(weight_observer="mse", activation_observer="percentile").attach(net)
+    Quantization(
+        weight_observer="mse", activation_observer="percentile", observer_percentile=99.0
+    ).attach(net)
     layer = net[0]
     assert layer.weight_quantizer.observer.name == "mse"
-    assert layer.input_quantizer.observer.name == "percentile"
+    assert layer.input_quantizer.observer == Observer("percentile", 99.0)
 
 
 def test_problems() -> None:

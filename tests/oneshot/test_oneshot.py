@@ -22,6 +22,7 @@ from sparsekit.models.loading import load_for_task
 from sparsekit.oneshot.calibration import ROWS, draw
 from sparsekit.oneshot.methods import OneShot, input_norms, prune, row_ranks
 from sparsekit.sparsity.prunable import prunable
+from sparsekit.sparsity.surgeon import measure
 from sparsekit.tasks.text_classification import TextClassification
 
 TASK = TextClassification(max_length=64)
@@ -69,6 +70,60 @@ def test_wanda_weighs_by_the_inputs_and_ignores_padding() -> None:
     # Each row keeps two: by the product, not by the size alone.
     expected = torch.tensor([[1.0, 0.0, 1.2, 0.0], [4.0, 0.0, 2.0, 0.0]])
     assert torch.equal(model.linear.weight, expected)
+
+
+class Loss:
+    def __init__(self, loss: torch.Tensor) -> None:
+        self.loss = loss
+
+
+class Regression(nn.Module):
+    """Each row is one vector, and its loss the square of the layer's outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3, bias=False)
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: Any = None
+    ) -> Loss:
+        return Loss(self.linear(input_ids).square().sum(-1).mean())
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"method": "wanda", "rows": 24}, [(24, 5, 1)]),
+        (
+            {"method": "obs", "num_grads": 12, "grad_batch_size": 2, "num_recomputations": 2},
+            [(24, 5, 2), (24, 1_000_005, 2)],
+        ),
+    ],
+)
+def test_rows_are_asked_for_by_the_settings(
+    settings: dict[str, Any], expected: list[tuple[int, int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, measured = [], list[int]()
+
+    def calibration(count: int, seed: int, multiple: int) -> Any:
+        asked.append((count, seed, multiple))
+        rows = torch.randn(count, 1, 4, generator=torch.Generator().manual_seed(seed))
+        ones = torch.ones(count, 1, dtype=torch.long)
+        yield {"input_ids": rows, "attention_mask": ones, "labels": ones[:, 0]}
+
+    def counted(*args: Any) -> Any:
+        fishers = measure(*args)
+        measured.extend(fisher.count for fisher in fishers.values())
+        return fishers
+
+    monkeypatch.setattr("sparsekit.oneshot.methods.measure", counted)
+    model = Regression()
+    config = OneShot(sparsity=0.5, seed=5, fisher_block_size=4, **settings)
+    prune(model, {"linear": model.linear}, calibration, config)
+    assert asked == expected
+    # Each gradient is of `grad_batch_size` rows.
+    assert measured == [count // multiple for count, _, multiple in expected if multiple > 1]
+    assert int((model.linear.weight == 0).sum()) == 6
 
 
 def test_ranks_of_blocks_are_those_of_their_means() -> None:
@@ -152,21 +207,21 @@ def test_a_checkpoint_is_pruned(
 def test_obs_is_repeatable_and_nearer_to_the_dense_model(
     teacher_folder: str, csv_files: dict[str, str], tmp_path: Path
 ) -> None:
-    stderr = []
+    pruned = []
     for method in ("obs", "obs", "magnitude"):
-        target = tmp_path / f"{len(stderr)}"
+        target = tmp_path / f"{len(pruned)}"
         options = ["--method", method, "--sparsity", "0.6", "--global", "--num-grads", "96"]
         data = ["--data", csv_files["train"], "--num-recomputations", "1"]
         assert command(teacher_folder, *options, *data, "-o", str(target))[0] == 0
-        stderr.append(load_file(target / "model.safetensors"))
-    assert all(torch.equal(stderr[0][name], stderr[1][name]) for name in stderr[0])
+        pruned.append(load_file(target / "model.safetensors"))
+    assert all(torch.equal(pruned[0][name], pruned[1][name]) for name in pruned[0])
     dense, _ = load_for_task(Path(teacher_folder), TASK, ["LABEL_0", "LABEL_1"])
     names = [f"{name}.weight" for name in prunable(dense.model)]
     with Path(csv_files["validation"]).open() as file:
         texts = [row["text"] for row in csv.DictReader(file)]
     batch = dense.tokenizer(texts, padding=True, return_tensors="pt")
     logits = []
-    for weights in (None, stderr[0], stderr[2]):
+    for weights in (None, pruned[0], pruned[2]):
         if weights is not None:
             state = dense.model.state_dict()
             dense.model.load_state_dict(state | {name: weights[name] for name in names})

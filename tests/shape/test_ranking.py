@@ -22,6 +22,7 @@ from sparsekit.shape.ranking import (
     rank,
 )
 from sparsekit.shape.removal import remove
+from sparsekit.shape.shrink import Shrink, shrink
 from sparsekit.shape.statistics import measure
 
 
@@ -71,6 +72,24 @@ def test_statistics_are_those_of_single_rows_however_many_tokens_are_labelled() 
         torch.testing.assert_close(one.output_fisher, other.output_fisher)
         torch.testing.assert_close(one.moments, other.moments)
     torch.testing.assert_close(together.hidden.square, apart.hidden.square)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_statistics_are_measured_without_dropout(training: bool) -> None:
+    model, batches = classifier(), labelled()
+    expected = measure(model, batches)
+    dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    for dropout in dropouts:
+        dropout.p = 0.5
+    found = measure(model.train(training), batches)
+    torch.testing.assert_close(found.hidden.square, expected.hidden.square)
+    for one, other in zip(
+        found.heads + found.neurons, expected.heads + expected.neurons, strict=True
+    ):
+        assert one is not None and other is not None
+        torch.testing.assert_close(one.moments, other.moments)
+        torch.testing.assert_close(one.output_fisher, other.output_fisher)
+    assert {module.training for module in (model, *dropouts)} == {training}
 
 
 def test_a_loss_that_is_not_finite_ranks_nothing() -> None:
@@ -167,6 +186,34 @@ def test_obs_costs_what_the_best_weights_without_the_structures_lose(
         change = best - full
         rise = float((found.output_fisher * ((change @ moments) * change).sum(1)).sum()) / 2
         assert float(ranking.losses[count]) == pytest.approx(rise, rel=1e-4)
+
+
+def test_shrinking_leaves_the_least_squares_weights_of_what_stays() -> None:
+    model = classifier()
+    statistics = measure(model, labelled(32))
+    config = Shrink(heads=0.5, neurons=0.5, method="obs")
+    rankings = rank(model, "obs", statistics)
+    kept = choose(model, rankings, config.shares, ranks_globally=False)
+    expected = []
+    for index, block in enumerate(blocks(model)):
+        for path, found, units, size in (
+            ("attention.output.dense", statistics.heads[index], kept.heads[index], 8),
+            ("output.dense", statistics.neurons[index], kept.neurons[index], 1),
+        ):
+            assert found is not None
+            stay = (units[:, None] * size + torch.arange(size)).flatten()
+            moments, full = damped(found.moments), block.linear(path).weight.detach().double()
+            best = torch.linalg.lstsq(moments[stay][:, stay], moments[stay] @ full.T).solution.T
+            assert not torch.allclose(best, full[:, stay], rtol=0, atol=0.01)
+            expected.append(best.float())
+    shrink(model, config, rankings, statistics)
+    found_weights = [
+        block.linear(path).weight.detach()
+        for block in blocks(model)
+        for path in ("attention.output.dense", "output.dense")
+    ]
+    for weight, best in zip(found_weights, expected, strict=True):
+        torch.testing.assert_close(weight, best, rtol=1e-3, atol=1e-4)
 
 
 def test_shares_are_of_each_layer() -> None:

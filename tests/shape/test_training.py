@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import api_training
+import pytest
+import torch
 from safetensors.torch import load_file
-from shaped import classifier
+from shaped import batch, classifier
+from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import sparsekit
 from sparsekit.models.inspection import inspect
-from sparsekit.modifiers.distillation.layers import PerLayerDistillation
+from sparsekit.modifiers.pruning.structured import StructuredPruning
 from sparsekit.onnx.sums import check_sums
 from sparsekit.onnx.trace import load_model
 from sparsekit.shape.blocks import blocks
@@ -87,20 +91,17 @@ def test_hidden_states_are_learned_while_structures_go(teacher_folder: str, tmp_
     assert training.results["shape"]["neurons"] == [32, 32]
 
 
-def test_layers_of_other_numbers_are_paired_by_depth(teacher_folder: str) -> None:
-    model, teacher = classifier(layers=2), classifier(layers=4)
-    modifier = PerLayerDistillation(student_layer_names=["__LAYERS__"])
-    modifier.use_teacher(teacher)
+@pytest.mark.parametrize("method", ["first_order", "obs"])
+def test_each_mask_is_measured_on_as_many_rows_as_are_asked_for(method: str) -> None:
+    model, asked = classifier(), list[tuple[int, int]]()
+
+    def draw(count: int, seed: int, multiple: int) -> Iterator[dict[str, Tensor]]:
+        asked.append((count, multiple))
+        yield batch() | {"labels": torch.tensor([0, 1])}
+
+    modifier = StructuredPruning(end=1.0, heads=0.5, method=method, rows=24, update_frequency=0.5)
     modifier.attach(model)
-    assert modifier._pairs == [
-        ("bert.encoder.layer.0", "bert.encoder.layer.1"),
-        ("bert.encoder.layer.1", "bert.encoder.layer.3"),
-    ]
-
-
-def test_all_layers_stand_alone_in_their_list() -> None:
-    for fields in (
-        {"student_layer_names": ["__LAYERS__", "bert.encoder.layer.0"]},
-        {"student_layer_names": ["__LAYERS__"], "teacher_layer_names": ["bert.encoder.layer.0"]},
-    ):
-        assert "__LAYERS__ stands alone" in PerLayerDistillation(**fields).problems(1)[0]
+    modifier.use_rows(draw)
+    for epoch in (0.0, 0.25, 0.5, 1.0):
+        modifier.update(epoch)
+    assert asked == [(24, 1)] * 3

@@ -12,6 +12,7 @@ from sparsekit.sparsity import fisher as fisher_module
 from sparsekit.sparsity.fisher import BlockFisher, Fisher, GradientFisher
 from sparsekit.sparsity.gradients import Products, example_gradients
 from sparsekit.sparsity.packed_fisher import PackedFisher
+from sparsekit.sparsity.surgeon import measure
 
 WEIGHTS, BLOCK, DAMP = 28, 8, 1e-3  # the last of four blocks is half full
 KINDS = ["blocks", "packed", "gradients"]
@@ -244,6 +245,34 @@ def test_frozen_layers_have_gradients_too(make: type[Shared | Relative]) -> None
     actual = dict(example_gradients(model, batch, {"body": model.body}, 1))
     assert actual["body"].dense().abs().sum() > 0
     assert not model.body.weight.requires_grad
+
+
+class Dropped(Shared):
+    """Its inputs are dropped in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> Output:
+        return super().forward(self.dropout(inputs), labels)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_fisher_is_measured_without_dropout(training: bool) -> None:
+    torch.manual_seed(0)
+    model = Dropped()
+    batch = {"inputs": torch.randn(6, 4, 6), "labels": torch.tensor([0, 1, 2, 0, 1, 2])}
+
+    def empty(weights: int) -> BlockFisher:
+        return BlockFisher.zeros(weights, BLOCK, torch.device("cpu"))
+
+    expected = empty(model.body.weight.numel())
+    for _, gradients in example_gradients(model.eval(), batch, {"body": model.body}, 1):
+        expected.add(gradients)
+    found = measure(model.train(training), {"body": model.body}, [batch], empty)["body"]
+    torch.testing.assert_close(found.total, expected.total)
+    assert model.training is model.dropout.training is training
 
 
 def least_rise(matrix: Tensor, weight: Tensor, stays: Tensor) -> Tensor:

@@ -62,7 +62,6 @@ def trainer(
     """A trainer of 8 steps an epoch, which attaches `recipe`."""
     args = SparseTrainingArguments(
         output_dir=str(folder),
-        precision="fp32",
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         disable_tqdm=True,
@@ -70,6 +69,7 @@ def trainer(
         logging_steps=1,
         **{
             "num_train_epochs": recipe.num_epochs,
+            "precision": "fp32",
             "use_cpu": True,
             "report_to": "none",
             "save_strategy": "no",

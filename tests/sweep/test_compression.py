@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -163,20 +164,23 @@ def test_a_file_is_no_output(tmp_path: Path) -> None:
 
 def test_a_signal_ends_the_trial_too(tmp_path: Path) -> None:
     """The trial gets it once, and the search waits until it has ended."""
-    trial = tmp_path / "sparsekit_trial.py"
+    trial, began = tmp_path / "sparsekit_trial.py", tmp_path / "began"
     trial.write_text(
-        "import signal, sys, time\n"
+        "import os, signal, sys, time\n"
         "def end(number, frame):\n"
         f"    open({str(tmp_path / 'signals')!r}, 'a').write(f'{{number}} ')\n"
         "    time.sleep(0.5)\n"
         f"    open({str(tmp_path / 'ended')!r}, 'w')\n"
         "    sys.exit(143)\n"
         "signal.signal(signal.SIGTERM, end)\n"
-        f"open({str(tmp_path / 'began')!r}, 'w')\n"
+        f"with open({str(began)!r}, 'w') as file:\n"
+        "    file.write(str(os.getpid()))\n"
         "time.sleep(60)\n"
     )
+    # A process that a shell starts in the background ignores SIGINT, and so do its children.
     searching = (
-        "import sys\nfrom sparsekit.cli import compress\n"
+        "import signal, sys\nfrom sparsekit.cli import compress\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.executable = {str(tmp_path / 'python')!r}\n"
         "compress._train([], None)\n"
     )
@@ -184,12 +188,21 @@ def test_a_signal_ends_the_trial_too(tmp_path: Path) -> None:
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{trial}"\n')
     python.chmod(0o755)
     process = subprocess.Popen([sys.executable, "-c", searching], start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "began").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    # To the whole group, as a terminal does.
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(60) != 0
+    try:
+        deadline = time.monotonic() + 60
+        while not began.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert began.exists(), process.poll()
+        # To the whole group, as a terminal does.
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
+        process.wait()
+        # The trial has a session of its own.
+        if began.exists() and not (tmp_path / "ended").exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(began.read_text()), signal.SIGKILL)
     assert (tmp_path / "ended").exists()
     assert (tmp_path / "signals").read_text() == f"{int(signal.SIGTERM)} "
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -162,6 +163,11 @@ torch.empty(16 * 2**20).fill_(1)
 """
 
 
+needs_glibc = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="the memory that glibc's malloc reuses"
+)
+
+
 def printed_faults(script: str, **environment: str) -> list[int]:
     names = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
     plain = {name: value for name, value in os.environ.items() if name not in names}
@@ -175,6 +181,7 @@ def printed_faults(script: str, **environment: str) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
+@needs_glibc
 def test_freed_memory_is_reused_within_the_context_alone() -> None:
     outside, inside, afterwards = printed_faults("""
 outside = faults()
@@ -191,6 +198,7 @@ print(outside, inside, faults(3, 512))
     assert afterwards > outside / 2
 
 
+@needs_glibc
 def test_thresholds_of_the_environment_stay() -> None:
     outside, inside = printed_faults(
         """

@@ -120,12 +120,21 @@ def test_the_chosen_weights_are_those_of_the_checkpoint(
     assert not saved[weight].equal(last[weight])
 
 
+@pytest.mark.parametrize(
+    ("scores", "threshold"),
+    # Each epoch is worse; or the fourth is better, but by too little to count.
+    [([1.0, 0.9, 0.8, 0.7, 0.65], 0.0), ([1.0, 0.9, 0.8, 0.84, 0.95], 0.05)],
+)
 def test_early_stopping_waits_for_the_last_stage(
-    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    student: LoadedModel,
+    rows: dict[str, Dataset],
+    caplog: pytest.LogCaptureFixture,
+    scores: list[float],
+    threshold: float,
 ) -> None:
-    """From epoch 1 on every score is worse; only after epochs 4 and 5 is that counted."""
+    """From epoch 1 on scores are worse; only after epochs 4 and 5 is that counted."""
     caplog.set_level("INFO", "sparsekit")
-    scores = [1.0, 0.9, 0.8, 0.7, 0.65]
     run = training(
         tmp_path,
         student,
@@ -133,6 +142,7 @@ def test_early_stopping_waits_for_the_last_stage(
         made(quantization={**QAT, "start": 2}),
         scores,
         early_stopping_patience=1,
+        early_stopping_threshold=threshold,
     )
     run.train()
     # The first of the last stage is epoch 3, and epoch 4 is no better.

@@ -64,19 +64,21 @@ def test_the_loss_of_a_row_does_not_depend_on_its_batch() -> None:
 def test_the_trainer_weights_and_smooths_the_tasks_loss_beside_distillation(
     tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], smoothing: float
 ) -> None:
-    labels = torch.tensor(rows["train"]["labels"])
-    task = TextClassification()
+    task, weights = TextClassification(), torch.tensor([1.0, 3.0])
+
+    def loss(logits: torch.Tensor, labels: list[int]) -> float:
+        each = torch.nn.functional.cross_entropy(
+            logits, torch.tensor(labels), reduction="none", label_smoothing=smoothing
+        )
+        return float((weights[labels] * each).mean())
+
     outputs = predict_outputs(student.model, task, rows["train"], student.tokenizer)
-    logits = torch.tensor(outputs["logits"])
-    each = torch.nn.functional.cross_entropy(
-        logits, labels, reduction="none", label_smoothing=smoothing
-    )
-    expected = (torch.tensor([1.0, 3.0])[labels] * each).mean().item()
+    expected = loss(torch.tensor(outputs["logits"]), rows["train"]["labels"])
     run = trainer(
         tmp_path,
         student,
         rows,
-        recipe(),
+        recipe(qat_start=None),
         class_weights=[1.0, 3.0],
         label_smoothing_factor=smoothing,
         per_device_train_batch_size=64,
@@ -87,7 +89,10 @@ def test_the_trainer_weights_and_smooths_the_tasks_loss_beside_distillation(
     first, evaluated = run.state.log_history[:2]
     assert first["task_loss"] == pytest.approx(expected, rel=1e-5)
     assert first["loss"] == pytest.approx((first["task_loss"] + first["kd_loss"]) / 2, abs=1e-3)
-    assert evaluated["eval_loss"] > 0
+    # Of the trained model, weighted as in training.
+    outputs = predict_outputs(student.model, task, rows["validation"], student.tokenizer)
+    expected = loss(torch.tensor(outputs["logits"]), rows["validation"]["labels"])
+    assert evaluated["eval_loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_accumulated_batches_weigh_as_one(

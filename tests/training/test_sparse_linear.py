@@ -107,14 +107,11 @@ def test_layers_are_plain_linears_after_training(
         assert not layer.weight._backward_hooks
 
 
-@pytest.mark.parametrize(
-    "kind", ["pruning.gradual.MagnitudePruning", "pruning.movement.MovementPruning"]
-)
+@pytest.mark.parametrize("kind", ["magnitude.MagnitudePruning", "movement.MovementPruning"])
 def test_layers_with_changing_masks_use_dense_matmuls(
     tmp_path: Path, student_folder: str, rows: Rows, kind: str
 ) -> None:
-    target = kind.replace("gradual.Mag", "magnitude.Mag")
-    modifiers = {"pruning": {"_target_": f"sparsekit.modifiers.{target}", **GRADUAL}}
+    modifiers = {"pruning": {"_target_": f"sparsekit.modifiers.pruning.{kind}", **GRADUAL}}
     _, seen = trained(tmp_path, student_folder, rows, modifiers, sparse_products="on")
     assert set(seen.sparse[:8]) == {0}
     assert min(seen.sparse[8:]) > 0

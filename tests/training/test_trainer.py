@@ -164,10 +164,6 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
     norms = []
     for steps in (1, accumulation):
         loaded = load_student(student_folder)
-        loaded.model.config.hidden_dropout_prob = 0.0
-        for module in loaded.model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
         seen = Gradients()
         run = trainer(
             tmp_path,
@@ -475,6 +471,42 @@ def test_precision_on_a_cpu(tmp_path: Path, precision: str, matmul: str) -> None
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+class Precisions(TrainerCallback):
+    """Keeps torch's precision of matmuls at each step."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.seen.append(torch.get_float32_matmul_precision())
+
+
+@pytest.mark.parametrize(("precision", "matmul"), [("fp32", "highest"), ("bf16", "medium")])
+def test_it_trains_with_the_precision_of_its_arguments(
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], precision: str, matmul: str
+) -> None:
+    watch = Precisions()
+    short = {"max_steps": 2, "precision": precision}
+    with matmul_precision("high"):  # Neither of them.
+        trainer(tmp_path, student, rows, recipe(), [watch], **short).train()
+        assert torch.get_float32_matmul_precision() == "high"
+    assert watch.seen == [matmul] * 2
+
+
+@pytest.mark.parametrize("sampling", ["random", "group_by_length"])
+def test_the_order_of_rows_has_a_seed_of_its_own(
+    tmp_path: Path, student: LoadedModel, rows: dict[str, Dataset], sampling: str
+) -> None:
+    def order(**seeds: int) -> list[list[int]]:
+        asked = {"train_sampling_strategy": sampling, **seeds}
+        run = trainer(tmp_path, student, rows, recipe(qat_start=None), **asked)
+        return [ids for batch in run.get_train_dataloader() for ids in batch["input_ids"].tolist()]
+
+    expected = order(seed=3)
+    assert order(seed=4) != expected
+    assert order(seed=4, data_seed=3) == expected != order(seed=3, data_seed=4)
+
+
 @pytest.mark.parametrize(
     ("metric", "higher"), [("log_loss", False), ("eval_ece", False), ("f1_macro", True)]
 )
@@ -491,12 +523,6 @@ def test_transformers_own_flag_chooses_the_precision(tmp_path: Path) -> None:
     args = SparseTrainingArguments(output_dir=str(tmp_path), bf16=True, use_cpu=True)
     assert (args.precision, args.bf16) == ("bf16", False)
     assert args.matmul_precision == "medium"
-
-
-def test_precisions_that_do_not_exist(tmp_path: Path) -> None:
-    for precision, problem in (("int4", "is not one of"), ("fp16", "needs a GPU")):
-        with pytest.raises(Exception, match=problem):
-            SparseTrainingArguments(output_dir=str(tmp_path), precision=precision, use_cpu=True)
 
 
 def test_the_schedule_in_a_pipe_has_whole_lines(
