@@ -18,12 +18,18 @@ def unnamed(tree: ast.AST) -> list[int]:
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = getattr(call.func, "attr", getattr(call.func, "id", ""))
         named = any(keyword.arg == "encoding" for keyword in call.keywords)
-        constants = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
-        mode = next((value for value in constants if isinstance(value, str)), "")
-        opened = name == "open" and "b" not in mode and not _other_open(call)
+        opened = name == "open" and "b" not in _mode(call) and not _other_open(call)
         if not named and (name in TEXT or opened):
             found.append(call.lineno)
     return found
+
+
+def _mode(call: ast.Call) -> str:
+    """The mode of `open(file, mode)`, `gzip.open(file, mode)` or `path.open(mode)`, if written."""
+    given = [keyword.value for keyword in call.keywords if keyword.arg == "mode"]
+    given += call.args[1:] or ([] if isinstance(call.func, ast.Name) else call.args)
+    first = given[0] if given else None
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
 
 
 def _other_open(call: ast.Call) -> bool:
@@ -42,5 +48,6 @@ def test_encodings_are_named(file: Path) -> None:
 
 def test_the_walk_finds_what_is_unnamed() -> None:
     assert len(FILES) > 150
-    code = "path.read_text()\nopen(name)\nopen(name, 'rb')\npath.write_text(x, encoding='utf-8')"
-    assert unnamed(ast.parse(code)) == [1, 2]
+    code = "path.read_text()\nopen(name)\nopen(name, 'rb')\npath.write_text(x, encoding='utf-8')\n"
+    code += "open('table.db')\npath.open('rb')\nopen(name, mode='wb')\nbz2.open(name, 'rb')"
+    assert unnamed(ast.parse(code)) == [1, 2, 5]

@@ -43,7 +43,10 @@ Columns = Annotated[
     list[str] | None, typer.Option(help="Of a file: the column of the texts; twice for pairs.")
 ]
 Output = Annotated[Path | None, typer.Option(help="Of a file: where to write it with the answers.")]
-Prefix = Annotated[str, typer.Option(help="Of a file: begins the names of the new columns.")]
+Prefix = Annotated[
+    str | None,
+    typer.Option(help="Of a file: begins the names of the new columns. [default: predicted_]"),
+]
 
 
 def predict(
@@ -56,7 +59,7 @@ def predict(
     rank: Rank = None,
     column: Columns = None,
     output: Output = None,
-    prefix: Prefix = "predicted_",
+    prefix: Prefix = None,
     allow: Allow = None,
 ) -> None:
     """Label texts with a run's exported model: label, probability and text, tab-separated.
@@ -74,9 +77,12 @@ def predict(
     if len(texts) == 1 and is_table(texts[0]) and similar is None and rank is None:
         if as_json:
             raise UserError("--json belongs to texts: a file is written in its own format")
-        label_table(run, Path(texts[0]), output, column or [], prefix, kind)
+        if pairs:
+            raise UserError("--pairs belongs to texts: name the columns of a file with --column")
+        start = "predicted_" if prefix is None else prefix
+        label_table(run, Path(texts[0]), output, column or [], start, kind)
         return
-    check_options(texts, column or [], output)
+    check_options(texts, column or [], output, prefix)
     _check_order(similar, rank, pairs)
     if similar is not None:
         _check_query(similar, "--similar")

@@ -72,11 +72,14 @@ def label_table(
     progress.end()
 
 
-def check_options(texts: Sequence[str], columns: Sequence[str], output: Path | None) -> None:
+def check_options(
+    texts: Sequence[str], columns: Sequence[str], output: Path | None, prefix: str | None
+) -> None:
     """Raise UserError for options of files where texts are given."""
-    if columns or output is not None:
-        option = "--column" if columns else "--output"
-        raise UserError(
-            f"{option} belongs to a csv, jsonl or parquet file, not {' '.join(texts)[:60]!r}; "
-            "give such a file, or leave the option out"
-        )
+    given = {"--column": columns or None, "--output": output, "--prefix": prefix}
+    for option, value in given.items():
+        if value is not None:
+            raise UserError(
+                f"{option} belongs to a csv, jsonl or parquet file, not "
+                f"{' '.join(texts)[:60]!r}; give such a file, or leave the option out"
+            )

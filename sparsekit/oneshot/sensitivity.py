@@ -6,6 +6,7 @@ sparsity for each from what is measured here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sparsekit.errors import UserError
 from sparsekit.modifiers.quantization.rounding import INT8, UINT8, fake_quantize
 from sparsekit.modifiers.quantization.scales import quantization_parameters
 from sparsekit.sparsity.items import items_of_rows
@@ -37,7 +39,10 @@ class LayerSensitivity:
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, batches: Sequence[Batch]) -> float:
-    """The mean loss of the rows (or labelled tokens) of `batches`, in eval mode."""
+    """The mean loss of the rows (or labelled tokens) of `batches`, in eval mode.
+
+    Raises UserError for one that is not finite: no order of layers follows from it.
+    """
     model.eval()
     total, items = 0.0, 0
     for batch in batches:
@@ -45,6 +50,11 @@ def mean_loss(model: nn.Module, batches: Sequence[Batch]) -> float:
         if size := int(items_of_rows(batch).sum()):
             total += size * float(model(**batch).loss)
             items += size
+    if not math.isfinite(total):
+        raise UserError(
+            f"the loss of the rows is {total}: the model's weights or its labels are not finite; "
+            "measure a model that answers with finite numbers"
+        )
     return total / items
 
 

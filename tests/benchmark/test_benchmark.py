@@ -17,6 +17,7 @@ import torch
 import yaml
 from exported import logits_and_recorded
 from onnx import numpy_helper
+from project import GOLDEN
 from rich.table import Table
 from run_folder import quantization, write_run
 from transformers import PreTrainedModel
@@ -26,7 +27,7 @@ from sparsekit.benchmark import candidates as candidates_module
 from sparsekit.benchmark.advice import advice, size_advice
 from sparsekit.benchmark.candidates import DENSE, DYNAMIC, Candidate, candidates
 from sparsekit.benchmark.grid import Grid, example, time_all
-from sparsekit.benchmark.requests import BenchmarkConfig, benchmark
+from sparsekit.benchmark.requests import BenchmarkConfig, _timings, benchmark
 from sparsekit.cli import benchmark as command
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
@@ -479,21 +480,29 @@ def test_onnxruntime_runs_both_forms(qdq: Path, deepsparse: Path) -> None:
 
 
 class _Still:
-    """A runtime that does nothing, in no time."""
+    """A runtime that does nothing, and says that each run took `taken` seconds."""
 
-    name, forms = "still", ("qdq",)
+    name, forms, taken = "still", ("qdq",), 1.0
 
     def __init__(self, model: Path, threads: int) -> None:
-        pass
+        self.calls: list[str] = []
 
     def run(self, inputs: Any) -> Any:
+        self.calls.append("run")
         return np.zeros((1, 2), np.float32)
 
     def seconds(self, inputs: Any) -> float:
-        return 1.0
+        self.calls.append("seconds")
+        return self.taken
 
     def describe(self) -> dict[str, Any]:
-        return {"version": "1", "threads": 1}
+        return {"version": "1", "threads": 1, "calls": self.calls}
+
+
+class _Twice(_Still):
+    """Twice as fast."""
+
+    name, taken = "twice", 0.5
 
 
 class _Crashing(_Still):
@@ -522,3 +531,28 @@ def test_a_runtime_that_cannot_run_is_left_out(
 def test_a_batch_that_does_not_fit_into_memory() -> None:
     with pytest.raises(UserError, match="does not fit into memory; choose a smaller --batch"):
         example(10**12, 512, 10)
+
+
+def test_what_is_computed_from_the_seconds(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.touch()
+    timed = [Candidate(runtime.name, cast(Any, runtime), file) for runtime in (_Still, _Twice)]
+    grid = Grid(batches=[3], sequences=[8], rounds=2, repetitions=2)
+    for row, seconds in zip(time_all(timed, grid, 10), (1.0, 0.5), strict=True):
+        assert row["latency_ms_p50"] == row["latency_ms_p99"] == seconds * 1000
+        assert row["items_per_second"] == 3 / seconds
+        assert row["speedup"] == 1 / seconds
+        # Each turn begins with a run that is not timed; the first run of all loads the model.
+        assert row["calls"] == ["run", *["run", "seconds", "seconds"] * 2]
+
+
+def test_what_is_computed_of_requests() -> None:
+    encoder = TextEncoder(GOLDEN / "old_run" / "deployment")
+    config = BenchmarkConfig(requests=3, batches=2, batch_size=4, warmup=5)
+    encodings = encoder.encode(["the plot is dull .", "the cast is warm"])
+    found = _timings(cast(Any, _Twice(GOLDEN, 1)), encoder, encodings, config)
+    assert found["latency_ms_p50"] == found["latency_ms_p99"] == 500
+    assert found["items_per_second"] == 4 / 0.5
+    assert found["latency_ms"] == [500] * 3 and found["batch_ms"] == [500] * 2
+    warm = ["run"] * 5
+    assert found["calls"] == [*warm, *["seconds"] * 3, *warm, *["seconds"] * 2]

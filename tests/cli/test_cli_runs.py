@@ -95,12 +95,25 @@ def test_predict_prints_a_line_for_each_text(run_folder):
     assert [answer["text"] for answer in answers] == texts
 
 
-def test_predict_on_another_runtime(run_folder):
+def test_predict_on_another_runtime(run_folder, tmp_path, monkeypatch):
     pytest.importorskip("openvino")
-    usual = sparsekit("predict", run_folder, "a good film", "bad , bad , bad")
-    other = sparsekit("predict", run_folder, "a good film", "bad , bad , bad", "--runtime=openvino")
-    assert other.exit_code == 0, other.output
-    assert other.stdout == usual.stdout
+    asked, outputs = [], OpenVinoRuntime.outputs
+
+    def recorded(self, inputs):
+        asked.append(len(inputs["input_ids"]))
+        return outputs(self, inputs)
+
+    monkeypatch.setattr(OpenVinoRuntime, "outputs", recorded)
+    (tmp_path / "rows.csv").write_text("text\na good film\nbad bad\n")
+    for texts in (["a good film", "bad , bad , bad"], [tmp_path / "rows.csv"]):
+        usual = sparsekit("predict", run_folder, *texts)
+        assert not asked
+        other = sparsekit("predict", run_folder, *texts, "--runtime=openvino")
+        assert other.exit_code == 0, other.output
+        assert other.stdout == usual.stdout
+        # A table answers an example first.
+        assert asked.pop() == 2
+        asked.clear()
     refused = sparsekit("predict", run_folder, "good", "--runtime=tensorrt")
     assert refused.exit_code == 1
     assert "choose one of onnxruntime, openvino, deepsparse, sparse" in refused.stderr

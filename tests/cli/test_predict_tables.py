@@ -210,6 +210,7 @@ def test_parts_are_written_in_order(
         ("rows.csv", "text\nfine\n", ["--output", "rows.csv"], "is the file that is read"),
         ("rows.csv", "text\nfine\n", ["--output", "no/out.csv"], "there is no folder no"),
         ("rows.csv", "text\nfine\n", ["--json"], "a file is written in its own format"),
+        ("rows.csv", "a,b\nfine,1\n", ["--pairs"], "--pairs belongs to texts: name the columns"),
     ],
 )
 def test_mistakes_are_named(
@@ -237,7 +238,8 @@ def test_columns_of_words_are_found() -> None:
 def test_a_text_that_ends_like_a_file_is_a_text(run: Path) -> None:
     assert label(run, "I keep it in reviews.csv").exit_code == 0
     assert "there is no file nowhere.csv" in label(run, "nowhere.csv").stderr
-    assert "--output belongs to a csv" in label(run, "fine", "--output", "a.csv").stderr
+    for option in ("--column", "--output", "--prefix"):
+        assert f"{option} belongs to a csv" in label(run, "fine", option, "a.csv").stderr
 
 
 def test_an_error_of_the_output_is_no_error_of_the_source(

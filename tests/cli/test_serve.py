@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from serving import post
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
+from sparsekit.errors import UserError
+from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.runtime.sparse.runtime import SparseRuntime
+from sparsekit.serving.limits import Limits
 from sparsekit.serving.server import bound_socket
 
 FAMILIES = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6}
@@ -68,7 +73,7 @@ def test_no_torch_is_imported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["nowhere"], "nowhere"),
+        (["nowhere"], "there is no folder nowhere"),
         (["run", "run"], "two models are named 'run'; give each another name"),
         (["run", "--runtime", "torch"], "there is no runtime 'torch'"),
         (["run", "--threads", "0"], "--threads is 0"),
@@ -87,6 +92,28 @@ def test_mistakes_are_named(
     refused = serve(*options, *port)
     assert refused.exit_code == 1
     assert refused.stderr.startswith("error: ") and message in refused.stderr
+
+
+def test_the_options_reach_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def load(*arguments: Any) -> None:
+        given.extend(arguments)
+        raise UserError("far enough")
+
+    monkeypatch.setattr("sparsekit.serving.models.load", load)
+    monkeypatch.setattr("sparsekit.system.cores", os.cpu_count)
+    monkeypatch.setattr(SparseRuntime, "missing", staticmethod(lambda: None))
+    sizes = {"max_batch": 2, "max_queue": 3, "max_texts": 4, "max_characters": 5, "max_bytes": 6}
+    limits = Limits(max_wait_ms=0.5, **sizes)
+    options = [f"--{name.replace('_', '-')}={size}" for name, size in asdict(limits).items()]
+    options += ["--runtime", "sparse", "--threads", "1", "--port", "0"]
+    assert "far enough" in serve(f"mine={GOLDEN / 'old_run'}", *options).stderr
+    folders, *others, _ = given
+    assert list(folders) == ["mine"] and others == [SparseRuntime, 1, limits]
+    given.clear()
+    serve(GOLDEN / "old_run", "--port", "0")
+    assert given[1:4] == [OnnxRuntime, os.cpu_count(), Limits()]
 
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])

@@ -87,6 +87,13 @@ def test_the_loss_of_tokens_is_that_of_all_that_have_a_label() -> None:
     assert mean_loss(Tagger(), batches) == pytest.approx(6 / 4)
 
 
+def test_a_loss_that_is_not_finite_is_refused() -> None:
+    """As that of a layer which overflows once it is pruned: nothing would look cheaper."""
+    batches = [{"input_ids": torch.zeros(1, 2), "labels": torch.tensor([[torch.inf, torch.inf]])}]
+    with pytest.raises(UserError, match="the loss of the rows is inf"):
+        mean_loss(Tagger(), batches)
+
+
 def test_each_layer_is_measured_alone_and_left_as_it_was(model, batches) -> None:
     layers = prunable(model)
     before = {name: layer.weight.detach().clone() for name, layer in layers.items()}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +24,7 @@ from sparsekit.onnx.check import check_structure, int8_operands
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.forms import FORMS
 from sparsekit.onnx.layers import Layers, other_bytes, read_layers
-from sparsekit.onnx.parity import Rows, check_metrics, check_trace, read_rows
+from sparsekit.onnx.parity import EFFECT_ROWS, Rows, check_metrics, check_trace, read_rows
 from sparsekit.onnx.trace import load_model
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.onnxruntime import OnnxRuntime
@@ -205,6 +207,51 @@ def test_the_limit_of_a_metric_without_bounds_is_relative(error: float, passes: 
     else:
         with pytest.raises(UserError, match=r"mse is 420\.2500 .* 400\.0000 .* limit is 2 apart"):
             check_metrics(Regression(), exported, rows, 0.005)
+
+
+def test_rows_beyond_the_limits_are_checked(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows in batches, `check_rows` of them alone, and EFFECT_ROWS without quantization."""
+    file = run / "evaluation" / "validation.parquet"
+    table = pq.read_table(file)
+    pq.write_table(pa.concat_tables([table, table.slice(0, 6)]), file)
+    sizes: dict[str, list[int]] = {"model": [], "float32": []}
+    outputs = OnnxRuntime.outputs
+
+    def counted(self: OnnxRuntime, inputs: Any) -> Any:
+        sizes[self._model.stem].append(len(inputs["input_ids"]))
+        return outputs(self, inputs)
+
+    monkeypatch.setattr(OnnxRuntime, "outputs", counted)
+    monkeypatch.setattr("sparsekit.onnx.export.check_trace", lambda *_: None)
+    assert export(run, replace(LOOSE, check_rows=3))["verified"]
+    assert sizes == {"model": [32, 32, 6, 1, 1, 1], "float32": [32, 32]}
+    # The last rows count too.
+    columns = pq.read_table(file).to_pydict()
+    columns["logits"][EFFECT_ROWS:] = [
+        [value + 9 for value in row] for row in table["logits"][:6].to_pylist()
+    ]
+    pq.write_table(pa.table(columns), file)
+    with pytest.raises(UserError, match=r"check 'logits' failed: in padded batches .* 70 rows"):
+        export(run, replace(LOOSE, check_rows=3))
+
+
+def test_the_limit_of_the_logits_is_the_configs(run: Path) -> None:
+    file = run / "evaluation" / "validation.parquet"
+    columns = pq.read_table(file).to_pydict()
+    columns["logits"] = (np.array(columns["logits"], np.float32) + np.float32(1e-6)).tolist()
+    pq.write_table(pa.table(columns), file)
+    with pytest.raises(UserError, match=r"check 'logits' failed: .* limit is \d\S*e-\d+"):
+        export(run, replace(LOOSE, max_logit_diff=1e-9))
+
+
+def test_an_export_compares_the_traced_graph(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise UserError("check 'trace' failed")
+
+    monkeypatch.setattr("sparsekit.onnx.export.check_trace", fails)
+    with pytest.raises(UserError, match="check 'trace' failed"):
+        export(run, LOOSE)
+    assert not (run / "deployment").exists()
 
 
 def test_logits_of_another_model_leave_no_deployment(run: Path) -> None:

@@ -329,12 +329,13 @@ def test_older_operators_refuse_the_tanh_gelu() -> None:
 
 @pytest.mark.parametrize("channels", [False, True])
 def test_integers_equal_torchs(channels: bool) -> None:
-    """Also at ties, where dividing by the scale would round differently."""
+    """Also at ties, where dividing by the scale would round differently, and where it clips."""
     scale = np.full(64 if channels else (), 0.0035437, np.float32)
     quantizer = Quantizer(scale=scale, zero_point=np.zeros_like(scale, dtype=np.int8))
-    steps = RANDOM.integers(-140, 140, size=(64, 512)) / 2
+    steps = RANDOM.integers(-280, 280, size=(64, 512)) / 2
     weight = (steps * np.float32(0.0035437)).astype(np.float32)
     stored = quantizer.quantize(weight)
+    assert (stored.min(), stored.max()) == (-128, 127)
     tensor = torch.from_numpy(weight)
     fake = torch.fake_quantize_per_tensor_affine(tensor, 0.0035437, 0, -128, 127)
     np.testing.assert_array_equal(stored * np.float32(0.0035437), fake.numpy())

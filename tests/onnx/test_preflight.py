@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 from families import FAMILIES, write_checkpoint
 from launching import local, run_here
@@ -13,6 +15,9 @@ from sparsekit.errors import UserError
 from sparsekit.models.loading import Student
 from sparsekit.onnx import preflight
 from sparsekit.onnx import trace as tracing
+from sparsekit.onnx.check import GRAPH_BYTES
+from sparsekit.onnx.forms import FORMS, Pass
+from sparsekit.onnx.layers import Layers
 from sparsekit.onnx.preflight import check_exportable
 from sparsekit.tasks.text_classification import TextClassification
 
@@ -41,6 +46,41 @@ def test_what_would_be_refused_after_training(
     with pytest.raises(UserError, match=match):
         check_exportable(model, TASK, "qdq")
     assert model.config._attn_implementation == implementation and not model.training
+
+
+def doubled(graph: ir.Model, layers: Layers) -> int:
+    """A pass that doubles the logits."""
+    [logits] = graph.graph.outputs
+    node = ir.node("Add", [logits, logits])
+    graph.graph.append(node)
+    graph.graph.outputs[0], node.outputs[0].name = node.outputs[0], logits.name
+    node.outputs[0].dtype, node.outputs[0].shape = logits.dtype, logits.shape
+    logits.name = "half"
+    return 1
+
+
+def larger(graph: ir.Model, layers: Layers) -> int:
+    """A pass that stores what no node reads."""
+    unread = ir.tensor(np.zeros(GRAPH_BYTES, np.float32), name="unread")
+    graph.graph.register_initializer(ir.Value(name="unread", const_value=unread))
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [(doubled, "check 'trace'"), (larger, "check 'size'")],
+)
+def test_a_fault_of_the_passes_is_seen(
+    fault: Pass,
+    check: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the rewritten graph, beside a traced one that is right."""
+    monkeypatch.setitem(FORMS, "qdq", (*FORMS["qdq"], fault))
+    match = f"would be refused at its export, after training: {check} failed"
+    with pytest.raises(UserError, match=match):
+        check_exportable(student("BERT", tmp_path), TASK, "qdq")
 
 
 def test_what_passed_is_not_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

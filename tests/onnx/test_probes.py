@@ -9,7 +9,7 @@ import pytest
 import torch
 from families import FAMILIES, Family, write_checkpoint
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
 from sparsekit.errors import UserError
 from sparsekit.models.loading import read_config
@@ -21,6 +21,7 @@ from sparsekit.onnx.probes import probe_lengths, probes
 from sparsekit.onnx.trace import load_model, masks_padding_only
 from sparsekit.onnx.write import write_graphs
 from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.tasks.question_answering import QuestionAnswering
 from sparsekit.tasks.text_classification import TextClassification
 
 LONGEST = 40
@@ -125,6 +126,22 @@ def test_a_planted_fault_is_seen(
     with pytest.raises(UserError, match="check 'trace' failed") as caught:
         check_probes(model, TASK, Faulty(), probes(model, LONGEST))  # type: ignore[arg-type]
     assert rows in str(caught.value)
+
+
+def test_a_nan_of_a_second_output_is_seen(tmp_path: Path) -> None:
+    task = QuestionAnswering(max_length=LONGEST)
+    checkpoint = write_checkpoint(family("BERT"), tmp_path / "checkpoint")
+    model = AutoModelForQuestionAnswering.from_pretrained(checkpoint).eval()
+
+    class Faulty:
+        def outputs(self, inputs: dict[str, object]) -> tuple[object, ...]:
+            batch = {name: torch.as_tensor(values) for name, values in inputs.items()}
+            with torch.inference_mode():
+                start, end = task.model_outputs(model(**batch), batch)
+            return start.numpy(), (end * torch.nan).numpy()
+
+    with pytest.raises(UserError, match=r"check 'trace' failed.* differ from torch's by nan"):
+        check_probes(model, task, Faulty(), probes(model, LONGEST))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("length", [15, 17])

@@ -24,6 +24,7 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from sparsekit.onnx import trace as tracing
+from sparsekit.onnx import trace_cache
 from sparsekit.onnx.trace import trace
 from sparsekit.onnx.trace_cache import GRAPH, KIND
 from sparsekit.runtime.onnxruntime import OnnxRuntime
@@ -149,6 +150,22 @@ def test_no_weight_is_in_the_cache(cache: Path) -> None:
 def test_another_architecture_is_traced(settings: dict[str, object], keys: list[str]) -> None:
     trace(bert(), TASK)
     trace(bert(**settings), TASK)
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize("changed", ["torch", "onnxscript", "onnx_ir", "own_sources"])
+def test_another_exporter_traces_again(
+    changed: str, keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace(bert(), TASK)
+    if changed == "own_sources":
+        monkeypatch.setattr(trace_cache, "own_sources", lambda: "edited")
+    else:
+        installed = trace_cache.version
+        monkeypatch.setattr(
+            trace_cache, "version", lambda name: "999" if name == changed else installed(name)
+        )
+    trace(bert(), TASK)
     assert len(keys) == 2
 
 

@@ -17,12 +17,13 @@ from run_folder import LABELS, quantization, write_run
 from sparsekit.errors import UserError
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.runtime.answers import predict
-from sparsekit.runtime.base import Runtime
+from sparsekit.runtime.base import Inputs, Runtime
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.openvino import OpenVinoRuntime
 from sparsekit.runtime.pipeline import Pipeline
 from sparsekit.runtime.sparse.runtime import SparseRuntime
 
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 TEXTS = ["the plot is dull .", "this film is truly warm , and it shows ."]
 
 
@@ -58,6 +59,29 @@ def test_a_list_is_answered_in_its_order(pipeline: Pipeline) -> None:
         atol=1e-5,
     )
     assert alone[0]["score"] != alone[1]["score"]
+
+
+def test_threads_and_batch_size_reach_the_runtime(
+    deployment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, sizes = list[int](), list[int]()
+
+    class Recorded(OnnxRuntime):
+        def __init__(self, model: Path, count: int) -> None:
+            threads.append(count)
+            super().__init__(model, count)
+
+        def outputs(self, inputs: Inputs) -> tuple[np.ndarray, ...]:
+            sizes.append(len(inputs["input_ids"]))
+            return super().outputs(inputs)
+
+    monkeypatch.setattr("sparsekit.runtime.pipeline.runtime_named", lambda _: Recorded)
+    pipeline = Pipeline(deployment, threads=1, batch_size=3)
+    pipeline(TEXTS * 2)
+    pipeline(TEXTS * 2, batch_size=2)
+    monkeypatch.setattr("sparsekit.runtime.deployment.cores", lambda: 2)
+    Pipeline(deployment)
+    assert threads == [1, 2] and sizes == [3, 1, 2, 2]
 
 
 def test_top_k_gives_more_labels_best_first(pipeline: Pipeline) -> None:
@@ -118,6 +142,7 @@ def test_a_run_folder_holds_its_deployment(deployment: Path, pipeline: Pipeline)
     assert Pipeline(str(deployment.parent))(TEXTS) == pipeline(TEXTS)
 
 
+@needs_compiler
 def test_sparsekits_own_runtime(deployment: Path, pipeline: Pipeline) -> None:
     [own] = Pipeline(deployment, runtime="sparse", threads=1)(TEXTS[0])
     assert own["score"] == pytest.approx(pipeline(TEXTS[0])[0]["score"], abs=0.05)

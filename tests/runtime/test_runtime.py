@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from run_folder import LABELS, MAX_LENGTH, quantization, write_run
 
 from sparsekit.benchmark.requests import BenchmarkConfig, benchmark
 from sparsekit.errors import UserError
+from sparsekit.onnx.check import AS_UINT8, int8_operands
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.runtime.answers import predict
 from sparsekit.runtime.deepsparse import _shapes
@@ -26,6 +28,7 @@ from sparsekit.runtime.openvino import OpenVinoRuntime
 from sparsekit.runtime.tasks.text_classification import softmax
 from sparsekit.system import int8_sums_overflow
 
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 TEXTS = ["the plot is dull .", "this film is truly warm , and it shows ."]
 
 
@@ -171,11 +174,21 @@ def test_overflow_setting_follows_the_cpu(monkeypatch: pytest.MonkeyPatch) -> No
         assert int8_sums_overflow() is expected
 
 
-def test_uint8_weights_answer_alike(deployment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = predict(deployment, TEXTS)
+def test_uint8_weights_answer_alike(
+    deployment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, file = predict(deployment, TEXTS), deployment / "model.onnx"
+    monkeypatch.setattr("sparsekit.runtime.onnxruntime.int8_sums_overflow", lambda: False)
+    int8 = int8_operands(file)
     monkeypatch.setattr("sparsekit.runtime.onnxruntime.int8_sums_overflow", lambda: True)
     for actual, wanted in zip(predict(deployment, TEXTS), expected, strict=True):
         assert actual["scores"] == pytest.approx(wanted["scores"], abs=1e-5)
+    found = int8_operands(file)
+    OnnxRuntime(file, threads=1, optimized=tmp_path / "optimized.onnx")
+    weights = onnx.load(tmp_path / "optimized.onnx").graph.initializer
+    kinds = {each.data_type for each in weights if each.name.endswith(AS_UINT8)}
+    assert kinds == {onnx.TensorProto.UINT8}
+    assert found == int8
 
 
 def test_benchmark(run: Path) -> None:
@@ -226,7 +239,7 @@ def test_runtime_imports_no_torch(run: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "sparse"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("sparse", marks=needs_compiler)])
 def test_predicting_leaves_nothing_in_the_home_folder(
     deployment: Path, tmp_path: Path, runtime: str
 ) -> None:
@@ -254,5 +267,7 @@ def test_model_cards_code_runs_as_written(deployment: Path) -> None:
     assert done.stdout.strip() == str([result["label"] for result in predict(deployment, texts)])
 
 
-def test_session_threads_are_recorded(deployment: Path) -> None:
-    assert OnnxRuntime(deployment / "model.onnx", threads=2).describe()["threads"] == 2
+def test_session_threads_are_set_and_recorded(deployment: Path) -> None:
+    runtime = OnnxRuntime(deployment / "model.onnx", threads=2)
+    assert runtime.describe()["threads"] == 2
+    assert runtime._session.get_session_options().intra_op_num_threads == 2

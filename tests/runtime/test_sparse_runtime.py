@@ -119,6 +119,7 @@ def test_scores_that_overflow_are_not_answered(tmp_path: Path, model: str) -> No
         assert np.isnan(runtime.run(texts(2, 9, padded=False))).all()
 
 
+@needs_compiler
 def test_float32_logits_are_precise(berts: dict[str, Path]) -> None:
     inputs = texts(32, 40)
     expected = OnnxRuntime(berts["float32"], threads=1).run(inputs)

@@ -27,6 +27,7 @@ class Model:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.at_once: set[int] = set()
 
     def encode(self, rows: Sequence[Any]) -> list[str]:
         texts = [text for text, _ in rows]
@@ -38,6 +39,7 @@ class Model:
 
     def answers(self, rows: Sequence[Any], encodings: Sequence[str], batch: int) -> list[Any]:
         self.batches.append(len(rows))
+        self.at_once.add(batch)
         for text in encodings:
             if text == "infinite":
                 raise UserError("the logits of text 1 of 1 are infinite")
@@ -94,12 +96,13 @@ def test_a_text_that_fails_fails_its_own_request_alone() -> None:
     ],
 )
 def test_a_batch_has_at_most_so_many_texts(sizes: list[int], batches: list[int]) -> None:
-    """But a request of more is one of its own."""
+    """But a request of more is one of its own, of which the model computes as many at once."""
     model = Model()
     requests = [[f"{i} {j}" for j in range(size)] for i, size in enumerate(sizes)]
     outcomes = ask(model, requests, max_batch=4)
     assert outcomes == [[{"text": text} for text in texts] for texts in requests]
     assert model.batches == [*batches, 1]
+    assert model.at_once == {4}
 
 
 def test_texts_that_the_model_computes_at_once_are_measured() -> None:
