@@ -40,6 +40,10 @@ BERTS: dict[str, dict[str, Any]] = {
 }
 
 
+# The largest difference of a logit; more is not worth one step of int8.
+LARGEST = 0.05
+
+
 @pytest.fixture(scope="session")
 def berts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The graphs of one BERT, quantized in several ways."""
@@ -50,10 +54,10 @@ def berts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def check_answers(file: Path, threads: int, cells: Iterable[tuple[int, int]]) -> None:
-    """The same labels, and the same logits but for the order of float32 additions.
+    """The same logits but for the order of float32 additions, and so the same labels but for ties.
 
-    Where that moves a number over the edge between two integers logits differ by what one step of
-    int8 is worth, which is rare.
+    Where that order moves a number over the edge between two integers logits differ by what one
+    step of int8 is worth, which is rare.
     """
     reference, sparse = OnnxRuntime(file, threads=1), SparseRuntime(file, threads)
     differences = []
@@ -62,12 +66,14 @@ def check_answers(file: Path, threads: int, cells: Iterable[tuple[int, int]]) ->
             inputs = texts(batch, length, seed=length, padded=padded)
             expected, actual = reference.run(inputs), sparse.run(inputs)
             assert actual.dtype == np.float32
-            assert (actual.argmax(axis=1) == expected.argmax(axis=1)).all()
+            first, second = np.sort(expected, axis=1)[:, :-3:-1].T
+            decided = first - second > LARGEST
+            assert (actual.argmax(axis=1) == expected.argmax(axis=1))[decided].all()
             differences.append(np.abs(actual - expected).max(axis=1))
     rows = np.concatenate(differences)
     assert np.median(rows) < 1e-5
     assert (rows < 1e-3).mean() > 0.6
-    assert rows.max() < 0.05
+    assert rows.max() < LARGEST
 
 
 @needs_compiler

@@ -35,7 +35,8 @@ def request(random: np.random.Generator, batch: int, length: int, vocabulary: in
         ids = np.asfortranarray(ids)
     elif random.random() < 0.3:
         ids = np.repeat(ids, 2, axis=1)[:, ::2]
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    types = random.integers(0, 2, ids.shape)
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
 def refused(

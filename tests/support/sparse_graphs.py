@@ -231,7 +231,7 @@ def quantize(model: PreTrainedModel, **settings: bool) -> None:
 
 
 def texts(batch: int, length: int, seed: int = 0, padded: bool = True) -> Inputs:
-    """Random tokens; `padded`: rows end early, up to half of them, and one has a gap."""
+    """Random tokens of two types; `padded`: rows end early, up to half of them, one has a gap."""
     random = np.random.default_rng(seed)
     ids = random.integers(5, VOCABULARY, (batch, length))
     mask = np.ones_like(ids)
@@ -239,4 +239,5 @@ def texts(batch: int, length: int, seed: int = 0, padded: bool = True) -> Inputs
         for row in range(1, batch):
             mask[row, length - random.integers(0, length // 2 + 1) :] = 0
         mask[0, 1 : length // 4] = 0
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": ids * 0}
+    types = np.broadcast_to(np.arange(length) >= length // 2, ids.shape).astype(ids.dtype)
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}

@@ -83,7 +83,9 @@ def requests(vocabulary: int) -> list[Inputs]:
         ids = random.integers(5, vocabulary, (batch, length))
         mask = np.ones_like(ids)
         mask[1:, length - 5 :] = 0
-        made.append({"input_ids": ids, "attention_mask": mask, "token_type_ids": ids * 0})
+        types = np.zeros_like(ids)
+        types[:, length // 2 :] = 1
+        made.append({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
     return made
 
 
