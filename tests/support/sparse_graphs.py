@@ -124,8 +124,10 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "deberta_v2_biased": lambda: deberta_v3(position_biased_input=True, type_vocab_size=2),
     # Rotary positions of separate queries and keys.
     "nomic_bert": lambda: NomicBertForSequenceClassification(NomicBertConfig(**SMALL)),
-    "gte": lambda: GteForSequenceClassification(GteConfig(**SMALL)),
-    "jina_v3": lambda: JinaEmbeddingsV3ForSequenceClassification(JinaEmbeddingsV3Config(**SMALL)),
+    "gte": lambda: GteForSequenceClassification(GteConfig(**SMALL, type_vocab_size=2)),
+    "jina_v3": lambda: JinaEmbeddingsV3ForSequenceClassification(
+        JinaEmbeddingsV3Config(**SMALL, type_vocab_size=2)
+    ),
     # Norms by the root mean square, and queries that share keys and values.
     "eurobert": lambda: EuroBertForSequenceClassification(EuroBertConfig(**SHARED)),
     "eurobert_bos": lambda: EuroBertForSequenceClassification(
