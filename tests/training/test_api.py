@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from api_training import RECIPE, arguments, trainer
+from api_training import RECIPE, arguments, tokenized, trainer
 from datasets import ClassLabel, Dataset
 from launching import run_here
 from safetensors.torch import load_file
@@ -34,6 +34,22 @@ from sparsekit.runs.folder import RunFolder
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.divergence import rows_of
 from sparsekit.training.trainer import SparseTrainer
+
+
+@pytest.fixture
+def model(student_folder: str) -> PreTrainedModel:
+    set_seed(1)
+    return AutoModelForSequenceClassification.from_pretrained(student_folder, num_labels=2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(student_folder: str) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(student_folder)
+
+
+@pytest.fixture(scope="module")
+def data(tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
+    return tokenized(tokenizer)
 
 
 def test_a_run_of_the_api_is_a_run_folder(

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
-from api_training import RECIPE, arguments, trainer
+from api_training import RECIPE, arguments, tokenized, trainer
 from datasets import Dataset
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    set_seed,
 )
 
 from sparsekit.config.arguments import as_arguments
@@ -25,6 +27,22 @@ from sparsekit.training.arguments import SparseTrainingArguments
 # A key of the launcher's config, whose groups are no names of the Python API.
 CONFIG_KEY = re.compile(r"(?<![\w./])(training|dataset|student|export|runtime|hydra)\.\w+|=none\b")
 BATCH = "per_device_train_batch_size"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(student_folder: str) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(student_folder)
+
+
+@pytest.fixture(scope="module")
+def data(tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
+    return tokenized(tokenizer)
+
+
+@pytest.fixture
+def model(student_folder: str) -> PreTrainedModel:
+    set_seed(1)
+    return AutoModelForSequenceClassification.from_pretrained(student_folder, num_labels=2)
 
 
 def without(*names: str) -> dict[str, Any]:
