@@ -165,7 +165,7 @@ def _obs(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot) -
     device = next(iter(layers.values())).weight.device
     if device.type == "cpu":
         weights = sum(layer.weight.numel() for layer in layers.values())
-        fix = f"set a smaller block size of the Fisher than {size}, such as 16"
+        fix = f"set a smaller block size of the Fisher than {size}"
         check_memory(weights, block_bytes(weights, size, device), fix)
 
     def empty(weights: int) -> Fisher:

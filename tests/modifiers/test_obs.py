@@ -215,7 +215,7 @@ def test_mfac_takes_more_gradients_at_higher_sparsity() -> None:
     ("kind", "fields", "needed", "fix"),
     [
         # The lower triangles of blocks of 16 x 16, in float32.
-        (OBSPruning, {}, 448 * 4 * 17 / 2, "smaller fisher_block_size than 16"),
+        (OBSPruning, {}, 448 * 4 * 17 / 2, "fisher_block_size than 16 .recipe.obs_b"),
         (OBSPruning, {"fisher_block_size": 256}, 448 * 4 * 256, "fisher_block_size than 256"),
         (MFACPruning, {"num_grads": {0.0: 64, 0.5: 96}}, 448 * 4 * 96, "fewer num_grads than 96"),
     ],

@@ -217,7 +217,10 @@ class OBSPruning(SurgeonPruning):
 
     @property
     def smaller(self) -> str:
-        return f"set a smaller fisher_block_size than {self.fisher_block_size}, such as 16"
+        return (
+            f"set a smaller fisher_block_size than {self.fisher_block_size} "
+            "(recipe.obs_block_size of recipe=from_dense)"
+        )
 
     def reach(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> None:
         begun = {name: int((~mask).sum()) / mask.numel() for name, mask in kept.items()}
