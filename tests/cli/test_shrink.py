@@ -66,6 +66,8 @@ def test_uneven_sizes_load_as_a_student(
     )
     assert code == 0, text
     assert "hidden     32 -> 24" in text
+    record = json.loads((output / "shrinking.json").read_text())
+    assert (record["method"], record["global_ranking"], record["rows"]) == (method, True, 16)
     loaded, missing = load_for_task(output, TASK, ["neg", "pos"])
     assert not missing
     left = [block.heads for block in blocks(loaded.model)]
@@ -79,6 +81,25 @@ def test_uneven_sizes_load_as_a_student(
     assert code == 0, text
     assert "layers     2 -> 1" in text
     assert not load_for_task(again, TASK, ["neg", "pos"])[1]
+
+
+def test_global_ranks_the_neurons_of_all_layers_together(
+    teacher_folder: str, tmp_path: Path
+) -> None:
+    uneven = tmp_path / "uneven"
+    model = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
+    # Norms are compared within a layer first, so only half of its neurons are small.
+    model.get_parameter("bert.encoder.layer.0.intermediate.dense.weight").data[:32] *= 0.01
+    shutil.copytree(teacher_folder, uneven)
+    model.save_pretrained(uneven)
+    left = {}
+    for words in ([], ["--global"]):
+        output = tmp_path / f"small{''.join(words)}"
+        code, text = command(str(uneven), "--neurons", "0.25", *words, "-o", str(output))
+        assert code == 0, text
+        loaded, _ = load_for_task(output, TASK, ["neg", "pos"])
+        left[len(words)] = [block.neurons for block in blocks(loaded.model)]
+    assert left == {0: [48, 48], 1: [32, 64]}
 
 
 @pytest.mark.parametrize(
