@@ -227,6 +227,7 @@ SETTINGS = [
         {"params": "re:bert.*", "trainable": False, "end": 1.25},
         moved("bert.encoder"),
     ),
+    Setting("dropout", "dropout.SetDropout", {"p": 0.3, "start": 1.25, "end": 2.25}),
     Setting(
         "averaging",
         "weight_averaging.WeightAveraging",
