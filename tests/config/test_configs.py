@@ -124,6 +124,9 @@ def test_the_ingredients_of_from_dense() -> None:
     assert recipe("recipe.averaged_epochs=1.5").modifiers["averaging"].start == 4.5
     assert recipe("recipe.hidden_gain=0.5").needs_teacher("model")
     assert vars(recipe("recipe.attention_gain=0.5").modifiers["attention"])["gain"] == 0.5
+    assert vars(plainly.modifiers["dropout"])["p"] == 0.0
+    assert vars(recipe("recipe.dropout=0.05").modifiers["dropout"])["p"] == 0.05
+    assert "dropout" not in recipe("recipe.modifiers.dropout.enabled=false").modifiers
     cycles = recipe("recipe.lr_func=cyclic_linear", "recipe.lr_cycle_epochs=3")
     assert cycles.lr(3.0, 100) == pytest.approx(1e-4)
     observers = recipe("recipe.weight_observer=mse", "recipe.activation_observer=percentile")
