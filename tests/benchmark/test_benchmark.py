@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from compiler import needs_compiler
 from exported import logits_and_recorded
 from onnx import numpy_helper
 from project import GOLDEN
@@ -49,7 +50,6 @@ TASK = TextClassification(max_length=64)
 needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed"
 )
-needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 needs_peer = pytest.mark.skipif(peer_python() is None, reason="no peer environment: make peer-env")
 LOOSE = {"max_metric_drop": 0.1}
 

@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from compiler import needs_compiler
 from hub import serve
 from typer.testing import CliRunner
 
@@ -30,6 +31,7 @@ def findings():
     return {row["what"]: row for row in json.loads(sparsekit("doctor", "--json").stdout)}
 
 
+@needs_compiler
 def test_doctor(monkeypatch, tmp_path, hub_address):
     monkeypatch.setenv("SPARSEKIT_CACHE", str(tmp_path / "cache"))
     hub_address(NO_SERVER)
@@ -61,6 +63,7 @@ def test_doctor_offline(monkeypatch):
     assert "offline (HF_HUB_OFFLINE)" in findings()["Hub"]["value"]
 
 
+@needs_compiler
 @pytest.mark.parametrize(
     ("units", "kernels"),
     [({"amx_bf16": True}, "not used here: dense ones in bf16 (AMX) are faster"), ({}, "are used")],
@@ -81,6 +84,7 @@ def test_doctor_without_a_compiler(hub_address):
     assert "there is no C compiler" in found["value"] and found["fix"] == "install gcc"
 
 
+@needs_compiler
 def test_doctor_in_the_light_installation(monkeypatch, hub_address):
     hub_address(NO_SERVER)
     monkeypatch.setitem(sys.modules, "wandb", None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import shutil
 import subprocess
 from collections.abc import Sequence
 from importlib.resources import files
@@ -23,13 +22,14 @@ from attention_reference import (
     numpy_attention,
     random_distances,
 )
+from compiler import needs_compiler
 
 from sparsekit.kernels.compiler import FLAGS
 from sparsekit.kernels.sources import FLAGS as KERNEL_FLAGS
 from sparsekit.runtime.sparse.c_structures import AttentionStruct, QuantizerStruct
 from sparsekit.runtime.sparse.weights import Format, attention_has_tiles
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+pytestmark = needs_compiler
 
 PROBE = """
 #include "layers.h"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from compiler import needs_compiler
 from tiny_training import Rows, load_student, recipe, trainer
 from torch import nn
 
@@ -62,7 +62,7 @@ def test_a_training_run_warns_once(
     ]
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+@needs_compiler
 @pytest.mark.parametrize("flags", ["-no-such-flag", "-nostdinc"])
 def test_a_compiler_that_always_fails_warns_once(
     flags: str,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from compiler import needs_compiler
 
 import sparsekit.kernels
 from sparsekit.kernels import adamw, attention, dropout, fisher, quantize, sparse_linear
@@ -18,7 +18,7 @@ from sparsekit.kernels.sources import FLAGS as KERNEL_FLAGS
 from sparsekit.kernels.sources import sources
 from sparsekit.runtime.sparse import native
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+pytestmark = needs_compiler
 
 CSRC = Path(sparsekit.kernels.__file__).parent / "csrc"
 FILES = sorted(str(file.relative_to(CSRC)) for file in CSRC.rglob("*.[ch]"))

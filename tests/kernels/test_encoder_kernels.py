@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import shutil
 import subprocess
 from collections import deque
 from importlib.resources import files
@@ -12,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from compiler import needs_compiler
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +33,7 @@ from sparsekit.runtime.sparse.weights import (
     steps,
 )
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+pytestmark = needs_compiler
 
 # Exports static functions of the headers: of vectors for whole arrays, and of all rows of a weight.
 HEADERS = ("attention.h", "layer_norm.h", "linear.h", "thread_pool.h")

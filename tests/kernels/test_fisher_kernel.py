@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
+from compiler import needs_compiler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -17,7 +16,7 @@ from sparsekit.sparsity.gradients import Products
 from sparsekit.sparsity.masks import parse_mask_type
 from sparsekit.sparsity.packed_fisher import LARGEST, PackedFisher, block_bytes, block_fisher
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+pytestmark = needs_compiler
 
 CPU = torch.device("cpu")
 # Large, since float32 sums differ in their last bits, which an ill-conditioned matrix amplifies.

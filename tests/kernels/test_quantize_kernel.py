@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import shutil
 
 import pytest
 import torch
+from compiler import needs_compiler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -17,7 +17,7 @@ from sparsekit.modifiers.quantization import fake_quantize, rounding
 from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
 from sparsekit.modifiers.quantization.rounding import INT8, UINT8, quantized_linear
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+pytestmark = needs_compiler
 
 SEEDS = st.integers(0, 2**31)
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import kernel_fuzz
 import pytest
+from compiler import needs_compiler
 from kernel_fuzz import fuzz_encoder, fuzz_products, fuzz_training
 from project import GOLDEN
 from sparse_graphs import write_graph
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+pytestmark = needs_compiler
 
 INT8 = GOLDEN / "old_run" / "deployment" / "model.onnx"
 # Besides: float32; rotated, gated, with windows; pairs of tokens; distances.

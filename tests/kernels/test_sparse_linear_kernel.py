@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F
+from compiler import needs_compiler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +16,7 @@ from sparsekit.kernels.errors import KernelError
 from sparsekit.kernels.library import library
 from sparsekit.kernels.sparse_linear import SparsePattern, compiled, sparse_linear
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+pytestmark = needs_compiler
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from compiler import needs_compiler
 
 from sparsekit.cache import SUMS
 from sparsekit.kernels import compiler, dropout
@@ -18,7 +18,7 @@ from sparsekit.kernels.library import library
 from sparsekit.kernels.sources import FLAGS, sources
 from sparsekit.kernels.store import compiled_file
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+pytestmark = needs_compiler
 
 SOURCES = {"answer.c": "int answer(void) { return 42; }\n"}
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from amx_builds import HAS_AMX, amx_flags
+from compiler import needs_compiler
 from sparse_graphs import texts, write_graph
 
 from sparsekit.kernels.compiler import compile_kernel
@@ -20,7 +20,7 @@ from sparsekit.runtime.sparse.runtime import SparseRuntime
 from sparsekit.runtime.sparse.structure import Linear, Quantizer
 from sparsekit.runtime.sparse.weights import Format, attention_has_tiles, fastest_format, pack
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+pytestmark = needs_compiler
 
 # Graphs, their share of zeros, the format of their weights, and whether attention is quantized.
 ENCODERS = [

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
+from compiler import needs_compiler
 
 from sparsekit.runtime.sparse.dense_matmul import matmul
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+pytestmark = needs_compiler
 
 
 @pytest.mark.parametrize(

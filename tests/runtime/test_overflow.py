@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from compiler import needs_compiler
 from sparse_graphs import texts, write_graph
 
 from sparsekit.runtime import onnxruntime, openvino
@@ -17,7 +17,7 @@ from sparsekit.runtime.shared_weights import with_own_weights
 from sparsekit.runtime.sparse.runtime import SparseRuntime
 from sparsekit.system import int8_sums_overflow
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+pytestmark = needs_compiler
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from compiler import needs_compiler
 from run_folder import LABELS, quantization, write_run
 
 from sparsekit.errors import UserError
@@ -23,7 +24,6 @@ from sparsekit.runtime.openvino import OpenVinoRuntime
 from sparsekit.runtime.pipeline import Pipeline
 from sparsekit.runtime.sparse.runtime import SparseRuntime
 
-needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 TEXTS = ["the plot is dull .", "this film is truly warm , and it shows ."]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from compiler import needs_compiler
 from run_folder import LABELS, MAX_LENGTH, quantization, write_run
 
 from sparsekit.benchmark.requests import BenchmarkConfig, benchmark
@@ -28,7 +29,6 @@ from sparsekit.runtime.openvino import OpenVinoRuntime
 from sparsekit.runtime.tasks.text_classification import softmax
 from sparsekit.system import int8_sums_overflow
 
-needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 TEXTS = ["the plot is dull .", "this film is truly warm , and it shows ."]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import sparse_mutants
+from compiler import needs_compiler
 from onnx import TensorProto, helper, numpy_helper
 from project import GOLDEN
 from sparse_graphs import texts, write_graph
@@ -30,7 +30,7 @@ from sparsekit.runtime.sparse.runtime import SparseRuntime
 INT8 = GOLDEN / "old_run" / "deployment" / "model.onnx"
 MUTANTS = 300
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+pytestmark = needs_compiler
 
 
 @pytest.fixture(scope="module")

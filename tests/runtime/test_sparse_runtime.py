@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from compiler import needs_compiler
 from sparse_graphs import POSITIONS, VOCABULARY, texts, write_graph
 
 from sparsekit.benchmark.requests import BenchmarkConfig
@@ -30,7 +30,6 @@ from sparsekit.runtime.sparse.weights import Format
 from sparsekit.system import cpu_flags
 from sparsekit.tasks.token_classification import TokenClassification
 
-needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 BERTS: dict[str, dict[str, Any]] = {
     "int8": {},
     "denser": {"sparsity": 0.3},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from compiler import needs_compiler
 from datasets import Dataset
 from tiny_training import LABELS, trainer
 from torch import nn
@@ -30,7 +30,7 @@ from sparsekit.training.recipe_trainer import RecipeTrainer
 
 TASK = TextClassification(max_length=64)
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+pytestmark = needs_compiler
 
 PRUNING = {
     "_target_": "sparsekit.modifiers.pruning.constant.ConstantPruning",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from compiler import needs_compiler
 from tiny_training import Rows, load_student, trainer
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from sparsekit.recipe.recipe import Recipe
 from sparsekit.training import recipe_trainer as trainer_module
 from sparsekit.training.cpu.adamw import RowAdamW
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+pytestmark = needs_compiler
 
 SETTINGS = {"lr": 1e-2, "betas": (0.9, 0.98), "eps": 1e-8, "weight_decay": 0.05, "fused": True}
 # A token embedding, weights that end within a vector and within a block, and a bias.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 
 import pytest
 import torch
+from compiler import needs_compiler
 from torch import Tensor, nn
 
 from sparsekit.kernels import dropout as kernel
@@ -14,10 +14,8 @@ from sparsekit.kernels.library import library
 from sparsekit.kernels.tensors import address
 from sparsekit.training.cpu.dropout import BitDropout, bit_dropout_in, drop
 
-compiled = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
 
-
-@pytest.fixture(params=[pytest.param("compiled", marks=compiled), "plain"])
+@pytest.fixture(params=[pytest.param("compiled", marks=needs_compiler), "plain"])
 def backend(request: pytest.FixtureRequest) -> str:
     """With the kernel, and on a machine that cannot compile it."""
     if request.param == "plain":
@@ -53,7 +51,7 @@ def test_two_masks_are_independent(p: float) -> None:
     assert abs(((first - first.mean()) * (second - second.mean())).mean()) < 4 * p * 1e-3
 
 
-@compiled
+@needs_compiler
 def test_random_bits_are_those_of_philox() -> None:
     """Random123's known answer of Philox4x32-7 for counter and key 0; counters differ by lane."""
     words = torch.empty(4, 16, dtype=torch.int32)
@@ -66,7 +64,7 @@ def test_random_bits_are_those_of_philox() -> None:
     assert torch.equal(words[:, 0], sixth)
 
 
-@compiled
+@needs_compiler
 @pytest.mark.parametrize("shape", [(0,), (1,), (127,), (128,), (129, 3), (4, 12, 7, 7)])
 def test_the_kernel_accesses_only_its_own_values(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -79,7 +77,7 @@ def test_the_kernel_accesses_only_its_own_values(shape: tuple[int, ...]) -> None
     assert torch.equal(dropped[mask], values[mask] * (kernel.STEPS / 40_000))
 
 
-@compiled
+@needs_compiler
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
     values, threads = torch.randn(1000, 77), torch.get_num_threads()
     results = []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from compiler import needs_compiler
 from datasets import Dataset
 from tiny_training import LABELS, trainer
 from torch import Tensor, nn
@@ -18,10 +18,6 @@ from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.cpu import attention
 from sparsekit.training.cpu.attention import dropout_attention, dropout_attention_in
-
-needs_compiler = pytest.mark.skipif(
-    shutil.which("cc") is None, reason="there is no C compiler, as cc"
-)
 
 
 def operands() -> list[Tensor]:

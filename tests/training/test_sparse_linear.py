@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+from compiler import needs_compiler
 from tiny_training import Rows, load_student, trainer
 from torch import Tensor, nn
 from transformers import TrainerCallback
@@ -20,7 +20,7 @@ from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.cpu.sparse_linear import MaskedLinear, SparseLinears
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, as cc")
+pytestmark = needs_compiler
 
 LAYERS = r"re:.*\.layer\.\d+\..*(query|key|value|dense)\.weight"
 CONSTANT = {"_target_": "sparsekit.modifiers.pruning.constant.ConstantPruning", "params": LAYERS}
