@@ -112,6 +112,9 @@ def test_the_ingredients_of_from_dense() -> None:
     assert "pruning" not in surgeon.modifiers
     assert vars(surgeon.modifiers["obs"])["num_grads"] == 64
     assert vars(surgeon.modifiers["obs"])["fisher_block_size"] == 8
+    assert vars(surgeon.modifiers["obs"])["global_sparsity"] is True
+    by_layer = recipe("recipe.obs_gradients=64", "recipe.obs_global=false")
+    assert vars(by_layer.modifiers["obs"])["global_sparsity"] is False
     assert surgeon.modifiers["obs"].start == plainly.modifiers["pruning"].start
     assert surgeon.modifiers["obs"].end == plainly.modifiers["pruning"].end
     with pytest.raises(ConfigError, match="num_grads -1 must be a whole number of 1 or more"):
