@@ -38,6 +38,7 @@ DENSE, PLAIN, BASE = "dense", "plain", "from_dense"
 # The overrides of each variant of from_dense.
 VARIANTS: dict[str, list[str]] = {
     BASE: [],
+    "with dropout": ["recipe.modifiers.dropout.enabled=false"],
     "per tensor": ["recipe.modifiers.quantization.per_channel_weights=false"],
     "twice the learning rate": ["recipe.init_lr={twice}"],
     "pruned in a quarter": ["recipe.pruning_end_epoch={quarter}"],
@@ -46,6 +47,7 @@ VARIANTS: dict[str, list[str]] = {
     "mse ranges": ["recipe.weight_observer=mse", "recipe.activation_observer=mse"],
     "percentile ranges": ["recipe.activation_observer=percentile"],
     "obs": ["recipe.obs_gradients=512"],
+    "obs in each layer": ["recipe.obs_gradients=512", "recipe.obs_global=false"],
     "obs, twice the learning rate": ["recipe.obs_gradients=512", "recipe.init_lr={twice}"],
     "hidden states": ["recipe.hidden_gain=1.0"],
     "attention": ["recipe.attention_gain=1.0"],

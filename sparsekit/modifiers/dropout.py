@@ -16,12 +16,13 @@ _DROPOUT = nn.modules.dropout._DropoutNd
 
 @dataclass(kw_only=True)
 class SetDropout(Modifier):
-    """Sets the probability of dropout in all layers of the model; 0 drops nothing.
+    """Sets the probability of dropout in every such layer of the model; 0 drops nothing.
 
-    Dropout keeps a large model from learning its few rows by heart. A student that has lost most of
-    its weights and is taught by a model that answers without dropout can do without.
+    Dropout keeps a model from learning labels by heart. A student that is taught by a model, which
+    answers without dropout, comes closer to it without.
 
-    p: the probability that a value is dropped, in [0, 1).
+    p: the probability that a value is dropped, in [0, 1). Some architectures, as ModernBERT, have
+        no layer of dropout in places where their own probability is 0.
 
     After its window and after training the model has its own probabilities again.
     """
@@ -44,11 +45,11 @@ class SetDropout(Modifier):
 
     def attach(self, model: nn.Module) -> None:
         self._model = model
-        self._own: list[tuple[nn.Module, str, float]] = []
+        self._own: list[tuple[nn.Module, str, float]] | None = None
 
     def update(self, epoch: float) -> None:
         on = self.active(epoch)
-        if on and not self._own:
+        if on and self._own is None:
             # Found at the window's start: other modifiers may replace modules in `attach`.
             self._own = list(_probabilities(self._model))
             for module, name, _ in self._own:
@@ -57,9 +58,12 @@ class SetDropout(Modifier):
             self.stop()
 
     def stop(self) -> None:
-        for module, name, own in self._own:
+        for module, name, own in self._own or []:
             setattr(module, name, own)
-        self._own = []
+        self._own = None
+
+    def detach(self, model: nn.Module) -> None:
+        self.stop()
 
     @property
     def note(self) -> str:

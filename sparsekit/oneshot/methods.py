@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sparsekit.sparsity.fisher import Fisher
 from sparsekit.sparsity.gradients import recorded
 from sparsekit.sparsity.masks import Blocks, NOfM, Pattern, parse_mask_type
-from sparsekit.sparsity.memory import check_memory
+from sparsekit.sparsity.memory import RANKING, check_memory
 from sparsekit.sparsity.packed_fisher import block_bytes, block_fisher
 from sparsekit.sparsity.surgeon import Batch, Draw, Layers, masks_of, measure, repair, saliencies
 
@@ -166,7 +166,8 @@ def _obs(model: nn.Module, layers: Layers, draw: Draw | None, config: OneShot) -
     if device.type == "cpu":
         weights = sum(layer.weight.numel() for layer in layers.values())
         fix = f"set a smaller block size of the Fisher than {size}"
-        check_memory(weights, block_bytes(weights, size, device), fix)
+        ranking = RANKING * weights if config.ranks_globally else 0
+        check_memory(weights, block_bytes(weights, size, device) + ranking, fix)
 
     def empty(weights: int) -> Fisher:
         return block_fisher(weights, size, device)

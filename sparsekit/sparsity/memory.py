@@ -9,6 +9,9 @@ from sparsekit.errors import UserError
 from sparsekit.system import available_memory
 
 _GB = 1e9
+# Of each weight, where all layers are ranked together: their scores, a copy in which `kthvalue`
+# looks for the threshold, and its indices.
+RANKING = 20
 
 
 def check_memory(weights: int, needed: int, fix: str) -> None:

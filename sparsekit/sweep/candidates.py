@@ -29,9 +29,10 @@ GRADIENTS = 512
 
 @dataclass(frozen=True)
 class Zeros:
-    """Single weights: a share of each layer's is set to zero while it trains; 0: int8 alone.
+    """Single weights: a share of them is set to zero while the model trains; 0: int8 alone.
 
-    By Optimal Brain Surgeon, which loses less than magnitude (docs/accuracy.md).
+    By Optimal Brain Surgeon, which loses less than magnitude (docs/accuracy.md), over all layers
+    together.
     """
 
     sparsity: float

@@ -211,12 +211,16 @@ def test_mfac_takes_more_gradients_at_higher_sparsity() -> None:
     assert [modifier.gradients(share) for share in (0.0, 0.49, 0.5, 0.9)] == [64, 64, 128, 512]
 
 
+BY_LAYER, GLOBAL = {"global_sparsity": False}, {"global_sparsity": True}
+
+
 @pytest.mark.parametrize(
     ("kind", "fields", "needed", "fix"),
     [
-        # The lower triangles of blocks of 16 x 16, in float32.
-        (OBSPruning, {}, 448 * 4 * 17 / 2, "fisher_block_size than 16 .recipe.obs_b"),
-        (OBSPruning, {"fisher_block_size": 256}, 448 * 4 * 256, "fisher_block_size than 256"),
+        # The lower triangles of blocks of 16 x 16, in float32; and the ranking of all layers.
+        (OBSPruning, BY_LAYER, 448 * 4 * 17 / 2, "fisher_block_size than 16 .recipe.obs_b"),
+        (OBSPruning, GLOBAL, 448 * (4 * 17 / 2 + 20), "fisher_block_size than 16 .recipe.obs_b"),
+        (OBSPruning, {"fisher_block_size": 256, **BY_LAYER}, 448 * 4 * 256, "_size than 256"),
         (MFACPruning, {"num_grads": {0.0: 64, 0.5: 96}}, 448 * 4 * 96, "fewer num_grads than 96"),
     ],
 )

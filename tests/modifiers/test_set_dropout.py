@@ -77,8 +77,7 @@ def test_the_models_own_come_back_after_the_window_and_at_the_end() -> None:
     assert linear.epsilon == 0.1
     modifier.update(1.0)
     assert model[2].p == 0.5
-    modifier.stop()
-    assert seen(modules, [], modifier) == []
+    modifier.detach(model)
     assert (model[0].p, linear.attention_dropout, model[2].p) == (0.1, 0.2, 0.3)
 
 

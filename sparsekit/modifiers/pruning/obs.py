@@ -14,7 +14,7 @@ from sparsekit.modifiers.pruning.gradual import GradualPruning
 from sparsekit.modifiers.quantization.fake_quantize import without_unseen_ranges
 from sparsekit.sparsity.fisher import Fisher
 from sparsekit.sparsity.masks import Blocks, parse_mask_type
-from sparsekit.sparsity.memory import check_memory
+from sparsekit.sparsity.memory import RANKING, check_memory
 from sparsekit.sparsity.packed_fisher import block_bytes, block_fisher
 from sparsekit.sparsity.surgeon import Draw, measure, repair, saliencies
 from sparsekit.tasks.base import Task
@@ -102,7 +102,8 @@ class SurgeonPruning(GradualPruning):
         self._rows = draw
         weights = self._masked.size()
         if self._device.type == "cpu":
-            check_memory(weights, self.memory(weights), self.smaller)
+            ranking = RANKING * weights if self.ranks_globally else 0
+            check_memory(weights, self.memory(weights) + ranking, self.smaller)
 
     @property
     def _device(self) -> torch.device:
