@@ -38,6 +38,13 @@ class Scoring:
         self.task, self.rows, self.ours, self.theirs = task, rows, ours, theirs
         self._tasks = (task, baseline_task)
         self.units = _units(task, rows.labels)
+        # Of each model what each unit adds to its scores; None where scores are no sums.
+        self._sums = None
+        if task.scores_sums:
+            self._sums = [
+                each.unit_sums(outputs, rows.labels, rows.label_names)
+                for each, outputs in zip(self._tasks, (ours, theirs), strict=True)
+            ]
         mine, others = task.probabilities(ours), task.probabilities(theirs)
         labels = np.asarray(rows.labels) if mine is not None else None
         # Of each row whether the answer is right; None for tasks without one class a row.
@@ -46,6 +53,14 @@ class Scoring:
 
     def scores(self, metric: str, units: Indices) -> tuple[float, float]:
         """The metric of both models, ours first, on units that may repeat."""
+        tasks = [replace(tuned, metrics=[metric]) for tuned in self._tasks]
+        name = tasks[0].computed_metrics[0]
+        if self._sums is not None:
+            ours, theirs = (
+                task.scores_of(sums[units].sum(axis=0))[name]
+                for task, sums in zip(tasks, self._sums, strict=True)
+            )
+            return ours, theirs
         drawn = [self.units[unit] for unit in units]
         rows = np.concatenate(drawn)
         labels = [self.rows.labels[row] for row in rows]
@@ -55,13 +70,14 @@ class Scoring:
                 self.task.with_unit(label, int(number))
                 for label, number in zip(labels, numbers, strict=True)
             ]
-        found = []
-        for tuned, outputs in zip(self._tasks, (self.ours, self.theirs), strict=True):
-            task = replace(tuned, metrics=[metric])
-            drawn_outputs = {name: _taken(output, rows) for name, output in outputs.items()}
-            scores = task.score(drawn_outputs, labels, self.rows.label_names)
-            found.append(scores[task.computed_metrics[0]])
-        ours, theirs = found
+        ours, theirs = (
+            task.score(
+                {output: _taken(values, rows) for output, values in outputs.items()},
+                labels,
+                self.rows.label_names,
+            )[name]
+            for task, outputs in zip(tasks, (self.ours, self.theirs), strict=True)
+        )
         return ours, theirs
 
     def compare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 OUTSIDE = "O"
 # Schemes IOB1, IOB2, IOE, IOBES and BILOU.
@@ -68,43 +68,46 @@ def spans(tags: Sequence[str]) -> list[Span]:
     return found
 
 
-def score(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
+class Counts(NamedTuple):
+    """The correct, the predicted and the true entities, and the correct and all tags."""
+
+    correct: int
+    found: int
+    known: int
+    equal_tags: int
+    tags: int
+
+
+def counts(true: Sequence[str], predicted: Sequence[str]) -> Counts:
+    """The counts of a sequence. An entity is correct where its boundaries and its type are."""
+    ours, theirs = set(spans(true)), set(spans(predicted))
+    equal = sum(a == b for a, b in zip(true, predicted, strict=True))
+    return Counts(len(ours & theirs), len(theirs), len(ours), equal, len(true))
+
+
+def scores(counts: Counts) -> dict[str, float]:
     """Precision, recall and F1 over all entities, and the accuracy of single tags.
 
-    An entity counts as found where boundaries and type are right. What is undefined, such as the
-    precision without predicted entities, counts as 0.
+    What is undefined, such as the precision without predicted entities, counts as 0.
     """
-    correct, found, known = map(Counter.total, _counts(true, predicted))
-    equal = [
-        a == b
-        for row, other in zip(true, predicted, strict=True)
-        for a, b in zip(row, other, strict=True)
-    ]
-    return {**_scores(correct, found, known), "accuracy": sum(equal) / max(len(equal), 1)}
+    accuracy = counts.equal_tags / max(counts.tags, 1)
+    return {**_scores(counts.correct, counts.found, counts.known), "accuracy": accuracy}
 
 
 def report(
     true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
 ) -> dict[str, dict[str, Any]]:
     """Precision, recall, F1 and support (entities in the data) of each type, sorted by name."""
-    correct, found, known = _counts(true, predicted)
-    return {
-        kind: {**_scores(correct[kind], found[kind], known[kind]), "support": known[kind]}
-        for kind in sorted(found.keys() | known.keys())
-    }
-
-
-def _counts(
-    true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
-) -> tuple[Counter[str], Counter[str], Counter[str]]:
-    """The correct, the predicted and the true entities of each type."""
     correct, found, known = Counter[str](), Counter[str](), Counter[str]()
     for row, other in zip(true, predicted, strict=True):
         ours, theirs = set(spans(row)), set(spans(other))
         correct.update(span.kind for span in ours & theirs)
         found.update(span.kind for span in theirs)
         known.update(span.kind for span in ours)
-    return correct, found, known
+    return {
+        kind: {**_scores(correct[kind], found[kind], known[kind]), "support": known[kind]}
+        for kind in sorted(found.keys() | known.keys())
+    }
 
 
 def _scores(correct: int, found: int, known: int) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Exact match and F1 of answers, as SQuAD's official scripts define them.
 
 Source: the evaluation script of SQuAD 2.0, https://rajpurkar.github.io/SQuAD-explorer/, which gives
-the values of 1.1 where every question has an answer. Values are shares, not percentages.
+the values of 1.1 where every question has an answer. A data set's score is the mean over its
+questions. Values are shares, not percentages.
 """
 
 from __future__ import annotations
@@ -47,16 +48,13 @@ def f1(predicted: str, true: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def score(predicted: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, float]:
-    """The means over questions of each metric against the best of the true answers.
+def values(predicted: str, true: Sequence[str]) -> dict[str, float]:
+    """Each metric of the answer to a question, against the best of its true answers.
 
-    predicted: the answer to each question, "" for none. true: all right answers to each question;
-    none for a question without an answer.
+    predicted: "" for no answer. true: all right answers; none for a question without an answer.
     """
-    references = [[text for text in texts if normalized(text)] or [""] for texts in true]
-    pairs = list(zip(predicted, references, strict=True))
+    references = [text for text in true if normalized(text)] or [""]
     return {
-        name: sum(max(metric(answer, text) for text in texts) for answer, texts in pairs)
-        / len(pairs)
-        for name, metric in (("exact_match", exact_match), ("f1", f1))
+        "exact_match": max(exact_match(predicted, text) for text in references),
+        "f1": max(f1(predicted, text) for text in references),
     }

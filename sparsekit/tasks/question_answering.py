@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor
@@ -214,19 +215,26 @@ class QuestionAnswering(Task):
             temperature,
         )
 
-    def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
+    def unit_sums(
+        self, outputs: Outputs, labels: Labels, label_names: Sequence[str]
+    ) -> npt.NDArray[np.float64]:
+        """Of each question the value of each of `squad.METRICS`, and 1."""
         by_question: dict[int, list[Any]] = {}
         for row, label in enumerate(labels):
             spans = np.array(label["spans"], dtype=np.int64)
             starts, ends = (np.asarray(outputs[n][row])[: len(spans)] for n in self.outputs)
             by_question.setdefault(label["index"], []).append((label, (starts, ends, spans)))
-        predicted, true = [], []
+        found = []
         for each in by_question.values():
             best = self.answers.best(_context(each), [window for _, window in each])
-            predicted.append(best[0]["answer"])
-            true.append(each[0][0]["answers"])
-        found = squad.score(predicted, true)
-        return {name: found[name] for name in dict.fromkeys(self.metrics)}
+            values = squad.values(best[0]["answer"], each[0][0]["answers"])
+            found.append([*(values[name] for name in squad.METRICS), 1.0])
+        return np.array(found)
+
+    def scores_of(self, sums: npt.NDArray[np.float64]) -> Scores:
+        *totals, questions = map(float, sums)
+        means = {name: sum_ / questions for name, sum_ in zip(squad.METRICS, totals, strict=True)}
+        return {name: means[name] for name in dict.fromkeys(self.metrics)}
 
     def unit(self, label: Any) -> int:
         return int(label["index"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from datasets import Dataset
 from tokenizers import Encoding
@@ -214,9 +215,16 @@ class TokenClassification(Task):
     def loss_items(self, labels: Tensor) -> Tensor:
         return (labels != IGNORED).sum()
 
-    def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
+    def unit_sums(
+        self, outputs: Outputs, labels: Labels, label_names: Sequence[str]
+    ) -> npt.NDArray[np.float64]:
+        """Of each row what `entities.scores` counts."""
         true, predicted = _tags(outputs["logits"], labels, label_names)
-        values = entities.score(true, predicted)
+        rows = zip(true, predicted, strict=True)
+        return np.array([entities.counts(ours, theirs) for ours, theirs in rows], dtype=np.float64)
+
+    def scores_of(self, sums: npt.NDArray[np.float64]) -> Scores:
+        values = entities.scores(entities.Counts(*map(int, sums)))
         return {name: values[name] for name in dict.fromkeys(self.metrics)}
 
     def check_rows(self, labels: int, rows: Dataset, name: str, column: str) -> None:

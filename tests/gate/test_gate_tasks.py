@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ from sparsekit.data.selection import ReadRows
 from sparsekit.errors import UserError
 from sparsekit.gate.gate import GateConfig, compare_with
 from sparsekit.gate.scoring import Scoring
+from sparsekit.metrics import entities
 from sparsekit.models.loading import load_for_task
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.parity import Rows
 from sparsekit.runs.folder import RunFolder
+from sparsekit.runtime.tasks.base import Outputs
 from sparsekit.runtime.tasks.file import write_task
-from sparsekit.tasks.base import Task
+from sparsekit.runtime.tasks.question_answering import QuestionAnsweringAnswers
+from sparsekit.tasks.base import Labels, Scores, Task
 from sparsekit.tasks.embedding import Embedding
 from sparsekit.tasks.question_answering import QuestionAnswering
 from sparsekit.tasks.token_classification import TokenClassification
@@ -169,6 +173,94 @@ def test_a_deployment_of_another_task_is_refused(tagger: RunFolder, tmp_path: Pa
         UserError, match=r"answers as QuestionAnsweringAnswers, the run is for .*of one task"
     ):
         compare_with(tagger, other, MANY)
+
+
+def random_windows(questions: int, windows: int) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Labels of the windows of questions, and the random logits of two models."""
+    words = ["the", "key", "is", "in", "room", "seven", "of", "the", "old", "house"]
+    ends = [len(" ".join(words[: count + 1])) for count in range(len(words))]
+    of_words = [[end - len(word), end] for word, end in zip(words, ends, strict=True)]
+    spans = [[-1, -1], *of_words]
+    labels = [
+        {
+            "index": question,
+            "window": window,
+            "context": " ".join(words) if window == 0 else None,
+            "answers": [words[question % len(words)]],
+            "spans": spans,
+        }
+        for question in range(questions)
+        for window in range(windows)
+    ]
+    generator = np.random.default_rng(0)
+    shape = (len(labels), len(spans))
+    models = [{name: generator.normal(size=shape) for name in READING.outputs} for _ in range(2)]
+    return labels, models
+
+
+def test_drawn_questions_are_scored_like_their_windows() -> None:
+    labels, outputs = random_windows(60, 2)
+    rows = Rows(label_names=[], labels=labels, encodings=[], outputs={})
+    scoring = Scoring(READING, rows, *outputs, READING)
+    drawn = np.array([0, 0, *range(3, 60)])
+    windows = np.concatenate([scoring.units[unit] for unit in drawn])
+    copied = [{**labels[row], "index": number // 2} for number, row in enumerate(windows)]
+    for metric in READING.metrics:
+        expected = [
+            READING.score({name: logits[windows] for name, logits in each.items()}, copied, [])
+            for each in outputs
+        ]
+        assert scoring.scores(metric, drawn) == pytest.approx([each[metric] for each in expected])
+
+
+def test_drawn_sentences_are_scored_like_all_of_theirs() -> None:
+    generator = np.random.default_rng(0)
+    labels = [list(generator.integers(len(tagged.NAMES), size=9)) for _ in range(60)]
+    models = [{"logits": generator.normal(size=(60, 9, len(tagged.NAMES)))} for _ in range(2)]
+    rows = Rows(label_names=list(tagged.NAMES), labels=labels, encodings=[], outputs={})
+    scoring = Scoring(TAGGING, rows, *models, TAGGING)
+    drawn = np.array([0, 0, *range(3, 60)])
+    for metric in entities.METRICS:
+        task = replace(TAGGING, metrics=[metric])
+        expected = [
+            task.score(
+                {"logits": each["logits"][drawn]}, [labels[row] for row in drawn], tagged.NAMES
+            )
+            for each in models
+        ]
+        assert scoring.scores(metric, drawn) == tuple(each[metric] for each in expected)
+
+
+def test_a_bootstrap_decodes_each_answer_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate of SQuAD's 10,570 questions would take hours otherwise."""
+    decoded = []
+    best = QuestionAnsweringAnswers.best
+
+    def counted(self: QuestionAnsweringAnswers, *given: Any) -> Any:
+        decoded.append(given)
+        return best(self, *given)
+
+    monkeypatch.setattr(QuestionAnsweringAnswers, "best", counted)
+    labels, outputs = random_windows(60, 2)
+    rows = Rows(label_names=[], labels=labels, encodings=[], outputs={})
+    scoring = Scoring(READING, rows, *outputs, READING)
+    scoring.compare("f1", np.arange(60), 0.5, 0.05, 100, 0)
+    assert len(decoded) == 2 * 60
+
+
+class OwnScore(TokenClassification):
+    """A task of a user's module that computes another metric."""
+
+    def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
+        return {"rows": float(len(labels))}
+
+
+def test_a_metric_of_a_users_task_is_computed_by_the_task() -> None:
+    labels = [[0, 1]] * 60
+    outputs = {"logits": np.zeros((60, 2, len(tagged.NAMES)))}
+    rows = Rows(label_names=list(tagged.NAMES), labels=labels, encodings=[], outputs={})
+    task = OwnScore(metrics=["rows"])
+    assert Scoring(task, rows, outputs, outputs, task).scores("rows", np.arange(9)) == (9.0, 9.0)
 
 
 def test_both_texts_of_a_pair_are_drawn_together() -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from sparsekit.metrics.entities import Span, report, score, spans
+from sparsekit.metrics.entities import Counts, Span, counts, report, scores, spans
+
+
+def score(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
+    each = map(counts, true, predicted)
+    return scores(Counts(*map(sum, zip(*each, strict=True))))
 
 
 @pytest.mark.parametrize(

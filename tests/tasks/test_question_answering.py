@@ -33,7 +33,11 @@ from sparsekit.models.teacher import label_order
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.evaluation_table import as_outputs
 from sparsekit.runtime.pipeline import Pipeline
-from sparsekit.runtime.tasks.question_answering import QuestionAnsweringAnswers
+from sparsekit.runtime.tasks.question_answering import (
+    CANDIDATES,
+    QuestionAnsweringAnswers,
+    best_spans,
+)
 from sparsekit.sparseml.peer import peer_python
 from sparsekit.tasks.question_answering import QuestionAnswering
 
@@ -334,10 +338,24 @@ def test_the_server_gives_the_pipelines_answers(run: Path) -> None:
 def test_scores_of_the_official_script(
     predicted: str, true: list[str], exact: float, f1: float
 ) -> None:
-    assert squad.score([predicted], [true]) == {
-        "exact_match": exact,
-        "f1": pytest.approx(f1),
-    }
+    assert squad.values(predicted, true) == {"exact_match": exact, "f1": pytest.approx(f1)}
+
+
+@pytest.mark.parametrize(("tokens", "longest"), [(1, 1), (1, 15), (7, 15), (40, 1), (40, 15)])
+def test_the_best_spans_of_all(tokens: int, longest: int) -> None:
+    generator = np.random.default_rng(tokens)
+    starts, ends = generator.dirichlet([0.3] * tokens, size=2)
+    spans = [
+        (first, last, starts[first] * ends[last])
+        for first in range(tokens)
+        for last in range(first, min(first + longest, tokens))
+    ]
+    best = sorted(spans, key=lambda span: -span[2])[:CANDIDATES]
+    assert best_spans(starts, ends, longest) == best
+
+
+def test_improbable_spans_are_left_out() -> None:
+    assert best_spans(np.array([0.0, 1.0]), np.array([0.0, 1.0]), 3) == [(1, 1, 1.0)]
 
 
 class Broken(str):

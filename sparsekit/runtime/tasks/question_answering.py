@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 from tokenizers import Encoding
 
 from sparsekit.errors import UserError
@@ -187,18 +188,24 @@ def best_spans(
 ) -> list[tuple[int, int, float]]:
     """The most probable spans of up to `longest` tokens: first token, last token, probability.
 
+    Spans of probability 0 are left out.
+
     starts, ends: probabilities [tokens].
 
     >>> best_spans(np.array([0.9, 0.1]), np.array([0.2, 0.8]), 2)[0][:2]
     (0, 1)
     """
-    scores = np.tril(np.triu(np.outer(starts, ends)), longest - 1).ravel()
+    following = sliding_window_view(np.pad(ends, (0, longest - 1)), longest)
+    scores = (starts[:, None] * following).ravel()
     count = min(CANDIDATES, len(scores))
     chosen = np.argpartition(-scores, count - 1)[:count]
     chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
-    return [
-        (int(index) // len(ends), int(index) % len(ends), float(scores[index])) for index in chosen
-    ]
+    found = []
+    # Spans of probability 0 may end beyond the last token.
+    for index in chosen[scores[chosen] > 0]:
+        first, more = divmod(int(index), longest)
+        found.append((first, first + more, float(scores[index])))
+    return found
 
 
 def _softmax(logits: Array, counted: npt.NDArray[np.bool_]) -> Probabilities:
