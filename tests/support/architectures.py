@@ -23,19 +23,26 @@ HEADER = f"| family | `model_type` | {' | '.join(COLUMNS)} | int8 matmuls |"
 TITLE = """\
 # Architectures
 
-Families of transformers that classify texts, taken through everything that sparsekit does: a tiny
-model of random weights, written by transformers, is pruned to 80 % at load and in one shot with
-`obs` and `wanda`, trained and quantized for a few steps with a teacher that has another tokenizer,
-loaded again by plain transformers, exported and checked with onnxruntime, run by OpenVINO and
-`runtime=sparse`, and verified. A cell is "works", or "refused" with the sentence below; what a
-refusal makes impossible is "-". The last column counts the matmuls of the exported graph that are
-computed in int8. X stands for a number of the walk, FOLDER for its path. The page is written by
-`make architectures`, and `tests/pipeline/test_architecture_table.py` compares each row with a new
-walk.
+This table shows what works with which family of transformers for text classification. For each
+family, a tiny model with random weights is created by transformers and taken through every step:
+
+- prune: prune to 80 % when the model is loaded;
+- obs, wanda: prune in one shot with this method;
+- train: train and quantize for a few steps, with a teacher that has another tokenizer;
+- reload: load the result with plain transformers;
+- export: export, and check the graph with onnxruntime;
+- openvino, sparse: run the graph with OpenVINO and with `runtime=sparse`;
+- verify: run `sparsekit verify`.
+
+A step "works", or is "refused" with the message below the table; "-" marks a step that an earlier
+refusal makes impossible. The last column is the number of matmuls in the exported graph that are
+computed in int8. In the messages, X stands for a measured number, and FOLDER for a path.
+`make architectures` writes this page, and `tests/pipeline/test_architecture_table.py` compares each
+row with a new run.
 """
 NOTE = """\
 A model that `runtime=sparse` does not support runs with `runtime=onnxruntime` or
-`runtime=openvino`. With `export=none` a model that cannot be exported is trained all the same.
+`runtime=openvino`. A model that cannot be exported can still be trained with `export=none`.
 """
 
 
