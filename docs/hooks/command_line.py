@@ -58,7 +58,9 @@ def usage(command: typer.core.TyperCommand) -> Iterator[str]:
     if len(arguments) < len(command.params):
         yield "[OPTIONS]"
     for argument in arguments:
-        name = (argument.metavar or argument.name).upper() + ("..." if argument.nargs < 0 else "")
+        # A metavar of ours says itself what repeats.
+        repeated = "..." if argument.nargs < 0 and not argument.metavar else ""
+        name = (argument.metavar or argument.name).upper() + repeated
         yield name if argument.required else f"[{name}]"
     if command.context_settings.get("allow_extra_args"):
         yield "[OVERRIDES...]"

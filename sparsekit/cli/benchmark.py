@@ -29,10 +29,12 @@ def benchmark(
     sequence: Annotated[
         Sizes | None,
         typer.Option(
-            help="Tokens of each row. [default: 32 and 128, limited to the model's positions]"
+            help="Tokens in each row. [default: 32 and 128, limited to the model's positions]"
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Rounds, in which each runtime has one turn.")] = 8,
+    rounds: Annotated[
+        int, typer.Option(help="Number of rounds; each runtime has one turn in a round.")
+    ] = 8,
     repetitions: Annotated[int, typer.Option(help="Timed runs in each turn.")] = 5,
     threads: Annotated[
         int | None, typer.Option(help="Threads of each runtime. [default: every core]")

@@ -15,7 +15,7 @@ def compare(
         typer.Option("--output", "--out", help="The folder to write to. [default: FOLDER]"),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help='What to rank by, such as "test accuracy".')
+        str | None, typer.Option(help='The metric to rank by, such as "test accuracy".')
     ] = None,
 ) -> None:
     """Compare runs over their seeds: a table here, compare.md, compare.csv and compare.html."""

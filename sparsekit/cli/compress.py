@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Removed(StrEnum):
-    """What the trials remove of the dense model, as in `sparsekit.sweep.candidates`."""
+    """What the trials remove from the dense model, as in `sparsekit.sweep.candidates`."""
 
     weights = "weights"
     structures = "structures"
@@ -34,24 +34,27 @@ class Removed(StrEnum):
 Model = Annotated[str, typer.Argument(help="A fine-tuned model: a run, a folder or a Hub id.")]
 Rows = Annotated[Path, typer.Option(help="A file of labelled rows to train on.")]
 MaxDrop = Annotated[
-    float, typer.Option(help="The allowed drop, in points; of a loss in its own unit.")
+    float, typer.Option(help="The largest allowed drop, in points; for a loss, in its own unit.")
 ]
 Validation = Annotated[
-    Path | None, typer.Option(help="A file of rows to compare on. [default: a tenth of --data]")
+    Path | None, typer.Option(help="A file of rows to validate on. [default: a tenth of --data]")
 ]
 What = Annotated[
     Removed,
     typer.Option(
-        help="weights: single ones become zero, which runtime=sparse and DeepSparse skip; "
-        "structures: heads and neurons, which makes the model faster on every runtime."
+        help="weights: set single weights to zero, which runtime=sparse and DeepSparse skip; "
+        "structures: remove heads and neurons, which is faster on every runtime."
     ),
 ]
 MaxLatency = Annotated[
     float | None, typer.Option(help="The longest median latency, in milliseconds.")
 ]
-Budget = Annotated[str | None, typer.Option(help="No trial begins that would end later: 90m, 2h.")]
-Epochs = Annotated[float, typer.Option(help="Of each trial.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="The folder of the search.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="Time limit, such as 90m or 2h: no trial starts that would exceed it."),
+]
+Epochs = Annotated[float, typer.Option(help="Epochs of each trial.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the trials.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Overrides of `sparsekit train` for every trial.")
 ]

@@ -18,18 +18,21 @@ def gate(
         typer.Option(help="The dense baseline: a run, a deployment, or a model of transformers."),
     ],
     max_drop: Annotated[
-        float, typer.Option(help="The allowed drop, in points; of a loss in its own unit.")
+        float,
+        typer.Option(help="The largest allowed drop, in points; for a loss, in its own unit."),
     ],
     alpha: Annotated[
-        float, typer.Option(help="The risk of passing a model that drops by as much.")
+        float, typer.Option(help="The risk of passing a model that drops by --max-drop.")
     ] = 0.05,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="What to test; repeatable. [default: the run's first metric]"),
+        typer.Option(help="A metric to test; repeatable. [default: the run's first metric]"),
     ] = None,
     slice_: Annotated[
         list[str] | None,
-        typer.Option("--slice", help="A column of the data to show parts by; repeatable."),
+        typer.Option(
+            "--slice", help="A column by whose values the difference is shown too; repeatable."
+        ),
     ] = None,
     allow: Allow = None,
 ) -> None:

@@ -18,20 +18,24 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, typer.Option("--runtime", help="onnxruntime, openvino, sparse, deepsparse.")]
 Threads = Annotated[int | None, typer.Option(help="Threads. [default: every core]")]
-Batch = Annotated[int, typer.Option(help="Texts in each call.")]
+Batch = Annotated[int, typer.Option(help="Texts in a batch.")]
 Sequence = Annotated[int, typer.Option(help="Tokens of each text.")]
 Sparsities = Annotated[
-    list[float], typer.Option("--sparsity", help="Zeros in the layers' weights; repeatable.")
+    list[float], typer.Option("--sparsity", help="Share of zeros in the weights; repeatable.")
 ]
-Int8 = Annotated[bool, typer.Option("--int8/--float32", help="Weights and inputs of layers.")]
+Int8 = Annotated[
+    bool, typer.Option("--int8/--float32", help="Type of the weights and inputs of the layers.")
+]
 EveryToken = Annotated[
     bool,
-    typer.Option("--every-token", help="Of a task that reads every token, such as named entities."),
+    typer.Option(
+        "--every-token", help="Compute the outputs of every token, as for token classification."
+    ),
 ]
-Rounds = Annotated[int, typer.Option(help="Rounds, in which each size has one turn.")]
+Rounds = Annotated[int, typer.Option(help="Number of rounds; each size has one turn in a round.")]
 Repetitions = Annotated[int, typer.Option(help="Timed runs in each turn.")]
 Seconds = Annotated[
-    float, typer.Option(help="Rounds are added until a sparsity has been timed for so long.")
+    float, typer.Option(help="Add rounds until each sparsity has been timed for this many seconds.")
 ]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="New file. [default: latency-RUNTIME.json]")

@@ -29,23 +29,25 @@ Texts = Annotated[
     typer.Argument(help="Texts, or a csv, jsonl, parquet or txt file; - reads lines of stdin."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Pairs = Annotated[bool, typer.Option("--pairs", help="Two texts a row; in a line, a tab apart.")]
+Pairs = Annotated[
+    bool, typer.Option("--pairs", help="Read pairs of texts; a tab separates them within a line.")
+]
 RuntimeName = Annotated[str, typer.Option(help="onnxruntime, openvino, deepsparse or sparse.")]
 Similar = Annotated[
     str | None,
-    typer.Option(help="Of an embedding model: order the texts by similarity to this one."),
+    typer.Option(help="Embedding models: order the texts by similarity to this text."),
 ]
 Rank = Annotated[
     str | None,
-    typer.Option(help="Of a regression on pairs: order the texts by their number beside this."),
+    typer.Option(help="Regression on pairs: order the texts by their score with this text."),
 ]
-Columns = Annotated[
-    list[str] | None, typer.Option(help="Of a file: the column of the texts; twice for pairs.")
+Columns = Annotated[list[str] | None, typer.Option(help="Files: the text column; twice for pairs.")]
+Output = Annotated[
+    Path | None, typer.Option(help="Files: where to write the rows with their answers.")
 ]
-Output = Annotated[Path | None, typer.Option(help="Of a file: where to write it with the answers.")]
 Prefix = Annotated[
     str | None,
-    typer.Option(help="Of a file: begins the names of the new columns. [default: predicted_]"),
+    typer.Option(help="Files: the prefix of the new columns' names. [default: predicted_]"),
 ]
 
 

@@ -10,7 +10,7 @@ import typer
 
 
 def pull(
-    repository: Annotated[str, typer.Argument(help="A model on the Hub, as user/name.")],
+    repository: Annotated[str, typer.Argument(help="A model on the Hub, such as user/name.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="New folder. [default: the model's name]")
     ] = None,

@@ -32,11 +32,11 @@ def sensitivity(
     data: Annotated[Path, typer.Option(help="A data file with texts and labels.")],
     sparsity: Annotated[
         float | None,
-        typer.Option(help="Choose a share of zeros for each layer, so that all have this one."),
+        typer.Option(help="Choose a share of zeros for each layer that gives this share in all."),
     ] = None,
     share: Annotated[
         list[float] | None,
-        typer.Option(help="A share of zeros to try, repeatable. [default: 0.5 0.7 0.8 0.9 0.95]"),
+        typer.Option(help="A share of zeros to try; repeatable. [default: 0.5 0.7 0.8 0.9 0.95]"),
     ] = None,
     text_column: TextColumns = None,
     label_column: LabelColumn = None,

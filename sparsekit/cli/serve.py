@@ -14,7 +14,9 @@ def serve(
         list[str],
         typer.Argument(help="Run or deployment folders; NAME=FOLDER gives a model its name."),
     ],
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is every address.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     runtime: Annotated[
         str, typer.Option(help="onnxruntime, openvino, deepsparse or sparse.")
@@ -22,16 +24,20 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(help="Threads of each model. [default: every core]")
     ] = None,
-    max_batch: Annotated[int, typer.Option(help="Texts that are computed at once.")] = 32,
+    max_batch: Annotated[int, typer.Option(help="Largest number of texts in a batch.")] = 32,
     max_wait_ms: Annotated[
-        float, typer.Option(help="Milliseconds that a text waits for others.")
+        float, typer.Option(help="Milliseconds that a text waits for others to form a batch.")
     ] = 1.0,
     max_queue: Annotated[
-        int, typer.Option(help="Texts that wait; further ones get status 503.")
+        int,
+        typer.Option(help="Largest number of waiting texts; more are answered with status 503."),
     ] = 4096,
-    max_texts: Annotated[int, typer.Option(help="Texts of one request.")] = 1024,
-    max_characters: Annotated[int, typer.Option(help="Characters of one text.")] = 100_000,
-    max_bytes: Annotated[int, typer.Option(help="Bytes of one request.")] = 8 * 2**20,
+    max_texts: Annotated[int, typer.Option(help="Largest number of texts in a request.")] = 1024,
+    max_characters: Annotated[
+        int, typer.Option(help="Largest number of characters in a text.")
+    ] = 100_000,
+    max_bytes: Annotated[int, typer.Option(help="Largest number of bytes in a request.")] = 8
+    * 2**20,
     allow: Allow = None,
 ) -> None:
     """Answer texts over HTTP with the exported models of runs, until SIGTERM or Ctrl-C.

@@ -44,7 +44,9 @@ How = Annotated[
         "updates the weights that stay."
     ),
 ]
-Texts = Annotated[Path | None, typer.Option(help="A data file with labels, for first_order, obs.")]
+Texts = Annotated[
+    Path | None, typer.Option(help="A data file with labels, for first_order and obs.")
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -54,7 +56,8 @@ Output = Annotated[
 Ranked = Annotated[
     bool,
     typer.Option(
-        "--global/--layer", help="Rank all layers together: each keeps another number of heads."
+        "--global/--layer",
+        help="Rank the structures of all layers together; layers then differ in size.",
     ),
 ]
 MaxLatency = Annotated[
@@ -62,10 +65,10 @@ MaxLatency = Annotated[
     typer.Option(help="Find the heads and neurons for a latency, such as 3ms; repeatable."),
 ]
 Table = Annotated[
-    Path | None, typer.Option(help="What sparsekit latency-table wrote, for --max-latency.")
+    Path | None, typer.Option(help="A file that sparsekit latency-table wrote, for --max-latency.")
 ]
 Sparsity = Annotated[
-    float, typer.Option(help="Zeros that the weights will have, for --max-latency.")
+    float, typer.Option(help="Share of zeros that the weights will have, for --max-latency.")
 ]
 AnyMachine = Annotated[
     bool, typer.Option("--any-machine", help="Use a latency table of another machine.")

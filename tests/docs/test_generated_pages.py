@@ -62,6 +62,18 @@ def command() -> typer.core.TyperCommand:
     return typer.main.get_command(app)
 
 
+def test_what_a_metavar_repeats_is_not_repeated_again() -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def find(
+        words: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="Overrides.")],
+    ) -> None: ...
+
+    *_, words = hook("command_line").usage(typer.main.get_command(app))
+    assert words == "KEY=VALUE..."
+
+
 def test_a_command_is_its_usage_its_help_and_its_options(
     command: typer.core.TyperCommand,
 ) -> None:
