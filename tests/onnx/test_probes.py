@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES, Family, write_checkpoint
+from families import family, write_checkpoint
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
@@ -26,10 +26,6 @@ from sparsekit.tasks.text_classification import TextClassification
 
 LONGEST = 40
 TASK = TextClassification(max_length=LONGEST)
-
-
-def family(name: str) -> Family:
-    return next(each for each in FAMILIES if each.name == name)
 
 
 def loaded(name: str, folder: Path) -> PreTrainedModel:
