@@ -7,13 +7,13 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
 from sparsekit.data.compression import bare_suffix
+from sparsekit.data.long_fields import long_fields
 from sparsekit.data.schema import Column, keys, lacking, listed
 from sparsekit.data.table import Row
 from sparsekit.errors import ConfigError, UserError, first_line
@@ -21,8 +21,6 @@ from sparsekit.errors import ConfigError, UserError, first_line
 log = logging.getLogger(__name__)
 
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
-# The csv module's own limit, 131,072 characters, would refuse long documents.
-LONGEST_FIELD = 2**31 - 1
 # Begins the advice on how a file is written, in the error for columns that it lacks.
 UNLESS_HEADER = "; for a file without a header set dataset.columns"
 # What the delimiter is detected from.
@@ -69,7 +67,7 @@ class CsvFormat:
         while True:
             first = reader.line_num + 1
             try:
-                with _long_fields():
+                with long_fields():
                     fields = next(reader, None)
             except csv.Error as error:
                 raise UnreadableRow(first, reader.line_num, error) from error
@@ -201,16 +199,6 @@ def _too_many(
         f"{expected}; separate fields by {separated}, and put text with {separated} in "
         '"quotes"'
     )
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """The csv module's limit of a field, which is one for the whole process, out of the way."""
-    before = csv.field_size_limit(LONGEST_FIELD)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 def _unclosed(path: Path, error: UnreadableRow) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from families import FAMILIES, SPECIAL, write_checkpoint
+from families import SPECIAL, family, write_checkpoint
 from tiny_training import load_student, make_rows, trainer
 from transformers import (
     AutoTokenizer,
@@ -332,8 +332,7 @@ def test_batches_are_padded_on_the_right_whatever_the_tokenizer_says(
 
 
 def test_an_encoder_decoder_is_refused_by_its_config(tmp_path: Path) -> None:
-    family = next(each for each in FAMILIES if each.name == "T5")
-    folder = write_checkpoint(family, tmp_path / "t5")
+    folder = write_checkpoint(family("T5"), tmp_path / "t5")
     data = PruningData(file=tmp_path / "data.csv", text_columns=["text"])
     with pytest.raises(UserError, match=r"t5 is an encoder-decoder"):
         prune_checkpoint(str(folder), tmp_path / "out", OneShot(sparsity=0.5, method="wanda"), data)
@@ -345,8 +344,7 @@ def test_an_encoder_decoder_is_refused_by_its_config(tmp_path: Path) -> None:
 def test_a_missing_padding_token_is_the_end_token(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    family = next(each for each in FAMILIES if each.name == "Llama")
-    folder = write_checkpoint(family, tmp_path / "llama")
+    folder = write_checkpoint(family("Llama"), tmp_path / "llama")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     del settings["pad_token"]
     changed = settings | {"eos_token": "[SEP]"}
@@ -387,8 +385,7 @@ def test_a_tokenizer_without_a_fast_form_is_refused(student_folder: str, tmp_pat
 
 
 def test_no_limit_of_positions(tmp_path: Path) -> None:
-    family = next(each for each in FAMILIES if each.name == "XLNet")
-    assert positions_of(read_config(write_checkpoint(family, tmp_path / "xlnet"))) is None
+    assert positions_of(read_config(write_checkpoint(family("XLNet"), tmp_path / "xlnet"))) is None
 
 
 @pytest.mark.parametrize(
@@ -402,8 +399,7 @@ def test_no_limit_of_positions(tmp_path: Path) -> None:
 def test_a_task_that_counts_from_the_first_token_takes_no_left_padding(
     tmp_path: Path, task: Task, problem: str
 ) -> None:
-    family = next(each for each in FAMILIES if each.name == "XLNet")
-    folder = write_checkpoint(family, tmp_path / "xlnet")
+    folder = write_checkpoint(family("XLNet"), tmp_path / "xlnet")
     with pytest.raises(UserError, match=f"xlnet, whose batches are padded on the left.*{problem}"):
         Student(checkpoint=str(folder)).load(task, [])
     Student(checkpoint=str(folder)).load(Embedding(max_length=32), [])

@@ -14,7 +14,6 @@ import torch
 from datasets import Dataset
 from transformers import (
     AutoModelForSequenceClassification,
-    BertConfig,
     BertForSequenceClassification,
 )
 
@@ -53,17 +52,9 @@ def other_vocabulary(folder: Path) -> Path:
     """A classifier with a vocabulary of its own, and another order of labels."""
     vocabulary = hub_seed.train_vocabulary(["a dull plot and a warm cast", "this is a witty film"])
     torch.manual_seed(2)
-    model = BertForSequenceClassification(
-        BertConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=64,
-            id2label={0: "pos", 1: "neg"},
-        )
-    )
-    hub_seed.write_model(folder, model, vocabulary)
+    labels = {0: "pos", 1: "neg"}
+    config = hub_seed.small_bert(vocabulary, num_hidden_layers=1, id2label=labels)
+    hub_seed.write_model(folder, BertForSequenceClassification(config), vocabulary)
     return folder
 
 

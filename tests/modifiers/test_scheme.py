@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from tiny_bert import tiny_bert
+from transformers import BertForSequenceClassification
 
 from sparsekit.errors import ConfigError
 from sparsekit.modifiers.quantization.fake_quantize import (
@@ -21,15 +22,7 @@ from sparsekit.modifiers.quantization.scheme import Activations, Scheme, Weights
 @pytest.fixture
 def model() -> BertForSequenceClassification:
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=20,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=16,
-    )
-    return BertForSequenceClassification(config)
+    return BertForSequenceClassification(tiny_bert())
 
 
 def test_default_quantizes_inputs_and_weights_everywhere(

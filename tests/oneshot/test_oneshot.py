@@ -12,8 +12,9 @@ import pytest
 import torch
 from csv_files import write_csv
 from safetensors.torch import load_file
+from tiny_bert import tiny_bert
 from torch import nn
-from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
+from transformers import AutoModelForSequenceClassification, BertModel
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
@@ -233,10 +234,7 @@ def test_obs_is_repeatable_and_nearer_to_the_dense_model(
 @pytest.mark.parametrize("pooler", [True, False])
 def test_a_pruned_copy_has_the_weights_of_its_checkpoint(tmp_path: Path, pooler: bool) -> None:
     """No classifier, and no pooler where the checkpoint has none: both would be random."""
-    config = BertConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-    )
-    BertModel(config, add_pooling_layer=pooler).save_pretrained(tmp_path / "bert")
+    BertModel(tiny_bert(), add_pooling_layer=pooler).save_pretrained(tmp_path / "bert")
     code, stderr = command(
         str(tmp_path / "bert"), "--sparsity", "0.5", "-o", str(tmp_path / "pruned")
     )
@@ -248,11 +246,8 @@ def test_a_pruned_copy_has_the_weights_of_its_checkpoint(tmp_path: Path, pooler:
 
 def test_what_follows_the_model_is_copied_where_it_still_fits(tmp_path: Path) -> None:
     """As sentence-transformers saves its pooling: a list of modules, and a folder for each."""
-    config = BertConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-    )
     source = tmp_path / "bert"
-    BertModel(config).save_pretrained(source)
+    BertModel(tiny_bert()).save_pretrained(source)
     (source / "1_Pooling").mkdir()
     (source / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 16}')
     (source / "modules.json").write_text('[{"idx": 1, "name": "1", "path": "1_Pooling"}]')
@@ -268,10 +263,7 @@ def test_what_follows_the_model_is_copied_where_it_still_fits(tmp_path: Path) ->
 
 
 def test_a_checkpoint_without_a_layer_is_not_pruned(tmp_path: Path) -> None:
-    config = BertConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
-    )
-    model = BertModel(config)
+    model = BertModel(tiny_bert(num_hidden_layers=2))
     kept = {name: w for name, w in model.state_dict().items() if "layer.1." not in name}
     model.save_pretrained(tmp_path / "bert", state_dict=kept)
     code, stderr = command(
@@ -368,10 +360,7 @@ def test_texts_are_truncated_to_the_positions_of_a_model(
 ) -> None:
     small = tmp_path / "small"
     shutil.copytree(teacher_folder, small)
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    BertModel(BertConfig(max_position_embeddings=8, intermediate_size=32, **shape)).save_pretrained(
-        small
-    )
+    BertModel(tiny_bert(vocab_size=400, max_position_embeddings=8)).save_pretrained(small)
     options = ["--sparsity", "0.8", "--method", "wanda", "-o", str(tmp_path / "pruned"), "--data"]
     with open(csv_files["train"], newline="") as file:
         texts = [{"text": row["text"]} for row in csv.DictReader(file)]
@@ -384,10 +373,7 @@ def test_texts_are_truncated_to_the_positions_of_a_model(
 
 
 def test_obs_needs_a_trained_model(csv_files: dict[str, str], tmp_path: Path) -> None:
-    config = BertConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-    )
-    BertModel(config).save_pretrained(tmp_path / "bert")
+    BertModel(tiny_bert()).save_pretrained(tmp_path / "bert")
     code, stderr = command(
         str(tmp_path / "bert"), "--method", "obs", "--sparsity", "0.95",
         "--data", csv_files["train"], "-o", str(tmp_path / "pruned"),

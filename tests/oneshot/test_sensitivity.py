@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from tiny_bert import tiny_bert
+from transformers import BertForSequenceClassification
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
@@ -39,14 +40,7 @@ def made(name: str, weights: int, *growth: float) -> LayerSensitivity:
 @pytest.fixture(scope="module")
 def model() -> BertForSequenceClassification:
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=16,
-    )
+    config = tiny_bert(num_hidden_layers=2, max_position_embeddings=16)
     return BertForSequenceClassification(config).eval()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from families import FAMILIES, write_checkpoint
+from families import family, write_checkpoint
 from launching import local, run_here
 from transformers import PreTrainedModel
 
@@ -25,8 +25,7 @@ TASK = TextClassification(max_length=40)
 
 
 def checkpoint(name: str, folder: Path) -> str:
-    family = next(each for each in FAMILIES if each.name == name)
-    return str(write_checkpoint(family, folder / "checkpoint"))
+    return str(write_checkpoint(family(name), folder / "checkpoint"))
 
 
 def student(name: str, folder: Path) -> PreTrainedModel:

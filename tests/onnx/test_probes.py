@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, Family, write_checkpoint
+from families import family, write_checkpoint
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
@@ -21,15 +22,12 @@ from sparsekit.onnx.probes import probe_lengths, probes
 from sparsekit.onnx.trace import load_model, masks_padding_only
 from sparsekit.onnx.write import write_graphs
 from sparsekit.runtime.onnxruntime import OnnxRuntime
+from sparsekit.tasks.base import Task
 from sparsekit.tasks.question_answering import QuestionAnswering
 from sparsekit.tasks.text_classification import TextClassification
 
 LONGEST = 40
 TASK = TextClassification(max_length=LONGEST)
-
-
-def family(name: str) -> Family:
-    return next(each for each in FAMILIES if each.name == name)
 
 
 def loaded(name: str, folder: Path) -> PreTrainedModel:
@@ -41,6 +39,22 @@ def traced(model: PreTrainedModel, folder: Path) -> OnnxRuntime:
     layers = read_layers(model, model.state_dict())
     write_graphs(model, TASK, layers, folder / "m.onnx", folder / "t.onnx")
     return OnnxRuntime(folder / "t.onnx", threads=1)
+
+
+def check_faulty(
+    model: PreTrainedModel,
+    task: Task,
+    faulty: Callable[[dict[str, Tensor], Any], tuple[Tensor, ...]],
+) -> None:
+    """Check a graph that answers as `faulty` does with a batch and what the model returned."""
+
+    class Graph:
+        def outputs(self, inputs: dict[str, object]) -> tuple[object, ...]:
+            batch = {name: torch.as_tensor(values) for name, values in inputs.items()}
+            with torch.inference_mode():
+                return tuple(each.numpy() for each in faulty(batch, model(**batch)))
+
+    check_probes(model, task, Graph(), probes(model, LONGEST))  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
@@ -114,17 +128,11 @@ def test_a_planted_fault_is_seen(
 ) -> None:
     model = loaded("BERT", tmp_path)
 
-    class Faulty:
-        """A graph that answers as the model, but for the fault."""
-
-        def outputs(self, inputs: dict[str, object]) -> tuple[object, ...]:
-            batch = {name: torch.as_tensor(values) for name, values in inputs.items()}
-            with torch.inference_mode():
-                logits = model(**batch).logits
-            return (fault(batch["input_ids"], batch["attention_mask"], logits).numpy(),)
+    def outputs(batch: dict[str, Tensor], output: Any) -> tuple[Tensor, ...]:
+        return (fault(batch["input_ids"], batch["attention_mask"], output.logits),)
 
     with pytest.raises(UserError, match="check 'trace' failed") as caught:
-        check_probes(model, TASK, Faulty(), probes(model, LONGEST))  # type: ignore[arg-type]
+        check_faulty(model, TASK, outputs)
     assert rows in str(caught.value)
 
 
@@ -133,15 +141,12 @@ def test_a_nan_of_a_second_output_is_seen(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(family("BERT"), tmp_path / "checkpoint")
     model = AutoModelForQuestionAnswering.from_pretrained(checkpoint).eval()
 
-    class Faulty:
-        def outputs(self, inputs: dict[str, object]) -> tuple[object, ...]:
-            batch = {name: torch.as_tensor(values) for name, values in inputs.items()}
-            with torch.inference_mode():
-                start, end = task.model_outputs(model(**batch), batch)
-            return start.numpy(), (end * torch.nan).numpy()
+    def outputs(batch: dict[str, Tensor], output: Any) -> tuple[Tensor, ...]:
+        start, end = task.model_outputs(output, batch)
+        return start, end * torch.nan
 
     with pytest.raises(UserError, match=r"check 'trace' failed.* differ from torch's by nan"):
-        check_probes(model, task, Faulty(), probes(model, LONGEST))  # type: ignore[arg-type]
+        check_faulty(model, task, outputs)
 
 
 @pytest.mark.parametrize("length", [15, 17])
@@ -149,15 +154,11 @@ def test_a_fault_beside_the_window_is_seen(tmp_path: Path, length: int) -> None:
     """One token less and one more than the window of 16, at which the validation has no row."""
     model = loaded("ModernBERT, Ettin", tmp_path)
 
-    class Faulty:
-        def outputs(self, inputs: dict[str, object]) -> tuple[object, ...]:
-            batch = {name: torch.as_tensor(values) for name, values in inputs.items()}
-            with torch.inference_mode():
-                logits = model(**batch).logits
-            return ((logits + 1.0 * (batch["input_ids"].shape[1] == length)).numpy(),)
+    def outputs(batch: dict[str, Tensor], output: Any) -> tuple[Tensor, ...]:
+        return (output.logits + 1.0 * (batch["input_ids"].shape[1] == length),)
 
     with pytest.raises(UserError, match=rf"check 'trace' failed.* on rows of {length} tokens"):
-        check_probes(model, TASK, Faulty(), probes(model, LONGEST))  # type: ignore[arg-type]
+        check_faulty(model, TASK, outputs)
 
 
 def test_a_graph_without_the_causal_mask_is_refused(

@@ -89,10 +89,8 @@ def test_a_student_that_teaches_itself_keeps_the_names_of_numbered_classes(
     assert list(found.values()) == [["0", "1"]] * 5
 
 
-def test_a_finetuned_teacher_has_read_the_same_tokens(
-    monkeypatch: pytest.MonkeyPatch, student_folder: str
-) -> None:
-    """One that was trained on rows of 16 tokens is not that of rows of 128."""
+def keys_of_teachers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys in the cache of the teachers that are asked for; none is trained."""
     keys: list[str] = []
 
     def cached(kind: str, key: str, make: object) -> Path:
@@ -100,6 +98,14 @@ def test_a_finetuned_teacher_has_read_the_same_tokens(
         return Path("/nowhere")
 
     monkeypatch.setattr(experiment, "cached", cached)
+    return keys
+
+
+def test_a_finetuned_teacher_has_read_the_same_tokens(
+    monkeypatch: pytest.MonkeyPatch, student_folder: str
+) -> None:
+    """One that was trained on rows of 16 tokens is not that of rows of 128."""
+    keys = keys_of_teachers(monkeypatch)
     teacher = Finetuned(base=student_folder, recipe={"num_epochs": 1, "modifiers": {}})
     plan = SimpleNamespace(values={"training": {}})
     rows = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
@@ -128,13 +134,7 @@ class OwnModifier(SetLearningRate):
 def test_a_finetuned_teacher_of_edited_code_is_another(
     own: str, monkeypatch: pytest.MonkeyPatch, student_folder: str
 ) -> None:
-    keys: list[str] = []
-
-    def cached(kind: str, key: str, make: object) -> Path:
-        keys.append(key)
-        return Path("/nowhere")
-
-    monkeypatch.setattr(experiment, "cached", cached)
+    keys = keys_of_teachers(monkeypatch)
     rate = {"_target_": f"{__name__}.OwnModifier", "learning_rate": 0.1}
     modifiers = {"rate": rate} if own == "modifier" else {}
     teacher = Finetuned(base=student_folder, recipe={"num_epochs": 1, "modifiers": modifiers})

@@ -13,7 +13,8 @@ import pytest
 import torch
 from datasets import Dataset
 from launching import local, run_here
-from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
+from tiny_bert import tiny_bert
+from transformers import BertForMaskedLM, BertTokenizerFast
 
 import sparsekit.pipeline.engines.sparsekit
 from sparsekit.data.augmentation import Augmentation, augmented
@@ -90,9 +91,8 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pretrained")
     (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *WORDS, "##ing", "7"]))
     BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    sizes = {"vocab_size": len(SPECIAL) + len(WORDS) + 2, "hidden_size": 16}
-    config = BertConfig(**sizes, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     torch.manual_seed(0)
+    config = tiny_bert(vocab_size=len(SPECIAL) + len(WORDS) + 2, intermediate_size=16)
     BertForMaskedLM(config).save_pretrained(folder)
     return folder
 

@@ -14,7 +14,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from project import CONF, SHARED
 from rich.console import Console
-from transformers import BertConfig, BertForSequenceClassification
+from tiny_bert import tiny_bert
+from transformers import BertForSequenceClassification
 
 from sparsekit.config.plain import plain
 from sparsekit.errors import ConfigError, UserError
@@ -40,15 +41,7 @@ def printed(recipe: Recipe, steps: int) -> str:
 
 def small_bert(zeros: bool = True) -> BertForSequenceClassification:
     torch.manual_seed(0)
-    model = BertForSequenceClassification(
-        BertConfig(
-            vocab_size=50,
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-        )
-    )
+    model = BertForSequenceClassification(tiny_bert())
     if zeros:
         with torch.no_grad():
             weight = model.bert.encoder.layer[0].intermediate.dense.weight

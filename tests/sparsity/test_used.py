@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from families import FAMILIES, write_checkpoint
+from families import family, write_checkpoint
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from sparsekit.modifiers.quantization.qat import Quantization
@@ -13,8 +13,7 @@ from sparsekit.sparsity.used import used_layers
 
 
 def model_of(name: str, folder: Path) -> PreTrainedModel:
-    family = next(each for each in FAMILIES if each.name == name)
-    write_checkpoint(family, folder / "checkpoint")
+    write_checkpoint(family(name), folder / "checkpoint")
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         folder / "checkpoint"
     )

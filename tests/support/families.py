@@ -187,6 +187,11 @@ FAMILIES = (
 )
 
 
+def family(name: str) -> Family:
+    """The family of this name."""
+    return next(each for each in FAMILIES if each.name == name)
+
+
 def tokenizer(frame: str) -> Tokenizer:
     """A WordPiece tokenizer of the reviews that frames a text as a family's does."""
     made = Tokenizer(models.WordPiece(unk_token="[UNK]"))

@@ -16,7 +16,6 @@ from datasets import ClassLabel, Dataset, DatasetDict, List, Value
 from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
-    BertConfig,
     BertForTokenClassification,
     TokenClassificationPipeline,
 )
@@ -189,11 +188,9 @@ def other_teacher(folder: Path) -> Path:
     vocabulary = hub_seed.train_vocabulary(["a dull plot and a warm cast"])
     torch.manual_seed(3)
     names = [*tagged.NAMES[1:], tagged.NAMES[0]]
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
+    config = hub_seed.small_bert(
+        vocabulary,
         num_hidden_layers=1,
-        num_attention_heads=2,
         intermediate_size=32,
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},

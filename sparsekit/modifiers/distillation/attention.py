@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,6 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.distillation.live import LiveDistillation
 from sparsekit.modifiers.distillation.pairing import same_depth
 from sparsekit.modifiers.distillation.recording import PairedOutputs
-from sparsekit.modifiers.loss_mean import LossMean, weighted
 from sparsekit.shape.blocks import Block, blocks
 
 
@@ -71,12 +69,10 @@ class AttentionDistillation(LiveDistillation):
     `attention_loss`, the sum of the three distances. Layers without heads are left out.
     """
 
+    logged_as: ClassVar[str] = "attention_loss"
+
     layers: str = "last"
     relation_heads: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._attention_loss = LossMean()
 
     def problems(self, num_epochs: float) -> list[str]:
         found = super().problems(num_epochs)
@@ -111,22 +107,12 @@ class AttentionDistillation(LiveDistillation):
         if problems:
             raise ConfigError(problems[:1])
 
-    def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
-        recorded = self._recorded
-        if recorded is None or not recorded.on:
-            return loss
+    def distance(self, recorded: PairedOutputs) -> Tensor:
         distances = [
             relation_distance(own, theirs, recorded.mask, self._heads)
             for own, theirs in recorded.outputs()
         ]
-        recorded.clear()
-        total = 3 * torch.stack(distances).mean()
-        self._attention_loss.add(weighted(total, inputs.get("loss_weight", 1.0)))
-        return loss + self.gain * total
-
-    def logs(self) -> Mapping[str, float]:
-        mean = self._attention_loss.take()
-        return {} if mean is None else {"attention_loss": mean}
+        return 3 * torch.stack(distances).mean()
 
     @property
     def note(self) -> str:

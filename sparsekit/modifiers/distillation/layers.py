@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,6 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.distillation.live import LiveDistillation
 from sparsekit.modifiers.distillation.pairing import same_depth
 from sparsekit.modifiers.distillation.recording import PairedOutputs, device_of
-from sparsekit.modifiers.loss_mean import LossMean, weighted
 from sparsekit.modifiers.names import unused_name
 from sparsekit.shape.blocks import blocks
 
@@ -55,6 +53,8 @@ class PerLayerDistillation(LiveDistillation):
     padding is left out.
     """
 
+    logged_as: ClassVar[str] = "layer_loss"
+
     gain: float = 1.5
     student_layer_names: list[str] | None = None
     teacher_layer_names: list[str] | None = None
@@ -64,7 +64,6 @@ class PerLayerDistillation(LiveDistillation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._layer_loss = LossMean()
         self._pairs = list[tuple[str, str]]()
         self._projections: str | None = None
 
@@ -131,11 +130,8 @@ class PerLayerDistillation(LiveDistillation):
             raise ConfigError(problems)
         return list(zip(students, teachers, strict=True))
 
-    def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
-        recorded = self._recorded
-        if recorded is None or not recorded.on:
-            return loss
-        total = loss.new_zeros(())
+    def distance(self, recorded: PairedOutputs) -> Tensor:
+        total = torch.zeros((), device=device_of(self._model))
         for (student, _), (value, target) in zip(self._pairs, recorded.outputs(), strict=True):
             if self._projections is not None:
                 matrix = getattr(self._model, self._projections)[student.replace(".", "/")]
@@ -143,13 +139,7 @@ class PerLayerDistillation(LiveDistillation):
             total = total + feature_distance(
                 value, target, recorded.mask, self.normalize, self.epsilon
             )
-        recorded.clear()
-        self._layer_loss.add(weighted(total, inputs.get("loss_weight", 1.0)))
-        return loss + self.gain * total
-
-    def logs(self) -> Mapping[str, float]:
-        mean = self._layer_loss.take()
-        return {} if mean is None else {"layer_loss": mean}
+        return total
 
     @property
     def note(self) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.distillation.recording import PairedOutputs
+from sparsekit.modifiers.loss_mean import LossMean, weighted
 
 
 @dataclass(kw_only=True)
@@ -16,16 +18,20 @@ class LiveDistillation(Modifier):
     """Adds `gain` times a distance from outputs of the teacher, which runs at every step.
 
     The teacher reads the student's tokens: both must share a vocabulary. A subclass sets
-    `self._recorded` in `attach`, and adds its distance in `loss` while that is on.
+    `self._recorded` in `attach`, and compares what that recorded in `distance`.
+
+    logged_as: the name under which the distance is logged.
     """
 
     kind: ClassVar[str] = "distillation"
     takes_teacher: ClassVar[Literal["logits", "model"] | None] = "model"
+    logged_as: ClassVar[str]
 
     gain: float = 1.0
 
     def __post_init__(self) -> None:
         self._recorded: PairedOutputs | None = None
+        self._distance = LossMean()
 
     def problems(self, num_epochs: float) -> list[str]:
         found = super().problems(num_epochs)
@@ -49,6 +55,22 @@ class LiveDistillation(Modifier):
         # Not before: other modifiers may replace modules after this one is attached.
         if self._recorded is not None:
             self._recorded.switch(self.active(epoch))
+
+    def distance(self, recorded: PairedOutputs) -> Tensor:
+        """The distance of the student's recorded outputs from the teacher's, a scalar."""
+        raise NotImplementedError
+
+    def loss(self, loss: Tensor, inputs: Mapping[str, Tensor], outputs: Any) -> Tensor:
+        if self._recorded is None or not self._recorded.on:
+            return loss
+        distance = self.distance(self._recorded)
+        self._recorded.clear()
+        self._distance.add(weighted(distance, inputs.get("loss_weight", 1.0)))
+        return loss + self.gain * distance
+
+    def logs(self) -> Mapping[str, float]:
+        mean = self._distance.take()
+        return {} if mean is None else {self.logged_as: mean}
 
     def stop(self) -> None:
         if self._recorded is not None:

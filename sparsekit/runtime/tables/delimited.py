@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from sparsekit.data.compression import bare_suffix
+from sparsekit.data.long_fields import long_fields
 from sparsekit.errors import UserError, first_line
 from sparsekit.runtime.tables.base import NewValues, Part, cell
 
 DELIMITERS = ",\t;|"
 TAB_SUFFIXES = (".tsv", ".tab")
-# The csv module's own limit, 131,072 characters, would refuse long documents.
-LONGEST_FIELD = 2**31 - 1
 # The csv writer quotes fields with a character of its line terminator. Each of these, unquoted, is
 # read back as something else: as the end of a row, or of a file's first cell as a byte order mark.
 _QUOTED = "\r\n\ufeff"
@@ -84,7 +83,7 @@ class DelimitedTable:
         while True:
             line = self._before + self._reader.line_num + 1
             try:
-                with _long_fields():
+                with long_fields():
                     fields = next(self._reader, None)
             except csv.Error as error:
                 raise UserError(
@@ -141,13 +140,3 @@ def _delimiter(path: Path, header: str) -> str:
     """
     first = "\t" if bare_suffix(path) in TAB_SUFFIXES else ","
     return first if first in header else max(DELIMITERS, key=header.count)
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """The csv module's limit of a field, which is one for the whole process, out of the way."""
-    before = csv.field_size_limit(LONGEST_FIELD)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
