@@ -55,9 +55,9 @@ class ExportConfig:
     itself is always checked;
     check_rows: number of validation rows that are also run one by one; all are run in batches;
     max_logit_diff: allowed mean difference of the logits, relative to the effect of quantization;
-    max_metric_drop: allowed difference of each metric on the whole validation split, or two rows of
-    it where those are more; relative to the value of one without bounds, such as mse, that is
-    above 1;
+    max_metric_drop: by how much each metric may be worse on the whole validation split, or by two
+    rows of it where those are more; relative to the value of one without bounds, such as mse, that
+    is above 1;
     gate: the comparison with the dense baseline that a run has to pass, see
     `sparsekit.pipeline.gating.ExportGate`; null: none;
     license: the license's id for the model card, such as apache-2.0; null leaves it out;

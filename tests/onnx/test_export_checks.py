@@ -191,8 +191,24 @@ def test_rounding_may_change_two_answers_of_a_small_split(
         assert found["accuracy"] == 1 - changed / rows
     else:
         limit = max(0.005, 2 / rows)
-        with pytest.raises(UserError, match=f"the limit is {limit:g} apart"):
+        with pytest.raises(UserError, match=f"worse by {limit:g} at most"):
             check_metrics(TextClassification(), {"logits": exported}, recorded, 0.005)
+
+
+@pytest.mark.parametrize("task", [TextClassification(), TextClassification(metrics=["log_loss"])])
+def test_rounding_may_improve_more_answers(task: TextClassification) -> None:
+    outputs = np.eye(2)[np.arange(50) % 2]
+    labels = [row % 2 for row in range(50)]
+    labels[:4] = [1 - label for label in labels[:4]]
+    exported = outputs.copy()
+    exported[:4] = exported[:4, ::-1]
+    [[metric, value]] = check_metrics(
+        task, {"logits": exported}, Rows([], labels, ["no", "yes"], {"logits": outputs}), 0.005
+    ).items()
+    assert value == pytest.approx(1.0 if metric == "accuracy" else np.log1p(np.exp(-1.0)))
+    rows = Rows([], labels, ["no", "yes"], {"logits": exported})
+    with pytest.raises(UserError, match=f"'metrics' failed: validation {metric} is .* worse by"):
+        check_metrics(task, {"logits": outputs}, rows, 0.005)
 
 
 @pytest.mark.parametrize(("error", "passes"), [(0.02, True), (0.5, False)])
@@ -205,7 +221,7 @@ def test_the_limit_of_a_metric_without_bounds_is_relative(error: float, passes: 
     if passes:
         assert check_metrics(Regression(), exported, rows, 0.005)["mse"] > 400.5
     else:
-        with pytest.raises(UserError, match=r"mse is 420\.2500 .* 400\.0000 .* limit is 2 apart"):
+        with pytest.raises(UserError, match=r"mse is 420\.2500 .* 400\.0000 .* worse by 2 at most"):
             check_metrics(Regression(), exported, rows, 0.005)
 
 
