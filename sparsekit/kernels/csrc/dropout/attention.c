@@ -97,8 +97,9 @@ static void transpose(const attention_call *p, const float *values, float *restr
             out[i * p->padded + t] = values[t * p->heads * p->size + i];
 }
 
-/* e^x for LOWEST <= x <= 0, with a relative error of 1e-7, and 0 for LOWEST. The power of two goes
-   into the exponent bits, the rest through a polynomial. */
+/* e^x for LOWEST <= x <= 0, with a relative error of 1e-7; below -87.68 it is 0, as the
+   power of two is no normal float32 there. The power of two goes into the exponent bits, the rest
+   through a polynomial. */
 #define LOWEST (-88.0f)
 static inline float exponential(float x) {
     int32_t power = (int32_t)(x * 1.44269504f - 0.5f);
