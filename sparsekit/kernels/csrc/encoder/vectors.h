@@ -18,22 +18,16 @@ are extensions of GCC and Clang, which compile them to the processor's instructi
 #include <wasm_simd128.h>
 #endif
 
-/* The ABI of vector arguments does not matter: they are passed within one file only. */
-#pragma GCC diagnostic ignored "-Wpsabi"
-
 #define INLINE static inline __attribute__((always_inline))
-/* Tokens per vector, and sums per output that fit into the 32 or 16 registers. */
-#if defined __AVX512F__
-#define LANES 16
-#define ACCUMULATORS 2
-#elif defined __aarch64__
+/* Tokens per vector. */
+#if defined __aarch64__ || defined __wasm_simd128__
 #define LANES 4
+#endif
+#include "../lanes.h"
+/* Sums per output that fit into the 32 or 16 registers. */
+#if defined __AVX512F__ || defined __aarch64__
 #define ACCUMULATORS 2
-#elif defined __wasm_simd128__
-#define LANES 4
-#define ACCUMULATORS 1
 #else
-#define LANES 8
 #define ACCUMULATORS 1
 #endif
 /* The constraint of inline assembly that means any vector register. */
@@ -63,9 +57,7 @@ are extensions of GCC and Clang, which compile them to the processor's instructi
 /* Adding 1.5 * 2^23 to a value of up to 2^22 rounds it to an integer, halves to even. */
 #define ROUNDING_SHIFT 12582912.0f
 
-typedef float vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t integers __attribute__((vector_size(4 * LANES)));
-typedef float unaligned_vector __attribute__((vector_size(4 * LANES), aligned(4)));
 
 #ifdef INT8_WEIGHTS
 /* DOT_PRODUCT_ADD(sum, x, value): each sum plus four unsigned bytes of x times four signed bytes.
@@ -132,7 +124,6 @@ INLINE integers neon_dot_product_add(integers sum, integers x, integers value) {
 #endif
 #endif
 
-INLINE long min_long(long a, long b) { return a < b ? a : b; }
 INLINE vector load(const float *x) { return *(const unaligned_vector *)x; }
 INLINE vector broadcast(float x) { return x - (vector){0}; }
 INLINE vector to_float(integers x) { return __builtin_convertvector(x, vector); }

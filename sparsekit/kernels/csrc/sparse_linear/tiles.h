@@ -17,8 +17,6 @@ Activations are row-major [tokens, width]; a tile row is one feature of all toke
 
 typedef float tile_row[TOKENS] __attribute__((aligned(64)));
 
-static long min_long(long a, long b) { return a < b ? a : b; }
-
 static long vector_count(long tokens) { return (tokens + LANES - 1) / LANES; }
 
 /* The number of tiles: even, so that two threads get equal shares. */
