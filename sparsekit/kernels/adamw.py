@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 
 import torch
@@ -51,10 +52,11 @@ class Parameter(ctypes.Structure):
         touched: Tensor | None,
         factors: tuple[float, float, float],
     ) -> None:
-        width = weight.shape[-1] if weight.ndim else 1
+        # Not from the number of values: a weight without any may have rows all the same.
+        rows, width = math.prod(weight.shape[:-1]), weight.shape[-1] if weight.ndim else 1
         tensors = (weight, exp_avg, exp_avg_sq, gradient, gradient_rows, touched)
         addresses = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
-        super().__init__(weight.numel() // width, width, *addresses, *factors)
+        super().__init__(rows, width, *addresses, *factors)
 
 
 KERNEL = Kernel(
@@ -73,13 +75,11 @@ def step(
     parameters: Sequence[Parameter], factor: float, betas: tuple[float, float], epsilon: float
 ) -> None:
     """One step of AdamW for each parameter, with its gradient multiplied by `factor`."""
+    beta1, beta2 = betas
     library(KERNEL).adamw(
         (Parameter * len(parameters))(*parameters),
         ctypes.c_long(len(parameters)),
-        ctypes.c_float(factor),
-        ctypes.c_float(betas[0]),
-        ctypes.c_float(betas[1]),
-        ctypes.c_float(epsilon),
+        *map(ctypes.c_float, (factor, 1 - beta1, beta2, 1 - beta2, epsilon)),
         torch.get_num_threads(),
     )
 

@@ -71,6 +71,7 @@ def inverse_squares(
 ) -> Tensor:
     """The squares of `width` on the diagonals of the inverted blocks.
 
+    size: a multiple of `width`.
     mask: float32 [weights], 0.0 where a weight is pruned: its row and column count as zero.
     damping: the number of gradients in `sums`, what is added to the diagonal of their mean, and
         the share of the diagonal's sum that is added at least.

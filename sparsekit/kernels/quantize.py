@@ -88,6 +88,7 @@ def scaled_sums(
     rows, out = sums.shape
     offsets = torch.empty(out, dtype=torch.int32)
     scales = scales.expand(out).contiguous()
+    bias = None if bias is None else bias.contiguous()
     result = torch.empty(rows, out)
     compiled, threads = library(KERNEL), torch.get_num_threads()
     compiled.row_sums(

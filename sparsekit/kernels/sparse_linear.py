@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparsekit.kernels.library import Kernel, constant, library
-from sparsekit.kernels.tensors import address
+from sparsekit.kernels.tensors import address, float32_on_cpu
 from sparsekit.system import cpu_units
 
 # Below this, a dense matmul is about as fast (docs/performance/training.md).
@@ -166,9 +166,11 @@ class SparsePattern:
         """`grad_output.T @ rows` at the pattern's entries, float32 [out, in], and 0 elsewhere.
 
         rows: float32 [tokens, in], or uint8 with a `zero_point`, which is subtracted.
-        factors: one float32 for each entry, multiplied into its gradient.
+        factors: one float32 for each entry, multiplied into its gradient, which is 0 where the
+            factor is 0.
         """
         kernels, tokens = compiled(), ctypes.c_long(len(rows))
+        assert float32_on_cpu(rows if zero_point is None else None, grad_output, factors)
         rows, grad_output = rows.contiguous(), grad_output.contiguous()
         gradient = torch.empty(self._weight.rows, self._weight.width)
         packed = torch.empty(kernels.count_tiles(tokens), self._weight.rows, _sizes().tokens)
@@ -211,7 +213,11 @@ def _matmul(
     scales: Tensor | None = None,
 ) -> Tensor:
     kernels, threads = compiled(), torch.get_num_threads()
+    assert float32_on_cpu(rows if zero_point is None else None, entries, bias, scales)
     rows = rows.contiguous()
+    bias, mask, scales = (
+        each if each is None else each.contiguous() for each in (bias, mask, scales)
+    )
     result = torch.empty(len(rows), weight.rows)
     sizes = _sizes()
     scratch = torch.empty(threads, min(weight.rows, sizes.chunk), sizes.tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import platform
 import subprocess
 from pathlib import Path
 
@@ -32,7 +33,12 @@ def test_every_file_belongs_to_a_kernel() -> None:
     assert {kernel.folder for kernel in KERNELS} == set(KERNEL_FLAGS)
 
 
-@pytest.mark.parametrize("processor", [[], ["-march=native"]], ids=["baseline", "native"])
+PROCESSORS = {"baseline": [], "native": ["-march=native"]}
+if platform.machine() == "x86_64":
+    PROCESSORS["FMA without AVX2"] = ["-march=bdver2"]
+
+
+@pytest.mark.parametrize("processor", PROCESSORS.values(), ids=PROCESSORS)
 @pytest.mark.parametrize("file", FILES)
 def test_each_file_compiles_alone(file: str, processor: list[str]) -> None:
     flags = ["-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-fopenmp", *processor]

@@ -74,7 +74,7 @@ def test_ranges_scales_and_zero_points(
                 values[4, 36] = last
             ours.observe(values)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(fake_quantize, "takes_kernels", lambda _: False)
+                patch.setattr(fake_quantize, "takes_kernels", lambda *_: False)
                 torchs.observe(values)
             # The conversion of NaN to an integer depends on the processor.
             undefined = bool(torchs.scale.isnan())
@@ -84,6 +84,19 @@ def test_ranges_scales_and_zero_points(
                     torch.testing.assert_close(result, buffer, rtol=0, atol=0, equal_nan=True)
     finally:
         torch.set_num_threads(before)
+
+
+def test_no_values_leave_a_range_alone() -> None:
+    quantizer = FakeQuantizer(UINT8, symmetric=False)
+    for seen in (False, True):
+        if seen:
+            quantizer.observe(torch.tensor([-1.0, 2.0]))
+        before = {name: buffer.clone() for name, buffer in quantizer.named_buffers()}
+        quantizer.observe(torch.empty(0, 4))
+        state = (quantizer.min_val, quantizer.max_val, quantizer.scale, quantizer.zero_point)
+        quantize.observe(torch.empty(0, 4), state, UINT8, False, 0.01, 1e-7)
+        for name, buffer in quantizer.named_buffers():
+            assert torch.equal(buffer, before[name])
 
 
 @settings(max_examples=40, deadline=None)
@@ -111,6 +124,9 @@ def test_scaled_sums(
     by_torch = (sums - zero_point * right.int().sum(1)).float().mul_(scales)
     by_torch = by_torch if bias is None else by_torch.add_(bias)
     assert torch.equal(quantize.scaled_sums(sums, zero_point, right, scales, bias), by_torch)
+    if bias is not None:
+        spread = torch.stack([bias, bias + 1], dim=1)[:, 0]
+        assert torch.equal(quantize.scaled_sums(sums, zero_point, right, scales, spread), by_torch)
     if bias is None:
         torch.testing.assert_close(by_torch.double(), expected, rtol=1e-5, atol=1e-4)
 

@@ -166,6 +166,48 @@ def test_an_input_gradient_is_zero_where_it_is_masked() -> None:
     assert gradient[positive].abs().max() > 0
 
 
+@pytest.mark.parametrize("width", [40, 37])  # whole vectors, and not
+def test_what_is_masked_is_zero_even_for_nan(width: int) -> None:
+    values, weight, _, grad_output, mask = made(70, width, 30, 0.3, 4)
+    pattern = SparsePattern(mask)
+    entries, positive = pattern.entries(weight), values > 0
+    grad_output[3, 5], grad_output[40, 6] = torch.nan, torch.inf
+    gradient = pattern.input_gradient(grad_output, entries, positive)
+    assert torch.equal(gradient[~positive], torch.zeros(int((~positive).sum())))
+    plain = pattern.input_gradient(grad_output, entries)[positive]
+    torch.testing.assert_close(gradient[positive], plain, rtol=0, atol=0, equal_nan=True)
+    assert gradient.isnan().any()
+    factors = (torch.arange(len(entries)) % 2).float()
+    by_entry = pattern.entries(pattern.weight_gradient(values, grad_output, factors=factors))
+    assert not by_entry[::2].any() and by_entry[1::2].isnan().any()
+
+
+def test_operands_may_be_transposed() -> None:
+    values, weight, bias, grad_output, mask = made(70, 40, 30, 0.3, 4)
+    pattern = SparsePattern(mask)
+    entries, positive = pattern.entries(weight), values > 0
+    turned = positive.t().contiguous().t()
+    assert torch.equal(
+        pattern.input_gradient(grad_output, entries, turned),
+        pattern.input_gradient(grad_output, entries, positive),
+    )
+    spread = torch.stack([bias, bias + 1], dim=1)[:, 0]
+    plain = pattern.linear(values, entries, bias, scales=bias)
+    assert torch.equal(pattern.linear(values, entries, spread, scales=spread), plain)
+
+
+def test_other_types_do_not_reach_the_kernel() -> None:
+    values, weight, bias, grad_output, mask = made(7, 40, 30, 0.3, 4)
+    pattern = SparsePattern(mask)
+    entries = pattern.entries(weight)
+    with pytest.raises(AssertionError):
+        pattern.linear(values.double(), entries)
+    with pytest.raises(AssertionError):
+        pattern.linear(values, entries, bias.bfloat16())
+    with pytest.raises(AssertionError):
+        pattern.weight_gradient(values, grad_output.double())
+
+
 def test_a_frozen_layer_gets_no_gradient() -> None:
     values, weight, bias, grad_output, mask = made(10, 20, 30, 0.2, 2)
     values.requires_grad_()

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from sparsekit.kernels import quantize
+from sparsekit.kernels.sparse_linear import SparsePattern
 from sparsekit.modifiers.quantization.fake_quantize import QuantLinear
 from sparsekit.modifiers.quantization.rounding import (
     EXACT_IN_FLOAT32,
@@ -16,6 +18,7 @@ from sparsekit.modifiers.quantization.rounding import (
     INT8,
     UINT8,
     fake_quantize,
+    integer_linear,
     integer_matmul,
     quantized_linear,
 )
@@ -134,6 +137,64 @@ def close(actual: Tensor | None, expected: Tensor | None) -> None:
     assert actual is not None and expected is not None
     difference = (actual - expected).abs().max()
     assert difference <= 1e-6 * expected.abs().max() * 2
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("part", ["all", "values", "bias", "scale"])
+def test_a_layer_of_other_types_is_computed_by_torch(
+    part: str, dtype: torch.dtype, sparse: bool
+) -> None:
+    """Kernels would read its memory as float32."""
+    torch.manual_seed(0)
+    layer = QuantLinear(nn.Linear(40, 24), Scheme())
+    mask = torch.rand(24, 40) < 0.3
+    layer.weight.data *= mask
+    layer.pattern = SparsePattern(mask) if sparse and quantize.available() else None
+    inputs, weights = layer.input_quantizer, layer.weight_quantizer
+    assert inputs is not None and weights is not None
+    for each in (inputs, weights):
+        each.enabled = each.observing = True
+    values = torch.randn(5, 9, 40)
+    layer(values)  # observes
+    inputs.observing = weights.observing = False
+    if part == "all":
+        layer.to(dtype)
+    if part in ("all", "values"):
+        values = values.to(dtype)
+    if part == "bias":
+        layer.bias.data = layer.bias.data.to(dtype)
+    if part == "scale":
+        weights.scale = weights.scale.to(dtype)
+    values.requires_grad_()
+    if part in ("values", "bias"):  # as nn.Linear does
+        with pytest.raises(RuntimeError, match="dtype"):
+            layer(values)
+        return
+    result = layer(values)
+    rounded = [
+        torch_rounds(tensor.float(), scale.float(), zero, limits)
+        for tensor, scale, zero, limits in (
+            (values, inputs.scale, inputs.zero_point, UINT8),
+            (layer.weight, weights.scale, weights.zero_point, INT8),
+        )
+    ]
+    expected = F.linear(*rounded, layer.bias.float())
+    assert result.dtype == values.dtype
+    tolerance = 0.03 if dtype == torch.bfloat16 else 2e-6
+    torch.testing.assert_close(result.float(), expected, rtol=tolerance, atol=tolerance)
+    result.sum().backward()
+    assert values.grad is not None and values.grad.isfinite().all()
+    assert layer.weight.grad is not None and layer.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("int8_units", [True, False])
+def test_a_bias_of_another_type_is_added_by_torch(int8_units: bool) -> None:
+    left, right = integers(6, 32, UINT8).byte(), integers(16, 32, INT8).char()
+    scales, bias = torch.rand(16), torch.randn(16, dtype=torch.bfloat16)
+    result = integer_linear(left, zero_point(120), right, scales, bias, int8_units)
+    sums = (left.long() - 120) @ right.t().long()
+    torch.testing.assert_close(result, sums.float() * scales + bias.float())
 
 
 def test_a_layer_multiplies_integers_only_while_both_sides_are_rounded() -> None:

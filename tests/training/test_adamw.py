@@ -83,6 +83,32 @@ def test_it_equals_torchs_adamw(weight_decay: float, scale: float) -> None:
     assert torch.equal(ours[0][20:], weights()[0][20:]) == (weight_decay == 0)
 
 
+@pytest.mark.parametrize("betas", [(0.9, 0.9999), (0.999, 0.99999)])
+def test_slow_averages_are_torchs(betas: tuple[float, float]) -> None:
+    """1 - 0.99999 computed in float32 differs by 0.1 %, and with it the averages."""
+    ours, theirs = weights(), weights()
+    settings = SETTINGS | {"betas": betas}
+    mine, torchs = RowAdamW(ours, **settings), torch.optim.AdamW(theirs, **settings)
+    steps(mine, ours, range(10))
+    steps(torchs, theirs, range(10), dense=True)
+    for weight, same in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(weight, same, rtol=2e-6, atol=2e-6)
+        for name, value in mine.state[weight].items():
+            expected = torchs.state[same][name]
+            smallest = 1e-6 * float(expected.abs().max())  # averages of both signs cancel
+            torch.testing.assert_close(value, expected, rtol=2e-6, atol=smallest)
+
+
+@pytest.mark.parametrize("shape", [(0,), (4, 0), (0, 4)])
+def test_a_weight_without_values_changes_nothing(shape: tuple[int, ...]) -> None:
+    empty, other = nn.Parameter(torch.empty(shape)), nn.Parameter(torch.ones(3))
+    empty.grad, other.grad = torch.empty(shape), torch.full((3,), 2.0)
+    optimizer = RowAdamW([empty, other], **SETTINGS)
+    torch.testing.assert_close(optimizer.clip(1.0), torch.tensor(12.0).sqrt())
+    optimizer.step()
+    assert empty.shape == shape and not torch.equal(other, torch.ones(3))
+
+
 def test_sparse_and_dense_gradients_give_equal_results() -> None:
     ours, same = weights(), weights()
     steps(RowAdamW(ours, **SETTINGS), ours, range(5))

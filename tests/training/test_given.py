@@ -11,6 +11,15 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from sparsekit.errors import UserError
 
+QUANTIZED = """
+num_epochs: 2
+init_lr: 0.001
+modifiers:
+  quantization:
+    _target_: sparsekit.modifiers.quantization.qat.Quantization
+    start: 1.0
+"""
+
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_student_of_half_precision_is_refused_with_both_ways_out(
@@ -26,3 +35,22 @@ def test_a_student_of_half_precision_is_refused_with_both_ways_out(
         trainer(half, tokenizer, data, tmp_path / "run")
     trainer(half.float(), tokenizer, data, tmp_path / "run")
     trainer(load(tmp_path / "half", dtype=torch.float32), tokenizer, data, tmp_path / "run")
+
+
+def test_a_student_of_double_precision_trains_as_one_of_float32(
+    student_folder: str, tmp_path: Path
+) -> None:
+    """Without the kernels, which read float32."""
+    tokenizer = AutoTokenizer.from_pretrained(student_folder)
+    data = tokenized(tokenizer)
+    losses = []
+    for dtype in (torch.float32, torch.float64):
+        torch.manual_seed(0)
+        student = AutoModelForSequenceClassification.from_pretrained(
+            student_folder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        ).to(dtype)
+        made = trainer(student, tokenizer, data, tmp_path / str(dtype), recipe=QUANTIZED)
+        made.train()
+        assert {weight.dtype for weight in student.parameters()} == {dtype}
+        losses.append(made.evaluate()["eval_loss"])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-3)

@@ -283,3 +283,17 @@ def test_masks_of_two_modifiers_on_one_weight_hold_together(student_folder: str)
     assert gradients()[~one & ~other].any()
     linears.release()
     assert type(student.get_submodule(name.removesuffix(".weight"))) is nn.Linear
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
+def test_a_layer_without_weights_stays_a_plain_linear(shape: tuple[int, int]) -> None:
+    recipe, pruned = Recipe.build({"num_epochs": 3, "modifiers": {}}), Masked()
+    recipe.modifiers = {"pruned": pruned}
+    layer = nn.Linear(4, 4, bias=False)
+    layer.weight = nn.Parameter(torch.empty(shape))
+    pruned.now = Masks({"0.weight": torch.empty(shape, dtype=torch.bool)})
+    linears = SparseLinears(nn.Sequential(layer), recipe, sparse_products=True)
+    linears.follow(steps_per_epoch=100)
+    assert type(layer) is nn.Linear and linears.sparse_layers == 0
+    layer(torch.ones(2, shape[1])).sum().backward()
+    assert layer.weight.grad is not None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sparsekit.kernels import quantize
 from sparsekit.kernels.sparse_linear import SparsePattern, sparse_linear
+from sparsekit.kernels.tensors import float32_on_cpu
 from sparsekit.modifiers.processes import several, shared_range
 from sparsekit.modifiers.quantization.observers import MINMAX
 from sparsekit.modifiers.quantization.rounding import (
@@ -64,9 +65,12 @@ class FakeQuantizer(nn.Module):
     def observe(self, values: Tensor) -> None:
         """Update the moving average with the range of `values` in all processes.
 
-        No value is read back from the device.
+        No value is read back from the device. No values change nothing.
         """
-        in_kernel = values.device.type == "cpu" and takes_kernels(values) and not several()
+        # With several processes each has to take part; there torch names the empty tensor.
+        if values.numel() == 0 and not several():
+            return
+        in_kernel = takes_kernels(values, self.min_val) and not several()
         if in_kernel and not self.per_channel and self.observer.name == "minmax":
             state = (self.min_val, self.max_val, self.scale, self.zero_point)
             quantize.observe(values, state, self.limits, self.symmetric, AVERAGING, EPSILON)
@@ -97,10 +101,13 @@ class FakeQuantizer(nn.Module):
             self.observe(values.detach())
 
     def round(self, values: Tensor) -> Tensor:
-        """`values`, rounded if `enabled`."""
+        """`values`, rounded if `enabled`; of the same type, or float32 under autocast."""
         if not self.enabled:
             return values
-        return fake_quantize(values.float(), self.scale, self.zero_point, self.limits)
+        rounded = fake_quantize(values.float(), self.scale, self.zero_point, self.limits)
+        if torch.is_autocast_enabled(values.device.type):
+            return rounded  # The next matmul converts it.
+        return rounded.to(values.dtype)
 
     def forward(self, values: Tensor) -> Tensor:
         self.watch(values)
@@ -131,7 +138,10 @@ class QuantLinear(nn.Linear):
 
     def _linear(self, values: Tensor) -> Tensor:
         inputs, weights = self.input_quantizer, self.weight_quantizer
-        plain = values.device.type != "cpu" or torch.is_autocast_enabled("cpu")
+        scales = [each.scale for each in (inputs, weights) if each]
+        plain = torch.is_autocast_enabled("cpu") or not float32_on_cpu(
+            values, self.weight, self.bias, *scales
+        )
         if plain or not (inputs and weights and inputs.enabled and weights.enabled):
             values = inputs(values) if inputs else values
             weight = weights(self.weight) if weights else self.weight

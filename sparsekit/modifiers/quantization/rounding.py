@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from sparsekit.kernels import quantize
 from sparsekit.kernels.sparse_linear import SparsePattern
+from sparsekit.kernels.tensors import float32_on_cpu
 from sparsekit.sparsity.masks import masked
 from sparsekit.system import cpu_units
 
@@ -86,7 +87,9 @@ def quantized_linear(
     int8_units: bool,
     pattern: SparsePattern | None = None,
 ) -> Tensor:
-    """`F.linear` of `values` quantized to uint8 and `weight` [out, in] to symmetric int8, on a CPU.
+    """`F.linear` of `values` quantized to uint8 and `weight` [out, in] to symmetric int8.
+
+    All but the zero point are float32, on a CPU.
 
     Equal to `F.linear(fake_quantize(values), fake_quantize(weight), bias)`, gradients included, up
     to the order of float32 rounding.
@@ -123,7 +126,7 @@ def to_bytes(
     values: Tensor, scale: Tensor, zero_point: Tensor | None, limits: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """`to_integers` of float32 [rows, width], int8 for a negative lower limit, else uint8."""
-    if takes_kernels(values):
+    if takes_kernels(values, scale):
         return quantize.quantize(values, scale, zero_point, limits)
     integers, inside = to_integers(values, scale, zero_point, limits)
     return integers.to(torch.int8 if limits[0] < 0 else torch.uint8), inside
@@ -138,17 +141,17 @@ def integer_linear(
     int8_units: bool,
 ) -> Tensor:
     """`integer_matmul` times `scales` (one, or one for each output), plus the bias."""
-    if int8_units and 1 < left.shape[1] <= EXACT_IN_INT32 and takes_kernels(scales):
+    if int8_units and 1 < left.shape[1] <= EXACT_IN_INT32 and takes_kernels(scales, bias):
         sums = torch._int_mm(left, right.t())
         return quantize.scaled_sums(sums, zero_point, right, scales, bias)
     result = integer_matmul(left, zero_point, right, int8_units).mul_(scales)
     return result if bias is None else result.add_(bias)
 
 
-def takes_kernels(values: Tensor) -> bool:
-    """Whether the kernels of `kernels.quantize` accept `values`, which are on a CPU."""
+def takes_kernels(*tensors: Tensor | None) -> bool:
+    """Whether the kernels of `kernels.quantize` accept these float tensors."""
     # torch.compile cannot trace these kernels, and fuses torch's operations itself.
-    plain = values.dtype == torch.float32 and not torch.compiler.is_compiling()
+    plain = float32_on_cpu(*tensors) and not torch.compiler.is_compiling()
     return plain and quantize.available()
 
 

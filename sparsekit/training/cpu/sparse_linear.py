@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparsekit.kernels.sparse_linear import MIN_SPARSITY, SparsePattern, sparse_linear
+from sparsekit.kernels.tensors import float32_on_cpu
 from sparsekit.modifiers.base import NO_MASKS, Masks, Modifier
 from sparsekit.modifiers.quantization.fake_quantize import QuantLinear
 from sparsekit.recipe.recipe import Recipe
@@ -28,8 +29,10 @@ class MaskedLinear(nn.Linear):
     pattern: SparsePattern | None = None
 
     def forward(self, values: Tensor) -> Tensor:
-        supported = values.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if self.pattern is None or not supported or not self.training:
+        plain = torch.is_autocast_enabled("cpu") or not float32_on_cpu(
+            values, self.weight, self.bias
+        )
+        if self.pattern is None or plain or not self.training:
             return F.linear(values, self.weight, self.bias)
         return sparse_linear(values, self.weight, self.bias, self.pattern)
 
@@ -113,6 +116,7 @@ class SparseLinears:
     def _sparse_layer(self, name: str, mask: Tensor) -> MaskedLinear | QuantLinear | None:
         if (
             mask.ndim != 2
+            or mask.numel() == 0
             or not self._sparse_products
             or mask.sum() > (1 - MIN_SPARSITY) * mask.numel()
         ):

@@ -82,12 +82,14 @@ long pack_weight(weight *w, const uint8_t *mask, const void *nonzeros, long inpu
     int32_t *pointers = allocate_memory(w->chunks * (w->rows + 1) * sizeof *pointers);
     if (!pointers)
         return -1;
-    w->pointers = pointers;
     long count = count_steps(w, mask, inputs, chunk_size, planes ? 4 : 1, pointers);
     void *indices = allocate_memory(count * (planes ? 4 * sizeof(uint16_t) : 1));
     int32_t *values = allocate_memory(count * sizeof *values);
-    if (!indices || !values)
+    if (!indices || !values) {
+        free(pointers), free(indices), free(values);
         return -1;
+    }
+    w->pointers = pointers;
     w->indices = indices;
     w->values = values;
     if (planes)

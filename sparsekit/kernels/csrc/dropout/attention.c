@@ -8,18 +8,12 @@ size], `size` a multiple of VECTOR_LANES. */
 #include <stdint.h>
 #include <string.h>
 
+#include "../lanes.h"
 #include "../layout.h"
 #include "philox.h"
 
 /* What `size` and `padded` are multiples of. */
 #define VECTOR_LANES 16
-/* Values per vector, as wide as the processor's registers: wider ones would pass through memory. */
-#ifdef __AVX512F__
-#define REGISTER_LANES 16
-#else
-#define REGISTER_LANES 8
-#endif
-typedef float vector __attribute__((vector_size(4 * REGISTER_LANES), aligned(4), may_alias));
 
 typedef struct {
     long batches, heads, tokens, size;
@@ -58,13 +52,13 @@ static inline __attribute__((always_inline)) void tile(int vectors, long inner, 
     vector sums[4][2] = {0};
     for (long k = 0; k < inner; k++)
         for (int v = 0; v < vectors; v++) {
-            vector b_values = *(const vector *)(b + k * b_row + v * REGISTER_LANES);
+            vector b_values = *(const unaligned_vector *)(b + k * b_row + v * LANES);
             for (int r = 0; r < 4; r++)
                 sums[r][v] += a[r][k * a_column] * b_values;
         }
     for (int r = 0; r < 4; r++)
         for (int v = 0; v < vectors; v++)
-            *(vector *)(c[r] + v * REGISTER_LANES) = sums[r][v];
+            *(unaligned_vector *)(c[r] + v * LANES) = sums[r][v];
 }
 
 /* c [rows, columns] = a [rows, inner] @ b [inner, columns]; columns is a multiple of VECTOR_LANES.
@@ -72,7 +66,7 @@ static inline __attribute__((always_inline)) void tile(int vectors, long inner, 
 static void matmul(long rows, long inner, long columns, const float *a, long a_row, long a_column,
                    const float *b, long b_row, float *c, long c_row) {
     for (long r = 0; r < rows; r += 4) {
-        for (long column = 0; column < columns; column += 2 * REGISTER_LANES) {
+        for (long column = 0; column < columns; column += 2 * LANES) {
             const float *a_rows[4];
             float *c_rows[4];
             for (int i = 0; i < 4; i++) {
@@ -81,7 +75,7 @@ static void matmul(long rows, long inner, long columns, const float *a, long a_r
                 a_rows[i] = a + row * a_row;
                 c_rows[i] = c + row * c_row + column;
             }
-            if (columns - column > REGISTER_LANES)
+            if (columns - column > LANES)
                 tile(2, inner, a_rows, a_column, b + column, b_row, c_rows);
             else
                 tile(1, inner, a_rows, a_column, b + column, b_row, c_rows);
@@ -97,8 +91,9 @@ static void transpose(const attention_call *p, const float *values, float *restr
             out[i * p->padded + t] = values[t * p->heads * p->size + i];
 }
 
-/* e^x for LOWEST <= x <= 0, with a relative error of 1e-7, and 0 for LOWEST. The power of two goes
-   into the exponent bits, the rest through a polynomial. */
+/* e^x for LOWEST <= x <= 0, with a relative error of 1e-7; below -87.68 it is 0, as the
+   power of two is no normal float32 there. The power of two goes into the exponent bits, the rest
+   through a polynomial. */
 #define LOWEST (-88.0f)
 static inline float exponential(float x) {
     int32_t power = (int32_t)(x * 1.44269504f - 0.5f);
@@ -140,8 +135,8 @@ static void softmax(const attention_call *p, float *restrict row, const float *m
 static void head_bits(const attention_call *p, long head, uint16_t *bits) {
     long blocks = (p->tokens * p->padded + VALUES_PER_DRAW - 1) / VALUES_PER_DRAW;
     for (long block = 0; block < blocks; block++) {
-        uint32_t words[4][LANES];
-        draw(p->seed, (uint64_t)(head * blocks + block) * LANES, words);
+        uint32_t words[4][COUNTERS];
+        draw(p->seed, (uint64_t)(head * blocks + block) * COUNTERS, words);
         memcpy(bits + block * VALUES_PER_DRAW, words, sizeof words);
     }
 }

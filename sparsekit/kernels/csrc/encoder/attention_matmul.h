@@ -11,8 +11,9 @@ where all four operands are quantized, in int8 with four features or keys at onc
 #include "vectors.h"
 
 /* Scores are computed for QUERIES vectors of queries and BLOCK_KEYS keys at a time, so that they
-   stay in the L1 cache from the first matmul to the second: 16 KB, or 4 KB. For that, BLOCK keys,
-   at most a vector of them, or BLOCK features of the values are in registers at once. */
+   stay in the L1 cache from the first matmul to the second: 16 KB, with 8 lanes 4 and with 4 lanes
+   2 KB. For that, BLOCK keys, at most a vector of them, or BLOCK features of the values are in
+   registers at once. */
 #if LANES == 4
 #define QUERIES 4
 #define BLOCK 4

@@ -43,8 +43,9 @@ static void embed_token(const embedding *source, long features, long position, f
     }
 }
 
-/* Computes vector i of a sequence; unused lanes become 0. position: that of the sequence's first
-   token in [batch, length]; rows: [LANES][features] of scratch. */
+/* Computes vector i of a sequence; unused lanes become 0, or a norm's bias where there are no
+   factors. position: that of the sequence's first token in [batch, length]; rows: [LANES][features]
+   of scratch. */
 static void embed(const embedding *source, long features, long position, const sequence *seq,
                   long i, long vectors, const columns *hidden, const columns *to, float *rows) {
     long tile = (seq->first + i) / TILE, v = (seq->first + i) % TILE,

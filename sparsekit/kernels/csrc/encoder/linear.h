@@ -21,7 +21,7 @@ enum { NONE = 0, GELU = 1, RELU = 2, GELU_TANH = 3, SILU = 4, GATED = 8 };
 INLINE vector activate(vector x, long activation) {
     switch (activation & ~GATED) {
     case GELU: return gelu(x);
-    case RELU: return maximum(x, broadcast(0.0f));
+    case RELU: return at_least(x, broadcast(0.0f));
     case GELU_TANH: return gelu_tanh(x);
     case SILU: return silu(x);
     default: return x;

@@ -16,11 +16,12 @@ int8 sums are exact; float32 values are added in the order of the units, in ACCU
 #include "tensors.h"
 #include "vectors.h"
 
-/* Units per chunk of the inputs. For a tile they are 48 KB, or half of that, so most of them stay
-   in the L1 cache while all outputs use them. */
+/* Units per chunk of the inputs. For a tile they are 48 KB with 16 lanes, 24 with 8 and 12 with 4,
+   so most of them stay in the L1 cache while all outputs use them. */
 #define CHUNK_UNITS 96
-/* Inputs per chunk with PLANES. For a tile they are 96 KB, in the L2 cache: steps are limited by
-   shuffles, not by memory, and shorter chunks have too few steps per row. */
+/* Inputs per chunk with PLANES. For a tile they are 96 KB with 16 lanes, 48 with 8 and 24 with 4,
+   in the L2 cache: steps are limited by shuffles, not by memory, and shorter chunks have too few
+   steps per row. */
 #define CHUNK_INPUTS 768
 
 /* The units or steps of row r in chunk c begin at pointers[c * (rows + 1) + r] and end at the next

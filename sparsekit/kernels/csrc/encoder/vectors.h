@@ -10,7 +10,7 @@ are extensions of GCC and Clang, which compile them to the processor's instructi
 
 #include <stdint.h>
 #include <string.h>
-#if defined __AVX512F__ || defined __AVX2__
+#if defined __AVX512F__ || defined __AVX2__ || defined __FMA__
 #include <immintrin.h>
 #elif defined __aarch64__
 #include <arm_neon.h>
@@ -18,22 +18,16 @@ are extensions of GCC and Clang, which compile them to the processor's instructi
 #include <wasm_simd128.h>
 #endif
 
-/* The ABI of vector arguments does not matter: they are passed within one file only. */
-#pragma GCC diagnostic ignored "-Wpsabi"
-
 #define INLINE static inline __attribute__((always_inline))
-/* Tokens per vector, and sums per output that fit into the 32 or 16 registers. */
-#if defined __AVX512F__
-#define LANES 16
-#define ACCUMULATORS 2
-#elif defined __aarch64__
+/* Tokens per vector. */
+#if defined __aarch64__ || defined __wasm_simd128__
 #define LANES 4
+#endif
+#include "../lanes.h"
+/* Sums per output that fit into the 32 or 16 registers. */
+#if defined __AVX512F__ || defined __aarch64__
 #define ACCUMULATORS 2
-#elif defined __wasm_simd128__
-#define LANES 4
-#define ACCUMULATORS 1
 #else
-#define LANES 8
 #define ACCUMULATORS 1
 #endif
 /* The constraint of inline assembly that means any vector register. */
@@ -63,9 +57,7 @@ are extensions of GCC and Clang, which compile them to the processor's instructi
 /* Adding 1.5 * 2^23 to a value of up to 2^22 rounds it to an integer, halves to even. */
 #define ROUNDING_SHIFT 12582912.0f
 
-typedef float vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t integers __attribute__((vector_size(4 * LANES)));
-typedef float unaligned_vector __attribute__((vector_size(4 * LANES), aligned(4)));
 
 #ifdef INT8_WEIGHTS
 /* DOT_PRODUCT_ADD(sum, x, value): each sum plus four unsigned bytes of x times four signed bytes.
@@ -132,7 +124,6 @@ INLINE integers neon_dot_product_add(integers sum, integers x, integers value) {
 #endif
 #endif
 
-INLINE long min_long(long a, long b) { return a < b ? a : b; }
 INLINE vector load(const float *x) { return *(const unaligned_vector *)x; }
 INLINE vector broadcast(float x) { return x - (vector){0}; }
 INLINE vector to_float(integers x) { return __builtin_convertvector(x, vector); }
@@ -234,8 +225,9 @@ INLINE vector exponential(vector x) {
 }
 
 /* x * P(X < x) of the normal distribution, to 1e-6. P - 1/2 is x times a polynomial of x^2, here of
-   u = 2 x^2 / 5.3^2 - 1, fitted to minimize the largest error of the result; beyond 5.3 P differs
-   from 0 or 1 by 6e-8. */
+   u = 2 x^2 / 5.3^2 - 1, fitted to minimize the largest error of the result. Beyond 5.3 P differs
+   from 0 or 1 by 6e-8 or less, and is 0 or 1 here: an error of rounding would grow with x. So the
+   result is NaN for -infinity, as that of onnxruntime is. */
 INLINE vector gelu(vector x) {
     static const float coefficients[] = {-5.243419961e-04f, 1.560400434e-03f,  -1.774710228e-03f,
                                          2.203351411e-03f,  -5.120293912e-03f, 9.334870078e-03f,
@@ -249,7 +241,9 @@ INLINE vector gelu(vector x) {
 #pragma GCC unroll 16
     for (int i = 1; i < 14; i++)
         sum = multiply_add_floats(sum, u, broadcast(coefficients[i]));
-    return x * multiply_add_floats(clamped, sum, broadcast(0.5f));
+    vector share = multiply_add_floats(clamped, sum, broadcast(0.5f));
+    share = where(x < -5.3f, broadcast(0.0f), share);
+    return x * where(x > 5.3f, broadcast(1.0f), share);
 }
 
 /* 1 / (1 + e^-x). */

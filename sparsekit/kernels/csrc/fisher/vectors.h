@@ -32,6 +32,4 @@ static inline doubles larger(doubles a, double b) {
 /* The number of entries above row `row` of a packed lower triangle, where its first one lies. */
 static inline long row_start(long row) { return row * (row + 1) / 2; }
 
-static inline long min_long(long a, long b) { return a < b ? a : b; }
-
 #endif

@@ -53,10 +53,13 @@ void scale_sums(const int32_t *sums, long rows, long width, const int32_t *zero_
 
 /* Moves the range *min_val to *max_val towards that of the values by the share averaging_constant;
    an infinite range has observed nothing yet, and is replaced. Then sets the scale and the zero
-   point that map the range, extended to include 0, onto quant_min to quant_max. */
+   point that map the range, extended to include 0, onto quant_min to quant_max. No values change
+   nothing. */
 void observe(const float *values, long count, float averaging_constant, float epsilon,
              float quant_min, float quant_max, int symmetric, float *min_val, float *max_val,
              float *scale, int32_t *zero_point, int threads) {
+    if (count == 0)
+        return;
     float minimum = INFINITY, maximum = -INFINITY;
     int has_nan = 0;
 #pragma omp parallel for simd schedule(static) num_threads(threads) reduction(min : minimum)       \

@@ -42,7 +42,7 @@ void gather(const float *values, const int32_t *indices, long count, float *rest
 
 /* y [tokens, rows] = x [tokens, width] @ weight.T * scales [rows] + bias [rows]; scales and bias
    may be NULL. x is float32 or, with a zero point, uint8, from which it is subtracted. values: one
-   per entry of the weight. mask [tokens, rows]: 1 or 0, multiplied into y; or NULL. scratch: for
+   per entry of the weight. mask [tokens, rows]: where it is 0, so is y; or NULL. scratch: for
    each thread as many tile rows as a chunk has rows, 64-byte aligned. */
 void sparse_matmul(const sparse_rows *weight, const float *values, const void *x,
                    const int32_t *zero_point, long tokens, const float *scales, const float *bias,
@@ -61,8 +61,9 @@ void sparse_matmul(const sparse_rows *weight, const float *values, const void *x
 
 /* gradient [rows, width] = grad_output [tokens, rows].T @ x [tokens, width] at the weight's
    entries, and 0 elsewhere. x is float32 or, with a zero point, uint8. factors: one per entry,
-   multiplied into its gradient; or NULL. packed: count_tiles(tokens) * rows tile rows of scratch,
-   64-byte aligned. sums: scratch, one value per entry. */
+   multiplied into its gradient, which is 0 where the factor is 0; or NULL. packed:
+   count_tiles(tokens) * rows tile rows of scratch, 64-byte aligned. sums: scratch, one value per
+   entry. */
 void sparse_weight_gradient(const sparse_rows *weight, const float *factors, const void *x,
                             const int32_t *zero_point, const float *grad_output, long tokens,
                             tile_row *packed, float *sums, float *gradient, int threads) {

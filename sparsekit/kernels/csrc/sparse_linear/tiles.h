@@ -17,8 +17,6 @@ Activations are row-major [tokens, width]; a tile row is one feature of all toke
 
 typedef float tile_row[TOKENS] __attribute__((aligned(64)));
 
-static long min_long(long a, long b) { return a < b ? a : b; }
-
 static long vector_count(long tokens) { return (tokens + LANES - 1) / LANES; }
 
 /* The number of tiles: even, so that two threads get equal shares. */
@@ -75,7 +73,8 @@ static void pack(const void *x, const int32_t *zero_point, long start, long stri
     }
 }
 
-/* Writes `count` tokens of tile[width] to y: times scales, plus bias, times mask, all optional.
+/* Writes `count` tokens of tile[width] to y: times scales, plus bias, 0 where mask is 0, even for
+   NaN; all optional.
    `stride`: values from one token to the next. */
 static void unpack(const tile_row *tile, long count, long width, long stride, const float *scales,
                    const float *bias, const uint8_t *mask, float *y) {
@@ -100,7 +99,8 @@ static void unpack(const tile_row *tile, long count, long width, long stride, co
                 if (mask) {
                     bytes raw = {0};
                     memcpy(&raw, mask + (t + i) * stride + w, columns);
-                    rows[i] *= __builtin_convertvector(raw, vector);
+                    integers kept = __builtin_convertvector(raw, integers) != 0;
+                    rows[i] = (vector)((integers)rows[i] & kept);
                 }
                 if (columns == LANES)
                     *(unaligned_vector *)(y + (t + i) * stride + w) = rows[i];

@@ -95,6 +95,13 @@ static long lower_bound(const int32_t *pointers, long rows, int32_t entry) {
     return low;
 }
 
+/* The gradient of entry k: its sum times its factor, and 0 for a factor of 0, even for NaN. */
+static inline float scaled_sum(const float *sums, const float *factors, int32_t k) {
+    if (!factors)
+        return sums[k];
+    return factors[k] == 0.0f ? 0.0f : sums[k] * factors[k];
+}
+
 /* Writes the gradient of block b for the rows at `first` to `last` in its order. */
 static void scatter(const sparse_rows *weight, long b, long first, long last, const float *sums,
                     const float *factors, float *gradient) {
@@ -105,7 +112,7 @@ static void scatter(const sparse_rows *weight, long b, long first, long last, co
         float *piece = gradient + order[i] * weight->width + column;
         memset(piece, 0, 4 * columns);
         for (int32_t k = pointers[i]; k < pointers[i + 1]; k++)
-            piece[weight->offsets[k] / sizeof(tile_row)] = factors ? sums[k] * factors[k] : sums[k];
+            piece[weight->offsets[k] / sizeof(tile_row)] = scaled_sum(sums, factors, k);
     }
 }
 
