@@ -199,7 +199,7 @@ def test_gelu(probe: ctypes.CDLL) -> None:
     exact = gelu(x.astype(np.float64))
     result = map_vectors(probe, "gelus", x)
     assert np.abs(result - exact)[: 1 << 16].max() < 1.5e-6
-    assert result[-1] == 50 and result[-2] == 0
+    assert result[-1] == 50 and abs(result[-2]) < 4e-6
     near = np.abs(x) < 1
     np.testing.assert_allclose(result[near], exact[near], atol=3e-7)
 
