@@ -224,9 +224,9 @@ INLINE vector exponential(vector x) {
     return x;
 }
 
-/* x * P(X < x) of the normal distribution, to 1e-6 or to a rounding of x, whichever is more. P -
-   1/2 is x times a polynomial of x^2, here of u = 2 x^2 / 5.3^2 - 1, fitted to minimize the largest
-   error of the result; beyond 5.3 P differs from 0 or 1 by 6e-8. */
+/* x * P(X < x) of the normal distribution, to 1e-6 or to one rounding of x. P - 1/2 is x times a
+   polynomial of x^2, here of u = 2 x^2 / 5.3^2 - 1, fitted to minimize the largest error of the
+   result; beyond 5.3 P differs from 0 or 1 by 6e-8. */
 INLINE vector gelu(vector x) {
     static const float coefficients[] = {-5.243419961e-04f, 1.560400434e-03f,  -1.774710228e-03f,
                                          2.203351411e-03f,  -5.120293912e-03f, 9.334870078e-03f,
