@@ -14,6 +14,7 @@ from sparsekit.gate.statistics import FEWEST, Comparison, bootstrap, compare_acc
 from sparsekit.metrics.table import higher_is_better
 from sparsekit.onnx.parity import Rows
 from sparsekit.runtime.tasks.base import Output
+from sparsekit.tasks.additive import AdditiveTask
 from sparsekit.tasks.base import Task
 
 Indices = npt.NDArray[np.int64]
@@ -38,13 +39,13 @@ class Scoring:
         self.task, self.rows, self.ours, self.theirs = task, rows, ours, theirs
         self._tasks = (task, baseline_task)
         self.units = _units(task, rows.labels)
-        # Of each model what each unit adds to its scores; None where scores are no sums.
-        self._sums = None
-        if task.scores_sums:
-            self._sums = [
-                each.unit_sums(outputs, rows.labels, rows.label_names)
-                for each, outputs in zip(self._tasks, (ours, theirs), strict=True)
-            ]
+        # Of each model what each unit adds to its scores; empty where scores are no sums, as where
+        # a class of a user's module has a `score` of its own.
+        self._sums = [
+            (each, each.unit_sums(outputs, rows.labels, rows.label_names))
+            for each, outputs in zip(self._tasks, (ours, theirs), strict=True)
+            if isinstance(each, AdditiveTask) and type(each).score is AdditiveTask.score
+        ]
         mine, others = task.probabilities(ours), task.probabilities(theirs)
         labels = np.asarray(rows.labels) if mine is not None else None
         # Of each row whether the answer is right; None for tasks without one class a row.
@@ -53,12 +54,10 @@ class Scoring:
 
     def scores(self, metric: str, units: Indices) -> tuple[float, float]:
         """The metric of both models, ours first, on units that may repeat."""
-        tasks = [replace(tuned, metrics=[metric]) for tuned in self._tasks]
-        name = tasks[0].computed_metrics[0]
-        if self._sums is not None:
+        if self._sums:
             ours, theirs = (
-                task.scores_of(sums[units].sum(axis=0))[name]
-                for task, sums in zip(tasks, self._sums, strict=True)
+                replace(task, metrics=[metric]).scores_of(sums[units].sum(axis=0))[metric]
+                for task, sums in self._sums
             )
             return ours, theirs
         drawn = [self.units[unit] for unit in units]
@@ -70,6 +69,8 @@ class Scoring:
                 self.task.with_unit(label, int(number))
                 for label, number in zip(labels, numbers, strict=True)
             ]
+        tasks = [replace(tuned, metrics=[metric]) for tuned in self._tasks]
+        name = tasks[0].computed_metrics[0]
         ours, theirs = (
             task.score(
                 {output: _taken(values, rows) for output, values in outputs.items()},

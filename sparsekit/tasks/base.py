@@ -248,31 +248,9 @@ class Task(ABC):
 
     # --- Scores -------------------------------------------------------------------------------
 
+    @abstractmethod
     def score(self, outputs: Outputs, labels: Labels, label_names: Sequence[str]) -> Scores:
-        """The metrics of the outputs against the `labels` of tokenized rows.
-
-        A task defines either this method, or `unit_sums` and `scores_of`.
-        """
-        return self.scores_of(self.unit_sums(outputs, labels, label_names).sum(axis=0))
-
-    @property
-    def scores_sums(self) -> bool:
-        """Whether the metrics are computed from sums over units, see `unit_sums`."""
-        return type(self).score is Task.score
-
-    def unit_sums(
-        self, outputs: Outputs, labels: Labels, label_names: Sequence[str]
-    ) -> npt.NDArray[np.float64]:
-        """What each unit adds to the sums that the metrics are computed from, [units, sums].
-
-        Units are in the order of their first rows, see `unit`. A bootstrap draws these numbers,
-        where it would otherwise decode the outputs again for each of its samples.
-        """
-        raise NotImplementedError(f"{type(self).__name__} defines neither score nor unit_sums")
-
-    def scores_of(self, sums: npt.NDArray[np.float64]) -> Scores:
-        """The metrics of some units, from the sum of their `unit_sums`, [sums]."""
-        raise NotImplementedError(f"{type(self).__name__} defines unit_sums without scores_of")
+        """The metrics of the outputs against the `labels` of tokenized rows."""
 
     def probabilities(self, outputs: Outputs) -> npt.NDArray[np.float64] | None:
         """Probabilities [rows, classes] where a row has one class; None for other tasks."""

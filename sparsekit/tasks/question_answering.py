@@ -25,6 +25,7 @@ from sparsekit.errors import ConfigError, UserError, parse_json
 from sparsekit.metrics import squad
 from sparsekit.runtime.tasks.base import Output, Outputs
 from sparsekit.runtime.tasks.question_answering import QuestionAnsweringAnswers
+from sparsekit.tasks.additive import AdditiveTask
 from sparsekit.tasks.answer_checks import mistakes
 from sparsekit.tasks.base import Data, Labels, Scores, Task
 from sparsekit.tasks.checks import checked_splits, metric_problems, no_metrics
@@ -38,7 +39,7 @@ EXCLUDED = -1e4
 
 
 @dataclass(kw_only=True)
-class QuestionAnswering(Task):
+class QuestionAnswering(AdditiveTask):
     """Questions on contexts, with answers that are spans of the context.
 
     A context that is too long for one row becomes several, its windows; a row's `labels` tell how

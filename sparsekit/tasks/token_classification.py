@@ -28,6 +28,7 @@ from sparsekit.metrics import entities
 from sparsekit.runtime.tasks.base import Output, Outputs
 from sparsekit.runtime.tasks.token_classification import TokenClassificationAnswers
 from sparsekit.runtime.tasks.words import BLANK, deciding_tokens
+from sparsekit.tasks.additive import AdditiveTask
 from sparsekit.tasks.base import Data, Labels, Scores, Task
 from sparsekit.tasks.checks import length_problems, metric_problems, no_metrics
 from sparsekit.tasks.distances import kl_divergence
@@ -45,7 +46,7 @@ MIN_LENGTH = 3
 
 
 @dataclass(kw_only=True)
-class TokenClassification(Task):
+class TokenClassification(AdditiveTask):
     """A column of lists of words, and one of lists of tags as names or numbers.
 
     Words are read as the text that they make when blanks join them, as in prediction. The first
