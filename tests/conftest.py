@@ -27,9 +27,14 @@ import hub_seed
 import pytest
 import tiny_training
 from csv_files import write_csv
+from hypothesis import settings
 from project import GOLDEN
 
 from sparsekit.sparseml.recipes.load import register_resolvers
+
+# The same examples in each run, however long one takes on a busy machine.
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.load_profile("tests")
 
 # Tests compose conf/ as launch.py does.
 register_resolvers()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from tokenizers import BertWordPieceTokenizer
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
@@ -24,7 +25,7 @@ from sparsekit.data import synthetic as grammar
 log = logging.getLogger(__name__)
 MASKED = 0.15
 BATCH = 64
-VOCABULARY = 800
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 MAX_POSITIONS = 64
 
 
@@ -43,7 +44,7 @@ def checkpoint(
 
     def make(folder: Path) -> None:
         texts = list(grammar.reviews(seed)["train"]["text"])
-        tokenizer = train_tokenizer(texts, folder)
+        tokenizer = write_tokenizer(texts, folder)
         torch.manual_seed(seed)
         model = BertForMaskedLM(
             BertConfig(
@@ -66,12 +67,27 @@ def checkpoint(
     return str(cached("quickstart", key, make))
 
 
-def train_tokenizer(texts: list[str], folder: Path) -> BertTokenizer:
-    """A WordPiece vocabulary of the texts, saved in `folder` as transformers reads it."""
-    trained = BertWordPieceTokenizer(lowercase=True)
-    trained.train_from_iterator(texts, vocab_size=VOCABULARY, min_frequency=2, show_progress=False)
-    tokens = sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__)
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+def vocabulary(texts: Iterable[str]) -> list[str]:
+    """WordPiece tokens in the order of their ids: special ones, letters, and the texts' words.
+
+    It depends on the texts alone. `WordPieceTrainer` of tokenizers orders its tokens by a hash that
+    is another one in each process, so that a seed would give another model each time.
+    """
+    normalizer, splitter = BertNormalizer(lowercase=True), BertPreTokenizer()
+    words = {
+        word
+        for text in texts
+        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
+    }
+    letters = sorted(set().union(*words))
+    longer = sorted(word for word in words if len(word) > 1)
+    return [*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *longer]
+
+
+def write_tokenizer(texts: list[str], folder: Path) -> BertTokenizer:
+    """A tokenizer with the texts' vocabulary, saved in `folder` as transformers reads it."""
+    tokens = "".join(f"{token}\n" for token in vocabulary(texts))
+    (folder / "vocab.txt").write_text(tokens, encoding="utf-8")
     tokenizer = BertTokenizer(
         vocab=str(folder / "vocab.txt"), model_max_length=MAX_POSITIONS, do_lower_case=True
     )

@@ -100,6 +100,7 @@ def test_a_run_without_its_texts_is_not_timed(qdq: Path, tmp_path: Path) -> None
 
 
 @needs_openvino
+@pytest.mark.usefixtures("openvino_in_float32")
 def test_openvino_answers(qdq: Path) -> None:
     runtime = OpenVinoRuntime(qdq / "deployment" / "model.onnx", threads=1)
     check_answers(qdq, runtime)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from project import GOLDEN
 from typer.testing import CliRunner
+from votes import write_votes
 
 from sparsekit.cli.app import app
 from sparsekit.runtime.answers import predict
@@ -144,23 +145,22 @@ def test_parquet_keeps_types(run: Path, tmp_path: Path, expected: list[dict[str,
     assert found.schema.field("predicted_score").type == pa.float64()
 
 
-def test_parts_are_written_in_order(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_are_written_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_prediction, "PART", 3)
-    texts = ["film " * (1 + i % 5) for i in range(20)]
+    write_votes(tmp_path / "run" / "deployment")
+    counts = [1 + i % 5 for i in range(20)]
+    texts = ["good " * count for count in counts]
     lines = "".join(json.dumps({"text": text, "i": i}) + "\n" for i, text in enumerate(texts))
     with gzip.open(tmp_path / "rows.jsonl.gz", "wt") as file:
         file.write(lines)
-    done = label(run, tmp_path / "rows.jsonl.gz", "--output", tmp_path / "out.jsonl.gz")
+    output = tmp_path / "out.jsonl.gz"
+    done = label(tmp_path / "run", tmp_path / "rows.jsonl.gz", "--output", output)
     assert done.exit_code == 0, done.stderr
-    with gzip.open(tmp_path / "out.jsonl.gz", "rt") as file:
+    with gzip.open(output, "rt") as file:
         rows = [json.loads(line) for line in file]
     assert [row["i"] for row in rows] == list(range(20))
-    scores = {row["text"]: row["predicted_score"] for row in rows}
-    assert len(set(scores.values())) >= 4
-    for row in rows:
-        assert row["predicted_score"] == pytest.approx(scores[row["text"]], abs=1e-6)
+    expected = [1 / (1 + math.exp(-2 * count)) for count in counts]
+    assert [row["predicted_score"] for row in rows] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(

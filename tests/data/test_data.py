@@ -265,8 +265,9 @@ def test_the_order_of_labels_follows_a_model() -> None:
 
 
 def test_tokens_are_made_once_and_again_when_anything_changes(
-    teacher_folder: str, monkeypatch: pytest.MonkeyPatch
+    teacher_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SPARSEKIT_CACHE", str(tmp_path))
     made = []
     original = data_module.cached
 

@@ -23,6 +23,7 @@ from sparsekit.errors import UserError
 from sparsekit.gate.gate import GateConfig, compare_with
 from sparsekit.gate.scoring import Scoring
 from sparsekit.metrics import entities
+from sparsekit.models import tiny
 from sparsekit.models.loading import load_for_task
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.parity import Rows
@@ -59,7 +60,7 @@ def write_checkpoint(
     folder: Path, kind: type[PreTrainedModel], texts: Sequence[str], **config: Any
 ) -> Path:
     """A checkpoint whose answers are no matter of rounding."""
-    vocabulary = hub_seed.train_vocabulary(list(texts))
+    vocabulary = tiny.vocabulary(list(texts))
     torch.manual_seed(0)
     model = kind(hub_seed.small_bert(vocabulary, **config))
     for name, weight in model.named_parameters():
@@ -120,10 +121,10 @@ def other_reader(folder: Path, reader: RunFolder, seed: int) -> Path:
 
 def test_the_windows_of_a_question_are_one_row(reader: RunFolder, tmp_path: Path) -> None:
     windows = len(Dataset.from_parquet(str(reader.evaluation("validation"))))
-    found = compare_with(reader, other_reader(tmp_path / "other", reader, seed=1), MANY)
+    of_words = replace(MANY, metrics=["f1"])
+    found = compare_with(reader, other_reader(tmp_path / "other", reader, seed=1), of_words)
     assert found["rows"] == 60 < windows
     [test] = found["metrics"]
-    assert test["metric"] == READING.metrics[0]
     assert test["lower"] <= test["difference"] <= test["upper"]
     assert test["lower"] < test["upper"]
     assert found["changes"] is None
@@ -140,7 +141,9 @@ def test_tags_are_compared_by_sentence(tagger: RunFolder, tmp_path: Path) -> Non
     )
     assert found["rows"] == 60
     [test] = found["metrics"]
-    assert test["model"] != test["against"] and test["lower"] < test["upper"]
+    assert test["lower"] < test["upper"]
+    # The largest logit of the one model is the smallest of the other.
+    assert found["agreement"].startswith("0 of ")
     assert found["agreement"].endswith("token labels equal")
 
 

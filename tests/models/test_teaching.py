@@ -19,7 +19,7 @@ from transformers import (
 
 from sparsekit.data.tokenized import Tokenized, tokenized_rows
 from sparsekit.errors import UserError
-from sparsekit.models import teaching
+from sparsekit.models import teaching, tiny
 from sparsekit.models.loading import LoadedModel, load_for_task
 from sparsekit.models.teacher import teacher_outputs
 from sparsekit.models.teaching import mean_outputs, sources, teacher_model
@@ -50,7 +50,7 @@ def split(student: LoadedModel) -> Tokenized:
 
 def other_vocabulary(folder: Path) -> Path:
     """A classifier with a vocabulary of its own, and another order of labels."""
-    vocabulary = hub_seed.train_vocabulary(["a dull plot and a warm cast", "this is a witty film"])
+    vocabulary = tiny.vocabulary(["a dull plot and a warm cast", "this is a witty film"])
     torch.manual_seed(2)
     labels = {0: "pos", 1: "neg"}
     config = hub_seed.small_bert(vocabulary, num_hidden_layers=1, id2label=labels)

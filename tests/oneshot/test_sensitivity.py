@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from families import enlarge
 from tiny_bert import tiny_bert
 from transformers import BertForSequenceClassification
 from typer.testing import CliRunner
@@ -89,6 +90,7 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
 
 
 def test_each_layer_is_measured_alone_and_left_as_it_was(model, batches) -> None:
+    enlarge(model)
     layers = prunable(model)
     before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     found = list(sensitivities(model, layers, batches, [0.9, 0.5]))
@@ -103,10 +105,10 @@ def test_each_layer_is_measured_alone_and_left_as_it_was(model, batches) -> None
         expected = mean_loss(model, batches)
         layers[name].weight.copy_(before[name])
     [measured] = [each for each in found if each.name == name]
-    assert measured.pruned[0.9] == pytest.approx(expected - mean_loss(model, batches), abs=1e-7)
+    assert measured.pruned[0.9] == pytest.approx(expected - mean_loss(model, batches), rel=1e-3)
     # Rounding to int8 changes little, and something.
     assert all(abs(each.int8) < 1e-2 for each in found)
-    assert sum(abs(each.int8) for each in found) > 0
+    assert sum(abs(each.int8) for each in found) > 1e-5
 
 
 def test_ranges_are_those_of_every_batch(model, batches) -> None:

@@ -19,6 +19,7 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
+from sparsekit.models import tiny
 from sparsekit.runtime.answers import predict
 from sparsekit.runtime.sparse.runtime import SparseRuntime
 
@@ -32,13 +33,13 @@ BERT_LIKE = {
 
 
 def distilbert(folder: Path) -> None:
-    words = hub_seed.train_vocabulary(TEXTS)
+    words = tiny.vocabulary(TEXTS)
     config = DistilBertConfig(vocab_size=len(words), dim=32, n_layers=2, n_heads=2, hidden_dim=64)
     hub_seed.write_model(folder, DistilBertForMaskedLM(config), words)
 
 
 def electra(folder: Path) -> None:
-    words = hub_seed.train_vocabulary(TEXTS)
+    words = tiny.vocabulary(TEXTS)
     config = ElectraConfig(vocab_size=len(words), embedding_size=16, **BERT_LIKE)
     hub_seed.write_model(folder, ElectraForPreTraining(config), words)
 

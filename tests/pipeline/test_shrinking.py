@@ -45,10 +45,6 @@ def records() -> list[dict[str, Any]]:
     ]
 
 
-def shrunken_folders() -> set[Path]:
-    return set((cache_folder() / "shrunken").glob("*/model"))
-
-
 def vectors(folder: Path, texts: list[str]) -> torch.Tensor:
     """The vectors of texts by an encoder, of shape (texts, hidden)."""
     loaded, _ = load_for_task(folder, Embedding(), [])
@@ -117,7 +113,10 @@ def test_layers_and_width_of_a_student_whose_head_is_new(
 
 
 def test_vectors_of_the_whole_student_are_learned(
-    csv_files: dict[str, str], teacher_folder: str, tmp_path: Path
+    csv_files: dict[str, str],
+    teacher_folder: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     encoder_folder = str(tmp_path / "encoder")
     AutoModel.from_pretrained(teacher_folder).save_pretrained(encoder_folder)
@@ -125,11 +124,11 @@ def test_vectors_of_the_whole_student_are_learned(
     words = [word for word in local(csv_files, encoder_folder) if "label" not in word]
     words += ["task=embedding", "recipe=from_dense", "recipe.final_sparsity=0", *SHORT, *HALF]
     words += ["recipe.init_lr=3e-4", "training.max_steps=40"]
-    words += ["recipe.modifiers.quantization.enabled=false"]
-    before = shrunken_folders()
+    words += ["recipe.modifiers.quantization.enabled=false", "training.precision=fp32"]
+    monkeypatch.setenv("SPARSEKIT_CACHE", str(tmp_path / "cache"))
     summary = run_here(tmp_path / "run", *words, "teacher=self", "export=none")
     assert summary["shape"]["heads"] == [1, 1]
-    [smaller] = shrunken_folders() - before
+    [smaller] = (tmp_path / "cache" / "shrunken").glob("*/model")
     texts = [row["text"] for row in Dataset.from_csv(csv_files["train"])]
     whole = vectors(Path(encoder_folder), texts)
     at_first = embedding_distance(vectors(smaller, texts), whole)

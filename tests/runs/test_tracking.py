@@ -221,8 +221,16 @@ from pathlib import Path
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.tracking import TrackingConfig, track
 
-settings = wandb.Settings
-wandb.Settings = lambda **given: settings(**{**given, "init_timeout": 2})
+start = wandb.init
+
+
+def impatient(**given):
+    if given["mode"] == "online":
+        given["settings"].init_timeout = 2
+    return start(**given)
+
+
+wandb.init = impatient
 folder = Path(sys.argv[1])
 folder.mkdir()
 with track(TrackingConfig(mode=sys.argv[2]), RunFolder(folder), {}, ["a=1"], None) as tracker:

@@ -10,12 +10,12 @@ from typing import Any
 
 import hub_seed
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from sparsekit.models.tiny import SPECIAL, vocabulary
+
 TEXTS = [str(row["text"]) for row in hub_seed.reviews(160, seed=0)]
-TOKENS = 400
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 # Positions that every family has.
 POSITIONS = 80
 
@@ -194,14 +194,11 @@ def family(name: str) -> Family:
 
 def tokenizer(frame: str) -> Tokenizer:
     """A WordPiece tokenizer of the reviews that frames a text as a family's does."""
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    ids_of = {token: i for i, token in enumerate(vocabulary(TEXTS))}
+    made = Tokenizer(models.WordPiece(ids_of, unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=TOKENS, min_frequency=1, special_tokens=special, show_progress=False
-    )
-    made.train_from_iterator(TEXTS, trainer)
+    made.add_special_tokens(SPECIAL)
     ids = [(name, made.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     if frame == "cls":
         made.post_processor = processors.TemplateProcessing(

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
-from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
+
+from sparsekit.models.tiny import vocabulary
 
 DATASET = "cornell-movie-review-data/rotten_tomatoes"
 STUDENT = "neuralmagic/oBERT-12-upstream-pruned-unstructured-90-v2"
@@ -74,14 +75,14 @@ def write(folder: Path) -> None:
     """Write the repositories into a folder that `hub.serve` can serve."""
     rows = reviews(sum(ROWS.values()), seed=0)
     write_dataset(folder / "datasets" / DATASET, rows)
-    vocabulary = train_vocabulary([str(row["text"]) for row in rows])
+    tokens = vocabulary(str(row["text"]) for row in rows)
     torch.manual_seed(0)
-    config = small_bert(vocabulary)
+    config = small_bert(tokens)
     student = BertForMaskedLM(config)
     prune(student, 0.9)
-    write_model(folder / "models" / STUDENT, student, vocabulary)
-    write_model(folder / "models" / TEACHER, BertForSequenceClassification(config), vocabulary)
-    write_model(folder / "models" / MASKED_LM_TWIN, BertForMaskedLM(config), vocabulary)
+    write_model(folder / "models" / STUDENT, student, tokens)
+    write_model(folder / "models" / TEACHER, BertForSequenceClassification(config), tokens)
+    write_model(folder / "models" / MASKED_LM_TWIN, BertForMaskedLM(config), tokens)
 
 
 def write_dataset(folder: Path, rows: list[dict[str, str | int]]) -> None:
@@ -95,14 +96,6 @@ def write_dataset(folder: Path, rows: list[dict[str, str | int]]) -> None:
     (folder / "README.md").write_text(README)
 
 
-def train_vocabulary(texts: list[str]) -> list[str]:
-    """A WordPiece vocabulary in the order of its ids."""
-    tokenizer = BertWordPieceTokenizer(lowercase=True)
-    tokenizer.train_from_iterator(texts, vocab_size=400, min_frequency=1, show_progress=False)
-    ids = tokenizer.get_vocab()
-    return sorted(ids, key=ids.__getitem__)
-
-
 @torch.no_grad()
 def prune(model: BertForMaskedLM, sparsity: float) -> None:
     """Zero the smallest weights of each encoder Linear."""
@@ -112,20 +105,20 @@ def prune(model: BertForMaskedLM, sparsity: float) -> None:
             flat[flat.abs().argsort()[: round(flat.numel() * sparsity)]] = 0.0
 
 
-def small_bert(vocabulary: Sized, **changes: Any) -> BertConfig:
-    """A BERT of two narrow layers for as many tokens as `vocabulary` has."""
+def small_bert(tokens: Sized, **changes: Any) -> BertConfig:
+    """A BERT of two narrow layers for a vocabulary of these tokens."""
     shape: dict[str, Any] = {
         **{"hidden_size": 32, "num_hidden_layers": 2},
         **{"num_attention_heads": 2, "intermediate_size": 64},
     }
-    return BertConfig(vocab_size=len(vocabulary), **shape | changes)
+    return BertConfig(vocab_size=len(tokens), **shape | changes)
 
 
-def write_model(folder: Path, model: torch.nn.Module, vocabulary: list[str]) -> None:
+def write_model(folder: Path, model: torch.nn.Module, tokens: list[str]) -> None:
     folder.mkdir(parents=True)
     model.config.architectures = [type(model).__name__]
     (folder / "config.json").write_text(model.config.to_json_string())
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary))
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens))
     settings = {"do_lower_case": True, "model_max_length": 512}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from families import enlarge
 from onnxruntime import InferenceSession
 from serving import post, serving
 from transformers import (
@@ -27,6 +28,7 @@ from sparsekit.cli.app import app
 from sparsekit.data.selection import ReadRows, RowSelection, SelectedRows
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics.embedding import neighbour_overlap, spearman
+from sparsekit.models import tiny
 from sparsekit.models.pruning import sparsity
 from sparsekit.models.teacher import label_order
 from sparsekit.oneshot.in_memory import prune
@@ -62,7 +64,7 @@ def pairs_file(path: Path, rows: int) -> Path:
 @pytest.fixture(scope="module")
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A dense encoder with a pooler, as checkpoints of sentence-transformers have one."""
-    vocabulary = hub_seed.train_vocabulary([str(r["text"]) for r in hub_seed.reviews(96, seed=0)])
+    vocabulary = tiny.vocabulary([str(r["text"]) for r in hub_seed.reviews(96, seed=0)])
     torch.manual_seed(0)
     model = BertModel(hub_seed.small_bert(vocabulary))
     folder = tmp_path_factory.mktemp("models") / "encoder"
@@ -381,6 +383,7 @@ def test_trainer_of_the_python_api(encoder_folder: str, tmp_path: Path) -> None:
     texts = [str(row["text"]) for row in hub_seed.reviews(64, seed=0)]
     rows = Dataset.from_dict({"text": texts, **tokenizer(texts)})
     model = AutoModel.from_pretrained(encoder_folder)
+    enlarge(model)  # or the first tokens of all texts have one vector but for roundings
     trainer = SparseTrainer(
         model,
         RECIPE,
@@ -398,8 +401,7 @@ def test_trainer_of_the_python_api(encoder_folder: str, tmp_path: Path) -> None:
     assert model.pooler is None
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["metrics"]["validation"]["neighbours"] > 0.5
-    # A float32 sum in another order moves a neighbour or two of the 640.
-    export(tmp_path / "run", ExportConfig(max_metric_drop=0.05))
+    export(tmp_path / "run", ExportConfig())
     texts = texts[:8]
     np.testing.assert_allclose(
         Pipeline(tmp_path / "run", runtime="sparse")(texts),

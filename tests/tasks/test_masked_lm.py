@@ -26,6 +26,7 @@ from sparsekit.cli.app import app
 from sparsekit.data.collator import IGNORED
 from sparsekit.data.selection import ReadRows, RowSelection, SelectedRows
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.models import tiny
 from sparsekit.models.kept_outputs import keep, read_kept
 from sparsekit.models.predict import predict_outputs
 from sparsekit.models.pruning import prune
@@ -41,7 +42,7 @@ TEXTS = [str(row["text"]) for row in hub_seed.reviews(96, seed=0)]
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A dense masked language model whose vocabulary splits some words."""
     # The special tokens, letters and a few pieces: most words are several tokens.
-    vocabulary = hub_seed.train_vocabulary(TEXTS)[:80]
+    vocabulary = tiny.vocabulary(TEXTS)[:80]
     torch.manual_seed(0)
     model = BertForMaskedLM(hub_seed.small_bert(vocabulary))
     folder = tmp_path_factory.mktemp("models") / "upstream"

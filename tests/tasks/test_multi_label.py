@@ -246,7 +246,7 @@ def _check_thresholds_of_the_gate(run: RunFolder, monkeypatch: pytest.MonkeyPatc
 
     def larger(ours: Answered, *_: object) -> Answered:
         noise = np.random.default_rng(0).normal(0, 0.05, ours.outputs["logits"].shape)
-        theirs.append((ours.outputs["logits"] + 2.0 + noise).astype(np.float32))
+        theirs.append((ours.outputs["logits"] + 5.0 + noise).astype(np.float32))
         return replace(ours, outputs={"logits": theirs[0]})
 
     monkeypatch.setattr("sparsekit.gate.gate.answer_as", larger)

@@ -29,6 +29,7 @@ from sparsekit.cli.app import app
 from sparsekit.data.selection import ReadRows, RowSelection, SelectedRows
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import squad
+from sparsekit.models import tiny
 from sparsekit.models.teacher import label_order
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.evaluation_table import as_outputs
@@ -64,7 +65,7 @@ def questions(count: int, unanswerable: bool = False) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     texts = [text for row in questions(30) for text in (row["question"], row["context"])]
-    vocabulary = hub_seed.train_vocabulary(texts)
+    vocabulary = tiny.vocabulary(texts)
     torch.manual_seed(0)
     model = BertForQuestionAnswering(hub_seed.small_bert(vocabulary))
     # Larger weights than those of a new head, so that answers are not a matter of rounding.

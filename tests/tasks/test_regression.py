@@ -120,6 +120,10 @@ def test_the_whole_path(tmp_path: Path, student: LoadedModel) -> None:
     command = ["predict", str(run.path), "--rank", good, str(tmp_path / "texts.txt")]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    assert [line.split("\t")[1] for line in done.output.splitlines()] == [good, bad]
-    [answer] = sparsekit.Pipeline(run.path)((good, good))
-    assert answer["score"] == pytest.approx(float(done.output.split()[0]), abs=1e-3)
+    pipeline = sparsekit.Pipeline(run.path)
+    scores = {text: pipeline((good, text))[0]["score"] for text in (good, bad)}
+    ranked = [line.split("\t") for line in done.output.splitlines()]
+    assert [text for _, text in ranked] == sorted(scores, key=scores.__getitem__, reverse=True)
+    assert [float(score) for score, _ in ranked] == pytest.approx(
+        sorted(scores.values(), reverse=True), abs=1e-3
+    )
