@@ -32,9 +32,11 @@ from project import GOLDEN
 
 from sparsekit.sparseml.recipes.load import register_resolvers
 
-# The same examples in each run, however long one takes on a busy machine.
+# The same examples in each run, however long one takes on a busy machine. With the profile `search`
+# (HYPOTHESIS_PROFILE=search) each run draws new ones.
 settings.register_profile("tests", deadline=None, derandomize=True)
-settings.load_profile("tests")
+settings.register_profile("search", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 
 # Tests compose conf/ as launch.py does.
 register_resolvers()

@@ -68,10 +68,10 @@ def checkpoint(
 
 
 def vocabulary(texts: Iterable[str]) -> list[str]:
-    """WordPiece tokens in the order of their ids: special ones, letters, and the texts' words.
+    """Special tokens, characters, and the texts' words, in the order of their ids.
 
-    It depends on the texts alone. `WordPieceTrainer` of tokenizers orders its tokens by a hash that
-    is another one in each process, so that a seed would give another model each time.
+    The texts alone decide it. The `WordPieceTrainer` of tokenizers orders tokens by a hash that
+    differs between processes, so the same seed would give a different model each time.
     """
     normalizer, splitter = BertNormalizer(lowercase=True), BertPreTokenizer()
     words = {
@@ -79,9 +79,9 @@ def vocabulary(texts: Iterable[str]) -> list[str]:
         for text in texts
         for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
     }
-    letters = sorted(set().union(*words))
+    characters = sorted(set().union(*words))
     longer = sorted(word for word in words if len(word) > 1)
-    return [*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *longer]
+    return [*SPECIAL, *characters, *(f"##{each}" for each in characters), *longer]
 
 
 def write_tokenizer(texts: list[str], folder: Path) -> BertTokenizer:

@@ -250,7 +250,8 @@ def test_baselines_have_no_zeros(
     assert sizes[0] > max(sizes[1:])
     stored = onnx.load(actual[0].file).graph.initializer
     weights = [numpy_helper.to_array(value) for value in stored if len(value.dims) == 2]
-    assert min(np.count_nonzero(weight) / weight.size for weight in weights) > 0.99
+    # All but the vector of the padding token.
+    assert min(np.count_nonzero(weight) / weight.size for weight in weights) > 0.98
     ours = onnx.load(actual[2].file).graph.initializer
     [query] = [v for v in ours if v.name.endswith("layer.0.attention.self.query.weight_quantized")]
     assert (numpy_helper.to_array(query) == 0).mean() > 0.89

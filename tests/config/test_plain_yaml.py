@@ -68,7 +68,7 @@ def test_the_limits_hold() -> None:
 
 
 # A busy machine generates them slowly.
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES)
 def test_what_is_written_is_read(value: Any) -> None:
     text = yaml.safe_dump(value)

@@ -243,7 +243,7 @@ def stored_bytes(
     return stored
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**31), zero_point=st.integers(0, 255), exponent=st.integers(-8, 3))
 def test_packed_features(
     bytes_probe: ctypes.CDLL, seed: int, zero_point: int, exponent: int
@@ -257,7 +257,7 @@ def test_packed_features(
     assert np.array_equal(stored, expected.T)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**31), vectors=st.integers(1, 8), zero_point=st.integers(0, 255))
 def test_planes(bytes_probe: ctypes.CDLL, seed: int, vectors: int, zero_point: int) -> None:
     """Bytes of four vectors are interleaved by four, for one, two or four vectors at a time."""
@@ -278,7 +278,7 @@ def test_planes(bytes_probe: ctypes.CDLL, seed: int, vectors: int, zero_point: i
         assert np.array_equal(stored.reshape(interleaved.shape)[valid], interleaved[valid])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 2**31),
     rows=st.sampled_from([4, 12, 400]),
@@ -409,7 +409,7 @@ def test_steps_end_with_their_row_and_chunk() -> None:
     assert quads == [[1, -2, 3, 4], [5, 0, 0, 0], [6, 0, 0, 0], [-7, 0, 0, 0]]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     seed=st.integers(0, 2**31),
     shape=st.tuples(

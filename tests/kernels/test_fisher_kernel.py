@@ -34,7 +34,7 @@ def answers(
     return [saliency[mask], fisher.compensate(weight, stays, DAMP)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**31),
     out=st.sampled_from([1, 3, 40]),

@@ -29,7 +29,7 @@ def by_torch(
     return integers.to(torch.int8 if limits[0] < 0 else torch.uint8), inside
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=SEEDS,
     rows=st.sampled_from([1, 3, 64]),
@@ -51,7 +51,7 @@ def test_quantized_values_and_the_mask_of_those_within_limits(
         assert ours.dtype == torchs.dtype and torch.equal(ours, torchs)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=SEEDS,
     limits=st.sampled_from([INT8, UINT8]),
@@ -99,7 +99,7 @@ def test_no_values_leave_a_range_alone() -> None:
             assert torch.equal(buffer, before[name])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=SEEDS,
     rows=st.sampled_from([1, 2, 40]),

@@ -37,7 +37,7 @@ def made(tokens: int, width: int, out: int, density: float, seed: int) -> list[t
     return [values, weight, torch.randn(out, generator=generator), grad_output, mask]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     # Around the ends of vectors and of tiles.
     tokens=st.integers(1, 400) | st.sampled_from([1, 16, 63, 64, 65, 96, 97, 127, 129, 192, 193]),

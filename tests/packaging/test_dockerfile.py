@@ -65,8 +65,12 @@ def test_the_steps_give_a_server(tmp_path: Path) -> None:
     try:
         assert server.stderr is not None
         # A library may write its own lines before.
-        found = (re.search(r"http://\S+:(\d+)$", line.strip()) for line in server.stderr)
-        port = int(next(match[1] for match in found if match))
+        shown = ""
+        while not (match := re.search(r"http://\S+:(\d+)$", shown.rstrip())):
+            line = server.stderr.readline()
+            assert line, shown
+            shown += line
+        port = int(match[1])
         assert get(port, "/ready")[0] == 200
         assert post(port, "/predict", {"inputs": "fine"})[0] == 200
     finally:

@@ -129,7 +129,7 @@ def test_the_light_installation_uses_a_run_without_torch(
 
 
 # Logits on each runtime: float32 differs by the order of additions, int8 where that moves a value
-# over the border of two integers.
+# over the border of two integers, once or twice in a row.
 COMPARISON = """
 import sys
 from pathlib import Path

@@ -135,5 +135,6 @@ def test_the_student_keeps_most_of_a_good_teacher(tmp_path: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     teacher = summary["teacher"]["validation"]["accuracy"]
     student = summary["metrics"]["validation"]["accuracy"]
-    assert teacher > 0.95
-    assert student > 0.9
+    # Measured with two seeds: 0.998, and 0.963 and 0.972.
+    assert teacher > 0.97
+    assert student > 0.92

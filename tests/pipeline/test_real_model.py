@@ -96,7 +96,7 @@ def test_the_export_is_int8_and_answers_as_torch_does(run: Run) -> None:
     assert export["zero_fraction"] >= summary["sparsity"]["overall"]
     accuracy = summary["metrics"]["validation"]["accuracy"]
     assert export["metrics"]["accuracy"] == pytest.approx(accuracy, abs=0.005)
-    # Two epochs on a few hundred rows: three standard errors of 533 rows more than guessing gives.
+    # Guessing gives 0.5; three standard errors of 533 rows are 0.065.
     assert accuracy > 0.565
     assert summary["teacher"]["validation"]["accuracy"] > 0.65
     rows = pq.read_table(folder / "evaluation" / "validation.parquet").num_rows
@@ -117,7 +117,8 @@ def test_the_deployment_labels_texts_as_torch_does(run: Run) -> None:
         *("README.md", "SHA256SUMS", "config.json", "model.onnx"),
         *("task.json", "tokenizer.json", "tokenizer_config.json"),
     }
-    evaluated = pq.read_table(folder / "evaluation" / "validation.parquet").slice(0, 100)
+    evaluated = pq.read_table(folder / "evaluation" / "validation.parquet")
+    evaluated = evaluated.take(list(range(0, len(evaluated), 5)))
     texts = evaluated["text"].to_pylist()
     done = subprocess.run(
         [
@@ -136,4 +137,5 @@ def test_the_deployment_labels_texts_as_torch_does(run: Run) -> None:
         row["label"] == label for row, label in zip(json.loads(done.stdout), labels, strict=True)
     ]
     # The evaluation is torch's; a rounding to the next int8 may change a text between two labels.
-    assert sum(equal) >= 98
+    assert set(labels) == {"0", "1"}
+    assert sum(equal) >= len(labels) - 2

@@ -54,7 +54,7 @@ def test_the_document_is_that_of_the_server(port: int) -> None:
 def test_every_operation(port: int, operation: Any) -> None:
     for mode, examples in ((GenerationMode.POSITIVE, 3), (GenerationMode.NEGATIVE, 5)):
 
-        @settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+        @settings(max_examples=examples)
         @given(operation.as_strategy(generation_mode=mode))
         def check(case: schemathesis.Case) -> None:
             case.call_and_validate(base_url=f"http://{HOST}:{port}", checks=CHECKS)

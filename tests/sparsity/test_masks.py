@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -34,7 +34,6 @@ def weights(seed: int, rows: int = 8, columns: int = 12) -> Tensor:
 
 
 @given(seed=seeds, count=st.integers(0, 60))
-@settings(deadline=None)
 def test_the_count_is_exact_and_the_largest_stay(seed: int, count: int) -> None:
     scores = weights(seed, 1, 60).flatten().float()
     mask = keep_largest(scores, count)
@@ -43,7 +42,6 @@ def test_the_count_is_exact_and_the_largest_stay(seed: int, count: int) -> None:
 
 
 @given(seed=seeds, sparsity=shares, pattern=st.sampled_from(PATTERNS))
-@settings(deadline=None)
 def test_a_mask_prunes_whole_blocks_to_the_nearest(
     seed: int, sparsity: float, pattern: Blocks
 ) -> None:
@@ -55,7 +53,6 @@ def test_a_mask_prunes_whole_blocks_to_the_nearest(
 
 
 @given(seed=seeds, low=shares, high=shares, pattern=st.sampled_from([*PATTERNS, NOfM(2, 4)]))
-@settings(deadline=None)
 def test_masks_nest(seed: int, low: float, high: float, pattern: Pattern) -> None:
     low, high = sorted((low, high))
     first = score_masks([weights(seed).abs().float()], low, pattern)
@@ -68,7 +65,6 @@ def test_masks_nest(seed: int, low: float, high: float, pattern: Pattern) -> Non
 
 
 @given(seed=seeds, sparsity=shares)
-@settings(deadline=None)
 def test_ranking_over_all_layers(seed: int, sparsity: float) -> None:
     scores = [weights(seed).abs().float(), weights(seed + 1, 4, 4).abs().float() * 10]
     masks = score_masks(scores, sparsity, Blocks())
@@ -80,7 +76,6 @@ def test_ranking_over_all_layers(seed: int, sparsity: float) -> None:
 
 
 @given(seed=seeds, group=st.sampled_from([(2, 4), (1, 2), (3, 4), (1, 4)]))
-@settings(deadline=None)
 def test_each_group_keeps_its_own(seed: int, group: tuple[int, int]) -> None:
     kept, size = group
     pattern = parse_mask_type(f"{kept}:{size}")

@@ -41,8 +41,8 @@ TEXTS = [str(row["text"]) for row in hub_seed.reviews(96, seed=0)]
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A dense masked language model whose vocabulary splits some words."""
-    # The special tokens, letters and a few pieces: most words are several tokens.
-    vocabulary = tiny.vocabulary(TEXTS)[:80]
+    # The special tokens, the letters and a few words: most words are several tokens.
+    vocabulary = tiny.vocabulary(TEXTS)[:60]
     torch.manual_seed(0)
     model = BertForMaskedLM(hub_seed.small_bert(vocabulary))
     folder = tmp_path_factory.mktemp("models") / "upstream"

@@ -185,7 +185,7 @@ def test_rows_of_different_lengths_become_a_batch(data: Data, student: LoadedMod
 
 
 def other_teacher(folder: Path) -> Path:
-    """A tagger with a vocabulary of letters, and its names in a cycle of ours."""
+    """A tagger with a smaller vocabulary, and its names in a cycle of ours."""
     vocabulary = tiny.vocabulary(["a dull plot and a warm cast"])
     torch.manual_seed(3)
     names = [*tagged.NAMES[1:], tagged.NAMES[0]]
@@ -353,7 +353,10 @@ def test_the_whole_path(tmp_path: Path, student: LoadedModel) -> None:
     [answer] = predict(run.deployment, [text])
     assert answer["entities"]
     [own] = Pipeline(run.path, runtime="sparse", threads=1)(text)
-    assert [e["text"] for e in own] == [e["text"] for e in answer["entities"]]
+    names = ("entity", "text")
+    assert [[e[name] for name in names] for e in own] == [
+        [e[name] for name in names] for e in answer["entities"]
+    ]
     with pytest.raises(UserError, match="give no pairs"):
         Pipeline(run.path)((text, text))
     with pytest.raises(UserError, match="top_k is 2"):

@@ -126,7 +126,7 @@ def test_a_compiled_model_learns_the_same(
     losses = []
     for compiled in (False, True):
         loaded = load_student(student_folder)
-        # So low a rate that roundings do not grow.
+        # A rate so low that rounding differences do not grow.
         made = recipe(num_epochs=1, qat_start=0.5, init_lr=1e-3)
         run = trainer(tmp_path, loaded, rows, made, torch_compile=compiled)
         run.train()
