@@ -47,7 +47,8 @@ What = Annotated[
     ),
 ]
 MaxLatency = Annotated[
-    float | None, typer.Option(help="The longest median latency, in milliseconds.")
+    str | None,
+    typer.Option(help="The longest median latency, such as 3ms; milliseconds without a unit."),
 ]
 Budget = Annotated[
     str | None,
@@ -85,14 +86,15 @@ def compress(
 
     # What can be wrong without the model, before it is fetched.
     seconds = None if budget is None else _seconds(budget)
-    _check(max_drop, epochs, max_latency)
+    _check(max_drop, epochs)
+    longest = None if max_latency is None else _milliseconds(max_latency)
     asked = Search(
         model=str(_fine_tuned(model)),
         data=str(_file(data)),
         validation=None if validation is None else str(_file(validation)),
         max_drop=max_drop,
         remove=remove.value,
-        max_latency=max_latency,
+        max_latency=longest,
         epochs=epochs,
         overrides=overrides or [],
     )
@@ -196,7 +198,7 @@ def _fine_tuned(model: str) -> Path:
     return folder
 
 
-def _check(max_drop: float, epochs: float, max_latency: float | None) -> None:
+def _check(max_drop: float, epochs: float) -> None:
     """Raise UserError for what every trial would end with."""
     from sparsekit.errors import UserError
     from sparsekit.gate.gate import GateConfig
@@ -204,8 +206,6 @@ def _check(max_drop: float, epochs: float, max_latency: float | None) -> None:
     GateConfig(max_drop=max_drop)
     if not epochs > 0:
         raise UserError(f"--epochs {epochs:g} must be more than 0")
-    if max_latency is not None and not max_latency > 0:
-        raise UserError(f"--max-latency {max_latency:g} must be more than 0 milliseconds")
 
 
 def _file(path: Path) -> Path:
@@ -214,6 +214,20 @@ def _file(path: Path) -> Path:
     if not expanded(path).exists():
         raise UserError(f"there is no file {path}")
     return expanded(path).absolute()
+
+
+def _milliseconds(text: str) -> float:
+    """A latency such as 3ms, 250us or 3, in milliseconds.
+
+    >>> _milliseconds("3ms"), _milliseconds("2.3"), _milliseconds("250us")
+    (3.0, 2.3, 0.25)
+    """
+    from sparsekit.errors import reworded
+    from sparsekit.shape.latency import duration
+
+    with reworded(lambda message: f"--max-latency: {message}"):
+        # Rounded, so that 2.3 stays 2.3: an interrupted search is compared with it.
+        return round(duration(text) * 1e3, 9)
 
 
 def _seconds(text: str) -> float:

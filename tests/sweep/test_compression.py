@@ -336,7 +336,8 @@ def test_the_command(
         (["--data", "nowhere.csv"], "there is no file nowhere.csv"),
         (["--max-drop", "-1"], "max_drop is -1.0, it must be above 0"),
         (["--epochs", "0"], "--epochs 0 must be more than 0"),
-        (["--max-latency", "0"], "--max-latency 0 must be more than 0 milliseconds"),
+        (["--max-latency", "0"], "--max-latency: '0' is not a duration above 0, such as 3ms"),
+        (["--max-latency", "fast"], "--max-latency: 'fast' is not a duration above 0"),
     ):
         refused = CliRunner().invoke(app, [*words, *wrong])
         assert refused.exit_code == 1 and message in refused.output
@@ -350,10 +351,12 @@ def test_the_command(
     assert passed.exit_code == 0, passed.output
     assert f"deployment: {tmp_path / 's' / 'sparsity-0.8' / 'deployment'}" in passed.output
     assert "did not pass" in passed.output or "gate stopped" in passed.output
-    too_slow = [*words[:-1], str(tmp_path / "u"), "--max-latency", "1"]
+    too_slow = [*words[:-1], str(tmp_path / "u"), "--max-latency", "1ms"]
     slow = CliRunner().invoke(app, too_slow)
     assert slow.exit_code == 1 and "onnxruntime multiplies zeros too: add --remove" in slow.output
     assert "--budget" not in slow.output
+    # Without its unit it is the same search, which goes on.
+    assert CliRunner().invoke(app, [*too_slow[:-1], "1"]).output == slow.output
     short = [*words[:-1], str(tmp_path / "w"), "--budget", "0s"]
     ended_early = CliRunner().invoke(app, short)
     assert ended_early.exit_code == 1
