@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsekit.cli.allow import Allow, import_allowed
 from sparsekit.cli.stopping import handle_signals
 from sparsekit.errors import printable
 from sparsekit.system import expanded
@@ -32,7 +33,7 @@ class Removed(StrEnum):
 
 
 Model = Annotated[str, typer.Argument(help="A fine-tuned model: a run, a folder or a Hub id.")]
-Rows = Annotated[Path, typer.Option(help="A file of labelled rows to train on.")]
+Rows = Annotated[Path, typer.Option(help="A file of rows of the model's task to train on.")]
 MaxDrop = Annotated[
     float, typer.Option(help="The largest allowed drop, in points; for a loss, in its own unit.")
 ]
@@ -71,6 +72,7 @@ def compress(
     budget: Budget = None,
     epochs: Epochs = 20,
     output: Output = Path("compressed"),
+    allow: Allow = None,
     overrides: Overrides = None,
 ) -> None:
     """Compress a fine-tuned model as far as its answers stay as good, and deploy it.
@@ -83,19 +85,24 @@ def compress(
     from sparsekit.compare.write import write_comparison
     from sparsekit.runs.report import show
     from sparsekit.sweep.compression import Search, search
+    from sparsekit.sweep.dense_model import dense_model
 
     # What can be wrong without the model, before it is fetched.
     seconds = None if budget is None else _seconds(budget)
     _check(max_drop, epochs)
     longest = None if max_latency is None else _milliseconds(max_latency)
+    import_allowed(allow)
+    dense = dense_model(model, overrides or [])
     asked = Search(
-        model=str(_fine_tuned(model)),
+        model=str(dense.folder),
         data=str(_file(data)),
         validation=None if validation is None else str(_file(validation)),
         max_drop=max_drop,
         remove=remove.value,
         max_latency=longest,
         epochs=epochs,
+        task=dense.words,
+        labelled=not dense.task.learns_from_teacher,
         overrides=overrides or [],
     )
     trials = list(search(asked, output.absolute(), _train, seconds))
@@ -175,27 +182,6 @@ def _killed(number: int, run: RunFolder) -> str:
         else ""
     )
     return f"the trial in {run} was ended by {name}{cause}; called again, the search resumes it"
-
-
-def _fine_tuned(model: str) -> Path:
-    """The folder of the model; raises UserError for a checkpoint without a trained head."""
-    from sparsekit.errors import UserError
-    from sparsekit.models.hub import fetch
-    from sparsekit.models.loading import read_config
-    from sparsekit.models.quantizers import is_quantized
-    from sparsekit.runs.folder import RunFolder
-
-    run = RunFolder(expanded(model))
-    folder = fetch(str(run.model) if run.weights.is_file() else model).absolute()
-    if is_quantized(folder):
-        raise UserError(f"{model} is quantized already; give the dense model that it was made from")
-    heads = read_config(folder).architectures or []
-    if not any("For" in head and "MaskedLM" not in head for head in heads):
-        raise UserError(
-            f"{model} is {', '.join(heads) or 'no model'}, not fine-tuned for a task; fine-tune it "
-            f"first: sparsekit train student.checkpoint={model} recipe=dense teacher=none"
-        )
-    return folder
 
 
 def _check(max_drop: float, epochs: float) -> None:

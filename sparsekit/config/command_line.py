@@ -53,10 +53,10 @@ def assigned(key: str, value: str) -> str:
             return f"{key}={value}"
     except HydraException:
         pass
-    return f"{key}={_quoted(value)}"
+    return f"{key}={quoted(value)}"
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     """A text in quotes that Hydra reads as it stands."""
     # A backslash counts only before a quote, or before an interpolation, which it escapes.
     escaped = re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + (m[2] and '\\"'), value)
@@ -82,16 +82,16 @@ def _readable(override: str, parser: OverridesParser) -> str:
     key, _, value = override.partition("=")
     if "${" in value and _names_a_path(value):
         # A folder of such a name: escaped, it is not taken for an interpolation.
-        return f"{key}={_quoted(value)}"
+        return f"{key}={quoted(value)}"
     if _reads(override, parser):
         return override
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    quoted = f'{key}="{escaped}"'
-    if not _reads(quoted, parser):
+    in_quotes = f'{key}="{escaped}"'
+    if not _reads(in_quotes, parser):
         return override  # The value is not the problem; Hydra reports what is.
     if _names_a_path(value):
-        return quoted
-    inner = quoted.replace("'", "'\\''")
+        return in_quotes
+    inner = in_quotes.replace("'", "'\\''")
     raise UserError(
         f"{override}: Hydra cannot read this value. Text with letters beyond ASCII, brackets or "
         f"signs such as = and # needs quotes that reach it: '{inner}'"

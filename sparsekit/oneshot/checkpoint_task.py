@@ -38,6 +38,26 @@ def task_of_checkpoint(source: str, config: PreTrainedConfig, architecture: str)
     return next((task for make in _TASKS if _fits(task := make(), config, architecture)), None)
 
 
+def task_named(choice: str) -> Task | None:
+    """The task of the config `task=<choice>`, which has the name of its module; None: no such one.
+
+    >>> type(task_named("embedding")).__name__, task_named("translation")
+    ('Embedding', None)
+    """
+    made = (make() for make in _TASKS)
+    return next((task for task in made if group_choice(task) == choice), None)
+
+
+def group_choice(task: Task) -> str | None:
+    """The choice of the config group `task` for a task of sparsekit; None for any other.
+
+    >>> group_choice(TextClassification())
+    'text_classification'
+    """
+    package, _, module = type(task).__module__.rpartition(".")
+    return module if package == "sparsekit.tasks" else None
+
+
 def _fits(task: Task, config: PreTrainedConfig, architecture: str) -> bool:
     if not task.is_head(architecture):
         return False

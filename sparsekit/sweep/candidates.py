@@ -18,9 +18,12 @@ class Candidate(Protocol):
     def label(self) -> str:
         """What is removed, as a user reads it."""
 
-    @property
-    def words(self) -> list[str]:
-        """The overrides of `sparsekit train recipe=from_dense`."""
+    def words(self, labelled: bool) -> list[str]:
+        """The overrides of `sparsekit train recipe=from_dense`.
+
+        labelled: whether the task has a loss of labels, which Optimal Brain Surgeon needs; without
+        one, what is removed has the smallest magnitude.
+        """
 
 
 # Of Optimal Brain Surgeon: gradients for each of its masks.
@@ -31,8 +34,8 @@ GRADIENTS = 512
 class Zeros:
     """Single weights: a share of them is set to zero while the model trains; 0: int8 alone.
 
-    By Optimal Brain Surgeon, which loses less than magnitude (docs/accuracy.md), over all layers
-    together.
+    By Optimal Brain Surgeon where it can, which loses less than magnitude (docs/accuracy.md), over
+    all layers together.
     """
 
     sparsity: float
@@ -45,9 +48,10 @@ class Zeros:
     def label(self) -> str:
         return f"{self.sparsity:.0%} of the weights" if self.sparsity else "nothing"
 
-    @property
-    def words(self) -> list[str]:
-        pruned = [f"recipe.obs_gradients={GRADIENTS}"] if self.sparsity else []
+    def words(self, labelled: bool) -> list[str]:
+        pruned = []
+        if self.sparsity:
+            pruned = [f"recipe.obs_gradients={GRADIENTS if labelled else 0}"]
         return [f"recipe.final_sparsity={self.sparsity:g}", *pruned]
 
 
@@ -66,11 +70,11 @@ class Structures:
     def label(self) -> str:
         return f"{self.heads:.0%} of the heads, {self.neurons:.0%} of the neurons"
 
-    @property
-    def words(self) -> list[str]:
+    def words(self, labelled: bool) -> list[str]:
         shares = {"heads": self.heads, "neurons": self.neurons}
         removed = [f"student.shrink.{name}={share:g}" for name, share in shares.items()]
-        return [*removed, "student.shrink.method=obs", "recipe.final_sparsity=0"]
+        method = "obs" if labelled else "magnitude"
+        return [*removed, f"student.shrink.method={method}", "recipe.final_sparsity=0"]
 
 
 _INT8_ALONE = Zeros(0.0)

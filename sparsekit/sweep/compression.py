@@ -30,7 +30,9 @@ class Search:
     """What is asked for.
 
     model: the folder of a fine-tuned dense model;
-    data, validation: files of labelled rows; validation may be None;
+    data, validation: files of rows; validation may be None;
+    task: overrides that choose the model's task and its columns;
+    labelled: whether the task has a loss of labels;
     max_drop: the allowed drop, in the unit of the gate: points of shares, else the metric's own;
     remove: what the trials remove, one of CANDIDATES;
     max_latency: of one text in milliseconds, the median; None: any;
@@ -45,6 +47,8 @@ class Search:
     remove: str = "weights"
     max_latency: float | None = None
     epochs: float = 20
+    task: list[str] = field(default_factory=list)
+    labelled: bool = True
     overrides: list[str] = field(default_factory=list)
 
     @property
@@ -57,6 +61,7 @@ class Search:
         rows = {"train": self.data, "validation": self.validation}
         return [
             "dataset=files",
+            *self.task,
             *(assigned(f"dataset.data_files.{s}", file) for s, file in rows.items() if file),
             assigned("student.checkpoint", self.model),
             "teacher=self",
@@ -64,7 +69,7 @@ class Search:
             f"recipe.num_epochs={self.epochs:g}",
             # By default the last two epochs quantize, which a shorter trial does not have.
             *([f"recipe.qat_epochs={self.epochs / 2:g}"] if self.epochs < 4 else []),
-            *candidate.words,
+            *candidate.words(self.labelled),
             f"export.gate.max_drop={self.max_drop:g}",
             "tracking=none",
             *self.overrides,
@@ -191,8 +196,10 @@ def _claim(asked: Search, folder: Path) -> None:
         raise UserError(f"{folder} is a file; choose a new folder as --output")
     if file.exists():
         try:
-            # Earlier searches removed weights alone, and did not say what their files held.
-            known: Any = {"remove": "weights", **contents, **parse_json(file.read_bytes())}
+            # Earlier searches removed weights alone, and did not say what their files held, nor
+            # what the task was.
+            unsaid = {**contents, "task": asked.task, "labelled": asked.labelled}
+            known: Any = {"remove": "weights", **unsaid, **parse_json(file.read_bytes())}
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"cannot read {file}: {error}; choose another --output") from error
         if known != settings and any(map(_trained, folder.glob("*-*"))):
