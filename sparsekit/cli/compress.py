@@ -19,8 +19,6 @@ from sparsekit.errors import printable
 from sparsekit.system import expanded
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from sparsekit.runs.folder import RunFolder
     from sparsekit.sweep.compression import Search, Trial
 
@@ -36,6 +34,10 @@ Model = Annotated[str, typer.Argument(help="A fine-tuned model: a run, a folder 
 Rows = Annotated[Path, typer.Option(help="A file of rows of the model's task to train on.")]
 MaxDrop = Annotated[
     float, typer.Option(help="The largest allowed drop, in points; for a loss, in its own unit.")
+]
+Alpha = Annotated[
+    float,
+    typer.Option(help="The risk of passing a model that drops by --max-drop, over all trials."),
 ]
 Validation = Annotated[
     Path | None, typer.Option(help="A file of rows to validate on. [default: a tenth of --data]")
@@ -53,7 +55,10 @@ MaxLatency = Annotated[
 ]
 Budget = Annotated[
     str | None,
-    typer.Option(help="Time limit, such as 90m or 2h: no trial starts that would exceed it."),
+    typer.Option(
+        help="Time limit, such as 90m or 2h: no trial starts that, taking as long as the longest "
+        "before it, would exceed it. The first always starts."
+    ),
 ]
 Epochs = Annotated[float, typer.Option(help="Epochs of each trial.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the trials.")]
@@ -66,6 +71,7 @@ def compress(
     model: Model,
     data: Rows,
     max_drop: MaxDrop,
+    alpha: Alpha = 0.05,
     validation: Validation = None,
     remove: What = Removed.weights,
     max_latency: MaxLatency = None,
@@ -77,11 +83,11 @@ def compress(
 ) -> None:
     """Compress a fine-tuned model as far as its answers stay as good, and deploy it.
 
-    Trains with recipe=from_dense, at first without most of the weights or structures, then without
-    fewer, at last in int8 alone, until one is shown by the gate to lose less than --max-drop. Every
-    trial is a run folder; called again, it goes on where it stopped. Exit code 1: none was good
-    enough.
+    Trains with recipe=from_dense: first with most of the weights or structures removed, then with
+    fewer, finally only quantized, until the gate shows a loss of less than --max-drop. Every trial
+    is a run folder; called again, it goes on where it stopped. Exit code 1: none was good enough.
     """
+    from sparsekit.cli.compress_report import conclusion, table
     from sparsekit.compare.write import write_comparison
     from sparsekit.runs.report import show
     from sparsekit.sweep.compression import Search, search
@@ -89,7 +95,7 @@ def compress(
 
     # What can be wrong without the model, before it is fetched.
     seconds = None if budget is None else _seconds(budget)
-    _check(max_drop, epochs)
+    _check(max_drop, alpha, epochs)
     longest = None if max_latency is None else _milliseconds(max_latency)
     import_allowed(allow)
     dense = dense_model(model, overrides or [])
@@ -98,6 +104,7 @@ def compress(
         data=str(_file(data)),
         validation=None if validation is None else str(_file(validation)),
         max_drop=max_drop,
+        alpha=alpha,
         remove=remove.value,
         max_latency=longest,
         epochs=epochs,
@@ -107,14 +114,15 @@ def compress(
     )
     trials = list(search(asked, output.absolute(), _train, seconds))
     if trials:
-        show(_table(trials))
-        _, files = write_comparison([output], None, None)
+        show(table(trials))
+        _, files = write_comparison([output], conclusion=conclusion(asked, trials))
         typer.echo("compare: " + " ".join(map(str, files)))
     _close(asked, trials)
 
 
 def _close(asked: Search, trials: Sequence[Trial]) -> None:
     """Name the deployment that was looked for, or end with what came closest to it."""
+    from sparsekit.cli.compress_report import advice
     from sparsekit.sweep.compression import closest
 
     best, count = closest(trials, asked.max_latency), len(trials)
@@ -123,27 +131,15 @@ def _close(asked: Search, trials: Sequence[Trial]) -> None:
         return
     reason = "none was compared"
     if best is not None:
-        reason = f"the closest is {best.run}{_advice(asked, best)}"
+        slow = ", which is too slow; the others are no faster" if best.passed else ""
+        reason = f"the closest is {best.run}{slow}{advice(asked, best)}"
     typer.echo(printable(f"no trial meets what was asked: {reason}"), err=True)
-    # Nothing else ends a search whose trials have all ended.
-    if count < len(asked.candidates) and all(trial.ended for trial in trials):
+    # Nothing else ends a search whose trials have all ended, and none passed.
+    failed = all(trial.ended and not trial.passed for trial in trials)
+    if count < len(asked.candidates) and failed:
         left = f"{count} of {len(asked.candidates)} trials"
         typer.echo(f"--budget ended the search after {left}; called again, it goes on", err=True)
     raise typer.Exit(1)
-
-
-def _advice(asked: Search, best: Trial) -> str:
-    """What may make a model fast enough that is as good as was asked, or nothing."""
-    from sparsekit.benchmark.advice import SPARSE_KERNELS
-
-    if not best.passed or best.runtime is None or asked.remove == Removed.structures:
-        return ""
-    if best.runtime in SPARSE_KERNELS:
-        return ""
-    return (
-        f"; {best.runtime} multiplies zeros too: add --remove structures, which makes the matrices "
-        "smaller, or runtime=sparse, which skips zeros"
-    )
 
 
 def _train(words: Sequence[str], run: RunFolder) -> None:
@@ -184,12 +180,12 @@ def _killed(number: int, run: RunFolder) -> str:
     return f"the trial in {run} was ended by {name}{cause}; called again, the search resumes it"
 
 
-def _check(max_drop: float, epochs: float) -> None:
+def _check(max_drop: float, alpha: float, epochs: float) -> None:
     """Raise UserError for what every trial would end with."""
     from sparsekit.errors import UserError
     from sparsekit.gate.gate import GateConfig
 
-    GateConfig(max_drop=max_drop)
+    GateConfig(max_drop=max_drop, alpha=alpha)
     if not epochs > 0:
         raise UserError(f"--epochs {epochs:g} must be more than 0")
 
@@ -228,25 +224,3 @@ def _seconds(text: str) -> float:
     if found is None:
         raise UserError(f"--budget is {text!r}; write a number with s, m or h, such as 90m")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
-
-
-def _table(trials: Sequence[Trial]) -> Table:
-    """The trials, a line each."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from sparsekit.gate.text import amount
-    from sparsekit.metrics.difference import shown_difference
-
-    view = Table("removed", "worse by less than", "difference", "latency", "", box=box.SIMPLE_HEAD)
-    for trial in trials:
-        metric, drop, difference = trial.metric, "-", "-"
-        if metric is not None and trial.lower is not None:
-            drop = amount(metric, max(-trial.lower, 0.0))
-        if metric is not None and trial.difference is not None:
-            difference = amount(metric, shown_difference(metric, trial.difference), "+.3g")
-        latency = "-" if trial.latency is None else f"{trial.latency:.2f} ms"
-        state = "passed" if trial.passed else trial.stopped or "did not pass"
-        view.add_row(trial.removed, drop, difference, latency, Text(state))
-    return view

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sparsekit.compare.axes import varied_keys
+from sparsekit.compare.conclusion import Conclusion, html_section
 from sparsekit.compare.load import Run
 from sparsekit.compare.statistics import (
     SPLITS,
@@ -23,14 +24,16 @@ from sparsekit.compare.text import marks
 HERE = Path(__file__).parent
 
 
-def page(comparison: Comparison, folder: Path) -> str:
-    """The page, with links to run folders relative to `folder`."""
+def page(comparison: Comparison, folder: Path, conclusion: Conclusion | None = None) -> str:
+    """The page, with links to run folders relative to `folder`; `conclusion` is its first part."""
     # "<" cannot end the script element that holds the data when it is written as an escape.
     data = json.dumps(page_data(comparison, folder), separators=(",", ":")).replace("<", "\\u003c")
     text = (HERE / "page.html").read_text(encoding="utf-8")
     for name in ("page.css", "plots.js", "page.js"):
         text = text.replace(f"/*{name}*/", (HERE / name).read_text(encoding="utf-8"))
-    return text.replace("/*data*/", data)
+    text = text.replace("/*data*/", data)
+    section = "" if conclusion is None else html_section(conclusion)
+    return text.replace("<!--conclusion-->", section)
 
 
 def page_data(comparison: Comparison, folder: Path) -> dict[str, Any]:

@@ -50,27 +50,33 @@ def markdown(comparison: Comparison, folder: Path) -> str:
         "",
         f"{len(comparison.groups)} configs, {runs} runs, {_ranking(comparison)}",
         "",
-        _row(map(_escaped, headings)),
-        _row(["---"] * len(headings)),
+        table_row(map(escaped_cell, headings)),
+        table_row(["---"] * len(headings)),
     ]
     for index, group in enumerate(comparison.groups):
         links = [_link(run.folder, folder) for run in group.runs]
         cells = [cell(group.statistics.get(measure)) for measure in comparison.measures]
-        values = [_escaped(_text(group.values[axis])) for axis in comparison.axes]
+        values = [escaped_cell(_text(group.values[axis])) for axis in comparison.axes]
         mark = marks(comparison, index)
-        lines.append(_row([*values, str(len(group.runs)), *cells, mark, " ".join(links)]))
+        lines.append(table_row([*values, str(len(group.runs)), *cells, mark, " ".join(links)]))
     if comparison.others:
-        lines += ["", "## Without a result", "", _row(["run", "status", "why"]), _row(["---"] * 3)]
+        lines += [
+            "",
+            "## Without a result",
+            "",
+            table_row(["run", "status", "why"]),
+            table_row(["---"] * 3),
+        ]
         for run in comparison.others:
             reason = (run.error or "").partition("\n")[0]
-            lines.append(_row([_link(run.folder, folder), run.status, _escaped(reason)]))
+            lines.append(table_row([_link(run.folder, folder), run.status, escaped_cell(reason)]))
     return "\n".join(lines) + "\n"
 
 
 def _ranking(comparison: Comparison) -> str:
     if comparison.metric is None:
         return "not ranked, because none was evaluated; mean ± standard deviation over seeds."
-    ranked = [_escaped(measure) for measure in (comparison.metric, *comparison.costs)]
+    ranked = [escaped_cell(measure) for measure in (comparison.metric, *comparison.costs)]
     return (
         f"ranked by {ranked[0]}; mean ± standard deviation over seeds.\n"
         "`tie`: less than two standard errors from the best. `Pareto`: no other is as good "
@@ -99,14 +105,15 @@ def csv_text(comparison: Comparison) -> str:
     return file.getvalue()
 
 
-def _row(cells: Iterable[str]) -> str:
+def table_row(cells: Iterable[str]) -> str:
+    """A line of a Markdown table, of cells that are escaped."""
     return f"| {' | '.join(cells)} |"
 
 
-def _escaped(text: str) -> str:
+def escaped_cell(text: str) -> str:
     r"""`text` as it reads in a Markdown table, where it could be HTML, a link or a cell's end.
 
-    >>> _escaped("<b>[a](b)|")
+    >>> escaped_cell("<b>[a](b)|")
     '&lt;b&gt;\\[a\\](b)\\|'
     """
     marked = re.sub(r"([\\`|\[\]])", r"\\\1", html.escape(text, quote=False))
@@ -122,4 +129,4 @@ def _text(value: Any) -> str:
 
 
 def _link(run: Path, folder: Path) -> str:
-    return f"[{_escaped(printable(run.name))}]({quote(os.path.relpath(run, folder))})"
+    return f"[{escaped_cell(printable(run.name))}]({quote(os.path.relpath(run, folder))})"

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from sparsekit.compare.conclusion import Conclusion, markdown_section
 from sparsekit.compare.load import load
 from sparsekit.compare.page import page
 from sparsekit.compare.statistics import SPLITS, Comparison, compare
@@ -19,22 +20,27 @@ ROWS = 30
 
 
 def write_comparison(
-    folders: Sequence[Path], out: Path | None = None, metric: str | None = None
+    folders: Sequence[Path],
+    out: Path | None = None,
+    metric: str | None = None,
+    conclusion: Conclusion | None = None,
 ) -> tuple[Comparison, list[Path]]:
     """Compare the runs below the folders; write compare.md, compare.csv and compare.html.
 
     They go to `out`; without it to the one folder that is given, or for several, or a run's own
-    folder, to the working directory. Raises UserError for a folder without runs.
+    folder, to the working directory. `conclusion` is a part of table and page. Raises
+    UserError for a folder without runs.
     """
     comparison = compare(load(folders), metric)
     if out is None:
         alone = len(folders) == 1 and not RunFolder(folders[0]).exists
         out = folders[0] if alone else Path()
     out.mkdir(parents=True, exist_ok=True)
+    ending = "" if conclusion is None else f"\n{markdown_section(conclusion)}"
     texts = {
-        "compare.md": markdown(comparison, out),
+        "compare.md": markdown(comparison, out) + ending,
         "compare.csv": csv_text(comparison),
-        "compare.html": page(comparison, out),
+        "compare.html": page(comparison, out, conclusion),
     }
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")

@@ -142,7 +142,8 @@ def _pass(run: RunFolder, config: GateConfig, against: str | None, record: Recor
         )
     found = compare_with(run, Path(against), config)
     differences = {test["metric"]: _difference(test) for test in found["metrics"]}
-    record({"gate": {"against": against, "passed": found["passed"], "metrics": differences}})
+    passed, alpha = found["passed"], config.alpha
+    record({"gate": {"against": against, "passed": passed, "alpha": alpha, "metrics": differences}})
     sentences = [verdict(test, found["rows"], config.alpha) for test in found["metrics"]]
     if not found["passed"]:
         write_result(run, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,8 @@ from sparsekit.errors import UserError, parse_json
 from sparsekit.models.contents import models_hash
 from sparsekit.runs.folder import RunFolder
 from sparsekit.sweep.candidates import CANDIDATES, Candidate
+
+log = logging.getLogger(__name__)
 
 SETTINGS = "compress.json"
 # In it, besides the fields of Search: the hashes of the files and of a local model.
@@ -34,6 +37,7 @@ class Search:
     task: overrides that choose the model's task and its columns;
     labelled: whether the task has a loss of labels;
     max_drop: the allowed drop, in the unit of the gate: points of shares, else the metric's own;
+    alpha: the probability of passing a model that drops by `max_drop`, at most, over all trials;
     remove: what the trials remove, one of CANDIDATES;
     max_latency: of one text in milliseconds, the median; None: any;
     epochs: of each trial;
@@ -44,6 +48,7 @@ class Search:
     data: str
     validation: str | None
     max_drop: float
+    alpha: float = 0.05
     remove: str = "weights"
     max_latency: float | None = None
     epochs: float = 20
@@ -55,6 +60,15 @@ class Search:
     def candidates(self) -> Sequence[Candidate]:
         """What is tried, from the smallest and fastest model on."""
         return CANDIDATES[self.remove]
+
+    @property
+    def trial_alpha(self) -> float:
+        """The level of the gate of each trial, after Bonferroni.
+
+        The first model that passes ends the search, so that each further trial is one more chance
+        for a bad model. Only of tests that end with the first failure would each have `alpha`.
+        """
+        return self.alpha / len(self.candidates)
 
     def words(self, candidate: Candidate, folder: Path) -> list[str]:
         """The overrides of the trial of `candidate`, whose run folder is `folder`."""
@@ -71,6 +85,7 @@ class Search:
             *([f"recipe.qat_epochs={self.epochs / 2:g}"] if self.epochs < 4 else []),
             *candidate.words(self.labelled),
             f"export.gate.max_drop={self.max_drop:g}",
+            f"export.gate.alpha={self.trial_alpha:g}",
             "tracking=none",
             *self.overrides,
             assigned("hydra.run.dir", str(folder)),
@@ -84,8 +99,9 @@ class Trial:
 
     removed: what it removes of the dense model, as a user reads it;
     metric: the one that its gate tested; the first, where it tested several;
-    difference, lower: of the metric against the dense model, and the lower bound of it, as the
-    gate gives them: 0.01 is a point of a share;
+    difference, lower, upper: of the metric against the dense model, with its bounds, as the gate
+    gives them: 0.01 is a point of a share;
+    max_drop, alpha: of the gate, the drop in the same unit;
     latency: in milliseconds, the median; runtime: on which;
     stopped: the run's error where it did not even come to its gate.
     """
@@ -95,6 +111,9 @@ class Trial:
     metric: str | None = None
     difference: float | None = None
     lower: float | None = None
+    upper: float | None = None
+    max_drop: float | None = None
+    alpha: float | None = None
     latency: float | None = None
     runtime: str | None = None
     passed: bool = False
@@ -117,6 +136,10 @@ class Trial:
             metric=metric,
             difference=tested["difference"],
             lower=tested["lower"],
+            upper=tested["upper"],
+            max_drop=tested["max_drop"],
+            # Earlier versions did not record it.
+            alpha=gate.get("alpha"),
             latency=next((timed["latency_ms_p50"] for timed in timings.values()), None),
             runtime=next(iter(timings), None),
             passed=gate["passed"] and ending.status == "completed",
@@ -137,16 +160,18 @@ class Trial:
 def search(
     asked: Search, folder: Path, train: Train, budget: float | None = None
 ) -> Iterator[Trial]:
-    """Run the trials one after the other, until one fits or breaks off; yield each as it ends.
+    """Run the trials one after the other, until one passes or breaks off; yield each as it ends.
 
-    A trial that has ended in an earlier call is not repeated, an unfinished one is resumed.
+    After one that passes and is too slow there is none that fits: the others remove less, which no
+    runtime answers faster. A trial that has ended in an earlier call is not repeated, an unfinished
+    one is resumed.
 
     Args:
         asked: what to look for.
         folder: of the search; each trial has a run folder in it.
         train: runs a trial.
-        budget: seconds; no trial begins that, taking as long as the longest of this call, would
-            not end in time. None: no limit.
+        budget: seconds; no trial begins that, taking as long as the longest before it in this
+            call, would not end in time. How long the first takes is not known. None: no limit.
 
     Raises:
         UserError: `folder` is that of a search for something else.
@@ -164,7 +189,7 @@ def search(
             longest = max(longest, time.monotonic() - start)
             trial = Trial.of(candidate.label, run)
         yield trial
-        if trial.fits(asked.max_latency) or not trial.ended:
+        if trial.passed or not trial.ended:
             return
 
 
@@ -199,7 +224,8 @@ def _claim(asked: Search, folder: Path) -> None:
             # Earlier searches removed weights alone, and did not say what their files held, nor
             # what the task was.
             unsaid = {**contents, "task": asked.task, "labelled": asked.labelled}
-            known: Any = {"remove": "weights", **unsaid, **parse_json(file.read_bytes())}
+            read = parse_json(file.read_bytes())
+            known: Any = {"remove": "weights", "alpha": asked.alpha, **unsaid, **read}
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"cannot read {file}: {error}; choose another --output") from error
         if known != settings and any(map(_trained, folder.glob("*-*"))):
@@ -209,6 +235,13 @@ def _claim(asked: Search, folder: Path) -> None:
                 "--output, or repeat it as it was"
             )
         if known == settings:
+            if "alpha" not in read and any(map(_trained, folder.glob("*-*"))):
+                log.warning(
+                    "the trials in %s that ended in an earlier version have gates of alpha 0.05 "
+                    "each, so that together they pass a bad model more often; for alpha %g in "
+                    "all, search in another --output",
+                    *(folder, asked.alpha),
+                )
             return
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no search; choose another --output")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -20,7 +21,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from typer.testing import CliRunner
 
 from sparsekit.cli import compress as command
+from sparsekit.cli import compress_report as report
 from sparsekit.cli.app import app
+from sparsekit.compare.conclusion import Conclusion
+from sparsekit.compare.write import write_comparison
 from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
 from sparsekit.sweep import compression
@@ -34,11 +38,11 @@ def ended(
     folder: Path, lower: float, *, passed: bool, latency: float = 2.0, metric: str = "accuracy"
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    metrics = {metric: {"difference": lower + 0.01, "lower": lower}}
+    tested = {"difference": lower + 0.01, "lower": lower, "upper": lower + 0.02, "max_drop": 0.01}
     summary = {
         "status": "completed" if passed else "failed",
         "error": None if passed else "the gate stopped the deployment",
-        "gate": {"passed": passed, "metrics": metrics},
+        "gate": {"passed": passed, "alpha": 0.01, "metrics": {metric: tested}},
     }
     if passed:
         summary["runtime"] = {"onnxruntime": {"latency_ms_p50": latency}}
@@ -100,10 +104,63 @@ def test_without_a_fitting_trial_the_closest_is_named(tmp_path: Path) -> None:
 def test_the_latency_is_a_condition_too(tmp_path: Path) -> None:
     asked = Search(**{**vars(ASKED), "max_latency": 2.0})
     found = list(search(asked, tmp_path / "s", Trainer(0.8)))
-    # 2.4 ms at 80 %, slower where denser.
-    assert [trial.fits(2.0) for trial in found] == [False] * 5
-    # 2.4 ms came closest.
+    # 2.4 ms at 80 %; what has fewer zeros is no faster, so that nothing else is trained.
+    assert [trial.removed for trial in found] == ["90% of the weights", "80% of the weights"]
+    assert found[1].passed and not any(trial.fits(2.0) for trial in found)
     assert closest(found, 2.0) == found[1]
+
+
+def test_all_trials_together_have_the_risk_that_was_asked_for() -> None:
+    """A model that drops by `max_drop` exactly passes each gate with probability `trial_alpha`."""
+    for remove in CANDIDATES:
+        asked = Search(**{**vars(ASKED), "alpha": 0.1, "remove": remove})
+        # As if the trials were independent, and the worst case, in which they exclude each other.
+        chances = [asked.trial_alpha] * len(asked.candidates)
+        assert 1 - math.prod(1 - chance for chance in chances) < 0.1
+        assert sum(chances) == pytest.approx(0.1)
+
+
+def test_trials_of_an_earlier_version_have_another_alpha(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = list(search(ASKED, tmp_path / "s", Trainer(0.8)))
+    assert list(search(ASKED, tmp_path / "s", Trainer(0.8))) == found and not caplog.records
+    file = tmp_path / "s" / "compress.json"
+    settings = json.loads(file.read_text())
+    with pytest.raises(UserError, match="another alpha"):
+        list(search(Search(**{**vars(ASKED), "alpha": 0.1}), tmp_path / "s", Trainer(0.8)))
+    assert settings.pop("alpha") == 0.05
+    file.write_text(json.dumps(settings))
+    assert list(search(ASKED, tmp_path / "s", Trainer(0.8))) == found
+    assert "have gates of alpha 0.05 each" in caplog.text
+
+
+def test_the_conclusion_says_which_trial_was_chosen_and_why(tmp_path: Path) -> None:
+    found = list(search(ASKED, tmp_path / "s", Trainer(0.8)))
+    shown = report.conclusion(ASKED, found)
+    chosen, level = shown.sentences
+    assert chosen.startswith("Chosen: 80% of the weights removed (sparsity-0.8), because it is")
+    assert "accuracy drops by less than 1 point (confidence 99%)" in chosen
+    assert "a difference of -7.00 (-8.00 to -6.00) points" in chosen
+    assert "2.40 ms on onnxruntime" in chosen
+    assert level.startswith("Each gate has alpha 0.01, which is 0.05 divided by the 5 candidates")
+    assert [row[-1] for row in shown.rows] == ["did not pass", "chosen"]
+    limited = Search(**{**vars(ASKED), "max_latency": 2.0})
+    slow, _ = report.conclusion(limited, found).sentences
+    assert "takes 2.40 ms on onnxruntime, more than the 2 ms that are allowed" in slow
+    failed = list(search(ASKED, tmp_path / "t", Trainer(-1)))
+    none, _ = report.conclusion(ASKED, failed).sentences
+    assert none.startswith("No trial meets what was asked. The closest is nothing removed")
+    assert "it is not shown that accuracy drops by less than 1 point" in none
+    # It is a part of page and table.
+    _, files = write_comparison([tmp_path / "s"], conclusion=shown)
+    texts = {file.suffix: file.read_text() for file in files}
+    for text in (texts[".html"], texts[".md"]):
+        assert chosen in text and "-7.00 (-8.00 to -6.00) points" in text
+    for row in shown.rows:
+        assert all(f">{cell}<" in texts[".html"] for cell in row)
+    write_comparison([tmp_path / "s"])
+    assert "<h2>Conclusion</h2>" not in (tmp_path / "s" / "compare.html").read_text()
 
 
 def test_the_budget_ends_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,6 +315,7 @@ def test_a_trial_is_told_all_that_was_asked(tmp_path: Path) -> None:
         "recipe.final_sparsity=0.9",
         "recipe.obs_gradients=512",
         "export.gate.max_drop=0.5",
+        "export.gate.alpha=0.01",
         "tracking=none",
         # After those that a user may want otherwise, before those that make it a trial.
         *own,
@@ -335,6 +393,7 @@ def test_the_command(
         (["--budget", "soon"], "such as 90m"),
         (["--data", "nowhere.csv"], "there is no file nowhere.csv"),
         (["--max-drop", "-1"], "max_drop is -1.0, it must be above 0"),
+        (["--alpha", "0.5"], "alpha is 0.5, it must lie between 0 and 0.5"),
         (["--epochs", "0"], "--epochs 0 must be more than 0"),
         (["--max-latency", "0"], "--max-latency: '0' is not a duration above 0, such as 3ms"),
         (["--max-latency", "fast"], "--max-latency: 'fast' is not a duration above 0"),
@@ -378,13 +437,14 @@ def test_differences_have_the_unit_of_their_metric(tmp_path: Path) -> None:
         ended(folder, -0.03, passed=False, metric=metric)
         trial = compression.Trial.of("80 %", RunFolder(folder))
         assert trial.metric == metric
-        table = command._table([trial])
+        table = report.table([trial])
         shown[metric] = [next(iter(column.cells)) for column in table.columns]
     assert shown["accuracy"][1:3] == ["3 points", "-2 points"]
     assert shown["mse"][1:3] == ["0.03", "+0.02"]
 
 
-def comparison(folders: Sequence[Path], out: None, metric: None) -> tuple[Any, list[str]]:
+def comparison(folders: Sequence[Path], conclusion: Conclusion) -> tuple[Any, list[str]]:
+    assert conclusion.rows
     return None, [f"{folders[0]}/compare.html"]
 
 
