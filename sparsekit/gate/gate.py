@@ -81,7 +81,7 @@ def compare_with(run: RunFolder, against: Path, config: GateConfig) -> dict[str,
         raise UserError(f"{run} has no deployment to compare; export it: sparsekit export {run}")
     check_sums(run.path)
     task, data = task_of(run), run.evaluation(SPLIT)
-    metrics = _metrics(task, config)
+    metrics = checked_metrics(task, config)
     ours = answer(run.deployment, task, data)
     theirs = answer_as(ours, baseline_folder(against), task, data)
     # A threshold tuned for one model puts another one, calibrated otherwise, at a disadvantage.
@@ -105,14 +105,22 @@ def compare_with(run: RunFolder, against: Path, config: GateConfig) -> dict[str,
     }
 
 
-def _metrics(task: Task, config: GateConfig) -> list[str]:
-    """The names under which the task scores the metrics that are tested."""
+def checked_metrics(task: Task, config: GateConfig) -> list[str]:
+    """The names under which the task scores the metrics that are tested.
+
+    Raises UserError for a metric that the task does not have, or that cannot be tested.
+    """
     named = [ALIASES.get(name, name) for name in config.metrics or task.metrics[:1]]
     metrics = list(dict.fromkeys(named))
     if problems := replace(task, metrics=metrics).problems():
         # Named by whoever asks for the test, not by the data set.
         raise UserError("; ".join(text.replace("dataset.metrics", "metric") for text in problems))
     for name in metrics:
+        if name in task.compares_rows:
+            raise UserError(
+                f"{name} compares each row with all others, so that rows cannot be drawn for a "
+                "bootstrap; test another metric"
+            )
         if is_share(name) and config.max_drop >= 100:
             raise UserError(f"max_drop is {config.max_drop} points, {name} has 100; set less")
     return metrics

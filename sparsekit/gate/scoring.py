@@ -97,11 +97,6 @@ class Scoring:
                 f"{len(units)} validation rows are too few to bootstrap {metric}: at least "
                 f"{FEWEST} are needed; add rows to the validation split"
             )
-        if metric in self.task.compares_rows:
-            raise UserError(
-                f"{metric} compares each row with all others, so that rows cannot be drawn for a "
-                "bootstrap; test another metric"
-            )
 
         self.difference(metric, units)  # raises where it is undefined on all units
 

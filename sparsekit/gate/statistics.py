@@ -77,12 +77,23 @@ def compare_accuracies(
         lower=_falls_to(z, statistic, -1.0, difference),
         upper=_falls_to(-z, statistic, difference, 1.0),
         p_value=1 - NormalDist().cdf(statistic(-max_drop)),
-        detectable_drop=_falls_to(
-            rows, lambda drop: _rows_for_accuracy(discordant, drop, alpha), 0.0, 1.0
-        ),
-        rows_needed=math.ceil(_rows_for_accuracy(discordant, max_drop, alpha)),
+        detectable_drop=detectable_drop(discordant, rows, alpha),
+        rows_needed=rows_needed(discordant, max_drop, alpha),
         method="Tango's score interval for paired proportions (1998)",
     )
+
+
+def detectable_drop(discordant: float, rows: int, alpha: float) -> float:
+    """The smallest drop of an accuracy that `rows` show with probability `POWER`; see `Comparison`.
+
+    discordant: the share of the rows that exactly one of the models answers correctly.
+    """
+    return _falls_to(rows, lambda drop: _rows_for_accuracy(discordant, drop, alpha), 0.0, 1.0)
+
+
+def rows_needed(discordant: float, max_drop: float, alpha: float) -> int:
+    """How many rows show a drop of an accuracy with probability `POWER`; see `detectable_drop`."""
+    return math.ceil(_rows_for_accuracy(discordant, max_drop, alpha))
 
 
 def bootstrap(

@@ -25,7 +25,7 @@ from sparsekit.onnx.hub import push
 from sparsekit.onnx.preflight import check_exportable
 from sparsekit.pipeline import stages
 from sparsekit.pipeline.data_figures import data_figures, record_figures, show_figures
-from sparsekit.pipeline.gating import gated_export, record_baseline
+from sparsekit.pipeline.gating import gated_export, record_baseline, report_prospects
 from sparsekit.pipeline.plan import OWN_ENGINE, Inputs, Plan
 from sparsekit.pipeline.self_teaching import own_teacher
 from sparsekit.pipeline.shaping import use_latency_tables, with_measured_latency
@@ -64,6 +64,8 @@ def experiment(
     metrics.check_cache()
     stages.check_architecture(plan)
     inputs = _inputs(plan, run, show_data)
+    if FIRST_PROCESS:
+        report_prospects(plan.export, inputs.data)
     record_baseline(plan.export, inputs.teacher_folders, plan.student, tracker.record)
 
     trained = plan.engine.train(plan, inputs, run, tracker)

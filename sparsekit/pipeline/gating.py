@@ -11,8 +11,9 @@ from typing import Any
 
 from sparsekit.config.build import build
 from sparsekit.errors import UserError
-from sparsekit.gate.gate import GateConfig, compare_with
+from sparsekit.gate.gate import SPLIT, GateConfig, checked_metrics, compare_with
 from sparsekit.gate.models import baseline_folder
+from sparsekit.gate.prospects import check_rows, prospects
 from sparsekit.gate.text import verdict
 from sparsekit.gate.write import write_gate, write_result
 from sparsekit.models.hub import fetch
@@ -22,6 +23,7 @@ from sparsekit.models.teacher import Teacher
 from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.export import export as export_run
 from sparsekit.runs.folder import RunFolder
+from sparsekit.tasks.base import Data, Task
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +64,28 @@ class ExportGate:
         return GateConfig(max_drop=self.max_drop, alpha=self.alpha, metrics=self.metrics)
 
 
-def gate_problems(export: ExportConfig | None, teacher: Teacher | None) -> list[str]:
+def gate_problems(
+    export: ExportConfig | None, teacher: Teacher | None, task: Task | None = None
+) -> list[str]:
     """What is wrong with `export.gate` in a run that `teacher` teaches, before anything starts."""
     gate = ExportGate.of(export)
-    if gate.max_drop is None:
+    if (config := gate.config()) is None:
         return []
+    return [*_metric_problems(config, task), *_baseline_problems(gate, teacher)]
+
+
+def _metric_problems(config: GateConfig, task: Task | None) -> list[str]:
+    # What is wrong with the task's own metrics is one of its problems.
+    if task is None or task.problems():
+        return []
+    try:
+        checked_metrics(task, config)
+    except UserError as error:
+        return [f"export.gate: {error}"]
+    return []
+
+
+def _baseline_problems(gate: ExportGate, teacher: Teacher | None) -> list[str]:
     if gate.against is not None:
         try:
             baseline_folder(Path(gate.against))
@@ -79,6 +98,28 @@ def gate_problems(export: ExportConfig | None, teacher: Teacher | None) -> list[
             "the teacher is not one model of its own; set export.gate.against=RUN_OR_MODEL"
         ]
     return []
+
+
+def report_prospects(export: ExportConfig | None, data: Data) -> None:
+    """Log what the gate can show with the validation rows, as a warning where that is too little.
+
+    Raises UserError where no model can pass.
+    """
+    config, rows = ExportGate.of(export).config(), data.splits.get(SPLIT)
+    if config is None or rows is None:
+        return
+    check_rows(data.task, config, len(rows))
+    if (found := prospects(data.task, config, len(rows))) is None:
+        return
+    text, suffices = found
+    if suffices:
+        log.info("gate: %s", text)
+    else:
+        log.warning(
+            "export.gate.max_drop=%g is less than the gate may be able to show, so that a model as "
+            "good as the dense one may fail: %s; set a larger drop, or add validation rows",
+            *(config.max_drop, text),
+        )
 
 
 def record_baseline(

@@ -161,7 +161,7 @@ def _export_problems(parts: Mapping[str, Any]) -> list[str]:
     """Why the model would not pass from its export to the gate, the runtime or the Hub."""
     export, runtime = parts.get("export"), parts.get("runtime")
     try:
-        problems = gate_problems(export, parts.get("teacher"))
+        problems = gate_problems(export, parts.get("teacher"), parts.get("task"))
     except UserError as error:
         problems = [str(error)]
     if export and runtime and export.form not in runtime.kind.forms:

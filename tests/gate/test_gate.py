@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
 from sparsekit.errors import UserError
-from sparsekit.gate.gate import GateConfig, compare_with
+from sparsekit.gate.gate import GateConfig, checked_metrics, compare_with
 from sparsekit.gate.scoring import Scoring
 from sparsekit.gate.slices import describe
 from sparsekit.onnx.export import ExportConfig, export
@@ -254,12 +254,13 @@ def test_a_difference_below_zero_is_worse_whatever_the_metric() -> None:
 
 
 def test_metrics_that_compare_rows_are_refused() -> None:
-    labels = [[float(row), float("nan")] for row in range(60)]
-    outputs = {"sentence_embedding": np.eye(60, 8, dtype=np.float32) + 0.1}
-    rows = Rows(label_names=[], labels=labels, encodings=[], outputs={})
-    scoring = Scoring(Embedding(), rows, outputs, outputs, Embedding())
-    with pytest.raises(UserError, match="neighbours compares each row with all others"):
-        scoring.compare("neighbours", np.arange(60), 0.1, 0.05, 100, 0)
+    """Whether the task has them by itself or the test names them."""
+    scored = Embedding(text_columns=["a", "b"], score_column="c", metrics=["spearman"])
+    assert checked_metrics(scored, GateConfig(max_drop=1.0)) == ["spearman"]
+    named = GateConfig(max_drop=1.0, metrics=["spearman", "neighbours"])
+    for task, config in ((Embedding(), GateConfig(max_drop=1.0)), (scored, named)):
+        with pytest.raises(UserError, match="neighbours compares each row with all others"):
+            checked_metrics(task, config)
 
 
 def test_each_multi_label_model_has_its_own_threshold() -> None:

@@ -9,19 +9,25 @@ from typing import Any
 
 import pytest
 import yaml
+from datasets import Dataset
 from run_folder import turn_around, write_run
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
 from sparsekit.config.identity import identity_hash
 from sparsekit.errors import ConfigError, UserError
+from sparsekit.gate.statistics import compare_accuracies
 from sparsekit.models.loading import Student
 from sparsekit.models.teacher import Checkpoint, NoTeacher, Self
 from sparsekit.onnx.export import ExportConfig
 from sparsekit.onnx.sums import check_sums
-from sparsekit.pipeline.gating import gate_problems, gated_export, record_baseline
+from sparsekit.pipeline.gating import gate_problems, gated_export, record_baseline, report_prospects
 from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.report import rows
+from sparsekit.tasks.base import Data, Task
+from sparsekit.tasks.embedding import Embedding
+from sparsekit.tasks.regression import Regression
+from sparsekit.tasks.text_classification import TextClassification
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +141,57 @@ def test_the_gate_is_checked_before_training(run: RunFolder) -> None:
         gate_problems(gated(max_drop="x"), one)
     with pytest.raises(UserError, match="max_drop is -1"):
         gate_problems(gated(max_drop=-1.0), one)
+
+
+def test_a_metric_that_cannot_be_tested_is_refused_before_training() -> None:
+    vectors, classes = Embedding(), TextClassification(metrics=["accuracy"])
+    [problem] = gate_problems(gated(max_drop=1.0), Self(), vectors)
+    assert problem.startswith("export.gate: neighbours compares each row with all others")
+    assert gate_problems(ExportConfig(), Self(), vectors) == []
+    assert gate_problems(gated(max_drop=1.0), Self(), classes) == []
+    [problem] = gate_problems(gated(max_drop=1.0, metrics=["acuracy"]), Self(), classes)
+    assert problem.startswith("export.gate: ") and "acuracy" in problem
+
+
+def validation(task: Task, rows: int) -> Data:
+    return Data(task, {"validation": Dataset.from_dict({"text": ["a"] * rows})}, [])
+
+
+def test_a_run_says_before_training_what_its_rows_can_show(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of Rotten Tomatoes: an equally good model that changes 124 of 1,066 rows does not pass."""
+    caplog.set_level("INFO")
+    classes = TextClassification(metrics=["accuracy"])
+    report_prospects(ExportConfig(), validation(classes, 10))
+    report_prospects(gated(max_drop=1.0), Data(classes, {}, []))
+    assert not caplog.records
+    report_prospects(gated(max_drop=1.0), validation(classes, 1066))
+    [warning] = caplog.records
+    assert warning.levelname == "WARNING"
+    text = warning.getMessage()
+    assert text.startswith("export.gate.max_drop=1 is less than the gate may be able to show")
+    assert "1,066 validation rows show a drop of 1.8, 2.4 or 3.0 points where 5, 10 or 15 %" in text
+    assert "(confidence 95%, with a chance of 80%" in text
+    assert compare_accuracies(62, 62, 1066, 0.01, 0.05).lower < -0.01
+    caplog.clear()
+    report_prospects(gated(max_drop=3.1), validation(classes, 1066))
+    [note] = caplog.records
+    assert note.levelname == "INFO"
+    assert compare_accuracies(62, 62, 1066, 0.031, 0.05).lower > -0.031
+
+
+def test_too_few_rows_for_any_model_are_refused_before_training(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of the accuracy of classes each number of rows may be enough."""
+    numbers = Regression(metrics=["mse"])
+    with pytest.raises(UserError, match="49 validation rows are too few to bootstrap mse"):
+        report_prospects(gated(max_drop=1.0), validation(numbers, 49))
+    report_prospects(gated(max_drop=1.0), validation(numbers, 50))
+    assert not caplog.records
+    classes = TextClassification(metrics=["accuracy"])
+    report_prospects(gated(max_drop=1.0), validation(classes, 49))
 
 
 def test_the_baseline_is_recorded_before_training(tmp_path: Path, student_folder: str) -> None:
