@@ -12,6 +12,7 @@ import numpy as np
 
 import sparsekit
 from sparsekit.errors import UserError
+from sparsekit.gate.changes import change_counts, changed_rows
 from sparsekit.gate.columns import read_column
 from sparsekit.gate.models import GRAPH, Answered, answer, answer_as, baseline_folder
 from sparsekit.gate.scoring import Scoring
@@ -24,6 +25,8 @@ from sparsekit.tasks.base import Task
 from sparsekit.tasks.config import configured_task, task_of
 
 SPLIT = "validation"
+# Written to a file of its own, which may be long.
+CHANGED_ROWS = "changed_rows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,7 @@ class GateConfig:
 
 
 def compare_with(run: RunFolder, against: Path, config: GateConfig) -> dict[str, Any]:
-    """The content of `gate.json`: the comparison of a run's deployment with its baseline.
+    """The comparison of a run's deployment with its baseline: `gate.json`, and the changed rows.
 
     Both models answer the rows of `evaluation/validation.parquet`. Each is scored with what is
     chosen for it on these rows, such as the threshold of a multi-label task.
@@ -99,7 +102,8 @@ def compare_with(run: RunFolder, against: Path, config: GateConfig) -> dict[str,
         "data": {"file": data.name, "sha256": file_sum(data)},
         "metrics": tested,
         "agreement": task.answers.agreement(ours.outputs, theirs.outputs),
-        "changes": _changes(scoring),
+        "changes": change_counts(scoring),
+        CHANGED_ROWS: changed_rows(scoring),
         "calibration": _calibration(scoring),
         "slices": _slices(run, scoring, metrics[0], config, data),
     }
@@ -153,19 +157,6 @@ def _file(answered: Answered) -> dict[str, str]:
         "file": str(answered.file),
         "sha256": answered.sum,
         "runtime": answered.runtime,
-    }
-
-
-def _changes(scoring: Scoring) -> dict[str, int] | None:
-    """Rows by which of the models answers them correctly; None without one class a row."""
-    ours, theirs = scoring.correct, scoring.baseline_correct
-    if ours is None or theirs is None:
-        return None
-    return {
-        "both_right": int((ours & theirs).sum()),
-        "gained": int((ours & ~theirs).sum()),
-        "lost": int((theirs & ~ours).sum()),
-        "both_wrong": int((~ours & ~theirs).sum()),
     }
 
 

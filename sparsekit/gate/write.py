@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sparsekit.errors import UserError
+from sparsekit.gate.gate import CHANGED_ROWS
 from sparsekit.gate.page import page
 from sparsekit.gate.text import card_section
 from sparsekit.onnx.sums import write_sums
@@ -40,9 +41,22 @@ def write_gate(run: RunFolder, gate: Mapping[str, Any]) -> None:
 
 
 def write_result(run: RunFolder, gate: Mapping[str, Any]) -> None:
-    """Write `gate.json` and `gate.html` alone, for a run whose deployment is not kept."""
+    """Write `gate.json`, `gate.html` and the changed rows, without the model card.
+
+    This is all for a run whose deployment is not kept.
+    """
     _replace(run.gate_page, page(gate))
-    _replace(run.gate, json.dumps(gate, indent=2, ensure_ascii=False) + "\n")
+    _write_rows(run.gate_changed, gate[CHANGED_ROWS])
+    kept = {key: value for key, value in gate.items() if key != CHANGED_ROWS}
+    _replace(run.gate, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_rows(file: Path, rows: Sequence[Mapping[str, Any]] | None) -> None:
+    """Write a JSON object a line; no file for None."""
+    if rows is None:
+        file.unlink(missing_ok=True)
+    else:
+        _replace(file, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
 
 
 def _files(deployment: Path) -> list[Path]:

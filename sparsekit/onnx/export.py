@@ -135,7 +135,8 @@ def export(run: Path, config: ExportConfig) -> dict[str, Any]:
 
 def _remove_measured(run: RunFolder) -> None:
     """Remove what was measured of a deployment that is gone."""
-    for file in (run.gate, run.gate_page, run.benchmark, run.benchmark_chart):
+    gate = (run.gate, run.gate_page, run.gate_changed)
+    for file in (*gate, run.benchmark, run.benchmark_chart):
         remove(file)
 
 

@@ -74,6 +74,8 @@ class RunPaths:
     """`gate.json`, the comparison with the dense baseline that `sparsekit gate` made."""
     gate_page = Entry("gate.html", Fate.REMOVED)
     """`gate.html`, the same comparison to look at."""
+    gate_changed = Entry("gate_changed.jsonl", Fate.REMOVED)
+    """`gate_changed.jsonl`, the rows that a classifier answers differently than its baseline."""
     sums = Entry("SHA256SUMS", Fate.REMOVED)
     """`SHA256SUMS`, the sums of what a deployment was made from."""
     model = Entry("model", Fate.STAYS)

@@ -17,6 +17,7 @@ from sparsekit.errors import UserError
 from sparsekit.gate.gate import GateConfig, checked_metrics, compare_with
 from sparsekit.gate.scoring import Scoring
 from sparsekit.gate.slices import describe
+from sparsekit.gate.write import write_result
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.parity import Rows
 from sparsekit.onnx.sums import check_sums, file_sum
@@ -100,6 +101,12 @@ def test_the_labels_of_the_baseline_are_matched_by_name(
     found = compare_with(run, turned, GateConfig(max_drop=10))
     # On each eighth row the next label is the right one.
     assert found["changes"] == {"both_right": 0, "gained": 56, "lost": 8, "both_wrong": 0}
+    changed, following = found["changed_rows"], {"bad": "fair", "fair": "good", "good": "bad"}
+    assert [row["row"] for row in changed] == [*range(64)]
+    assert all(row["against"] == following[row["model"]] for row in changed)
+    right = {"gained": "model", "lost": "against"}
+    assert all(row[right[row["change"]]] == row["label"] for row in changed)
+    assert sum(row["change"] == "gained" for row in changed) == 56
 
 
 def test_other_metrics_are_bootstrapped(runs: dict[str, RunFolder]) -> None:
@@ -128,6 +135,10 @@ def test_the_command_writes_the_certificate(int8: RunFolder, runs: dict[str, Run
     assert card.count("## Compared with the dense model") == 1
     assert graph in card and file_sum(runs["dense"].graph) in card
     assert str(int8.path) not in card
+    assert "changed_rows" not in found
+    # A task without one class a row has none, and does not leave those of an earlier comparison.
+    write_result(int8, {**found, "changed_rows": None})
+    assert not int8.gate_changed.exists()
     page = int8.gate_page.read_text()
     assert "PASSED: accuracy drops by less than 40 points" in page and graph in page
     check_sums(int8.deployment)
@@ -149,6 +160,16 @@ def test_a_worse_model_fails(
     )
     assert result.exit_code == 1
     assert "FAILED: accuracy drops by 5 points or more" in result.stdout
+    found = json.loads(opposite.gate.read_text())
+    assert found["changes"]["lost"] > found["changes"]["gained"] > 0
+    changed = [json.loads(line) for line in opposite.gate_changed.read_text().splitlines()]
+    table = pq.read_table(opposite.evaluation("validation")).to_pydict()
+    names = ["negative", "positive"]
+    assert [row["label"] for row in changed] == [names[table["label"][r["row"]]] for r in changed]
+    for change in ("gained", "lost"):
+        rows = [row for row in changed if row["change"] == change]
+        assert len(rows) == found["changes"][change]
+        assert all((row["model"] == row["label"]) == (change == "gained") for row in rows)
 
 
 def write_genres(run: RunFolder, folder: Path) -> None:

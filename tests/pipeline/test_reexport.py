@@ -39,7 +39,7 @@ def run(made: Path, tmp_path: Path) -> RunFolder:
     """A completed run, exported, compared and timed."""
     run = RunFolder(Path(shutil.copytree(made, tmp_path / "run")))
     run.write_summary(SUMMARY)
-    for file in (run.gate, run.gate_page, run.benchmark, run.benchmark_chart):
+    for file in (run.gate, run.gate_page, run.gate_changed, run.benchmark, run.benchmark_chart):
         file.write_text("{}")
     return run
 
@@ -90,7 +90,7 @@ def test_what_was_measured_of_the_earlier_file_goes(run: RunFolder) -> None:
     assert summary["status"] == "completed" and summary["export"]["fp32_matmuls"]
     assert not {"runtime", "pushed"} & summary.keys()
     assert summary["gate"] == {"against": "/dense"}
-    for file in (run.gate, run.gate_page, run.benchmark, run.benchmark_chart):
+    for file in (run.gate, run.gate_page, run.gate_changed, run.benchmark, run.benchmark_chart):
         assert not file.exists()
 
 
