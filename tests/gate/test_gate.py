@@ -136,6 +136,7 @@ def test_the_command_writes_the_certificate(int8: RunFolder, runs: dict[str, Run
     assert graph in card and file_sum(runs["dense"].graph) in card
     assert str(int8.path) not in card
     assert "changed_rows" not in found
+    assert int8.gate_changed.is_file()
     # A task without one class a row has none, and does not leave those of an earlier comparison.
     write_result(int8, {**found, "changed_rows": None})
     assert not int8.gate_changed.exists()
