@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit.config.build import build
-from sparsekit.errors import UserError
+from sparsekit.errors import UserError, reworded
 from sparsekit.gate.gate import SPLIT, GateConfig, checked_metrics, compare_with
 from sparsekit.gate.models import baseline_folder
 from sparsekit.gate.prospects import check_rows, prospects
@@ -145,6 +145,8 @@ def record_baseline(
                     f"export.gate: {against} is quantized, so it is no dense model to compare "
                     "with; set export.gate.against=RUN_OR_MODEL"
                 )
+            with reworded(lambda text: f"export.gate: {text}, as export.gate.against"):
+                baseline_folder(against)  # as the gate does, after training
         record({"gate": {"against": str(against.absolute())}})
 
 

@@ -194,14 +194,25 @@ def test_too_few_rows_for_any_model_are_refused_before_training(
     report_prospects(gated(max_drop=1.0), validation(classes, 49))
 
 
-def test_the_baseline_is_recorded_before_training(tmp_path: Path, student_folder: str) -> None:
+def test_a_baseline_that_the_gate_cannot_read_is_refused_before_training(tmp_path: Path) -> None:
+    """transformers trains and teaches from a pickled file too."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").touch()
+    student = Student(checkpoint=str(tmp_path))
+    for teachers in (list, lambda: [tmp_path]):
+        with pytest.raises(UserError, match=r"^export\.gate: .* has no model to compare with"):
+            record_baseline(gated(max_drop=1.0), teachers, student, lambda _: None)
+
+
+def test_the_baseline_is_recorded_before_training(run: RunFolder, trained: dict[str, Path]) -> None:
     summary: dict[str, Any] = {}
+    student_folder, taught = str(run.model), trained["opposite"] / "model"
     student = Student(checkpoint=student_folder)
     unused: Any = lambda: pytest.fail("no baseline is needed")  # noqa: E731
     record_baseline(ExportConfig(), unused, student, summary.update)
     assert summary == {}
-    record_baseline(gated(max_drop=1.0), lambda: [tmp_path], student, summary.update)
-    assert summary == {"gate": {"against": str(tmp_path)}}
+    record_baseline(gated(max_drop=1.0), lambda: [taught], student, summary.update)
+    assert summary == {"gate": {"against": str(taught)}}
     record_baseline(gated(max_drop=1.0), list, student, summary.update)  # teacher=self
     assert summary == {"gate": {"against": student_folder}}
     record_baseline(gated(max_drop=1.0, against="/dense"), unused, student, summary.update)
