@@ -157,6 +157,13 @@ class Task(ABC):
     def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
         """Rows in the task's own form of columns of texts, with labels that mean nothing."""
 
+    def more_rows(self, texts: Sequence[Sequence[Any]], train: Dataset) -> Dataset:
+        """Rows of columns of texts, to be labelled by a teacher, that follow those of `train`.
+
+        train: the training rows in the task's own form, whose features the result has.
+        """
+        return self.unlabelled(texts).cast(train.features)
+
     # --- Model --------------------------------------------------------------------------------
 
     @abstractmethod

@@ -598,5 +598,7 @@ def test_the_trainer_says_how_windows_are_made(reader_folder: str, tmp_path: Pat
                 train_dataset=rows,
                 processing_class=tokenizer,
             )
-    with pytest.raises(ConfigError, match="has no column answers; it has question, context; set answers_column"):
+    with pytest.raises(
+        ConfigError, match="has no column answers; it has question, context; set answers_column"
+    ):
         task.tokenized(raw.remove_columns("answers"), tokenizer)
