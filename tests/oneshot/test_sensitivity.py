@@ -229,7 +229,7 @@ def test_the_recipe_prunes_each_layer_to_its_share(model, tmp_path: Path) -> Non
     for name, layer in layers.items():
         assert zeros[name] / layer.weight.numel() == pytest.approx(shares[name], abs=1e-3)
     assert sum(zeros.values()) / weights == pytest.approx(total, abs=1e-3)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"params \[\] and final_sparsity 0\.9"):
         Recipe.from_file(file, final_sparsity=0.9)
 
 
