@@ -160,15 +160,27 @@ def _recipe(found: Sensitivity, allocation: Mapping[str, float]) -> str:
     for name, share in sorted(allocation.items(), key=lambda item: -item[1]):
         groups.setdefault(share, []).append(f"{name}.weight")
     values: dict[str, Any] = {
-        "defaults": ["gradual90_quant", "_self_"],
+        "defaults": ["from_dense", "_self_"],
         "final_sparsity": groups,
-        "modifiers": {"pruning": {"params": []}},
+        # Ranking all layers together would choose other shares than those of the table.
+        "obs_global": False,
+        # from_dense asks whether final_sparsity is above 0, which a table is not compared with.
+        "modifiers": {
+            "pruning": {"enabled": _if_gradients("<= 0"), "params": []},
+            "obs": {"enabled": _if_gradients("> 0"), "params": [], "global_sparsity": False},
+        },
     }
     header = (
         f"# A sparsity for each layer, {found.sparsity:.1%} over all of them, chosen by\n"
-        f"# sparsekit sensitivity. Use it with --config-dir FOLDER recipe={RECIPE}.\n"
+        f"# sparsekit sensitivity. Use it with --config-dir FOLDER recipe={RECIPE} teacher=self.\n"
+        "# Optimal Brain Surgeon (obs_gradients above 0) prunes each layer to its own share too:\n"
+        "# ranking all layers together (obs_global) would choose other shares.\n"
     )
     return header + yaml.safe_dump(values, sort_keys=False, width=100)
+
+
+def _if_gradients(comparison: str) -> str:
+    return f"${{calc:'abs(${{recipe.obs_gradients}}) {comparison}'}}"
 
 
 def table(found: Sensitivity) -> Table:

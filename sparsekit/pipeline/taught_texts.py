@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,13 @@ def more_texts_problems(
     name = "dataset.unlabeled" if more.files else "dataset.augment.copies"
     found = []
     if not task.takes_more_texts:
-        found.append(f"{name} is for text classification and regression, not for {task.name}")
+        found.append(
+            f"{name} is for text classification, regression, multi-label classification and "
+            f"embeddings, not for {task.name}; leave it out"
+        )
     if teacher is not None and not teacher.teaches:
         found.append(f"{name} adds texts for a teacher to label, but there is none: set teacher")
-    elif recipe is not None and recipe.replaces_task_loss is None:
+    elif recipe is not None and recipe.replaces_task_loss is None and not task.learns_from_teacher:
         found.append(
             f"{name} adds texts without labels, but the recipe learns from labels too; let it "
             "learn from the teacher alone: recipe.distill_hardness=1"
@@ -76,10 +80,12 @@ def with_more_texts(data: Data, more: MoreTexts, form: CsvFormat) -> Data:
     names = [name for name in NAMES if name in train.column_names]
     labelled = [list(values(train, name)) for name in names]
     read = more.read([column for column in data.task.columns() if column.is_text], form)
+    if len(names) < len(read):  # a task whose rows are single texts reads pairs one by one
+        read = [list(chain.from_iterable(read))]
     both = [ours + theirs for ours, theirs in zip(labelled, read, strict=True)]
     made = _augmented(both, more.augmentation)
-    rows = data.task.unlabelled([a + b for a, b in zip(read, made, strict=True)])
-    rows = _new(rows.cast(train.features), data, names)
+    rows = data.task.more_rows([a + b for a, b in zip(read, made, strict=True)], train)
+    rows = _new(rows, data, names)
     if not len(rows):
         raise UserError(
             "dataset.unlabeled and dataset.augment add no text that is not in the data set already"

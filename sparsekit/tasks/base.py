@@ -64,6 +64,8 @@ class Task(ABC):
     smooths_labels: whether the loss is a cross entropy of `logits` against `labels`, so that
         `training.label_smoothing_factor` can smooth these.
     words: whether texts are lists of words.
+    windows: whether a text that is longer than `max_length` becomes several rows, instead of being
+        truncated.
     outputs_of_labels: whether `model_outputs` reads the batch's `labels`.
     compares_rows: the metrics that compare each row with the others of its split.
     means: the metrics that are means over rows (or over what is scored together) of values from 0
@@ -81,6 +83,7 @@ class Task(ABC):
     weighs_classes: ClassVar[bool] = False
     smooths_labels: ClassVar[bool] = False
     words: ClassVar[bool] = False
+    windows: ClassVar[bool] = False
     outputs_of_labels: ClassVar[bool] = False
     compares_rows: ClassVar[frozenset[str]] = frozenset()
     means: ClassVar[frozenset[str]] = frozenset()
@@ -153,6 +156,13 @@ class Task(ABC):
     @abstractmethod
     def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
         """Rows in the task's own form of columns of texts, with labels that mean nothing."""
+
+    def more_rows(self, texts: Sequence[Sequence[Any]], train: Dataset) -> Dataset:
+        """Rows of columns of texts, to be labelled by a teacher, that follow those of `train`.
+
+        train: the training rows in the task's own form, whose features the result has.
+        """
+        return self.unlabelled(texts).cast(train.features)
 
     # --- Model --------------------------------------------------------------------------------
 
@@ -289,6 +299,13 @@ class Task(ABC):
     def computed_metrics(self) -> list[str]:
         """The names under which `score` returns the metrics."""
         return list(self.metrics)
+
+    def check_columns(self, columns: Sequence[str], name: str) -> None:
+        """Raise UserError where a data set of these columns, given as `name`, was not tokenized.
+
+        Needed only where another call than the tokenizer's makes the rows.
+        """
+        return
 
     @abstractmethod
     def check_rows(self, labels: int, rows: Dataset, name: str, column: str) -> None:

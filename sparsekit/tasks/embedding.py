@@ -76,6 +76,7 @@ class Embedding(Task):
     name: ClassVar[str] = "embedding"
     head: ClassVar[type[Any]] = Encoder
     learns_from_teacher: ClassVar[bool] = True
+    takes_more_texts: ClassVar[bool] = True
     compares_rows: ClassVar[frozenset[str]] = frozenset({"neighbours"})
 
     text_columns: list[str] = field(default_factory=lambda: ["text"])
@@ -153,6 +154,12 @@ class Embedding(Task):
         (rows,) = texts
         labels = [[float(row), float("nan")] for row in range(len(rows))]
         return Dataset.from_dict({"text": rows, "label": labels})
+
+    def more_rows(self, texts: Sequence[Sequence[Any]], train: Dataset) -> Dataset:
+        # Each text is a pair by itself, whose number no row of `train` has.
+        (rows,) = texts
+        labels = [[float(len(train) + row), float("nan")] for row in range(len(rows))]
+        return Dataset.from_dict({"text": rows, "label": labels}, features=train.features)
 
     def model_options(self, label_names: Sequence[str], config: PreTrainedConfig) -> dict[str, Any]:
         return {}

@@ -70,6 +70,7 @@ class MultiLabel(Task):
     name: ClassVar[str] = "multi-label classification"
     head: ClassVar[type[Any]] = AutoModelForSequenceClassification
     first_token: ClassVar[bool] = True
+    takes_more_texts: ClassVar[bool] = True
 
     text_columns: list[str] = field(default_factory=lambda: ["text"])
     label_columns: list[str] = field(default_factory=list)
@@ -163,6 +164,10 @@ class MultiLabel(Task):
 
     def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
         return unlabelled_texts(texts, [0.0])
+
+    def more_rows(self, texts: Sequence[Sequence[Any]], train: Dataset) -> Dataset:
+        width = len(train[0]["label"])
+        return unlabelled_texts(texts, [0.0] * width).cast(train.features)
 
     def model_options(self, label_names: Sequence[str], config: PreTrainedConfig) -> dict[str, Any]:
         return label_options(label_names) | {"problem_type": KIND}

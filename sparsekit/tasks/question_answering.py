@@ -10,17 +10,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, PreTrainedConfig, PreTrainedTokenizerBase
 
 from sparsekit.cache import content_hash
+from sparsekit.config.arguments import naming_arguments
 from sparsekit.data.collator import Collator
 from sparsekit.data.columns import values
 from sparsekit.data.datasets import Source
-from sparsekit.data.origin import where
+from sparsekit.data.origin import where, with_origin
 from sparsekit.data.schema import Column
+from sparsekit.data.tokenized import token_counts
 from sparsekit.errors import ConfigError, UserError, parse_json
 from sparsekit.metrics import squad
 from sparsekit.runtime.tasks.base import Output, Outputs
@@ -28,10 +31,11 @@ from sparsekit.runtime.tasks.question_answering import QuestionAnsweringAnswers
 from sparsekit.tasks.additive import AdditiveTask
 from sparsekit.tasks.answer_checks import mistakes
 from sparsekit.tasks.base import Data, Labels, Scores, Task
-from sparsekit.tasks.checks import checked_splits, metric_problems, no_metrics
+from sparsekit.tasks.checks import checked_splits, metric_problems, missing_columns, no_metrics
 from sparsekit.tasks.distances import kl_divergence
 from sparsekit.tasks.inputs import padding_side
 from sparsekit.tasks.texts import column_problems
+from sparsekit.tasks.tokens import made
 from sparsekit.tasks.windows import QuestionCollator, windows
 
 # A logit that softmax turns into 0.
@@ -58,6 +62,7 @@ class QuestionAnswering(AdditiveTask):
     name: ClassVar[str] = "question answering"
     head: ClassVar[type[Any]] = AutoModelForQuestionAnswering
     means: ClassVar[frozenset[str]] = frozenset(squad.METRICS)
+    windows: ClassVar[bool] = True
 
     question_column: str = "question"
     context_column: str = "context"
@@ -107,6 +112,32 @@ class QuestionAnswering(AdditiveTask):
         if problems:
             raise ConfigError(problems)
         return Data(self, {split: self._rows(rows) for split, rows in raw.items()}, [])
+
+    def tokenized(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+        """The windows of a data set in SQuAD's form, as `SparseTrainer` takes them.
+
+        Give `SparseTrainer` the same task: an export is checked with its settings.
+
+        Args:
+            dataset: has `question_column`, `context_column` and `answers_column`.
+            tokenizer: the model's.
+
+        Returns:
+            A row for each window, with the model's inputs, `length` in tokens and `labels`.
+
+        Raises:
+            ConfigError: settings, columns or answers that do not fit, or no rows.
+            UserError: a question that is too long for its context.
+        """
+        with naming_arguments():
+            problems = self.problems() if len(dataset) else ["the data set has no rows"]
+            rows = with_origin(dataset.with_format(None), "dataset")
+            problems = problems or missing_columns("dataset", rows, self.columns())
+            problems = problems or column_problems({"dataset": rows}, self.columns())
+            problems = problems or self._answer_problems(rows)
+            if problems:
+                raise ConfigError(problems)
+            return made(self, self._rows(rows), tokenizer)
 
     def _answer_problems(self, rows: Dataset) -> list[str]:
         """The first row of each kind of mistake in the answers."""
@@ -243,12 +274,30 @@ class QuestionAnswering(AdditiveTask):
     def with_unit(self, label: Any, unit: int) -> Any:
         return {**label, "index": unit}
 
+    def check_columns(self, columns: Sequence[str], name: str) -> None:
+        if "input_ids" not in columns or not {"labels", "label"} & {*columns}:
+            raise UserError(
+                f"{name} has the columns {', '.join(columns)}, not the windows of contexts; make "
+                "them of the columns question, context and answers: task = QuestionAnswering(...), "
+                f"SparseTrainer(task=task, {name}=task.tokenized(data, tokenizer), ...)"
+            )
+
     def check_rows(self, labels: int, rows: Dataset, name: str, column: str) -> None:
         feature = rows.features["labels"]
         if not isinstance(feature, dict) or not feature.keys() >= {"index", "spans", "answers"}:
             raise UserError(
-                f"{name}, column {column} are no labels of windows; make the rows with "
-                "tokenize(task.load(source), tokenizer, ...) of sparsekit.tasks.tokens"
+                f"{name}, column {column} holds no labels of windows; make the rows with "
+                "QuestionAnswering(...).tokenized(data, tokenizer)"
+            )
+        longest = int(token_counts(rows).max())
+        numbers = pc.struct_field(rows.with_format("arrow")[:]["labels"], "window")
+        # Where a context has several windows, its first one is full.
+        full = pc.max(numbers).as_py() > 0
+        if longest > self.max_length or (full and longest < self.max_length):
+            raise UserError(
+                f"{name} has windows of {longest} tokens, and the task's max_length is "
+                f"{self.max_length}: an export would be checked on others; give SparseTrainer the "
+                "task whose `tokenized` made them, or make them again"
             )
 
     def gathered_labels(self, gathered: Any, rows: Dataset) -> Labels:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from sparsekit.cache import content_hash
 from sparsekit.data.columns import BATCH
 from sparsekit.data.datasets import kept_rows
-from sparsekit.tasks.base import Data
+from sparsekit.tasks.base import Data, Task
 from sparsekit.tasks.cache_key import cache_key
 
 
@@ -24,15 +24,20 @@ def tokenize(
     return {split: _tokenize(data, split, tokenizer, tokenizer_hash) for split in data.splits}
 
 
+def made(task: Task, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """The model inputs of `rows`, which are in the task's own form, without the cache."""
+    starts = range(0, len(rows), BATCH)
+    batches = (rows.select(range(at, min(at + BATCH, len(rows)))) for at in starts)
+    return concatenate_datasets(
+        [Dataset.from_dict(task.tokenize(batch, tokenizer)) for batch in batches]
+    )
+
+
 def _tokenize(
     data: Data, split: str, tokenizer: PreTrainedTokenizerBase, tokenizer_hash: str
 ) -> Dataset:
     def make(folder: Path) -> None:
-        rows = data.splits[split]
-        starts = range(0, len(rows), BATCH)
-        batches = (rows.select(range(at, min(at + BATCH, len(rows)))) for at in starts)
-        tokens = [Dataset.from_dict(data.task.tokenize(batch, tokenizer)) for batch in batches]
-        concatenate_datasets(tokens).save_to_disk(str(folder))
+        made(data.task, data.splits[split], tokenizer).save_to_disk(str(folder))
 
     # Models of one vocabulary may read different inputs: DistilBERT has no token types, BERT has.
     identity = [tokenizer_hash, *tokenizer.model_input_names, *cache_key(data.task)]

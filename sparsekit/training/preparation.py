@@ -92,6 +92,9 @@ def _tokenized(
     args.remove_unused_columns = False
     inputs, labels = tokenizer.model_input_names, len(id2label(given.model.config))
     check = partial(given.task.check_rows, labels)
+    for name, dataset in datasets.items():
+        if isinstance(dataset, Dataset):
+            given.task.check_columns(dataset.column_names, name)
     labelled = not given.task.learns_from_teacher
     return {
         name: Tokenized(
@@ -116,6 +119,8 @@ def _student(
     pad_as_expected(own, model)
     leave_out_types(own, model.config)
     limits = [own.model_max_length, positions_of(model.config) or own.model_max_length]
+    if task.windows:
+        limits.append(task.max_length)
     if columns and split.longest == longest and _truncated(split, task, tokenizer, columns):
         limits.append(longest)
     own.model_max_length = min(limits)

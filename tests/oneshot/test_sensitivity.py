@@ -26,7 +26,7 @@ from sparsekit.oneshot.sensitivity import (
     pruned_layers,
     sensitivities,
 )
-from sparsekit.oneshot.sensitivity_report import Sensitivity, _dense_folder
+from sparsekit.oneshot.sensitivity_report import Sensitivity, _dense_folder, write
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.recipe.source import values_of_file
 from sparsekit.sparsity.prunable import prunable
@@ -199,6 +199,38 @@ def test_the_command(teacher_folder: str, csv_files: dict[str, str], tmp_path: P
     final = recipe.modifiers["pruning"].final_sparsity
     named = {name.removesuffix(".weight"): float(s) for s, names in final.items() for name in names}
     assert named == found["allocation"]
+
+
+def test_the_recipe_prunes_each_layer_to_its_share(model, tmp_path: Path) -> None:
+    """It is from_dense: no dropout, a scale for each channel, OBS on request."""
+    layers = prunable(model)
+    shares = {name: 0.25 if "query" in name else 0.75 for name in layers}
+    weights = sum(layer.weight.numel() for layer in layers.values())
+    total = sum(shares[name] * layer.weight.numel() for name, layer in layers.items()) / weights
+    found = Sensitivity(
+        model="model", rows=1, loss=0.5, layers=[], sparsity=total, allocation=shares
+    )
+    write(found, tmp_path)
+    file = tmp_path / "recipe" / "by_sensitivity.yaml"
+    by_obs = Recipe.build(values_of_file(file, {"obs_gradients": 8, "obs_global": True}))
+    assert by_obs.problems() == []
+    assert "pruning" not in by_obs.modifiers
+    assert by_obs.modifiers["obs"].global_sparsity is False
+    recipe = Recipe.build(values_of_file(file, {}))
+    assert recipe.problems() == []
+    assert "obs" not in recipe.modifiers and recipe.modifiers["dropout"].p == 0
+    assert recipe.modifiers["quantization"].per_channel_weights is True
+    pruning = recipe.modifiers["pruning"]
+    assert by_obs.modifiers["obs"].final_sparsity == pruning.final_sparsity
+    pruning.attach(model)
+    pruning.update(pruning.end)
+    pruning.constrain()
+    zeros = {name: int((layer.weight == 0).sum()) for name, layer in layers.items()}
+    for name, layer in layers.items():
+        assert zeros[name] / layer.weight.numel() == pytest.approx(shares[name], abs=1e-3)
+    assert sum(zeros.values()) / weights == pytest.approx(total, abs=1e-3)
+    with pytest.raises(UserError, match=r"params \[\] and final_sparsity 0\.9"):
+        Recipe.from_file(file, final_sparsity=0.9)
 
 
 def test_each_row_is_measured_once(

@@ -6,26 +6,38 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import hub_seed
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import Dataset
+from csv_files import write_csv
+from datasets import Dataset, DatasetDict
 from launching import local, run_here
 from tiny_bert import tiny_bert
-from transformers import BertForMaskedLM, BertTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForMaskedLM,
+    BertTokenizerFast,
+)
 
 import sparsekit.pipeline.engines.sparsekit
 from sparsekit.data.augmentation import Augmentation, augmented
 from sparsekit.data.delimited import CsvFormat
 from sparsekit.data.more_texts import MoreTexts
+from sparsekit.data.selection import ReadRows
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.models.masked_words import MaskedWords
 from sparsekit.models.teacher import NoTeacher, Self
 from sparsekit.pipeline.taught_texts import more_texts_problems, with_more_texts
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.base import Data
+from sparsekit.tasks.embedding import Embedding
+from sparsekit.tasks.multi_label import KIND, MultiLabel
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.tasks.token_classification import TokenClassification
 from sparsekit.training.recipe_trainer import RecipeTrainer
@@ -205,6 +217,75 @@ def test_what_cannot_learn_from_texts_without_labels_is_refused(tmp_path: Path) 
     ):
         [found] = more_texts_problems(*arguments)  # type: ignore[arg-type]
         assert problem in found
+
+
+def test_texts_of_several_labels_have_labels_of_the_same_width(tmp_path: Path) -> None:
+    task = MultiLabel()
+    train = Dataset.from_dict({"text": ["a fine film"], "label": [[0.0, 1.0, 1.0]]})
+    known = Data(task, {"train": train, "validation": train}, ["a", "b", "c"])
+    added = with_more_texts(known, MoreTexts(unlabeled=written(tmp_path, ["new", "other"])), CSV)
+    assert added.splits["train"].features == train.features
+    assert added.splits["train"]["text"][:] == ["a fine film", "new", "other"]
+    assert [len(label) for label in added.splits["train"]["label"]] == [3, 3, 3]
+    more = MoreTexts(unlabeled="texts.csv")
+    assert more_texts_problems(more, task, Self(), None) == []
+
+
+def test_texts_of_embeddings_are_added_one_by_one(tmp_path: Path) -> None:
+    task = Embedding(text_columns=["first", "second"])
+    rows = Dataset.from_dict({"first": ["a film", "a plot"], "second": ["it moved", "me too"]})
+    known = task.load(ReadRows(DatasetDict(train=rows, validation=rows)))
+    file = tmp_path / "more.csv"
+    file.write_text("first,second\na film,new\nother,\n")
+    added = with_more_texts(known, MoreTexts(unlabeled=str(file)), CSV).splits["train"]
+    assert added["text"][:] == ["a film", "it moved", "a plot", "me too", "other", "new"]
+    numbers = [label[0] for label in added["label"]]
+    assert len(set(numbers[4:])) == 2 and not {*numbers[4:]} & {*numbers[:4]}
+    labels_too = {
+        "_target_": "sparsekit.modifiers.distillation.logits.Distillation",
+        "hardness": 0.5,
+    }
+    half = Recipe.build({"num_epochs": 1, "modifiers": {"distillation": labels_too}})
+    more = MoreTexts(unlabeled=str(file))
+    assert more_texts_problems(more, task, Self(), half) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "head"),
+    [
+        (
+            ["task=multi_label", "dataset.label_columns=[positive,plot]"],
+            AutoModelForSequenceClassification,
+        ),
+        (["task=embedding"], AutoModel),
+    ],
+    ids=["multi_label", "embedding"],
+)
+def test_other_tasks_learn_from_more_texts(
+    task: list[str], head: Any, tmp_path: Path, student_folder: str
+) -> None:
+    rows = [
+        {"text": row["text"], "positive": row["label"], "plot": int("plot" in str(row["text"]))}
+        for row in hub_seed.reviews(48, 0)
+    ]
+    file = str(write_csv(tmp_path / "rows.csv", rows))
+    student = str(tmp_path / "student")
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(student_folder)
+    config.update({"problem_type": KIND, "id2label": {0: "positive", 1: "plot"}})
+    head.from_config(config).save_pretrained(student)
+    AutoTokenizer.from_pretrained(student_folder).save_pretrained(student)
+    summary = run_here(
+        tmp_path / "run",
+        *local({"train": file, "validation": file}, student),
+        *task,
+        "teacher=self",
+        "student.sparsity=0.5",
+        "export=none",
+        f"dataset.unlabeled={written(tmp_path, TEXTS)}",
+    )
+    assert summary["status"] == "completed"
+    assert summary["train"]["rows"] == 48 + 3
 
 
 def test_a_run_learns_from_more_texts(

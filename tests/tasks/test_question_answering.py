@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoTokenizer,
     BertForQuestionAnswering,
+    TrainingArguments,
 )
 from typer.testing import CliRunner
 
@@ -31,6 +33,7 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.metrics import squad
 from sparsekit.models import tiny
 from sparsekit.models.teacher import label_order
+from sparsekit.pipeline.exporting import export
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.evaluation_table import as_outputs
 from sparsekit.runtime.pipeline import Pipeline
@@ -41,6 +44,7 @@ from sparsekit.runtime.tasks.question_answering import (
 )
 from sparsekit.sparseml.peer import peer_python
 from sparsekit.tasks.question_answering import QuestionAnswering
+from sparsekit.training.trainer import SparseTrainer
 
 PLACES = ["the garden", "the old harbour", "the kitchen", "the library", "the station"]
 THINGS = ["a key", "the map", "a lamp", "the letter", "a coat", "the book"]
@@ -529,3 +533,72 @@ def test_a_teacher_of_other_windows_is_refused() -> None:
     rows = Dataset.from_dict({"length": [3, 4]})
     with pytest.raises(UserError, match="another tokenizer than the student"):
         QuestionAnswering().taught_output(rows, [np.zeros(3), np.zeros(5)])
+
+
+RECIPE = """
+num_epochs: 1
+modifiers:
+  learning_rate:
+    _target_: sparsekit.modifiers.optimizer.LearningRateFunction
+    init_lr: 0.001
+    final_lr: 0.0
+"""
+
+
+def test_trainer_of_the_python_api(reader_folder: str, tmp_path: Path) -> None:
+    """Windows shorter than the tokenizer allows are those of the export and of its answers."""
+    tokenizer = AutoTokenizer.from_pretrained(reader_folder)
+    model = AutoModelForQuestionAnswering.from_pretrained(reader_folder)
+    task = QuestionAnswering(max_length=32, doc_stride=8, unanswerable=True)
+    assert tokenizer.model_max_length > 32
+    raw = questions(30)
+    rows = task.tokenized(Dataset.from_list(raw), tokenizer)
+    assert len(rows) > len(raw) and max(rows["length"]) == 32
+    trainer = SparseTrainer(
+        model,
+        RECIPE,
+        task=task,
+        args=TrainingArguments(
+            str(tmp_path / "run"), use_cpu=True, report_to="none", dataloader_pin_memory=False
+        ),
+        train_dataset=rows,
+        eval_dataset=rows,
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    trainer.save_model()
+    assert export(trainer, tmp_path / "deployment")["verified"] is True
+    pipeline = Pipeline(tmp_path / "deployment")
+    model.eval()
+    for row in raw[:4]:
+        [answer] = pipeline([(row["question"], row["context"])])
+        text, score, start, end = reference(model, tokenizer, row["question"], row["context"])
+        assert (answer["answer"], answer["start"], answer["end"]) == (text, start, end)
+        assert answer["score"] == pytest.approx(score, abs=1e-4)
+
+
+def test_the_trainer_says_how_windows_are_made(reader_folder: str, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(reader_folder)
+    task = QuestionAnswering(max_length=32, doc_stride=8)
+    raw = Dataset.from_list(questions(4))
+    positions = {"start_positions": [1] * 4, "end_positions": [1] * 4}
+    encoded = Dataset.from_dict({**tokenizer(raw["question"][:]), **positions})
+    others = replace(task, max_length=40).tokenized(raw, tokenizer)
+    for rows, problem in [
+        (raw, r"train_dataset=task\.tokenized\(data, tokenizer\)"),
+        (encoded, r"train_dataset=task\.tokenized\(data, tokenizer\)"),
+        (others, r"windows of 40 tokens, and the task's max_length is 32"),
+    ]:
+        with pytest.raises(UserError, match=problem):
+            SparseTrainer(
+                AutoModelForQuestionAnswering.from_pretrained(reader_folder),
+                RECIPE,
+                task=task,
+                args=TrainingArguments(str(tmp_path / "run"), use_cpu=True, report_to="none"),
+                train_dataset=rows,
+                processing_class=tokenizer,
+            )
+    with pytest.raises(
+        ConfigError, match="has no column answers; it has question, context; set answers_column"
+    ):
+        task.tokenized(raw.remove_columns("answers"), tokenizer)
