@@ -78,7 +78,7 @@ class Modifier:
     # What it takes from a teacher: the logits, as `teacher_logits` in each batch, or the model
     # itself, through `use_teacher`.
     takes_teacher: ClassVar[Literal["logits", "model"] | None] = None
-    # The variable of our recipes that counts `start` back from the end of training; None: none does.
+    # The variable of our recipes that counts `start` back from the end of training, if any.
     counted_back_by: ClassVar[str | None] = None
     # Whether `update` changes which parameters are trained (`requires_grad`).
     freezes: ClassVar[bool] = False
