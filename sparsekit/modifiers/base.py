@@ -78,19 +78,23 @@ class Modifier:
     # What it takes from a teacher: the logits, as `teacher_logits` in each batch, or the model
     # itself, through `use_teacher`.
     takes_teacher: ClassVar[Literal["logits", "model"] | None] = None
+    # The variable of our recipes that counts `start` back from the end of training, if any.
+    counted_back_by: ClassVar[str | None] = None
     # Whether `update` changes which parameters are trained (`requires_grad`).
     freezes: ClassVar[bool] = False
 
     def problems(self, num_epochs: float) -> list[str]:
         """What is wrong with the fields themselves, each with value, limit and fix."""
         if self.start < 0:
-            # Counted back from the end, as recipe.qat_epochs is, it is more epochs than there are.
-            reached, fitting = num_epochs - self.start, 1 if num_epochs > 1 else num_epochs / 2
-            return [
-                f"start {self.start:g} lies before epoch 0; set start >= 0, or, if it is counted "
-                f"back from the end, as by recipe.qat_epochs (now {reached:g}), set that to at "
-                f"most {num_epochs:g}: recipe.qat_epochs={fitting:g}"
-            ]
+            found = f"start {self.start:g} lies before epoch 0; set start >= 0"
+            if self.counted_back_by:
+                variable = self.counted_back_by
+                reached, fitting = num_epochs - self.start, 1 if num_epochs > 1 else num_epochs / 2
+                found += (
+                    f", or, if it is counted back from the end, as by {variable} (now "
+                    f"{reached:g}), set that to at most {num_epochs:g}: {variable}={fitting:g}"
+                )
+            return [found]
         if self.end is not None and self.end <= self.start:
             return [
                 f"its window is empty: start {self.start:g} is not before end {self.end:g}; "

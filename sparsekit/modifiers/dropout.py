@@ -18,8 +18,8 @@ _DROPOUT = nn.modules.dropout._DropoutNd
 class SetDropout(Modifier):
     """Sets the probability of dropout in every such layer of the model; 0 drops nothing.
 
-    Dropout keeps a model from learning labels by heart. A student that is taught by a model, which
-    answers without dropout, comes closer to it without.
+    Dropout reduces overfitting to labels. A distilled student comes closer to its teacher without
+    it, because the teacher answers without dropout.
 
     p: the probability that a value is dropped, in [0, 1). Some architectures, as ModernBERT, have
         no layer of dropout in places where their own probability is 0.

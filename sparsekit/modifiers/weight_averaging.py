@@ -37,6 +37,7 @@ class WeightAveraging(Modifier):
     kind: ClassVar[str] = "optimizer"
     # The mean is of weights whose zeros are restored, and replaces them before any is removed.
     order: ClassVar[int] = 1
+    counted_back_by: ClassVar[str | None] = "recipe.averaged_epochs"
 
     update_frequency: float = 0.05
 

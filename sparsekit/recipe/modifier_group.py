@@ -240,7 +240,7 @@ class ModifierGroup:
     ) -> list[PlannedZeros]:
         """The zeros that the trained `model` has at least, if training ended at `epoch`.
 
-        None where parameters became smaller, since zeros went with what was removed.
+        Empty where parameters became smaller, since zeros went with what was removed.
         initial: the share of zeros that each prunable layer had before training, 0 if not known.
         """
         modifiers = [] if self.resizes else self.modifiers.values()

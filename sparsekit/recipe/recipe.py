@@ -99,7 +99,7 @@ class Recipe(ModifierGroup):
         return cls.build(plain(native_config(path))["recipe"])
 
     @classmethod
-    def from_file(cls, path: str | Path, **variables: Any) -> Recipe:
+    def from_file(cls, path: str | Path, /, **variables: Any) -> Recipe:
         """A recipe from a file, native or SparseML's, checked.
 
         Args:
@@ -117,12 +117,12 @@ class Recipe(ModifierGroup):
         return cls._checked(values_of_file(path, variables))
 
     @classmethod
-    def from_text(cls, text: str, **variables: Any) -> Recipe:
+    def from_text(cls, text: str, /, **variables: Any) -> Recipe:
         """A recipe from YAML text, native or SparseML's; otherwise as `from_file`."""
         return cls._checked(values_of_text(text, variables))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], **variables: Any) -> Recipe:
+    def from_dict(cls, values: Mapping[str, Any], /, **variables: Any) -> Recipe:
         """A native recipe from a mapping of its keys; otherwise as `from_file`.
 
         >>> recipe = Recipe.from_dict({"num_epochs": 3, "modifiers": {}}, num_epochs=2)

@@ -155,7 +155,7 @@ def loss_factors(items: Tensor) -> Tensor:
 
 
 def checked_loss(loss: Tensor, items: Tensor) -> Tensor:
-    """The loss of a batch; 0, without gradients, where it is a mean of nothing.
+    """The loss of a batch; 0, with gradients of 0, where it is a mean of nothing.
 
     items: over how many items the loss is a mean, of any shape. Raises UserError for a loss that is
     not finite: its gradients would rank nothing.

@@ -280,7 +280,7 @@ class RecipeTrainer(TaskTrainer):
         """Save the model for `from_pretrained`, tokenizer and recipe beside it.
 
         Without `output_dir` it becomes the run folder's `model/`: the masks are checked in the
-        saved weights, the evaluation split is scored, and `summary.json` is written.
+        saved weights, and `results` has what `record_model` returns. Nothing is evaluated.
 
         Raises:
             UserError: the run has not trained yet.

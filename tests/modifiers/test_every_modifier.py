@@ -164,8 +164,8 @@ STRUCTURES = {"heads": 0.5, "neurons": 0.5, "method": "magnitude"}
             masking(
                 "acdc",
                 "acdc.ACDCPruning",
-                start=0.75,
-                end=2.75,
+                start=0.0,
+                end=1.0,
                 update_frequency=0.5,
                 compression_sparsity=0.93,
                 params=[LAYERS],
@@ -173,8 +173,8 @@ STRUCTURES = {"heads": 0.5, "neurons": 0.5, "method": "magnitude"}
             masking(
                 "structured",
                 "structured.StructuredPruning",
-                start=0.25,
-                end=2.0,
+                start=1.0,
+                end=2.5,
                 update_frequency=0.375,
                 **STRUCTURES,
             ),

@@ -252,8 +252,16 @@ def test_without_rows_it_does_not_pretend_to_prune(net: Net) -> None:
     ("kind", "fields", "problem"),
     [
         (OBSPruning, {"mask_type": "2:4"}, "mask_type '2:4' is not one of unstructured, block4"),
-        (OBSPruning, {"mask_type": "block4", "fisher_block_size": 50}, "multiple of 4"),
-        (OBSPruning, {"fisher_block_size": 0}, "fisher_block_size 0"),
+        (
+            OBSPruning,
+            {"mask_type": "block4", "fisher_block_size": 50},
+            "multiple of 4 for mask_type block4; set 48",
+        ),
+        (
+            OBSPruning,
+            {"fisher_block_size": 0},
+            "positive multiple of 1 for mask_type unstructured; set 1",
+        ),
         (OBSPruning, {"damp": 0.0}, "damp 0 must be above 0"),
         (OBSPruning, {"num_grads": 0}, "num_grads 0"),
         (OBSPruning, {"num_recomputations": 0}, "num_recomputations 0"),

@@ -117,6 +117,8 @@ def test_zeros_stay(teacher_folder: str, tmp_path: Path, rows: Rows) -> None:
 
 def test_problems() -> None:
     assert WeightAveraging(start=1.0).problems(3) == []
+    [before] = WeightAveraging(start=-5.0).problems(20)
+    assert "recipe.averaged_epochs (now 25)" in before and "qat_epochs" not in before
     [frequency] = WeightAveraging(update_frequency=0).problems(3)
     assert "update_frequency 0 must be more than 0" in frequency
     [early] = WeightAveraging(start=1.0, end=2.0).problems(3)

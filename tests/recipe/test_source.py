@@ -40,6 +40,14 @@ def test_a_sparseml_file_and_its_text() -> None:
     assert recipe.modifiers
 
 
+def test_a_variable_may_have_the_name_of_a_parameter() -> None:
+    text = "num_epochs: 3\nmodifiers: {}\npath: 1\ntext: 1\nvalues: 1\n"
+    assert Recipe.from_text(text, text=2).values["text"] == 2
+    assert Recipe.from_dict(yaml.safe_load(text), values=2).values["values"] == 2
+    with pytest.raises(UserError, match="path"):
+        Recipe.from_file("pruned90", path=1)
+
+
 def test_a_stub_of_sparsezoo(caplog: pytest.LogCaptureFixture) -> None:
     stub = "zoo:nlp/sentiment_analysis/obert-base/pytorch/huggingface/sst2/pruned90_quant-none"
     assert Recipe.from_file(stub) == Recipe.from_file("pruned90_quant")

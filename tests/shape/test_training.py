@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import api_training
 import pytest
@@ -14,10 +15,14 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import sparsekit
+from sparsekit.errors import ConfigError
 from sparsekit.models.inspection import inspect
+from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.pruning.magnitude import MagnitudePruning
 from sparsekit.modifiers.pruning.structured import StructuredPruning
 from sparsekit.onnx.sums import check_sums
 from sparsekit.onnx.trace import load_model
+from sparsekit.recipe.recipe import Recipe
 from sparsekit.shape.blocks import blocks
 from sparsekit.tasks.text_classification import TextClassification
 
@@ -105,3 +110,21 @@ def test_each_mask_is_measured_on_as_many_rows_as_are_asked_for(method: str) -> 
     for epoch in (0.0, 0.25, 0.5, 1.0):
         modifier.update(epoch)
     assert asked == [(24, 1)] * 3
+
+
+@pytest.mark.parametrize("structured_first", [True, False])
+def test_another_modifier_beside_structured_pruning_is_refused(structured_first: bool) -> None:
+    structured = StructuredPruning(start=1.0, end=2.0, heads=0.5, method="magnitude")
+
+    def recipe(other: Modifier) -> Recipe:
+        modifiers = [structured, other] if structured_first else [other, structured]
+        return Recipe(3, {str(i): modifier for i, modifier in enumerate(modifiers)}, {})
+
+    fields: dict[str, Any] = {
+        "init_sparsity": 0.0,
+        "final_sparsity": 0.5,
+        "params": ["__ENCODER__"],
+    }
+    with pytest.raises(ConfigError, match=r"as its own zeros; set sparsity of the Structured"):
+        recipe(MagnitudePruning(start=2.0, end=3.0, **fields)).attach(classifier())
+    recipe(MagnitudePruning(start=0.0, end=1.0, **fields)).attach(classifier())

@@ -97,15 +97,15 @@ class AttentionDistillation(LiveDistillation):
         names = [pair for own, theirs in chosen for pair in _projections(own, theirs)]
         self._recorded = PairedOutputs(model, self._teacher, names)
         self._heads = self.relation_heads or self._teacher.config.num_attention_heads
-        problems = [
-            f"relation_heads {self._heads} does not divide {width}, the width of the {who}'s "
-            f"{name}; set a common divisor of all of them"
-            for pair, widths in zip(names, self._recorded.widths(), strict=True)
-            for who, name, width in zip(("student", "teacher"), pair, widths, strict=True)
-            if width % self._heads
-        ]
-        if problems:
-            raise ConfigError(problems[:1])
+        widths = sorted({width for pair in self._recorded.widths() for width in pair})
+        if any(width % self._heads for width in widths):
+            raise ConfigError(
+                [
+                    f"relation_heads {self._heads} does not divide all widths of queries, keys and "
+                    f"values in both models: {', '.join(map(str, widths))}; set a divisor of "
+                    f"{math.gcd(*widths)}"
+                ]
+            )
 
     def distance(self, recorded: PairedOutputs) -> Tensor:
         distances = [

@@ -82,7 +82,18 @@ class Pruning(Modifier):
         if not isinstance(other, Pruning) or not (self.adds_zeros and other.adds_zeros):
             return None
         shared = self.masked_names & other.masked_names
-        if not shared or not overlap(self, other):
+        if not shared:
+            return None
+        if self.resizes or other.resizes:
+            structured, single = (self, other) if self.resizes else (other, self)
+            # Structures stay masked until they are removed, after the window's end too.
+            if single.end is not None and single.end <= structured.start:
+                return None
+            return (
+                f"prune {min(shared)}, one of them whole structures, which the other would count "
+                "as its own zeros; set sparsity of the StructuredPruning and remove the other"
+            )
+        if not overlap(self, other):
             return None
         return (
             f"prune {min(shared)} at epoch {max(self.start, other.start):g}; give them other "

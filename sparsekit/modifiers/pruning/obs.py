@@ -51,8 +51,9 @@ class SurgeonPruning(GradualPruning):
             )
         elif self.fisher_block_size < 1 or self.fisher_block_size % self._group:
             found.append(
-                f"fisher_block_size {self.fisher_block_size} must be a multiple of {self._group} "
-                f"for mask_type {self.mask_type}; set {4 * max(1, self.fisher_block_size // 4)}"
+                f"fisher_block_size {self.fisher_block_size} must be a positive multiple of "
+                f"{self._group} for mask_type {self.mask_type}; set "
+                f"{self._group * max(1, self.fisher_block_size // self._group)}"
             )
         if not self.damp > 0:
             found.append(f"damp {self.damp:g} must be above 0; set 1e-7")

@@ -6,16 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sparsekit.errors import ConfigError, UserError
-from sparsekit.modifiers.base import NO_MASKS, Masks, Modifier
+from sparsekit.modifiers.base import Modifier
 from sparsekit.modifiers.pruning.curves import INTER_FUNCTIONS, Curve
-from sparsekit.modifiers.pruning.masked import MaskedWeights
+from sparsekit.modifiers.pruning.masked import MaskedWeights, Pruning
 from sparsekit.modifiers.quantization.fake_quantize import without_unseen_ranges
 from sparsekit.shape.blocks import blocks
 from sparsekit.shape.choice import Shares, heads_and_neurons
@@ -38,7 +38,7 @@ STATE = "structured_pruning_state"
 
 
 @dataclass(kw_only=True)
-class StructuredPruning(Modifier):
+class StructuredPruning(Pruning):
     """Removes attention heads and feed-forward neurons while the model trains.
 
     From `start` to `end` their weights become zero, along a curve; at the end of training the
@@ -58,8 +58,6 @@ class StructuredPruning(Modifier):
     inter_func: linear, cubic or inverse_cubic.
     """
 
-    kind: ClassVar[str] = "pruning"
-
     heads: float = 0.0
     neurons: float = 0.0
     max_latency: str | float | None = None
@@ -73,9 +71,8 @@ class StructuredPruning(Modifier):
     inter_func: str = "cubic"
 
     def __post_init__(self) -> None:
-        self._masked = MaskedWeights({})
-        self._on = self._over = False
-        self._resumed: Mapping[str, Tensor] | None = None
+        super().__post_init__()
+        self._over = False
         self._table = None if self.latency_table is None else Path(self.latency_table)
 
     def problems(self, num_epochs: float) -> list[str]:
@@ -130,10 +127,7 @@ class StructuredPruning(Modifier):
     def conflict(self, other: Modifier) -> str | None:
         if isinstance(other, StructuredPruning):
             return "both remove structures; make one of them"
-        return None
-
-    def final_from(self, num_epochs: float) -> float:
-        return num_epochs if self.end is None else min(self.end, num_epochs)
+        return super().conflict(other)
 
     def attach(self, model: nn.Module) -> None:
         assert isinstance(model, PreTrainedModel)
@@ -160,7 +154,8 @@ class StructuredPruning(Modifier):
         self._draw = draw
 
     def resume(self, masks: Mapping[str, Tensor]) -> None:
-        self._resumed, self._reached = masks, -1.0
+        super().resume(masks)
+        self._reached = -1.0
 
     def update(self, epoch: float) -> None:
         # `Recipe.attach` updates to epoch 0 before there is a trainer; the trainer repeats it.
@@ -254,18 +249,8 @@ class StructuredPruning(Modifier):
         return found
 
     @property
-    def masked_names(self) -> set[str]:
-        return set(self._masked.weights)
-
-    def masks(self) -> Masks:
-        if not self._on:
-            return NO_MASKS
-        lasting = math.inf if self._reached == self.end else self.update_frequency
-        return Masks(self._masked.masks, lasting)
-
-    def constrain(self) -> None:
-        if self._on:
-            self._masked.apply()
+    def mask_epochs(self) -> float:
+        return math.inf if self._reached == self.end else self.update_frequency
 
     def detach(self, model: nn.Module) -> None:
         """Remove the structures that are zero, and write the sizes into the model's config."""

@@ -68,6 +68,7 @@ class Quantization(Modifier):
     # It replaces modules in which other modifiers keep buffers and hooks; and what they measure,
     # such as the Fisher information, they measure through its rounding.
     order: ClassVar[int] = -1
+    counted_back_by: ClassVar[str | None] = "recipe.qat_epochs"
 
     disable_observer_epoch: float | None = None
     weight_observer: str = "minmax"

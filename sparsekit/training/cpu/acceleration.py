@@ -1,4 +1,4 @@
-"""The one place where CPU training changes torch and transformers, and undoes the changes."""
+"""What CPU training replaces in torch and transformers, within one context."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import threading
 from collections.abc import Iterator
 
 # Constants of glibc's malloc.h.
@@ -16,8 +17,9 @@ _M_MMAP_THRESHOLD = -3
 _MMAP_THRESHOLD = 32 * 2**20
 _TRIM_THRESHOLD = 2 * _MMAP_THRESHOLD
 
-# The number of open contexts: the last one to end restores the thresholds.
+# The number of open contexts, of several threads: the last one to end restores the thresholds.
 _open = 0
+_lock = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -35,15 +37,17 @@ def reuse_freed_memory() -> Iterator[None]:
         yield
         return
     library = ctypes.CDLL(None)
-    _open += 1
-    _set_thresholds(library, mmap=2**30, trim=2**31 - 1)
+    with _lock:
+        _open += 1
+        _set_thresholds(library, mmap=2**30, trim=2**31 - 1)
     try:
         yield
     finally:
-        _open -= 1
-        if not _open:
-            _set_thresholds(library, mmap=_MMAP_THRESHOLD, trim=_TRIM_THRESHOLD)
-            library.malloc_trim(0)
+        with _lock:
+            _open -= 1
+            if not _open:
+                _set_thresholds(library, mmap=_MMAP_THRESHOLD, trim=_TRIM_THRESHOLD)
+                library.malloc_trim(0)
 
 
 def _set_by_user() -> bool:
