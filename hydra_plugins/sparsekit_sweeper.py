@@ -24,7 +24,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from sparsekit.cli.stopping import COMPOSING, handle_signals
+from sparsekit.cli.stopping import COMPOSING, SIGNALS, handle_signals
 from sparsekit.config.build import build
 from sparsekit.config.identity import identity_hash
 from sparsekit.config.mistakes import explained
@@ -92,7 +92,7 @@ class ResumingSweeper(Sweeper):
         before: dict[int, Any] = {}
         try:
             COMPOSING.end()
-            before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+            before = {n: signal.getsignal(n) for n in SIGNALS}
             handle_signals()
             failed = self._sweep([*(f"{k}={v}" for k, v in self.params.items()), *arguments])
         except UserError as error:

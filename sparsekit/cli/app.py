@@ -133,4 +133,4 @@ def root(
         ),
     ] = False,
 ) -> None:
-    """Prune, distil, quantize, export, prove, deploy."""
+    """Prune, distil, quantize, export, verify, deploy."""

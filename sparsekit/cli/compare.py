@@ -12,7 +12,7 @@ def compare(
     folders: Annotated[list[Path], typer.Argument(help="Runs, sweeps, or folders above them.")],
     out: Annotated[
         Path | None,
-        typer.Option("--output", "--out", help="The folder to write to. [default: FOLDER]"),
+        typer.Option("--output", "-o", "--out", help="The folder to write to. [default: FOLDER]"),
     ] = None,
     metric: Annotated[
         str | None, typer.Option(help='The metric to rank by, such as "test accuracy".')

@@ -43,7 +43,8 @@ Rank = Annotated[
 ]
 Columns = Annotated[list[str] | None, typer.Option(help="Files: the text column; twice for pairs.")]
 Output = Annotated[
-    Path | None, typer.Option(help="Files: where to write the rows with their answers.")
+    Path | None,
+    typer.Option("--output", "-o", help="Files: where to write the rows with their answers."),
 ]
 Prefix = Annotated[
     str | None,

@@ -11,7 +11,8 @@ import typer
 def rerun(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     output: Annotated[
-        Path | None, typer.Option(help="The new run's folder; by default RUN-rerun.")
+        Path | None,
+        typer.Option("--output", "-o", help="The new run's folder. [default: RUN-rerun]"),
     ] = None,
 ) -> None:
     """Repeat a run in a new folder, and compare weights, metrics and environment with the first.

@@ -45,7 +45,6 @@ def serve(
     Speaks the dialects of Text Embeddings Inference, the Open Inference Protocol 2 and DeepSparse
     Server; `/openapi.json` describes them, `/metrics` is for Prometheus. Needs the extra `serve`.
     """
-    from sparsekit.errors import UserError
     from sparsekit.runtime.base import check_threads
     from sparsekit.runtime.choice import runtime_named
     from sparsekit.serving.app import application
@@ -64,8 +63,6 @@ def serve(
         max_bytes=max_bytes,
     )
     count = cores() if threads is None else threads
-    if count < 1:
-        raise UserError(f"--threads is {count}, it must be at least 1")
     check_threads(count, "--threads")
     import_allowed(allow)
     kind, folders = runtime_named(runtime), named_folders(runs)

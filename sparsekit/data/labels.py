@@ -197,6 +197,11 @@ def id2label(config: PreTrainedConfig) -> dict[int, str]:
     return {int(index): str(name) for index, name in (config.id2label or {}).items()}
 
 
+def label_names(config: PreTrainedConfig) -> list[str]:
+    """The model's names of its labels, in the order of its outputs."""
+    return [name for _, name in sorted(id2label(config).items())]
+
+
 def matching_order(names: Sequence[str], id2label: Mapping[int, str]) -> list[int] | None:
     """For each of `names`, which are distinct, its index in the model; None for other names.
 

@@ -20,11 +20,14 @@ def read_scores(rows: Dataset, column: str) -> list[float]:
     found = list(map(_number, values(rows, column)))
     wrong = [row for row, number in enumerate(found) if not math.isfinite(number)]
     if wrong:
+        value = rows[wrong[0]][column]
+        # A NaN of a JSON file is read as None, as a missing value is.
+        missing = value is None or value != value
+        shown = "NaN or missing" if missing else repr(value)
         raise ConfigError(
             [
                 f"{where(rows, wrong)}: column {column!r} has no finite number in {len(wrong)} of "
-                f"{len(rows)} rows, such as {rows[wrong[0]][column]!r}; remove these rows or fill "
-                "them"
+                f"{len(rows)} rows, such as {shown}; remove these rows or fill them"
             ]
         )
     return found

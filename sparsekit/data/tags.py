@@ -42,8 +42,19 @@ def number_tags(
     problems = [p for rows in placed.values() for p in _row_problems(rows, tokens, tags)]
     if problems:
         raise ConfigError(problems)
+    stored = names_of(raw["train"].features[tags])
+    # Another split may be numbers without names, which the given names are for.
+    named = all(names_of(rows.features[tags]) for rows in raw.values())
+    if names and named and list(names) != stored:
+        raise ConfigError(
+            [
+                f"task.tag_names is {', '.join(names)}, but column {tags!r} of split 'train' "
+                f"names its tags {', '.join(stored)}; leave task.tag_names out, or rename the "
+                "tags in the data"
+            ]
+        )
     texts = {split: _texts(rows, tags, names or ()) for split, rows in placed.items()}
-    names = names_of(raw["train"].features[tags]) or names
+    names = stored or names
     if names is None:
         found = {tag for row in texts["train"] for tag in row}
         names = sorted(found, key=lambda tag: (tag != OUTSIDE, split_tag(tag)[1], tag))

@@ -1,7 +1,8 @@
 """Teachers: their outputs, computed once per teacher and row, and cached on disk.
 
 Training reads the outputs as columns, so a teacher with another tokenizer or another order of
-labels needs no special handling, and no teacher runs while the student trains.
+labels needs no special handling, and need not run while the student trains. Modifiers that learn
+from more than the outputs, such as hidden states, run it then.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class NoTeacher:
-    """No teacher: the recipe may not distil."""
+    """No teacher: modifiers of the recipe that need one are left out."""
 
     teaches: ClassVar[bool] = False
     is_baseline: ClassVar[bool] = False

@@ -39,8 +39,8 @@ def export(
     Args:
         source: a trainer, whose model is saved first, or a run folder of the launcher or of a
             trainer, or its `checkpoints/`, which is `trainer.args.output_dir`.
-        output: where the deployment is copied; an earlier deployment there is replaced. It always
-            is in `deployment/` of the run folder.
+        output: where the deployment is copied; an earlier deployment there is replaced. A copy
+            always stays in `deployment/` of the run folder.
         settings: fields of `sparsekit.onnx.export.ExportConfig`, such as `form` and `verify`; by
             default those of the run's config.
 

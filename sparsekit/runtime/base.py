@@ -80,10 +80,12 @@ def checked_inputs(inputs: Inputs, names: Sequence[str]) -> dict[str, npt.NDArra
 
 
 def check_threads(threads: int, name: str) -> None:
-    """Raise UserError for more threads than the machine has cores, which would be slow to create.
+    """Raise UserError for no threads, and for more than the machine has cores.
 
-    `name` is the setting, for the message.
+    More would be slow to create. `name` is the setting, for the message.
     """
+    if threads < 1:
+        raise UserError(f"{name} is {threads}, it must be at least 1")
     limit = max(cores(), os.cpu_count() or 1)
     if threads > limit:
         raise UserError(

@@ -54,7 +54,8 @@ class ServedModel:
 def named_folders(runs: Sequence[str]) -> dict[str, Path]:
     """The deployment folder of each run by the model's name, which is NAME of NAME=RUN.
 
-    Without NAME it is that of the run folder. Raises UserError for two models of one name.
+    Without NAME it is that of the run folder. Raises UserError for an empty name, and for two
+    models of one name.
     """
     found: dict[str, Path] = {}
     for run in runs:
@@ -64,7 +65,9 @@ def named_folders(runs: Sequence[str]) -> dict[str, Path]:
         if not separator or "/" in name:
             absolute = Path(os.path.abspath(path))
             name = (absolute.parent if absolute.name == "deployment" else absolute).name
-        if not name or name in found:
+        if not name:
+            raise UserError(f"{run!r} gives its model no name; name it, as in other={path}")
+        if name in found:
             raise UserError(
                 f"two models are named {name!r}; give each another name, as in other={path}"
             )

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsekit import metrics
 from sparsekit.cache import content_hash
-from sparsekit.data.labels import id2label
+from sparsekit.data.labels import id2label, label_names
 from sparsekit.data.tokenized import Tokenized, text_columns, tokenized_rows
 from sparsekit.errors import UserError
 from sparsekit.models.kept_outputs import add_outputs
@@ -140,7 +140,7 @@ def _truncated(
 def _taught(prepared: Prepared, teacher: Teacher | Sequence[Teacher], longest: int) -> Prepared:
     """The rows with the teacher's outputs, and its scores on the evaluation split."""
     student, recipe, task = prepared.student, prepared.recipe, prepared.task
-    labels = [name for _, name in sorted(id2label(student.model.config).items())]
+    labels = label_names(student.model.config)
     recipe.use_teacher(lambda: teacher_model(teacher, task, student, labels, longest))
     if not recipe.needs_teacher("logits"):
         return prepared
@@ -165,7 +165,7 @@ def _taught(prepared: Prepared, teacher: Teacher | Sequence[Teacher], longest: i
 
 
 def _check_teachers(
-    teachers: Sequence[Source], prepared: Prepared, split: Tokenized, label_names: list[str]
+    teachers: Sequence[Source], prepared: Prepared, split: Tokenized, names: list[str]
 ) -> None:
     """Raise UserError for a teacher that does worse on the evaluation split than guessing."""
     for teacher in teachers:
@@ -175,5 +175,5 @@ def _check_teachers(
             [teacher], prepared.task, prepared.student, split, prepared.args.device
         )
         labels = split.rows["labels"][:]
-        if problem := prepared.task.teacher_problem(teacher.name, outputs, labels, label_names):
+        if problem := prepared.task.teacher_problem(teacher.name, outputs, labels, names):
             raise UserError(problem)

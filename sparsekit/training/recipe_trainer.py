@@ -19,6 +19,7 @@ from transformers import (
 from transformers.trainer_utils import TrainOutput
 
 from sparsekit.data.collator import Collator
+from sparsekit.data.labels import label_names
 from sparsekit.errors import UserError, first_line
 from sparsekit.models.first_token import only_first_token
 from sparsekit.models.pruning import sparsity
@@ -41,7 +42,7 @@ from sparsekit.training.record import record_model
 from sparsekit.training.resume import resumed_step
 from sparsekit.training.saved_masks import load_masks, save_masks
 from sparsekit.training.stream import StreamedRows
-from sparsekit.training.task_trainer import TaskTrainer, label_names
+from sparsekit.training.task_trainer import TaskTrainer
 
 
 class RecipeTrainer(TaskTrainer):
@@ -97,7 +98,7 @@ class RecipeTrainer(TaskTrainer):
         if choice is None:
             return
         with self._naming():
-            names = label_names(cast(PreTrainedModel, self.model))
+            names = label_names(cast(PreTrainedModel, self.model).config)
             rows = self._measured_rows
             self.compute_loss_func = weighted_task_loss(choice, rows, names, smoothing)
 

@@ -18,7 +18,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from sparsekit.data.labels import id2label
+from sparsekit.data.labels import label_names
 from sparsekit.errors import ConfigError
 from sparsekit.models.loading import LoadedModel
 from sparsekit.models.predict import predict_outputs
@@ -147,7 +147,7 @@ def record_evaluation(
         predict_outputs(student.model, task, rows, student.tokenizer),
         rows["labels"][:],
     )
-    names = [name for _, name in sorted(id2label(student.model.config).items())]
+    names = label_names(student.model.config)
     task.write_report(run.evaluations, split, outputs, labels, names)
     if "text" in texts.column_names:
         task.write_mistakes(run.evaluations, split, texts, outputs, labels, names)

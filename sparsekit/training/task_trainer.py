@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
-from sparsekit.data.labels import id2label
+from sparsekit.data.labels import label_names
 from sparsekit.errors import UserError
 from sparsekit.models.saving import own_names
 from sparsekit.modifiers.loss_mean import LossMean, weighted
@@ -213,7 +213,9 @@ class TaskTrainer(Trainer):
         each = found if isinstance(found, tuple) else (found,)
         outputs = dict(zip(self.task.outputs, each, strict=True))
         labels = self.task.gathered_labels(prediction.label_ids, self._evaluated)
-        return self.task.score(outputs, labels, label_names(cast(PreTrainedModel, self.model)))
+        return self.task.score(
+            outputs, labels, label_names(cast(PreTrainedModel, self.model).config)
+        )
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
         """Count the rows of the training speed: the Trainer assumes batches of one size."""
@@ -235,8 +237,3 @@ class TaskTrainer(Trainer):
         self._check_losses()
         with written_whole(self, self.trained_by):
             super()._save_checkpoint(model, trial)
-
-
-def label_names(model: PreTrainedModel) -> list[str]:
-    """The model's labels in the order of its outputs."""
-    return [name for _, name in sorted(id2label(model.config).items())]

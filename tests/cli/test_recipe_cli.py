@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from project import ROOT, SHARED, SPARSEML_RECIPES
+from project import GOLDEN, ROOT, SPARSEML_RECIPES
 from typer.testing import CliRunner
 
 from sparsekit.cli.app import app
@@ -57,9 +57,7 @@ def test_show_lists_every_step(path: Path) -> None:
 
 
 def test_both_languages_show_the_same(tmp_path: Path) -> None:
-    if not (SHARED / "peers").is_dir():
-        pytest.skip("shared/peers/seed_recipe.yaml is not here")
-    seed = steps(SHARED / "peers" / "seed_recipe.yaml", "--steps-per-epoch", 7)
+    seed = steps(GOLDEN / "seed_recipe.yaml", "--steps-per-epoch", 7)
     native = steps(NATIVE, "--steps-per-epoch", 7)
     assert [row["lr"] for row in seed] == [row["lr"] for row in native]
     assert [row["weight_decay"] for row in seed] == [row["weight_decay"] for row in native]

@@ -75,6 +75,7 @@ def test_no_torch_is_imported(tmp_path: Path) -> None:
     [
         (["nowhere"], "there is no folder nowhere"),
         (["run", "run"], "two models are named 'run'; give each another name"),
+        (["=run"], "'=run' gives its model no name; name it, as in other=run"),
         (["run", "--runtime", "torch"], "there is no runtime 'torch'"),
         (["run", "--threads", "0"], "--threads is 0"),
         (["run", "--max-batch", "0", "--max-queue", "0"], "- --max-queue is 0"),

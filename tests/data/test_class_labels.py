@@ -69,6 +69,14 @@ def test_tags_are_read_by_the_names_of_their_split() -> None:
     assert number_tags(raw, "tokens", "tags", names)[1]["validation"] == [[1, 0]]
 
 
+def test_other_names_than_those_of_the_tags_are_refused() -> None:
+    order = ["O", "B-PER"]
+    raw = {"train": tagged(order, ["B-PER", "O"]), "validation": tagged(order, ["O", "O"])}
+    assert number_tags(raw, "tokens", "tags", order)[0] == order
+    with pytest.raises(ConfigError, match=r"tag_names is O, B-LOC, but .* names its tags O, B-PER"):
+        number_tags(raw, "tokens", "tags", ["O", "B-LOC"])
+
+
 def test_a_dropped_number_is_the_class_of_train_everywhere() -> None:
     raw = {
         "train": labelled(["neg", "pos", "other"], ["other", "neg"]),

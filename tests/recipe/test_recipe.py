@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from project import CONF, SHARED
+from project import CONF, GOLDEN
 from rich.console import Console
 from tiny_bert import tiny_bert
 from transformers import BertForSequenceClassification
@@ -23,7 +23,7 @@ from sparsekit.modifiers.quantization.qat import Quantization
 from sparsekit.recipe import schedule
 from sparsekit.recipe.recipe import Recipe
 
-SEED_RECIPE = SHARED / "peers" / "seed_recipe.yaml"
+SEED_RECIPE = GOLDEN / "seed_recipe.yaml"
 
 
 def composed(*overrides: str, recipe: str = "pruned90_quant") -> Recipe:
@@ -50,8 +50,6 @@ def small_bert(zeros: bool = True) -> BertForSequenceClassification:
 
 
 def test_the_seed_recipe_has_the_values_of_the_file_it_comes_from() -> None:
-    if not SEED_RECIPE.is_file():
-        pytest.skip("shared/peers/seed_recipe.yaml is not here")
     seed = {
         line.split(":")[0]: line.split(":")[1].split()[-1]
         for line in SEED_RECIPE.read_text().splitlines()

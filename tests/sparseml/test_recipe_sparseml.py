@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
-from project import CONF, SHARED
+from project import CONF, GOLDEN
 from sparseml_text import RECIPE, loaded, of_text
 
 from sparsekit.config.plain import plain
@@ -15,7 +15,7 @@ from sparsekit.errors import ConfigError, UserError
 from sparsekit.sparseml.recipes.load import is_sparseml, load
 from sparsekit.sparseml.recipes.text import values_of
 
-SEED_RECIPE = SHARED / "peers" / "seed_recipe.yaml"
+SEED_RECIPE = GOLDEN / "seed_recipe.yaml"
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -25,8 +25,6 @@ def composed(*overrides: str) -> DictConfig:
 
 def test_the_seed_recipe_is_the_native_one() -> None:
     """`recipe=pruned90_quant` has the modifiers and values of this file."""
-    if not SEED_RECIPE.is_file():
-        pytest.skip("shared/peers/seed_recipe.yaml is not here")
     theirs = load(str(SEED_RECIPE), {})
     with initialize_config_dir(str(CONF), version_base="1.3"):
         ours = plain(compose("config", ["dataset=quickstart", "recipe=pruned90_quant"]).recipe)

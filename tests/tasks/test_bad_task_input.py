@@ -103,14 +103,14 @@ def source(folder: Path, train: Rows, validation: Rows) -> FileDataset:
             [SCORED, {**SCORED, "label": float("nan")}],
             [SCORED],
             "train.jsonl, line 2: column 'label' has no finite number in 1 of 2 rows, such as "
-            "None; remove these rows or fill them",
+            "NaN or missing; remove these rows or fill them",
         ),
         (
             PAIRS,
             [SCORED, {**SCORED, "label": float("nan")}],
             [SCORED],
             "train.jsonl, line 2: column 'label' has no finite number in 1 of 2 rows, such as "
-            "None; remove these rows or fill them",
+            "NaN or missing; remove these rows or fill them",
         ),
     ],
 )

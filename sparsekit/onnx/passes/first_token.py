@@ -143,9 +143,7 @@ def _selected(model: ir.Model, value: ir.Value, axis: int) -> ir.Value:
     for consumer in value.consumers():
         if consumer.name == name:
             return consumer.outputs[0]
-    first = model.graph.initializers.get(_INDEX) or initializer(
-        model, _INDEX, np.zeros(1, np.int64)
-    )
+    first = initializer(model, _INDEX, np.zeros(1, np.int64))
     node = new_node("", "Gather", [value, first], name, axis=axis)
     assert value.shape is not None
     node.outputs[0].shape, node.outputs[0].type = _one_token(value.shape, axis), value.type
