@@ -70,6 +70,19 @@ def test_what_it_cannot_do(
         Plan.build(values(tmp_path, "engine=sparseml", *overrides))
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        file.stem
+        for file in sorted((ROOT / "conf" / "task").glob("*.yaml"))
+        if file.stem != "text_classification"
+    ],
+)
+def test_other_tasks_are_refused(task: str, tmp_path: Path, peer_stand_in: str) -> None:
+    with pytest.raises(ConfigError, match="engine=sparseml trains text classification alone"):
+        Plan.build(values(tmp_path, "engine=sparseml", f"task={task}"))
+
+
 def test_a_shrunken_student_that_only_sparsekit_loads(teacher_folder: str) -> None:
     for shares, loadable in (({"neurons": 0.5, "layers": 0.5}, True), ({"heads": 0.5}, False)):
         model = AutoModelForSequenceClassification.from_pretrained(teacher_folder)

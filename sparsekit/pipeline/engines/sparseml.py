@@ -31,10 +31,13 @@ from sparsekit.sparseml.engine import Report, run_worker, trainer_arguments
 from sparsekit.sparseml.peer import peer_problem
 from sparsekit.sparseml.recipes.mapping import NEWER
 from sparsekit.sparseml.recipes.write import to_sparseml
+from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.record import check_steps, record_model, write_schedule
 
 # Two implementations of the same rounding differ where a value lies between two integers.
 MAX_DIFFERENCE = 0.05
+# The task whose models and labels the worker reads.
+_TASK = f"{TextClassification.__module__}.{TextClassification.__qualname__}"
 
 
 @dataclass(kw_only=True)
@@ -45,6 +48,13 @@ class SparseML:
         """What SparseML's Trainer cannot do of the resolved config `values`."""
         install = peer_problem("sparseml")
         found = [f"engine=sparseml is not installed: {install}"] if install else []
+        # A config without a task is text classification.
+        task = (values.get("task") or {}).get("_target_") or _TASK
+        if task != _TASK:
+            found.append(
+                f"engine=sparseml trains text classification alone, not {task}; set "
+                "task=text_classification or engine=sparsekit"
+            )
         try:
             recipe_text(recipe)
         except ConfigError as error:
