@@ -158,13 +158,14 @@ def test_deepsparse_pads_no_further_than_the_model_goes(
     run = write_run(tmp_path, student_folder, quantization(), change=shortened)
     export(run, ExportConfig(form="deepsparse", **LOOSE))
     file = run / "deployment" / "model.onnx"
+    vocabulary = json.loads((run / "model" / "config.json").read_text())["vocab_size"]
     expected, runtime = OnnxRuntime(file, threads=1), DeepSparseRuntime(file, threads=1)
     try:
         for length in (30, 70, 100):
-            inputs = example(2, length, 150)
+            inputs = example(2, length, vocabulary)
             assert runtime.run(inputs) == pytest.approx(expected.run(inputs), abs=1e-3)
         with pytest.raises(UserError, match="at most 100 tokens here, not 101"):
-            runtime.run(example(1, 101, 150))
+            runtime.run(example(1, 101, vocabulary))
     finally:
         runtime.close()
 
