@@ -1,8 +1,7 @@
 """DeepSparse 1.8 in the peer environment, through a subprocess.
 
 Its engines have fixed shapes, so rows are padded to the next of a few lengths, and batches to the
-next power of two. It changes the
-shapes in its file, so it gets a copy.
+next power of two. It changes the shapes in its file, so it gets a copy.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class DeepSparseRuntime:
             raise UserError(f"DeepSparse is not installed: {install}")
         check_file(model)
         self._threads = threads
-        self._names, self._lengths = _shapes(model)
+        self._names, self._lengths, self._per_token = _shapes(model)
         self._last: dict[str, Any] = {}
         self._lock = Lock()
         self._scratch = tempfile.TemporaryDirectory(prefix="sparsekit-deepsparse-")
@@ -65,11 +64,14 @@ class DeepSparseRuntime:
         self._version = self._answer()["version"]
 
     def run(self, inputs: Inputs) -> npt.NDArray[np.float32]:
+        return self.outputs(inputs)[0]
+
+    def outputs(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
         # Batches of any size would each make an engine, within the requests that are served.
         return self._run(inputs, 1 << (len(inputs["input_ids"]) - 1).bit_length())
 
-    def _run(self, inputs: Inputs, rows: int) -> npt.NDArray[np.float32]:
-        """The logits of `inputs`, computed as a batch of so many rows, or more."""
+    def _run(self, inputs: Inputs, rows: int) -> tuple[npt.NDArray[np.float32], ...]:
+        """The graph's outputs for `inputs`, computed as a batch of so many rows, or more."""
         batch, length = inputs["input_ids"].shape
         fitting = [fixed for fixed in self._lengths if fixed >= length]
         if not fitting:
@@ -93,14 +95,17 @@ class DeepSparseRuntime:
             except BrokenPipeError:
                 raise self._failed() from None
             self._last = self._answer()
-            shape = self._last["shape"]
-            data = self._process.stdout.read(4 * prod(shape))
-        logits = np.frombuffer(data, np.float32).reshape(shape)[:batch]
+            shapes = self._last["shapes"]
+            data = [self._process.stdout.read(4 * prod(shape)) for shape in shapes]
+        outputs = [
+            np.frombuffer(values, np.float32).reshape(shape)[:batch]
+            for values, shape in zip(data, shapes, strict=True)
+        ]
         # Of outputs for each token, those of the padding up to the engine's length are left out.
-        return (logits[:, :length] if logits.ndim == 3 else logits).copy()
-
-    def outputs(self, inputs: Inputs) -> tuple[npt.NDArray[np.float32], ...]:
-        return (self.run(inputs),)
+        return tuple(
+            (output[:, :length] if per_token else output).copy()
+            for output, per_token in zip(outputs, self._per_token, strict=True)
+        )
 
     def seconds(self, inputs: Inputs) -> float:
         """The duration in the engine's own process, without the transfer of inputs and logits."""
@@ -139,11 +144,11 @@ class DeepSparseRuntime:
         )
 
 
-def _shapes(model: Path) -> tuple[list[str], list[int]]:
-    """The graph's inputs, in the engine's order, and the lengths to pad to.
+def _shapes(model: Path) -> tuple[list[str], list[int], list[bool]]:
+    """The graph's inputs in the engine's order, the lengths, and which outputs are for each token.
 
-    The lengths are LENGTHS up to the graph's number of positions, and that number: longer rows
-    would crash the engine. The number is the longest row that onnxruntime can run.
+    The lengths to pad to are LENGTHS up to the graph's number of positions, and that number:
+    longer rows would crash the engine. The number is the longest row that onnxruntime can run.
     """
     import onnxruntime
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
@@ -162,6 +167,9 @@ def _shapes(model: Path) -> tuple[list[str], list[int]]:
         ) from error
     names = [value.name for value in session.get_inputs()]
     assert set(names) <= set(_INPUTS)
+    # The name of the dimension of the tokens, which inputs and outputs share.
+    tokens = session.get_inputs()[0].shape[1]
+    per_token = [tokens in value.shape[1:2] for value in session.get_outputs()]
 
     def fails(length: int) -> bool:
         # Zeros, as in padding: some models count positions by the tokens that are not padding.
@@ -174,7 +182,7 @@ def _shapes(model: Path) -> tuple[list[str], list[int]]:
     longest = LENGTHS[-1]
     if fails(longest):
         longest = bisect_left(range(1, longest), True, key=fails)
-    return names, [fixed for fixed in LENGTHS if fixed < longest] + [longest]
+    return names, [fixed for fixed in LENGTHS if fixed < longest] + [longest], per_token
 
 
 def _close(

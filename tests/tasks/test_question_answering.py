@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -249,33 +250,6 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.skipif(peer_python() is None, reason="no peer environment: make peer-env")
-def test_answers_are_those_of_the_pipeline_of_transformers(reader_folder: str, run: Path) -> None:
-    """200 questions. No word occurs twice: that version does not add up spans of equal text."""
-    words = sorted({word for text in (*PLACES, *THINGS) for word in text.split()})
-    generator = random.Random(0)
-    rows = [
-        (f"where is {thing} ?", " ".join(generator.sample(words, generator.randrange(3, 14))))
-        for thing in itertools.islice(itertools.cycle(THINGS), 200)
-    ]
-    done = subprocess.run(
-        [str(peer_python()), "-c", PIPELINE, reader_folder, "32"],
-        input=json.dumps(rows),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    theirs = json.loads(done.stdout.splitlines()[-1])
-    model = AutoModelForQuestionAnswering.from_pretrained(reader_folder).eval()
-    ours = answered(model, QuestionAnsweringAnswers(doc_stride=8), run, rows)
-    for one, other in zip(ours, theirs, strict=True):
-        assert {key: one[key] for key in ("answer", "start", "end")} == {
-            key: other[key] for key in ("answer", "start", "end")
-        }
-        assert one["score"] == pytest.approx(other["score"], rel=1e-4)
-
-
 def answered(
     model: Any, answers: QuestionAnsweringAnswers, run: Path, rows: list[tuple[str, str]]
 ) -> list[dict[str, Any]]:
@@ -292,7 +266,88 @@ def answered(
     return answers.answers(encoder, rows, encodings, outputs)
 
 
-def test_our_own_runtime_gives_both_outputs(run: Path) -> None:
+@pytest.fixture(scope="module")
+def float_run(reader_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reader in float32, whose deployment computes what its model computes."""
+    folder = tmp_path_factory.mktemp("float")
+    for split in ("train", "validation"):
+        lines = "".join(json.dumps(row) + "\n" for row in questions(30))
+        (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    launching.run_here(
+        folder / "run",
+        "task=question_answering",
+        "dataset=json",
+        *(f"dataset.data_files.{s}={folder}/{s}.jsonl" for s in ("train", "validation")),
+        "dataset.max_length=32",
+        "dataset.doc_stride=8",
+        f"student.checkpoint={reader_folder}",
+        "student.sparsity=0.5",
+        "teacher=none",
+        "recipe=dense",
+        "training=smoke",
+        "training.max_steps=1",
+        "recipe.num_epochs=1",
+        "runtime=none",
+    )
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def asked() -> list[tuple[str, str]]:
+    """200 questions. No word occurs twice in a context: the older transformers of the peer
+    environment does not add up spans of equal text."""
+    words = sorted({word for text in (*PLACES, *THINGS) for word in text.split()})
+    generator = random.Random(0)
+    return [
+        (f"where is {thing} ?", " ".join(generator.sample(words, generator.randrange(3, 14))))
+        for thing in itertools.islice(itertools.cycle(THINGS), 200)
+    ]
+
+
+@pytest.fixture(scope="module")
+def theirs(float_run: Path, asked: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """What the pipeline of transformers answers; its last version with one is the peer's."""
+    if peer_python() is None:
+        pytest.skip("no peer environment: make peer-env")
+    done = subprocess.run(
+        [str(peer_python()), "-c", PIPELINE, str(float_run / "model"), "32"],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "sparse", "openvino"])
+def test_answers_are_those_of_the_pipeline_of_transformers(
+    runtime: str, float_run: Path, asked: list[tuple[str, str]], theirs: list[dict[str, Any]]
+) -> None:
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="pip install 'sparsekit[openvino]'")
+    for one, other in zip(Pipeline(float_run, runtime=runtime)(asked), theirs, strict=True):
+        assert {key: one[key] for key in ("answer", "start", "end")} == {
+            key: other[key] for key in ("answer", "start", "end")
+        }
+        assert one["score"] == pytest.approx(other["score"], rel=1e-3)
+
+
+@pytest.mark.skipif(peer_python() is None, reason="no peer environment: make peer-env")
+def test_deepsparse_answers_as_onnxruntime_does(
+    float_run: Path, asked: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    """Both outputs arrive, without those of the tokens that fill the engine's length."""
+    run = shutil.copytree(float_run, tmp_path / "run")
+    export(run, form="deepsparse")
+    expected = Pipeline(run)(asked[:40])
+    for one, other in zip(Pipeline(run, runtime="deepsparse")(asked[:40]), expected, strict=True):
+        assert (one["answer"], one["start"]) == (other["answer"], other["start"])
+        assert one["score"] == pytest.approx(other["score"], rel=1e-3)
+
+
+def test_our_own_runtime_scores_an_int8_reader_as_onnxruntime_does(run: Path) -> None:
     rows = [(row["question"], row["context"]) for row in questions(8)]
     ours, theirs = Pipeline(run, runtime="sparse")(rows), Pipeline(run)(rows)
     for one, other in zip(ours, theirs, strict=True):

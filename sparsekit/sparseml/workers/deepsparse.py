@@ -1,8 +1,8 @@
 """Runs DeepSparse engines in the peer environment, with requests on stdin and answers on stdout.
 
 A request is one JSON line {"shape": [batch, sequence], "inputs": n} and n int64 arrays of that
-shape as raw bytes; an answer is one JSON line {"shape": [batch, ..., labels], "seconds": s} and
-float32 bytes. The first line of output is {"version": ...}. Imports nothing of sparsekit.
+shape as raw bytes; an answer is one JSON line {"shapes": [[batch, ...], ...], "seconds": s} and
+the float32 bytes of each output. The first line of output is {"version": ...}. Imports nothing of sparsekit.
 """
 
 from __future__ import annotations
@@ -49,16 +49,17 @@ def main(model: str, threads: int) -> None:
         # At the end: the first one was used longest ago.
         engines[batch, sequence] = engine
         started = time.perf_counter()
-        logits = engine.run(arrays)[0]
+        outputs = engine.run(arrays)
         seconds = time.perf_counter() - started
         header = {
-            "shape": list(logits.shape),
+            "shapes": [list(output.shape) for output in outputs],
             "seconds": seconds,
             "supported": engine.fraction_of_supported_ops,
             "rss_bytes": resident(),
         }
         answers.write(json.dumps(header).encode() + b"\n")
-        answers.write(np.ascontiguousarray(logits, np.float32).tobytes())
+        for output in outputs:
+            answers.write(np.ascontiguousarray(output, np.float32).tobytes())
         answers.flush()
 
 
