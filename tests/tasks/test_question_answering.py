@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -334,17 +335,54 @@ def test_answers_are_those_of_the_pipeline_of_transformers(
         assert one["score"] == pytest.approx(other["score"], rel=1e-3)
 
 
-@pytest.mark.skipif(peer_python() is None, reason="no peer environment: make peer-env")
+@pytest.fixture(scope="module")
+def deepsparse_run(float_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same reader, exported for DeepSparse."""
+    if peer_python() is None:
+        pytest.skip("no peer environment: make peer-env")
+    run = shutil.copytree(float_run, tmp_path_factory.mktemp("deepsparse") / "run")
+    export(run, form="deepsparse")
+    return run
+
+
 def test_deepsparse_answers_as_onnxruntime_does(
-    float_run: Path, asked: list[tuple[str, str]], tmp_path: Path
+    deepsparse_run: Path, asked: list[tuple[str, str]]
 ) -> None:
     """Both outputs arrive, without those of the tokens that fill the engine's length."""
-    run = shutil.copytree(float_run, tmp_path / "run")
-    export(run, form="deepsparse")
-    expected = Pipeline(run)(asked[:40])
-    for one, other in zip(Pipeline(run, runtime="deepsparse")(asked[:40]), expected, strict=True):
+    ours = Pipeline(deepsparse_run, runtime="deepsparse")(asked[:40])
+    for one, other in zip(ours, Pipeline(deepsparse_run)(asked[:40]), strict=True):
         assert (one["answer"], one["start"]) == (other["answer"], other["start"])
         assert one["score"] == pytest.approx(other["score"], rel=1e-3)
+
+
+DEEPSPARSE_PIPELINE = """
+import json, sys
+from deepsparse import Pipeline
+pipeline = Pipeline.create(
+    task="question_answering", model_path="deployment/", sequence_length=32, doc_stride=8
+)
+found = [pipeline(question=q, context=c) for q, c in json.loads(sys.stdin.read())]
+print(json.dumps([[each.answer, each.start, each.end] for each in found]))
+"""
+
+
+def test_the_pipeline_of_deepsparse_reads_the_deployment(
+    deepsparse_run: Path, asked: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    # It rewrites the file that it is given.
+    shutil.copytree(deepsparse_run / "deployment", tmp_path / "deployment")
+    done = subprocess.run(
+        [str(peer_python()), "-c", DEEPSPARSE_PIPELINE],
+        input=json.dumps(asked[:20]),
+        cwd=tmp_path,
+        env=os.environ | {"NM_DISABLE_ANALYTICS": "True", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    expected = Pipeline(deepsparse_run)(asked[:20])
+    assert found == [[each["answer"], each["start"], each["end"]] for each in expected]
 
 
 def test_our_own_runtime_scores_an_int8_reader_as_onnxruntime_does(run: Path) -> None:

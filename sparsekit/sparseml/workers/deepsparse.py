@@ -2,7 +2,8 @@
 
 A request is one JSON line {"shape": [batch, sequence], "inputs": n} and n int64 arrays of that
 shape as raw bytes; an answer is one JSON line {"shapes": [[batch, ...], ...], "seconds": s} and
-the float32 bytes of each output. The first line of output is {"version": ...}. Imports nothing of sparsekit.
+the float32 bytes of each output. The first line of output is {"version": ...}. Imports nothing of
+sparsekit.
 """
 
 from __future__ import annotations
