@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from datasets import Dataset, DatasetDict
+from deepsparse_pipeline import pipeline_answers
 from serving import post, serving
 from transformers import (
     AutoModelForQuestionAnswering,
@@ -355,13 +355,11 @@ def test_deepsparse_answers_as_onnxruntime_does(
         assert one["score"] == pytest.approx(other["score"], rel=1e-3)
 
 
-DEEPSPARSE_PIPELINE = """
-import json, sys
-from deepsparse import Pipeline
+READERS = """
 pipeline = Pipeline.create(
     task="question_answering", model_path="deployment/", sequence_length=32, doc_stride=8
 )
-found = [pipeline(question=q, context=c) for q, c in json.loads(sys.stdin.read())]
+found = [pipeline(question=question, context=context) for question, context in given]
 print(json.dumps([[each.answer, each.start, each.end] for each in found]))
 """
 
@@ -369,20 +367,9 @@ print(json.dumps([[each.answer, each.start, each.end] for each in found]))
 def test_the_pipeline_of_deepsparse_reads_the_deployment(
     deepsparse_run: Path, asked: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    # It rewrites the file that it is given.
-    shutil.copytree(deepsparse_run / "deployment", tmp_path / "deployment")
-    done = subprocess.run(
-        [str(peer_python()), "-c", DEEPSPARSE_PIPELINE],
-        input=json.dumps(asked[:20]),
-        cwd=tmp_path,
-        env=os.environ | {"NM_DISABLE_ANALYTICS": "True", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    theirs = pipeline_answers(READERS, deepsparse_run / "deployment", tmp_path, asked[:20])
     expected = Pipeline(deepsparse_run)(asked[:20])
-    assert found == [[each["answer"], each["start"], each["end"]] for each in expected]
+    assert theirs == [[each["answer"], each["start"], each["end"]] for each in expected]
 
 
 def test_our_own_runtime_scores_an_int8_reader_as_onnxruntime_does(run: Path) -> None:

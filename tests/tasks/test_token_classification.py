@@ -13,6 +13,7 @@ import pytest
 import tagged
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, List, Value
+from deepsparse_pipeline import pipeline_answers
 from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -41,6 +42,7 @@ from sparsekit.runs.folder import RunFolder
 from sparsekit.runtime.answers import predict
 from sparsekit.runtime.pipeline import Pipeline
 from sparsekit.runtime.sparse.runtime import SparseRuntime
+from sparsekit.sparseml.peer import peer_python
 from sparsekit.tasks.base import Data
 from sparsekit.tasks.token_classification import TokenClassification
 from sparsekit.tasks.tokens import tokenize
@@ -404,3 +406,29 @@ def test_our_runtime_computes_all_tokens(tmp_path: Path, student: LoadedModel) -
     found = SparseRuntime(graph, threads=2).run({n: x.numpy() for n, x in inputs.items()})
     real = mask.numpy().astype(bool)
     np.testing.assert_allclose(found[real], expected[real], atol=1e-4)
+
+
+TAGGERS = """
+pipeline = Pipeline.create(
+    task="token_classification",
+    model_path="deployment/",
+    aggregation_strategy="simple",
+    sequence_length=64,
+)
+found = pipeline(given).predictions
+print(json.dumps([[[each.entity, each.start, each.end] for each in row] for row in found]))
+"""
+
+
+@pytest.mark.skipif(peer_python() is None, reason="no peer environment: make peer-env")
+def test_the_pipeline_of_deepsparse_finds_the_same_entities(
+    tmp_path: Path, student: LoadedModel
+) -> None:
+    trainer = trained(tmp_path / "run", student, None, {})
+    sparsekit.export(trainer, form="deepsparse", max_metric_drop=0.1)
+    texts = [" ".join(row["tokens"]) for row in tagged.rows(12, seed=3)]
+    run = RunFolder(tmp_path / "run")
+    theirs = pipeline_answers(TAGGERS, run.deployment, tmp_path, texts)
+    ours = sparsekit.Pipeline(run.path)(texts)
+    assert theirs == [[[e["entity"], e["start"], e["end"]] for e in row] for row in ours]
+    assert sum(map(len, theirs)) > 12
