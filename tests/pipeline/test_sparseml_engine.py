@@ -70,17 +70,31 @@ def test_what_it_cannot_do(
         Plan.build(values(tmp_path, "engine=sparseml", *overrides))
 
 
+TASKS = {file.stem for file in (ROOT / "conf" / "task").glob("*.yaml")}
+SEQUENCES = {"text_classification", "regression", "multi_label"}
+
+
+@pytest.mark.parametrize("task", sorted(TASKS - SEQUENCES))
+def test_tasks_that_its_worker_does_not_load_are_refused(
+    task: str, tmp_path: Path, peer_stand_in: str
+) -> None:
+    with pytest.raises(ConfigError, match="trains models for sequence classification, not for"):
+        Plan.build(values(tmp_path, "engine=sparseml", f"task={task}"))
+
+
 @pytest.mark.parametrize(
-    "task",
+    "overrides",
     [
-        file.stem
-        for file in sorted((ROOT / "conf" / "task").glob("*.yaml"))
-        if file.stem != "text_classification"
+        ["task=text_classification"],
+        ["task=regression", "dataset.metrics=[spearman]"],
+        ["task=multi_label", "dataset.metrics=[f1_micro]", "+dataset.label_columns=[a,b]"],
     ],
 )
-def test_other_tasks_are_refused(task: str, tmp_path: Path, peer_stand_in: str) -> None:
-    with pytest.raises(ConfigError, match="engine=sparseml trains text classification alone"):
-        Plan.build(values(tmp_path, "engine=sparseml", f"task={task}"))
+def test_tasks_that_its_worker_loads(
+    overrides: list[str], tmp_path: Path, peer_stand_in: str
+) -> None:
+    built = Plan.build(values(tmp_path, "engine=sparseml", *overrides))
+    assert isinstance(built.engine, SparseML)
 
 
 def test_a_shrunken_student_that_only_sparsekit_loads(teacher_folder: str) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from sparsekit.distributed import PROCESSES
 from sparsekit.errors import ConfigError, UserError
@@ -31,13 +31,13 @@ from sparsekit.sparseml.engine import Report, run_worker, trainer_arguments
 from sparsekit.sparseml.peer import peer_problem
 from sparsekit.sparseml.recipes.mapping import NEWER
 from sparsekit.sparseml.recipes.write import to_sparseml
-from sparsekit.tasks.text_classification import TextClassification
+from sparsekit.tasks.config import build_task
 from sparsekit.training.record import check_steps, record_model, write_schedule
 
 # Two implementations of the same rounding differ where a value lies between two integers.
 MAX_DIFFERENCE = 0.05
-# The task whose models and labels the worker reads.
-_TASK = f"{TextClassification.__module__}.{TextClassification.__qualname__}"
+# What the worker loads the student as: its labels are a number or a list of numbers for each row.
+HEAD = AutoModelForSequenceClassification
 
 
 @dataclass(kw_only=True)
@@ -48,13 +48,7 @@ class SparseML:
         """What SparseML's Trainer cannot do of the resolved config `values`."""
         install = peer_problem("sparseml")
         found = [f"engine=sparseml is not installed: {install}"] if install else []
-        # A config without a task is text classification.
-        task = (values.get("task") or {}).get("_target_") or _TASK
-        if task != _TASK:
-            found.append(
-                f"engine=sparseml trains text classification alone, not {task}; set "
-                "task=text_classification or engine=sparsekit"
-            )
+        found += _task_problems(values)
         try:
             recipe_text(recipe)
         except ConfigError as error:
@@ -130,6 +124,19 @@ class SparseML:
         engine = {"version": result["sparseml"], "max_abs_diff": difference}
         results = record_model(plan.recipe, student.model, run, plan.training, measured, "fp32")
         return {**results, "sparseml": engine}
+
+
+def _task_problems(values: Mapping[str, Any]) -> list[str]:
+    try:
+        task = build_task(values, trusted=True)
+    except ConfigError:
+        return []  # It is reported where the plan builds the task.
+    if task.head is HEAD:
+        return []
+    return [
+        f"engine=sparseml trains models for sequence classification, not for {task.name}; set "
+        "engine=sparsekit"
+    ]
 
 
 def check_loadable(model: PreTrainedModel) -> None:
