@@ -19,6 +19,8 @@ from sparsekit.cli.app import app
 from sparsekit.metrics import multi_label
 
 LABELS = ["plot", "positive"]
+# The seed of each split's rows.
+SPLITS = {"train": 0, "validation": 1, "test": 2}
 SHORT = [
     "teacher=none",
     "training=smoke",
@@ -35,15 +37,17 @@ def predicted(run: Path, *words: str) -> str:
     return done.stdout
 
 
-def files(folder: Path, kind: str) -> list[str]:
-    return [f"dataset.data_files.{split}={folder / split}.{kind}" for split in SPLITS]
-
-
-SPLITS = {"train": 0, "validation": 1, "test": 2}
-
-
-def completed(folder: Path, *overrides: str) -> dict[str, Any]:
-    summary = run_here(folder, *SHORT, *overrides)
+def completed(folder: Path, student: str, kind: str, *overrides: str) -> dict[str, Any]:
+    """The summary of a run in `folder/run` on the files `<split>.<kind>` of `folder`."""
+    files = [f"dataset.data_files.{split}={folder / split}.{kind}" for split in SPLITS]
+    summary = run_here(
+        folder / "run",
+        *SHORT,
+        f"dataset={kind}",
+        *files,
+        f"student.checkpoint={student}",
+        *overrides,
+    )
     assert summary["status"] == "completed"
     assert summary["export"]["verified"] is True
     return summary
@@ -64,14 +68,8 @@ def test_labels_above_the_threshold_of_the_validation_split(
         ]
         csv_files.write_csv(tmp_path / f"{split}.csv", rows)
     run = tmp_path / "run"
-    summary = completed(
-        run,
-        "task=multi_label",
-        "dataset=csv",
-        f"dataset.label_columns=[{','.join(LABELS)}]",
-        *files(tmp_path, "csv"),
-        f"student.checkpoint={student_folder}",
-    )
+    labels = f"dataset.label_columns=[{','.join(LABELS)}]"
+    summary = completed(tmp_path, student_folder, "csv", "task=multi_label", labels)
     deployed = json.loads((run / "deployment" / "task.json").read_text())
     threshold = deployed["threshold"]
     for split in ("validation", "test"):
@@ -105,15 +103,8 @@ def test_texts_in_the_order_of_a_regression(student_folder: str, tmp_path: Path)
         ]
         csv_files.write_csv(tmp_path / f"{split}.csv", rows)
     run = tmp_path / "run"
-    summary = completed(
-        run,
-        "task=regression",
-        "dataset=csv",
-        "dataset.text_columns=[first,second]",
-        "dataset.label_column=closeness",
-        *files(tmp_path, "csv"),
-        f"student.checkpoint={student_folder}",
-    )
+    columns = ["dataset.text_columns=[first,second]", "dataset.label_column=closeness"]
+    summary = completed(tmp_path, student_folder, "csv", "task=regression", *columns)
     assert set(summary["metrics"]["test"]) == {"pearson", "spearman", "mse"}
     texts = [f"the plot is {word} ." for words in hub_seed.WORDS.values() for word in words]
     (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in texts))
@@ -135,14 +126,8 @@ def test_entities_of_conll_files(student_folder: str, tmp_path: Path) -> None:
         ]
         (tmp_path / f"{split}.conll").write_text("\n".join(sentences))
     run = tmp_path / "run"
-    summary = completed(
-        run,
-        "dataset=conll",
-        *files(tmp_path, "conll"),
-        f"student.checkpoint={student_folder}",
-        "training.max_steps=60",
-        "recipe.init_lr=0.01",
-    )
+    longer = ["training.max_steps=60", "recipe.init_lr=0.01"]
+    summary = completed(tmp_path, student_folder, "conll", *longer)
     assert summary["metrics"]["test"]["f1"] > 0.5
     text = "the plot is warm ."
     [answer] = json.loads(predicted(run, "--json", text))

@@ -81,11 +81,10 @@ def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@pytest.fixture(scope="module")
-def run(reader_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("answers")
+def run_on_questions(folder: Path, reader: str, *words: str, unanswerable: bool = False) -> Path:
+    """A completed run of half a reader's weights on 30 questions, as `words` say."""
+    lines = "".join(json.dumps(row) + "\n" for row in questions(30, unanswerable))
     for split in ("train", "validation"):
-        lines = "".join(json.dumps(row) + "\n" for row in questions(30, unanswerable=True))
         (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
     launching.run_here(
         folder / "run",
@@ -94,12 +93,22 @@ def run(reader_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(f"dataset.data_files.{s}={folder}/{s}.jsonl" for s in ("train", "validation")),
         "dataset.max_length=32",
         "dataset.doc_stride=8",
-        "dataset.unanswerable=true",
-        f"student.checkpoint={reader_folder}",
+        f"dataset.unanswerable={unanswerable}",
+        f"student.checkpoint={reader}",
         "student.sparsity=0.5",
+        "training=smoke",
+        *words,
+    )
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(reader_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_on_questions(
+        tmp_path_factory.mktemp("answers"),
+        reader_folder,
         "teacher=checkpoint",
         f"teacher.checkpoint={reader_folder}",
-        "training=smoke",
         "training.max_steps=8",
         "training.eval_strategy=epoch",
         "recipe.num_epochs=2",
@@ -108,8 +117,8 @@ def run(reader_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "runtime=onnxruntime",
         "runtime.requests=2",
         "runtime.batches=1",
+        unanswerable=True,
     )
-    return folder / "run"
 
 
 def test_a_run_is_scored_exported_and_timed(run: Path) -> None:
@@ -270,27 +279,15 @@ def answered(
 @pytest.fixture(scope="module")
 def float_run(reader_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reader in float32, whose deployment computes what its model computes."""
-    folder = tmp_path_factory.mktemp("float")
-    for split in ("train", "validation"):
-        lines = "".join(json.dumps(row) + "\n" for row in questions(30))
-        (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-    launching.run_here(
-        folder / "run",
-        "task=question_answering",
-        "dataset=json",
-        *(f"dataset.data_files.{s}={folder}/{s}.jsonl" for s in ("train", "validation")),
-        "dataset.max_length=32",
-        "dataset.doc_stride=8",
-        f"student.checkpoint={reader_folder}",
-        "student.sparsity=0.5",
+    return run_on_questions(
+        tmp_path_factory.mktemp("float"),
+        reader_folder,
         "teacher=none",
         "recipe=dense",
-        "training=smoke",
         "training.max_steps=1",
         "recipe.num_epochs=1",
         "runtime=none",
     )
-    return folder / "run"
 
 
 @pytest.fixture(scope="module")
