@@ -38,7 +38,7 @@ def made(name: str, weights: int, *growth: float) -> LayerSensitivity:
     return LayerSensitivity(name=name, weights=weights, pruned=pruned, int8=0.0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model() -> BertForSequenceClassification:
     torch.manual_seed(0)
     config = tiny_bert(num_hidden_layers=2, max_position_embeddings=16)

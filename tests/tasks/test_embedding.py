@@ -336,7 +336,8 @@ PAIRS = Embedding(text_columns=["a", "b"], score_column="score")
 
 
 @pytest.mark.parametrize(
-    ("score", "shown"), [("NaN", "'NaN'"), (None, "None"), ("high", "'high'"), ("inf", "'inf'")]
+    ("score", "shown"),
+    [("NaN", "'NaN'"), (None, "such as NaN or missing;"), ("high", "'high'"), ("inf", "'inf'")],
 )
 def test_scores_that_are_no_numbers_are_named(score: Any, shown: str) -> None:
     columns = {"a": ["one", "two"], "b": ["uno", "due"], "score": ["4.5", score]}
