@@ -33,13 +33,13 @@ from typing import Any
 import torch
 
 from sparsekit.models.loading import Student, load_for_task
+from sparsekit.sparseml.peer import peer_problem, peer_python
 from sparsekit.system import SPIN_COUNT, cores, cpu_name
 from sparsekit.tasks.text_classification import TextClassification
 
 TASK = TextClassification(max_length=128)
 
 ROOT = Path(__file__).resolve().parents[1]
-PEER = ROOT / ".venv-peer" / "bin" / "python"
 REVIEWS = ROOT.parent / "shared" / "data" / "rotten_tomatoes"
 RECIPE = ROOT / "tests" / "sparseml_recipes" / "transfer_qat.yaml"
 QAT_START = 2.0
@@ -135,7 +135,7 @@ def race(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]
     arguments += ["--seed", options.seed, *(["--evaluate"] if options.full else [])]
     scripts = {
         "sparsekit": [sys.executable, ROOT / "benchmarks" / "sparsekit_train.py"],
-        "sparseml": [PEER, ROOT / "sparsekit/sparseml/workers/sparseml_train.py"],
+        "sparseml": [peer_python(), ROOT / "sparsekit/sparseml/workers/sparseml_train.py"],
     }
     workers = {}
     for name, script in scripts.items():
@@ -214,8 +214,8 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.data / "train.csv").is_file():
         parser.error(f"{options.data} has no train.csv: give --data with a folder that has one")
-    if not PEER.exists():
-        sys.exit(f"there is no {PEER}: run make peer-env")
+    if problem := peer_problem("sparseml"):
+        sys.exit(f"SparseML is not installed: {problem}")
     with tempfile.TemporaryDirectory() as folder:
         results = race(options, Path(folder))
     steps = {name: len(result["steps"]) for name, result in results.items()}
