@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from deepsparse_pipeline import pipeline_answers
 from families import enlarge
 from onnxruntime import InferenceSession
 from serving import post, serving
@@ -37,6 +39,7 @@ from sparsekit.onnx.layouts.token_vectors import remove_token_vectors
 from sparsekit.onnx.layouts.write import write_layout
 from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.pipeline import Pipeline
+from sparsekit.sparseml.peer import peer_python
 from sparsekit.tasks.embedding import Embedding, embedding_distance, pooled
 from sparsekit.training.trainer import SparseTrainer
 
@@ -175,6 +178,30 @@ def test_our_own_runtime_computes_the_mean_of_all_tokens(run: Path) -> None:
     theirs = np.array(Pipeline(run)(texts))
     assert (ours * theirs).sum(axis=1).min() > 0.995
     assert np.abs(ours - theirs).mean() < 5e-3
+
+
+# The graph pools: no layer of it is cut off, and its one vector for each text is returned as it is.
+EMBEDDERS = """
+pipeline = Pipeline.create(
+    task="transformers_embedding_extraction",
+    model_path="deployment/",
+    emb_extraction_layer=None,
+    sequence_length=64,
+)
+print(json.dumps(pipeline(given).embeddings))
+"""
+
+
+@pytest.mark.skipif(peer_python() is None, reason="no peer environment: make peer-env")
+def test_the_pipeline_of_deepsparse_returns_the_same_vectors(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    export(copy, ExportConfig(form="deepsparse"))
+    texts = [str(row["text"]) for row in hub_seed.reviews(24, seed=5)]
+    theirs = np.array(pipeline_answers(EMBEDDERS, copy / "deployment", tmp_path, texts))
+    ours = np.array(Pipeline(copy, runtime="deepsparse")(texts))
+    assert theirs.shape == (24, 32)
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    np.testing.assert_allclose(theirs, Pipeline(copy)(texts), atol=1e-2)
 
 
 def test_predict_without_torch_orders_texts(run: Path) -> None:
