@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,25 @@ def unread_variables(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
     return problems
 
 
+def idle_variables(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """A warning for each recipe variable in `overrides` that only disabled modifiers read.
+
+    `recipe.obs_frequency=1.0` is an example while `recipe.obs_gradients` is 0. It is not refused,
+    because a sweep may vary both. `cfg` is the unresolved config.
+    """
+    warnings = []
+    for override in overrides:
+        if match := _VARIABLE.match(override):
+            recipe, name = match.groups()
+            disabled, live = _without_disabled(cfg, recipe)
+            if disabled and name in _read(cfg, recipe) - _read(live, recipe) - _ALWAYS_READ:
+                warnings.append(
+                    f"{override} has no effect: only modifiers that are disabled read it, "
+                    f"of {', '.join(disabled)}"
+                )
+    return warnings
+
+
 def unread_keys(cfg: DictConfig) -> list[str]:
     """A problem for each key of `cfg` that nothing is built from and no interpolation refers to.
 
@@ -85,3 +105,20 @@ def _read(cfg: DictConfig, recipe: str) -> set[str]:
     absolute = re.findall(rf"\${{{re.escape(recipe)}\.(\w+)", OmegaConf.to_yaml(cfg))
     relative = re.findall(r"\${\.+(\w+)", OmegaConf.to_yaml(OmegaConf.select(cfg, recipe)))
     return set(absolute) | set(relative)
+
+
+def _without_disabled(cfg: DictConfig, recipe: str) -> tuple[list[str], DictConfig]:
+    """The names of the recipe's disabled modifiers, and `cfg` without them.
+
+    What decides that they are disabled stays.
+    """
+    disabled, live = [], copy.deepcopy(cfg)
+    OmegaConf.set_struct(live, False)
+    modifiers = OmegaConf.select(live, f"{recipe}.modifiers") or {}
+    for name in list(modifiers):
+        modifier = modifiers[name]
+        if isinstance(modifier, DictConfig) and not modifier.get("enabled", True):
+            disabled.append(str(name))
+            for key in set(modifier) - {"enabled"}:
+                modifier.pop(key)
+    return disabled, live

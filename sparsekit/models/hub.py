@@ -58,6 +58,9 @@ def fetch(
             _refuse_adapter(stored, checkpoint)
             if weights and not any(stored.glob("*.safetensors")):
                 stored = _download(checkpoint, revision, ["pytorch_model*.bin"])
+            if (stored / "modules.json").is_file():
+                # What sentence-transformers computes after the model, such as pooling.
+                _download(checkpoint, revision, ["[1-9]_*/*"], nested=True)
         return stored
     except HFValidationError as error:
         raise UserError(
@@ -112,9 +115,13 @@ def _shards(index: Path) -> list[Path]:
     return files
 
 
-def _download(checkpoint: str, revision: str | None, patterns: list[str]) -> Path:
+def _download(
+    checkpoint: str, revision: str | None, patterns: list[str], *, nested: bool = False
+) -> Path:
+    """Download the files that match one of `patterns`, those in subfolders only with `nested`."""
+    ignored = None if nested else ["*/*"]
     return Path(
         snapshot_download(
-            checkpoint, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]
+            checkpoint, revision=revision, allow_patterns=patterns, ignore_patterns=ignored
         )
     )

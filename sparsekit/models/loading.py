@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import re
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ from sparsekit.shape.choice import Shares
 from sparsekit.shape.config import shaped
 from sparsekit.shape.shrink import Shrink
 from sparsekit.tasks.base import Task
+
+log = logging.getLogger(__name__)
 
 _CHOOSE = "choose an encoder such as a BERT, RoBERTa or DistilBERT"
 # Weights that a checkpoint of any task has; a pooler and a head may be new.
@@ -103,6 +106,9 @@ class Student:
         folder = fetch(self.checkpoint, self.revision, key=CHECKPOINT)
         loaded, missing = load_for_task(folder, task, label_names)
         check_body(folder, missing)
+        if problem := contradiction(folder, task, CHECKPOINT):
+            # Training may teach it another setting.
+            log.warning("%s", problem)
         if self.sparsity is not None:
             prune(loaded.model, self.sparsity)
         return replace(loaded, missing=missing)
@@ -117,6 +123,21 @@ def read_config(folder: Path) -> PreTrainedConfig:
         text = " ".join(str(error).split())
         raise UserError(f"cannot read {folder / 'config.json'}: {text}") from error
     return config
+
+
+def contradiction(folder: Path, task: Task, name: str) -> str | None:
+    """How the files of the checkpoint called `name` contradict the task's settings, if they do."""
+    try:
+        settings = task.settings_of(folder)
+    except UserError as error:
+        return f"{name}: {error}"
+    wrong = {key: value for key, value in settings.items() if getattr(task, key) != value}
+    found = [
+        f"{name} was trained with {key}={value}, and dataset.{key} is {getattr(task, key)}, so its "
+        f"outputs would be others; set dataset.{key}={value}"
+        for key, value in wrong.items()
+    ]
+    return " and ".join(found) or None
 
 
 def load_for_task(

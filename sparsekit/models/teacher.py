@@ -33,7 +33,7 @@ from sparsekit.models.kept_outputs import (
     mean,
     read_kept,
 )
-from sparsekit.models.loading import LoadedModel, load_for_task, read_config
+from sparsekit.models.loading import LoadedModel, contradiction, load_for_task, read_config
 from sparsekit.models.predict import predict_outputs
 from sparsekit.tasks.base import Data, Task
 from sparsekit.tasks.cache_key import cache_key
@@ -119,9 +119,15 @@ Teacher = NoTeacher | Checkpoint | Finetuned | Self
 
 
 def label_order(folder: Path, task: Task, name: str, label_names: list[str]) -> list[int] | None:
-    """The index in the outputs of the teacher in `folder` of each label of the data."""
+    """The index in the outputs of the teacher in `folder` of each label of the data.
+
+    Raises UserError for a teacher that does not fit the task.
+    """
     config = read_config(folder)
-    return task.teacher_order(config, config.architectures or [], name, label_names)
+    order = task.teacher_order(config, config.architectures or [], name, label_names)
+    if problem := contradiction(folder, task, f"the teacher {name!r}"):
+        raise UserError(problem)
+    return order
 
 
 def teacher_outputs(

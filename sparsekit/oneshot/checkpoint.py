@@ -26,15 +26,15 @@ from sparsekit.oneshot.checkpoint_task import task_of_checkpoint, with_file_colu
 from sparsekit.shape.config import KEY
 from sparsekit.tasks.base import Data as Rows
 from sparsekit.tasks.base import Task
+from sparsekit.tasks.sentence_modules import MODULES
 from sparsekit.tasks.text_classification import TextClassification
 
 log = logging.getLogger(__name__)
 
 # The files of a checkpoint besides its weights: tokenizer, settings of generation.
 _BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
-# What sentence-transformers computes after the model, such as pooling, and the list of it.
+# What sentence-transformers computes after the model, such as pooling.
 _MODULES = ("[0-9]_*/*.json", "[0-9]_*/*.safetensors")
-_LIST_OF_MODULES = "modules.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,12 +173,12 @@ def _beside_weights(folder: Path, model: PreTrainedModel) -> Iterator[Path]:
         yield from (
             path
             for path in folder.glob(pattern)
-            if not path.name.endswith(".index.json") and path.name != _LIST_OF_MODULES
+            if not path.name.endswith(".index.json") and path.name != MODULES
         )
     # They name the width of the vectors, which `shrink` may have changed.
     widths = [_width(config) for config in (read_config(folder), model.config)]
-    if (folder / _LIST_OF_MODULES).is_file() and widths[0] == widths[1]:
-        yield folder / _LIST_OF_MODULES
+    if (folder / MODULES).is_file() and widths[0] == widths[1]:
+        yield folder / MODULES
         for pattern in _MODULES:
             yield from folder.glob(pattern)
 

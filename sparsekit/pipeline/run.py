@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from sparsekit.config.build import build
 from sparsekit.config.plain import plain
-from sparsekit.config.unread import unread_keys, unread_variables
+from sparsekit.config.unread import idle_variables, unread_keys, unread_variables
 from sparsekit.distributed import FIRST_PROCESS
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.pipeline import stages
@@ -60,6 +60,8 @@ def _run(cfg: DictConfig, hydra: HydraConf, folder: RunFolder) -> None:
     names = {key: name for key, name in hydra.runtime.choices.items() if key in cfg}
     plan, tracking = _checked(cfg, hydra, names, folder)
     if FIRST_PROCESS:
+        for warning in idle_variables(cfg, hydra.overrides.task):
+            log.warning("%s", warning)
         _replace_earlier(folder, plan)
     # The sweep's date and time, as Hydra names its folder.
     sweep = "/".join(Path(hydra.sweep.dir).parts[-2:]) if hydra.mode == RunMode.MULTIRUN else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers import PreTrainedConfig
@@ -19,9 +19,7 @@ from sparsekit.system import expanded
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.embedding import Embedding
 from sparsekit.tasks.masked_lm import MaskedLM
-
-# What sentence-transformers computes of a text, one after the other; in its folders alone.
-MODULES = "modules.json"
+from sparsekit.tasks.sentence_modules import MODULES
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,13 @@ def dense_model(model: str, overrides: Sequence[str]) -> DenseModel:
     for head in heads:
         task = given or _trained_for(model, folder, config, head)
         if task is not None and task.is_head(head):
-            return DenseModel(folder, task, [] if given else task_words(model, task))
+            if given:
+                return DenseModel(folder, task, [])
+            settings = task.settings_of(folder)
+            words = [f"dataset.{key}={value}" for key, value in settings.items()]
+            return DenseModel(
+                folder, replace(task, **settings), [*task_words(model, task), *words]
+            )
     purpose = "a task" if given is None else given.name
     embeds = any(map(Embedding().is_head, heads))
     raise UserError(

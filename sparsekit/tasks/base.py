@@ -174,6 +174,13 @@ class Task(ABC):
         """Whether a model class of this name, such as BertForSequenceClassification, is its."""
         return name.endswith(self.head.__name__.removeprefix("AutoModel"))
 
+    def settings_of(self, folder: Path) -> dict[str, Any]:
+        """The fields of the task that the files of a checkpoint decide, with their values.
+
+        Raises UserError where the checkpoint needs what the task does not have.
+        """
+        return {}
+
     @abstractmethod
     def check_model(self, config: PreTrainedConfig) -> None:
         """Raise UserError unless a model of the head with this config can be trained."""

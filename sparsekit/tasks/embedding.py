@@ -33,6 +33,7 @@ from sparsekit.shape.config import shaped
 from sparsekit.tasks.base import Data, Labels, Scores, Task
 from sparsekit.tasks.checks import checked_splits, length_problems, metric_problems
 from sparsekit.tasks.inputs import padding_side
+from sparsekit.tasks.sentence_modules import pooling_of
 from sparsekit.tasks.texts import column_problems
 
 # One token of text, and the two special tokens around it.
@@ -166,6 +167,10 @@ class Embedding(Task):
 
     def is_head(self, name: str) -> bool:
         return name.endswith("Model")
+
+    def settings_of(self, folder: Path) -> dict[str, Any]:
+        pooling = pooling_of(folder)
+        return {} if pooling is None else {"pooling": pooling}
 
     def check_model(self, config: PreTrainedConfig) -> None:
         if self.pooling == "first" and padding_side(config) == "left":

@@ -7,7 +7,13 @@ import re
 import pytest
 from launching import composed
 
-from sparsekit.config.unread import KEYS, PLAIN_GROUPS, unread_keys, unread_variables
+from sparsekit.config.unread import (
+    KEYS,
+    PLAIN_GROUPS,
+    idle_variables,
+    unread_keys,
+    unread_variables,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +39,29 @@ def test_variables_that_nothing_reads(override: str, problem: str | None) -> Non
         (text,) = found
         assert re.search(problem, text)
         assert text.startswith(override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "idle"),
+    [
+        (["recipe.obs_frequency=1.0"], ["recipe.obs_frequency=1.0"]),
+        (["recipe.obs_frequency=1.0", "recipe.obs_gradients=8"], []),
+        (["recipe.obs_gradients=8", "recipe.pruning_frequency=1"], ["recipe.pruning_frequency=1"]),
+        (
+            ["recipe.qat_epochs=0", "recipe.observer_epoch=1", "recipe.qat_epochs=0"],
+            ["recipe.observer_epoch=1"],
+        ),
+        (["recipe.hidden_gain=0", "recipe.final_sparsity=0", "recipe.num_epochs=3"], []),
+        (["recipe.final_sparsity=0", "recipe.mask_type=block4"], ["recipe.mask_type=block4"]),
+        (["recipe.modifiers.obs.update_frequency=2", "seed=3"], []),
+    ],
+)
+def test_variables_that_only_disabled_modifiers_read(
+    overrides: list[str], idle: list[str]
+) -> None:
+    found = idle_variables(composed("dataset=quickstart", "recipe=from_dense", *overrides), overrides)
+    assert [text.partition(" ")[0] for text in found] == idle
+    assert all("only modifiers that are disabled read it, of " in text for text in found)
 
 
 @pytest.mark.parametrize(
