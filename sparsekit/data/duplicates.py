@@ -44,7 +44,7 @@ def normalized(text: str) -> str:
 
 def row_texts(rows: Dataset, columns: Sequence[str]) -> Iterator[str]:
     """The normalized texts of each row, one null character apart."""
-    texts = zip(*(_texts(rows, name) for name in columns), strict=True)
+    texts = zip(*(column_texts(rows, name) for name in columns), strict=True)
     return ("\0".join(map(normalized, row)) for row in texts)
 
 
@@ -60,7 +60,7 @@ def repeated(keys: Keys) -> npt.NDArray[np.bool_]:
     return ~first
 
 
-def _texts(rows: Dataset, name: str) -> Iterator[str]:
+def column_texts(rows: Dataset, name: str) -> Iterator[str]:
     """The column as text; the words of a list are joined by blanks."""
     for value in values(rows, name):
         if value is None:

@@ -70,6 +70,8 @@ class MoreTexts:
     def read(self, columns: Sequence[Column], form: CsvFormat) -> list[list[str]]:
         """The texts of the files, for each of `columns`; raises UserError where there are none.
 
+        The words of a list are joined by blanks; a column of lists may hold texts instead.
+
         form: how csv files are written; they may have a header even so.
         """
         found: list[list[str]] = [[] for _ in columns]
@@ -89,6 +91,18 @@ class MoreTexts:
 
 
 def _rows(path: Path, columns: Sequence[Column], form: CsvFormat) -> Dataset:
+    if not any(column.lists for column in columns):
+        return _texts(path, columns, form)
+    try:
+        return _texts(path, [replace(column, lists=False) for column in columns], form)
+    except ConfigError as error:
+        try:
+            return _texts(path, columns, form)
+        except UserError:
+            raise error from None
+
+
+def _texts(path: Path, columns: Sequence[Column], form: CsvFormat) -> Dataset:
     if form.columns is not None:
         with suppress(ConfigError):  # No header, or one without the columns.
             return read_files(path, columns, form=replace(form, columns=None))
@@ -98,6 +112,8 @@ def _rows(path: Path, columns: Sequence[Column], form: CsvFormat) -> Dataset:
 def _text(value: Any, path: Path, column: Column) -> str:
     if value is None or isinstance(value, str):
         return value or ""
+    if column.lists and all(isinstance(word, str) for word in value):
+        return " ".join(value)
     raise UserError(
         f"dataset.unlabeled: {path}, column {column.name!r} holds {type(value).__name__}, not text"
     )

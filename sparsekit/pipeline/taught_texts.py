@@ -17,9 +17,9 @@ from datasets import Dataset, concatenate_datasets
 
 from sparsekit.cache import cached, content_hash
 from sparsekit.data.augmentation import Augmentation, augmented
-from sparsekit.data.columns import select, values
+from sparsekit.data.columns import select
 from sparsekit.data.delimited import CsvFormat
-from sparsekit.data.duplicates import repeated, text_keys
+from sparsekit.data.duplicates import column_texts, repeated, text_keys
 from sparsekit.data.more_texts import MoreTexts
 from sparsekit.errors import UserError
 from sparsekit.models.contents import weights_hash
@@ -28,7 +28,6 @@ from sparsekit.models.masked_words import MaskedWords
 from sparsekit.models.teacher import Teacher
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.base import Data, Task
-from sparsekit.tasks.texts import NAMES
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +52,8 @@ def more_texts_problems(
     found = []
     if not task.takes_more_texts:
         found.append(
-            f"{name} is for text classification, regression, multi-label classification and "
-            f"embeddings, not for {task.name}; leave it out"
+            f"{name} is for text classification, regression, multi-label and token "
+            f"classification and embeddings, not for {task.name}; leave it out"
         )
     if teacher is not None and not teacher.teaches:
         found.append(f"{name} adds texts for a teacher to label, but there is none: set teacher")
@@ -77,8 +76,8 @@ def with_more_texts(data: Data, more: MoreTexts, form: CsvFormat) -> Data:
     if not more.any:
         return data
     train = data.splits["train"]
-    names = [name for name in NAMES if name in train.column_names]
-    labelled = [list(values(train, name)) for name in names]
+    names = [name for name in data.task.text_names if name in train.column_names]
+    labelled = [list(column_texts(train, name)) for name in names]
     read = more.read([column for column in data.task.columns() if column.is_text], form)
     if len(names) < len(read):  # a task whose rows are single texts reads pairs one by one
         read = [list(chain.from_iterable(read))]
@@ -121,5 +120,5 @@ def _new(rows: Dataset, data: Data, names: list[str]) -> Dataset:
     new = ~repeated(keys)
     for split in data.splits.values():
         new &= ~np.isin(keys, text_keys(split, names))
-    new &= np.array([bool(text.strip()) for text in values(rows, names[0])], dtype=bool)
+    new &= np.array([bool(text.strip()) for text in column_texts(rows, names[0])], dtype=bool)
     return select(rows, new)

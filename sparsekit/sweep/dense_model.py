@@ -52,9 +52,7 @@ def dense_model(model: str, overrides: Sequence[str]) -> DenseModel:
                 return DenseModel(folder, task, [])
             settings = task.settings_of(folder)
             words = [f"dataset.{key}={value}" for key, value in settings.items()]
-            return DenseModel(
-                folder, replace(task, **settings), [*task_words(model, task), *words]
-            )
+            return DenseModel(folder, replace(task, **settings), [*task_words(model, task), *words])
     purpose = "a task" if given is None else given.name
     embeds = any(map(Embedding().is_head, heads))
     raise UserError(

@@ -58,7 +58,8 @@ class Task(ABC):
     first_token: whether the outputs depend on the last layer's output for the first token alone.
     learns_from_teacher: whether the teacher's outputs are all there is to learn. Rows then need no
         labels, every split is taught, and `loss` is the task's loss.
-    takes_more_texts: whether its rows are texts that a teacher can label, see `unlabelled`.
+    takes_more_texts: whether its rows are texts that a teacher can label, see `more_rows`.
+    text_names: the columns of text that rows in its own form may have.
     weighs_classes: whether the loss is the cross entropy of one class a row, so that
         `training.class_weights` can weigh it.
     smooths_labels: whether the loss is a cross entropy of `logits` against `labels`, so that
@@ -80,6 +81,7 @@ class Task(ABC):
     first_token: ClassVar[bool] = False
     learns_from_teacher: ClassVar[bool] = False
     takes_more_texts: ClassVar[bool] = False
+    text_names: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     weighs_classes: ClassVar[bool] = False
     smooths_labels: ClassVar[bool] = False
     words: ClassVar[bool] = False
@@ -157,7 +159,7 @@ class Task(ABC):
     def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
         """Rows in the task's own form of columns of texts, with labels that mean nothing."""
 
-    def more_rows(self, texts: Sequence[Sequence[Any]], train: Dataset) -> Dataset:
+    def more_rows(self, texts: Sequence[Sequence[str]], train: Dataset) -> Dataset:
         """Rows of columns of texts, to be labelled by a teacher, that follow those of `train`.
 
         train: the training rows in the task's own form, whose features the result has.

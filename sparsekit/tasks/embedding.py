@@ -156,7 +156,7 @@ class Embedding(Task):
         labels = [[float(row), float("nan")] for row in range(len(rows))]
         return Dataset.from_dict({"text": rows, "label": labels})
 
-    def more_rows(self, texts: Sequence[Sequence[Any]], train: Dataset) -> Dataset:
+    def more_rows(self, texts: Sequence[Sequence[str]], train: Dataset) -> Dataset:
         # Each text is a pair by itself, whose number no row of `train` has.
         (rows,) = texts
         labels = [[float(len(train) + row), float("nan")] for row in range(len(rows))]

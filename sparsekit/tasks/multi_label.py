@@ -165,7 +165,7 @@ class MultiLabel(Task):
     def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
         return unlabelled_texts(texts, [0.0])
 
-    def more_rows(self, texts: Sequence[Sequence[Any]], train: Dataset) -> Dataset:
+    def more_rows(self, texts: Sequence[Sequence[str]], train: Dataset) -> Dataset:
         width = len(train[0]["label"])
         return unlabelled_texts(texts, [0.0] * width).cast(train.features)
 

@@ -32,8 +32,8 @@ def pooling_of(folder: Path) -> str | None:
     place = kinds.index("Pooling")
     if after := [kind for kind in kinds[place + 1 :] if kind not in _NEUTRAL]:
         raise UserError(
-            f"{folder} computes its vectors by {' and '.join(after)} after pooling, which sparsekit "
-            "does not have: they would be others; choose a checkpoint without"
+            f"{folder} computes its vectors by {' and '.join(after)} after pooling, which "
+            "sparsekit does not have: they would be others; choose a checkpoint without"
         )
     file = folder / modules[place][1] / "config.json"
     if not file.is_file():

@@ -63,6 +63,8 @@ class TokenClassification(AdditiveTask):
     head: ClassVar[type[Any]] = AutoModelForTokenClassification
     smooths_labels: ClassVar[bool] = True
     words: ClassVar[bool] = True
+    takes_more_texts: ClassVar[bool] = True
+    text_names: ClassVar[tuple[str, ...]] = ("tokens",)
 
     token_column: str = "tokens"
     tag_column: str = "tags"
@@ -151,6 +153,10 @@ class TokenClassification(AdditiveTask):
     def unlabelled(self, texts: Sequence[Sequence[Any]]) -> Dataset:
         (rows,) = texts
         return Dataset.from_dict({"tokens": rows, "tags": [[0] * len(row) for row in rows]})
+
+    def more_rows(self, texts: Sequence[Sequence[str]], train: Dataset) -> Dataset:
+        (rows,) = texts
+        return self.unlabelled([[text.split() for text in rows]]).cast(train.features)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
         return Collator(tokenizer, {"labels": IGNORED, "teacher_logits": float("nan")})

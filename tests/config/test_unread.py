@@ -56,10 +56,9 @@ def test_variables_that_nothing_reads(override: str, problem: str | None) -> Non
         (["recipe.modifiers.obs.update_frequency=2", "seed=3"], []),
     ],
 )
-def test_variables_that_only_disabled_modifiers_read(
-    overrides: list[str], idle: list[str]
-) -> None:
-    found = idle_variables(composed("dataset=quickstart", "recipe=from_dense", *overrides), overrides)
+def test_variables_that_only_disabled_modifiers_read(overrides: list[str], idle: list[str]) -> None:
+    cfg = composed("dataset=quickstart", "recipe=from_dense", *overrides)
+    found = idle_variables(cfg, overrides)
     assert [text.partition(" ")[0] for text in found] == idle
     assert all("only modifiers that are disabled read it, of " in text for text in found)
 

@@ -20,6 +20,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     BertForMaskedLM,
     BertTokenizerFast,
@@ -38,6 +39,7 @@ from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.base import Data
 from sparsekit.tasks.embedding import Embedding
 from sparsekit.tasks.multi_label import KIND, MultiLabel
+from sparsekit.tasks.question_answering import QuestionAnswering
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.tasks.token_classification import TokenClassification
 from sparsekit.training.recipe_trainer import RecipeTrainer
@@ -208,7 +210,7 @@ def test_what_cannot_learn_from_texts_without_labels_is_refused(tmp_path: Path) 
     for problem, arguments in (
         ("dataset.unlabeled adds texts for a teacher", (more, task, NoTeacher(), whole)),
         ("recipe.distill_hardness=1", (more, task, Self(), half)),
-        ("not for token classification", (more, TokenClassification(), Self(), whole)),
+        ("not for question answering", (more, QuestionAnswering(), Self(), whole)),
         ("copies is -1", (MoreTexts(augment={"copies": -1}), task, Self(), whole)),
         ("name some of ngrams", (MoreTexts(augment={"methods": ["x"]}), task, Self(), whole)),
         ("so set both or neither", (_masked(None), task, Self(), whole)),
@@ -248,6 +250,80 @@ def test_texts_of_embeddings_are_added_one_by_one(tmp_path: Path) -> None:
     half = Recipe.build({"num_epochs": 1, "modifiers": {"distillation": labels_too}})
     more = MoreTexts(unlabeled=str(file))
     assert more_texts_problems(more, task, Self(), half) == []
+
+
+TAGGED = {
+    "tokens": [["Ada", "met", "Bo"], ["a", "film"]],
+    "tags": [["B-X", "O", "B-X"], ["O", "O"]],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("more.jsonl", '{"tokens": ["ada", "MET", "bo"]}\n{"tokens": ["new", "York"]}\n'),
+        ("more.jsonl", '{"tokens": "a film"}\n{"tokens": "new York"}\n{"tokens": " "}\n'),
+        ("more.csv", "tokens\nAda met Bo\nnew  York\n"),
+    ],
+)
+def test_words_are_added_from_lists_and_from_texts(name: str, content: str, tmp_path: Path) -> None:
+    rows = Dataset.from_dict(TAGGED)
+    known = TokenClassification().load(ReadRows(DatasetDict(train=rows, validation=rows)))
+    file = tmp_path / name
+    file.write_text(content)
+    added = with_more_texts(known, MoreTexts(unlabeled=str(file)), CSV).splits["train"]
+    assert added["tokens"][:] == [*TAGGED["tokens"], ["new", "York"]]
+    assert [len(tags) for tags in added["tags"]] == [3, 2, 2]
+    assert added.features == known.splits["train"].features
+    twice = MoreTexts(augment={"copies": 2, "methods": ["ngrams"]})
+    made = with_more_texts(known, twice, CSV).splits["train"]["tokens"][2:]
+    assert made and {word for row in made for word in row} <= {"Ada", "met", "Bo", "a", "film"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("mixed.jsonl", '{"tokens": ["a"]}\n{"tokens": "b c"}\n', "line 1: column 'tokens' holds"),
+        ("numbers.jsonl", '{"tokens": [{"a": 1}]}\n', "line 1: column 'tokens' holds"),
+        ("other.csv", "words\nb c\n", "has no column tokens; it has words"),
+    ],
+)
+def test_files_without_words_are_refused(
+    name: str, content: str, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    columns = [column for column in TokenClassification().columns() if column.is_text]
+    with pytest.raises(UserError, match=problem):
+        MoreTexts(unlabeled=str(tmp_path / name)).read(columns, CSV)
+
+
+def test_a_tagger_learns_from_texts_without_tags(tmp_path: Path, student_folder: str) -> None:
+    """From a CoNLL file, and texts in a csv file."""
+    student = str(tmp_path / "student")
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(student_folder)
+    config.id2label = {0: "O", 1: "B-X"}
+    AutoModelForTokenClassification.from_config(config).save_pretrained(student)
+    AutoTokenizer.from_pretrained(student_folder).save_pretrained(student)
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.conll").write_text("the O\nplot B-X\n\nis O\ndull O\n\n" * 8)
+    file = tmp_path / "texts.csv"
+    file.write_text("tokens\nthe cast is warm\nthe plot is slow\n")
+    summary = run_here(
+        tmp_path / "run",
+        "task=token_classification",
+        "dataset=conll",
+        *(f"dataset.data_files.{s}={tmp_path / s}.conll" for s in ("train", "validation")),
+        f"student.checkpoint={student}",
+        "student.sparsity=0.5",
+        "teacher=self",
+        "training=smoke",
+        "export=none",
+        "runtime=none",
+        f"dataset.unlabeled={file}",
+    )
+    assert summary["status"] == "completed"
+    assert summary["train"]["rows"] == 16 + 2
 
 
 @pytest.mark.parametrize(

@@ -115,9 +115,7 @@ def first_token(tmp_path: Path) -> Path:
     """An encoder whose vectors are those of the first token."""
     vocabulary = tiny.vocabulary(["the plot is dull ."])
     torch.manual_seed(0)
-    hub_seed.write_model(
-        tmp_path / "first", BertModel(hub_seed.small_bert(vocabulary)), vocabulary
-    )
+    hub_seed.write_model(tmp_path / "first", BertModel(hub_seed.small_bert(vocabulary)), vocabulary)
     return sentence_folder(tmp_path / "first", marks("cls_token"))
 
 
