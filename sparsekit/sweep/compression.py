@@ -98,7 +98,7 @@ class Trial:
     """A run of the search and how it ended.
 
     removed: what it removes of the dense model, as a user reads it;
-    metric: the one that its gate tested; the first, where it tested several;
+    metric: the one that decided its gate: of several the first that failed, else the first;
     difference, lower, upper: of the metric against the dense model, with its bounds, as the gate
     gives them: 0.01 is a point of a share;
     max_drop, alpha: of the gate, the drop in the same unit;
@@ -128,7 +128,10 @@ class Trial:
         metrics = gate.get("metrics") or {}
         if not metrics:
             return cls(removed, run, stopped=ending.error or ending.status)
-        metric, tested = next(iter(metrics.items()))
+        # Earlier versions tested one metric, and may not have recorded its own result.
+        failed = (name for name, test in metrics.items() if not test.get("passed", True))
+        metric = next(failed, next(iter(metrics)))
+        tested = metrics[metric]
         timings = summary.get("runtime") or {}
         return cls(
             removed,

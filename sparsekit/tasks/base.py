@@ -59,7 +59,6 @@ class Task(ABC):
     learns_from_teacher: whether the teacher's outputs are all there is to learn. Rows then need no
         labels, every split is taught, and `loss` is the task's loss.
     takes_more_texts: whether its rows are texts that a teacher can label, see `more_rows`.
-    text_names: the columns of text that rows in its own form may have.
     weighs_classes: whether the loss is the cross entropy of one class a row, so that
         `training.class_weights` can weigh it.
     smooths_labels: whether the loss is a cross entropy of `logits` against `labels`, so that
@@ -81,7 +80,6 @@ class Task(ABC):
     first_token: ClassVar[bool] = False
     learns_from_teacher: ClassVar[bool] = False
     takes_more_texts: ClassVar[bool] = False
-    text_names: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     weighs_classes: ClassVar[bool] = False
     smooths_labels: ClassVar[bool] = False
     words: ClassVar[bool] = False
@@ -110,7 +108,7 @@ class Task(ABC):
 
     @property
     def text_names(self) -> tuple[str, ...]:
-        """The columns of an evaluation table that hold what was read."""
+        """The columns of an evaluation table, and of rows in its own form, with what is read."""
         return self.answers.columns
 
     # --- Data ---------------------------------------------------------------------------------

@@ -64,7 +64,6 @@ class TokenClassification(AdditiveTask):
     smooths_labels: ClassVar[bool] = True
     words: ClassVar[bool] = True
     takes_more_texts: ClassVar[bool] = True
-    text_names: ClassVar[tuple[str, ...]] = ("tokens",)
 
     token_column: str = "tokens"
     tag_column: str = "tags"

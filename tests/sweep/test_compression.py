@@ -29,7 +29,7 @@ from sparsekit.errors import UserError
 from sparsekit.runs.folder import RunFolder
 from sparsekit.sweep import compression
 from sparsekit.sweep.candidates import CANDIDATES, Structures, Zeros
-from sparsekit.sweep.compression import Search, closest, search
+from sparsekit.sweep.compression import Search, Trial, closest, search
 
 ASKED = Search(model="dense", data="train.csv", validation="v.csv", max_drop=1.0)
 
@@ -74,6 +74,24 @@ def test_the_sparsest_that_passes_ends_the_search(tmp_path: Path) -> None:
     # Called again, nothing is trained again.
     assert list(search(ASKED, tmp_path / "s", train)) == found
     assert train.trials == [0.9, 0.8]
+
+
+def test_of_several_metrics_the_one_that_failed_is_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "weights-0.9"
+    ended(folder, -0.05, passed=False)
+    summary = json.loads((folder / "summary.json").read_text())
+    test = {"difference": -0.001, "lower": -0.005, "upper": 0.003, "max_drop": 0.01}
+    worse = {**test, "difference": -0.04, "lower": -0.06, "upper": -0.02}
+    for failing, shown in (("macro_f1", "macro_f1"), (None, "accuracy")):
+        summary["gate"]["metrics"] = {
+            "accuracy": {**test, "passed": True},
+            "macro_f1": {**(worse if failing else test), "passed": not failing},
+        }
+        summary["gate"]["passed"] = not failing
+        (folder / "summary.json").write_text(json.dumps(summary))
+        trial = Trial.of("90 % of the weights", RunFolder(folder))
+        assert trial.metric == shown
+        assert trial.lower == (-0.06 if failing else -0.005)
 
 
 def test_a_trial_that_broke_off_is_resumed(tmp_path: Path) -> None:
