@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsekit.cli.calibration import Model
-from sparsekit.system import expanded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -101,11 +100,10 @@ def latency_table(
 
 def _config(model: str) -> PreTrainedConfig:
     """The config of the model; its weights do not matter for its latency."""
-    from sparsekit.models.hub import fetch
+    from sparsekit.models.hub import fetch_model
     from sparsekit.models.loading import check_encoder, read_config
 
-    inner = expanded(model) / "model"
-    folder = fetch(str(inner) if inner.is_dir() else model, weights=False)
+    folder = fetch_model(model, weights=False)
     config = read_config(folder)
     check_encoder(folder, config)
     return config

@@ -105,9 +105,10 @@ def _print_answers(
 ) -> None:
     """Print the answer to each row beside its text, or its texts."""
     from sparsekit.runtime.answers import predict
+    from sparsekit.runtime.deployment import deployment_of
     from sparsekit.runtime.tasks.file import read_task
 
-    deployment = _deployment(run)
+    deployment = deployment_of(run)
     second = [row["text_pair"] for row in rows] if pairs else None
     answers = predict(deployment, [row["text"] for row in rows], second, kind)
     if as_json:
@@ -134,14 +135,6 @@ def _rows(run: Path, texts: list[str], pairs: bool) -> list[dict[str, Any]]:
     if len(texts) % 2:
         raise UserError(f"--pairs takes two texts a row; there are {len(texts)}")
     return [{"text": a, "text_pair": b} for a, b in zip(texts[::2], texts[1::2], strict=True)]
-
-
-def _deployment(run: Path) -> Path:
-    """The deployment folder of a run, or the folder itself."""
-    from sparsekit.runs.folder import RunFolder
-
-    inner = RunFolder(run).deployment
-    return inner if inner.is_dir() else run
 
 
 def _lines_of(files: Sequence[str], option: str) -> list[str]:
@@ -179,20 +172,23 @@ def _check_query(query: str, option: str) -> None:
 def _similarities(run: Path, query: str, texts: Sequence[str], kind: type[Runtime]) -> list[float]:
     """How similar each text is to `query`."""
     from sparsekit.runtime.answers import predict
+    from sparsekit.runtime.deployment import deployment_of
     from sparsekit.runtime.tasks.file import read_task
 
-    deployment = _deployment(run)
+    deployment = deployment_of(run)
     first, *others = predict(deployment, [query, *texts], None, kind)
     return read_task(deployment).similarities(first, others)
 
 
 def _relevances(run: Path, query: str, texts: Sequence[str], kind: type[Runtime]) -> list[float]:
     """The number that the model gives the pair of `query` and each text."""
+    from sparsekit.runs.folder import trained_columns
     from sparsekit.runtime.answers import predict
+    from sparsekit.runtime.deployment import deployment_of
     from sparsekit.runtime.tasks.file import read_task
 
-    deployment = _deployment(run)
-    if read_task(deployment).pairs is False or len(_trained_columns(run)) == 1:
+    deployment = deployment_of(run)
+    if read_task(deployment).pairs is False or len(trained_columns(run)) == 1:
         raise UserError(
             f"{run} reads single texts: --rank needs a model of pairs with task=regression"
         )
@@ -225,26 +221,21 @@ def _lines(file: str) -> list[str]:
 
 def _check_columns(run: Path, pairs: bool) -> None:
     """Raise UserError where a model of pairs is given single texts, or the reverse."""
+    from sparsekit.runs.folder import trained_columns
+    from sparsekit.runtime.deployment import deployment_of
     from sparsekit.runtime.tasks.file import read_task
 
-    fixed = read_task(_deployment(run)).pairs
+    fixed = read_task(deployment_of(run)).pairs
     if fixed is not None and fixed != pairs:
         kind, change = ("pairs of", "add") if fixed else ("single", "leave out")
         raise UserError(f"{run} reads {kind} texts: {change} --pairs")
     if fixed is not None:
         return
-    columns = _trained_columns(run)
+    columns = trained_columns(run)
     if len(columns) == 2 and not pairs:
         raise UserError(f"{run} was trained on pairs of {' and '.join(columns)}: add --pairs")
     if len(columns) == 1 and pairs:
         raise UserError(f"{run} was trained on single texts, {columns[0]}: leave out --pairs")
-
-
-def _trained_columns(run: Path) -> list[str]:
-    """The columns that the model was trained on; empty where no config names them."""
-    from sparsekit.runs.folder import RunFolder
-
-    return RunFolder(run).text_columns or RunFolder(run.absolute().parent).text_columns
 
 
 def _is_file(name: str) -> bool:

@@ -53,15 +53,12 @@ def label_table(
     kind: type[Runtime],
 ) -> None:
     """Write the table `source` with the answers of the run's exported model as columns."""
-    from sparsekit.runs.folder import RunFolder
-    from sparsekit.runtime.deployment import Deployment
+    from sparsekit.runs.folder import trained_columns
+    from sparsekit.runtime.deployment import Deployment, deployment_of
     from sparsekit.runtime.tables.columns import chosen_columns
     from sparsekit.runtime.tables.predict import predict_table
 
-    folder = RunFolder(run)
-    path = folder.deployment if folder.deployment.is_dir() else run
-    trained = folder.text_columns or RunFolder(run.absolute().parent).text_columns
-    deployment = Deployment(path, kind)
+    deployment, trained = Deployment(deployment_of(run), kind), trained_columns(run)
 
     def choose(columns: Sequence[str]) -> list[str]:
         with reworded(lambda message: f"{source}: {message}"):

@@ -22,11 +22,10 @@ def web(
     The folder needs a static server, and no network beyond itself. Its model has the weights
     without zeros; the kernels are those of `runtime=sparse`, as WebAssembly.
     """
+    from sparsekit.runtime.deployment import deployment_of, name_of
     from sparsekit.web.write import MODEL, write_page
 
-    inner = run / "deployment"
-    deployment = inner if inner.is_dir() else run
-    written = write_page(deployment, output, title or run.resolve().name)
+    written = write_page(deployment_of(run), output, title or name_of(run))
     for name, size in written.sizes.items():
         typer.echo(f"{size / 1e6:9.3f} MB  {output / name}")
     total = sum(written.sizes.values())

@@ -75,6 +75,12 @@ def fetch(
         ) from error
 
 
+def fetch_model(model: str, *, weights: bool = True) -> Path:
+    """The folder of a model as a user names it: of a run folder its `model/`, else see `fetch`."""
+    inner = expanded(model) / "model"
+    return fetch(str(inner) if inner.is_dir() else model, weights=weights)
+
+
 def _refuse_adapter(folder: Path, checkpoint: str) -> None:
     if (folder / "adapter_config.json").is_file():
         raise UserError(

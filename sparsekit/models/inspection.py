@@ -22,8 +22,7 @@ from rich.text import Text
 from safetensors import SafetensorError, safe_open
 
 from sparsekit.errors import UserError
-from sparsekit.models.hub import QUANTIZERS, fetch, weight_files
-from sparsekit.system import expanded
+from sparsekit.models.hub import QUANTIZERS, fetch_model, weight_files
 
 GROUP = 4  # weights along the input dimension, as sparse tensor cores take them (2:4)
 _IN_A_LAYER_STACK = re.compile(r"\.\d+\.")
@@ -70,13 +69,18 @@ class Inspection:
         size = sum(layer.shape[0] * layer.shape[1] for layer in layers)
         return sum(layer.zeros for layer in layers) / size if size else 0.0
 
+    @property
+    def quantized(self) -> int:
+        """The number of layers with int8 weights."""
+        return sum(layer.weights.startswith("int8") for layer in self.layers)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `sparsekit inspect --json` prints them."""
         return {
             "folder": str(self.folder),
             "bytes": self.bytes,
             "sparsity": self.sparsity,
-            "quantized": sum(layer.weights.startswith("int8") for layer in self.layers),
+            "quantized": self.quantized,
             "attention": self.attention,
             "layers": {
                 layer.name: {
@@ -97,8 +101,7 @@ def inspect(model: str) -> Inspection:
 
     Raises UserError for a model without weights and for a weights file that cannot be read.
     """
-    inner = expanded(model) / "model"
-    folder = fetch(str(inner) if inner.is_dir() else model)
+    folder = fetch_model(model)
     files = [*weight_files(folder), *folder.glob(QUANTIZERS)]
     matrices: dict[str, tuple[tuple[int, int], str, int, str | None]] = {}
     quantizers: dict[tuple[str, str], int] = {}

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sparsekit.errors import ConfigError, UserError
-from sparsekit.models.hub import fetch
+from sparsekit.models.hub import fetch_model
 from sparsekit.models.inspection import inspect
 from sparsekit.models.loading import check_body, check_encoder, load_weights, read_config
 from sparsekit.oneshot import methods
@@ -19,7 +19,6 @@ from sparsekit.oneshot.checkpoint import Data, architecture_of, calibration_rows
 from sparsekit.oneshot.methods import OneShot
 from sparsekit.sparsity.prunable import nothing_prunable, prunable
 from sparsekit.sparsity.surgeon import Layers
-from sparsekit.system import expanded
 
 
 def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | None) -> None:
@@ -59,10 +58,9 @@ def prune_checkpoint(source: str, output: Path, config: OneShot, data: Data | No
 
 def _dense_folder(source: str, config: OneShot) -> Path:
     """The checkpoint's folder; raises UserError where it is quantized or too sparse already."""
-    inner = expanded(source) / "model"
-    folder = fetch(str(inner) if inner.is_dir() else source)
+    folder = fetch_model(source)
     inspected = inspect(str(folder))
-    if any(layer.weights.startswith("int8") for layer in inspected.layers):
+    if inspected.quantized:
         raise UserError(f"{source} is quantized already; prune the model before it is quantized")
     if inspected.sparsity > config.target:
         raise UserError(

@@ -13,7 +13,7 @@ import yaml
 from rich.table import Table
 
 from sparsekit.errors import ConfigError, UserError
-from sparsekit.models.hub import fetch
+from sparsekit.models.hub import fetch_model
 from sparsekit.models.inspection import inspect
 from sparsekit.models.loading import check_encoder, load_weights, read_config
 from sparsekit.oneshot.allocation import allocate
@@ -27,7 +27,6 @@ from sparsekit.oneshot.sensitivity import (
 )
 from sparsekit.sparsity.prunable import nothing_prunable, prunable
 from sparsekit.sparsity.pruned import is_pruned
-from sparsekit.system import expanded
 
 RECIPE = "by_sensitivity"
 # Passes the layers on while they are measured, as a progress bar does; the number is theirs.
@@ -109,12 +108,10 @@ def measure(
 
 def _dense_folder(source: str) -> Path:
     """The checkpoint's folder; raises UserError where it is compressed already."""
-    inner = expanded(source) / "model"
-    folder = fetch(str(inner) if inner.is_dir() else source)
+    folder = fetch_model(source)
     inspected = inspect(str(folder))
-    quantized = any(layer.weights.startswith("int8") for layer in inspected.layers)
-    if quantized or is_pruned(inspected.sparsity):
-        state = "quantized" if quantized else f"pruned ({inspected.sparsity:.1%} zeros)"
+    if inspected.quantized or is_pruned(inspected.sparsity):
+        state = "quantized" if inspected.quantized else f"pruned ({inspected.sparsity:.1%} zeros)"
         raise UserError(
             f"{source} is {state} already: give the dense model in float32 that it was made from"
         )

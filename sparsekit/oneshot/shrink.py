@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sparsekit.errors import ConfigError, UserError
-from sparsekit.models.hub import fetch
+from sparsekit.models.hub import fetch_model
 from sparsekit.models.inspection import inspect
 from sparsekit.models.loading import check_body, check_encoder, load_weights, read_config
 from sparsekit.oneshot.calibration import draw as draw_rows
@@ -24,7 +24,6 @@ from sparsekit.shape.shrink import RECORD, Shrink, shrink
 from sparsekit.shape.sizes import sizes
 from sparsekit.shape.statistics import measure
 from sparsekit.sparsity.surgeon import Draw
-from sparsekit.system import expanded
 
 
 def shrink_checkpoint(
@@ -109,15 +108,14 @@ def _check(outputs: Mapping[Path, Shrink], config: Shrink, data: Data | None) ->
 
 def _unquantized_folder(source: str) -> Path:
     """The checkpoint's folder; raises UserError where its weights are quantized."""
-    inner = expanded(source) / "model"
-    folder = fetch(str(inner) if inner.is_dir() else source)
+    folder = fetch_model(source)
     check_unquantized(source, folder)
     return folder
 
 
 def check_unquantized(source: str, folder: Path) -> None:
     """Raise UserError where the weights in `folder`, which the user gave as `source`, are int8."""
-    if any(layer.weights.startswith("int8") for layer in inspect(str(folder)).layers):
+    if inspect(str(folder)).quantized:
         raise UserError(
             f"{source} is quantized: its ranges were learned for the sizes that it has; shrink the "
             "model before it is quantized"

@@ -216,3 +216,11 @@ class RunFolder(RunPaths):
                 f"another process is running in {self}: wait for it, or set hydra.run.dir=FOLDER"
             ) from error
         return lock
+
+
+def trained_columns(folder: Path) -> list[str]:
+    """The columns that the model in a run folder, or in its `deployment/`, reads.
+
+    Empty where no config names them.
+    """
+    return RunFolder(folder).text_columns or RunFolder(folder.absolute().parent).text_columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,22 @@ from sparsekit.runtime.encoder import TextEncoder
 from sparsekit.runtime.tasks.base import Answer, Row
 from sparsekit.runtime.tasks.file import read_task
 from sparsekit.system import cores
+
+# The name of a deployment folder within a run folder.
+DEPLOYMENT = "deployment"
+
+
+def deployment_of(folder: Path) -> Path:
+    """The deployment folder of a run folder, or `folder` itself; it may not exist."""
+    inner = folder / DEPLOYMENT
+    return inner if inner.is_dir() else folder
+
+
+def name_of(folder: Path) -> str:
+    """The name of a run by its folder or its deployment folder."""
+    # Not resolved: of a link, the user sees the link's name.
+    absolute = Path(os.path.abspath(folder))
+    return (absolute.parent if absolute.name == DEPLOYMENT else absolute).name
 
 
 class Deployment:

@@ -15,7 +15,7 @@ from sparsekit.errors import UserError
 from sparsekit.runtime.answers import BATCH
 from sparsekit.runtime.base import check_threads
 from sparsekit.runtime.choice import runtime_named
-from sparsekit.runtime.deployment import Deployment
+from sparsekit.runtime.deployment import Deployment, deployment_of
 from sparsekit.system import expanded
 
 Row = str | tuple[str, str] | Mapping[str, str]
@@ -56,9 +56,7 @@ class Pipeline:
         if threads is not None:
             _check_count(threads, "threads", ", or None")
             check_threads(threads, "threads")
-        outer = expanded(folder)
-        inner = outer / "deployment"
-        deployment = inner if inner.is_dir() else outer
+        deployment = deployment_of(expanded(folder))
         kind = runtime_named(runtime)
         self.batch_size = batch_size
         self._deployment = Deployment(deployment, kind, threads)

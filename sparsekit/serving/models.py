@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from sparsekit.errors import UserError
 from sparsekit.runtime.base import Runtime
-from sparsekit.runtime.deployment import Deployment
+from sparsekit.runtime.deployment import Deployment, deployment_of, name_of
 from sparsekit.runtime.tasks.base import Answer, Row
 from sparsekit.serving.batcher import Batcher
 from sparsekit.serving.limits import Limits
@@ -61,17 +60,15 @@ def named_folders(runs: Sequence[str]) -> dict[str, Path]:
     for run in runs:
         name, separator, folder = run.partition("=")
         path = expanded(folder if separator and "/" not in name else run)
-        inner = path / "deployment"
         if not separator or "/" in name:
-            absolute = Path(os.path.abspath(path))
-            name = (absolute.parent if absolute.name == "deployment" else absolute).name
+            name = name_of(path)
         if not name:
             raise UserError(f"{run!r} gives its model no name; name it, as in other={path}")
         if name in found:
             raise UserError(
                 f"two models are named {name!r}; give each another name, as in other={path}"
             )
-        found[name] = inner if inner.is_dir() else path
+        found[name] = deployment_of(path)
     return found
 
 

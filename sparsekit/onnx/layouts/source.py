@@ -5,7 +5,6 @@ Imports no torch.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from sparsekit.errors import UserError, first_line
 from sparsekit.onnx.sums import check_sums
+from sparsekit.runtime.deployment import deployment_of, name_of
 from sparsekit.runtime.encoder import label_names, read_json
 from sparsekit.runtime.onnx_file import check_file
 from sparsekit.runtime.tasks.base import Answers
@@ -53,12 +53,6 @@ class Source:
         return self.folder / MODEL
 
 
-def deployment_of(run: Path) -> Path:
-    """The deployment folder of a run folder, or `run` itself; it may not exist."""
-    inner = run / "deployment"
-    return inner if inner.is_dir() else run
-
-
 def read_source(run: Path, name: str | None = None) -> Source:
     """The deployment of a run folder, or the one in `run` itself.
 
@@ -78,18 +72,12 @@ def read_source(run: Path, name: str | None = None) -> Source:
     inputs, outputs = _tensors(folder / MODEL)
     return Source(
         folder=folder,
-        name=_checked(_folder_name(run) if name is None else name),
+        name=_checked(name_of(run) if name is None else name),
         inputs=inputs,
         outputs=outputs,
         task=read_task(folder),
         labels=tuple(label_names(read_json(folder / "config.json"))),
     )
-
-
-def _folder_name(run: Path) -> str:
-    # Not resolved: of a link, the user sees the link's name.
-    absolute = Path(os.path.abspath(run))
-    return (absolute.parent if absolute.name == "deployment" else absolute).name
 
 
 def _checked(name: str) -> str:

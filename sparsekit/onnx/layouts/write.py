@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sparsekit.errors import UserError, first_line, suggestion
 from sparsekit.onnx.layouts import ovms, transformers_js, triton
-from sparsekit.onnx.layouts.source import Source, deployment_of, read_source
+from sparsekit.onnx.layouts.source import Source, read_source
+from sparsekit.runtime.deployment import deployment_of
 
 LAYOUTS: dict[str, Callable[[Source, Path], Path]] = {
     "triton": triton.write_onnxruntime,
