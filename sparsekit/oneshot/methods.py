@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from sparsekit.sparsity.fisher import Fisher
 from sparsekit.sparsity.gradients import recorded
-from sparsekit.sparsity.masks import Blocks, NOfM, Pattern, parse_mask_type
+from sparsekit.sparsity.masks import Blocks, NOfM, Pattern, named_masks, parse_mask_type
 from sparsekit.sparsity.memory import RANKING, check_memory
 from sparsekit.sparsity.packed_fisher import block_bytes, block_fisher
-from sparsekit.sparsity.surgeon import Batch, Draw, Layers, masks_of, measure, repair, saliencies
+from sparsekit.sparsity.surgeon import Batch, Draw, Layers, measure, repair, saliencies
 
 Masks = dict[str, Tensor]
 
@@ -116,8 +116,10 @@ class OneShot:
 
     def masks(self, scores: Mapping[str, Tensor], share: float, within: Masks) -> Masks:
         """Masks within those given that bring the layers to this share of the target."""
-        target = share * self.target
-        return masks_of(scores, target, self.mask_pattern, within, self.ranks_globally)
+        shares = dict.fromkeys(scores, share * self.target)
+        return named_masks(
+            scores, shares, self.mask_pattern, within, ranks_globally=self.ranks_globally
+        )
 
 
 def defaults_of(pattern: str) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -124,6 +124,42 @@ def score_masks(
         _expand(part.view_as(block), pattern, score) & mask
         for part, block, score, mask in zip(parts, blocks, scores, within, strict=True)
     ]
+
+
+def named_masks(
+    scores: Mapping[str, Tensor],
+    shares: Mapping[str, float],
+    pattern: Pattern,
+    within: Mapping[str, Tensor] | None = None,
+    *,
+    ranks_globally: bool,
+) -> dict[str, Tensor]:
+    """Masks by the names of weights that prune the lowest of their scores, as `score_masks` does.
+
+    Args:
+        scores: one tensor for each weight, of its shape.
+        shares: the sparsity of each weight.
+        pattern: see `score_masks`.
+        within: masks whose False entries stay False; none: no weight is pruned yet.
+        ranks_globally: whether all weights are ranked together, to the mean of their shares,
+            instead of each by itself.
+    """
+    groups: Sequence[list[str]] = [list(scores)] if ranks_globally else [[name] for name in scores]
+    masks: dict[str, Tensor] = {}
+    for names in groups:
+        sparsity = mean_share({name: shares[name] for name in names}, scores)
+        kept = None if within is None else [within[name] for name in names]
+        chosen = score_masks([scores[name] for name in names], sparsity, pattern, kept, names)
+        masks |= zip(names, chosen, strict=True)
+    return masks
+
+
+def mean_share(shares: Mapping[str, float], weights: Mapping[str, Tensor]) -> float:
+    """The mean of the shares of weights by name, each weight counted by its size."""
+    if len(set(shares.values())) == 1:  # Not off by the rounding of a sum.
+        return next(iter(shares.values()))
+    sizes = {name: weights[name].numel() for name in shares}
+    return sum(shares[name] * size for name, size in sizes.items()) / sum(sizes.values())
 
 
 def _refuse_nan(scores: Sequence[Tensor], names: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ Works with any `Fisher`; oBERT and M-FAC use different ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparsekit.errors import UserError
 from sparsekit.sparsity.fisher import Fisher, NotInvertible
 from sparsekit.sparsity.gradients import example_gradients
-from sparsekit.sparsity.masks import Blocks, Pattern, score_masks
+from sparsekit.sparsity.masks import Blocks, Pattern
 
 Layers = Mapping[str, nn.Linear]
 Batch = Mapping[str, Tensor]
@@ -94,24 +94,6 @@ def _named(name: str, damp: float) -> Iterator[None]:
             f"the Fisher information of {name} cannot be inverted with damp {damp:g}; raise damp, "
             "such as tenfold"
         ) from error
-
-
-def masks_of(
-    scores: Mapping[str, Tensor],
-    sparsity: float,
-    pattern: Pattern,
-    within: Mapping[str, Tensor],
-    ranks_globally: bool,
-) -> dict[str, Tensor]:
-    """Masks by name that reach `sparsity`, over all layers together or in each."""
-    groups: Sequence[list[str]] = [list(scores)] if ranks_globally else [[name] for name in scores]
-    masks: dict[str, Tensor] = {}
-    for names in groups:
-        chosen = score_masks(
-            [scores[n] for n in names], sparsity, pattern, [within[n] for n in names], names
-        )
-        masks |= zip(names, chosen, strict=True)
-    return masks
 
 
 def _in_parallel(work: Callable[[str], Tensor], layers: Layers) -> dict[str, Tensor]:

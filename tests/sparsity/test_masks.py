@@ -19,6 +19,8 @@ from sparsekit.sparsity.masks import (
     keep_largest,
     magnitude_mask,
     masked,
+    mean_share,
+    named_masks,
     parse_mask_type,
     score_masks,
 )
@@ -122,3 +124,27 @@ def test_scores_that_are_not_numbers_rank_nothing(pattern: Pattern) -> None:
     scores[3, 5] = float("nan")
     with pytest.raises(UserError, match=r"b\.weight would be pruned are not numbers"):
         score_masks([torch.ones(8, 12), scores], 0.5, pattern, names=["a.weight", "b.weight"])
+
+
+def test_masks_of_named_weights_reach_the_mean_of_their_shares() -> None:
+    scores = {"a": weights(0).abs().float(), "b": 100 * (1 + weights(1).abs().float())}
+    shares = {"a": 0.25, "b": 0.75}
+    each = named_masks(scores, shares, Blocks(), ranks_globally=False)
+    assert {name: zeros(mask) for name, mask in each.items()} == shares
+    # Together, the small scores of a are pruned first: half of all weights is all of a.
+    ranked = named_masks(scores, shares, Blocks(), ranks_globally=True)
+    assert zeros(ranked["a"]) == 1 and zeros(ranked["b"]) == 0
+    kept = {name: torch.rand_like(score) > 0.1 for name, score in scores.items()}
+    within = named_masks(scores, shares, Blocks(), kept, ranks_globally=False)
+    assert all(bool((within[name] <= kept[name]).all()) for name in scores)
+
+
+def test_the_mean_share_counts_weights_by_their_size() -> None:
+    sizes = {"a": torch.ones(1, 10), "b": torch.ones(3, 10)}
+    assert mean_share({"a": 0.0, "b": 1.0}, sizes) == 0.75
+    assert mean_share({"a": 0.1, "b": 0.1}, sizes) == 0.1
+
+
+def zeros(mask: torch.Tensor) -> float:
+    """The share of weights that a mask prunes."""
+    return 1 - mask.float().mean().item()

@@ -19,7 +19,7 @@ from sparsekit.modifiers.pruning.masked import (
     undivided,
     zeros_of_shares,
 )
-from sparsekit.sparsity.masks import parse_mask_type, score_masks
+from sparsekit.sparsity.masks import named_masks, parse_mask_type
 from sparsekit.sparsity.planned import PlannedZeros
 
 
@@ -128,17 +128,9 @@ class ACDCPruning(Pruning):
             # The checkpoint was saved in this phase: in a dense one there are no masks.
             self._masked.set(resumed)
             return
-        names = list(self._masked.weights)
         scores = {name: weight.detach().abs() for name, weight in self._masked.weights.items()}
-        masks = [
-            mask
-            for group in ([names] if self.global_sparsity else [[name] for name in names])
-            for mask in score_masks(
-                [scores[name] for name in group],
-                self.compression_sparsity,
-                self._pattern,
-                names=group,
-            )
-        ]
-        self._masked.set(dict(zip(names, masks, strict=True)))
+        shares = dict.fromkeys(scores, self.compression_sparsity)
+        self._masked.set(
+            named_masks(scores, shares, self._pattern, ranks_globally=self.global_sparsity)
+        )
         self._masked.apply()

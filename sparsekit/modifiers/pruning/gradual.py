@@ -20,7 +20,7 @@ from sparsekit.modifiers.pruning.masked import (
     undivided,
     zeros_of_shares,
 )
-from sparsekit.sparsity.masks import NOfM, parse_mask_type, score_masks
+from sparsekit.sparsity.masks import NOfM, named_masks, parse_mask_type
 from sparsekit.sparsity.planned import PlannedZeros
 
 FROM_PARAM = "__FROM_PARAM__"
@@ -235,23 +235,9 @@ class GradualPruning(Pruning):
         return all(found[name] >= round(blocks) * size for name, blocks in wanted.items())
 
     def _masks(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        scores = self.scores()
-        if self.ranks_globally:
-            sizes = {name: mask.numel() for name, mask in kept.items()}
-            overall = sum(targets[n] * size for n, size in sizes.items()) / sum(sizes.values())
-            names = list(scores)
-            masks = score_masks(
-                [scores[n] for n in names],
-                overall,
-                self._pattern,
-                [kept[n] for n in names],
-                names,
-            )
-            return dict(zip(names, masks, strict=True))
-        return {
-            name: score_masks([score], targets[name], self._pattern, [kept[name]], [name])[0]
-            for name, score in scores.items()
-        }
+        return named_masks(
+            self.scores(), targets, self._pattern, kept, ranks_globally=self.ranks_globally
+        )
 
     def scores(self) -> dict[str, Tensor]:
         """The importance of each weight, by parameter name, in its shape; the lowest go first."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsekit.modifiers.base import NO_MASKS, Masks, Modifier, match_parameters, overlap
-from sparsekit.sparsity.masks import NOfM, Pattern, parse_mask_type
+from sparsekit.sparsity.masks import NOfM, Pattern, mean_share, parse_mask_type
 from sparsekit.sparsity.planned import PlannedZeros
 
 
@@ -161,11 +161,12 @@ def undivided(
 
 
 def zeros_of_shares(
-    model: nn.Module, shares: Mapping[str, float | None], pattern: Pattern, together: bool
+    model: nn.Module, shares: Mapping[str, float | None], pattern: Pattern, ranks_globally: bool
 ) -> list[PlannedZeros]:
     """The zeros that a share of each pattern of `params` makes; None makes none.
 
-    together: whether weights are ranked over all of them, which may differ in their shares then.
+    ranks_globally: whether weights are ranked over all of them, which may differ in their shares
+        then.
     """
     each = {
         name: share
@@ -173,8 +174,7 @@ def zeros_of_shares(
         if share
         for name in match_parameters(model, params)
     }
-    if not together or not each:
+    if not ranks_globally or not each:
         return [PlannedZeros(names=[n], share=s, pattern=pattern) for n, s in each.items()]
-    sizes = {name: model.get_parameter(name).numel() for name in each}
-    overall = sum(each[name] * size for name, size in sizes.items()) / sum(sizes.values())
+    overall = mean_share(each, {name: model.get_parameter(name) for name in each})
     return [PlannedZeros(names=list(each), share=overall, pattern=pattern)]

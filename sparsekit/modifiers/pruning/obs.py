@@ -13,7 +13,7 @@ from sparsekit.errors import ConfigError
 from sparsekit.modifiers.pruning.gradual import GradualPruning
 from sparsekit.modifiers.quantization.fake_quantize import without_unseen_ranges
 from sparsekit.sparsity.fisher import Fisher
-from sparsekit.sparsity.masks import Blocks, parse_mask_type
+from sparsekit.sparsity.masks import Blocks, mean_share, parse_mask_type
 from sparsekit.sparsity.memory import RANKING, check_memory
 from sparsekit.sparsity.packed_fisher import block_bytes, block_fisher
 from sparsekit.sparsity.surgeon import Draw, measure, repair, saliencies
@@ -125,8 +125,7 @@ class SurgeonPruning(GradualPruning):
             self._masked.set(kept)
             return
         assert self._rows is not None
-        sizes = {name: mask.numel() for name, mask in kept.items()}
-        sparsity = sum(targets[n] * size for n, size in sizes.items()) / sum(sizes.values())
+        sparsity = mean_share(targets, kept)
         # The seed depends on the sparsity alone, so a resumed run draws the same rows.
         seed, each = self._masked.zeros(), self.batch_size
         batches = self._rows(self.gradients(sparsity) * each, seed, each)
