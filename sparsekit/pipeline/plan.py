@@ -103,7 +103,7 @@ class Plan:
             if "teacher" in parts:
                 try:
                     has_teacher = parts["teacher"].teaches
-                    parts["recipe"] = parts["recipe"].taught(has_teacher)
+                    parts["recipe"] = parts["recipe"].for_teacher(has_teacher)
                 except ConfigError as error:
                     problems += error.problems
             problems += _recipe_problems(parts)
@@ -214,7 +214,7 @@ def _without_effect(recipe: Recipe, training: Mapping[str, Any]) -> list[str]:
         )
         for argument, replacement in replaced.items()
     ]
-    if training.get("remove_unused_columns") and recipe.needs_teacher("logits"):
+    if training.get("remove_unused_columns") and recipe.uses_teacher("logits"):
         problems.append(
             "training.remove_unused_columns=true would remove the teacher's logits from the rows; "
             "set it to false"

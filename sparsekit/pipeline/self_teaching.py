@@ -20,7 +20,7 @@ def own_teacher(plan: Plan, student: LoadedModel) -> list[Path]:
     load would draw another one. Raises UserError where the outputs of a new head would be all that
     there is to learn.
     """
-    if student.missing and plan.recipe.needs_teacher("logits"):
+    if student.missing and plan.recipe.uses_teacher("logits"):
         _check_head(plan, student)
     pruned = bool(plan.student.sparsity) and not student.missing
     return whole_student(plan) if pruned or plan.student.shrinking is not None else []

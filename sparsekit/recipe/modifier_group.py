@@ -62,7 +62,7 @@ class ModifierGroup:
             if (conflict := one.conflict(other))
         ]
 
-    def needs_teacher(self, what: Literal["logits", "model"]) -> bool:
+    def uses_teacher(self, what: Literal["logits", "model"]) -> bool:
         """Whether any modifier needs the teacher's logits, or its model."""
         return any(m.takes_teacher == what and m.needs_teacher for m in self.modifiers.values())
 

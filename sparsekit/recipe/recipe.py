@@ -139,13 +139,13 @@ class Recipe(ModifierGroup):
         return recipe
 
     def task_problems(self, task: Task) -> list[str]:
-        """What does not fit the task that is trained; asked after `taught`."""
+        """What does not fit the task that is trained; asked after `for_teacher`."""
         problems = [
             f"recipe.modifiers.{name} {problem}"
             for name, modifier in self.modifiers.items()
             for problem in modifier.task_problems(task)
         ]
-        if task.learns_from_teacher and not self.needs_teacher("logits"):
+        if task.learns_from_teacher and not self.uses_teacher("logits"):
             problems.append(
                 f"{task.name} learns from a teacher alone: set teacher=self, or "
                 "teacher=checkpoint with teacher.checkpoint, and a recipe that distils outputs, "
@@ -153,7 +153,7 @@ class Recipe(ModifierGroup):
             )
         return problems
 
-    def taught(self, has_teacher: bool) -> Recipe:
+    def for_teacher(self, has_teacher: bool) -> Recipe:
         """This recipe for a run with or without a teacher.
 
         Without one, modifiers that need it are left out, so that the task's loss counts alone.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.table import Table
 
 from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.epochs import EPSILON
 from sparsekit.recipe.recipe import Recipe
 
 
@@ -130,5 +132,5 @@ def table(recipe: Recipe, total_steps: int) -> Table:
 
 
 def _first_step(position: float) -> int:
-    # Rounded up; the epsilon keeps 14.000...1 from becoming 15.
-    return -int(-(position - 1e-9) // 1)
+    # Rounded up, but 14.000...1 does not become 15.
+    return math.ceil(position - EPSILON)

@@ -52,7 +52,7 @@ class Given:
         """The recipe for the task and the teacher, a new object; raises UserError."""
         if problems := self.task.problems():
             raise ConfigError(problems)
-        recipe = recipe_of(self.recipe, self.recipe_args).taught(self.teacher is not None)
+        recipe = recipe_of(self.recipe, self.recipe_args).for_teacher(self.teacher is not None)
         if problems := recipe.task_problems(self.task):
             raise ConfigError(problems)
         return recipe

@@ -142,7 +142,7 @@ def _taught(prepared: Prepared, teacher: Teacher | Sequence[Teacher], longest: i
     student, recipe, task = prepared.student, prepared.recipe, prepared.task
     labels = label_names(student.model.config)
     recipe.use_teacher(lambda: teacher_model(teacher, task, student, labels, longest))
-    if not recipe.needs_teacher("logits"):
+    if not recipe.uses_teacher("logits"):
         return prepared
     train, evaluation, device = prepared.train, prepared.evaluation, prepared.args.device
     with reuse_freed_memory(), matmul_precision(prepared.args.matmul_precision):

@@ -125,7 +125,7 @@ def test_the_ingredients_of_from_dense() -> None:
         recipe("recipe.final_sparsity=-1")
     assert plainly.lr(3.0, 100) == pytest.approx(0.5e-4)
     assert recipe("recipe.averaged_epochs=1.5").modifiers["averaging"].start == 4.5
-    assert recipe("recipe.hidden_gain=0.5").needs_teacher("model")
+    assert recipe("recipe.hidden_gain=0.5").uses_teacher("model")
     assert vars(recipe("recipe.attention_gain=0.5").modifiers["attention"])["gain"] == 0.5
     assert vars(plainly.modifiers["dropout"])["p"] == 0.0
     assert vars(recipe("recipe.dropout=0.05").modifiers["dropout"])["p"] == 0.05

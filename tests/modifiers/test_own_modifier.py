@@ -97,7 +97,7 @@ def trained(
     callbacks: list[TrainerCallback],
     resume: Path | None = None,
 ) -> Any:
-    student, recipe = load_student(checkpoint), made(target).taught(has_teacher=True)
+    student, recipe = load_student(checkpoint), made(target).for_teacher(has_teacher=True)
     run = trainer(
         folder, student, rows, recipe, callbacks, save_strategy="steps", save_steps=STOP, seed=5
     )
@@ -125,8 +125,8 @@ def test_it_trains_logs_and_resumes(
 
 def test_it_needs_a_teacher(own_module: str) -> None:
     recipe = made(own_module)
-    assert recipe.taught(has_teacher=True).needs_teacher("logits")
-    alone = recipe.taught(has_teacher=False)
+    assert recipe.for_teacher(has_teacher=True).uses_teacher("logits")
+    alone = recipe.for_teacher(has_teacher=False)
     assert list(alone.modifiers) == ["pruning"]
     assert "off: no teacher" in schedule.windows(alone, 16)[-1]["note"]
 

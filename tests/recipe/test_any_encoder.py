@@ -98,7 +98,7 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
 def test_every_linear_layer_is_quantized(make: Any, linears: int, in_layers: int) -> None:
     torch.manual_seed(0)
     model = make()
-    recipe = composed("pruned90_quant", "~recipe.modifiers.pruning").taught(has_teacher=False)
+    recipe = composed("pruned90_quant", "~recipe.modifiers.pruning").for_teacher(has_teacher=False)
     recipe.attach(model)
     layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Embedding)}
     assert all(isinstance(m, QuantLinear | QuantEmbedding) for m in layers.values())

@@ -70,7 +70,7 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_modifiers_that_are_off_without_a_teacher_have_pale_bars() -> None:
-    recipe = Recipe.build(load(str(STYLES / "transfer_qat.yaml"), {})).taught(False)
+    recipe = Recipe.build(load(str(STYLES / "transfer_qat.yaml"), {})).for_teacher(False)
     spans = draw(recipe, 10, "without a teacher").axes[2]
     names = [label.get_text() for label in spans.get_yticklabels()]
     bars = dict(zip(names, spans.patches, strict=True))

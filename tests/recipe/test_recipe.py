@@ -119,9 +119,9 @@ def test_all_problems_come_together() -> None:
 
 
 def test_without_a_teacher_the_loss_is_the_tasks_alone() -> None:
-    recipe = composed().taught(has_teacher=False)
+    recipe = composed().for_teacher(has_teacher=False)
     assert "distillation" not in recipe.modifiers
-    assert not recipe.needs_teacher("logits")
+    assert not recipe.uses_teacher("logits")
     rows = {row["name"]: row for row in schedule.windows(recipe, 130)}
     assert rows["distillation"]["note"] == "off: no teacher, the task's loss alone"
     assert [name for name, row in rows.items() if row.get("off")] == ["distillation"]
@@ -134,14 +134,14 @@ def test_without_a_teacher_the_loss_is_the_tasks_alone() -> None:
 def test_a_teacher_that_no_modifier_takes_is_refused() -> None:
     recipe = composed("~recipe.modifiers.distillation")
     with pytest.raises(ConfigError, match=r"no modifier that distils.* set teacher=none"):
-        recipe.taught(has_teacher=True)
-    assert recipe.taught(has_teacher=False).without_teacher == {}
+        recipe.for_teacher(has_teacher=True)
+    assert recipe.for_teacher(has_teacher=False).without_teacher == {}
 
 
 def test_a_hardness_of_0_is_a_value_like_any_other() -> None:
-    recipe = composed("recipe.distill_hardness=0").taught(has_teacher=True)
+    recipe = composed("recipe.distill_hardness=0").for_teacher(has_teacher=True)
     assert "distillation" in recipe.modifiers
-    assert not recipe.needs_teacher("logits")
+    assert not recipe.uses_teacher("logits")
 
 
 def test_two_learning_rates_at_once_are_refused() -> None:

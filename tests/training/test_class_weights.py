@@ -124,5 +124,5 @@ def test_what_the_recipe_leaves_without_effect_is_refused() -> None:
     ]
     assert "recipe.modifiers.distillation leaves the task's loss no weight" in problems[0]
     assert without_effect(asked, recipe(hardness=0.5)) == []
-    assert without_effect(asked, recipe(hardness=1.0).taught(has_teacher=False)) == []
+    assert without_effect(asked, recipe(hardness=1.0).for_teacher(has_teacher=False)) == []
     assert without_effect(SparseTrainingArguments(), recipe(hardness=1.0)) == []

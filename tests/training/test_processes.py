@@ -128,7 +128,7 @@ def test_frozen_parameters_need_processes_that_wait_for_no_gradient_of_theirs(
     rows: dict[str, Dataset],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = Recipe.from_dict(shared_api.RECIPE).taught(has_teacher=False)
+    recipe = Recipe.from_dict(shared_api.RECIPE).for_teacher(has_teacher=False)
     made = trainer(tmp_path, student, rows, recipe, ddp_find_unused_parameters=False)
     monkeypatch.setattr(SparseTrainingArguments, "world_size", 2)
     with pytest.raises(UserError, match=r"set training\.ddp_find_unused_parameters=true"):

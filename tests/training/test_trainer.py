@@ -534,7 +534,7 @@ def test_the_schedule_in_a_pipe_has_whole_lines(
     rate = {"_target_": f"{MODIFIERS}.optimizer.LearningRateFunction", "init_lr": 0.1}
     rate |= {"lr_func": "linear", "final_lr": 0.0}
     nodes = {"learning_rate_of_a_long_name": rate, "distillation": distillation}
-    made = Recipe.build({"num_epochs": 2, "modifiers": nodes}).taught(False)
+    made = Recipe.build({"num_epochs": 2, "modifiers": nodes}).for_teacher(False)
     write_schedule(made, 10_000, RunFolder(tmp_path))
     printed = capsys.readouterr().err
     [line] = [line for line in printed.splitlines() if "learning_rate_of_a_long_name" in line]

@@ -139,13 +139,13 @@ class QuantLinear(nn.Linear):
     def _linear(self, values: Tensor) -> Tensor:
         inputs, weights = self.input_quantizer, self.weight_quantizer
         scales = [each.scale for each in (inputs, weights) if each]
-        plain = torch.is_autocast_enabled("cpu") or not float32_on_cpu(
+        takes_kernels = not torch.is_autocast_enabled("cpu") and float32_on_cpu(
             values, self.weight, self.bias, *scales
         )
-        if plain or not (inputs and weights and inputs.enabled and weights.enabled):
+        if not takes_kernels or not (inputs and weights and inputs.enabled and weights.enabled):
             values = inputs(values) if inputs else values
             weight = weights(self.weight) if weights else self.weight
-            if plain or self.pattern is None or not self.training:
+            if not takes_kernels or self.pattern is None or not self.training:
                 return F.linear(values, weight, self.bias)
             return sparse_linear(values, weight, self.bias, self.pattern)
         inputs.watch(values)

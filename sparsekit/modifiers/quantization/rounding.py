@@ -151,8 +151,9 @@ def integer_linear(
 def takes_kernels(*tensors: Tensor | None) -> bool:
     """Whether the kernels of `kernels.quantize` accept these float tensors."""
     # torch.compile cannot trace these kernels, and fuses torch's operations itself.
-    plain = float32_on_cpu(*tensors) and not torch.compiler.is_compiling()
-    return plain and quantize.available()
+    if torch.compiler.is_compiling():
+        return False
+    return float32_on_cpu(*tensors) and quantize.available()
 
 
 class _FakeQuantize(torch.autograd.Function):

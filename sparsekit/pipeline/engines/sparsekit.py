@@ -61,8 +61,8 @@ def teach(plan: Plan, inputs: Inputs, tracker: Tracker) -> Rows:
     of a stream get them as they are read.
     """
     rows, student, data = inputs.rows, inputs.student, inputs.data
-    distilled = plan.recipe.needs_teacher("logits")
-    if not distilled and not plan.recipe.needs_teacher("model"):
+    distilled = plan.recipe.uses_teacher("logits")
+    if not distilled and not plan.recipe.uses_teacher("model"):
         return rows
     folders = inputs.teacher_folders()
     live = distilled and inputs.stream is not None

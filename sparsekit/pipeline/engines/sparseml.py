@@ -216,7 +216,7 @@ def teach(plan: Plan, inputs: Inputs, scratch: Path, tracker: Tracker) -> str | 
 
     Raises UserError for a teacher with another vocabulary or another order of labels.
     """
-    if not plan.recipe.needs_teacher("logits"):
+    if not plan.recipe.uses_teacher("logits"):
         return None
     folders, names = inputs.teacher_folders(), inputs.data.label_names
     for folder in folders:
