@@ -19,7 +19,7 @@ KEYS = (
     *("tracking", "seed", "output_dir", "sweep"),
 )
 # Set by tasks, for the recipes that read them.
-TASK_KEYS = ("distill_output_keys",)
+TASK_KEYS = ("distill_output_keys", "obs_gradients")
 # Groups whose keys are not a target's arguments, always or for the choice `none`, and their keys.
 PLAIN_GROUPS: dict[str, tuple[str, ...]] = {
     "engine": (),

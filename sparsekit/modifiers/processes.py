@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch.distributed as dist
 from torch import Tensor
 
@@ -19,6 +21,13 @@ def shared_range(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     extremes[0], extremes[1] = -low, high
     dist.all_reduce(extremes, dist.ReduceOp.MAX)
     return -extremes[0], extremes[1]
+
+
+def share_first(tensors: Iterable[Tensor]) -> None:
+    """Write the first process's values of `tensors` into those of all processes."""
+    if several():
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def shared_sum(value: Tensor) -> Tensor:

@@ -170,8 +170,8 @@ def _recipe(found: Sensitivity, allocation: Mapping[str, float]) -> str:
     header = (
         f"# A sparsity for each layer, {found.sparsity:.1%} over all of them, chosen by\n"
         f"# sparsekit sensitivity. Use it with --config-dir FOLDER recipe={RECIPE} teacher=self.\n"
-        "# Optimal Brain Surgeon (obs_gradients above 0) prunes each layer to its own share too:\n"
-        "# ranking all layers together (obs_global) would choose other shares.\n"
+        "# Optimal Brain Surgeon prunes each layer to its own share: ranking all layers together\n"
+        "# (obs_global) would choose other shares.\n"
     )
     return header + yaml.safe_dump(values, sort_keys=False, width=100)
 

@@ -26,10 +26,6 @@ class Candidate(Protocol):
         """
 
 
-# Of Optimal Brain Surgeon: gradients for each of its masks.
-GRADIENTS = 512
-
-
 @dataclass(frozen=True)
 class Zeros:
     """Single weights: a share of them is set to zero while the model trains; 0: int8 alone.
@@ -49,10 +45,8 @@ class Zeros:
         return f"{self.sparsity:.0%} of the weights" if self.sparsity else "nothing"
 
     def words(self, labelled: bool) -> list[str]:
-        pruned = []
-        if self.sparsity:
-            pruned = [f"recipe.obs_gradients={GRADIENTS if labelled else 0}"]
-        return [f"recipe.final_sparsity={self.sparsity:g}", *pruned]
+        by_magnitude = ["recipe.obs_gradients=0"] if self.sparsity and not labelled else []
+        return [f"recipe.final_sparsity={self.sparsity:g}", *by_magnitude]
 
 
 @dataclass(frozen=True)

@@ -106,8 +106,13 @@ def test_the_ingredients_of_from_dense() -> None:
         chosen = ["dataset=sst2", "teacher=self", "recipe=from_dense", "recipe.num_epochs=6"]
         return built(plain(composed(*chosen, *overrides))).recipe
 
-    plainly = recipe()
+    plainly = recipe("recipe.obs_gradients=0")
     assert not {"averaging", "hidden_states", "attention", "obs"} & set(plainly.modifiers)
+    assert plainly.modifiers.keys() - {"pruning"} == recipe().modifiers.keys() - {"obs"}
+    assert vars(recipe().modifiers["obs"])["num_grads"] == 512
+    # Without a loss of labels there are no gradients.
+    embeddings = recipe("task=embedding", "dataset=csv", "dataset.data_files.train=a.csv")
+    assert "pruning" in embeddings.modifiers and "obs" not in embeddings.modifiers
     surgeon = recipe("recipe.obs_gradients=64", "recipe.obs_block_size=8")
     assert "pruning" not in surgeon.modifiers
     assert vars(surgeon.modifiers["obs"])["num_grads"] == 64

@@ -44,9 +44,9 @@ def test_variables_that_nothing_reads(override: str, problem: str | None) -> Non
 @pytest.mark.parametrize(
     ("overrides", "idle"),
     [
-        (["recipe.obs_frequency=1.0"], ["recipe.obs_frequency=1.0"]),
-        (["recipe.obs_frequency=1.0", "recipe.obs_gradients=8"], []),
-        (["recipe.obs_gradients=8", "recipe.pruning_frequency=1"], ["recipe.pruning_frequency=1"]),
+        (["recipe.obs_frequency=1.0"], []),
+        (["recipe.obs_frequency=1.0", "recipe.obs_gradients=0"], ["recipe.obs_frequency=1.0"]),
+        (["recipe.pruning_frequency=1"], ["recipe.pruning_frequency=1"]),
         (
             ["recipe.qat_epochs=0", "recipe.observer_epoch=1", "recipe.qat_epochs=0"],
             ["recipe.observer_epoch=1"],

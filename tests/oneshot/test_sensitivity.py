@@ -196,13 +196,13 @@ def test_the_command(teacher_folder: str, csv_files: dict[str, str], tmp_path: P
     assert (target / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
     recipe = Recipe.build(values_of_file(target / "recipe" / "by_sensitivity.yaml", {}))
     assert recipe.problems() == []
-    final = recipe.modifiers["pruning"].final_sparsity
+    final = recipe.modifiers["obs"].final_sparsity
     named = {name.removesuffix(".weight"): float(s) for s, names in final.items() for name in names}
     assert named == found["allocation"]
 
 
 def test_the_recipe_prunes_each_layer_to_its_share(model, tmp_path: Path) -> None:
-    """It is from_dense: no dropout, a scale for each channel, OBS on request."""
+    """It is from_dense: no dropout, a scale for each channel, OBS."""
     layers = prunable(model)
     shares = {name: 0.25 if "query" in name else 0.75 for name in layers}
     weights = sum(layer.weight.numel() for layer in layers.values())
@@ -216,7 +216,8 @@ def test_the_recipe_prunes_each_layer_to_its_share(model, tmp_path: Path) -> Non
     assert by_obs.problems() == []
     assert "pruning" not in by_obs.modifiers
     assert by_obs.modifiers["obs"].global_sparsity is False
-    recipe = Recipe.build(values_of_file(file, {}))
+    assert "obs" in Recipe.build(values_of_file(file, {})).modifiers
+    recipe = Recipe.build(values_of_file(file, {"obs_gradients": 0}))
     assert recipe.problems() == []
     assert "obs" not in recipe.modifiers and recipe.modifiers["dropout"].p == 0
     assert recipe.modifiers["quantization"].per_channel_weights is True

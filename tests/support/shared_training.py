@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from tiny_training import load_student, make_rows, recipe, trainer
+from torch import nn
 
+from sparsekit.modifiers.processes import several
 from sparsekit.training.processes import leave
 
 # Rows: 61 leave a last batch of 13, which two processes cannot halve.
@@ -20,7 +23,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "random": {"train_sampling_strategy": "random"},
     "accumulated": {"train_sampling_strategy": "group_by_length", "gradient_accumulation_steps": 2},
     "no-tail": {"train_sampling_strategy": "group_by_length", "dataloader_drop_last": True},
+    "surgeon": {"train_sampling_strategy": "random"},
 }
+SURGEON = {
+    "_target_": "sparsekit.modifiers.pruning.obs.OBSPruning",
+    **{"start": 0.0, "end": 2.0, "update_frequency": 0.5, "params": ["__ENCODER__"]},
+    **{"init_sparsity": 0.9, "final_sparsity": 0.97, "num_grads": 8, "fisher_block_size": 4},
+}
+
+
+PRUNING = {"surgeon": {"pruning": SURGEON}}
 
 
 def train(
@@ -40,14 +52,18 @@ def train(
         loaded,
         rows,
         # Observers stay on until the end; a learning rate at which roundings do not grow.
-        recipe(num_epochs=3, init_lr=1e-3),
+        recipe(num_epochs=3, init_lr=1e-3, **PRUNING.get(setting, {})),
         use_cpu=False,
         seed=3,
         per_device_train_batch_size=batch_size,
         optim="sgd",
         **SETTINGS[setting] | arguments,
     )
+    if setting == "surgeon" and not made.is_world_process_zero():
+        # As a GPU whose sums differ: other gradients, and the masks of the first process even so.
+        made.recipe.use_rows(lambda count, seed, each: made._draw(count, seed + 1, each))
     made.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    check_same(loaded.model)
     if not made.is_world_process_zero():
         return None
     logged = {
@@ -57,6 +73,16 @@ def train(
         if name in event
     }
     return {"weights": dict(loaded.model.state_dict()), "logged": logged}
+
+
+def check_same(model: nn.Module) -> None:
+    """Every process has the weights of the first one, to the bit."""
+    if not several():
+        return
+    for name, value in model.state_dict().items():
+        first = value.clone()
+        dist.broadcast(first, 0)
+        assert torch.equal(value, first), name
 
 
 def train_resumed(student: str, folder: Path, batch_size: int) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,15 @@ def trainer(
     )
 
 
+CONSTANT = {"_target_": "sparsekit.modifiers.pruning.constant.ConstantPruning"}
+
+
 def recipe(
     num_epochs: float = 2,
     hardness: float = 0.5,
     qat_start: float | None = 1.0,
     init_lr: float = 0.01,
+    pruning: Mapping[str, Any] = CONSTANT,
 ) -> Recipe:
     modifiers: dict[str, Any] = {
         "learning_rate": {
@@ -102,7 +107,7 @@ def recipe(
             "init_lr": init_lr,
             "final_lr": 0.0,
         },
-        "pruning": {"_target_": "sparsekit.modifiers.pruning.constant.ConstantPruning"},
+        "pruning": dict(pruning),
         "distillation": {
             "_target_": "sparsekit.modifiers.distillation.logits.Distillation",
             "hardness": hardness,

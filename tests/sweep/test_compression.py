@@ -331,7 +331,6 @@ def test_a_trial_is_told_all_that_was_asked(tmp_path: Path) -> None:
         "recipe=from_dense",
         "recipe.num_epochs=12",
         "recipe.final_sparsity=0.9",
-        "recipe.obs_gradients=512",
         "export.gate.max_drop=0.5",
         "export.gate.alpha=0.01",
         "tracking=none",

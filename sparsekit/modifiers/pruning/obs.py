@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsekit.errors import ConfigError
+from sparsekit.modifiers.processes import share_first
 from sparsekit.modifiers.pruning.gradual import GradualPruning
 from sparsekit.modifiers.quantization.fake_quantize import without_unseen_ranges
 from sparsekit.sparsity.fisher import Fisher
@@ -47,7 +48,8 @@ class SurgeonPruning(GradualPruning):
         if self.mask_type not in _MASK_TYPES:
             found.append(
                 f"mask_type {self.mask_type!r} is not one of {', '.join(_MASK_TYPES)}, which the "
-                "Fisher information can rank"
+                "Fisher information can rank; prune by magnitude (recipe.obs_gradients=0 of "
+                "recipe=from_dense)"
             )
         elif self.fisher_block_size < 1 or self.fisher_block_size % self._group:
             found.append(
@@ -133,6 +135,11 @@ class SurgeonPruning(GradualPruning):
             self._fishers = measure(self._model, self._layers, batches, self.empty, each)
         super().reach(targets, kept)
         self._fishers = {}
+        # All processes measured the same rows, but a GPU's sums may differ in their last bits, and
+        # with them what is pruned.
+        masks = self._masked.masks
+        share_first([*masks.values(), *self._masked.weights.values()])
+        self._masked.set(masks)
 
     @property
     def batch_size(self) -> int:
@@ -220,7 +227,8 @@ class OBSPruning(SurgeonPruning):
     def smaller(self) -> str:
         return (
             f"set a smaller fisher_block_size than {self.fisher_block_size} "
-            "(recipe.obs_block_size of recipe=from_dense)"
+            "(recipe.obs_block_size of recipe=from_dense), or prune by magnitude "
+            "(recipe.obs_gradients=0)"
         )
 
     def reach(self, targets: Mapping[str, float], kept: Mapping[str, Tensor]) -> None:
