@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -23,11 +24,16 @@ def shared_range(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return -extremes[0], extremes[1]
 
 
-def share_first(tensors: Iterable[Tensor]) -> None:
-    """Write the first process's values of `tensors` into those of all processes."""
+def share_first(tensors: Iterable[Tensor], device: torch.device) -> None:
+    """Write the first process's values of `tensors` into those of all processes.
+
+    device: that of the model, through which processes exchange values.
+    """
     if several():
         for tensor in tensors:
-            dist.broadcast(tensor, 0)
+            shared = tensor.to(device)
+            dist.broadcast(shared, 0)
+            tensor.copy_(shared)
 
 
 def shared_sum(value: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ class SurgeonPruning(GradualPruning):
         # All processes measured the same rows, but a GPU's sums may differ in their last bits, and
         # with them what is pruned.
         masks = self._masked.masks
-        share_first([*masks.values(), *self._masked.weights.values()])
+        share_first([*masks.values(), *self._masked.weights.values()], self._device)
         self._masked.set(masks)
 
     @property

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.modifiers.base import Modifier
+from sparsekit.modifiers.processes import share_first
 from sparsekit.modifiers.pruning.curves import INTER_FUNCTIONS, Curve
 from sparsekit.modifiers.pruning.masked import MaskedWeights, Pruning
 from sparsekit.modifiers.quantization.fake_quantize import without_unseen_ranges
@@ -216,7 +217,11 @@ class StructuredPruning(Pruning):
         batches = self._draw(self.rows, self._masked.zeros(), 1)
         with without_unseen_ranges(self._model):
             statistics = measure(self._model, batches)
-        return rank(self._model, self.method, statistics)
+        rankings = rank(self._model, self.method, statistics)
+        # All processes measured the same rows, but a GPU's sums may differ in their last bits.
+        for ranking in (*rankings.heads, *rankings.neurons):
+            share_first([ranking.order, ranking.losses], self._model.device)
+        return rankings
 
     def _kept(self, rankings: Rankings, done: float) -> tuple[list[Tensor], list[Tensor]]:
         """The heads and neurons of each layer that stay once the share `done` is done."""
