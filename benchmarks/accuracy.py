@@ -35,20 +35,25 @@ from run_settings import check_settings
 from sparsekit.runs.folder import RunFolder
 
 DENSE, PLAIN, BASE = "dense", "plain", "from_dense"
+MAGNITUDE = "recipe.obs_gradients=0"
 # The overrides of each variant of from_dense.
 VARIANTS: dict[str, list[str]] = {
+    "magnitude, with dropout": [MAGNITUDE, "recipe.modifiers.dropout.enabled=false"],
+    "magnitude": [MAGNITUDE],
+    "magnitude, without int8": [MAGNITUDE, "recipe.modifiers.quantization.enabled=false"],
+    "magnitude, hidden states": [MAGNITUDE, "recipe.hidden_gain=1.0"],
+    "magnitude, twice the learning rate": [MAGNITUDE, "recipe.init_lr={twice}"],
     BASE: [],
-    "with dropout": ["recipe.modifiers.dropout.enabled=false"],
-    "per tensor": ["recipe.modifiers.quantization.per_channel_weights=false"],
     "twice the learning rate": ["recipe.init_lr={twice}"],
+    "with dropout": ["recipe.modifiers.dropout.enabled=false"],
+    "without int8": ["recipe.modifiers.quantization.enabled=false"],
+    "ranked in each layer": ["recipe.obs_global=false"],
+    "per tensor": ["recipe.modifiers.quantization.per_channel_weights=false"],
     "pruned in a quarter": ["recipe.pruning_end_epoch={quarter}"],
     "two cycles": ["recipe.lr_func=cyclic_linear", "recipe.lr_cycle_epochs={half}"],
     "averaged": ["recipe.averaged_epochs=1"],
     "mse ranges": ["recipe.weight_observer=mse", "recipe.activation_observer=mse"],
     "percentile ranges": ["recipe.activation_observer=percentile"],
-    "obs": ["recipe.obs_gradients=512"],
-    "obs in each layer": ["recipe.obs_gradients=512", "recipe.obs_global=false"],
-    "obs, twice the learning rate": ["recipe.obs_gradients=512", "recipe.init_lr={twice}"],
     "hidden states": ["recipe.hidden_gain=1.0"],
     "attention": ["recipe.attention_gain=1.0"],
     "augmented": ["dataset.augment.copies=1"],
