@@ -24,9 +24,9 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from sparsekit.sparsity.fisher import BlockFisher, Fisher
 from sparsekit.sparsity.gradients import example_gradients
-from sparsekit.sparsity.masks import parse_mask_type
+from sparsekit.sparsity.masks import named_masks, parse_mask_type
 from sparsekit.sparsity.packed_fisher import PackedFisher
-from sparsekit.sparsity.surgeon import Batch, masks_of, repair, saliencies
+from sparsekit.sparsity.surgeon import Batch, repair, saliencies
 from sparsekit.system import cpu_name
 
 DAMP, SIZE, SPARSITY, ROWS = 1e-7, 50, 0.8, 32
@@ -66,7 +66,8 @@ def mask(model: nn.Module, kind: str, gradients: int, tokens: int) -> dict[str, 
     everything = {name: torch.ones_like(layer.weight).bool() for name, layer in layers.items()}
     scores = saliencies(layers, fishers, everything, DAMP, UNSTRUCTURED)
     seconds["saliency"] = time.perf_counter() - started
-    masks = masks_of(scores, SPARSITY, UNSTRUCTURED, everything, False)
+    shares = dict.fromkeys(scores, SPARSITY)
+    masks = named_masks(scores, shares, UNSTRUCTURED, everything, ranks_globally=False)
     started = time.perf_counter()
     repair(layers, fishers, masks, DAMP)
     seconds["update"] = time.perf_counter() - started
