@@ -35,6 +35,7 @@ from run_settings import check_settings
 from sparsekit.runs.folder import RunFolder
 
 DENSE, PLAIN, BASE = "dense", "plain", "from_dense"
+OVERRIDES = "of sparsekit train, for all runs; those of recipe. for variants of from_dense alone"
 MAGNITUDE = "recipe.obs_gradients=0"
 # The overrides of each variant of from_dense.
 VARIANTS: dict[str, list[str]] = {
@@ -76,11 +77,12 @@ class Setup:
     @property
     def common(self) -> list[str]:
         words = ["runtime=none", "tracking=none", "training.disable_tqdm=true"]
+        words += [word for word in self.overrides if not word.startswith("recipe.")]
         if self.data is None:
-            return ["dataset=quickstart", "training=quickstart", *words, *self.overrides]
+            return ["dataset=quickstart", "training=quickstart", *words]
         files = {"train": self.data, "validation": self.validation}
         paths = [f"dataset.data_files.{name}={file}" for name, file in files.items() if file]
-        return ["dataset=files", *paths, *words, *self.overrides]
+        return ["dataset=files", *paths, *words]
 
     @property
     def checkpoint(self) -> list[str]:
@@ -123,7 +125,8 @@ class Setup:
         start = [*self.checkpoint, f"student.checkpoint={self.dense / 'model'}", "teacher=self"]
         recipe = ["recipe=from_dense", f"recipe.num_epochs={self.epochs:g}", rate]
         target = [f"recipe.final_sparsity={self.sparsity:g}", f"seed={seed}"]
-        return [*self.common, *start, *recipe, *target, *own]
+        given = [word for word in self.overrides if word.startswith("recipe.")]
+        return [*self.common, *start, *recipe, *target, *own, *given]
 
 
 def folder_of(output: Path, variant: str) -> Path:
@@ -215,7 +218,7 @@ def main() -> None:
     runs.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     known = [PLAIN, *VARIANTS]
     runs.add_argument("--variants", nargs="+", choices=known, default=known)
-    runs.add_argument("--overrides", nargs="*", default=[], help="of sparsekit train, for all runs")
+    runs.add_argument("--overrides", nargs="*", default=[], help=OVERRIDES)
     tables = commands.add_parser("table")
     tables.add_argument("output", type=Path)
     arguments = parser.parse_args()

@@ -65,9 +65,13 @@ def idle_variables(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
             recipe, name = match.groups()
             disabled, live = _without_disabled(cfg, recipe)
             if disabled and name in _read(cfg, recipe) - _read(live, recipe) - _ALWAYS_READ:
+                # Those that name it; of none another variable stands between.
+                named = re.compile(rf"\${{[\w.]*\.{name}\b")
+                readers = [n for n, text in disabled.items() if named.search(text)] or [*disabled]
                 warnings.append(
-                    f"{override} has no effect: only modifiers that are disabled read it, "
-                    f"of {', '.join(disabled)}"
+                    f"{override} has no effect: only {' and '.join(readers)} of {recipe}.modifiers "
+                    f"{'reads' if len(readers) == 1 else 'read'} it, which "
+                    f"{'is' if len(readers) == 1 else 'are'} disabled"
                 )
     return warnings
 
@@ -107,18 +111,19 @@ def _read(cfg: DictConfig, recipe: str) -> set[str]:
     return set(absolute) | set(relative)
 
 
-def _without_disabled(cfg: DictConfig, recipe: str) -> tuple[list[str], DictConfig]:
-    """The names of the recipe's disabled modifiers, and `cfg` without them.
+def _without_disabled(cfg: DictConfig, recipe: str) -> tuple[dict[str, str], DictConfig]:
+    """The recipe's disabled modifiers as text by name, and `cfg` without them.
 
     What decides that they are disabled stays.
     """
-    disabled, live = [], copy.deepcopy(cfg)
+    disabled, live = {}, copy.deepcopy(cfg)
     OmegaConf.set_struct(live, False)
     modifiers = OmegaConf.select(live, f"{recipe}.modifiers") or {}
     for name in list(modifiers):
         modifier = modifiers[name]
         if isinstance(modifier, DictConfig) and not modifier.get("enabled", True):
-            disabled.append(str(name))
+            text = OmegaConf.to_yaml(modifier)
+            disabled[str(name)] = re.sub(r"(?m)^enabled:.*$", "", text)
             for key in set(modifier) - {"enabled"}:
                 modifier.pop(key)
     return disabled, live

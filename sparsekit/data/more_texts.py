@@ -94,6 +94,7 @@ def _rows(path: Path, columns: Sequence[Column], form: CsvFormat) -> Dataset:
     if not any(column.lists for column in columns):
         return _texts(path, columns, form)
     try:
+        # As texts first: csv files hold no lists, and the error then says what else is wrong.
         return _texts(path, [replace(column, lists=False) for column in columns], form)
     except ConfigError as error:
         try:
@@ -112,8 +113,9 @@ def _texts(path: Path, columns: Sequence[Column], form: CsvFormat) -> Dataset:
 def _text(value: Any, path: Path, column: Column) -> str:
     if value is None or isinstance(value, str):
         return value or ""
-    if column.lists and all(isinstance(word, str) for word in value):
+    wanted = "text or a list of words" if column.lists else "text"
+    if column.lists and isinstance(value, list) and all(isinstance(word, str) for word in value):
         return " ".join(value)
     raise UserError(
-        f"dataset.unlabeled: {path}, column {column.name!r} holds {type(value).__name__}, not text"
+        f"dataset.unlabeled: {path}, column {column.name!r} holds {value!r:.80}, not {wanted}"
     )

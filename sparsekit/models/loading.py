@@ -134,7 +134,7 @@ def contradiction(folder: Path, task: Task, name: str) -> str | None:
     wrong = {key: value for key, value in settings.items() if getattr(task, key) != value}
     found = [
         f"{name} was trained with {key}={value}, and dataset.{key} is {getattr(task, key)}, so its "
-        f"outputs would be others; set dataset.{key}={value}"
+        f"outputs would differ; set dataset.{key}={value}"
         for key, value in wrong.items()
     ]
     return " and ".join(found) or None

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from sparsekit.errors import UserError
-from sparsekit.models.loading import LoadedModel
+from sparsekit.models.loading import LoadedModel, contradiction
 from sparsekit.pipeline.plan import Plan
 from sparsekit.pipeline.shrinking import whole_student
 
@@ -18,12 +18,15 @@ def own_teacher(plan: Plan, student: LoadedModel) -> list[Path]:
 
     No folder: the student in memory, of which nothing was removed, or whose head is new: another
     load would draw another one. Raises UserError where the outputs of a new head would be all that
-    there is to learn.
+    there is to learn, and where the task reads the model otherwise than it was trained.
     """
     if student.missing and plan.recipe.uses_teacher("logits"):
         _check_head(plan, student)
+    [folder] = whole_student(plan)
+    if problem := contradiction(folder, plan.task, "teacher=self"):
+        raise UserError(problem)
     pruned = bool(plan.student.sparsity) and not student.missing
-    return whole_student(plan) if pruned or plan.student.shrinking is not None else []
+    return [folder] if pruned or plan.student.shrinking is not None else []
 
 
 def _check_head(plan: Plan, student: LoadedModel) -> None:

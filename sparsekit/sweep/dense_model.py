@@ -48,11 +48,15 @@ def dense_model(model: str, overrides: Sequence[str]) -> DenseModel:
     for head in heads:
         task = given or _trained_for(model, folder, config, head)
         if task is not None and task.is_head(head):
-            if given:
-                return DenseModel(folder, task, [])
-            settings = task.settings_of(folder)
-            words = [f"dataset.{key}={value}" for key, value in settings.items()]
-            return DenseModel(folder, replace(task, **settings), [*task_words(model, task), *words])
+            chosen = {word.partition("=")[0].lstrip("+") for word in overrides}
+            settings = {
+                key: value
+                for key, value in task.settings_of(folder).items()
+                if f"dataset.{key}" not in chosen
+            }
+            words = [] if given else task_words(model, task)
+            words += [f"dataset.{key}={value}" for key, value in settings.items()]
+            return DenseModel(folder, replace(task, **settings), words)
     purpose = "a task" if given is None else given.name
     embeds = any(map(Embedding().is_head, heads))
     raise UserError(

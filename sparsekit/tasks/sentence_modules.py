@@ -33,13 +33,15 @@ def pooling_of(folder: Path) -> str | None:
     if after := [kind for kind in kinds[place + 1 :] if kind not in _NEUTRAL]:
         raise UserError(
             f"{folder} computes its vectors by {' and '.join(after)} after pooling, which "
-            "sparsekit does not have: they would be others; choose a checkpoint without"
+            "sparsekit cannot compute, so its vectors would differ; choose a checkpoint without"
         )
     file = folder / modules[place][1] / "config.json"
     if not file.is_file():
         return None
-    [config] = _read(file)
-    modes = _modes(config)
+    config = _read(file)
+    if len(config) != 1:
+        raise UserError(f"{file} holds something else than one JSON object; get the file again")
+    modes = _modes(config[0])
     if len(modes) != 1 or modes[0] not in _OURS:
         raise UserError(
             f"{file} pools tokens by {' and '.join(modes) or 'nothing known'}, and sparsekit takes "

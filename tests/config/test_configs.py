@@ -113,6 +113,10 @@ def test_the_ingredients_of_from_dense() -> None:
     # Without a loss of labels there are no gradients.
     embeddings = recipe("task=embedding", "dataset=csv", "dataset.data_files.train=a.csv")
     assert "pruning" in embeddings.modifiers and "obs" not in embeddings.modifiers
+    with pytest.raises(ConfigError, match=r"prune by magnitude \(recipe\.obs_gradients=0"):
+        recipe("recipe.mask_type=2:4", "recipe.final_sparsity=0.5")
+    fixed = recipe("recipe.mask_type=2:4", "recipe.final_sparsity=0.5", "recipe.obs_gradients=0")
+    assert "pruning" in fixed.modifiers
     surgeon = recipe("recipe.obs_gradients=64", "recipe.obs_block_size=8")
     assert "pruning" not in surgeon.modifiers
     assert vars(surgeon.modifiers["obs"])["num_grads"] == 64

@@ -52,7 +52,6 @@ def test_variables_that_nothing_reads(override: str, problem: str | None) -> Non
             ["recipe.observer_epoch=1"],
         ),
         (["recipe.hidden_gain=0", "recipe.final_sparsity=0", "recipe.num_epochs=3"], []),
-        (["recipe.final_sparsity=0", "recipe.mask_type=block4"], ["recipe.mask_type=block4"]),
         (["recipe.modifiers.obs.update_frequency=2", "seed=3"], []),
     ],
 )
@@ -60,7 +59,7 @@ def test_variables_that_only_disabled_modifiers_read(overrides: list[str], idle:
     cfg = composed("dataset=quickstart", "recipe=from_dense", *overrides)
     found = idle_variables(cfg, overrides)
     assert [text.partition(" ")[0] for text in found] == idle
-    assert all("only modifiers that are disabled read it, of " in text for text in found)
+    assert all(re.search(r"only \w+ of recipe\.modifiers reads it", text) for text in found)
 
 
 @pytest.mark.parametrize(

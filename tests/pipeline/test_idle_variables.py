@@ -20,6 +20,6 @@ def test_a_variable_of_a_disabled_modifier_is_warned_of(
     with caplog.at_level(logging.WARNING, logger="sparsekit.pipeline.run"):
         assert run_here(tmp_path / "run", *run, *words)["status"] == "completed"
     assert [record.getMessage() for record in caplog.records] == [
-        "recipe.observer_epoch=1 has no effect: only modifiers that are disabled read it, of "
-        "quantization"
+        "recipe.observer_epoch=1 has no effect: only quantization of recipe.modifiers reads it, "
+        "which is disabled"
     ]

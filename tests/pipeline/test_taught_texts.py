@@ -297,6 +297,13 @@ def test_files_without_words_are_refused(
         MoreTexts(unlabeled=str(tmp_path / name)).read(columns, CSV)
 
 
+def test_numbers_are_no_words(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"tokens": [1, 2]}), tmp_path / "numbers.parquet")
+    columns = [column for column in TokenClassification().columns() if column.is_text]
+    with pytest.raises(UserError, match="holds 1, not text or a list of words"):
+        MoreTexts(unlabeled=str(tmp_path / "numbers.parquet")).read(columns, CSV)
+
+
 def test_a_tagger_learns_from_texts_without_tags(tmp_path: Path, student_folder: str) -> None:
     """From a CoNLL file, and texts in a csv file."""
     student = str(tmp_path / "student")

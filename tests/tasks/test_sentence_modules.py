@@ -14,12 +14,14 @@ import hub_seed
 import pytest
 import torch
 from hub import serve
+from launching import planned
 from transformers import BertModel
 
 from sparsekit.errors import UserError
 from sparsekit.models import tiny
 from sparsekit.models.loading import Student
 from sparsekit.models.teacher import Checkpoint, label_order
+from sparsekit.pipeline.self_teaching import own_teacher
 from sparsekit.sweep.dense_model import dense_model
 from sparsekit.tasks.embedding import Embedding
 from sparsekit.tasks.sentence_modules import pooling_of
@@ -103,6 +105,12 @@ def test_folders_that_say_nothing_of_pooling(tmp_path: Path) -> None:
     assert pooling_of(folder) is None
 
 
+@pytest.mark.parametrize("config", [[], [{}, {}]])
+def test_a_pooling_that_is_no_object(config: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds something else than one JSON object"):
+        pooling_of(sentence_folder(tmp_path / "one", config))
+
+
 @pytest.mark.parametrize("text", ["[", '["one"]', "3"])
 def test_a_list_of_modules_that_cannot_be_read(text: str, tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text(text)
@@ -148,7 +156,27 @@ def test_compress_pools_as_the_checkpoint(first_token: Path) -> None:
     assert model.task == Embedding(pooling="first")
     assert model.words == ["task=embedding", "dataset.pooling=first"]
     asked = dense_model(str(first_token), ["task=embedding"])
-    assert asked.words == [] and asked.task == Embedding()
+    assert asked.words == ["dataset.pooling=first"] and asked.task == Embedding(pooling="first")
+    assert dense_model(str(first_token), ["task=embedding", "dataset.pooling=mean"]).words == []
+
+
+@pytest.mark.parametrize("removed", [[], ["student.sparsity=0.5"]])
+def test_a_student_that_teaches_itself_pools_as_it_did(
+    removed: list[str], first_token: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "the plot is dull ."}\n{"text": "the plot ."}\n')
+    words = [
+        *("task=embedding", "dataset=json", "teacher=self", "recipe=from_dense"),
+        *(f"dataset.data_files.{split}={rows}" for split in ("train", "validation")),
+        *(f"student.checkpoint={first_token}", "export=none", "runtime=none", *removed),
+    ]
+    plan = planned(*words)
+    student = plan.student.load(plan.task, [])
+    with pytest.raises(UserError, match=r"teacher=self was trained with pooling=first"):
+        own_teacher(plan, student)
+    fitting = planned(*words, "dataset.pooling=first")
+    assert own_teacher(fitting, student) == ([first_token] if removed else [])
 
 
 def test_pooling_comes_with_a_checkpoint_of_the_hub(first_token: Path, tmp_path: Path) -> None:
