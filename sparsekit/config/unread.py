@@ -65,7 +65,7 @@ def idle_variables(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
             recipe, name = match.groups()
             disabled, live = _without_disabled(cfg, recipe)
             if disabled and name in _read(cfg, recipe) - _read(live, recipe) - _ALWAYS_READ:
-                # Those that name it; of none another variable stands between.
+                # Those that name the variable; if none does, they read it through another one.
                 named = re.compile(rf"\${{[\w.]*\.{name}\b")
                 readers = [n for n, text in disabled.items() if named.search(text)] or [*disabled]
                 warnings.append(

@@ -252,6 +252,16 @@ def test_texts_of_embeddings_are_added_one_by_one(tmp_path: Path) -> None:
     assert more_texts_problems(more, task, Self(), half) == []
 
 
+def with_head(head: Any, source: str, folder: Path, **changes: Any) -> str:
+    """The folder of a new model with this head, of the architecture and tokenizer of `source`."""
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(source)
+    config.update(changes)
+    head.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return str(folder)
+
+
 TAGGED = {
     "tokens": [["Ada", "met", "Bo"], ["a", "film"]],
     "tags": [["B-X", "O", "B-X"], ["O", "O"]],
@@ -306,12 +316,10 @@ def test_numbers_are_no_words(tmp_path: Path) -> None:
 
 def test_a_tagger_learns_from_texts_without_tags(tmp_path: Path, student_folder: str) -> None:
     """From a CoNLL file, and texts in a csv file."""
-    student = str(tmp_path / "student")
-    torch.manual_seed(0)
-    config = AutoConfig.from_pretrained(student_folder)
-    config.id2label = {0: "O", 1: "B-X"}
-    AutoModelForTokenClassification.from_config(config).save_pretrained(student)
-    AutoTokenizer.from_pretrained(student_folder).save_pretrained(student)
+    labels = {"id2label": {0: "O", 1: "B-X"}}
+    student = with_head(
+        AutoModelForTokenClassification, student_folder, tmp_path / "student", **labels
+    )
     for split in ("train", "validation"):
         (tmp_path / f"{split}.conll").write_text("the O\nplot B-X\n\nis O\ndull O\n\n" * 8)
     file = tmp_path / "texts.csv"
@@ -352,12 +360,8 @@ def test_other_tasks_learn_from_more_texts(
         for row in hub_seed.reviews(48, 0)
     ]
     file = str(write_csv(tmp_path / "rows.csv", rows))
-    student = str(tmp_path / "student")
-    torch.manual_seed(0)
-    config = AutoConfig.from_pretrained(student_folder)
-    config.update({"problem_type": KIND, "id2label": {0: "positive", 1: "plot"}})
-    head.from_config(config).save_pretrained(student)
-    AutoTokenizer.from_pretrained(student_folder).save_pretrained(student)
+    labels = {"problem_type": KIND, "id2label": {0: "positive", 1: "plot"}}
+    student = with_head(head, student_folder, tmp_path / "student", **labels)
     summary = run_here(
         tmp_path / "run",
         *local({"train": file, "validation": file}, student),
