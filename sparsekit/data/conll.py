@@ -7,14 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
-from sparsekit.data.compression import not_utf8, open_text
+from sparsekit.data.compression import bare_suffix, open_text
 from sparsekit.data.datasets import Source
+from sparsekit.data.delimited import CsvFormat
+from sparsekit.data.file_kinds import kind_of
 from sparsekit.data.fingerprint import files_hash
-from sparsekit.data.readers import members
+from sparsekit.data.readers import members, readable
 from sparsekit.data.schema import Column
 from sparsekit.data.table import FileRows, as_dataset, text_table
+from sparsekit.data.unlabelled import has_header
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.system import expanded
 
@@ -65,17 +68,22 @@ class ConllDataset(Source):
             raise ConfigError(problems)
         return DatasetDict(read)
 
-    def _read(self, path: Path, names: Sequence[str]) -> FileRows:
-        try:
-            rows = ((line, dict(zip(names, row, strict=True))) for line, row in self._rows(path))
-            return text_table(rows, f"{path}, line {{}}", names)
-        except UnicodeDecodeError as error:
-            raise not_utf8(path, error) from error
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error}; the file must be readable") from error
+    def unlabelled(self, path: Path, columns: Sequence[Column]) -> Dataset:
+        """Of CoNLL files, whose tags are not read and may be missing, or of other files."""
+        [words] = columns
+        files = members(path)
+        if not all(_is_conll(file, words.name) for file in files):
+            return super().unlabelled(path, columns)
+        return as_dataset([self._read(file, [words.name]) for file in files])
 
-    def _rows(self, path: Path) -> Iterator[tuple[int, tuple[list[str], list[str]]]]:
-        """The first line, the words and the tags of each sentence."""
+    def _read(self, path: Path, names: Sequence[str]) -> FileRows:
+        with readable(path):
+            found = self._rows(path, tagged=len(names) > 1)
+            rows = ((line, dict(zip(names, row, strict=True))) for line, row in found)
+            return text_table(rows, f"{path}, line {{}}", names)
+
+    def _rows(self, path: Path, *, tagged: bool) -> Iterator[tuple[int, list[list[str]]]]:
+        """The first line of each sentence, with its words and, if it is `tagged`, its tags."""
         words: list[str] = []
         tags: list[str] = []
         first, known = 1, self._known(path)
@@ -85,16 +93,17 @@ class ConllDataset(Source):
                 fields = _fields(line)
                 if not fields or fields[0].startswith(_DOCUMENT):
                     if words:
-                        yield first, (words, tags)
+                        yield first, [words, tags] if tagged else [words]
                     words, tags = [], []
                 elif words or not line.startswith(_COMMENT) or self._form(fields) in known:
                     first = first if words else number
-                    words.append(self._field(path, number, fields, self.word, "word"))
-                    tags.append(self._field(path, number, fields, self.tag, "tag"))
+                    words.append(self._field(path, number, fields, self.word, "word", tagged))
+                    if tagged:
+                        tags.append(self._field(path, number, fields, self.tag, "tag", tagged))
                     columns = columns or (len(fields), number)
                     _check_count(path, number, fields, *columns)
         if words:
-            yield first, (words, tags)
+            yield first, [words, tags] if tagged else [words]
 
     def _known(self, path: Path) -> set[tuple[int, str]]:
         """The forms of all lines that can be no comments."""
@@ -107,14 +116,22 @@ class ConllDataset(Source):
         has_tag = -len(fields) <= self.tag < len(fields)
         return len(fields), fields[self.tag] if has_tag else ""
 
-    def _field(self, path: Path, number: int, fields: list[str], index: int, name: str) -> str:
-        if len(fields) < 2 or not -len(fields) <= index < len(fields):
+    def _field(
+        self, path: Path, number: int, fields: list[str], index: int, name: str, tagged: bool
+    ) -> str:
+        if len(fields) < 1 + tagged or not -len(fields) <= index < len(fields):
+            wanted = "a word and its tag, blanks apart" if tagged else "a word a line"
             raise UserError(
                 f"{path}, line {number}: {' '.join(fields)[:60]!r} has {len(fields)} columns, and "
-                f"no {name} in column {index} (from 0); write a word and its tag, blanks apart, "
-                f"or set dataset.{name}"
+                f"no {name} in column {index} (from 0); write {wanted}, or set dataset.{name}"
             )
         return fields[index]
+
+
+def _is_conll(path: Path, words: str) -> bool:
+    """Whether the file is neither csv nor json nor binary, and no table with the column `words`."""
+    is_text = kind_of(path) == "csv" and bare_suffix(path) != ".csv"
+    return is_text and not has_header(path, words, CsvFormat())
 
 
 def _fields(line: str) -> list[str]:

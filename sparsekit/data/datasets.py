@@ -28,6 +28,7 @@ from sparsekit.data.hub_errors import LOADING, not_loaded
 from sparsekit.data.origin import add_origin
 from sparsekit.data.readers import read_files
 from sparsekit.data.schema import Column, lacking
+from sparsekit.data.unlabelled import read_unlabelled
 from sparsekit.errors import ConfigError, UserError, suggestion
 from sparsekit.hub.connection import limited_waiting
 from sparsekit.system import expanded
@@ -52,10 +53,12 @@ class Source(ABC):
         columns: those that the task reads; others need not be there.
         """
 
-    @property
-    def form(self) -> CsvFormat:
-        """How csv files of the same origin are written."""
-        return CsvFormat()
+    def unlabelled(self, path: Path, columns: Sequence[Column]) -> Dataset:
+        """The rows of a file or folder of the same origin, whose labels, if any, are not read.
+
+        columns: the texts that the task reads. Raises UserError when they cannot be read.
+        """
+        return read_unlabelled(path, columns, CsvFormat())
 
     # --- Training rows that are not read at once ---------------------------------------------
 
@@ -235,6 +238,9 @@ class FileDataset(Source):
                     split,
                 )
         return DatasetDict(read)
+
+    def unlabelled(self, path: Path, columns: Sequence[Column]) -> Dataset:
+        return read_unlabelled(path, columns, self.form)
 
     def _split(self, split: str, path: Path, columns: Sequence[Column]) -> Dataset:
         _check_exists(split, path)

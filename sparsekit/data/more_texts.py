@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from datasets import Dataset
 
 from sparsekit.cache import content_hash
 from sparsekit.config.build import build
 from sparsekit.data.augmentation import Augmentation
 from sparsekit.data.columns import values
-from sparsekit.data.delimited import CsvFormat
+from sparsekit.data.datasets import Source
 from sparsekit.data.fingerprint import files_hash
 from sparsekit.data.origin import column_names
-from sparsekit.data.readers import read_files
 from sparsekit.data.schema import Column, lacking, listed
 from sparsekit.errors import ConfigError, UserError
 from sparsekit.system import expanded
+
+# A list of words in json, or as Python prints it, which pandas writes to csv files.
+_LIST = re.compile(r"""\[\s*(["'].*["'])?\s*\]""", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class MoreTexts:
 
     Args:
         unlabeled: a file of any kind, a folder of files, or a list of these, with the columns of
-            text of the data set; no labels are read.
+            text of the data set; no labels are read. A .txt file may have one text a line.
         augment: how many texts are made from those of the training rows and of `unlabeled`; see
             `sparsekit.data.augmentation.Augmentation`.
     """
@@ -67,19 +67,19 @@ class MoreTexts:
         named = {str(at): name for at, name in enumerate(self.files)}
         return content_hash([labelled or "", files_hash(named)]) if named else labelled
 
-    def read(self, columns: Sequence[Column], form: CsvFormat) -> list[list[str]]:
+    def read(self, columns: Sequence[Column], source: Source) -> list[list[str]]:
         """The texts of the files, for each of `columns`; raises UserError where there are none.
 
         The words of a list are joined by blanks; a column of lists may hold texts instead.
 
-        form: how csv files are written; they may have a header even so.
+        source: that of the data set, whose kinds of files are read.
         """
         found: list[list[str]] = [[] for _ in columns]
         for name in self.files:
             path = expanded(name)
             if not path.exists():
                 raise UserError(f"dataset.unlabeled: there is no file {path}")
-            rows = _rows(path, columns, form)
+            rows = source.unlabelled(path, columns)
             if absent := lacking(columns, rows.column_names):
                 raise UserError(
                     f"dataset.unlabeled: {path} has no column {listed(absent)}; it has "
@@ -90,27 +90,12 @@ class MoreTexts:
         return found
 
 
-def _rows(path: Path, columns: Sequence[Column], form: CsvFormat) -> Dataset:
-    if not any(column.lists for column in columns):
-        return _texts(path, columns, form)
-    try:
-        # As texts first: csv files hold no lists, and the error then says what else is wrong.
-        return _texts(path, [replace(column, lists=False) for column in columns], form)
-    except ConfigError as error:
-        try:
-            return _texts(path, columns, form)
-        except UserError:
-            raise error from None
-
-
-def _texts(path: Path, columns: Sequence[Column], form: CsvFormat) -> Dataset:
-    if form.columns is not None:
-        with suppress(ConfigError):  # No header, or one without the columns.
-            return read_files(path, columns, form=replace(form, columns=None))
-    return read_files(path, columns, form=form)
-
-
 def _text(value: Any, path: Path, column: Column) -> str:
+    if column.lists and isinstance(value, str) and _LIST.fullmatch(value.strip()):
+        raise UserError(
+            f"dataset.unlabeled: {path}, column {column.name!r} holds the list {value!r:.80} as "
+            "text; write json with a list in each row, or the words with blanks between them"
+        )
     if value is None or isinstance(value, str):
         return value or ""
     wanted = "text or a list of words" if column.lists else "text"

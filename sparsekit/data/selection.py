@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,6 @@ from datasets import Dataset, DatasetDict
 
 from sparsekit.data.columns import select, value_text, values
 from sparsekit.data.datasets import Source
-from sparsekit.data.delimited import CsvFormat
 from sparsekit.data.duplicates import text_keys
 from sparsekit.data.filters import empty_rows, without_labels
 from sparsekit.data.near_duplicates import HashedTexts, near
@@ -145,9 +145,8 @@ class SelectedRows(Source):
     def files_hash(self) -> str | None:
         return self.source.files_hash()
 
-    @property
-    def form(self) -> CsvFormat:
-        return self.source.form
+    def unlabelled(self, path: Path, columns: Sequence[Column]) -> Dataset:
+        return self.source.unlabelled(path, columns)
 
     def raw(self, columns: Sequence[Column]) -> DatasetDict:
         """The splits, each row with its origin; raises UserError when they cannot be read."""

@@ -95,7 +95,7 @@ def _inputs(plan: Plan, run: RunFolder, show_data: bool) -> Inputs:
         record_figures(figures, run)
         if show_data:
             show_figures(figures)
-    taught = with_more_texts(data, plan.more_texts, plan.dataset.form)
+    taught = with_more_texts(data, plan.more_texts, plan.dataset)
     labelled_rows = None
     if taught is not data:
         labelled_rows = rows["train"]

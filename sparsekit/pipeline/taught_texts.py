@@ -18,7 +18,7 @@ from datasets import Dataset, concatenate_datasets
 from sparsekit.cache import cached, content_hash
 from sparsekit.data.augmentation import Augmentation, augmented
 from sparsekit.data.columns import select
-from sparsekit.data.delimited import CsvFormat
+from sparsekit.data.datasets import Source
 from sparsekit.data.duplicates import column_texts, repeated, text_keys
 from sparsekit.data.more_texts import MoreTexts
 from sparsekit.errors import UserError
@@ -65,10 +65,10 @@ def more_texts_problems(
     return found
 
 
-def with_more_texts(data: Data, more: MoreTexts, form: CsvFormat) -> Data:
+def with_more_texts(data: Data, more: MoreTexts, source: Source) -> Data:
     """`data` with the texts of `more` among its training rows, with labels that mean nothing.
 
-    form: how csv files are written.
+    source: that of `data`.
 
     Texts that occur already, in whatever split, are left out: the teacher would otherwise score
     validation rows for the student to learn. Raises UserError for files that cannot be read.
@@ -78,7 +78,7 @@ def with_more_texts(data: Data, more: MoreTexts, form: CsvFormat) -> Data:
     train = data.splits["train"]
     names = [name for name in data.task.text_names if name in train.column_names]
     labelled = [list(column_texts(train, name)) for name in names]
-    read = more.read([column for column in data.task.columns() if column.is_text], form)
+    read = more.read([column for column in data.task.columns() if column.is_text], source)
     if len(names) < len(read):  # a task whose rows are single texts reads pairs one by one
         read = [list(chain.from_iterable(read))]
     both = [ours + theirs for ours, theirs in zip(labelled, read, strict=True)]

@@ -28,7 +28,8 @@ from transformers import (
 
 import sparsekit.pipeline.engines.sparsekit
 from sparsekit.data.augmentation import Augmentation, augmented
-from sparsekit.data.delimited import CsvFormat
+from sparsekit.data.conll import ConllDataset
+from sparsekit.data.datasets import FileDataset, Source
 from sparsekit.data.more_texts import MoreTexts
 from sparsekit.data.selection import ReadRows
 from sparsekit.errors import ConfigError, UserError
@@ -46,7 +47,8 @@ from sparsekit.training.recipe_trainer import RecipeTrainer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["a", "fine", "film", "dull", "slow", "plot", "it", "moved", "me", "and", "the", "good"]
-CSV = CsvFormat()
+CSV = FileDataset(data_files={})
+CONLL = ConllDataset(data_files={})
 TEXTS = ["a fine film indeed", "a dull and slow plot", "it moved me", ""]
 
 
@@ -185,14 +187,14 @@ def test_files_without_the_texts_are_refused(tmp_path: Path) -> None:
 def test_files_are_written_as_those_of_the_data_set(tmp_path: Path) -> None:
     known = data(train=["seen"], validation=["held back"])
     file = tmp_path / "more.csv"
-    form = CsvFormat(delimiter=";", columns=["text", "label"], quotes=False)
+    source = FileDataset(data_files={}, delimiter=";", columns=["text", "label"], quotes=False)
     for content in ('"new, a;\nb;x\n', 'label;text\n;"new, a\n;b\n'):
         file.write_text(content)
-        added = with_more_texts(known, MoreTexts(unlabeled=str(file)), form)
+        added = with_more_texts(known, MoreTexts(unlabeled=str(file)), source)
         assert list(added.splits["train"]["text"]) == ["seen", '"new, a', "b"]
     pq.write_table(pa.table({"body": ["x"]}), tmp_path / "more.parquet")
     with pytest.raises(UserError, match=r"has no column text; it has body$"):
-        with_more_texts(known, MoreTexts(unlabeled=str(tmp_path / "more.parquet")), form)
+        with_more_texts(known, MoreTexts(unlabeled=str(tmp_path / "more.parquet")), source)
 
 
 def test_what_cannot_learn_from_texts_without_labels_is_refused(tmp_path: Path) -> None:
@@ -269,42 +271,63 @@ TAGGED = {
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "source"),
     [
-        ("more.jsonl", '{"tokens": ["ada", "MET", "bo"]}\n{"tokens": ["new", "York"]}\n'),
-        ("more.jsonl", '{"tokens": "a film"}\n{"tokens": "new York"}\n{"tokens": " "}\n'),
-        ("more.csv", "tokens\nAda met Bo\nnew  York\n"),
+        ("more.jsonl", '{"tokens": ["ada", "MET", "bo"]}\n{"tokens": ["new", "York"]}\n', CSV),
+        ("more.jsonl", '{"tokens": "a film"}\n{"tokens": "new York"}\n{"tokens": " "}\n', CSV),
+        ("more.csv", "tokens\nAda met Bo\nnew  York\n", CSV),
+        ("more.txt", "Ada met Bo\n\nnew  York\n", CSV),
+        ("more.txt", "Ada B-X\nmet O\nBo B-X\n\nnew B-Y\nYork I-Y\n", CONLL),
+        ("more.conll", "-DOCSTART-\n\n# a comment\nnew\nYork\n", CONLL),
+        ("more.tsv", "tokens\tsource\nnew York\ta\n", CONLL),
+        ("more.csv", "tokens\nnew York\n", CONLL),
     ],
 )
-def test_words_are_added_from_lists_and_from_texts(name: str, content: str, tmp_path: Path) -> None:
+def test_words_are_added_from_every_kind_of_file(
+    name: str, content: str, source: Source, tmp_path: Path
+) -> None:
     rows = Dataset.from_dict(TAGGED)
     known = TokenClassification().load(ReadRows(DatasetDict(train=rows, validation=rows)))
     file = tmp_path / name
     file.write_text(content)
-    added = with_more_texts(known, MoreTexts(unlabeled=str(file)), CSV).splits["train"]
+    added = with_more_texts(known, MoreTexts(unlabeled=str(file)), source).splits["train"]
     assert added["tokens"][:] == [*TAGGED["tokens"], ["new", "York"]]
     assert [len(tags) for tags in added["tags"]] == [3, 2, 2]
     assert added.features == known.splits["train"].features
     twice = MoreTexts(augment={"copies": 2, "methods": ["ngrams"]})
-    made = with_more_texts(known, twice, CSV).splits["train"]["tokens"][2:]
+    made = with_more_texts(known, twice, source).splits["train"]["tokens"][2:]
     assert made and {word for row in made for word in row} <= {"Ada", "met", "Bo", "a", "film"}
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "problem"),
+    ("name", "content", "source", "problem"),
     [
-        ("mixed.jsonl", '{"tokens": ["a"]}\n{"tokens": "b c"}\n', "line 1: column 'tokens' holds"),
-        ("numbers.jsonl", '{"tokens": [{"a": 1}]}\n', "line 1: column 'tokens' holds"),
-        ("other.csv", "words\nb c\n", "has no column tokens; it has words"),
+        ("mixed.jsonl", '{"tokens": ["a"]}\n{"tokens": "b c"}\n', CSV, "line 1: column 'tokens'"),
+        ("numbers.jsonl", '{"tokens": [{"a": 1}]}\n', CSV, "line 1: column 'tokens' holds"),
+        ("other.csv", "words\nb c\n", CSV, "has no column tokens; it has words"),
+        ("other.csv", "words\nb c\n", CONLL, "has no column tokens; it has words"),
+        ("json.csv", 'tokens\n"[""b"", ""c""]"\n', CSV, r"the list '\[\"b\", \"c\"\]' as text"),
+        ("pandas.csv", "tokens\n\"['b', 'c']\"\n", CSV, "write json with a list in each row"),
+        ("table.txt", "words,source\nb c,x\n", CSV, "has no column tokens; it has words, source"),
+        ("ragged.conll", "a O\nb\n", CONLL, "line 2: 'b' has 1 columns, and line 1 has 2"),
+        ("empty.conll", "\n", CONLL, "is empty"),
     ],
 )
 def test_files_without_words_are_refused(
-    name: str, content: str, problem: str, tmp_path: Path
+    name: str, content: str, source: Source, problem: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_text(content)
     columns = [column for column in TokenClassification().columns() if column.is_text]
     with pytest.raises(UserError, match=problem):
-        MoreTexts(unlabeled=str(tmp_path / name)).read(columns, CSV)
+        MoreTexts(unlabeled=str(tmp_path / name)).read(columns, source)
+
+
+def test_a_folder_of_text_files_has_one_text_a_line(tmp_path: Path) -> None:
+    known = data(train=["seen"], validation=["held back"])
+    (tmp_path / "a.txt").write_text("no, no, no\nnew, I think\n\n  held back\n")
+    (tmp_path / "b.txt").write_text('"quoted" text\n')
+    added = with_more_texts(known, MoreTexts(unlabeled=str(tmp_path)), CSV).splits["train"]
+    assert added["text"][:] == ["seen", "no, no, no", "new, I think", '"quoted" text']
 
 
 def test_numbers_are_no_words(tmp_path: Path) -> None:
