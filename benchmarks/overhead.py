@@ -43,7 +43,8 @@ from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.system import cores, cpu_name
 from sparsekit.tasks.text_classification import TextClassification
-from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
+from sparsekit.training.arguments import SparseTrainingArguments
+from sparsekit.training.cpu.precision import matmul_precision
 from sparsekit.training.recipe_trainer import RecipeTrainer
 
 SHAPES = {

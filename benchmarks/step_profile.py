@@ -28,7 +28,7 @@ from sparsekit.kernels import adamw, attention, dropout, quantize, sparse_linear
 from sparsekit.kernels.library import library
 from sparsekit.runs.progress import quiet_libraries
 from sparsekit.system import cores, cpu_name
-from sparsekit.training.arguments import matmul_precision
+from sparsekit.training.cpu.precision import matmul_precision
 
 WARMUP = 3
 # Operators by purpose; those in no group are counted as other.

@@ -19,8 +19,8 @@ from sparsekit.errors import ConfigError
 from sparsekit.kernels.errors import KernelError, warn
 from sparsekit.kernels.sparse_linear import compiled, pays_here
 from sparsekit.metrics.table import ALIASES, higher_is_better
-from sparsekit.system import cpu_units
 from sparsekit.training.class_weights import weight_problems
+from sparsekit.training.cpu.precision import cpu_has_bf16_units
 from sparsekit.training.packages import package_problems
 from sparsekit.training.resume import chosen_checkpoint
 
@@ -273,23 +273,3 @@ def without_secrets(args: TrainingArguments) -> Iterator[None]:
     finally:
         for name, value in secrets.items():
             setattr(args, name, value)
-
-
-def cpu_has_bf16_units() -> bool:
-    """Whether the CPU has AMX tiles for bf16.
-
-    AVX512-BF16 alone is not enough: with it bf16 matmuls were slower than float32 ones
-    (167 against 318 GFLOP/s on two cores of a Xeon, torch 2.13).
-    """
-    return (cpu_units() or {}).get("amx_bf16", False)
-
-
-@contextlib.contextmanager
-def matmul_precision(precision: Literal["medium", "highest"]) -> Iterator[None]:
-    """Set torch's precision of float32 matmuls within the context."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -22,8 +22,9 @@ from sparsekit.models.teaching import SELF, Source, Teacher, mean_outputs, sourc
 from sparsekit.models.tokenizer import leave_out_types, pad_as_expected
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.base import Task
-from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
+from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.cpu.allocator import reuse_freed_memory
+from sparsekit.training.cpu.precision import matmul_precision
 from sparsekit.training.given import Given, check_positions
 
 # Longer than any text: nothing is cut off.

@@ -28,12 +28,13 @@ from sparsekit.oneshot.calibration import draw
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.base import Task
-from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
+from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.best import LastStage, best_step, competes
 from sparsekit.training.callbacks import RecipeCallback
 from sparsekit.training.class_weights import weighted_task_loss
 from sparsekit.training.cpu.acceleration import cpu_acceleration
 from sparsekit.training.cpu.adamw import RowAdamW, steps_by_row
+from sparsekit.training.cpu.precision import matmul_precision
 from sparsekit.training.cpu.sparse_linear import SparseLinears
 from sparsekit.training.learning_rate import recipe_scheduler
 from sparsekit.training.own_parts import OwnParts

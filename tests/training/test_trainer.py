@@ -22,8 +22,9 @@ from sparsekit.models.pruning import sparsity
 from sparsekit.modifiers.quantization.fake_quantize import unseen
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.runs.folder import RunFolder
-from sparsekit.training.arguments import SparseTrainingArguments, matmul_precision
+from sparsekit.training.arguments import SparseTrainingArguments
 from sparsekit.training.callbacks import assert_masks
+from sparsekit.training.cpu.precision import matmul_precision
 from sparsekit.training.record import record_model, write_schedule
 from sparsekit.training.resume import past_the_end
 

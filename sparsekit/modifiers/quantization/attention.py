@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
 from sparsekit.modifiers.quantization.fake_quantize import FakeQuantizer
@@ -48,7 +47,7 @@ def int8_attention(
     found = [module._modules.get(name) for name in OPERANDS]
     quantizers = [each for each in found if isinstance(each, FakeQuantizer) and each.enabled]
     if len(quantizers) < len(OPERANDS):
-        outputs, _ = sdpa_attention_forward(
+        outputs, _ = AttentionInterface()["sdpa"](
             module, query, key, value, attention_mask, dropout, scaling, **options
         )
         return outputs, None

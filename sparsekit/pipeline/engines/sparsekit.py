@@ -19,8 +19,8 @@ from sparsekit.runs.folder import RunFolder
 from sparsekit.runs.progress import progress
 from sparsekit.runs.tracking import Tracker
 from sparsekit.runs.tracking_callback import TrackerCallback
-from sparsekit.training.arguments import matmul_precision
 from sparsekit.training.cpu.allocator import reuse_freed_memory
+from sparsekit.training.cpu.precision import matmul_precision
 from sparsekit.training.recipe_trainer import RecipeTrainer
 from sparsekit.training.record import ScheduleCallback
 from sparsekit.training.settings import check_unchanged, trained_by

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sparsekit.kernels import attention as kernel
 from sparsekit.modifiers.quantization.attention import attentions, register
@@ -49,7 +48,7 @@ def dropout_attention(
     calls torch's fused attention.
     """
     if not dropout or torch.compiler.is_compiling():
-        outputs, _ = sdpa_attention_forward(
+        outputs, _ = AttentionInterface()["sdpa"](
             module, query, key, value, attention_mask, dropout, scaling, **options
         )
         return outputs, None
