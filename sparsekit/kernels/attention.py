@@ -1,4 +1,4 @@
-"""Attention with dropout, one head at a time; CPU only.
+"""Attention with or without dropout, one head at a time; CPU only.
 
 Tensors are float32 [batch, tokens, heads, size], contiguous, `size` a multiple of `VECTOR_LANES`.
 """
@@ -45,8 +45,9 @@ class AttentionCall(ctypes.Structure):
         per_thread = size * padded + 2 * tokens * padded + bits
         # The structure stores an address only: the tensor must live as long.
         self.scratch_tensor = torch.empty(torch.get_num_threads(), per_thread)
+        keep_scale = STEPS / keep_steps if keep_steps else 1.0
         super().__init__(
-            batches, heads, tokens, size, padded, scale, seed, keep_steps, STEPS / keep_steps,
+            batches, heads, tokens, size, padded, scale, seed, keep_steps, keep_scale,
             self.scratch_tensor.data_ptr(), per_thread,
         )  # fmt: skip
 
@@ -78,7 +79,7 @@ def attention(
     query, key, value: contiguous float32 [batch, tokens, heads, size], `size` a multiple of
         VECTOR_LANES.
     mask: float32, [batch or 1, 1, tokens or 1, tokens].
-    seed, keep_steps: as for `dropout.drop`.
+    seed, keep_steps: as for `dropout.drop`; with keep_steps=0 there is no dropout.
     """
     call = AttentionCall(query.shape, scale, seed, keep_steps)
     probabilities = torch.empty(call.batches, call.heads, call.tokens, call.padded)

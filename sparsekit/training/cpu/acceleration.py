@@ -13,7 +13,7 @@ from transformers import Trainer
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.training.cpu.adamw import RowAdamW, sparse_token_gradient
 from sparsekit.training.cpu.allocator import reuse_freed_memory
-from sparsekit.training.cpu.attention import dropout_attention_in
+from sparsekit.training.cpu.attention import training_attention_in
 from sparsekit.training.cpu.dropout import bit_dropout_in
 from sparsekit.training.cpu.sparse_linear import SparseLinears
 
@@ -35,7 +35,7 @@ def cpu_acceleration(
         if trainer.args.device.type == "cpu":
             stack.enter_context(reuse_freed_memory())
             stack.enter_context(bit_dropout_in(model))
-            stack.enter_context(dropout_attention_in(model))
+            stack.enter_context(training_attention_in(model))
         if trainer.optimizer_cls_and_kwargs and trainer.optimizer_cls_and_kwargs[0] is RowAdamW:
             stack.enter_context(sparse_token_gradient(model, recipe))
             stack.enter_context(_clipping_in_the_step(trainer))

@@ -1,9 +1,10 @@
-"""Attention with dropout for training on a CPU.
+"""Attention for training on a CPU.
 
 torch's fused attention does not support dropout on a CPU: it falls back to separate operations,
 with checks for fully masked rows, and draws one random float per probability. Here a kernel
-computes one head at a time. Without a compiler, or for operands that the kernel does not support,
-torch's operations are used.
+computes one head at a time. It is also used without dropout where rows are short, as it then
+takes less time than the fused attention. Without a compiler, or for operands that the kernel does
+not support, torch's operations are used.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from sparsekit.kernels import attention as kernel
 from sparsekit.modifiers.quantization.attention import attentions, register
 from sparsekit.training.cpu.dropout import drop, keep_steps, new_seed
 
-NAME = "sparsekit_dropout"
+NAME = "sparsekit_training"
+# Up to here the kernel is faster than torch's fused attention (`benchmarks/training_attention.py`),
+# although it stores the probabilities for the backward pass.
+_SHORT = 64
 # The number of open contexts: trainers in several threads share the registration of NAME.
 _open = 0
 _lock = threading.Lock()
 
 
-def dropout_attention(
+def training_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -38,16 +42,18 @@ def dropout_attention(
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function for transformers' `AttentionInterface`, with dropout.
+    """An attention function for transformers' `AttentionInterface`.
 
     query, key, value: [batch, heads, tokens, size]; several heads of query may share one of key
         and value.
     attention_mask: added to the scores; None is 0.
 
-    Returns [batch, tokens, heads, size], and None for the attention weights. Without dropout it
-    calls torch's fused attention.
+    Returns [batch, tokens, heads, size], and None for the attention weights. Without dropout,
+    torch's fused attention computes rows of more than 64 tokens, and all rows without gradients.
     """
-    if not dropout or torch.compiler.is_compiling():
+    short = torch.is_grad_enabled() and query.shape[2] <= _SHORT
+    kept = not dropout and not (short and _supports(query, key, value, attention_mask))
+    if kept or torch.compiler.is_compiling():
         outputs, _ = AttentionInterface()["sdpa"](
             module, query, key, value, attention_mask, dropout, scaling, **options
         )
@@ -56,7 +62,8 @@ def dropout_attention(
         key, value = (operand.repeat_interleave(shared, dim=1) for operand in (key, value))
     if _supports(query, key, value, attention_mask):
         by_token = [operand.transpose(1, 2).contiguous() for operand in (query, key, value)]
-        result: Tensor = _Attention.apply(*by_token, attention_mask, scaling, keep_steps(dropout))  # type: ignore[no-untyped-call]
+        steps = keep_steps(dropout) if dropout else 0
+        result: Tensor = _Attention.apply(*by_token, attention_mask, scaling, steps)  # type: ignore[no-untyped-call]
         return result, None
     scores = torch.matmul(query * scaling, key.transpose(2, 3))
     if attention_mask is not None:
@@ -89,7 +96,7 @@ class _Attention(torch.autograd.Function):
         scaling: float,
         steps: int,
     ) -> Tensor:
-        ctx.call = scaling, new_seed(), steps
+        ctx.call = scaling, new_seed() if steps else 0, steps
         outputs, probabilities = kernel.attention(query, key, value, mask, *ctx.call)
         ctx.save_for_backward(query, key, value, probabilities)
         return outputs
@@ -104,8 +111,8 @@ class _Attention(torch.autograd.Function):
 
 
 @contextlib.contextmanager
-def dropout_attention_in(model: nn.Module) -> Iterator[None]:
-    """Replace torch's fused attention in `model` by `dropout_attention` within the context.
+def training_attention_in(model: nn.Module) -> Iterator[None]:
+    """Replace torch's fused attention in `model` by `training_attention` within the context.
 
     Models with causal attention, or with another implementation, are left unchanged.
     """
@@ -128,7 +135,7 @@ def _registered() -> Iterator[None]:
     global _open
     with _lock:
         _open += 1
-        register(NAME, dropout_attention)
+        register(NAME, training_attention)
     try:
         yield
     finally:

@@ -85,7 +85,7 @@ def float32_attention(
 
     On a CPU the fused attention multiplies small blocks of each head one by one. For each of them
     oneDNN would prepare its bf16 units anew, which takes seven to ten times as long as the float32
-    products themselves (`benchmarks/attention_precision.py`).
+    products themselves (`benchmarks/training_attention.py`).
     """
 
     def attend(*operands: Tensor | None) -> Tensor:

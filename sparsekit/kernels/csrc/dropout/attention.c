@@ -1,4 +1,4 @@
-/* Attention with dropout; CPU only.
+/* Attention with or without dropout; CPU only.
 
 Intermediate results of a head stay in the cache. Tensors are contiguous, [batches, tokens, heads,
 size], `size` a multiple of VECTOR_LANES. */
@@ -20,7 +20,7 @@ typedef struct {
     long padded; /* tokens, rounded up to a multiple of VECTOR_LANES */
     float scale;
     uint64_t seed;
-    uint16_t keep_steps;
+    uint16_t keep_steps; /* 0: no dropout */
     float keep_scale;
     float *scratch; /* one part per thread */
     long scratch_per_thread;
@@ -161,10 +161,15 @@ void attention(const attention_call *p, const float *query, const float *key, co
         for (long t = 0; t < p->tokens; t++)
             softmax(p, head_probabilities + t * p->padded,
                     mask ? mask + batch * mask_batch + t * mask_row : NULL);
-        head_bits(p, head, bits);
-        apply_dropout(bits, head_probabilities, head_values, p->keep_steps, p->keep_scale, dropped);
-        matmul(p->tokens, p->tokens, p->size, dropped, p->padded, 1, value + first, row,
-               out + first, row);
+        const float *kept = head_probabilities;
+        if (p->keep_steps) {
+            head_bits(p, head, bits);
+            apply_dropout(bits, head_probabilities, head_values, p->keep_steps, p->keep_scale,
+                          dropped);
+            kept = dropped;
+        }
+        matmul(p->tokens, p->tokens, p->size, kept, p->padded, 1, value + first, row, out + first,
+               row);
     }
 }
 
@@ -183,25 +188,28 @@ void attention_gradient(const attention_call *p, const float *query, const float
         transpose(p, value + first, transposed);
         matmul(p->tokens, p->size, p->padded, grad_output + first, row, 1, transposed, p->padded,
                grad_scores, p->padded);
-        head_bits(p, head, bits);
+        if (p->keep_steps)
+            head_bits(p, head, bits);
         for (long t = 0; t < p->tokens; t++) {
             const float *row_probabilities = head_probabilities + t * p->padded;
             float *restrict grad_row = grad_scores + t * p->padded;
             float *restrict row_dropped = dropped + t * p->padded;
             const uint16_t *row_bits = bits + t * p->padded;
             float weighted_sum = 0;
+            if (p->keep_steps)
+                for (long i = 0; i < p->padded; i++) {
+                    float factor = row_bits[i] < p->keep_steps ? p->keep_scale : 0.0f;
+                    row_dropped[i] = row_probabilities[i] * factor;
+                    grad_row[i] *= factor;
+                }
 #pragma omp simd reduction(+ : weighted_sum)
-            for (long i = 0; i < p->padded; i++) {
-                float factor = row_bits[i] < p->keep_steps ? p->keep_scale : 0.0f;
-                row_dropped[i] = row_probabilities[i] * factor;
-                grad_row[i] *= factor;
+            for (long i = 0; i < p->padded; i++)
                 weighted_sum += row_probabilities[i] * grad_row[i];
-            }
             for (long i = 0; i < p->padded; i++)
                 grad_row[i] = row_probabilities[i] * (grad_row[i] - weighted_sum) * p->scale;
         }
-        matmul(p->tokens, p->tokens, p->size, dropped, 1, p->padded, grad_output + first, row,
-               grad_value + first, row);
+        matmul(p->tokens, p->tokens, p->size, p->keep_steps ? dropped : head_probabilities, 1,
+               p->padded, grad_output + first, row, grad_value + first, row);
         matmul(p->tokens, p->tokens, p->size, grad_scores, p->padded, 1, key + first, row,
                grad_query + first, row);
         matmul(p->tokens, p->tokens, p->size, grad_scores, 1, p->padded, query + first, row,

@@ -1,8 +1,9 @@
-"""Attention with dropout against torch's operations, and its use in training only."""
+"""Attention of the kernel against torch's operations, and its use in training only."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from sparsekit.kernels import attention as kernel
 from sparsekit.models.loading import LoadedModel, Student
 from sparsekit.recipe.recipe import Recipe
 from sparsekit.tasks.text_classification import TextClassification
 from sparsekit.training.cpu import attention
-from sparsekit.training.cpu.attention import dropout_attention, dropout_attention_in
+from sparsekit.training.cpu.attention import training_attention, training_attention_in
 
 
 def operands() -> list[Tensor]:
@@ -39,7 +41,7 @@ def padding() -> Tensor:
 @pytest.mark.parametrize("mask", [None, padding()])
 def test_with_almost_no_dropout_it_equals_torchs_attention(mask: Tensor | None) -> None:
     results = []
-    for function in (sdpa_attention_forward, dropout_attention):
+    for function in (sdpa_attention_forward, training_attention):
         query, key, value = operands()
         module = nn.Module()
         module.is_causal = False
@@ -57,7 +59,7 @@ def test_dropout_keeps_the_mean_of_the_probabilities() -> None:
     value = torch.eye(6).expand(64, 2, 6, 6)
     module = nn.Module()
     module.is_causal = False
-    outputs, _ = dropout_attention(module, query, query, value, None, scaling=1.0, dropout=0.25)
+    outputs, _ = training_attention(module, query, query, value, None, scaling=1.0, dropout=0.25)
     # With equal scores and one-hot values the outputs are the probabilities, 1/6 before dropout.
     assert outputs.unique().tolist() == pytest.approx([0.0, 1 / 6 / 0.75], rel=1e-4)
     assert abs(outputs.mean() * 6 - 1) < 0.03
@@ -86,7 +88,7 @@ def test_the_kernel_equals_torchs_operations(tokens: int, size: int, mask: str) 
     def by_kernel(value: Tensor) -> tuple[Tensor, list[Tensor]]:
         torch.manual_seed(1)
         operands = [each.clone().requires_grad_() for each in (query, key, value)]
-        outputs, _ = dropout_attention(
+        outputs, _ = training_attention(
             nn.Module(), *operands, additive_mask, scaling=0.3, dropout=0.25
         )
         outputs.backward(grad_output.transpose(1, 2))
@@ -113,14 +115,56 @@ def test_the_kernel_equals_torchs_operations(tokens: int, size: int, mask: str) 
 
 
 @needs_compiler
-def test_results_do_not_depend_on_the_number_of_threads() -> None:
+@pytest.mark.parametrize("mask", masks(1))
+@pytest.mark.parametrize(("tokens", "size"), [(21, 32), (1, 16), (64, 48)])
+def test_without_dropout_the_kernel_equals_torchs_attention(
+    tokens: int, size: int, mask: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention.kernel, "attention", spy := mock.Mock(wraps=kernel.attention))
+    torch.manual_seed(0)
+    drawn = [torch.randn(3, tokens, 2, size) * 2 for _ in range(4)]
+    results = []
+    for function in (sdpa_attention_forward, training_attention):
+        *operands, grad_output = (each.clone().transpose(1, 2) for each in drawn)
+        module = nn.Module()
+        module.is_causal = False
+        needing = [each.requires_grad_() for each in operands]
+        outputs, _ = function(module, *needing, masks(tokens)[mask], scaling=0.3)
+        outputs.backward(grad_output.transpose(1, 2))
+        results.append([outputs.detach(), *(each.grad for each in needing)])
+    assert spy.call_count == 1
+    for expected, result in zip(*results, strict=True):
+        assert expected is not None
+        largest = max(float(expected.abs().max()), 1.0)  # One token's scores have no gradient.
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5 * largest)
+
+
+@needs_compiler
+def test_torchs_attention_computes_long_rows_and_rows_without_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attention.kernel, "attention", spy := mock.Mock(wraps=kernel.attention))
+    module = nn.Module()
+    module.is_causal = False
+    for tokens, grad, calls in ((65, True, 0), (64, False, 0), (64, True, 1)):
+        query, key, value = (torch.randn(1, 1, tokens, 16, requires_grad=True) for _ in range(3))
+        with torch.set_grad_enabled(grad):
+            outputs, _ = training_attention(module, query, key, value, None, scaling=0.3)
+        assert outputs.requires_grad == grad and spy.call_count == calls
+
+
+@needs_compiler
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_results_do_not_depend_on_the_number_of_threads(dropout: float) -> None:
     results, before = [], torch.get_num_threads()
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
             torch.manual_seed(0)
             operands = [torch.randn(3, 2, 9, 16, requires_grad=True) for _ in range(3)]
-            outputs, _ = dropout_attention(nn.Module(), *operands, None, scaling=1.0, dropout=0.1)
+            outputs, _ = training_attention(
+                nn.Module(), *operands, None, scaling=1.0, dropout=dropout
+            )
             outputs.square().sum().backward()
             results.append([outputs, *(each.grad for each in operands)])
     finally:
@@ -136,9 +180,9 @@ def test_training_uses_it_and_restores_the_model(
     def spy(*arguments: Tensor, dropout: float = 0.0, **options: object) -> tuple[Tensor, None]:
         dropouts.append(dropout)
         masks.append(arguments[4])
-        return dropout_attention(*arguments, dropout=dropout, **options)  # type: ignore[arg-type]
+        return training_attention(*arguments, dropout=dropout, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(attention, "dropout_attention", spy)
+    monkeypatch.setattr(attention, "training_attention", spy)
     loaded = loaded_from(student_folder)
     recipe = Recipe.build({"num_epochs": 1, "modifiers": {}})
     trainer(tmp_path, loaded, rows, recipe).train()
@@ -151,25 +195,25 @@ def test_training_uses_it_and_restores_the_model(
 
 def test_other_implementations_and_causal_attention_stay(student_folder: str) -> None:
     model = loaded_from(student_folder).model
-    with dropout_attention_in(model):
+    with training_attention_in(model):
         assert model.config._attn_implementation == attention.NAME
     assert model.config._attn_implementation == "sdpa"
-    with dropout_attention_in(model):
+    with training_attention_in(model):
         model.set_attn_implementation("eager")
     assert model.config._attn_implementation == "eager"
-    with dropout_attention_in(model):
+    with training_attention_in(model):
         assert model.config._attn_implementation == "eager"
     model.set_attn_implementation("sdpa")
     model.bert.encoder.layer[0].attention.self.is_causal = True
-    with dropout_attention_in(model):
+    with training_attention_in(model):
         assert model.config._attn_implementation == "sdpa"
 
 
 def test_contexts_of_two_models_may_overlap(student_folder: str) -> None:
     first, second = (loaded_from(student_folder).model for _ in range(2))
     ids = torch.tensor([[2, 5, 3]])
-    with dropout_attention_in(first):
-        with dropout_attention_in(second):
+    with training_attention_in(first):
+        with training_attention_in(second):
             second.train()(input_ids=ids)
         first.train()(input_ids=ids)
         assert attention.NAME in ALL_ATTENTION_FUNCTIONS
@@ -189,7 +233,7 @@ def test_heads_of_the_query_may_share_one_of_key_and_value(
     module = nn.Module()
     module.is_causal = False
     expected, _ = sdpa_attention_forward(module, query, *repeated, None, 0.0, 0.5)
-    found, _ = dropout_attention(module, query, key, value, None, 0.5, dropout=1e-9)
+    found, _ = training_attention(module, query, key, value, None, 0.5, dropout=1e-9)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     operands = query, key, value
     gradients = (torch.autograd.grad(one.square().sum(), operands) for one in (found, expected))
