@@ -10,7 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsekit.errors import UserError
-from sparsekit.gate.statistics import FEWEST, Comparison, bootstrap, compare_accuracies
+from sparsekit.gate.statistics import (
+    FEWEST,
+    Comparison,
+    bootstrap,
+    compare_accuracies,
+    compare_means,
+)
 from sparsekit.metrics.table import higher_is_better
 from sparsekit.onnx.parity import Rows
 from sparsekit.runtime.tasks.base import Output
@@ -98,7 +104,7 @@ class Scoring:
                 f"{FEWEST} are needed; add rows to the validation split"
             )
 
-        self.difference(metric, units)  # raises where it is undefined on all units
+        overall = self.difference(metric, units)  # raises where it is undefined on all units
 
         def difference(drawn: Indices) -> float:
             try:
@@ -106,11 +112,15 @@ class Scoring:
             except UserError:
                 return math.nan  # undefined on these, as ROC AUC is on rows of one class
 
-        # Where the metric is a mean, units without a change bound it. A class of few rows weighs
-        # more in others, such as macro F1.
-        span = 1.0 if metric in self.task.means else None
         try:
-            return bootstrap(difference, len(units), max_drop, alpha, resamples, seed, span)
+            if metric not in self.task.means:
+                return bootstrap(difference, len(units), max_drop, alpha, resamples, seed)
+            each = np.array(
+                [difference(units_of_one) for units_of_one in np.arange(len(units))[:, None]]
+            )
+            if not math.isclose(each.mean(), overall, abs_tol=1e-6):
+                raise ValueError(f"it is no mean over rows, as {type(self.task).__name__} says")
+            return compare_means(each, max_drop, alpha, resamples, seed, span=1.0)
         except ValueError as error:
             raise UserError(f"{metric} cannot be tested: {error}; test another metric") from error
 

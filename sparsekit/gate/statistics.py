@@ -1,4 +1,4 @@
-"""Non-inferiority of paired scores: Tango's score test for accuracies, the bootstrap for the rest.
+"""Non-inferiority of paired scores: of accuracies, of other means over units, and of the rest.
 
 Everywhere `difference` is the compressed model's score minus that of the dense baseline on the same
 rows, so that a drop is negative. The compressed model is not inferior at level `alpha` where the
@@ -96,6 +96,55 @@ def rows_needed(discordant: float, max_drop: float, alpha: float) -> int:
     return math.ceil(_rows_for_accuracy(discordant, max_drop, alpha))
 
 
+def compare_means(
+    differences: npt.NDArray[np.float64],
+    max_drop: float,
+    alpha: float,
+    draws: int,
+    seed: int,
+    span: float,
+) -> Comparison:
+    """A bound of the mean of differences that have a limit, by random weights of the units.
+
+    The units, and one more with the worst possible difference, get weights that are uniformly
+    distributed over the simplex; the bound is a quantile of the weighted mean. E. Learned-Miller
+    and P. Thomas, "A New Confidence Interval for the Mean of a Bounded Random Variable" (2019).
+    Unlike the percentile bootstrap, it allows for changes too rare to be among the units, and keeps
+    its level for few units and few changes. Where no unit differs, it is exactly
+    `span * (1 - alpha ** (1 / units))`.
+
+    Args:
+        differences: of each unit (row, or question of several windows), [units].
+        max_drop: the allowed drop in units of the score, above 0.
+        alpha: the level of the one-sided test, above 0 and below 0.5.
+        draws: the number of draws; more where a small `alpha` needs them.
+        seed: of the draws.
+        span: by how much a unit can differ.
+
+    Raises:
+        ValueError: `alpha` is too small.
+    """
+    draws, units = _enough(draws, alpha), len(differences)
+    if not differences.any():
+        return _no_difference(units, max_drop, alpha, span)
+    generator = np.random.default_rng(seed)
+    values, counts = np.unique(differences, return_counts=True)
+    # The weights of units with equal differences are drawn as their sum.
+    weights = np.stack([generator.standard_gamma(count, size=draws) for count in (*counts, 1)])
+    total, of_units = weights.sum(axis=0), values @ weights[:-1]
+    worst, best = ((of_units + end * weights[-1]) / total for end in (-span, span))
+    return _comparison(
+        float(differences.mean()),
+        np.sort(worst),
+        np.sort(best),
+        units,
+        max_drop,
+        alpha,
+        "bound of the mean of a bounded variable (Learned-Miller and Thomas, 2019), "
+        f"{draws} draws, seed {seed}",
+    )
+
+
 def bootstrap(
     score: Callable[[npt.NDArray[np.int64]], float],
     units: int,
@@ -103,17 +152,12 @@ def bootstrap(
     alpha: float,
     resamples: int,
     seed: int,
-    span: float | None,
 ) -> Comparison:
     """The percentile interval of a difference of scores over resampled units.
 
     Both models are scored on the same drawn units, which keeps the pairing. B. Efron and
     R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. The number of rows assumes
     a standard error that falls with the square root of their number.
-
-    Where no resample shows a difference, the bootstrap says nothing about changes too rare to be
-    among the units. The interval is then that of the share of changed units of which `units` show
-    none, `1 - alpha ** (1 / units)`, times `span`.
 
     A resample on which the score is undefined, such as ROC AUC on rows of one class, is drawn
     again: the interval is that of samples on which it is defined.
@@ -126,43 +170,68 @@ def bootstrap(
         alpha: the level of the one-sided test, above 0 and below 0.5.
         resamples: the number of draws; more where a small `alpha` needs them.
         seed: of the draws.
-        span: by how much the score of a unit can differ, where the score is a mean over units; None
-            where it has no limit, or is no mean: the units then say nothing about rarer changes.
 
     Raises:
-        ValueError: there are too few units, `alpha` is too small, no resample shows a difference
-            and `span` is None, or the score is undefined on half of the resamples.
+        ValueError: there are too few units, `alpha` is too small, no resample shows a drop, so that
+            nothing bounds the cost of changes too rare to be among the units, or the score is
+            undefined on half of the resamples.
     """
     if units < FEWEST:
         raise ValueError(f"{units} units are too few to bootstrap, {FEWEST} are the least")
-    resamples = max(resamples, math.ceil(BEYOND / alpha))
-    if resamples > MOST:
-        raise ValueError(
-            f"alpha {alpha:g} takes {resamples:,} resamples, {MOST:,} are the most; set alpha to "
-            f"{BEYOND / MOST:g} or more"
-        )
+    resamples = _enough(resamples, alpha)
     generator = np.random.default_rng(seed)
     drawn = _defined(lambda: score(generator.integers(units, size=units)), resamples)
-    if not drawn.any():
-        if span is None:
-            raise ValueError(
-                "no resample shows a difference, and the score is not a mean over rows of values "
-                "with a limit, so that these do not bound what rarer changes cost"
-            )
-        return _no_difference(units, max_drop, alpha, span)
+    if not (drawn < 0).any():
+        raise ValueError(
+            "no resample shows a drop, and the score is not a mean over rows of values with a "
+            "limit, so that these do not bound what rarer changes cost"
+        )
+    ordered = np.sort(drawn)
+    return _comparison(
+        score(np.arange(units)),
+        ordered,
+        ordered,
+        units,
+        max_drop,
+        alpha,
+        f"paired percentile bootstrap, {resamples} resamples, seed {seed}",
+    )
+
+
+def _enough(draws: int, alpha: float) -> int:
+    """`draws`, or as many as `alpha` needs; raises ValueError where these are too many."""
+    draws = max(draws, math.ceil(BEYOND / alpha))
+    if draws > MOST:
+        raise ValueError(
+            f"alpha {alpha:g} takes {draws:,} resamples, {MOST:,} are the most; set alpha to "
+            f"{BEYOND / MOST:g} or more"
+        )
+    return draws
+
+
+def _comparison(
+    difference: float,
+    below: npt.NDArray[np.float64],
+    above: npt.NDArray[np.float64],
+    units: int,
+    max_drop: float,
+    alpha: float,
+    method: str,
+) -> Comparison:
+    """The comparison by sorted draws of the difference, for the lower and for the upper end."""
     # The values by which bound and p-value decide alike: `beyond` is the most that (1 + the number
-    # of resamples at or below the bound) may be for a p-value of `alpha`.
-    ordered, beyond = np.sort(drawn), math.floor(alpha * (1 + resamples) + 1e-9)
-    lower, upper = ordered[beyond - 1], ordered[-beyond]
-    detectable = (_quantile(alpha) + NormalDist().inv_cdf(POWER)) * float(drawn.std(ddof=1))
+    # of draws at or below the bound) may be for a p-value of `alpha`.
+    draws = len(below)
+    beyond = math.floor(alpha * (1 + draws) + 1e-9)
+    detectable = (_quantile(alpha) + NormalDist().inv_cdf(POWER)) * float(below.std(ddof=1))
     return Comparison(
-        difference=score(np.arange(units)),
-        lower=float(lower),
-        upper=float(upper),
-        p_value=(1 + int((drawn <= -max_drop).sum())) / (1 + resamples),
+        difference=difference,
+        lower=float(below[beyond - 1]),
+        upper=float(above[-beyond]),
+        p_value=(1 + int((below <= -max_drop).sum())) / (1 + draws),
         detectable_drop=detectable,
         rows_needed=max(FEWEST, math.ceil(units * (detectable / max_drop) ** 2)),
-        method=f"paired percentile bootstrap, {resamples} resamples, seed {seed}",
+        method=method,
     )
 
 
@@ -182,7 +251,7 @@ def _defined(draw: Callable[[], float], count: int) -> npt.NDArray[np.float64]:
 
 
 def _no_difference(units: int, max_drop: float, alpha: float, span: float) -> Comparison:
-    """The comparison of models that differ in none of the units; see `bootstrap`."""
+    """The comparison of models that differ in none of the units; see `compare_means`."""
     bound = span * (1 - alpha ** (1 / units))
     share = max_drop / span
     return Comparison(
