@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -16,7 +17,9 @@ from sparsekit.serving.models import ServedModel
 from sparsekit.serving.openapi import ADDRESSES, document
 from sparsekit.serving.refusals import Refusal, unhealthy
 
-Answering = Callable[[ServedModel, dict[str, Any]], Awaitable[Any]]
+Answering = Callable[[ServedModel, dict[str, Any]], Coroutine[Any, Any, Any]]
+# nginx's status for its log; there is no standard one.
+_CLIENT_CLOSED_REQUEST = 499
 
 
 class Endpoints:
@@ -57,7 +60,8 @@ class Endpoints:
     def _answer(self, answer: Answering) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             model = self.model(request)
-            return JSONResponse(await answer(model, await json_body(request, model.limits)))
+            body = await json_body(request, model.limits)
+            return await _while_connected(request, answer(model, body))
 
         return handle
 
@@ -87,6 +91,29 @@ class Endpoints:
         if not model.batcher.ready:
             return unhealthy(f"{model.name} cannot answer: restart the server")
         return JSONResponse({"name": model.name, "ready": True})
+
+
+async def _while_connected(request: Request, answer: Coroutine[Any, Any, Any]) -> Response:
+    """The response with the answer, which is cancelled once the client has hung up.
+
+    A client that timed out sends its texts again: they would be computed twice.
+    """
+    answering = asyncio.ensure_future(answer)
+    hung_up = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait([answering, hung_up], return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            return Response(status_code=_CLIENT_CLOSED_REQUEST)  # Nobody reads it.
+        return JSONResponse(answering.result())
+    finally:
+        for task in (answering, hung_up):
+            task.cancel()
+
+
+async def _hung_up(request: Request) -> None:
+    """Wait until the client of a request whose body was read closes the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _predict(model: ServedModel, body: dict[str, Any]) -> Any:

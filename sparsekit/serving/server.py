@@ -18,6 +18,8 @@ from sparsekit.errors import UserError
 
 # Seconds that answers may take after the signal to end.
 GRACE = 30
+# Connections that wait to be accepted.
+_BACKLOG = 2048
 
 
 class JsonFormatter(logging.Formatter):
@@ -38,20 +40,32 @@ class JsonFormatter(logging.Formatter):
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises UserError where the address cannot be had."""
+    """A socket of this address, which `run` listens on. Raises UserError where it cannot be had.
+
+    Nobody can connect before that, so that a probe of the port waits for the models.
+    """
     if not 0 <= port <= 65535:
         raise UserError(f"--port is {port}, it must be 0 to 65535; 0 chooses a free one")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listening = socket.create_server((host, port), family=family, backlog=2048)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((host, port))
     except OSError as error:
-        used = error.errno == errno.EADDRINUSE
-        fix = "another server has it: choose another --port" if used else "choose --host and --port"
-        raise UserError(f"cannot listen on {host} port {port}: {error}; {fix}") from error
+        bound.close()
+        raise _cannot_listen(host, port, error) from error
     # asyncio does so only for sockets that name their protocol; without it an answer, whose head
     # and body are sent apart, waits 40 ms for the client's delayed acknowledgement.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return bound
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> UserError:
+    used = error.errno == errno.EADDRINUSE
+    fix = "another server has it: choose another --port" if used else "choose --host and --port"
+    return UserError(f"cannot listen on {host} port {port}: {error}; {fix}")
 
 
 def address(host: str, port: int) -> str:
@@ -63,8 +77,16 @@ def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(app: ASGIApp, listening: socket.socket) -> None:
-    """Answer requests until SIGTERM or Ctrl-C; then answer what was accepted, and return."""
+def run(app: ASGIApp, bound: socket.socket) -> None:
+    """Answer requests until SIGTERM or Ctrl-C; then answer what was accepted, and return.
+
+    Raises UserError where another server has listened on the address meanwhile.
+    """
+    try:
+        bound.listen(_BACKLOG)
+    except OSError as error:
+        host, port, *_ = bound.getsockname()
+        raise _cannot_listen(host, port, error) from error
     _log_json()
     # uvicorn raises the signal again once it has ended.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,7 +98,7 @@ def run(app: ASGIApp, listening: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    uvicorn.Server(config).run(sockets=[bound])
 
 
 def _log_json() -> None:

@@ -24,7 +24,7 @@ from sparsekit.errors import UserError
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.sparse.runtime import SparseRuntime
 from sparsekit.serving.limits import Limits
-from sparsekit.serving.server import bound_socket
+from sparsekit.serving.server import bound_socket, run
 
 FAMILIES = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6}
 
@@ -133,7 +133,23 @@ def test_the_address_that_is_printed_can_be_opened(
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:
     with bound_socket("127.0.0.1", 0) as listening:
+        listening.listen()
         client = socket.create_connection(listening.getsockname())
         accepted, _ = listening.accept()
         with client, accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_nobody_connects_before_the_models_are_loaded() -> None:
+    with bound_socket("127.0.0.1", 0) as bound, pytest.raises(ConnectionRefusedError):
+        socket.create_connection(bound.getsockname(), timeout=5)
+
+
+def test_a_server_that_was_faster_is_reported() -> None:
+    """Both bound the address while they loaded their models."""
+    with bound_socket("127.0.0.1", 0) as ours:
+        port = ours.getsockname()[1]
+        with bound_socket("127.0.0.1", port) as theirs:
+            theirs.listen()
+            with pytest.raises(UserError, match=f"port {port}: .*another server has it"):
+                run(lambda *_: None, ours)  # type: ignore[arg-type, return-value]

@@ -229,6 +229,39 @@ def test_a_client_that_hangs_up(port: int) -> None:
     assert post(port, "/predict", {"inputs": "fine"})[0] == 200
 
 
+def test_texts_of_clients_that_hung_up_are_not_computed(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of those that time out and send their texts again, while a batch is computed."""
+    going, release, computed = threading.Event(), threading.Event(), []
+    compute = Deployment.answers
+
+    def slow(self: Deployment, rows: Any, *others: Any) -> Any:
+        computed.extend(row[0] for row in rows)
+        going.set()
+        assert release.wait(20)
+        return compute(self, rows, *others)
+
+    with ThreadPoolExecutor(1) as clients, serving([run], Limits(max_batch=1)) as port:
+        monkeypatch.setattr(Deployment, "answers", slow)
+        first = clients.submit(post, port, "/predict", {"inputs": "first"})
+        assert going.wait(20)
+        body = json.dumps({"inputs": "abandoned"}).encode()
+        head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
+        connections = [socket.create_connection((HOST, port)) for _ in range(5)]
+        for connection in connections:
+            connection.sendall(head.encode() + body)
+        until = time.monotonic() + 20
+        while 'sparsekit_queue_texts{model="reviews"} 5.0' not in get(port, "/metrics")[1]:
+            assert time.monotonic() < until
+        for connection in connections:
+            connection.close()
+        time.sleep(0.2)  # The server has read that they are closed.
+        release.set()
+        assert first.result()[0] == post(port, "/predict", {"inputs": "last"})[0] == 200
+    assert computed == ["first", "last"]
+
+
 def test_a_full_queue_refuses_and_accepted_texts_are_answered(
     run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ def serving(runs: Sequence[str], limits: Limits | None = None) -> Iterator[int]:
     metrics = Metrics()
     models = load(named_folders(runs), OnnxRuntime, 1, limits or Limits(), metrics)
     listening = bound_socket(HOST, 0)
+    listening.listen()  # Clients may connect before the thread runs.
     config = uvicorn.Config(application(models, metrics), log_config=None, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
