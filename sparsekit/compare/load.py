@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparsekit.config.identity import NOT_IDENTITY, identity_hash
+from sparsekit.config.identity import NOT_IDENTITY, identity_hash, with_added
 from sparsekit.errors import UserError, printable
 from sparsekit.metrics.difference import shown_difference
 from sparsekit.runs.find import find_runs
 from sparsekit.runs.folder import Ending, RunFolder
 from sparsekit.runs.launch_record import overrides_of
+
+log = logging.getLogger(__name__)
 
 SWEEP = "sweep.json"
 # The status of a run whose gate stopped its deployment: it is measured like a completed one.
@@ -98,7 +101,9 @@ def _status(ending: Ending) -> str:
 
 def _read_config(run: Run, config: Mapping[str, Any]) -> None:
     run.hash = run.hash or identity_hash(config)
-    run.config = dict(_flat({k: v for k, v in config.items() if k not in NOT_IDENTITY}))
+    # Keys that later versions added have their values, so that runs of both are of one config.
+    whole = with_added(config)
+    run.config = dict(_flat({k: v for k, v in whole.items() if k not in NOT_IDENTITY}))
     for key in ("output_dir", "resume_from_checkpoint", "resume_despite_changes"):
         run.config.pop(f"training.{key}", None)
     seed = config.get("seed")
@@ -136,15 +141,29 @@ def _jobs(record: Path) -> list[dict[str, Any]]:
 
 def _latest(runs: Sequence[Run]) -> Iterator[Run]:
     measured: dict[str, list[Run]] = {}
-    for run in reversed(runs):
+    # The sort is stable: of equal times the last folder is the latest.
+    for run in sorted(runs, key=_ended)[::-1]:
         if run.hash is not None and run.status in MEASURED:
             last = measured.setdefault(run.hash, [])
             if not any(_same_contents(run, other) for other in last):
                 last.append(run)
     for run in runs:
         last = measured.get(run.hash or "", [])
-        if run in last or not any(_same_contents(run, other) for other in last):
+        later = [other for other in last if _same_contents(run, other)]
+        if run in last or not later:
             yield run
+        elif run.status in MEASURED:
+            log.warning(
+                "%s is left out: %s is a later run of the same config", run.folder, later[0].folder
+            )
+
+
+def _ended(run: Run) -> float:
+    """When the run wrote its summary, in seconds; its files record no other time."""
+    try:
+        return RunFolder(run.folder).summary_file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _same_contents(one: Run, other: Run) -> bool:

@@ -71,6 +71,18 @@ def identity_hash(values: Mapping[str, Any]) -> str:
     return config_hash(identifying)
 
 
+def with_added(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with the keys of `ADDED` that they lack, in the groups that they have."""
+    result = dict(values)
+    for (group, *rest), value in ADDED.items():
+        node = result.get(group)
+        if not rest:
+            result.setdefault(group, value)
+        elif isinstance(node, Mapping) and rest[0] not in node:
+            result[group] = {**node, rest[0]: value}
+    return result
+
+
 def without_added(values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` without the keys of `ADDED` whose value means what their absence means."""
     result = dict(values)

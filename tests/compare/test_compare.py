@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
 import subprocess
 import sys
@@ -345,6 +346,29 @@ def test_runs_on_other_data_or_models_are_others(tmp_path: Path) -> None:
     # What an earlier version did not record tells nothing apart.
     run("4")
     assert [each.folder.name for each in load([tmp_path])] == ["4"]
+
+
+def test_the_last_run_of_a_config_is_the_one_that_ended_last(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    new, old = (
+        write_made_run(tmp_path / name, 0.5, 0.0, 0, 1, accuracy)
+        for name, accuracy in (("a_new", 0.9), ("z_old", 0.8))
+    )
+    os.utime(old / "summary.json", (0, 0))
+    assert [each.folder for each in load([tmp_path])] == [new]
+    assert f"{old} is left out: {new} is a later run of the same config" in caplog.text
+
+
+def test_runs_of_earlier_versions_are_seeds_of_the_same_config(tmp_path: Path) -> None:
+    """A key that a later version added has the value that its absence meant."""
+    for seed in (0, 1):
+        folder = write_made_run(tmp_path / str(seed), 0.5, 0.0, 0, seed, 0.8)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["dataset"] = {"max_length": 64, **({"quotes": True} if seed else {})}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    found = compare(load([tmp_path]))
+    assert len(found.groups) == 1 and not found.axes
 
 
 def test_runs_of_other_weights_in_memory_are_others_but_for_new_heads(tmp_path: Path) -> None:
