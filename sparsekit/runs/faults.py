@@ -50,12 +50,17 @@ def fault(error: BaseException, run: RunFolder) -> str | None:
             f"no space left to write {file}: free some, or set another hydra.run.dir or "
             f"SPARSEKIT_CACHE; checkpoints and results that are whole stay: sparsekit resume {run}"
         )
-    gone = errno.ENOENT in numbers and any(Path(name).is_relative_to(run.path) for name in files)
+    gone = any(_is_gone(each, run) for each in _causes(error, raised_from=True))
     if gone or not run.path.is_dir():
         # What removes a folder takes its files first.
         what = file if run.path.is_dir() else f"the run folder {run}"
         return f"{what} was removed while the run was at work; start the run again"
     if numbers & set(_READ_ONLY):
+        if files and not Path(file).is_relative_to(run.path):
+            return (
+                f"{file} cannot be read or written ({first_line(error)}); change its permissions, "
+                "or name another file; SPARSEKIT_CACHE and HF_HOME set other folders for caches"
+            )
         return f"{file} cannot be written ({first_line(error)}); set another hydra.run.dir"
     if any(isinstance(each, MemoryError) for each in chain) or any(
         phrase in text for phrase in _NO_MEMORY_TEXTS
@@ -68,9 +73,21 @@ def fault(error: BaseException, run: RunFolder) -> str | None:
     return None
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _is_gone(error: BaseException, run: RunFolder) -> bool:
+    """Whether a file of the run is missing."""
+    if not isinstance(error, OSError) or error.errno != errno.ENOENT:
+        return False
+    return error.filename is not None and Path(error.filename).is_relative_to(run.path)
+
+
+def _causes(error: BaseException | None, *, raised_from: bool = False) -> Iterator[BaseException]:
+    """The error and its causes.
+
+    raised_from: without errors that were merely handled when the next one came up, such as that of
+        an optional file that is not there.
+    """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if raised_from else error.__context__)

@@ -126,6 +126,28 @@ def test_a_run_folder_whose_files_vanish_first_is_named(tmp_path: Path) -> None:
     assert (fault(inside, RunFolder(tmp_path)) or "").startswith(f"the run folder {tmp_path} was")
 
 
+def test_a_file_that_was_looked_for_in_vain_hides_no_error(tmp_path: Path) -> None:
+    try:
+        try:
+            (tmp_path / "optional.json").read_text()
+        except FileNotFoundError:
+            raise ValueError("shape mismatch")  # noqa: B904 - this is what is tested
+    except ValueError as error:
+        assert fault(error, RunFolder(tmp_path)) is None
+
+
+def test_permissions_outside_of_the_run_are_no_matter_of_its_folder(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    inside, outside = (
+        fault(PermissionError(13, "Permission denied", str(file)), run) or ""
+        for file in (run.path / "model", tmp_path / "teacher" / "model.safetensors")
+    )
+    assert "cannot be written" in inside and inside.endswith("set another hydra.run.dir")
+    assert "model.safetensors cannot be read or written" in outside
+    assert "change its permissions" in outside and "hydra.run.dir" not in outside
+
+
 def test_a_folder_that_cannot_be_made_is_refused(
     tmp_path: Path, csv_files: dict[str, str], student_folder: str
 ) -> None:
