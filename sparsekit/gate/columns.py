@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit.config.build import check_origin
+from sparsekit.data.class_labels import namer, names_of
 from sparsekit.data.origin import column_names
 from sparsekit.data.schema import Column
 from sparsekit.errors import UserError, suggestion
@@ -38,7 +39,8 @@ def read_column(
     dataset = run.config.get("dataset") or {}
     _check_origins(dataset, "dataset")
     columns = task.columns()
-    splits = build_source(dataset, task).raw([*columns, Column(name, "--slice", role="target")])
+    # Labels may be empty: `dataset.drop_empty` dropped no row for this column.
+    splits = build_source(dataset, task).raw([*columns, Column(name, "--slice", role="labels")])
     rows = splits["validation"]
     if name not in column_names(rows):
         raise UserError(
@@ -53,7 +55,8 @@ def read_column(
             f"the texts of the data set are not those in {data}: the data changed since the run; "
             "restore it, or leave out --slice"
         )
-    values = [str(value) for value in rows[name]]
+    text_of = namer(names_of(rows.features[name]))
+    values = [str(text_of(value)) for value in rows[name]]
     if len(set(values)) > MOST_VALUES:
         raise UserError(
             f"column {name!r} has {len(set(values))} values, more than {MOST_VALUES}; slice by a "

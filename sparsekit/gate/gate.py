@@ -19,7 +19,7 @@ from sparsekit.gate.scoring import Scoring
 from sparsekit.gate.slices import by_class, by_length, by_value, describe
 from sparsekit.metrics.calibration import expected_calibration_error
 from sparsekit.metrics.table import ALIASES, is_share
-from sparsekit.onnx.sums import check_sums, file_sum
+from sparsekit.onnx.sums import check_listed, check_sums, file_sum
 from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.base import Task
 from sparsekit.tasks.config import configured_task, task_of
@@ -83,6 +83,7 @@ def compare_with(run: RunFolder, against: Path, config: GateConfig) -> dict[str,
     if not run.graph.is_file():
         raise UserError(f"{run} has no deployment to compare; export it: sparsekit export {run}")
     check_sums(run.path)
+    check_listed(run.deployment, filter(Path.is_file, run.deployment.rglob("*")))
     task, data = task_of(run), run.evaluation(SPLIT)
     metrics = checked_metrics(task, config)
     ours = answer(run.deployment, task, data)

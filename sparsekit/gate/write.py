@@ -12,7 +12,7 @@ from sparsekit.errors import UserError
 from sparsekit.gate.gate import CHANGED_ROWS
 from sparsekit.gate.page import page
 from sparsekit.gate.text import card_section
-from sparsekit.onnx.sums import write_sums
+from sparsekit.onnx.sums import replace_summed
 from sparsekit.runs.folder import RunFolder
 
 TITLE = "## Compared with the dense model"
@@ -35,8 +35,7 @@ def write_gate(run: RunFolder, gate: Mapping[str, Any]) -> None:
             "again: sparsekit export RUN"
         )
     section = f"{TITLE}\n\n{card_section(gate)}\n\n"
-    _replace(card, before + section + heading + after)
-    write_sums(run.deployment, _files(run.deployment))
+    replace_summed(run.deployment, card.name, before + section + heading + after)
     write_result(run, gate)
 
 
@@ -57,10 +56,6 @@ def _write_rows(file: Path, rows: Sequence[Mapping[str, Any]] | None) -> None:
         file.unlink(missing_ok=True)
     else:
         _replace(file, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
-
-
-def _files(deployment: Path) -> list[Path]:
-    return [file for file in deployment.iterdir() if file.name != "SHA256SUMS"]
 
 
 def _replace(file: Path, text: str) -> None:

@@ -26,6 +26,24 @@ def write_sums(folder: Path, files: Iterable[Path]) -> None:
         raise
 
 
+def replace_summed(folder: Path, name: str, text: str) -> None:
+    """Replace the text of one file of `folder`, and its sum; the other sums stay as they are."""
+    content = text.encode()
+    sums = {**read_sums(folder), name: hashlib.sha256(content).hexdigest()}
+    lines = [f"{sum_}  {each}\n" for each, sum_ in sorted(sums.items())]
+    new = {name: content, NAME: "".join(lines).encode()}
+    temporary = {each: folder / f".{each}.tmp" for each in new}
+    try:
+        for each, file in temporary.items():
+            file.write_bytes(new[each])
+        for each, file in temporary.items():
+            file.replace(folder / each)
+    except OSError:
+        for file in temporary.values():
+            file.unlink(missing_ok=True)
+        raise
+
+
 def check_sums(folder: Path) -> int:
     """Compare files with `folder/SHA256SUMS`; returns the number of files, all unchanged.
 

@@ -20,7 +20,7 @@ from sparsekit.gate.slices import describe
 from sparsekit.gate.write import write_result
 from sparsekit.onnx.export import ExportConfig, export
 from sparsekit.onnx.parity import Rows
-from sparsekit.onnx.sums import check_sums, file_sum
+from sparsekit.onnx.sums import check_sums, file_sum, read_sums
 from sparsekit.runs.folder import RunFolder
 from sparsekit.tasks.embedding import Embedding
 from sparsekit.tasks.multi_label import MultiLabel
@@ -149,6 +149,21 @@ def test_the_command_writes_the_certificate(int8: RunFolder, runs: dict[str, Run
     assert not json.loads(int8.gate.read_text())["passed"]
 
 
+def test_only_the_model_card_gets_a_new_sum(int8: RunFolder, runs: dict[str, RunFolder]) -> None:
+    """A folder is left alone, and a file that no export wrote is refused, not signed."""
+    before = read_sums(int8.deployment)
+    command = ["gate", str(int8), "--against", str(runs["dense"]), "--max-drop", "40"]
+    (int8.deployment / ".ipynb_checkpoints").mkdir()
+    assert CliRunner().invoke(app, command).exit_code == 0
+    after = read_sums(int8.deployment)
+    assert {name for name in after if after[name] != before.get(name)} == {"README.md"}
+    assert check_sums(int8.deployment) == len(before)
+    (int8.deployment / "other.py").write_text("")
+    refused = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    assert refused.exit_code == 1 and "other.py was added" in refused.output
+    assert read_sums(int8.deployment) == after
+
+
 def test_a_worse_model_fails(
     runs: dict[str, RunFolder], student_folder: str, tmp_path: Path
 ) -> None:
@@ -206,6 +221,24 @@ def test_slices_by_a_column(int8: RunFolder, runs: dict[str, RunFolder], tmp_pat
         compare_with(int8, runs["dense"].path, GateConfig(max_drop=40, slices=["gender"]))
     with pytest.raises(UserError, match=r"choose from [^_]+$"):
         compare_with(int8, runs["dense"].path, GateConfig(max_drop=40, slices=["__place__"]))
+
+
+def test_an_empty_cell_of_the_sliced_column_drops_no_row(
+    int8: RunFolder, runs: dict[str, RunFolder], tmp_path: Path
+) -> None:
+    write_genres(int8, tmp_path)
+    rows = tmp_path / "rows.jsonl"
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    lines[3]["genre"] = " "
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run_config = int8.config
+    run_config["dataset"]["drop_empty"] = True
+    int8.write_config(run_config)
+    restamp(int8.path)
+    config = GateConfig(max_drop=40, slices=["genre"])
+    found = compare_with(int8, runs["dense"].path, config)["slices"]["column genre"]
+    assert sum(line["rows"] for line in found) == 64
+    assert [line["rows"] for line in found if not line["slice"].strip()] == [1]
 
 
 def test_the_command_takes_what_is_tested_and_shown(
