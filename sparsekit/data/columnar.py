@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from datasets import DatasetDict, Features
 
 from sparsekit.data.compression import open_bytes
+from sparsekit.data.noted_features import with_noted_features
 from sparsekit.data.schema import Column
 from sparsekit.data.table import FileRows
 from sparsekit.errors import UserError, first_line
@@ -74,15 +75,18 @@ def file_rows(
 ) -> FileRows:
     """The rows of a table, whose `numbers` in the file are those from 0 on by default.
 
-    Columns of repeated texts become plain ones. Columns of types that `datasets` lacks, such
-    as maps, are left out; raises UserError for one of `columns`.
+    Columns of repeated texts, and views of texts, become plain ones. Columns of types that
+    `datasets` lacks, such as maps, are left out; raises UserError for one of `columns`.
     """
     read = {column.name: column for column in columns}
+    table = with_noted_features(path, table, read)
     for field in table.schema:
         index = table.schema.names.index(field.name)
         if pa.types.is_dictionary(field.type):
             plain = table.column(index).cast(field.type.value_type)
             table = table.set_column(index, field.name, plain)
+        elif pa.types.is_string_view(field.type):
+            table = table.set_column(index, field.name, table.column(index).cast(pa.string()))
         elif not _known(field):
             if field.name in read:
                 raise UserError(

@@ -73,7 +73,8 @@ def indicators_of_lists(
     if missing:
         raise ConfigError(missing)
     sets = {split: list(_names(rows, column, separator)) for split, rows in placed.items()}
-    names = names_of(raw["train"].features[column]) or _sorted({*_flat(sets["train"])})
+    classes = [name.strip() for name in names_of(raw["train"].features[column])]
+    names = classes or _sorted({*_flat(sets["train"])})
     index = {name: i for i, name in enumerate(names)}
     for split, rows in placed.items():
         problems += _unknown(rows, column, sets[split], index)
