@@ -24,15 +24,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "accumulated": {"train_sampling_strategy": "group_by_length", "gradient_accumulation_steps": 2},
     "no-tail": {"train_sampling_strategy": "group_by_length", "dataloader_drop_last": True},
     "surgeon": {"train_sampling_strategy": "random"},
+    "structured": {"train_sampling_strategy": "random"},
 }
 SURGEON = {
     "_target_": "sparsekit.modifiers.pruning.obs.OBSPruning",
     **{"start": 0.0, "end": 2.0, "update_frequency": 0.5, "params": ["__ENCODER__"]},
     **{"init_sparsity": 0.9, "final_sparsity": 0.97, "num_grads": 8, "fisher_block_size": 4},
 }
-
-
-PRUNING = {"surgeon": {"pruning": SURGEON}}
+STRUCTURED = {
+    "_target_": "sparsekit.modifiers.pruning.structured.StructuredPruning",
+    **{"start": 0.0, "end": 2.0, "update_frequency": 0.5, "method": "obs", "rows": 8},
+    **{"heads": 0.5, "neurons": 0.5},
+}
+PRUNING = {"surgeon": {"pruning": SURGEON}, "structured": {"pruning": STRUCTURED}}
 
 
 def train(
@@ -59,7 +63,7 @@ def train(
         optim="sgd",
         **SETTINGS[setting] | arguments,
     )
-    if setting == "surgeon" and not made.is_world_process_zero():
+    if setting in PRUNING and not made.is_world_process_zero():
         # As a GPU whose sums differ: other gradients, and the masks of the first process even so.
         made.recipe.use_rows(lambda count, seed, each: made._draw(count, seed + 1, each))
     made.train(resume_from_checkpoint=None if resumed is None else str(resumed))
