@@ -177,7 +177,7 @@ def _attended(random: np.random.Generator) -> Sequence[torch.Tensor]:
     query, key, value, grad_output = (
         values(random, *shape, special=random.random() < 0.1) for _ in range(4)
     )
-    scale, seed, keep = 1 / float(size) ** 0.5, 5, 60_000
+    scale, seed, keep = 1 / float(size) ** 0.5, 5, int(random.choice([0, 60_000]))
     out, probabilities = attention.attention(query, key, value, None, scale, seed, keep)
     given = (query, key, value, probabilities, grad_output, scale, seed, keep)
     return [out, *attention.gradients(*given)]
