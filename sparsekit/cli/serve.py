@@ -51,7 +51,7 @@ def serve(
     from sparsekit.serving.limits import Limits
     from sparsekit.serving.metrics import Metrics
     from sparsekit.serving.models import load, named_folders
-    from sparsekit.serving.server import address, bound_socket, run
+    from sparsekit.serving.server import address, bound_socket, listen, run
     from sparsekit.system import cores
 
     limits = Limits(
@@ -67,9 +67,10 @@ def serve(
     import_allowed(allow)
     kind, folders = runtime_named(runtime), named_folders(runs)
     # Before the models are loaded, so that a port in use is reported at once.
-    with bound_socket(host, port) as listening:
+    with bound_socket(host, port) as bound:
         metrics = Metrics()
         models = load(folders, kind, count, limits, metrics)
-        url = address(host, listening.getsockname()[1])
+        listen(bound)
+        url = address(host, bound.getsockname()[1])
         typer.echo(f"{', '.join(model.name for model in models)}: {url}", err=True)
-        run(application(models, metrics), listening)
+        run(application(models, metrics), bound)

@@ -172,22 +172,17 @@ def bootstrap(
         seed: of the draws.
 
     Raises:
-        ValueError: there are too few units, `alpha` is too small, no resample shows a drop, so that
-            nothing bounds the cost of changes too rare to be among the units, or the score is
-            undefined on half of the resamples.
+        ValueError: there are too few units, `alpha` is too small, the score is undefined on half of
+            the resamples, or no resample shows a drop and more than `alpha` of them no difference:
+            nothing then bounds the cost of changes too rare to be among the units.
     """
     if units < FEWEST:
         raise ValueError(f"{units} units are too few to bootstrap, {FEWEST} are the least")
     resamples = _enough(resamples, alpha)
     generator = np.random.default_rng(seed)
     drawn = _defined(lambda: score(generator.integers(units, size=units)), resamples)
-    if not (drawn < 0).any():
-        raise ValueError(
-            "no resample shows a drop, and the score is not a mean over rows of values with a "
-            "limit, so that these do not bound what rarer changes cost"
-        )
     ordered = np.sort(drawn)
-    return _comparison(
+    found = _comparison(
         score(np.arange(units)),
         ordered,
         ordered,
@@ -196,6 +191,12 @@ def bootstrap(
         alpha,
         f"paired percentile bootstrap, {resamples} resamples, seed {seed}",
     )
+    if ordered[0] == found.lower == 0:
+        raise ValueError(
+            "no resample shows a drop, and too many show no difference; the score is not a mean "
+            "over rows of values with a limit, so that these do not bound what rarer changes cost"
+        )
+    return found
 
 
 def _enough(draws: int, alpha: float) -> int:

@@ -40,7 +40,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """A socket of this address, which `run` listens on. Raises UserError where it cannot be had.
+    """A socket of this address, for `listen`. Raises UserError where it cannot be had.
 
     Nobody can connect before that, so that a probe of the port waits for the models.
     """
@@ -77,16 +77,17 @@ def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(app: ASGIApp, bound: socket.socket) -> None:
-    """Answer requests until SIGTERM or Ctrl-C; then answer what was accepted, and return.
-
-    Raises UserError where another server has listened on the address meanwhile.
-    """
+def listen(bound: socket.socket) -> None:
+    """Let clients connect. Raises UserError where another server has the address by now."""
     try:
         bound.listen(_BACKLOG)
     except OSError as error:
         host, port, *_ = bound.getsockname()
         raise _cannot_listen(host, port, error) from error
+
+
+def run(app: ASGIApp, listening: socket.socket) -> None:
+    """Answer requests until SIGTERM or Ctrl-C; then answer what was accepted, and return."""
     _log_json()
     # uvicorn raises the signal again once it has ended.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -98,7 +99,7 @@ def run(app: ASGIApp, bound: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE,
     )
-    uvicorn.Server(config).run(sockets=[bound])
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _log_json() -> None:

@@ -24,7 +24,7 @@ from sparsekit.errors import UserError
 from sparsekit.runtime.onnxruntime import OnnxRuntime
 from sparsekit.runtime.sparse.runtime import SparseRuntime
 from sparsekit.serving.limits import Limits
-from sparsekit.serving.server import bound_socket, run
+from sparsekit.serving.server import bound_socket, listen
 
 FAMILIES = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6}
 
@@ -152,4 +152,4 @@ def test_a_server_that_was_faster_is_reported() -> None:
         with bound_socket("127.0.0.1", port) as theirs:
             theirs.listen()
             with pytest.raises(UserError, match=f"port {port}: .*another server has it"):
-                run(lambda *_: None, ours)  # type: ignore[arg-type, return-value]
+                listen(ours)

@@ -341,7 +341,7 @@ def test_rows_without_a_change_bound_means_alone() -> None:
     found = scoring.compare("zero_one_loss", np.arange(1000), 0.01, 0.05, 100, 0)
     assert found.lower == pytest.approx(-(1 - 0.05 ** (1 / 1000)))
     for metric in ("f1_macro", "balanced_accuracy", "roc_auc"):
-        with pytest.raises(UserError, match=f"{metric} cannot be tested: no resample shows a diff"):
+        with pytest.raises(UserError, match=f"{metric} cannot be tested: no resample shows a drop"):
             scoring.compare(metric, np.arange(1000), 0.01, 0.05, 100, 0)
     assert QuestionAnswering.means == {"exact_match", "f1"}
     # A slice then has a difference, and no interval.

@@ -179,8 +179,15 @@ def test_a_score_without_a_limit_needs_a_resample_with_a_drop(gain: float) -> No
     """One row gained says no more about losses than no change at all."""
     gains = np.zeros(60)
     gains[7] = gain
-    with pytest.raises(ValueError, match="no resample shows a drop, and the score is not a mean"):
+    with pytest.raises(ValueError, match="no resample shows a drop, and too many show no"):
         bootstrap(lambda rows: float(gains[rows].mean()), 60, 0.04, 0.05, 100, 0)
+
+
+def test_a_score_that_rises_on_every_resample_needs_no_drop() -> None:
+    gains = np.zeros(60)
+    gains[:20] = 1.0
+    found = bootstrap(lambda rows: float(gains[rows].mean()), 60, 0.04, 0.05, 100, 0)
+    assert found.lower > 0.1
 
 
 def test_a_gain_does_not_hide_what_was_not_seen() -> None:

@@ -49,9 +49,10 @@ def training_attention(
     attention_mask: added to the scores; None is 0.
 
     Returns [batch, tokens, heads, size], and None for the attention weights. Without dropout,
-    torch's fused attention computes rows of more than 64 tokens, and all rows without gradients.
+    torch's fused attention computes rows of more than 64 tokens, and all rows in evaluation.
     """
-    short = torch.is_grad_enabled() and query.shape[2] <= _SHORT
+    # Not by whether there are gradients: checkpointing computes the same without and with them.
+    short = module.training and query.shape[2] <= _SHORT
     kept = not dropout and not (short and _supports(query, key, value, attention_mask))
     if kept or torch.compiler.is_compiling():
         outputs, _ = AttentionInterface()["sdpa"](
