@@ -121,15 +121,16 @@ def test_the_logged_losses_add_up(
 @pytest.mark.filterwarnings(
     "default::DeprecationWarning"
 )  # torch's compiler calls its own old parts
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_compiled_model_learns_the_same(
-    tmp_path: Path, student_folder: str, rows: dict[str, Dataset]
+    tmp_path: Path, student_folder: str, rows: dict[str, Dataset], precision: str
 ) -> None:
     losses = []
     for compiled in (False, True):
         loaded = load_student(student_folder)
         # A rate so low that rounding differences do not grow.
         made = recipe(num_epochs=1, qat_start=0.5, init_lr=1e-3)
-        run = trainer(tmp_path, loaded, rows, made, torch_compile=compiled)
+        run = trainer(tmp_path, loaded, rows, made, precision=precision, torch_compile=compiled)
         run.train()
         assert_masks(made, dict(loaded.model.named_parameters()), "after a compiled run")
         losses.append([entry["loss"] for entry in run.state.log_history if "loss" in entry])

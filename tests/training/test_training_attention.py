@@ -153,6 +153,25 @@ def test_torchs_attention_computes_long_rows_and_evaluation(
         assert spy.call_count == calls
 
 
+@pytest.mark.filterwarnings(
+    "default::DeprecationWarning"
+)  # torch's compiler calls its own old parts
+@pytest.mark.parametrize("tokens", [8, 65])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_torchs_compiler_traces_it_whole(dropout: float, tokens: int) -> None:
+    module = nn.Module()
+    module.is_causal = False
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def attend(*operands: Tensor) -> Tensor:
+        outputs, _ = training_attention(module, *operands, None, scaling=0.3, dropout=dropout)
+        return outputs
+
+    operands = [torch.randn(2, 3, tokens, 16, requires_grad=True) for _ in range(3)]
+    attend(*operands).sum().backward()
+    assert all(each.grad is not None for each in operands)
+
+
 @needs_compiler
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_results_do_not_depend_on_the_number_of_threads(dropout: float) -> None:

@@ -53,8 +53,10 @@ def training_attention(
     """
     # Not by whether there are gradients: checkpointing computes the same without and with them.
     short = module.training and query.shape[2] <= _SHORT
-    kept = not dropout and not (short and _supports(query, key, value, attention_mask))
-    if kept or torch.compiler.is_compiling():
+    # torch's compiler cannot trace the search for the kernel.
+    if torch.compiler.is_compiling() or (
+        not dropout and not (short and _supports(query, key, value, attention_mask))
+    ):
         outputs, _ = AttentionInterface()["sdpa"](
             module, query, key, value, attention_mask, dropout, scaling, **options
         )
