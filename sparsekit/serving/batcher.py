@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,10 +45,10 @@ class Batcher:
 
     def __init__(self, deployment: Deployment, limits: Limits, metrics: ModelMetrics) -> None:
         self._deployment, self._limits, self._metrics = deployment, limits, metrics
-        self._queue: asyncio.Queue[Waiting | None] = asyncio.Queue()
-        # A request that the batch before had no room for.
-        self._held: Waiting | None = None
-        self._waiting, self._open = 0, False
+        # A dict keeps their order, and lets any of them leave.
+        self._queue: dict[Waiting, None] = {}
+        self._changed = asyncio.Event()
+        self._texts, self._open = 0, False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
         self._task: asyncio.Task[None] | None = None
 
@@ -64,7 +65,7 @@ class Batcher:
     async def stop(self) -> None:
         """Answer what was accepted, and end."""
         self._open = False
-        self._queue.put_nowait(None)
+        self._changed.set()
         if self._task is not None:
             await asyncio.wait([self._task])
         self._thread.shutdown()
@@ -73,16 +74,18 @@ class Batcher:
         """The answer to each row. Raises Refusal where the queue is full or a text is wrong."""
         if not self._open:
             raise _not_ready()
-        if self._waiting + len(rows) > self._limits.max_queue:
+        if self._texts + len(rows) > self._limits.max_queue:
             raise Refusal(
                 503,
-                f"{self._waiting} texts wait, and at most {self._limits.max_queue} may; send the "
+                f"{self._texts} texts wait, and at most {self._limits.max_queue} may; send the "
                 "request again later",
             )
-        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
-        self._count(len(rows))
-        self._queue.put_nowait(Waiting(rows, future))
-        return await future
+        waiting = Waiting(rows, asyncio.get_running_loop().create_future())
+        self._enter(waiting)
+        try:
+            return await waiting.answers
+        finally:
+            self._leave(waiting)  # If the client hung up, it still waits.
 
     async def _serve(self) -> None:
         batch: list[Waiting] | None = None
@@ -97,11 +100,9 @@ class Batcher:
             self._refuse(batch or [])
 
     async def _answer(self, batch: Sequence[Waiting]) -> None:
-        self._count(-sum(len(each.rows) for each in batch))
-        wanted = [each for each in batch if not each.answers.cancelled()]
         loop = asyncio.get_running_loop()
-        outcomes = await loop.run_in_executor(self._thread, self._compute, wanted)
-        for each, outcome in zip(wanted, outcomes, strict=True):
+        outcomes = await loop.run_in_executor(self._thread, self._compute, batch)
+        for each, outcome in zip(batch, outcomes, strict=True):
             if each.answers.cancelled():
                 continue  # The client hung up meanwhile.
             if isinstance(outcome, Exception):
@@ -111,43 +112,55 @@ class Batcher:
 
     async def _next_batch(self) -> list[Waiting] | None:
         """The next requests, at least one; None at the end."""
-        first, self._held = self._held or await self._queue.get(), None
-        if first is None:
-            return None
-        batch, rows = [first], len(first.rows)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._limits.max_wait_ms / 1000
-        while rows < self._limits.max_batch:
-            try:
-                async with asyncio.timeout_at(until):
-                    following = await self._queue.get()
-            except TimeoutError:
+        while not (batch := await self._collect()):
+            if not self._open:
+                return None
+        for each in batch:
+            self._leave(each)
+        return batch
+
+    async def _collect(self) -> list[Waiting]:
+        """Wait for texts of one batch; none if the batcher stops, or if all clients hung up."""
+        while self._open and not self._queue:
+            await self._change()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.max_wait_ms / 1000):
+                while self._open and 0 < self._texts < self._limits.max_batch:
+                    await self._change()
+        batch: list[Waiting] = []
+        room = self._limits.max_batch
+        for each in self._queue:
+            room -= len(each.rows)
+            if batch and room < 0:
                 break
-            if following is None:
-                self._queue.put_nowait(None)
-                break
-            rows += len(following.rows)
-            if rows > self._limits.max_batch:
-                self._held = following
-                break
-            batch.append(following)
+            batch.append(each)
         return batch
 
     def _refuse(self, batch: Sequence[Waiting]) -> None:
         """Refuse the requests of a batch, and all that wait."""
-        waiting = [self._held] if self._held else []
-        while not self._queue.empty():
-            if (each := self._queue.get_nowait()) is not None:
-                waiting.append(each)
-        self._held = None
-        self._count(-sum(len(each.rows) for each in waiting))
-        for each in [*batch, *waiting]:
+        for each in [*batch, *self._queue]:
+            self._leave(each)
             if not each.answers.done():
                 each.answers.set_exception(_not_ready())
 
-    def _count(self, rows: int) -> None:
-        self._waiting += rows
-        self._metrics.queue.set(self._waiting)
+    async def _change(self) -> None:
+        """Wait until a request comes or leaves, or the batcher stops."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _enter(self, request: Waiting) -> None:
+        self._queue[request] = None
+        self._count(len(request.rows))
+
+    def _leave(self, request: Waiting) -> None:
+        if request in self._queue:
+            del self._queue[request]
+            self._count(-len(request.rows))
+
+    def _count(self, texts: int) -> None:
+        self._texts += texts
+        self._metrics.queue.set(self._texts)
+        self._changed.set()
 
     def _compute(self, batch: Sequence[Waiting]) -> list[Outcome]:
         """The answers to each request of a batch, or its error; in the batcher's thread."""

@@ -120,6 +120,29 @@ def test_texts_that_the_model_computes_at_once_are_measured() -> None:
     assert 'sparsekit_batch_texts_sum{model="m"} 10.0' in text
 
 
+def test_requests_that_were_given_up_leave_their_places() -> None:
+    model = Model()
+
+    async def run() -> None:
+        limits = Limits(max_wait_ms=WAITING, max_queue=4)
+        batcher = Batcher(model, limits, Metrics().of("m"))  # type: ignore[arg-type]
+        batcher.start()
+        for given_up in ("first", "second"):  # more than may wait at once
+            call = asyncio.create_task(batcher.answers([(given_up, None)] * 3))
+            await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait([call])
+        kept = asyncio.create_task(batcher.answers([("kept", None)] * 2))
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal, match="2 texts wait, and at most 4 may"):
+            await batcher.answers([("c", None)] * 3)
+        assert len(await asyncio.wait_for(kept, 20)) == 2
+        await batcher.stop()
+
+    asyncio.run(run())
+    assert model.batches == [2]
+
+
 def test_nobody_waits_for_a_batcher_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the batch that is computed, nor those that wait, nor those that come."""
 
